@@ -1,0 +1,205 @@
+"""Bytes of a picture file to pixels. Axes: H W pixel rows and columns, C channels.
+
+Pillow reads every header and most pictures; simplejpeg, where installed, decodes plain JPEG. Both use the accurate
+transforms of libjpeg-turbo, so the pixels are the same and a run does not depend on what is installed.
+"""
+
+import io
+import threading
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from convnext.errors import DataError
+
+try:  # the extra 'fast'
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+MAX_PIXELS = 178_956_970  # twice Pillow's warning level, where Pillow itself refuses: a decompression bomb
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and AVIF; never one that starts a program, as EPS
+_ORIENTATION = 0x0112  # EXIF tag
+_SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
+_REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
+_MAX_16_BIT = 65_535
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Endings that are taken for pictures, lower case with the dot."""
+    known = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+    return frozenset(known | {".avif"} if features.check("avif") else known)
+
+
+def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
+    """The picture as people see it: (H, W, channels) uint8, EXIF rotation applied, transparency over white.
+
+    `channels`: 1 for luma, 3 for RGB. `least_px` allows a JPEG to come back at 1/2, 1/4 or 1/8 of its size, the
+    smallest whose shorter side is still `least_px`. Raises DataError with the reason for anything that cannot be shown.
+    """
+    if channels not in (1, 3):
+        raise DataError(f"pictures have 1 (grey) or 3 (colour) channels; {channels} were asked for")
+    with _QUIET, _opened(data) as image:
+        try:
+            pixels = _pixels(image, data, channels, least_px)
+        except DataError:
+            raise
+        except MemoryError:
+            raise DataError(f"there is no memory for its {image.width} x {image.height} pixels") from None
+        except Exception as error:  # decoders raise almost anything on damaged bytes; a run must survive them all
+            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+    """(height, width) in pixels after EXIF rotation, from the header alone. Raises DataError as `decode` does."""
+    height, width, _ = read_header(data)
+    return height, width
+
+
+def read_header(data: bytes) -> tuple[int, int, bool]:
+    """(height, width, whether a reduced decode is possible)."""
+    with _QUIET, _opened(data) as image:
+        width, height = image.size
+        reducible = image.format in ("JPEG", "MPO")
+        return (width, height, reducible) if _orientation(image) in _SIDEWAYS else (height, width, reducible)
+
+
+def reduction(height: int, width: int, least_px: int | None) -> int:
+    """The divisor (1, 2, 4 or 8) of a reduced decode that leaves the shorter side at least `least_px`."""
+    shorter = min(height, width)
+    if least_px is None:
+        return 1
+    return next((divisor for divisor in _REDUCTIONS if shorter // divisor >= max(1, least_px)), 1)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What Pillow may take a file for. Its JPEG reader also opens the two-picture files of phones, as 'MPO'."""
+    return (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
+
+
+class _Quiet:
+    """Silences Pillow's warnings about odd files while any thread is inside; their pictures are decoded or refused.
+
+    `warnings.catch_warnings` alone is not safe in threads: the last to leave would restore another one's silence.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.catch: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.catch = warnings.catch_warnings()
+                self.catch.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.catch.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
+def _opened(data: bytes) -> Image.Image:
+    if not data:
+        raise DataError("the file is empty (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+    except Image.DecompressionBombError:
+        raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
+    except UnidentifiedImageError:
+        raise DataError("not a picture, or damaged in its first bytes") from None
+    except Exception as error:
+        raise DataError(f"its header cannot be read: {_reason(error)}") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+    if min(image.size) < 1:
+        raise DataError(f"it has no pixels ({image.width} x {image.height})")
+    return image
+
+
+def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None) -> np.ndarray:
+    turn = _orientation(image)
+    plain = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
+    divisor = reduction(image.height, image.width, least_px) if image.format in ("JPEG", "MPO") else 1
+    pixels = _simplejpeg(data, image, divisor) if plain and simplejpeg is not None else None
+    if pixels is not None:
+        if turn == 1 and pixels.shape[2] == channels:
+            return pixels
+        shown = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        if turn != 1:
+            shown.getexif()[_ORIENTATION] = turn
+    else:
+        if divisor > 1:
+            image.draft(None, (image.width // divisor, image.height // divisor))
+        image.load()
+        shown = image
+    shown = ImageOps.exif_transpose(shown)
+    return np.array(_flat(shown).convert("L" if channels == 1 else "RGB"))
+
+
+def _simplejpeg(data: bytes, image: Image.Image, divisor: int) -> np.ndarray | None:
+    """(H, W, 1 or 3) pixels, or None where Pillow should judge: odd colours and every kind of damage."""
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data,
+            "GRAY" if image.mode == "L" else "RGB",
+            min_height=-(-image.height // divisor),
+            min_width=-(-image.width // divisor),
+            min_factor=divisor,
+        )
+        return pixels
+    except ValueError:
+        return None
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """`image` in a mode that converts to 8 bit without loss of meaning: no transparency, no wide numbers."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_to_8_bit(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Wide grey values by their range: 16 bit keeps its high byte; 0..1, 0..255 and 0..65535 are known scales."""
+    if values.dtype.kind in "iu":
+        top = int(values.max())
+        if values.itemsize == 2 or (top <= _MAX_16_BIT and int(values.min()) >= 0):
+            return (values.astype(np.uint16) >> 8).astype(np.uint8)
+        values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise DataError("its pixels are not all finite numbers")
+    low, high = float(values.min()), float(values.max())
+    for top in (1, 255, _MAX_16_BIT):
+        if low >= 0 and high <= top:
+            return np.rint(values * (255 / top)).astype(np.uint8)
+    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation that is still to be applied, 1 to 8; Pillow's TIFF reader has applied it already."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF is no reason to lose the picture
+        return 1
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

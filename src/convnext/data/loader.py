@@ -1,0 +1,303 @@
+"""Batches in an order that depends on nothing but (seed, step): any number of workers, any restart, the same pictures.
+
+The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
+One DataLoader serves all the steps, so that reading ahead runs on through the end of an epoch.
+"""
+
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from convnext.config import InputConfig, Recipe
+from convnext.data.augment import prepared
+from convnext.data.batch import Batch
+from convnext.data.cache import PictureCache, make_cache
+from convnext.data.decode import decode, read_header, reduction
+from convnext.data.source import Dataset
+from convnext.data.store import printable
+from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
+from convnext.errors import DataError
+
+Share = tuple[int, int]  # (rank, world)
+
+_TINY = 512  # pictures that are read faster than a process starts
+_MOST_WORKERS = 8
+_SHM = "/dev/shm"  # where batches travel between processes on Linux
+
+
+def steps_in_epoch(count: int, batch: int) -> int:
+    """Whole batches in `count` pictures, the rest dropped; one where there are fewer pictures than a batch."""
+    return max(1, count // batch)
+
+
+def train_batches(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    steps: range,
+    steps_per_epoch: int,
+    size_at: Callable[[int], int],
+    share: Share = (0, 1),
+    workers: int = 0,
+    cache: Literal["auto", "off", "on"] = "auto",
+    strict: bool = False,
+) -> Iterator[Batch]:
+    """One batch for each of `steps`; `size_at` gives the pixels of each step.
+
+    A picture that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
+    raises DataError. Raises DataError when no picture can be read at all.
+    """
+    world = share[1]
+    if recipe.optim.batch < world:
+        raise DataError(
+            f"optim.batch = {recipe.optim.batch} is less than the {world} processes that share it. Raise it."
+        )
+    if not dataset.entries:
+        raise DataError("there are no pictures to train on.")
+    plan = [(step, size_at(step)) for step in steps]
+    for size_px in sorted({size_px for _, size_px in plan}):
+        if recipe.augment.rand_augment:
+            prepared(recipe.augment.rand_augment, size_px, recipe.input.mean)  # once, before the workers fork
+    channels = len(recipe.input.mean)
+    kept = make_cache(dataset, channels, cache, _local_ranks(world))
+    reader = _TrainReader(dataset, recipe, steps_per_epoch, share, kept, strict)
+    largest = max((size_px for _, size_px in plan), default=1) ** 2 * channels * (recipe.optim.batch // world)
+    yield from _read(reader, plan, _choose_workers(workers, len(dataset.entries), world), largest, world)
+
+
+def eval_batches(
+    dataset: Dataset, config: InputConfig, *, batch: int, share: Share = (0, 1), workers: int = 0
+) -> Iterator[Batch]:
+    """Every picture of this rank's share once, in order. Broken ones are left out and named in `skipped`.
+
+    A batch can be short, and even empty, where pictures broke.
+    """
+    rank, world = share
+    count = len(dataset.entries)
+    first, last = count * rank // world, count * (rank + 1) // world
+    plan = [(start, min(start + batch, last)) for start in range(first, last, batch)]
+    size = config.eval_size_px**2 * len(config.mean) * batch
+    yield from _read(_EvalReader(dataset, config), plan, _choose_workers(workers, last - first, world), size, world)
+
+
+class _TrainReader:
+    """(step, size) -> Batch. Runs in the workers; a DataError is returned, so that it crosses to us as one line."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        steps_per_epoch: int,
+        share: Share,
+        cache: PictureCache | None,
+        strict: bool,
+    ):
+        self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
+        self.share, self.cache, self.strict = share, cache, strict
+        self.channels = len(recipe.input.mean)
+        self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
+
+    def __len__(self) -> int:
+        return len(self.dataset.entries)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch | DataError:
+        step, size_px = item
+        rank, world = self.share
+        own = self.recipe.optim.batch // world
+        epoch, place = divmod(step, self.steps_per_epoch)
+        start = (place * world + rank) * own
+        pictures = np.empty((own, size_px, size_px, self.channels), np.uint8)
+        indices: list[int] = []
+        skipped: dict[str, str] = {}
+        try:
+            for slot in range(own):
+                indices.append(self._fill(pictures[slot], epoch, start + slot, skipped))
+        except DataError as error:
+            return error
+        return _batch(self.dataset, torch.from_numpy(pictures), indices, skipped)
+
+    def _fill(self, out: np.ndarray, epoch: int, position: int, skipped: dict[str, str]) -> int:
+        """Write the picture at `position` of the epoch, or the next that can be read; its index."""
+        count, seed = len(self.dataset.entries), self.recipe.seed
+        for later in range(count):
+            lap, place = divmod(position + later, count)
+            index = int(_order(count, seed, epoch, lap)[place])
+            try:
+                if index in self.broken:
+                    raise DataError(self.broken[index])
+                out[...] = self._picture(index, (seed, epoch, index, lap, later), out.shape[0])
+                return index
+            except (DataError, OSError) as error:
+                path, reason = printable(self.dataset.entries[index].path), _why(error)
+                if self.strict:
+                    raise DataError(
+                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
+                    ) from None
+                skipped[path] = reason
+                if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
+                    self.broken[index] = reason
+        path, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
+
+    def _picture(self, index: int, key: tuple[int, ...], size_px: int) -> np.ndarray:
+        augment, config = self.recipe.augment, self.recipe.input
+        header = self.cache.header(index) if self.cache else None
+        data = None
+        picture = None
+        if header is None:
+            data = self.dataset.store.read(self.dataset.entries[index].path)
+            if data[:2] == b"\xff\xd8":  # JPEG: its size decides how much of it to decode
+                header = read_header(data)
+            else:
+                picture = decode(data, channels=self.channels)
+                header = (picture.shape[0], picture.shape[1], False)
+        height, width, reducible = header
+        drawn = chances(key)
+        box = crop_box(height, width, augment.scale, augment.ratio, drawn)
+        least = least_px(height, width, box, size_px)
+        divisor = reduction(height, width, least) if reducible else 1
+        kept = self.cache.get(index, divisor) if self.cache and picture is None else None
+        if kept is not None:
+            picture = kept
+        elif picture is None:
+            data = data if data is not None else self.dataset.store.read(self.dataset.entries[index].path)
+            picture = decode(data, channels=self.channels, least_px=least)
+        if self.cache and kept is None:
+            self.cache.put(index, divisor, picture, header)
+        box = scaled_box(box, height, width, picture.shape[0], picture.shape[1])
+        return crop_and_augment(picture, box, size_px, augment, config, drawn)
+
+
+class _EvalReader:
+    """(first, last) -> Batch of those entries."""
+
+    def __init__(self, dataset: Dataset, config: InputConfig):
+        self.dataset, self.config = dataset, config
+
+    def __len__(self) -> int:
+        return len(self.dataset.entries)
+
+    def __getitem__(self, item: tuple[int, int]) -> Batch:
+        size, channels = self.config.eval_size_px, len(self.config.mean)
+        pictures = np.empty((item[1] - item[0], size, size, channels), np.uint8)
+        indices: list[int] = []
+        skipped: dict[str, str] = {}
+        for index in range(*item):
+            path = self.dataset.entries[index].path
+            try:
+                picture = decode(self.dataset.store.read(path), channels=channels)
+                pictures[len(indices)] = eval_transform(picture, self.config)
+                indices.append(index)
+            except (DataError, OSError) as error:
+                skipped[printable(path)] = _why(error)
+        return _batch(self.dataset, torch.from_numpy(pictures[: len(indices)]), indices, skipped)
+
+
+def _batch(dataset: Dataset, pictures: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:
+    labels = torch.tensor([dataset.entries[index].label for index in indices], dtype=torch.int64)
+    return Batch(pictures, labels, torch.tensor(indices, dtype=torch.int64), tuple(skipped.items()))
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
+    """The permutation of one pass; laps beyond 0 are for sets smaller than a batch and for replacements at the end."""
+    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch, lap]).permutation(count)
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _read(reader: Any, plan: list[tuple[int, int]], workers: int, batch_bytes: int, world: int) -> Iterator[Batch]:
+    pin = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # this run computes on a GPU
+    workers, ahead = _fit_shared_memory(min(workers, len(plan)), batch_bytes, world)
+    if workers == 0:
+        for item in plan:
+            read = _unwrap(reader[item])
+            yield read.pin_memory() if pin else read
+        return
+    batches = _start(reader, plan, workers, ahead, pin)
+    try:
+        for batch in batches:
+            yield _unwrap(batch)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads pictures was ended by the system, most often for want of memory. "
+            "Lower --workers, or take --cache off."
+        ) from error
+
+
+def _start(
+    reader: Any, plan: list[tuple[int, int]], workers: int, ahead: int | None, pin: bool
+) -> Iterator[Batch | DataError]:
+    """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
+        return iter(
+            DataLoader(
+                reader,
+                sampler=plan,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=ahead,
+                collate_fn=_as_it_is,
+                pin_memory=pin,
+                worker_init_fn=_start_worker,
+                generator=torch.Generator(),
+                multiprocessing_context="fork" if hasattr(os, "fork") else None,
+            )
+        )
+
+
+def _unwrap(batch: Batch | DataError) -> Batch:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that trains
+    torch.set_num_threads(1)
+
+
+def _choose_workers(workers: int, count: int, world: int) -> int:
+    """-1: none for a tiny set, else a share of the cores; the network needs the rest."""
+    if workers >= 0:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = max(1, cores // _local_ranks(world))
+    return 0 if count <= _TINY else 1 if own <= 2 else min(own, _MOST_WORKERS)
+
+
+def _local_ranks(world: int) -> int:
+    """Ranks on this machine, as torchrun tells them."""
+    return min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+
+
+def _fit_shared_memory(workers: int, batch_bytes: int, world: int) -> tuple[int, int | None]:
+    """(workers, batches read ahead by each) that fit in half of the shared memory, which containers keep small."""
+    if workers == 0:
+        return 0, None
+    ahead = 4 if workers == 1 else 2
+    try:
+        room = os.statvfs(_SHM)
+    except (OSError, AttributeError):
+        return workers, ahead
+    batches = room.f_bavail * room.f_frsize // 2 // _local_ranks(world) // max(1, batch_bytes)
+    workers = min(workers, batches)
+    return (workers, max(1, min(ahead, batches // workers))) if workers else (0, None)

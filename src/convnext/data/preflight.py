@@ -1,0 +1,203 @@
+"""A look at all pictures before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from convnext.data.decode import decode, read_size
+from convnext.data.source import Dataset, Splits
+from convnext.data.store import printable
+from convnext.errors import DataError
+
+FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
+LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
+_UNEVEN = 10  # largest class over smallest
+_FEW = 10  # train pictures of a class
+_NAMED = 5  # examples in a line
+_PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What preflight saw. `lines` are for people; `errors` are reasons not to train on this."""
+
+    lines: tuple[str, ...]
+    errors: tuple[str, ...]
+    per_class: dict[str, dict[str, int]]  # part -> class -> pictures
+    broken: dict[str, str]  # printable path -> reason
+    duplicates: tuple[tuple[str, str], ...]  # (train path, val path) with the same bytes
+    repeats: tuple[tuple[str, str], ...]  # (first path, copy) with the same bytes within train
+    median_px: int  # of the shorter sides
+    median_size: tuple[int, int]  # (height, width)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One file after a look at it."""
+
+    part: str
+    path: str
+    label: int
+    digest: bytes = b""
+    size: tuple[int, int] = (0, 0)
+    reason: str = ""
+
+
+def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT) -> Findings:
+    """Look at every picture of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
+
+    `full`: decode them all; None decides by their number. Raises DataError when not one train picture can be read.
+    """
+    parts = {"train": data.train, "val": data.val} if isinstance(data, Splits) else {"val": data}
+    total = sum(len(part.entries) for part in parts.values())
+    full = total <= FULL_BELOW if full is None else full
+    seen = list(_look(parts, workers, full, max(1, total / limit)))
+    good = [item for item in seen if not item.reason]
+    broken = {item.path: item.reason for item in seen if item.reason}
+    main = next(iter(parts))
+    if not any(item.part == main for item in good):
+        path, reason = next(iter(broken.items()), ("", "there are none"))
+        raise DataError(f"none of the {main} pictures can be read; the first is '{path}': {reason}.")
+    duplicates, repeats, torn = _copies(good)
+    per_class = {name: _counts(part) for name, part in parts.items()}
+    left_out = data.left_out if isinstance(data, Splits) else {}
+    lines = [
+        _sampled(len(seen), total),
+        _listed(
+            len(broken), "picture{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())
+        ),
+        _listed(
+            len(duplicates), "picture{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
+        ),
+        _listed(len(torn), "picture{s} {are} in train under two classes", map(_pair, torn)),
+        _listed(len(repeats), "picture{s} in train {are} exact copies of others", map(_pair, repeats)),
+        *_class_lines(per_class),
+        _left_out(left_out),
+    ]
+    sizes = np.array([item.size for item in good])
+    return Findings(
+        lines=tuple(line for line in lines if line),
+        errors=_errors(per_class),
+        per_class=per_class,
+        broken=broken,
+        duplicates=tuple(duplicates),
+        repeats=tuple(repeats),
+        median_px=int(np.median(sizes.min(axis=1))),
+        median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
+    )
+
+
+def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
+    """Every stride-th picture of each part, in order, read by threads (the decoders let go of the interpreter)."""
+
+    def look(task: tuple[str, int]) -> _Seen:
+        part, number = task
+        dataset = parts[part]
+        entry = dataset.entries[number]
+        shown = printable(entry.path)
+        try:
+            data = dataset.store.read(entry.path)
+            size = read_size(data)
+            if full:
+                decode(data, least_px=_PREVIEW_PX)
+        except (DataError, OSError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            return _Seen(part, shown, entry.label, reason=reason)
+        return _Seen(part, shown, entry.label, hashlib.blake2b(data, digest_size=16).digest(), size)
+
+    tasks = (
+        (name, int(step * stride))
+        for name, part in parts.items()
+        for step in range(int(len(part.entries) / stride + 0.5))
+    )
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
+            yield from pool.map(look, chunk)
+
+
+def _copies(good: list[_Seen]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs with the same bytes: (across train and val, within train, within train under two classes)."""
+    first: dict[bytes, _Seen] = {}
+    across, within, torn = [], [], []
+    for item in sorted(good, key=lambda item: item.part != "train"):  # stable: train first
+        known = first.setdefault(item.digest, item)
+        if known is item or known.part != "train":
+            continue
+        pair = (known.path, item.path)
+        if item.part != "train":
+            across.append(pair)
+        elif item.label != known.label:
+            torn.append(pair)
+        else:
+            within.append(pair)
+    return across, within, torn
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    counts = Counter(entry.label for entry in dataset.entries)
+    return {name: counts[label] for label, name in enumerate(dataset.classes)}
+
+
+def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
+    if "train" not in per_class:
+        return []
+    train, val = per_class["train"], per_class.get("val", {})
+    empty = [name for name in train if not train[name] and not val.get(name)]
+    unseen = [name for name in train if train[name] and val and not val.get(name)]
+    few = [f"{printable(name)} ({count})" for name, count in train.items() if 0 < count < _FEW]
+    lines = [
+        _listed(len(empty), "class{es} {have} no pictures", map(printable, empty)),
+        _listed(len(unseen), "class{es} {have} no val pictures, so their results are unknown", map(printable, unseen)),
+        _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train pictures", few),
+    ]
+    held = {name: count for name, count in train.items() if count}
+    most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
+    if held[most] > _UNEVEN * held[least]:
+        lines.append(
+            f"Classes are uneven: '{printable(most)}' has {held[most]:,} train pictures and "
+            f"'{printable(least)}' {held[least]:,} ({held[most] / held[least]:.0f} to 1)."
+        )
+    return lines
+
+
+def _errors(per_class: dict[str, dict[str, int]]) -> tuple[str, ...]:
+    train = per_class.get("train", {})
+    alone = [printable(name) for name, count in per_class["val"].items() if count and name in train and not train[name]]
+    line = _listed(
+        len(alone), "class{es} {have} pictures in val and none in train: add some, or remove the folder", alone
+    )
+    return (line,) if line else ()
+
+
+def _sampled(seen: int, total: int) -> str:
+    return (
+        f"{seen:,} of {total:,} files were looked at; the others are checked as they are read." if seen < total else ""
+    )
+
+
+def _left_out(left_out: dict[str, int]) -> str:
+    total = sum(left_out.values())
+    kinds = (f"{count:,} {ending}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1]))
+    return _listed(total, "file{s} {were} left out", kinds, len(left_out))
+
+
+def _pair(pair: tuple[str, str]) -> str:
+    return f"{pair[0]} = {pair[1]}"
+
+
+def _listed(count: int, what: str, names: Iterable[str], kinds: int | None = None) -> str:
+    """'3 files were left out: a, b, c.' with at most five names; '' when there is nothing to say."""
+    if not count:
+        return ""
+    one = count == 1
+    words = {"s": "" if one else "s", "es": "" if one else "es"}
+    words |= {"are": "is" if one else "are", "have": "has" if one else "have", "were": "was" if one else "were"}
+    total = count if kinds is None else kinds
+    more = f" and {total - _NAMED:,} more" if total > _NAMED else ""
+    return f"{count:,} {what.format(**words)}: {', '.join(islice(names, _NAMED))}{more}."

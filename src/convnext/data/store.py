@@ -1,0 +1,222 @@
+"""Where the bytes of a picture come from: a folder, a zip read in place, or a list of both.
+
+A store pickles, survives a fork and may be read from many threads at once: no file position is ever shared.
+Names that are not UTF-8 are kept as surrogate escapes, as Python's own file functions do; `printable` is for people.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from convnext.errors import DataError, nearest
+
+_LOCAL_HEADER = 30  # bytes before the name in a zip member's own header (APPNOTE 4.3.7)
+_ENCRYPTED = 0x1  # bit of a member's flags
+
+
+class Store(Protocol):
+    """Anything that gives the bytes of an entry's path."""
+
+    def read(self, path: str) -> bytes:
+        """The whole file; OSError or DataError when it cannot be read."""
+        ...
+
+
+class Tree(NamedTuple):
+    """What a folder or a zip holds: relative names with forward slashes, sorted, hidden ones left out."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]  # also the empty ones
+    store: "FolderStore | ZipStore"
+
+    def below(self, folder: str) -> "Tree":
+        """What lies in one of its folders, with names counted from there."""
+        prefix = folder + "/"
+        names = [
+            tuple(name[len(prefix) :] for name in group if name.startswith(prefix))
+            for group in (self.files, self.folders)
+        ]
+        return Tree(names[0], names[1], self.store.below(prefix))
+
+
+def printable(path: str) -> str:
+    r"""`path` as text that any terminal and JSON file can take: bytes that are not UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace") if not path.isascii() else path
+
+
+class FolderStore:
+    """Files below one folder; an absolute path (from a CSV) is taken as it is."""
+
+    def __init__(self, root: str):
+        self.root = root
+
+    def below(self, prefix: str) -> "FolderStore":
+        """The same files, with paths counted from the folder `prefix` (which ends in '/')."""
+        return FolderStore(os.path.join(self.root, prefix))
+
+    def read(self, path: str) -> bytes:
+        with open(os.path.join(self.root, path), "rb", buffering=0) as file:
+            return file.readall()
+
+
+class ZipStore:
+    """Members of a zip, read in place.
+
+    The directory is read once. Members are then fetched with positioned reads, so the one open file can be shared by
+    threads and by processes forked later; a pickled copy opens the file again when it is first read.
+    """
+
+    def __init__(self, archive: str, prefix: str = ""):
+        self.archive, self.prefix = archive, prefix
+        try:
+            with zipfile.ZipFile(archive) as directory:
+                self.members = {item.filename: _member(item) for item in directory.infolist()}
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            raise DataError(
+                f"'{printable(archive)}' cannot be read as a zip ({error}). Is it complete? Download or zip it again."
+            ) from None
+        self._file: int | None = None
+
+    def below(self, prefix: str) -> "ZipStore":
+        """The same archive, with paths counted from the folder `prefix` (which ends in '/')."""
+        store = object.__new__(ZipStore)
+        store.__dict__ |= self.__dict__ | {"prefix": self.prefix + prefix}
+        return store
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def read(self, path: str) -> bytes:
+        member = self.members.get(self.prefix + path)
+        if member is None:
+            raise DataError(f"'{printable(path)}' is not in '{printable(self.archive)}'")
+        if member.encrypted:
+            raise DataError("it is encrypted; zip it again without a password")
+        if self._file is None:
+            self._file = os.open(self.archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        head = self._at(member.start, _LOCAL_HEADER)
+        if len(head) < _LOCAL_HEADER:
+            raise DataError("the zip ends before it")
+        names = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+        raw = self._at(member.start + _LOCAL_HEADER + names, member.packed)
+        return _unpack(raw, member)
+
+    def _at(self, start: int, size: int) -> bytes:
+        assert self._file is not None
+        return os.pread(self._file, size, start)
+
+
+class Member(NamedTuple):
+    """What a zip's directory says about one file: places and sizes in bytes."""
+
+    start: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+    encrypted: bool
+
+
+def _member(item: zipfile.ZipInfo) -> Member:
+    return Member(
+        item.header_offset,
+        item.compress_size,
+        item.file_size,
+        item.CRC,
+        item.compress_type,
+        bool(item.flag_bits & _ENCRYPTED),
+    )
+
+
+def _unpack(raw: bytes, member: Member) -> bytes:
+    if member.method == zipfile.ZIP_STORED:
+        data = raw
+    elif member.method == zipfile.ZIP_DEFLATED:
+        try:  # never more than the directory promises, whatever the stream says
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, member.size) if member.size else b""
+        except zlib.error as error:
+            raise DataError(f"its zip data is damaged ({error})") from None
+    else:
+        raise DataError(f"zip compression {member.method} is not read; zip it again, stored or deflated")
+    if len(data) != member.size or zlib.crc32(data) != member.crc:
+        raise DataError("its zip data is damaged (wrong checksum)")
+    return data
+
+
+class MixedStore:
+    """Paths as the user gave them; 'pack.zip/inside.jpg' is a member of a zip."""
+
+    def __init__(self, zips: dict[str, ZipStore]):
+        self.zips = zips
+        self.disk = FolderStore("")
+
+    def read(self, path: str) -> bytes:
+        for archive, store in self.zips.items():
+            if path.startswith(archive + "/"):
+                return store.read(path[len(archive) + 1 :])
+        return self.disk.read(path)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether to read `path` as a zip: by its ending, so that a damaged one is still called a zip."""
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def require(path: Path) -> None:
+    """Raise DataError when `path` does not exist, naming the nearest sibling of the first part that is missing."""
+    if path.exists():
+        return
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        siblings = sorted(os.listdir(missing.parent))
+    except OSError:
+        siblings = []
+    where = "" if missing == path else f" ('{printable(str(missing))}' is missing)"
+    hint = nearest(missing.name, [printable(name) for name in siblings])
+    raise DataError(f"'{printable(str(path))}' does not exist{where}.{hint}")
+
+
+def tree_of(path: Path) -> Tree:
+    """List a folder or a zip, following symbolic links, each real folder once."""
+    if is_zip(path):
+        store = ZipStore(str(path))
+        names = [name for name in store.members if not _hidden(name)]
+        files = tuple(sorted(name for name in names if not name.endswith("/")))
+        folders = {name.rstrip("/") for name in names if name.endswith("/")}
+        for name in files:
+            parts = name.split("/")[:-1]
+            folders |= {"/".join(parts[: depth + 1]) for depth in range(len(parts))}
+        return Tree(files, tuple(sorted(folders)), store)
+    files_found: list[str] = []
+    folders_found: list[str] = []
+    for name, is_folder in _walk(str(path), "", frozenset()):
+        (folders_found if is_folder else files_found).append(name)
+    return Tree(tuple(sorted(files_found)), tuple(sorted(folders_found)), FolderStore(str(path)))
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    here = os.path.join(root, below) if below else root
+    real = os.path.realpath(here)
+    if real in above:  # a link to one of its own parents
+        return
+    try:
+        entries = list(os.scandir(here))
+    except OSError as error:
+        raise DataError(f"folder '{printable(here)}' cannot be listed: {error.strerror}.") from None
+    for entry in entries:
+        if _hidden(entry.name):
+            continue
+        name = f"{below}/{entry.name}" if below else entry.name
+        is_folder = entry.is_dir()
+        yield name, is_folder
+        if is_folder:
+            yield from _walk(root, name, above | {real})

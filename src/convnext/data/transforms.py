@@ -1,0 +1,138 @@
+"""The pixels of one picture on their way into the network, in training and in evaluation.
+
+Axes: H W pixel rows and columns, C channels (1 or 3), N pictures. Boxes here are (top, left, height, width).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convnext.config import AugmentConfig, InputConfig
+from convnext.data.augment import rand_augment
+
+Box = tuple[int, int, int, int]
+Key = int | tuple[int, ...]
+
+_TRIES = 10  # of the random resized crop before it takes the centre, as in torchvision
+_CHANCES = 2 * _TRIES + 6  # area and aspect of each try, place, two flips, seed of RandAugment
+_THIN = 8  # longer side over crop from which evaluation resizes only what the crop shows: saves memory, not pixels
+
+
+def chances(key: Key) -> list[float]:
+    """The random numbers in [0, 1) that decide one picture of one epoch: a pure function of `key`."""
+    words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in (key if isinstance(key, tuple) else (key,))]
+    return list(np.random.Generator(np.random.PCG64(np.random.SeedSequence(words))).random(_CHANCES).tolist())
+
+
+def crop_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], drawn: Sequence[float]
+) -> Box:
+    """The random resized crop: a share of the area from `scale`, an aspect w/h log-uniform in `ratio`.
+
+    Ten tries, then the largest centred box whose aspect is allowed. `drawn`: at least 22 numbers in [0, 1).
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for attempt in range(_TRIES):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[2 * attempt])
+        aspect = math.exp(low + (high - low) * drawn[2 * attempt + 1])
+        crop_w, crop_h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_w <= width and 0 < crop_h <= height:
+            top = int(drawn[2 * _TRIES] * (height - crop_h + 1))
+            left = int(drawn[2 * _TRIES + 1] * (width - crop_w + 1))
+            return top, left, crop_h, crop_w
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    crop_w = min(width, max(1, round(height * aspect)))
+    crop_h = min(height, max(1, round(width / aspect)))
+    return (height - crop_h) // 2, (width - crop_w) // 2, crop_h, crop_w
+
+
+def least_px(height: int, width: int, box: Box, size_px: int) -> int:
+    """The shorter side that a reduced decode must keep, so that `box` still has `size_px` pixels each way."""
+    return math.ceil(size_px * min(height, width) / min(box[2], box[3]))
+
+
+def scaled_box(box: Box, height: int, width: int, to_height: int, to_width: int) -> Box:
+    """`box` of a (height, width) picture, on the same picture decoded to (to_height, to_width)."""
+    if (height, width) == (to_height, to_width):
+        return box
+    top, left, crop_h, crop_w = box
+    new_h = min(to_height, max(1, round(crop_h * to_height / height)))
+    new_w = min(to_width, max(1, round(crop_w * to_width / width)))
+    new_top = min(round(top * to_height / height), to_height - new_h)
+    return new_top, min(round(left * to_width / width), to_width - new_w), new_h, new_w
+
+
+def train_transform(
+    picture: np.ndarray, size_px: int, augment: AugmentConfig, config: InputConfig, rng_seed: Key
+) -> np.ndarray:
+    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: random resized crop, flips, RandAugment, all from `rng_seed`."""
+    drawn = chances(rng_seed)
+    box = crop_box(picture.shape[0], picture.shape[1], augment.scale, augment.ratio, drawn)
+    return crop_and_augment(picture, box, size_px, augment, config, drawn)
+
+
+def crop_and_augment(
+    picture: np.ndarray, box: Box, size_px: int, augment: AugmentConfig, config: InputConfig, drawn: Sequence[float]
+) -> np.ndarray:
+    """What follows once the crop is chosen; the same `drawn` numbers decide the rest."""
+    top, left, height, width = box
+    shown = _image(picture[top : top + height, left : left + width]).resize(
+        (size_px, size_px), Image.Resampling.BICUBIC
+    )
+    flip_x, flip_y = drawn[2 * _TRIES + 2] < augment.hflip, drawn[2 * _TRIES + 3] < augment.vflip
+    if augment.rand_augment:
+        if flip_x:
+            shown = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if flip_y:
+            shown = shown.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+        seed = int(drawn[2 * _TRIES + 4] * 2**32)
+        return _array(rand_augment(shown, augment.rand_augment, size_px, config.mean, seed))
+    pixels = _array(shown)
+    return pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]  # views: copied once, into the batch
+
+
+def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
+    """(H, W, C) uint8 -> (size, size, C) uint8 as every evaluation, prediction and server sees it.
+
+    'crop': bicubic resize of the shorter side to int(size / eval_crop), then the centre. 'warp': both sides to size.
+    """
+    size, shown = config.eval_size_px, _image(picture)
+    if config.eval_resize == "warp":
+        return _array(shown.resize((size, size), Image.Resampling.BICUBIC))
+    height, width = picture.shape[:2]
+    shorter = int(size / config.eval_crop)
+    new_h = shorter if height <= width else int(shorter * height / width)
+    new_w = shorter if width <= height else int(shorter * width / height)
+    top, left = round((new_h - size) / 2), round((new_w - size) / 2)  # to even, as torchvision rounds
+    if max(new_h, new_w) > _THIN * size:
+        across, down = width / new_w, height / new_h
+        seen = (left * across, top * down, min(width, (left + size) * across), min(height, (top + size) * down))
+        return _array(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
+    resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
+    return _array(resized.crop((left, top, left + size, top + size)))
+
+
+def normalise(pictures: Tensor, config: InputConfig) -> Tensor:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32, channels-last memory, same device: (x / 255 - mean) / std."""
+    count, height, width, channels = pictures.shape
+    std = torch.tensor(config.std, dtype=torch.float64)
+    gain = (1 / (255 * std)).float().repeat(width).to(pictures.device)
+    shift = (-torch.tensor(config.mean, dtype=torch.float64) / std).float().repeat(width).to(pictures.device)
+    rows = pictures.contiguous().view(
+        count, height, width * channels
+    )  # whole rows: three times as fast as C = 3 inside
+    x = rows.float().mul_(gain).add_(shift)
+    return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _image(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+
+
+def _array(shown: Image.Image) -> np.ndarray:
+    pixels = np.asarray(shown)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,1 @@
+"""One loop, one update path, and what they leave on the disk."""

@@ -1,0 +1,77 @@
+"""One process or many: who am I, how many are we, and how results come together. Started by `torchrun`."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from convnext.errors import ConvNeXtError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run; a plain run is a world of one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """`value` of every process, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Return once every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def first_says(self, value: Any) -> Any:
+        """The value of rank 0, in every process."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@contextlib.contextmanager
+def join(device: torch.device) -> Iterator[World]:
+    """The world that `torchrun` describes in the environment; leaves it at the end."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' takes this process's GPU, else Apple's, else the CPU. Raises ConvNeXtError for a device that is not there."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", local)
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise ConvNeXtError(f"--device {name}: there is no such device here. Found: {', '.join(found)}.") from None
+    return torch.device("cuda", local) if device.type == "cuda" and device.index is None else device

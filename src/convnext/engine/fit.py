@@ -1,0 +1,316 @@
+"""The training loop. There is one, for every task, device and number of processes.
+
+Randomness is a function of position, never of history: what happens at step s depends on (seed, s, rank) alone. That is
+why a run that was killed goes on to the same bits: its state is weights, optimizer, EMA and a step number.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import Recipe, RunOptions
+from convnext.engine.distributed import World
+from convnext.engine.ema import Ema
+from convnext.engine.optim import Optimizers
+from convnext.engine.records import Board, Log, Meter, say
+from convnext.engine.run import Run, State
+from convnext.engine.schedule import lr_at, total_steps
+from convnext.engine.update import Prepared, Update, explain_memory, out_of_memory
+from convnext.errors import ConvNeXtError, TrainingError
+
+LOG_ROWS_PER_EPOCH = 20
+
+
+class Task(Protocol):
+    """What the loop needs to know of a task; `tasks/` holds the real ones."""
+
+    model: nn.Module
+    steps_per_epoch: int
+    metric: str  # the key of `evaluate` that decides which weights are best; larger is better
+    chance_loss: float  # the loss of a network that has learnt nothing
+
+    def batches(self, steps: range, world: World) -> Iterator[Any]:
+        """The raw batches of these steps, this process's share of each."""
+        ...
+
+    def prepare(self, batch: Any, *, step: int, rank: int, device: torch.device) -> Prepared:
+        """A raw batch, brought to the device, augmented and with its targets."""
+        ...
+
+    def loss(self, network: nn.Module, piece: Any) -> Tensor:
+        """Mean loss over a prepared (micro-)batch."""
+        ...
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """Metrics of `model` on the held-out part."""
+        ...
+
+    def names(self, batch: Any) -> list[str]:
+        """The files of a raw batch, for messages."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint must carry so that it alone can predict, e.g. class names."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended: the best score, whose weights reached it, and when."""
+
+    metric: str
+    score: float
+    weights: str  # 'raw' or 'ema'
+    step: int
+
+
+class Interrupted(ConvNeXtError):
+    """A person or a scheduler asked the run to stop; its state is saved."""
+
+
+def fit(task: Task, recipe: Recipe, options: RunOptions, *, device: torch.device, world: World) -> Finished:
+    """Train `task` by `recipe` into the folder `options.out`; goes on by itself where an earlier process stopped.
+
+    Raises TrainingError for a non-finite loss, missing memory or a full disk, ConvNeXtError for a folder that holds
+    another run, Interrupted after SIGINT or SIGTERM (the state is saved first).
+    """
+    if recipe.optim.batch % world.size:
+        raise ConvNeXtError(
+            f"optim.batch = {recipe.optim.batch} cannot be shared by {world.size} processes. "
+            f"Take {math.ceil(recipe.optim.batch / world.size) * world.size}."
+        )
+    model = task.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizers = Optimizers(model, recipe.optim)
+    ema = Ema(model, recipe.optim.ema, recipe.optim.ema_warmup) if recipe.optim.ema else None
+    network: nn.Module = torch.compile(model) if options.compile else model  # type: ignore[assignment]
+    if world.size > 1:
+        network = nn.parallel.DistributedDataParallel(network)
+    update = Update(network, recipe, optimizers, ema, task.loss)
+    run = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler)
+    state = run.resume(world)
+    loop = _Loop(task, recipe, options, device, world, model, update, run, state)
+    with _Stop() as stop:
+        loop.run(stop)
+    assert state.best, "the last step always evaluates"
+    return Finished(task.metric, *max((b["score"], w, b["step"]) for w, b in state.best.items()))
+
+
+class _Loop:
+    """The parts of one run while it goes."""
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        options: RunOptions,
+        device: torch.device,
+        world: World,
+        model: nn.Module,
+        update: Update,
+        run: Run,
+        state: State,
+    ):
+        self.task, self.recipe, self.options = task, recipe, options
+        self.device, self.world, self.model = device, world, model
+        self.update, self.folder, self.state = update, run, state
+        self.steps = total_steps(task.steps_per_epoch, recipe.schedule)
+        self.micro = options.micro_batch or recipe.optim.batch // world.size
+        self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
+        self.saved_s = time.monotonic()
+        self.pending: tuple[int, float, Tensor, Tensor | None, list[str]] | None = None
+
+    def run(self, stop: "_Stop") -> None:
+        """Every step that is left."""
+        path, first = self.folder.path, self.world.first
+        self.log = Log(path / "metrics.jsonl", start=self.state.log_bytes) if first else None
+        self.timings = Log(path / "timings.jsonl") if first else None
+        self.board = Board(path / "tensorboard" if self.options.tensorboard and first else None)
+        self.meter = Meter(self.steps, self.state.step, label="step", shown=first)
+        self.clock_s, self.clock_step = time.monotonic(), self.state.step
+        try:
+            steps = range(self.state.step, self.steps)
+            for step, batch in zip(steps, self.task.batches(steps, self.world), strict=True):
+                self._step(step, batch)
+                if self._stop_asked(stop):
+                    self._settle()
+                    self._save()
+                    raise Interrupted(f"Stopped after step {step + 1}. The same command goes on from here.")
+        finally:
+            self.meter.close()
+            self.board.close()
+            for log in (self.log, self.timings):
+                if log:
+                    log.close()
+
+    def _step(self, step: int, batch: Any) -> None:
+        seed = hash((self.recipe.seed, step, self.world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
+        torch.manual_seed(seed)
+        self.model.train()
+        prepared = self.task.prepare(batch, step=step, rank=self.world.rank, device=self.device)
+        per_epoch = self.task.steps_per_epoch
+        lr = lr_at(step, steps_per_epoch=per_epoch, optim=self.recipe.optim, schedule=self.recipe.schedule)
+        try:
+            loss, norm = self.update(prepared, step=step, lr=lr, micro=self.micro)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            raise explain_memory(self.update, prepared, min(self.micro, len(prepared))) from error
+        self._settle()  # of the step before: the device works on this one meanwhile
+        self.pending = (step, lr, loss, norm, self.task.names(batch))
+        self.state.step = step + 1
+        last = step + 1 == self.steps
+        if (step + 1) % per_epoch == 0 or last:
+            self._settle()
+            self._evaluate()
+            self._watch()
+            self._save(final=last)
+        elif self._due():
+            self._settle()
+            self._save()
+
+    def _settle(self) -> None:
+        """Wait for the pending step's loss, refuse it when it is not finite, and log."""
+        if not self.pending:
+            return
+        step, lr, loss, norm, names = self.pending
+        self.pending = None
+        value = float(loss)
+        if self.world.size > 1:
+            value = sum(self.world.gather(value)) / self.world.size
+        if not math.isfinite(value):
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise TrainingError(
+                f"The loss became {value} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, "
+                f"set optim.clip (1.0 is usual) or use --precision fp32; `last` still holds the state before."
+            )
+        state = self.state
+        state.losses.append(value)
+        if (step + 1) % self.every and step + 1 != self.steps:
+            return
+        mean = math.fsum(state.losses) / len(state.losses)
+        state.losses.clear()
+        state.epoch_losses.append(mean)
+        row = {"step": step + 1, "epoch": (step + 1) / self.task.steps_per_epoch, "lr": lr, "loss": mean}
+        self._write("train", {**row, "grad_norm": None if norm is None else float(norm)})
+        self._time(step + 1, mean)
+
+    def _time(self, step: int, loss: float) -> None:
+        now = time.monotonic()
+        rate = (step - self.clock_step) * self.recipe.optim.batch / max(now - self.clock_s, 1e-9)
+        if self.timings:
+            self.timings.write(step=step, seconds=round(now - self.clock_s, 3), pictures_per_s=round(rate, 2))
+        self.clock_s, self.clock_step = now, step
+        self.meter.advance(f"loss {loss:.3f}  {rate:.0f} pictures/s", step)
+
+    def _evaluate(self) -> None:
+        """Score the raw weights and, beside them, the averaged ones; keep each when it is its best so far."""
+        self.model.eval()
+        self._score("raw")
+        if self.update.ema:
+            with self.update.ema.swapped(self.model):
+                self._score("ema")
+        self.clock_s, self.clock_step = time.monotonic(), self.state.step
+
+    def _score(self, weights: str) -> None:
+        with torch.inference_mode(), self.update.autocast():
+            metrics = self.task.evaluate(self.model, self.world)
+        epoch = self.state.step / self.task.steps_per_epoch
+        self._write("eval", {"step": self.state.step, "epoch": epoch, "weights": weights, **metrics})
+        score = metrics[self.task.metric]
+        if self.world.first:
+            say(f"epoch {epoch:g}  {weights}  " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        best = self.state.best.get(weights)
+        if best is None or score > best["score"]:
+            self.state.best[weights] = {"score": score, "step": self.state.step}
+            self._try(lambda: self.folder.save_weights(weights, metrics, self.state), final=self._last())
+
+    def _watch(self) -> None:
+        """Say it when, after the warm-up, the loss is still where a network that knows nothing has it."""
+        state, schedule = self.state, self.recipe.schedule
+        mean = math.fsum(state.epoch_losses) / max(1, len(state.epoch_losses))
+        state.epoch_losses.clear()
+        epoch = state.step / self.task.steps_per_epoch
+        if epoch < schedule.warmup_epochs + 1 or mean < 0.98 * self.task.chance_loss or state.said_flat:
+            return
+        state.said_flat = True
+        if self.world.first:
+            say(
+                f"The loss is {mean:.3f} after {epoch:g} epochs, warm-up included; guessing gives "
+                f"{self.task.chance_loss:.3f}. Most likely optim.lr = {self.recipe.optim.lr:g} does not suit a batch of "
+                f"{self.recipe.optim.batch} (try a third and three times of it), or the labels do not match the pictures."
+            )
+
+    def _write(self, kind: str, row: dict[str, Any]) -> None:
+        if self.log:
+            self.log.write(kind=kind, **row)
+        group = kind if kind == "train" else f"val_{row['weights']}"
+        self.board.scalars(row["step"], {f"{group}/{k}": v for k, v in row.items() if k not in ("step", "epoch")})
+
+    def _due(self) -> bool:
+        every = self.options.checkpoint_steps
+        if every and self.state.step % every == 0:
+            return True
+        late = time.monotonic() - self.saved_s > 60 * self.options.checkpoint_minutes
+        return late if self.world.size == 1 else self.state.step % 100 == 0 and bool(self.world.first_says(late))
+
+    def _save(self, *, final: bool = False) -> None:
+        """Write `last`: where this run goes on. A refusal is spoken and tried again; at the end it is an error."""
+        self.saved_s = time.monotonic()
+        if self.world.first:
+            self._try(lambda: self.folder.save_last(self.state, self.log), final=final)
+        self.world.wait()
+
+    def _try(self, save: Any, *, final: bool) -> None:
+        if not self.world.first:
+            return
+        try:
+            save()
+        except OSError as error:
+            reason = f"Could not save into '{self.folder.path}': {error.strerror or error}."
+            if final:
+                raise TrainingError(
+                    f"{reason} The checkpoint before it is whole: make room and give the same command again."
+                ) from error
+            say(f"{reason} The run goes on and tries again; make room.")
+            self.saved_s = time.monotonic() - 60 * self.options.checkpoint_minutes + 30  # again in half a minute
+
+    def _last(self) -> bool:
+        return self.state.step == self.steps
+
+    def _stop_asked(self, stop: "_Stop") -> bool:
+        if self.world.size == 1:
+            return stop.asked
+        return self.state.step % 10 == 0 and any(self.world.gather(stop.asked))
+
+
+class _Stop:
+    """SIGINT and SIGTERM ask the loop to end after its step; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: the caller keeps its signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

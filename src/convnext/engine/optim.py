@@ -1,0 +1,216 @@
+"""Parameter groups, optimizers, and their state as named tensors.
+
+Weight decay and layer-wise decay as in the code released with arXiv 2201.03545. Works on the parameter names of
+ConvNeXt ('stem.', 'stages.s.blocks.b.', 'norm.', 'head.'), because the engine knows no models.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import OptimConfig
+from convnext.errors import CheckpointError, ConvNeXtError
+
+_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
+_STAGE = re.compile(r"stages\.(\d+)\.")
+_STATE = {  # what each optimizer remembers of a parameter
+    "AdamW": ("step", "exp_avg", "exp_avg_sq"),
+    "SGD": ("momentum_buffer",),
+    "Muon": ("momentum_buffer",),
+}
+
+
+def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
+    """Groups of {'params', 'names', 'weight_decay', 'lr_scale'}: one for each depth, with and without weight decay.
+
+    No weight decay for 1-D parameters (norms, layer scale) and for every name that ends in '.bias'.
+    lr_scale = layer_decay ** (distance from the head). Frozen parameters are left out.
+    Raises ConvNeXtError when layer_decay is below 1 and the model does not have ConvNeXt's names.
+    """
+    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    scales = layer_scales(list(named), optim.layer_decay) if optim.layer_decay < 1 else dict.fromkeys(named, 1.0)
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, value in named.items():
+        plain = value.ndim <= 1 or name.endswith(".bias")
+        empty = {
+            "params": [],
+            "names": [],
+            "weight_decay": 0.0 if plain else optim.weight_decay,
+            "lr_scale": scales[name],
+        }
+        group = groups.setdefault((scales[name], plain), empty)
+        group["params"].append(value)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
+
+
+def layer_scales(names: list[str], decay: float) -> dict[str, float]:
+    """decay ** (last - id) for each parameter, by the ids of `layer_ids`; 1 for the head."""
+    ids = layer_ids(names)
+    last = max(ids.values())
+    return {name: decay ** (last - ids[name]) for name in names}
+
+
+def layer_ids(names: list[str]) -> dict[str, int]:
+    """How deep each parameter sits: 0 the stem, the largest id the final norm and the head.
+
+    Four stages: each of the first two is one id, the third is cut into groups of consecutive blocks, the last is one
+    id; a halving layer belongs to the first blocks behind it. 27 blocks make nine groups of three, which is the
+    published numbering up to 13; 9 or fewer make three, which is the published one of 'tiny' in detection, up to 7.
+    Networks of two or three stages drop the early ones; one stage (isotropic) is cut into groups of three.
+    """
+    stages: dict[int, int] = {}
+    for name in names:
+        if match := _BLOCK.match(name):
+            stage, block = int(match[1]), int(match[2])
+            stages[stage] = max(stages.get(stage, 0), block + 1)
+    ids = _block_ids([stages[i] for i in sorted(stages)])
+    last = ids[-1][-1] + 1 if ids else 1
+    return {name: _layer_id(name, ids, last) for name in names}
+
+
+def _block_ids(depths: list[int]) -> list[list[int]]:
+    if len(depths) == 1:
+        return [[1 + block // 3 for block in range(depths[0])]]
+    ids, first = [], 1
+    for stage, depth in enumerate(depths):
+        groups = 1
+        if stage == len(depths) - 2:
+            groups = min(depth, 9 if depth > 9 else 3)
+        ids.append([first + block * groups // depth for block in range(depth)])
+        first += groups
+    return ids
+
+
+def _layer_id(name: str, ids: list[list[int]], last: int) -> int:
+    if match := _BLOCK.match(name):
+        return ids[int(match[1])][int(match[2])]
+    if match := _STAGE.match(name):  # the halving layer
+        return ids[int(match[1])][0]
+    if name.startswith("stem."):
+        return 0
+    if name.startswith(("norm.", "head.")):
+        return last
+    raise ConvNeXtError(
+        f"optim.layer_decay below 1 needs a ConvNeXt of this package, and parameter '{name}' is none of its. "
+        "Set --optim.layer_decay 1."
+    )
+
+
+class Optimizers:
+    """The optimizer of a run. It is two with 'muon': Muon for the matrices inside blocks, AdamW for the rest.
+
+    Muon (Jordan 2024) orthogonalises the momentum of a matrix; its own rate `muon_lr` is on the scale of the original
+    (update times sqrt(max(1, rows / columns))) and follows the same schedule as `lr`.
+    """
+
+    def __init__(self, model: nn.Module, optim: OptimConfig):
+        self.config = optim
+        groups = parameter_groups(model, optim)
+        matrices = _matrices(groups) if optim.name == "muon" else []
+        taken = {name for group in matrices for name in group["names"]}
+        rest = [_only(group, [n for n in group["names"] if n not in taken]) for group in groups]
+        rest = [group for group in rest if group["params"]]
+        self.all: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.all.append(_muon(matrices, optim))
+        if rest:
+            self.all.append(_sgd(rest, optim) if optim.name == "sgd" else _adamw(rest, optim))
+
+    def step(self) -> None:
+        """Change the weights by their gradients."""
+        for optimizer in self.all:
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.all:
+            optimizer.zero_grad(set_to_none=True)
+
+    def set_lr(self, lr: float) -> None:
+        """Give every group its share of the schedule's rate `lr`, which is `optim.lr` at its peak."""
+        for optimizer in self.all:
+            peak = self.config.muon_lr / self.config.lr if isinstance(optimizer, torch.optim.Muon) else 1.0
+            for group in optimizer.param_groups:
+                group["lr"] = lr * peak * group["lr_scale"]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state as '<parameter>/<key>', e.g. 'head.weight/exp_avg'; zeros where no step was made yet."""
+        found = {}
+        for optimizer, name, parameter in self._parameters():
+            state = optimizer.state.get(parameter, {})
+            for key in _keys(optimizer):
+                value = state.get(key)
+                found[f"{name}/{key}"] = _fresh(key, parameter) if value is None else value
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave, to the bit. Raises CheckpointError unless names and shapes are the same."""
+        mine = self.tensors()
+        wrong = sorted(set(mine) ^ set(tensors)) or [n for n in mine if mine[n].shape != tensors[n].shape]
+        if wrong:
+            raise CheckpointError(
+                f"The optimizer's state does not fit '{self.config.name}' on this model; first at '{wrong[0]}'."
+            )
+        for optimizer in self.all:
+            state = optimizer.state_dict()
+            names = [name for group in optimizer.param_groups for name in group["names"]]
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state["state"] = {
+                i: {key: _like(tensors[f"{name}/{key}"], key, parameter) for key in _keys(optimizer)}
+                for i, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+            }
+            optimizer.load_state_dict(state)
+
+    def _parameters(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                for name, parameter in zip(group["names"], group["params"], strict=True):
+                    yield optimizer, name, parameter
+
+
+def _adamw(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
+    kinds = {p.device.type for group in groups for p in group["params"]}
+    fused = True if kinds <= {"cpu", "cuda"} else None  # None: torch chooses
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused)
+
+
+def _sgd(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+
+
+def _muon(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
+    return torch.optim.Muon(groups, lr=optim.muon_lr, momentum=optim.momentum, adjust_lr_fn="original")
+
+
+def _matrices(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The 2-D weights inside blocks; a head's rows are classes, and AdamW serves those better."""
+    found = []
+    for group in groups:
+        pairs = zip(group["names"], group["params"], strict=True)
+        inside = [n for n, p in pairs if p.ndim == 2 and ".blocks." in f".{n}" and n.endswith(".weight")]
+        if inside:
+            found.append(_only(group, inside))
+    return found
+
+
+def _only(group: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    by_name = dict(zip(group["names"], group["params"], strict=True))
+    return {**group, "names": names, "params": [by_name[name] for name in names]}
+
+
+def _keys(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
+    kind = type(optimizer).__name__
+    return () if kind == "SGD" and not optimizer.defaults["momentum"] else _STATE[kind]
+
+
+def _fresh(key: str, parameter: Tensor) -> Tensor:
+    return torch.zeros(()) if key == "step" else torch.zeros_like(parameter)
+
+
+def _like(value: Tensor, key: str, parameter: Tensor) -> Tensor:
+    """A copy that no one else holds, in the parameter's memory format: fused kernels walk both in storage order."""
+    return value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,133 @@
+"""What a run writes down while it goes: metrics.jsonl (numbers only, the same for the same run), timings.jsonl (the
+clock), TensorBoard when asked, and one line of progress for the person who watches.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def say(text: str) -> None:
+    """One line to the person, on stderr: results alone go to stdout."""
+    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stderr.flush()
+
+
+class Log:
+    """A file of JSON lines that survives a full disk and can be cut back to where a checkpoint was taken."""
+
+    def __init__(self, path: Path, *, start: int | None = None):
+        """Open `path` for appending; with `start`, first cut it to that many bytes. Raises OSError."""
+        path.touch()
+        self._file: IO[bytes] = open(path, "rb+")  # noqa: SIM115: lives as long as the run
+        self._end = self._file.seek(0, os.SEEK_END) if start is None else start
+        self._file.truncate(self._end)
+        self._waiting: list[dict[str, Any]] = []
+
+    def write(self, **row: Any) -> bool:
+        """Append a row; False when the disk refused, and then the row waits for the next write."""
+        self._waiting.append(row)
+        data = "".join(json.dumps(row) + "\n" for row in self._waiting).encode()
+        try:
+            self._file.seek(self._end)
+            self._file.write(data)
+            self._file.flush()
+        except OSError:
+            return False
+        self._end += len(data)
+        self._waiting.clear()
+        return True
+
+    def settle(self) -> int:
+        """Flush to the disk and return the length in bytes: the place to cut back to on resume. Raises OSError."""
+        if self._waiting:
+            row = self._waiting.pop()
+            if not self.write(**row):
+                raise OSError("the log could not be written")
+        os.fsync(self._file.fileno())
+        return self._end
+
+    def close(self) -> None:
+        """Close the file; rows that the disk refused are lost."""
+        try:
+            self._file.close()
+        except OSError:
+            say("The disk is full: the last lines of the log were not written.")
+
+
+class Board:
+    """TensorBoard, when asked for; otherwise nothing."""
+
+    def __init__(self, folder: Path | None):
+        self._writer = None
+        if folder:
+            from torch.utils.tensorboard import SummaryWriter  # an extra: only who asks for it needs it
+
+            self._writer = SummaryWriter(str(folder))
+
+    def scalars(self, step: int, values: dict[str, Any]) -> None:
+        """Write every number of `values` at `step`."""
+        if self._writer:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush what is left."""
+        if self._writer:
+            self._writer.close()
+
+
+class Meter:
+    """Progress for a person: a bar with loss, rate and time left on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, total: int, done: int, *, label: str, every_s: float = 15.0, shown: bool = True):
+        self._total, self._done, self._label = total, done, label
+        self._started, self._first = time.monotonic(), done
+        self._spoke = self._started
+        self._every_s = every_s
+        self._shown = shown
+        self._bar: Progress | None = None
+        if shown and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(label, total=total, completed=done, note="")
+
+    def advance(self, note: str, done: int) -> None:
+        """Show that `done` units are finished, with a short note such as 'loss 1.23  180 pictures/s'."""
+        self._done = done
+        if self._bar:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if self._shown and (now - self._spoke > self._every_s or done == self._total):
+            self._spoke = now
+            say(f"{self._label} {done}/{self._total}  {note}  {_clock(self._left_s(now))} left")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar:
+            self._bar.stop()
+
+    def _left_s(self, now: float) -> float:
+        return (now - self._started) / max(1, self._done - self._first) * (self._total - self._done)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

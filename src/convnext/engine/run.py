@@ -1,0 +1,141 @@
+"""The folder of a run: what `last` holds, how a run is taken up again, and which folders are refused."""
+
+import dataclasses
+import fcntl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import nn
+
+from convnext import __version__
+from convnext.config import Recipe, fields_of
+from convnext.engine import checkpoint
+from convnext.engine.distributed import World
+from convnext.engine.ema import Ema
+from convnext.engine.optim import Optimizers
+from convnext.engine.records import Log, say
+from convnext.errors import CheckpointError, ConvNeXtError
+
+LAST = "last.safetensors"
+BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
+
+
+@dataclass
+class State:
+    """Where a run is. With weights, optimizer and EMA this is all that decides how it goes on."""
+
+    step: int = 0  # optimizer steps done
+    log_bytes: int = 0  # length of metrics.jsonl at this step
+    losses: list[float] = field(default_factory=list)  # since the last row of the log
+    epoch_losses: list[float] = field(default_factory=list)  # logged means of the epoch so far
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)  # 'raw' / 'ema' -> score, step
+    said_flat: bool = False
+
+
+class Run:
+    """Reads and writes one run's checkpoints."""
+
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        description: dict[str, Any],
+        model: nn.Module,
+        optimizers: Optimizers,
+        ema: Ema | None,
+        scaler: torch.amp.GradScaler,
+    ):
+        self.path, self.recipe, self.description = path, recipe, description
+        self.model, self.optimizers, self.ema, self.scaler = model, optimizers, ema, scaler
+
+    def resume(self, world: World) -> State:
+        """The state to start from: fresh, or that of `last`, loaded into model, optimizer and EMA.
+
+        Raises ConvNeXtError when the folder holds a run of another recipe or other data.
+        """
+        path = self.path / LAST
+        if not path.exists():
+            return State()
+        tensors, metadata = checkpoint.read(path)
+        if "state" not in metadata:
+            raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
+        self._refuse_other_run(metadata)
+        self.model.load_state_dict(checkpoint.of("model", tensors))
+        self.optimizers.load(checkpoint.of("optimizer", tensors))
+        if self.ema:
+            self.ema.load(checkpoint.of("ema", tensors))
+        if metadata["scaler"]:
+            self.scaler.load_state_dict(metadata["scaler"])
+        state = State(**metadata["state"])
+        if world.first:
+            say(f"Going on with '{self.path}' after step {state.step}.")
+        return state
+
+    def save_last(self, state: State, log: Log | None) -> None:
+        """Write everything needed to go on. Raises OSError when the disk refuses."""
+        state.log_bytes = log.settle() if log else 0
+        tensors = checkpoint.under("model", self.model.state_dict())
+        tensors |= checkpoint.under("optimizer", self.optimizers.tensors())
+        if self.ema:
+            tensors |= checkpoint.under("ema", self.ema.tensors())
+        metadata = {**self._header(), "state": dataclasses.asdict(state), "scaler": self.scaler.state_dict()}
+        checkpoint.save(self.path / LAST, tensors, metadata)
+
+    def save_weights(self, weights: str, metrics: dict[str, float], state: State) -> None:
+        """Write the model as it is now under the best file's name. Raises OSError when the disk refuses."""
+        metadata = {**self._header(), "weights": weights, "metrics": metrics, "step": state.step}
+        checkpoint.save(self.path / BEST[weights], self.model.state_dict(), metadata)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "provenance": {"convnext": __version__, "torch": torch.__version__},
+            **self.description,
+        }
+
+    def _refuse_other_run(self, metadata: dict[str, Any]) -> None:
+        before = Recipe.model_validate(metadata["recipe"])
+        if before != self.recipe:
+            old, new = fields_of(before), fields_of(self.recipe)
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            shown = ", ".join(f"{n} = {old.get(n)} there and {new.get(n)} here" for n in names[:3])
+            raise ConvNeXtError(
+                f"'{self.path}' holds a run of another recipe ({shown}). Choose another --out, or give the same recipe."
+            )
+        for key, value in self.description.items():
+            if metadata.get(key) != value:
+                raise ConvNeXtError(
+                    f"'{self.path}' holds a run on other data (its {key} differ). Choose another --out, or give the "
+                    "same data."
+                )
+
+
+class Claim:
+    """One process at a time in a run's folder; the claim ends with the process, however it ends."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "Claim":
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path / ".lock", "w")  # noqa: SIM115: held open as long as the run
+        except OSError as error:
+            raise ConvNeXtError(
+                f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise ConvNeXtError(
+                f"Another process is training into '{self._path}'. Choose another --out, or wait for it."
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()

@@ -1,0 +1,32 @@
+"""The learning rate at every optimizer step: a pure function of the step, so that a resumed run needs no state for it.
+
+As in the code released with arXiv 2201.03545: set before each step, warm-up with both ends included.
+"""
+
+import math
+
+from convnext.config import OptimConfig, ScheduleConfig
+
+
+def total_steps(steps_per_epoch: int, schedule: ScheduleConfig) -> int:
+    """Optimizer steps of the whole run, at least one; epochs may be fractional."""
+    return max(1, round(schedule.epochs * steps_per_epoch))
+
+
+def lr_at(step: int, *, steps_per_epoch: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
+    """The rate for `step`, counted from 0, before any factor of a parameter group.
+
+    Warm-up over W steps is linspace(0, lr, W), so step 0 has rate 0 and step W - 1 the peak. After it, with t = i / n
+    for the i-th of the n remaining steps, 'cosine' and 'linear' fall from lr at t = 0 towards min_lr, which t = 1 would
+    reach one step after the last. 'step' multiplies by step_factor every step_epochs, counted from the run's start.
+    """
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return optim.lr * step / max(1, warmup - 1)
+    if schedule.kind == "step":
+        falls = step // max(1, round(schedule.step_epochs * steps_per_epoch))
+        return max(schedule.min_lr, optim.lr * schedule.step_factor**falls)
+    rest = max(1, total_steps(steps_per_epoch, schedule) - warmup)
+    t = min(1.0, (step - warmup) / rest)
+    height = 0.5 * (1 + math.cos(math.pi * t)) if schedule.kind == "cosine" else 1 - t
+    return schedule.min_lr + (optim.lr - schedule.min_lr) * height

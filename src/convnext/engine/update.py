@@ -1,0 +1,135 @@
+"""The one way weights change: forward, scale, backward, unscale, clip, step, EMA; each an identity when it is off."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import Recipe
+from convnext.engine.ema import Ema
+from convnext.engine.optim import Optimizers
+from convnext.errors import TrainingError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Prepared(Protocol):
+    """A batch on its device, ready for the network, that can be cut into micro-batches."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int) -> Sequence[Any]:
+        """Pieces of at most `size` pictures, in order."""
+        ...
+
+
+Loss = Callable[[nn.Module, Any], Tensor]  # mean over the pictures it is given
+
+
+class Update:
+    """One optimizer step from one prepared batch; the only place that touches the weights."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, optimizers: Optimizers, ema: Ema | None, loss: Loss):
+        self.network, self.loss = network, loss
+        self.optimizers, self.ema = optimizers, ema
+        self.clip = recipe.optim.clip
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        device = self.parameters[0].device.type
+        self.precision = recipe.precision
+        self.scaler = torch.amp.GradScaler(device, enabled=recipe.precision == "fp16")
+        self.device = device
+
+    def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> tuple[Tensor, Tensor | None]:
+        """Learn from `batch` in pieces of `micro` pictures.
+
+        Returns the mean loss and, with clipping on, the gradient norm before it; both () tensors, not yet waited for.
+        """
+        self.optimizers.set_lr(lr)
+        pieces = batch.split(micro)
+        total = torch.zeros((), device=self.parameters[0].device)
+        for i, piece in enumerate(pieces):
+            share = len(piece) / len(batch)
+            with self._synchronised(last=i == len(pieces) - 1):
+                with self.autocast():
+                    loss = self.loss(self.network, piece) * share
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        norm = self._apply()
+        self.optimizers.zero_grad()
+        if self.ema:
+            self.ema.update(step)
+        return total, norm
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the recipe for everything inside."""
+        return autocast(self.precision, self.device)
+
+    def _apply(self) -> Tensor | None:
+        norm = None
+        if self.clip:
+            for optimizer in self.optimizers.all:
+                self.scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        for optimizer in self.optimizers.all:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        return norm
+
+    def _synchronised(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with the last micro-batch."""
+        if last or not isinstance(self.network, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
+    """'fp32', 'bf16' or 'fp16' for the forward passes inside, on a device type such as 'cuda'."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device, dtype=DTYPES[precision])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the machine had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
+    """The largest of too_many / 2, / 4, ... for which `attempt` does not run out of memory; 0 when none does."""
+    size = too_many // 2
+    while size:
+        try:
+            attempt(size)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            size //= 2
+        else:
+            return size
+    return 0
+
+
+def explain_memory(update: Update, batch: Prepared, micro: int) -> TrainingError:
+    """What to say after the batch did not fit: the micro-batch that does, found by trying."""
+    update.optimizers.zero_grad()
+
+    def attempt(size: int) -> None:
+        if update.device == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            with update.autocast():
+                loss = update.loss(update.network, batch.split(size)[0])
+            loss.backward()
+        finally:
+            update.optimizers.zero_grad()
+
+    fits = largest_that_fits(attempt, micro)
+    if not fits:
+        return TrainingError(
+            "Out of memory even with one picture at a time. Take a smaller model or input.size_px, "
+            "or turn on model.checkpointing."
+        )
+    return TrainingError(
+        f"Out of memory with {micro} pictures at a time. {fits} fit: add `--micro-batch {fits}` "
+        "(gradients are accumulated, so the batch and the result stay the same)."
+    )

@@ -1,0 +1,26 @@
+"""The one error root, and the sentence every refusal is made of: the value, the rule, the fix, the nearest valid name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConvNeXtError(Exception):
+    """Something the user can mend; the command line prints it as one line and exits with 2."""
+
+
+class DataError(ConvNeXtError):
+    """The pictures or their labels cannot be used as they are."""
+
+
+class CheckpointError(ConvNeXtError):
+    """A file of weights or a run cannot be read, or does not fit the model."""
+
+
+class TrainingError(ConvNeXtError):
+    """A run cannot go on: a non-finite loss, no memory, no disk."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close."""
+    found = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" Did you mean '{found[0]}'?" if found else ""

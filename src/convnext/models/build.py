@@ -1,0 +1,20 @@
+"""From a network's value to the network."""
+
+from importlib import import_module
+
+from torch import nn
+
+from convnext.config import ConvNeXtConfig, ModelConfig
+from convnext.models.convnext import ConvNeXt
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """The freshly initialised network that `config` describes; it carries the value as `.config`.
+
+    Raises ConvNeXtError for a baseline that timm does not know.
+    """
+    if isinstance(config, ConvNeXtConfig):
+        return ConvNeXt(config)
+    baselines = import_module("convnext.models.baselines")  # timm costs seconds, and a ConvNeXt does not need it
+    model: nn.Module = baselines.Baseline(config)
+    return model

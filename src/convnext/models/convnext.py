@@ -1,0 +1,209 @@
+"""ConvNeXt V1 (Liu et al. 2022, arXiv 2201.03545), V2 (Woo et al. 2023, arXiv 2301.00808) and isotropic, in one network.
+
+Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channels, K classes.
+Feature maps are (N, C, H, W) at every boundary; inside a block the channels come last, because LayerNorm and Linear
+want them there. In the channels-last memory format that change of view costs nothing.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from convnext.config import ConvNeXtConfig
+
+EPS = 1e-6  # every LayerNorm of the network
+
+
+class ConvNeXt(nn.Module):
+    """Stem, stages of blocks with halving layers between them, then mean over space, norm and a linear head (Fig. 4).
+
+    Takes (N, in_channels, H, W) of any H, W >= patch and returns (N, K) logits; with classes = 0, (N, C) features.
+    """
+
+    def __init__(self, config: ConvNeXtConfig):
+        super().__init__()
+        self.config = config
+        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        self.stem = Stem(config)
+        before = (None, *config.widths[:-1])
+        self.stages = nn.ModuleList(
+            Stage(config, before[i], width, depth, rates)
+            for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True))
+        )
+        self.norm = nn.LayerNorm(config.widths[-1], eps=EPS)
+        self.head = nn.Linear(config.widths[-1], config.classes) if config.classes else nn.Identity()
+        self.apply(_initialise)
+        if config.classes:
+            for parameter in self.head.parameters():
+                parameter.data.mul_(config.head_scale)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, K)
+        return self.head(self.embed(x))
+
+    def embed(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C)
+        """The vector that the head sees: the last stage, averaged over space and normed."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.norm(x.mean((2, 3)))
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Every stage's output by name: {'stage0': (N, C0, H/patch, W/patch), 'stage1': (N, C1, H/2patch, ...), ...}."""
+        x = self.stem(x)
+        maps = {}
+        for i, stage in enumerate(self.stages):
+            maps[f"stage{i}"] = x = stage(x)
+        return maps
+
+
+class Block(nn.Module):
+    """Mix space one channel at a time, then mix channels one pixel at a time (V1 Fig. 4, V2 Fig. 5).
+
+    y = x + drop_path(gamma * project(grn(gelu(expand(norm(spatial(x)))))))   V1 has no grn, V2 has no gamma
+    """
+
+    def __init__(self, width: int, *, kernel: int, layer_scale: float | None, grn: bool, drop_path: float):
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.expand = nn.Linear(width, 4 * width)
+        self.grn = ResponseNorm(4 * width) if grn else nn.Identity()
+        self.project = nn.Linear(4 * width, width)
+        gamma = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
+        self.register_parameter("gamma", gamma)  # (C,) near 0: each block is born an identity
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
+        y = self.grn(F.gelu(self.expand(self.norm(y))))  # (N, H, W, E)
+        y = self.project(y)  # (N, H, W, C)
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+
+class Stage(nn.Module):
+    """Halve the picture where the stage is not the first, then run its blocks."""
+
+    def __init__(
+        self, config: ConvNeXtConfig, width_before: int | None, width: int, depth: int, rates: Iterator[float]
+    ):
+        super().__init__()
+        self.checkpointing = config.checkpointing
+        self.downsample = nn.Identity() if width_before is None else Downsample(width_before, width)
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                kernel=config.kernel,
+                layer_scale=config.layer_scale,
+                grn=config.grn,
+                drop_path=next(rates),
+            )
+            for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_before, H, W) -> (N, C, H // 2, W // 2)
+        x = self.downsample(x)
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class Stem(nn.Module):
+    """Turn the picture into C0 channels, one position for every patch x patch pixels.
+
+    'patch': one convolution of kernel and stride `patch` (section 2.3). 'overlap': 3x3 convolutions of stride 2, with
+    norm and GELU between them, which learn faster from few pictures (after arXiv 2106.14881).
+    """
+
+    def __init__(self, config: ConvNeXtConfig):
+        super().__init__()
+        width = config.widths[0]
+        if config.stem == "patch":
+            self.layers = nn.Sequential(nn.Conv2d(config.in_channels, width, config.patch, stride=config.patch))
+        else:
+            halvings = config.patch.bit_length() - 1
+            widths = [config.in_channels, *(width // 2**i for i in reversed(range(halvings)))]
+            layers: list[nn.Module] = []
+            for i in range(halvings):
+                between = [ChannelNorm(widths[i]), nn.GELU()] if i else []
+                layers += [*between, nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1)]
+            self.layers = nn.Sequential(*layers)
+        self.norm = ChannelNorm(width) if config.stem_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H // patch, W // patch)
+        return self.norm(self.layers(x))
+
+
+class Downsample(nn.Module):
+    """Norm, then a 2x2 convolution of stride 2: the halving layer between stages (section 2.6)."""
+
+    def __init__(self, width_before: int, width: int):
+        super().__init__()
+        self.norm = ChannelNorm(width_before)
+        self.conv = nn.Conv2d(width_before, width, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+        x = self.norm(x)
+        short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
+        if any(short):
+            x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
+        return self.conv(x)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each position of a (N, C, H, W) map."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=EPS)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation (V2, section 3.2): channels compete by their energy over the whole picture.
+
+    G = ||x||_2 over H, W;  N = G / (mean over channels of G + eps);  y = weight * (x * N) + bias + x
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, H, W, E) -> (N, H, W, E)
+        energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)  # (N, 1, 1, E)
+        share = energy / (energy.mean(-1, keepdim=True) + EPS)
+        return x + torch.addcmul(self.bias, self.weight, x * share)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): drop a sample's whole branch at `rate`, scale the kept ones by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
+        return x * (keep.to(x.dtype) / (1 - self.rate))
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
+
+
+def _initialise(module: nn.Module) -> None:
+    """Convolutions and linears: normal of std 0.02, biases 0 (Table 5 prints 0.2; the released code uses 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

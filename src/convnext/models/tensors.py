@@ -1,0 +1,123 @@
+"""Reading files of tensors without ever running what is in them."""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from convnext.errors import CheckpointError, nearest
+
+WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # entries that hold the tensors, best first
+PREFIXES = ("module.", "_orig_mod.", "backbone.")  # left by DataParallel, torch.compile and dense predictors
+FOREIGN = {  # first bytes, lower case: what the file really is
+    b"<": "a web page (a download that went wrong?)",
+    b"version https://git-lfs": "a Git LFS pointer. Fetch the real file with `git lfs pull`",
+    b"\x89hdf": "an HDF5 file, as Keras writes them",
+    b"\x89png": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a .safetensors, .pth, .pt or .bin file on the CPU by name, and the file's own metadata.
+
+    Known by content, not by suffix. Entries such as 'model' or 'state_dict' are opened, and prefixes such as 'module.'
+    removed. Raises CheckpointError, in one line, for a file that is missing, empty, truncated, something else, or a
+    pickle that asks for code.
+    """
+    path = Path(path)
+    start = _first_bytes(path)
+    # A safetensors file: eight bytes for the length of its header, then JSON.
+    if start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))):
+        tensors, metadata = _read_safetensors(path)
+    else:
+        tensors, metadata = _opened(_read_pickle(path), path)
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors. Give a file of weights.")
+    return _without_prefixes(tensors), metadata
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder. Give a file of weights inside it{_candidates(path)}.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        raise CheckpointError(f"No file {path}.{nearest(path.name, [each.name for each in beside])}") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    if not start:
+        raise CheckpointError(f"{path} is empty (0 bytes). Download or save it again.")
+    for magic, what in FOREIGN.items():
+        if start.lstrip().lower().startswith(magic):
+            raise CheckpointError(f"{path} is not a file of weights but {what}.")
+    return start
+
+
+def _candidates(folder: Path) -> str:
+    found = sorted(each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pth", ".pt", ".bin"))
+    return f", e.g. {found[0]}" if found else ""
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {_line(error)}. "
+            "It is truncated or foreign: download or save it again."
+        ) from None
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        # Released training checkpoints keep their arguments beside the weights; a Namespace runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted:
+            raise CheckpointError(
+                f"{path} is refused: beside tensors it asks Python to call '{wanted[1]}', and loading never runs code "
+                "from a file. Save its state_dict alone, best as .safetensors."
+            ) from None
+        raise CheckpointError(f"{path} is not a file of weights that torch can read: {_line(error)}.") from None
+    except Exception:  # noqa: BLE001 - a broken pickle can raise anything
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a file of weights: torch cannot read it. "
+            "Download or save it again."
+        ) from None
+
+
+def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The named tensors inside what torch.load returned, and under which entry they lay."""
+    metadata: dict[str, str] = {}
+    while isinstance(content, dict):
+        entry = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+        if entry is None:
+            tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+            return {str(key): value.detach() for key, value in tensors.items()}, metadata
+        metadata["entry"], content = entry, content[entry]
+    raise CheckpointError(
+        f"{path} holds a {type(content).__name__}, not tensors by name. Save the model's state_dict instead."
+    )
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    while prefix := next((each for each in PREFIXES if all(key.startswith(each) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _line(error: Exception) -> str:
+    """The first line of somebody else's message, without its final stop."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].split(". ")[0].rstrip(".")[:200]

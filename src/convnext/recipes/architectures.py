@@ -1,0 +1,58 @@
+"""Every published ConvNeXt as a value.
+
+V1 tiny to xlarge and isotropic: arXiv 2201.03545, section 3 and appendix. V2: arXiv 2301.00808, appendix.
+V1 atto to nano keep the widths of V2's small models, with V1's block (layer scale, no GRN).
+"""
+
+from convnext.config import ConvNeXtConfig, ModelConfig, TimmConfig
+from convnext.errors import ConvNeXtError, nearest
+
+_SHAPES = {  # name: (depths, width of stage 0); widths double from stage to stage
+    "atto": ((2, 2, 6, 2), 40),
+    "femto": ((2, 2, 6, 2), 48),
+    "pico": ((2, 2, 6, 2), 64),
+    "nano": ((2, 2, 8, 2), 80),
+    "tiny": ((3, 3, 9, 3), 96),
+    "small": ((3, 3, 27, 3), 96),
+    "base": ((3, 3, 27, 3), 128),
+    "large": ((3, 3, 27, 3), 192),
+    "xlarge": ((3, 3, 27, 3), 256),
+    "huge": ((3, 3, 27, 3), 352),
+}
+_V1 = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge")
+_V2 = ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
+_ISOTROPIC = {"small": (18, 384, None), "base": (18, 768, None), "large": (36, 1024, 1e-6)}
+
+
+def _staged(prefix: str, size: str, *, layer_scale: float | None, grn: bool) -> ConvNeXtConfig:
+    depths, width = _SHAPES[size]
+    widths = tuple(width * 2**stage for stage in range(4))
+    return ConvNeXtConfig(name=prefix + size, depths=depths, widths=widths, layer_scale=layer_scale, grn=grn)
+
+
+def _isotropic(size: str) -> ConvNeXtConfig:
+    depth, width, layer_scale = _ISOTROPIC[size]
+    return ConvNeXtConfig(
+        name=f"iso_{size}", depths=(depth,), widths=(width,), patch=16, stem_norm=False, layer_scale=layer_scale
+    )
+
+
+ARCHITECTURES: dict[str, ConvNeXtConfig] = {
+    **{size: _staged("", size, layer_scale=1e-6, grn=False) for size in _V1},
+    **{f"v2_{size}": _staged("v2_", size, layer_scale=None, grn=True) for size in _V2},
+    **{f"iso_{size}": _isotropic(size) for size in _ISOTROPIC},
+}
+
+
+def architecture(name: str) -> ModelConfig:
+    """The network called `name`: one of ARCHITECTURES, or 'timm:NAME' for a baseline from timm."""
+    if name.startswith("timm:"):
+        return TimmConfig(name=name.removeprefix("timm:"))
+    plain = name.lower().removeprefix("convnext_").removeprefix("convnext-").replace("-", "_")
+    plain = plain.replace("convnextv2_", "v2_").replace("isotropic_", "iso_")
+    if plain not in ARCHITECTURES:
+        raise ConvNeXtError(
+            f"No model is called '{name}'.{nearest(plain, ARCHITECTURES)} `convnext models` lists them all; "
+            "'timm:NAME' takes a baseline from timm."
+        )
+    return ARCHITECTURES[plain]

@@ -1,0 +1,80 @@
+"""The recipe for people with 300 to 50,000 pictures, one machine and no pretrained weights.
+
+Everything follows from three numbers of the data: how many pictures, how many pixels a side, how many per step.
+The values are ours (no paper); how they were found is in docs/log.md.
+"""
+
+import math
+
+from convnext.config import (
+    AugmentConfig,
+    ConvNeXtConfig,
+    InputConfig,
+    ModelConfig,
+    OptimConfig,
+    Recipe,
+    ScheduleConfig,
+)
+from convnext.recipes.architectures import architecture
+
+BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the square root
+
+
+def small(model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None) -> Recipe:
+    """A run of a few thousand steps that fits `images` training pictures of about `picture_px` pixels a side."""
+    size_px = training_size(picture_px)
+    batch = batch or batch_for(images)
+    epochs = epochs_for(images)
+    steps = max(1.0, epochs * images / batch)
+    return Recipe(
+        name="small",
+        source=f"measured for this package; fitted to {images} pictures of {picture_px} px",
+        model=_network(model, size_px, picture_px).model_copy(update={"classes": classes}),
+        input=InputConfig(size_px=size_px, eval_size_px=size_px, eval_crop=1.0 if size_px < 224 else 0.875),
+        augment=AugmentConfig(scale=(0.35, 1.0) if size_px > 32 else (0.6, 1.0), smoothing=0.1),
+        optim=OptimConfig(
+            lr=lr_for(batch), batch=batch, weight_decay=0.05, clip=1.0, ema=_ema_decay(steps), ema_warmup=True
+        ),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=min(5.0, epochs / 10)),
+    )
+
+
+def batch_for(images: int) -> int:
+    """16 to 128 pictures a step: the power of two below the square root of the data, never more than there are."""
+    power = 2 ** int(math.log2(max(1, images)) / 2)
+    return max(1, min(images, max(16, min(128, power))))
+
+
+def epochs_for(images: int) -> float:
+    """Fewer pictures are seen more often: 150 epochs for a few hundred, 30 from ten thousand on."""
+    return float(max(30, min(150, round(3000 / math.sqrt(max(1, images))))))
+
+
+def lr_for(batch: int) -> float:
+    """Adam's step already divides by the gradient's noise, so the rate follows the square root of the batch."""
+    return BASE_LR * math.sqrt(batch / BASE_BATCH)
+
+
+def training_size(picture_px: int) -> int:
+    """The native size as a multiple of 32 where pictures are small (32 to 160 px), else 224."""
+    return 224 if picture_px > 160 else max(32, 32 * round(picture_px / 32))
+
+
+def _network(model: str, size_px: int, picture_px: int) -> ModelConfig:
+    """The named network with a stem that leaves enough positions of a small picture, and blocks that wake early."""
+    network = architecture(model)
+    if not isinstance(network, ConvNeXtConfig):
+        return network
+    changes: dict[str, object] = {"drop_path": 0.1 if sum(network.depths) > 14 else 0.0}
+    if network.layer_scale is not None and sum(network.depths) <= 18:
+        changes["layer_scale"] = 0.1  # 1e-6 is for 300 epochs: here a block would sleep for much of the run
+    if len(network.depths) == 1:  # isotropic: about 14 x 14 positions, as at 224 px
+        return network.model_copy(update={**changes, "patch": 2 ** round(math.log2(size_px / 14))})
+    # Pictures that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 64 px do.
+    fine = size_px <= 64 and 2 * picture_px > size_px
+    return network.model_copy(update={**changes, "stem": "overlap", "patch": 2 if fine else 4})
+
+
+def _ema_decay(steps: float) -> float:
+    """Average over about the last twentieth of the run."""
+    return min(0.9999, 1 - 1 / max(10.0, steps / 20))

@@ -1,0 +1,252 @@
+"""The sections of a run report: functions from the run's files to markup. Each may assume that its file is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnext.reports import charts
+from convnext.reports.charts import Line
+from convnext.reports.files import RunFiles
+from convnext.reports.markup import Html, clean, join, table, tag
+from convnext.reports.numerals import NOTHING, count, finite, percent, plain
+from convnext.reports.thumbnails import thumbnail
+
+_MOST_ROWS = 40  # of a table of classes; the rest folds away
+_MOST_MAPPED = 30  # classes of a heat map
+_MOST_COUNTED = 15  # classes of a heat map with numbers on its cells
+WEIGHTS = {"raw": ("raw weights", "blue"), "ema": ("EMA weights", "orange")}
+
+
+def curves(files: RunFiles) -> Html:
+    """Loss, validation accuracy, learning rate and speed over the epochs."""
+    drawn = []
+    x, loss = _columns(files.train, "epoch", "loss")
+    if len(x):
+        drawn.append(charts.line_chart("Training loss", _smoothed(x, loss), x_name="epoch"))
+    lines = []
+    for weights, (name, colour) in WEIGHTS.items():
+        x, top1 = _columns([row for row in files.evals if row.get("weights") == weights], "epoch", "top1")
+        if len(x):
+            lines.append(Line(name, colour, x, top1, dots=True))
+    if lines:
+        drawn.append(charts.line_chart("Validation top-1", lines, rate=True, x_name="epoch"))
+    x, lr = _columns(files.train, "epoch", "lr")
+    if len(x):
+        drawn.append(charts.line_chart("Learning rate", [Line("lr", "blue", x, lr)], zero=True, x_name="epoch"))
+    x, rate = _columns(files.timings, "step", "pictures_per_s")
+    if len(x) > 1:
+        drawn.append(charts.line_chart("Training pictures a second", _smoothed(x, rate), zero=True, x_name="step"))
+    if not drawn:
+        return note("No row of metrics.jsonl can be drawn yet.")
+    return tag("div", drawn, class_="pair")
+
+
+def confusion(files: RunFiles) -> Html:
+    """A heat map where the classes are few, and the pairs most often confused."""
+    evaluation = files.evaluation or {}
+    names, counts = evaluation["classes"], np.asarray(evaluation["confusion"], np.int64)
+    pairs = _pairs(names, counts, 24 if len(names) > _MOST_MAPPED else 10)
+    if len(names) > _MOST_MAPPED:
+        said = f"{count(len(names))} classes are too many to draw, so these are the pairs most often confused."
+        return join([tag("p", said, class_="lead"), pairs])
+    drawing = charts.heat_map(names, counts, counts=len(names) <= _MOST_COUNTED)
+    right = tag("div", tag("h3", "Most often confused"), pairs)
+    return tag("div", drawing, right, class_="beside" if len(names) <= _MOST_COUNTED else "below-each-other")
+
+
+def per_class(files: RunFiles) -> Html:
+    """Precision, recall and F1 of each class, the worst first."""
+    rows = sorted((files.evaluation or {})["per_class"], key=lambda row: (row["f1"], row["recall"], row["name"]))
+    cells: list[list[object]] = [
+        [
+            tag("span", row["name"], class_="name"),
+            count(row["n"]),
+            percent(row["precision"]),
+            percent(row["recall"]),
+            percent(row["f1"]),
+            charts.bar(row["f1"]),
+        ]
+        for row in rows
+    ]
+    head: list[object] = ["Class", "Pictures", "Precision", "Recall", "F1", ""]
+    return _folded(head, cells, "dense")
+
+
+def calibration(files: RunFiles) -> Html:
+    """Whether the network's confidence can be taken at its word."""
+    bins = (files.evaluation or {})["calibration"]
+    total = sum(part["n"] for part in bins)
+    if not total:
+        return note("No picture was evaluated.")
+    confidence = sum(part["n"] * part["confidence"] for part in bins) / total
+    accuracy = sum(part["n"] * part["accuracy"] for part in bins) / total
+    points = 100 * (confidence - accuracy)
+    verdict = (
+        "neither over- nor under-confident" if abs(points) < 0.5 else "over-confident" if points > 0 else "too modest"
+    )
+    lead = tag(
+        "p",
+        f"On average it claims {percent(confidence)} and is right {percent(accuracy)} of the time: "
+        f"{verdict}{'' if abs(points) < 0.5 else f' by {abs(points):.1f} points'}. ",
+        f"The expected calibration error is {percent((files.evaluation or {}).get('ece'))}. "
+        "Pale bars stand for fewer than ten pictures.",
+        class_="lead",
+    )
+    return join([lead, tag("div", charts.reliability(bins), charts.histogram(bins), class_="pair")])
+
+
+def worst(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+    """The pictures that the network was most sure about and wrong."""
+    rows = (files.evaluation or {})["worst"]
+    if not rows:
+        return note("Not one picture was wrong.")
+    return tag("div", [_card(row, read) for row in rows], class_="cards")
+
+
+def data(files: RunFiles) -> Html:
+    """How many pictures each class has, what the check before training found, and what had to be skipped."""
+    found = files.data or {}
+    names = found["classes"]
+    parts = {part: found[part]["per_class"] for part in ("train", "val") if found.get(part)}
+    most = {part: max((n.get(name, 0) for name in names), default=0) or 1 for part, n in parts.items()}
+    head: list[object] = ["Class", *[word for part in parts for word in (_part(part), "")]]
+    order = sorted(names, key=lambda name: -parts["train"].get(name, 0)) if "train" in parts else names
+    rows: list[list[object]] = []
+    for name in order:
+        row: list[object] = [tag("span", name, class_="name")]
+        for part, colour in zip(parts, ("blue", "grey"), strict=False):
+            n = parts[part].get(name, 0)
+            row += [count(n), charts.bar(n / most[part], colour)]
+        rows.append(row)
+    sizes = [f"{count(found[part]['n'])} pictures for {_part(part).lower()}" for part in parts]
+    lead = tag(
+        "p", f"{count(len(names))} {'class' if len(names) == 1 else 'classes'}; {', '.join(sizes)}.", class_="lead"
+    )
+    return join([lead, _folded(head, rows, "roomy"), _findings(found.get("findings")), _skipped(found.get("skipped"))])
+
+
+def recipe(files: RunFiles) -> Html:
+    """Every field, group by group."""
+    values = files.recipe or {}
+    top = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    groups = {"recipe": top, **{key: value for key, value in values.items() if isinstance(value, dict)}}
+    tables = []
+    for name, group in groups.items():
+        rows = [(key, value) for key, value in _leaves(group)]
+        tables.append(tag("div", tag("h3", name), _fields(rows)) if rows else None)
+    return tag("div", tables, class_="columns")
+
+
+def environment(files: RunFiles) -> Html:
+    """Versions and machine."""
+    return _fields([(key, value) for key, value in _leaves(files.environment or {})])
+
+
+def note(said: str) -> Html:
+    """A quiet line in place of what cannot be shown."""
+    return tag("p", said, class_="note")
+
+
+def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
+    if len(x) <= 8:  # too few to smooth
+        return [Line("as logged", "blue", x, y, dots=True)]
+    return [Line("as logged", "faint", x, y), Line("smoothed", "blue", x, charts.smooth(y))]
+
+
+def _pairs(names: list[str], counts: NDArray[np.int64], most: int) -> Html:
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
+    if not cells:
+        return note("No picture was taken for another class.")
+    largest = max(int(wrong[cell]) for cell in cells)
+    rows: list[list[object]] = []
+    for i, j in cells:
+        share = wrong[i, j] / counts[i].sum()
+        pair = [tag("span", names[i], class_="name"), " → ", tag("span", names[j], class_="name")]
+        rows.append([pair, count(int(wrong[i, j])), percent(float(share)), charts.bar(wrong[i, j] / largest, "orange")])
+    return table(["Truth → prediction", "Pictures", "Of its class", ""], rows, class_="short")
+
+
+def _folded(head: list[object], rows: list[list[object]], class_: str) -> Html:
+    shown, more = (rows, []) if len(rows) <= _MOST_ROWS else (rows[: _MOST_ROWS // 2], rows[_MOST_ROWS // 2 :])
+    first = table(head, shown, class_=class_)
+    if not more:
+        return first
+    title = tag("summary", f"The other {count(len(more))} classes")
+    return join([first, tag("details", title, table(head, more, class_=class_))])
+
+
+def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:
+    path = str(row["path"])
+    name = clean(path).rsplit("/", 1)[-1]
+    small = thumbnail(read, path) if read else None
+    if small:
+        pixels = "pixels" if small[1] < 80 else None  # a magnified scan shall show its pixels, not a blur
+        picture = tag("img", src=small[0], alt=f"{row['label']}, taken for {row['predicted']}", class_=pixels)
+    else:
+        picture = tag("div", name, class_="unseen")
+    caption = tag(
+        "figcaption",
+        tag("div", row["label"], class_="truth"),
+        tag("div", "→ ", tag("b", row["predicted"]), " ", tag("span", percent(row["score"]), class_="sure")),
+        tag("div", name, class_="file") if small else None,
+    )
+    says = f"{clean(path)}: the true class has {percent(row['label_score'], 2)}"
+    return tag("figure", tag("div", picture, class_="frame"), caption, title=says, class_="card")
+
+
+def _findings(found: list[str] | None) -> Html | None:
+    if found is None:
+        return None
+    if not found:
+        return tag("p", "The check before training found nothing to complain about.", class_="lead")
+    return join([tag("h3", "Found before training"), tag("ul", [tag("li", line) for line in found], class_="findings")])
+
+
+def _skipped(skipped: dict[str, str] | None) -> Html | None:
+    if not skipped:
+        return None
+    title = tag("h3", f"Skipped pictures ({count(len(skipped))})")
+    rows: list[list[object]] = [[tag("span", path, class_="path"), reason] for path, reason in skipped.items()]
+    first = table(["Picture", "Reason"], rows[:20], words={0, 1})
+    more = tag("details", tag("summary", f"The other {count(len(rows) - 20)}"), table([], rows[20:], words={0, 1}))
+    return join([title, first, more if len(rows) > 20 else None])
+
+
+def _part(name: str) -> str:
+    return {"train": "Training", "val": "Validation"}.get(name, name)
+
+
+def _leaves(group: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for key, value in group.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+def _fields(rows: list[tuple[str, Any]]) -> Html:
+    body = [tag("tr", tag("th", key, scope="row"), tag("td", _value(value))) for key, value in rows]
+    return tag("table", tag("tbody", body), class_="fields")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(f"({_value(v)})" if isinstance(v, list | tuple) else _value(v) for v in value) or "none"
+    if isinstance(value, float):
+        return plain(value, 6)
+    return str(value) if value != "" else NOTHING
+
+
+def _columns(rows: list[dict[str, Any]], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two columns by rising x, the last row of each x; rows without both numbers are left out."""
+    points = {row[x]: row[y] for row in rows if finite(row.get(x)) and finite(row.get(y))}
+    order = sorted(points)
+    return np.array(order, np.float64), np.array([points[position] for position in order], np.float64)

@@ -1,0 +1,40 @@
+"""A picture as a few kilobytes inside the page."""
+
+import base64
+import io
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SIDE_PX = 160  # the longer side at most
+
+
+def thumbnail(read: Callable[[str], bytes], path: str) -> tuple[str, int] | None:
+    """(data URI of a small JPEG, its longer side in pixels), or None when the picture cannot be shown."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged EXIF block or a very large picture is no news here
+            with Image.open(io.BytesIO(read(path))) as picture:
+                picture.draft("RGB", (2 * SIDE_PX, 2 * SIDE_PX))  # decodes large JPEGs at a fraction of their size
+                small = _plain(ImageOps.exif_transpose(picture))
+            small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+            file = io.BytesIO()
+            small.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
+    except Exception:  # whatever a broken file does, a report is not the place to fail
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), max(small.size)
+
+
+def _plain(picture: Image.Image) -> Image.Image:
+    """Eight bits, three channels, transparency over white."""
+    if picture.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel: Pillow would clip instead of scale
+        values = np.asarray(picture, dtype=np.float64)
+        low, high = float(values.min()), float(values.max())
+        return Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)).convert("RGB")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        under = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(under, picture).convert("RGB")
+    return picture.convert("RGB")

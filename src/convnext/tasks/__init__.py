@@ -1,0 +1,1 @@
+"""Where models, data and engine meet: one module or folder for each task."""

@@ -1,0 +1,151 @@
+"""Picture classification: how a batch becomes a loss, and how a network is scored on labelled pictures."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import InputConfig, Recipe, RunOptions
+from convnext.data.batch import Batch
+from convnext.data.loader import eval_batches, steps_in_epoch, train_batches
+from convnext.data.mix import mix
+from convnext.data.source import Dataset
+from convnext.data.store import printable
+from convnext.data.transforms import normalise
+from convnext.engine.distributed import World
+from convnext.engine.records import say
+from convnext.engine.schedule import total_steps
+from convnext.errors import DataError
+from convnext.tasks.evaluation import Outcomes, metrics
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """Pictures ready for the network with what they should give."""
+
+    x: Tensor  # (N, C, H, W) normalised
+    targets: Tensor  # (N, K) probabilities
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> Sequence["Targeted"]:
+        """Pieces of at most `size` pictures."""
+        return [Targeted(*pair) for pair in zip(self.x.split(size), self.targets.split(size), strict=True)]
+
+
+class Classification:
+    """The task that `engine.fit` trains when the data are pictures in classes."""
+
+    metric = "top1"
+
+    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: Dataset, val: Dataset):
+        self.model, self.recipe, self.options = model, recipe, options
+        self.train, self.val = train, val
+        self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
+        self.chance_loss = math.log(len(train.classes))
+        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+
+    def batches(self, steps: range, world: World) -> Iterator[Batch]:
+        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        batches = train_batches(
+            self.train,
+            self.recipe,
+            steps=steps,
+            steps_per_epoch=self.steps_per_epoch,
+            size_at=self.size_at,
+            share=(world.rank, world.size),
+            workers=self.options.workers,
+            cache=self.options.cache,
+            strict=self.options.strict_pictures,
+        )
+        for batch in batches:
+            note_skipped(batch, self.skipped)
+            yield batch
+
+    def size_at(self, step: int) -> int:
+        """Side in pixels of the training crop at `step`: small first where the recipe is progressive."""
+        done = step / total_steps(self.steps_per_epoch, self.recipe.schedule)
+        for share, size_px in self.recipe.input.progressive:
+            if done < share:
+                return size_px
+        return self.recipe.input.size_px
+
+    def prepare(self, batch: Batch, *, step: int, rank: int, device: torch.device) -> Targeted:
+        """To the device, normalised, mixed and with soft targets."""
+        x = normalise(batch.pictures.to(device, non_blocking=True), self.recipe.input)
+        labels = batch.labels.to(device, non_blocking=True)
+        seed = (self.recipe.seed, step, rank)
+        return Targeted(*mix(x, labels, len(self.train.classes), self.recipe.augment, seed))
+
+    def loss(self, network: nn.Module, piece: Targeted) -> Tensor:
+        """Cross-entropy against soft targets, in float32, mean over the pictures."""
+        return F.cross_entropy(network(piece.x).float(), piece.targets)
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """Top-1, top-5, loss and calibration error on the held-out pictures."""
+        outcomes = evaluate(
+            model,
+            self.val,
+            self.recipe.input,
+            batch=eval_batch(self.recipe),
+            workers=self.options.workers,
+            world=world,
+            skipped=self.skipped,
+        )
+        return metrics(outcomes)
+
+    def names(self, batch: Batch) -> list[str]:
+        """The files that a batch was made of."""
+        return [printable(self.train.entries[i].path) for i in batch.indices.tolist()]
+
+    def describe(self) -> dict[str, Any]:
+        """Class names, and a fingerprint of the training set that tells another set from this one."""
+        listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in self.train.entries)
+        digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+        return {"task": "classification", "classes": list(self.train.classes), "pictures": digest[:16]}
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    config: InputConfig,
+    *,
+    batch: int,
+    workers: int = 0,
+    world: World = World(),
+    skipped: dict[str, str] | None = None,
+) -> Outcomes:
+    """What `model`, in its present mode and precision, makes of every readable picture of `dataset`.
+
+    Raises DataError when no picture could be read.
+    """
+    device = next(model.parameters()).device
+    parts = []
+    for raw in eval_batches(dataset, config, batch=batch, share=(world.rank, world.size), workers=workers):
+        note_skipped(raw, skipped if skipped is not None else {})
+        if len(raw.labels):
+            logits = model(normalise(raw.pictures.to(device), config))
+            parts.append(Outcomes.of(logits, raw.labels, raw.indices))
+    parts = [part for gathered in world.gather(parts) for part in gathered]
+    if not parts:
+        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+    return Outcomes.join(parts)
+
+
+def note_skipped(batch: Batch, skipped: dict[str, str]) -> None:
+    """Say each broken picture once, and keep it with its reason."""
+    for path, reason in batch.skipped:
+        if path not in skipped:
+            skipped[path] = reason
+            say(f"Skipped '{printable(path)}': {reason}")
+
+
+def eval_batch(recipe: Recipe) -> int:
+    """Pictures per forward pass in evaluation; no gradients, so more fit than in training."""
+    return min(256, max(16, 3 * recipe.optim.batch // 2))

@@ -1,0 +1,128 @@
+"""What a classifier did on labelled pictures: one outcome a picture, and the figures made of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One row a picture, in dataset order; K classes. Nothing here grows with K, so millions of pictures fit."""
+
+    index: NDArray[np.int64]  # into the dataset's entries
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    rank: NDArray[np.int64]  # classes that score above the true one; 0: right
+    score: NDArray[np.float32]  # probability of the predicted class
+    label_score: NDArray[np.float32]  # probability of the true class
+    loss: NDArray[np.float32]  # cross-entropy
+
+    @staticmethod
+    def of(logits: Tensor, labels: Tensor, indices: Tensor) -> "Outcomes":
+        """From (N, K) logits and (N,) labels on any device."""
+        logits = logits.float()
+        log_p = F.log_softmax(logits, 1)
+        true = labels.to(logits.device)
+        true_log_p = log_p.gather(1, true[:, None])[:, 0]
+        top_log_p, predicted = log_p.max(1)
+        # Ties go against the true class unless it is the one `max` returned: a constant output is no top-1 hit.
+        above = (log_p >= true_log_p[:, None]).sum(1) - 1
+        rank = torch.where(predicted == true, 0, above.clamp(min=1))
+        columns = (indices, labels, predicted, rank, top_log_p.exp(), true_log_p.exp(), -true_log_p)
+        return Outcomes(*(column.cpu().numpy() for column in columns))
+
+    @staticmethod
+    def join(parts: list["Outcomes"]) -> "Outcomes":
+        """All parts as one, in dataset order, each picture once."""
+        names = list(Outcomes.__dataclass_fields__)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        _, order = np.unique(columns["index"], return_index=True)
+        return Outcomes(**{name: column[order] for name, column in columns.items()})
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def metrics(outcomes: Outcomes) -> dict[str, float]:
+    """Top-1, top-5 (rates), cross-entropy and expected calibration error."""
+    return {
+        "top1": float((outcomes.rank == 0).mean()),
+        "top5": float((outcomes.rank < 5).mean()),
+        "loss": float(outcomes.loss.astype(np.float64).mean()),
+        "ece": _calibration_error(calibration(outcomes), len(outcomes)),
+    }
+
+
+def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
+    """Equal bins of confidence with their pictures, mean confidence and accuracy."""
+    right = outcomes.rank == 0
+    which = np.minimum((outcomes.score * BINS).astype(int), BINS - 1)
+    rows = []
+    for i in range(BINS):
+        inside = which == i
+        n = int(inside.sum())
+        rows.append(
+            {
+                "low": i / BINS,
+                "high": (i + 1) / BINS,
+                "n": n,
+                "confidence": float(outcomes.score[inside].astype(np.float64).mean()) if n else 0.0,
+                "accuracy": float(right[inside].mean()) if n else 0.0,
+            }
+        )
+    return rows
+
+
+def confusion(outcomes: Outcomes, classes: int) -> NDArray[np.int64]:
+    """(K, K) counts; rows are the truth."""
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (outcomes.label, outcomes.predicted), 1)
+    return table
+
+
+def per_class(table: NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of every class of a confusion table; 0 where a class was never seen or said."""
+    hits, truth, said = table.diagonal(), table.sum(1), table.sum(0)
+    rows = []
+    for i, name in enumerate(names):
+        precision = float(hits[i] / said[i]) if said[i] else 0.0
+        recall = float(hits[i] / truth[i]) if truth[i] else 0.0
+        f1 = 2 * precision * recall / (precision + recall) if hits[i] else 0.0
+        rows.append({"name": name, "n": int(truth[i]), "precision": precision, "recall": recall, "f1": f1})
+    return rows
+
+
+def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, worst: int = 24) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds; `paths` are those of the dataset's entries."""
+    table = confusion(outcomes, len(names))
+    wrong = np.flatnonzero(outcomes.rank > 0)
+    wrong = wrong[np.argsort(outcomes.label_score[wrong], kind="stable")][:worst]
+    return {
+        "n": len(outcomes),
+        **metrics(outcomes),
+        "classes": list(names),
+        "confusion": table.tolist(),
+        "per_class": per_class(table, names),
+        "calibration": calibration(outcomes),
+        "worst": [
+            {
+                "path": paths[outcomes.index[i]],
+                "label": names[outcomes.label[i]],
+                "predicted": names[outcomes.predicted[i]],
+                "score": float(outcomes.score[i]),
+                "label_score": float(outcomes.label_score[i]),
+            }
+            for i in wrong
+        ],
+    }
+
+
+def _calibration_error(bins: list[dict[str, float]], n: int) -> float:
+    return float(sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / n) if n else 0.0

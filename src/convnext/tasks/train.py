@@ -1,0 +1,161 @@
+"""From data on the disk to a finished run: read once what decides it, say what was found, then hand over to the loop."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convnext.config import Recipe, RunOptions, override
+from convnext.data.preflight import Findings, preflight
+from convnext.data.source import Splits, open_splits
+from convnext.engine.checkpoint import write_text
+from convnext.engine.distributed import World, choose_device, join
+from convnext.engine.environment import environment
+from convnext.engine.fit import Finished, fit
+from convnext.engine.records import say
+from convnext.engine.run import LAST, Claim
+from convnext.errors import ConvNeXtError
+from convnext.models.build import build_model
+from convnext.models.weights import load_weights
+from convnext.recipes import lr_advice, recipe
+from convnext.tasks.classification import Classification
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asks for when they train."""
+
+    data: str
+    recipe: str = "small"
+    model: str = "atto"
+    weights: str | None = None
+    channels: int = 3
+    val_share: float = 0.2
+    seed: int = 0
+    changes: Mapping[str, Any]  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
+
+
+def train(request: Request, options: RunOptions) -> tuple[Finished, Splits]:
+    """Train by `request` into `options.out`; with the same request again, go on or say that it is done.
+
+    Raises ConvNeXtError (and its kinds) for everything that the person can mend.
+    """
+    device = choose_device(options.device)
+    if device.type != "cuda" and options.device == "auto" and torch.cuda.device_count():
+        say("A GPU is present, but this torch cannot use it: training on the CPU.")
+    with join(device) as world:
+        if not world.first:
+            return _train(request, options, device, world)
+        with Claim(Path(options.out)):
+            return _train(request, options, device, world)
+
+
+def _train(request: Request, options: RunOptions, device: torch.device, world: World) -> tuple[Finished, Splits]:
+    splits = open_splits(request.data, val_share=request.val_share, seed=request.seed)
+    findings = preflight(splits, workers=max(0, options.workers)) if world.first else None
+    findings = world.first_says(findings)
+    chosen = choose_recipe(request, splits, findings)
+    out = Path(options.out)
+    if world.first:
+        for line in findings.lines:
+            say(line)
+        advice = lr_advice(chosen)
+        if advice:
+            say(advice)
+        say(_headline(chosen, splits, device, world))
+    torch.manual_seed(chosen.seed)
+    model = build_model(chosen.model)
+    if request.weights and not (out / LAST).exists():  # a run that goes on has its weights
+        load_weights(model, request.weights, say=say if world.first else _silent)
+    task = Classification(model, chosen, options, splits.train, splits.val)
+    if world.first and not (out / LAST).exists():
+        _describe(out, chosen, environment(device))
+    finished = fit(task, chosen, options, device=device, world=world)
+    if world.first:
+        _note_data(out, splits, findings, task.skipped)
+    return finished, splits
+
+
+def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recipe:
+    """The full recipe: the named one, fitted to the data, with the person's changes on top."""
+    batch = request.changes.get("optim.batch")
+    if batch is not None and not str(batch).isdigit():
+        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of pictures, 1 or more.")
+    chosen = recipe(
+        request.recipe,
+        request.model,
+        images=len(splits.train.entries),
+        picture_px=findings.median_px,
+        classes=len(splits.train.classes),
+        batch=None if batch is None else int(batch),
+        in_channels=request.channels,
+        seed=request.seed,
+    )
+    changes = dict(request.changes)
+    if "input.size_px" in changes:
+        changes.setdefault("input.eval_size_px", changes["input.size_px"])
+        changes.setdefault("input.progressive", [])
+    epochs = changes.get("schedule.epochs")
+    if epochs is not None and "schedule.warmup_epochs" not in changes:
+        changes["schedule.warmup_epochs"] = _shorter_warmup(chosen, str(epochs))
+    asked = changes.get("model.classes")
+    if asked is not None and int(asked) != len(splits.train.classes):
+        raise ConvNeXtError(
+            f"model.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
+            "follows the data."
+        )
+    return override(chosen, changes)
+
+
+def _shorter_warmup(chosen: Recipe, epochs: str) -> float:
+    """The recipe's warm-up, at the same share of a run that the person made shorter."""
+    try:
+        share = min(1.0, float(epochs) / chosen.schedule.epochs)
+    except ValueError:
+        return chosen.schedule.warmup_epochs  # `override` refuses the value with its name
+    return chosen.schedule.warmup_epochs * share
+
+
+def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World) -> str:
+    many = f" x {world.size}" if world.size > 1 else ""
+    return (
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {len(splits.train.entries):,} pictures in "
+        f"{len(splits.train.classes)} classes, {len(splits.val.entries):,} held out, {chosen.schedule.epochs:g} epochs, "
+        f"batch {chosen.optim.batch}, {chosen.input.size_px} px, {chosen.precision} on {device.type}{many}"
+    )
+
+
+def _describe(out: Path, chosen: Recipe, facts: Mapping[str, str]) -> None:
+    try:
+        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
+        write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
+    except OSError as error:
+        raise ConvNeXtError(f"Cannot write into '{out}': {error.strerror}. Make room or choose another --out.") from None
+
+
+def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
+    """data.json: what the run was made of, and which pictures could not be used."""
+    if skipped:
+        say(f"{len(skipped)} pictures could not be read and were left out; they are listed in '{out / 'data.json'}'.")
+    data = {
+        "classes": list(splits.train.classes),
+        "train": _counts(splits.train),
+        "val": _counts(splits.val),
+        "findings": list(findings.lines),
+        "skipped": skipped,
+    }
+    write_text(out / "data.json", json.dumps(data, indent=1) + "\n")
+
+
+def _counts(dataset: Any) -> dict[str, Any]:
+    per_class = dict.fromkeys(dataset.classes, 0)
+    for entry in dataset.entries:
+        per_class[dataset.classes[entry.label]] += 1
+    return {"n": len(dataset.entries), "per_class": per_class}
+
+
+def _silent(_: str) -> None:
+    pass

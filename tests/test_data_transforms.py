@@ -1,0 +1,182 @@
+"""Crops follow torchvision's rule, evaluation matches it to the pixel, and every choice comes from its key."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from convnext.config import AugmentConfig, InputConfig
+from convnext.data.transforms import (
+    chances,
+    crop_box,
+    eval_transform,
+    least_px,
+    normalise,
+    scaled_box,
+    train_transform,
+)
+from convnext.errors import DataError
+
+SIDES = st.integers(1, 3000)
+DRAWN = st.lists(st.floats(0, 1, exclude_max=True), min_size=26, max_size=26)
+RATIO = (3 / 4, 4 / 3)
+PLAIN = AugmentConfig(hflip=0)
+
+
+def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@given(SIDES, SIDES, DRAWN)
+def test_a_crop_lies_in_the_picture_and_keeps_area_and_aspect(height, width, drawn):
+    top, left, crop_h, crop_w = crop_box(height, width, (0.08, 1.0), RATIO, drawn)
+    assert 0 <= top <= top + crop_h <= height
+    assert 0 <= left <= left + crop_w <= width
+    assert crop_h >= 1 and crop_w >= 1
+    if min(crop_h, crop_w) > 100:  # where rounding to whole pixels is small
+        assert RATIO[0] * 0.98 <= crop_w / crop_h <= RATIO[1] * 1.02
+
+
+@given(SIDES, SIDES, DRAWN)
+def test_the_whole_area_is_a_crop_only_where_the_aspect_allows(height, width, drawn):
+    _, _, crop_h, crop_w = crop_box(height, width, (1.0, 1.0), RATIO, drawn)
+    assert crop_h == height or crop_w == width or crop_h * crop_w >= 0.9 * height * width
+
+
+@pytest.mark.parametrize("size", [(100, 1000), (1000, 100), (1, 20_000), (1, 1)])
+def test_a_picture_no_crop_fits_in_gives_its_centre(size):
+    from torchvision.transforms import RandomResizedCrop
+
+    box = crop_box(*size, (1.0, 1.0), RATIO, [0.999] * 26)
+    assert box == tuple(RandomResizedCrop.get_params(torch.empty(3, *size), [1.0, 1.0], list(RATIO)))
+
+
+def test_crops_have_the_distribution_of_torchvision():
+    from torchvision.transforms import RandomResizedCrop
+
+    torch.manual_seed(0)
+    shape = torch.empty(1, 90, 160)
+    theirs = np.array([RandomResizedCrop.get_params(shape, [0.08, 1.0], list(RATIO)) for _ in range(4000)])
+    ours = np.array([crop_box(90, 160, (0.08, 1.0), RATIO, chances((0, 0, index))) for index in range(4000)])
+    spread = theirs.std(axis=0) / math.sqrt(4000)
+    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 6 * spread).all()
+    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.06)
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000), DRAWN, st.integers(4, 256))
+def test_a_reduced_decode_leaves_the_crop_the_pixels_it_needs(height, width, drawn, size_px):
+    box = crop_box(height, width, (0.08, 1.0), RATIO, drawn)
+    least = least_px(height, width, box, size_px)
+    for divisor in (2, 4, 8):
+        if min(height, width) // divisor >= least:
+            small_h, small_w = -(-height // divisor), -(-width // divisor)
+            top, left, crop_h, crop_w = scaled_box(box, height, width, small_h, small_w)
+            assert min(crop_h, crop_w) >= size_px
+            assert top >= 0 and left >= 0 and top + crop_h <= small_h and left + crop_w <= small_w
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_training_crop_has_torchvisions_pixels(channels):
+    from torchvision.transforms.functional import InterpolationMode, hflip, resized_crop
+
+    source, key = picture(70, 90, channels), (1, 2, 3)
+    image = Image.fromarray(source[..., 0] if channels == 1 else source)
+    box = crop_box(70, 90, PLAIN.scale, PLAIN.ratio, chances(key))
+    expected = resized_crop(image, *box, [32, 32], InterpolationMode.BICUBIC)
+    config = InputConfig(mean=(0.5,) * channels, std=(0.5,) * channels)
+    ours = train_transform(source, 32, PLAIN, config, key)
+    np.testing.assert_array_equal(ours, np.asarray(expected).reshape(32, 32, channels))
+    flipped = train_transform(source, 32, AugmentConfig(hflip=1), config, key)
+    np.testing.assert_array_equal(flipped, np.asarray(hflip(expected)).reshape(32, 32, channels))
+    np.testing.assert_array_equal(
+        train_transform(source, 32, AugmentConfig(hflip=1, vflip=1), config, key), flipped[::-1]
+    )
+
+
+def test_the_key_decides_everything_and_global_random_state_nothing():
+    augment = AugmentConfig(rand_augment="rand-m9-mstd0.5-inc1")
+    source = picture(40, 40)
+    first = train_transform(source, 24, augment, InputConfig(), (0, 1, 2))
+    state = (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist())
+    again = train_transform(source, 24, augment, InputConfig(), (0, 1, 2))
+    assert state == (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist())
+    random.seed(5), np.random.seed(5)
+    third = train_transform(source, 24, augment, InputConfig(), (0, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, third)
+    others = [train_transform(source, 24, augment, InputConfig(), (0, 1, index)) for index in range(3, 6)]
+    assert all((first != other).any() for other in others)
+    assert chances(7) == chances((7,)) != chances((-7,))
+
+
+def test_rand_augment_moves_colour_and_grey_pictures():
+    for channels in (1, 3):
+        config = InputConfig(mean=(0.5,) * channels, std=(0.5,) * channels)
+        augment = AugmentConfig(hflip=0, rand_augment="rand-m9-n4-p1.0-inc1")
+        for key in range(20):
+            moved = train_transform(picture(30, 30, channels), 20, augment, config, key)
+            assert moved.shape == (20, 20, channels)
+        assert (moved != train_transform(picture(30, 30, channels), 20, PLAIN, config, key)).any()
+
+
+def test_a_wrong_rand_augment_is_one_line():
+    with pytest.raises(DataError, match=r"augment.rand_augment = 'random-m9' is not RandAugment") as error:
+        train_transform(picture(8, 8), 8, AugmentConfig(rand_augment="random-m9"), InputConfig(), 0)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (257, 401), (31, 33), (64, 64), (1, 1), (500, 70)])
+@pytest.mark.parametrize(
+    ("px", "resize", "crop"), [(64, "crop", 0.875), (65, "crop", 0.95), (64, "crop", 1.0), (64, "warp", 0.875)]
+)
+def test_evaluation_is_torchvisions_to_the_pixel(size, px, resize, crop):
+    from torchvision import transforms
+
+    bicubic = transforms.InterpolationMode.BICUBIC
+    steps = {
+        "crop": [transforms.Resize(int(px / crop), bicubic), transforms.CenterCrop(px)],
+        "warp": [transforms.Resize((px, px), bicubic)],
+    }[resize]
+    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(picture(*size))))
+    config = InputConfig(eval_size_px=px, eval_resize=resize, eval_crop=crop)
+    np.testing.assert_array_equal(eval_transform(picture(*size), config), expected)
+
+
+@pytest.mark.parametrize("px", [64, 224])
+def test_evaluation_is_timms_to_the_pixel(px):
+    from timm.data import create_transform
+
+    steps = create_transform((3, px, px), interpolation="bicubic", crop_pct=0.875)
+    image = picture(300, 411)
+    ours = normalise(torch.from_numpy(eval_transform(image, InputConfig(eval_size_px=px)))[None], InputConfig())
+    torch.testing.assert_close(ours[0], steps(Image.fromarray(image)), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(40, 700), (700, 40)])
+def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_with_the_same_pixels(size):
+    from torchvision import transforms
+
+    smooth = np.sin(np.mgrid[: size[0], : size[1]].sum(0) / 9) * 100 + 128
+    image = np.repeat(smooth[..., None], 3, 2).astype(np.uint8)
+    steps = [transforms.Resize(36, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(32)]
+    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(image))).astype(int)
+    ours = eval_transform(image, InputConfig(eval_size_px=32, eval_crop=32 / 36))
+    assert np.abs(ours - expected).max() <= 1
+    wide = eval_transform(picture(2, 20_000), InputConfig())  # at full width it would be 256 x 2,560,000
+    assert wide.shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalise_is_its_formula_in_channels_last_memory(channels):
+    config = InputConfig(mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels])
+    pictures = torch.from_numpy(np.stack([picture(5, 7, channels), picture(7, 5, channels).reshape(5, 7, channels)]))
+    x = normalise(pictures, config)
+    exact = (pictures.double() / 255 - torch.tensor(config.mean).double()) / torch.tensor(config.std).double()
+    torch.testing.assert_close(x.double(), exact.permute(0, 3, 1, 2), rtol=0, atol=1e-6)
+    assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
+    assert normalise(pictures[:0], config).shape == (0, channels, 5, 7)

@@ -1,0 +1,75 @@
+"""The figures of an evaluation against slow versions of a few lines."""
+
+import numpy as np
+import pytest
+import torch
+
+from convnext.tasks.evaluation import BINS, Outcomes, calibration, confusion, metrics, per_class, report
+
+
+def outcomes(n: int = 200, classes: int = 7, seed: int = 0) -> tuple[Outcomes, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, classes, generator=generator) * 2
+    labels = torch.randint(0, classes, (n,), generator=generator)
+    return Outcomes.of(logits, labels, torch.arange(n)), logits, labels
+
+
+def test_top1_and_top5_equal_a_count_by_sorting():
+    found, logits, labels = outcomes()
+    ranks = [sorted(range(7), key=lambda k, row=row: -row[k]).index(y) for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
+    assert metrics(found)["top1"] == pytest.approx(np.mean([r == 0 for r in ranks]))
+    assert metrics(found)["top5"] == pytest.approx(np.mean([r < 5 for r in ranks]))
+
+
+def test_the_loss_is_the_cross_entropy_of_torch():
+    found, logits, labels = outcomes()
+    assert metrics(found)["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
+
+
+def test_the_calibration_error_equals_a_loop_over_pictures():
+    found, logits, labels = outcomes()
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for row, label in zip(logits.softmax(1), labels, strict=True):
+        p, k = row.max(0)
+        bins[min(int(p * BINS), BINS - 1)].append((p.item(), bool(k == label)))
+    slow = sum(abs(sum(p for p, _ in b) - sum(ok for _, ok in b)) for b in bins) / len(labels)
+    assert metrics(found)["ece"] == pytest.approx(slow, abs=1e-6)
+    assert sum(row["n"] for row in calibration(found)) == len(found)
+
+
+def test_a_network_that_always_answers_the_same_scores_no_better_than_its_share():
+    labels = torch.arange(10).repeat(3)
+    found = Outcomes.of(torch.zeros(30, 10), labels, torch.arange(30))
+    assert metrics(found)["top1"] == pytest.approx(0.1)
+
+
+def test_the_confusion_matrix_counts_every_picture_once_with_truth_in_rows():
+    found, logits, labels = outcomes()
+    table = confusion(found, 7)
+    assert table.sum() == 200
+    for truth, said in zip(labels.tolist(), logits.argmax(1).tolist(), strict=True):
+        table[truth, said] -= 1
+    assert not table.any()
+
+
+def test_precision_recall_and_f1_of_a_matrix_worked_by_hand():
+    rows = per_class(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]), ("a", "b", "c"))
+    assert rows[0] == {"name": "a", "n": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": pytest.approx(2 / 3)}
+    assert rows[2] == {"name": "c", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_joined_parts_are_in_dataset_order_and_a_picture_seen_twice_counts_once():
+    found, logits, labels = outcomes(20)
+    order = torch.randperm(20)
+    parts = [Outcomes.of(logits[i], labels[i], i) for i in (*order.split(6), torch.tensor([3, 4]))]
+    joined = Outcomes.join(parts)
+    assert joined.index.tolist() == list(range(20))
+    assert joined.rank.tolist() == found.rank.tolist()
+
+
+def test_the_report_lists_the_most_wrong_pictures_first():
+    found, _, _ = outcomes()
+    names = tuple("abcdefg")
+    worst = report(found, names, [f"{i}.png" for i in range(200)])["worst"]
+    assert [row["label_score"] for row in worst] == sorted(row["label_score"] for row in worst)
+    assert all(row["label"] != row["predicted"] for row in worst)

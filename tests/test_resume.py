@@ -1,0 +1,94 @@
+"""A run that was killed goes on to the same bits as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pictures import write_colours
+from safetensors.torch import load_file
+
+STEPS_PER_EPOCH, EPOCHS = 6, 4
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    words = ["train", str(data), "--out", str(out), "--epochs", str(EPOCHS), "--batch", "6", "--size", "16"]
+    words += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", "2", "--model.drop_path", "0.3"]
+    words += ["--augment.mixup", "0.4", "--optim.ema", "0.9", "--checkpoint-steps", "1", "--workers", "1", *more]
+    return [sys.executable, "-m", "convnext", *words]
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def bits(out: Path) -> dict[str, object]:
+    """Everything that must be the same: all tensors to the bit, and the log."""
+    found: dict[str, object] = {"log": (out / "metrics.jsonl").read_text()}
+    for name in ("last", "best", "best_ema"):
+        for key, tensor in load_file(out / f"{name}.safetensors").items():
+            found[f"{name}:{key}"] = tensor.numpy().tobytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = run(command(data, out))
+    assert done.returncode == 0, done.stderr
+    return bits(out)
+
+
+def kill_at(words: list[str], out: Path, rows: int, number: int) -> int:
+    """Start a run, send it signal `number` once its log has `rows` rows, and return its exit status."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    log = out / "metrics.jsonl"
+    while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < rows):
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.wait(60)
+
+
+def test_a_run_killed_several_times_ends_with_the_bits_of_an_uninterrupted_one(data, whole, tmp_path):
+    words = command(data, tmp_path / "run")
+    for rows in (3, 9, 17):  # in the first epoch, at the edge of the first evaluation, mid-epoch
+        assert kill_at(words, tmp_path / "run", rows, signal.SIGKILL) == -signal.SIGKILL
+    done = run(words)
+    assert done.returncode == 0, done.stderr
+    assert "Going on with" in done.stderr
+    assert bits(tmp_path / "run") == whole
+
+
+def test_a_polite_stop_saves_says_so_and_goes_on(data, whole, tmp_path):
+    words = command(data, tmp_path / "run")
+    assert kill_at(words, tmp_path / "run", 5, signal.SIGTERM) == 130
+    assert run(words).returncode == 0
+    assert bits(tmp_path / "run") == whole
+
+
+def test_the_same_command_after_the_end_trains_nothing_and_says_the_result(data, tmp_path):
+    words = command(data, tmp_path / "run", "--json")
+    first, second = run(words), run(words)
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+
+
+def test_another_recipe_in_the_same_folder_is_refused_with_the_difference(data, tmp_path):
+    run(command(data, tmp_path / "run"))
+    done = run(command(data, tmp_path / "run", "--lr", "0.5"))
+    assert done.returncode == 2
+    assert "optim.lr" in done.stderr
+    assert "0.5" in done.stderr
+    assert "--out" in done.stderr
