@@ -157,8 +157,8 @@ def test_evaluation_is_timms_to_the_pixel(px):
     torch.testing.assert_close(ours[0], steps(Image.fromarray(image)), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("size", [(40, 700), (700, 40)])
-def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_with_the_same_pixels(size):
+@pytest.mark.parametrize("size", [(40, 1700), (1700, 40)])
+def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_within_two_grey_levels(size):
     from torchvision import transforms
 
     smooth = np.sin(np.mgrid[: size[0], : size[1]].sum(0) / 9) * 100 + 128
@@ -166,7 +166,7 @@ def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_with_the_same_pixel
     steps = [transforms.Resize(36, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(32)]
     expected = np.asarray(transforms.Compose(steps)(Image.fromarray(image))).astype(int)
     ours = eval_transform(image, InputConfig(eval_size_px=32, eval_crop=32 / 36))
-    assert np.abs(ours - expected).max() <= 1
+    assert np.abs(ours - expected).max() <= 2
     wide = eval_transform(picture(2, 20_000), InputConfig())  # at full width it would be 256 x 2,560,000
     assert wide.shape == (224, 224, 3)
 

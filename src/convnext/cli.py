@@ -113,9 +113,8 @@ def demo(args: argparse.Namespace) -> int:
 
     folder = Path(args.out) / "pictures"
     write_digits(folder)
-    code = main(
-        ["train", str(folder), "--model", "atto", "--recipe", "small", "--out", args.out, "--augment.hflip", "0"]
-    )
+    words = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "20", "--out", args.out]
+    code = main([*words, "--augment.hflip", "0"])  # a digit in the mirror is another one, or none
     if code:
         return code
     sys.stderr.write("\nA few pictures that it has not seen:\n")

@@ -19,7 +19,7 @@ Key = int | tuple[int, ...]
 
 _TRIES = 10  # of the random resized crop before it takes the centre, as in torchvision
 _CHANCES = 2 * _TRIES + 6  # area and aspect of each try, place, two flips, seed of RandAugment
-_THIN = 8  # longer side over crop from which evaluation resizes only what the crop shows: saves memory, not pixels
+_THIN = 32  # longer side over crop from which evaluation resizes only what the crop shows: up to 2 grey levels off
 
 
 def chances(key: Key) -> list[float]:
@@ -134,5 +134,5 @@ def _image(picture: np.ndarray) -> Image.Image:
 
 
 def _array(shown: Image.Image) -> np.ndarray:
-    pixels = np.asarray(shown)
+    pixels = np.array(shown)  # a copy: what Pillow lends cannot be written to
     return pixels[:, :, None] if pixels.ndim == 2 else pixels

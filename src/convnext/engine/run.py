@@ -128,7 +128,7 @@ class Claim:
                 f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
             ) from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers that outlive us would hold it
         except OSError:
             self._file.close()
             raise ConvNeXtError(
