@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from pictures import write_colours
 
 from convnext.data.decode import decode
 from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
 from convnext.data.store import printable
 from convnext.errors import DataError
+from pictures import write_colours
 
 
 def zipped(folder: Path, archive: Path, *, below: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -246,7 +246,7 @@ def test_evaluation_takes_the_val_part_or_all_and_the_indices_of_the_checkpoint(
 
 
 def test_a_class_that_the_model_does_not_know_is_refused_with_the_nearest(folder):
-    with pytest.raises(DataError, match="class 'green', which the model does not know. Did you mean 'greenish'"):
+    with pytest.raises(DataError, match=r"class 'green', which the model does not know. Did you mean 'greenish'"):
         open_labelled(folder, classes=("blue", "greenish", "red"))
 
 

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from pictures import write_colours
 from safetensors.torch import load_file
+
+from pictures import write_colours
 
 STEPS_PER_EPOCH, EPOCHS = 6, 4
 

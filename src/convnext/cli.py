@@ -80,9 +80,7 @@ def predict(args: argparse.Namespace) -> int:
     skipped: dict[str, str] = {}
     write = _writer(args, list(predictor.classes))
     done = 0
-    for prediction in predictor.predict(
-        dataset, top=args.top, batch=args.batch, workers=args.workers, skipped=skipped
-    ):
+    for prediction in predictor.predict(dataset, top=args.top, batch=args.batch, workers=args.workers, skipped=skipped):
         write(printable(prediction.path), prediction.predictions, "")
         done += 1
     for path, reason in skipped.items():
@@ -177,8 +175,12 @@ def _writer(args: argparse.Namespace, classes: list[str]) -> Callable[[str, Any,
         ranks = range(1, min(args.top, len(classes)) + 1)
         rows.writerow(["path", *(name for i in ranks for name in (f"label{i}", f"score{i}")), "error"])
         return lambda path, predictions, error: rows.writerow(
-            [path, *(v for k, p in predictions for v in (k, f"{p:.6f}")), *[""] * (2 * (len(ranks) - len(predictions)))]
-            + [error]
+            [
+                path,
+                *(v for k, p in predictions for v in (k, f"{p:.6f}")),
+                *[""] * (2 * (len(ranks) - len(predictions))),
+                error,
+            ]
         )
     return lambda path, predictions, error: print(
         f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in predictions) or f"not readable ({error})"), flush=True
@@ -211,7 +213,9 @@ def _check_fields(args: argparse.Namespace, changes: dict[str, Any]) -> None:
     flags = {name.replace("_", "-") for name in vars(args)} | set(SHORT)
     for name in changes:
         if name not in fields_of(probe):
-            raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{nearest(name, [*fields_of(probe), *flags])}")
+            raise ConvNeXtError(
+                f"No option or recipe field is called '--{name}'.{nearest(name, [*fields_of(probe), *flags])}"
+            )
     override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
 
 
@@ -265,7 +269,9 @@ def _train_flags(sub: argparse.ArgumentParser) -> None:
         "Any recipe field is an option too: --optim.lr 1e-3 --augment.mixup 0 --model.stem overlap. "
         "`runs/<name>/recipe.json` lists them all."
     )
-    sub.add_argument("data", metavar="DATA", help="folder of class folders (or of train/ and val/), CSV, or a zip of one")
+    sub.add_argument(
+        "data", metavar="DATA", help="folder of class folders (or of train/ and val/), CSV, or a zip of one"
+    )
     sub.add_argument("--model", default="atto", help="a name from `convnext models`, or timm:NAME (atto)")
     sub.add_argument("--recipe", default="small", help="small, imagenet1k, finetune, ... (small)")
     sub.add_argument("--out", help="folder of the run (runs/<data>_<model>)")
@@ -294,7 +300,9 @@ def main(words: Sequence[str] | None = None) -> int:
             return train(args, rest)
         if rest:
             known = [name.replace("_", "-") for name in vars(args)]
-            raise ConvNeXtError(f"`convnext {args.verb}` does not know '{rest[0]}'.{nearest(rest[0].strip('-'), known)}")
+            raise ConvNeXtError(
+                f"`convnext {args.verb}` does not know '{rest[0]}'.{nearest(rest[0].strip('-'), known)}"
+            )
         return int(args.function(args))
     except ConvNeXtError as error:
         interrupted = type(error).__name__ == "Interrupted"

@@ -134,6 +134,7 @@ class ScheduleConfig(Frozen):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     kind: Literal["cosine", "linear", "step"] = "cosine"
     min_lr: Annotated[float, Field(ge=0)] = 0.0
+    eval_epochs: Annotated[int, Field(ge=1)] = 1  # evaluate after every so many epochs, and at the end
     step_epochs: Annotated[float, Field(gt=0)] = 30.0  # 'step': lr is multiplied by step_factor this often
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 

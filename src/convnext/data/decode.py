@@ -50,7 +50,7 @@ def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np
             raise
         except MemoryError:
             raise DataError(f"there is no memory for its {image.width} x {image.height} pixels") from None
-        except Exception as error:  # decoders raise almost anything on damaged bytes; a run must survive them all
+        except Exception as error:  # noqa: BLE001 # decoders raise almost anything on damaged bytes; a run must survive them all
             raise DataError(f"it cannot be decoded: {_reason(error)}") from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -121,7 +121,7 @@ def _opened(data: bytes) -> Image.Image:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except UnidentifiedImageError:
         raise DataError("not a picture, or damaged in its first bytes") from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels; make it smaller")
@@ -197,7 +197,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF is no reason to lose the picture
+    except Exception:  # noqa: BLE001 # damaged EXIF is no reason to lose the picture
         return 1
 
 

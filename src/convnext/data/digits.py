@@ -9,7 +9,7 @@ from convnext.errors import ConvNeXtError
 
 
 def write_digits(folder: Path) -> None:
-    """Write train/<digit>/*.png (1,437) and val/<digit>/*.png (360) below `folder`; every fifth scan of a digit is val."""
+    """Write train/<digit>/*.png (1,442) and val/<digit>/*.png (355) below `folder`; every fifth scan of a digit is val."""
     try:
         from sklearn.datasets import load_digits  # an extra: only the demo needs it
     except ImportError:

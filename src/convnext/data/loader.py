@@ -217,7 +217,7 @@ def _why(error: Exception) -> str:
 
 
 def _read(reader: Any, plan: list[tuple[int, int]], workers: int, batch_bytes: int, world: int) -> Iterator[Batch]:
-    pin = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]  # this run computes on a GPU
+    pin = bool(torch.cuda.is_initialized())  # this run computes on a GPU
     workers, ahead = _fit_shared_memory(min(workers, len(plan)), batch_bytes, world)
     if workers == 0:
         for item in plan:

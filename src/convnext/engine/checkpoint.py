@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convnext.errors import CheckpointError
+from convnext.errors import CheckpointError, TrainingError
 
 FORMAT = "convnext"  # written into every file; a safetensors file without it is foreign
 VERSION = 1
@@ -30,7 +30,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what a new file of this user has; the library would keep others out
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        temporary.chmod(mode)
         replace(temporary, path)
     except SafetensorError as error:  # what the library raises when a write fails
         raise OSError(f"could not write {path}: {error}") from error
@@ -62,7 +65,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"'{path}' is damaged or no checkpoint of convnext: {error}") from None
+        raise CheckpointError(
+            f"'{path}' is damaged or no checkpoint of convnext: {error}. Restore it, or remove it to start again."
+        ) from None
 
 
 def _metadata(path: Path, file: Any) -> dict[str, Any]:
@@ -91,11 +96,16 @@ def replace(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically."""
+    """Write a small text file atomically. Raises TrainingError when the disk refuses."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
         replace(temporary, path)
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write '{path}': {error.strerror or error}. Make room and give the same command again, or choose "
+            "another --out."
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

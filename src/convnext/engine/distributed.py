@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from convnext.errors import ConvNeXtError
 
@@ -32,6 +33,13 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def mean(self, value: Tensor) -> float:
+        """The mean of a () tensor over all processes."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return float(value) / self.size
+
     def wait(self) -> None:
         """Return once every process is here."""
         if self.size > 1:
@@ -43,6 +51,9 @@ class World:
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
         return values[0]
+
+
+ALONE = World()
 
 
 @contextlib.contextmanager

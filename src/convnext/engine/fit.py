@@ -50,7 +50,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Metrics of `model` on the held-out part."""
+        """Metrics of `model` on the held-out part; 'loss' is one of them."""
         ...
 
     def names(self, batch: Any) -> list[str]:
@@ -167,9 +167,11 @@ class _Loop:
         self.pending = (step, lr, loss, norm, self.task.names(batch))
         self.state.step = step + 1
         last = step + 1 == self.steps
-        if (step + 1) % per_epoch == 0 or last:
+        epoch, inside = divmod(step + 1, per_epoch)
+        if last or not inside:
             self._settle()
-            self._evaluate()
+            if last or epoch % self.recipe.schedule.eval_epochs == 0:
+                self._evaluate()
             self._watch()
             self._save(final=last)
         elif self._due():
@@ -213,24 +215,29 @@ class _Loop:
     def _evaluate(self) -> None:
         """Score the raw weights and, beside them, the averaged ones; keep each when it is its best so far."""
         self.model.eval()
-        self._score("raw")
+        scores = {"raw": self._score("raw")}
         if self.update.ema:
             with self.update.ema.swapped(self.model):
-                self._score("ema")
+                scores["ema"] = self._score("ema")
+        if self.world.first:
+            shown = [
+                f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
+            ]
+            epoch = self.state.step / self.task.steps_per_epoch
+            say(f"epoch {epoch:g}/{self.recipe.schedule.epochs:g}  " + "   ".join(shown))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
-    def _score(self, weights: str) -> None:
+    def _score(self, weights: str) -> dict[str, float]:
         with torch.inference_mode(), self.update.autocast():
             metrics = self.task.evaluate(self.model, self.world)
         epoch = self.state.step / self.task.steps_per_epoch
         self._write("eval", {"step": self.state.step, "epoch": epoch, "weights": weights, **metrics})
         score = metrics[self.task.metric]
-        if self.world.first:
-            say(f"epoch {epoch:g}  {weights}  " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
         best = self.state.best.get(weights)
         if best is None or score > best["score"]:
             self.state.best[weights] = {"score": score, "step": self.state.step}
             self._try(lambda: self.folder.save_weights(weights, metrics, self.state), final=self._last())
+        return metrics
 
     def _watch(self) -> None:
         """Say it when, after the warm-up, the loss is still where a network that knows nothing has it."""

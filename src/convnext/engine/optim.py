@@ -30,8 +30,9 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
     lr_scale = layer_decay ** (distance from the head). Frozen parameters are left out.
     Raises ConvNeXtError when layer_decay is below 1 and the model does not have ConvNeXt's names.
     """
-    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    scales = layer_scales(list(named), optim.layer_decay) if optim.layer_decay < 1 else dict.fromkeys(named, 1.0)
+    every = dict(model.named_parameters())  # frozen ones count as layers too
+    scales = layer_scales(list(every), optim.layer_decay) if optim.layer_decay < 1 else dict.fromkeys(every, 1.0)
+    named = {name: value for name, value in every.items() if value.requires_grad}
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, value in named.items():
         plain = value.ndim <= 1 or name.endswith(".bias")

@@ -3,6 +3,7 @@ clock), TensorBoard when asked, and one line of progress for the person who watc
 """
 
 import json
+import math
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from convnext.errors import ConvNeXtError, TrainingError
 
 
 def say(text: str) -> None:
@@ -23,16 +26,22 @@ class Log:
     """A file of JSON lines that survives a full disk and can be cut back to where a checkpoint was taken."""
 
     def __init__(self, path: Path, *, start: int | None = None):
-        """Open `path` for appending; with `start`, first cut it to that many bytes. Raises OSError."""
-        path.touch()
-        self._file: IO[bytes] = open(path, "rb+")  # noqa: SIM115: lives as long as the run
-        self._end = self._file.seek(0, os.SEEK_END) if start is None else start
-        self._file.truncate(self._end)
+        """Open `path` for appending; with `start`, first cut it to that many bytes. Raises TrainingError."""
+        try:
+            path.touch()
+            self._file: IO[bytes] = open(path, "rb+")  # noqa: SIM115 # lives as long as the run
+            there = self._file.seek(0, os.SEEK_END)
+            self._end = there if start is None else min(start, there)  # less is there when someone removed it
+            self._file.truncate(self._end)
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write '{path}': {error.strerror or error}. Make room or choose another --out."
+            ) from None
         self._waiting: list[dict[str, Any]] = []
 
     def write(self, **row: Any) -> bool:
         """Append a row; False when the disk refused, and then the row waits for the next write."""
-        self._waiting.append(row)
+        self._waiting.append({name: _number(value) for name, value in row.items()})
         data = "".join(json.dumps(row) + "\n" for row in self._waiting).encode()
         try:
             self._file.seek(self._end)
@@ -67,8 +76,12 @@ class Board:
     def __init__(self, folder: Path | None):
         self._writer = None
         if folder:
-            from torch.utils.tensorboard import SummaryWriter  # an extra: only who asks for it needs it
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # an extra: only who asks for it needs it
+            except ImportError:
+                raise ConvNeXtError(
+                    "--tensorboard needs a package that is not installed: pip install 'convnext[track]'."
+                ) from None
             self._writer = SummaryWriter(str(folder))
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
@@ -125,6 +138,11 @@ class Meter:
 
     def _left_s(self, now: float) -> float:
         return (now - self._started) / max(1, self._done - self._first) * (self._total - self._done)
+
+
+def _number(value: Any) -> Any:
+    """JSON has no word for inf and nan; null takes their place."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The folder of a run: what `last` holds, how a run is taken up again, and which folders are refused."""
 
 import dataclasses
+import errno
 import fcntl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from convnext import __version__
-from convnext.config import Recipe, fields_of
+from convnext.config import Recipe, fields_of, parse
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
@@ -96,7 +97,7 @@ class Run:
         }
 
     def _refuse_other_run(self, metadata: dict[str, Any]) -> None:
-        before = Recipe.model_validate(metadata["recipe"])
+        before = parse(Recipe, metadata["recipe"], where=f"'{self.path / LAST}'")
         if before != self.recipe:
             old, new = fields_of(before), fields_of(self.recipe)
             names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -122,14 +123,16 @@ class Claim:
     def __enter__(self) -> "Claim":
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path / ".lock", "w")  # noqa: SIM115: held open as long as the run
+            self._file = open(self._path / ".lock", "w")  # held open as long as the run
         except OSError as error:
             raise ConvNeXtError(
                 f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
             ) from None
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers that outlive us would hold it
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return self  # a file system without locks
             self._file.close()
             raise ConvNeXtError(
                 f"Another process is training into '{self._path}'. Choose another --out, or wait for it."

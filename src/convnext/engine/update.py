@@ -1,5 +1,6 @@
 """The one way weights change: forward, scale, backward, unscale, clip, step, EMA; each an identity when it is off."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -109,16 +110,18 @@ def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
     return 0
 
 
-def explain_memory(update: Update, batch: Prepared, micro: int) -> TrainingError:
+def explain_memory(update: Update, batch: Prepared, micro: int, error: BaseException) -> TrainingError:
     """What to say after the batch did not fit: the micro-batch that does, found by trying."""
+    traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
     update.optimizers.zero_grad()
+    network = getattr(update.network, "module", update.network)  # not DDP: the other processes are not here
 
     def attempt(size: int) -> None:
         if update.device == "cuda":
             torch.cuda.empty_cache()
         try:
             with update.autocast():
-                loss = update.loss(update.network, batch.split(size)[0])
+                loss = update.loss(network, batch.split(size)[0])
             loss.backward()
         finally:
             update.optimizers.zero_grad()

@@ -108,10 +108,8 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C_before, H, W) -> (N, C, H // 2, W // 2)
         x = self.downsample(x)
         for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         return x
 
 

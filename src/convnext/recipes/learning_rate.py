@@ -14,29 +14,29 @@ FAR = 3.0  # times outside what linear and square-root scaling call for
 
 
 class Pair(NamedTuple):
-    """A learning rate and the batch and optimizer that it was chosen for."""
+    """A learning rate and the batch and optimizers that it was chosen for."""
 
-    optimizer: str
+    optimizers: tuple[str, ...]
     lr: float
     batch: int
     root: bool = False  # scale by the square root of the batch instead of linearly
 
 
 PAIRS = {  # recipe: its pair; tests compare them with the recipes
-    "imagenet1k": Pair("adamw", 4e-3, 4096),
-    "imagenet22k": Pair("adamw", 4e-3, 4096),
-    "finetune": Pair("adamw", 5e-5, 512),
-    "finetune384": Pair("adamw", 5e-5, 512),
-    "finetune384_1k": Pair("adamw", 5e-5, 512),
-    "resnet_original": Pair("sgd", 0.1, 256),
-    "small": Pair("adamw", BASE_LR, BASE_BATCH, root=True),
+    "imagenet1k": Pair(("adamw",), 4e-3, 4096),
+    "imagenet22k": Pair(("adamw",), 4e-3, 4096),
+    "finetune": Pair(("adamw",), 5e-5, 512),
+    "finetune384": Pair(("adamw",), 5e-5, 512),
+    "finetune384_1k": Pair(("adamw",), 5e-5, 512),
+    "resnet_original": Pair(("sgd",), 0.1, 256),
+    "small": Pair(("adamw", "muon"), BASE_LR, BASE_BATCH, root=True),
 }
 
 
 def expected_lr(recipe: Recipe) -> float | None:
     """What the recipe's own pair calls for at `recipe.optim.batch`; None where there is no pair for its optimizer."""
     pair = PAIRS.get(recipe.name)
-    if pair is None or pair.optimizer != recipe.optim.name:
+    if pair is None or recipe.optim.name not in pair.optimizers:
         return None
     ratio = recipe.optim.batch / pair.batch
     return pair.lr * (math.sqrt(ratio) if pair.root else ratio)

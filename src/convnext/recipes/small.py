@@ -18,6 +18,7 @@ from convnext.config import (
 from convnext.recipes.architectures import architecture
 
 BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the square root
+MUON_LR = 0.02  # peak for the matrices of the blocks, whose update does not depend on the gradient's size
 
 
 def small(model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None) -> Recipe:
@@ -26,14 +27,22 @@ def small(model: str, *, images: int, picture_px: int, classes: int, batch: int 
     batch = batch or batch_for(images)
     epochs = epochs_for(images)
     steps = max(1.0, epochs * images / batch)
+    network = _network(model, size_px, picture_px).model_copy(update={"classes": classes})
     return Recipe(
         name="small",
         source=f"measured for this package; fitted to {images} pictures of {picture_px} px",
-        model=_network(model, size_px, picture_px).model_copy(update={"classes": classes}),
-        input=InputConfig(size_px=size_px, eval_size_px=size_px, eval_crop=1.0 if size_px < 224 else 0.875),
+        model=network,
+        input=_input(size_px, finer=isinstance(network, ConvNeXtConfig) and network.patch < 4),
         augment=AugmentConfig(scale=(0.35, 1.0) if size_px > 32 else (0.6, 1.0), smoothing=0.1),
         optim=OptimConfig(
-            lr=lr_for(batch), batch=batch, weight_decay=0.05, clip=1.0, ema=_ema_decay(steps), ema_warmup=True
+            name="muon" if isinstance(network, ConvNeXtConfig) else "adamw",
+            lr=lr_for(batch),
+            muon_lr=MUON_LR,
+            momentum=0.95,
+            batch=batch,
+            clip=1.0,
+            ema=_ema_decay(steps),
+            ema_warmup=True,
         ),
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=min(5.0, epochs / 10)),
     )
@@ -60,6 +69,17 @@ def training_size(picture_px: int) -> int:
     return 224 if picture_px > 160 else max(32, 32 * round(picture_px / 32))
 
 
+def _input(size_px: int, *, finer: bool) -> InputConfig:
+    """Sizes; where the stem is finer, and each picture costs four times as much, most of the run sees it smaller."""
+    progressive = ((0.5, size_px // 2), (0.8, size_px * 3 // 4)) if finer and size_px >= 96 else ()
+    return InputConfig(
+        size_px=size_px * 7 // 8 if progressive else size_px,  # crops enlarge: evaluation is best a little larger
+        eval_size_px=size_px,
+        eval_crop=1.0 if size_px < 224 else 0.875,
+        progressive=progressive,
+    )
+
+
 def _network(model: str, size_px: int, picture_px: int) -> ModelConfig:
     """The named network with a stem that leaves enough positions of a small picture, and blocks that wake early."""
     network = architecture(model)
@@ -70,8 +90,8 @@ def _network(model: str, size_px: int, picture_px: int) -> ModelConfig:
         changes["layer_scale"] = 0.1  # 1e-6 is for 300 epochs: here a block would sleep for much of the run
     if len(network.depths) == 1:  # isotropic: about 14 x 14 positions, as at 224 px
         return network.model_copy(update={**changes, "patch": 2 ** round(math.log2(size_px / 14))})
-    # Pictures that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 64 px do.
-    fine = size_px <= 64 and 2 * picture_px > size_px
+    # Pictures that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 160 px do.
+    fine = size_px <= 160 and 2 * picture_px > size_px
     return network.model_copy(update={**changes, "stem": "overlap", "patch": 2 if fine else 4})
 
 

@@ -22,7 +22,7 @@ def thumbnail(read: Callable[[str], bytes], path: str) -> tuple[str, int] | None
             small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
             file = io.BytesIO()
             small.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
-    except Exception:  # whatever a broken file does, a report is not the place to fail
+    except Exception:  # noqa: BLE001 # whatever a broken file does, a report is not the place to fail
         return None
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), max(small.size)
 

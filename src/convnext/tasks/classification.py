@@ -17,7 +17,7 @@ from convnext.data.mix import mix
 from convnext.data.source import Dataset
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
-from convnext.engine.distributed import World
+from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import say
 from convnext.engine.schedule import total_steps
 from convnext.errors import DataError
@@ -118,7 +118,7 @@ def evaluate(
     *,
     batch: int,
     workers: int = 0,
-    world: World = World(),
+    world: World = ALONE,
     skipped: dict[str, str] | None = None,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable picture of `dataset`.

@@ -133,7 +133,9 @@ def _describe(out: Path, chosen: Recipe, facts: Mapping[str, str]) -> None:
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
         write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
     except OSError as error:
-        raise ConvNeXtError(f"Cannot write into '{out}': {error.strerror}. Make room or choose another --out.") from None
+        raise ConvNeXtError(
+            f"Cannot write into '{out}': {error.strerror}. Make room or choose another --out."
+        ) from None
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
