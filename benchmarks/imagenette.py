@@ -39,7 +39,7 @@ def main() -> None:
     for seed in args.seeds.split(","):
         for name in args.runs.split(","):
             words = ["train", str(args.data), *RUNS[name], "--epochs", args.epochs, "--seed", seed]
-            words += ["--precision", args.precision, *more]
+            words += ["--precision", args.precision, "--schedule.eval_epochs", "5", *more]
             out = args.out / f"{name}_{args.epochs}ep_{args.precision}_seed{seed}"
             subprocess.run([sys.executable, "-m", "convnext", *words, "--out", str(out)], check=True)
             record(out, name, words)

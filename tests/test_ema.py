@@ -101,9 +101,9 @@ def test_swapped_returns_the_weights_when_something_is_raised_inside():
     moved(model, 0)
     ema.update(0)
     own, averages = copied(model.state_dict()), copied(ema.tensors())
-    with pytest.raises(KeyError), ema.swapped(model):
-        model(torch.ones(4, 3))  # in training mode: the statistics move too
-        raise KeyError
+    bad = torch.ones(4, 7)
+    with pytest.raises(RuntimeError, match="shapes"), ema.swapped(model):
+        model(torch.ones(4, 3)), model(bad)  # in training mode: the statistics move too, before the second one breaks
     assert same(model.state_dict(), own)
     assert same(ema.tensors(), averages)
 

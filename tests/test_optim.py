@@ -1,5 +1,7 @@
 """Parameter groups with the published layer ids, the optimizers against torch's own, and their state as tensors."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ KINDS = {
     "adamw": OptimConfig(name="adamw", lr=1e-2, batch=1, weight_decay=0.1, betas=(0.8, 0.95)),
     "sgd": OptimConfig(name="sgd", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.8),
     "sgd without momentum": OptimConfig(name="sgd", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.0),
-    "muon": OptimConfig(name="muon", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.9, muon_lr=3e-2),
+    "muon": OptimConfig(name="muon", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.9, muon_ratio=3),
 }
 
 
@@ -165,7 +167,7 @@ def test_an_isotropic_network_is_cut_into_groups_of_three_blocks():
 def test_ids_of_any_network_rise_from_0_without_a_gap(depths):
     config = ConvNeXtConfig(depths=tuple(depths), widths=(2,) * len(depths))
     ids = list(layer_ids(names_of(config)).values())  # parameters come in the order of the network
-    assert ids[0] == 0 and {later - earlier for earlier, later in zip(ids, ids[1:], strict=False)} <= {0, 1}
+    assert ids[0] == 0 and {later - earlier for earlier, later in pairwise(ids)} <= {0, 1}
 
 
 def test_layer_decay_of_a_foreign_network_is_refused_in_one_line():
@@ -182,7 +184,9 @@ def reference(model: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimize
     """The same optimizer from torch's own parts, with groups written by hand."""
     named = dict(model.named_parameters())
     matrices = [value for name, value in named.items() if value.ndim == 2 and ".blocks." in name]
-    muon = [torch.optim.Muon(matrices, lr=optim.muon_lr, weight_decay=0.1, momentum=0.9)] if optim.name == "muon" else []
+    muon = (
+        [torch.optim.Muon(matrices, lr=optim.muon_ratio * optim.lr, weight_decay=0.1, momentum=0.9)] if optim.name == "muon" else []
+    )
     rest = [value for value in named.values() if not muon or all(value is not matrix for matrix in matrices)]
     groups = [
         {"params": [value for value in rest if value.ndim > 1], "weight_decay": 0.1},
@@ -219,7 +223,9 @@ def test_the_first_step_of_adamw_is_its_formula():
     for name, parameter in model.named_parameters():
         lr = 1e-2 * scales[name]
         shrunk = before[name] * (1 - lr * (0.1 if parameter.ndim > 1 else 0))
-        moved = lr * parameter.grad / (parameter.grad.abs() + 1e-8)  # corrected for bias, both moments are the gradient's
+        moved = (
+            lr * parameter.grad / (parameter.grad.abs() + 1e-8)
+        )  # corrected for bias, both moments are the gradient's
         torch.testing.assert_close(parameter.detach(), shrunk - moved, rtol=1e-9, atol=1e-12)
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convnext.config import OptimConfig, ScheduleConfig
@@ -18,7 +18,7 @@ SCHEDULES = st.builds(
     st.floats(0.1, 40),
     st.floats(0, 0.95),
     st.sampled_from(["cosine", "linear", "step"]),
-    st.floats(0, 1e-3),
+    st.floats(0, 2e-2),  # also above the peak
 )
 
 
@@ -66,9 +66,7 @@ def test_a_linear_schedule_falls_by_the_same_amount_every_step():
 
 def test_steps_fall_from_the_start_of_the_run_and_stop_at_the_smallest_rate():
     optim = OptimConfig(lr=1.0, batch=1)
-    schedule = ScheduleConfig(
-        epochs=6, warmup_epochs=1, kind="step", step_epochs=2, step_factor=0.1, min_lr=0.05
-    )
+    schedule = ScheduleConfig(epochs=6, warmup_epochs=1, kind="step", step_epochs=2, step_factor=0.1, min_lr=0.05)
     expected = [0, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05]
     np.testing.assert_allclose(rates(2, optim, schedule), expected, rtol=1e-12)
 
@@ -85,12 +83,13 @@ def test_epochs_may_be_fractional_and_a_run_has_at_least_one_step(epochs, per_ep
     assert total_steps(per_epoch, ScheduleConfig(epochs=epochs)) == steps
 
 
+@settings(deadline=None)
 @given(SCHEDULES, st.integers(1, 50))
 def test_any_schedule_stays_within_its_bounds_and_never_rises_after_the_warm_up(schedule, per_epoch):
     optim = OptimConfig(lr=1e-2, batch=1)
     found = rates(per_epoch, optim, schedule)
     warmup = round(schedule.warmup_epochs * per_epoch)
-    assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= optim.lr
+    assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= optim.lr * (1 + 1e-12)
     assert (np.diff(found[:warmup]) >= 0).all()
-    assert (np.diff(found[warmup:]) <= 0).all()
-    assert (found[warmup:] >= schedule.min_lr).all()
+    assert (np.diff(found[warmup:]) <= 1e-12 * optim.lr).all()
+    assert (found[warmup:] >= min(schedule.min_lr, optim.lr) * (1 - 1e-12)).all()

@@ -8,6 +8,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def train(args: argparse.Namespace, rest: list[str]) -> int:
     changes = {field: value for flag, field in SHORT.items() if (value := getattr(args, flag)) is not None}
     changes |= _changes(rest)
     _check_fields(args, changes)
-    out = args.out or f"runs/{Path(args.data).stem}_{args.model.replace(':', '_')}"
+    out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
     options = parse(RunOptions, {"out": out, **_picked(args, RunOptions)}, where="options")
     from convnext.tasks.train import Request, train
 
@@ -48,12 +49,13 @@ def train(args: argparse.Namespace, rest: list[str]) -> int:
     finished, splits = train(request, options)
     if int(os.environ.get("RANK", "0")):
         return 0
-    return _conclude(out, finished, splits, as_json=args.json)
+    return _conclude(options, finished, splits, as_json=args.json)
 
 
 def evaluate(args: argparse.Namespace) -> int:
     """Score a run on labelled pictures: top-1, top-5, calibration, per class, confusion."""
     from convnext.data.source import open_labelled
+    from convnext.data.store import printable
     from convnext.deploy.predictor import load
     from convnext.reports.terminal import evaluation_text
     from convnext.tasks.evaluation import report
@@ -62,7 +64,7 @@ def evaluate(args: argparse.Namespace) -> int:
     dataset = open_labelled(args.data, classes=predictor.classes)
     skipped: dict[str, str] = {}
     outcomes = predictor.evaluate(dataset, workers=args.workers, batch=args.batch, skipped=skipped)
-    result = report(outcomes, predictor.classes, [entry.path for entry in dataset.entries])
+    result = report(outcomes, predictor.classes, [printable(entry.path) for entry in dataset.entries])
     result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
     print(json.dumps(result) if args.json else evaluation_text(result))
     return 0
@@ -138,7 +140,7 @@ def doctor(args: argparse.Namespace) -> int:
     return 0
 
 
-def _conclude(out: str, finished: Any, splits: Any, *, as_json: bool) -> int:
+def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool) -> int:
     """Evaluate the best weights, write evaluation.json and report.html, and print the result."""
     from convnext.deploy.predictor import load
     from convnext.engine.checkpoint import write_text
@@ -146,8 +148,9 @@ def _conclude(out: str, finished: Any, splits: Any, *, as_json: bool) -> int:
     from convnext.reports.run import write_report
     from convnext.tasks.evaluation import report
 
-    predictor = load(out)
-    outcomes = predictor.evaluate(splits.val)
+    out = options.out
+    predictor = load(out, device=options.device)
+    outcomes = predictor.evaluate(splits.val, workers=options.workers)
     result = report(outcomes, predictor.classes, [entry.path for entry in splits.val.entries])
     result["weights"] = finished.weights
     write_text(Path(out) / "evaluation.json", json.dumps(result) + "\n")
@@ -187,20 +190,31 @@ def _writer(args: argparse.Namespace, classes: list[str]) -> Callable[[str, Any,
     )
 
 
-def _changes(rest: Sequence[str]) -> dict[str, str]:
-    """['--optim.lr', '1e-3', '--seed=1'] -> {'optim.lr': '1e-3', 'seed': '1'}."""
-    changes = {}
+def _fields_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Dotted options with their values, and all other words: argparse would take such a value for a path."""
+    fields, others, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        if not re.match(r"--\w+\.", word):
+            others.append(word)
+            continue
+        fields.append(word)
+        if "=" not in word and left and not left[0].startswith("--"):
+            fields.append(left.pop(0))
+    return fields, others
+
+
+def _changes(rest: Sequence[str]) -> dict[str, str | None]:
+    """['--optim.lr', '1e-3', '--seed=1'] -> {'optim.lr': '1e-3', 'seed': '1'}; None where a value is missing."""
+    changes: dict[str, str | None] = {}
     words = list(rest)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
             raise ConvNeXtError(f"'{word}' is not understood here. Paths come first, options start with --.")
         name, equals, value = word.removeprefix("--").partition("=")
-        if not equals:
-            if not words:
-                raise ConvNeXtError(f"--{name} needs a value.")
-            value = words.pop(0)
-        changes[name.replace("-", "_")] = value
+        missing = not equals and (not words or words[0].startswith("--"))
+        changes[name.replace("-", "_")] = None if missing else value if equals else words.pop(0)
     return changes
 
 
@@ -210,12 +224,14 @@ def _check_fields(args: argparse.Namespace, changes: dict[str, Any]) -> None:
     from convnext.recipes import recipe
 
     probe = recipe(args.recipe, args.model, images=1000, picture_px=224, classes=2, in_channels=args.channels)
-    flags = {name.replace("_", "-") for name in vars(args)} | set(SHORT)
-    for name in changes:
+    flags = {name.replace("_", "-") for name in vars(args)} - {"verb", "function"}
+    for name, value in changes.items():
         if name not in fields_of(probe):
             raise ConvNeXtError(
                 f"No option or recipe field is called '--{name}'.{nearest(name, [*fields_of(probe), *flags])}"
             )
+        if value is None:
+            raise ConvNeXtError(f"--{name} needs a value.")
     override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
 
 
@@ -223,11 +239,20 @@ def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in kind.model_fields if getattr(args, name, None) is not None}
 
 
+def _count(text: str) -> int:
+    """A whole number of things, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
+
+
 class _Parser(argparse.ArgumentParser):
     """One line for a mistake, as everywhere else."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConvNeXtError(f"{message[0].upper()}{message[1:]}. `{self.prog} --help` shows the form.")
+        choice = re.search(r"invalid choice: '?([^' ]+)'? \(choose from (.*)\)", message)
+        hint = nearest(choice[1], re.findall(r"[\w.-]+", choice[2])) if choice else ""
+        raise ConvNeXtError(f"{message[0].upper()}{message[1:]}.{hint} `{self.prog} --help` shows the form.")
 
 
 def _parser() -> _Parser:
@@ -237,7 +262,7 @@ def _parser() -> _Parser:
 
     def verb(function: Callable[..., int]) -> argparse.ArgumentParser:
         text = (function.__doc__ or "").strip()
-        added = verbs.add_parser(function.__name__, help=text, description=text)
+        added = verbs.add_parser(function.__name__, help=text, description=text, allow_abbrev=False)
         added.set_defaults(function=function)
         return added
 
@@ -249,10 +274,10 @@ def _parser() -> _Parser:
             sub.add_argument("data", metavar="DATA", help="pictures in class folders, a CSV, or a zip of either")
         else:
             sub.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders, globs or zips")
-            sub.add_argument("--top", type=int, default=5, help="classes a picture (5)")
+            sub.add_argument("--top", type=_count, default=5, help="classes a picture (5)")
             sub.add_argument("--csv", action="store_true", help="CSV on stdout")
         sub.add_argument("--weights", default="best", help="best, raw, ema or last (best)")
-        sub.add_argument("--batch", type=int, default=32, help="pictures per forward pass (32)")
+        sub.add_argument("--batch", type=_count, default=32, help="pictures per forward pass (32)")
         sub.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
     verb(models)
     verb(demo).add_argument("--out", default="runs/demo", help="folder of the run (runs/demo)")
@@ -295,11 +320,15 @@ def _train_flags(sub: argparse.ArgumentParser) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     try:
-        args, rest = _parser().parse_known_args(words)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
+        fields, others = _fields_apart(sys.argv[1:] if words is None else words)
+        args, rest = _parser().parse_known_args(others)
+        rest = fields + rest
         if args.verb == "train":
             return train(args, rest)
         if rest:
-            known = [name.replace("_", "-") for name in vars(args)]
+            known = [name.replace("_", "-") for name in vars(args) if name not in ("verb", "function")]
             raise ConvNeXtError(
                 f"`convnext {args.verb}` does not know '{rest[0]}'.{nearest(rest[0].strip('-'), known)}"
             )

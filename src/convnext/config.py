@@ -15,12 +15,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Rate = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Frozen(BaseModel):
-    """A strict value: unknown fields are refused and nothing changes after construction."""
+    """A strict value: unknown fields, infinities and NaN are refused, and nothing changes after construction."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class ConvNeXtConfig(Frozen):
@@ -117,13 +118,13 @@ class OptimConfig(Frozen):
     lr: Annotated[float, Field(gt=0)]
     batch: Annotated[int, Field(ge=1)]  # pictures per optimizer step, over all devices and micro-batches
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # never on 1-D parameters (norms, biases, layer scale)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     momentum: Rate = 0.9  # sgd and muon
-    muon_lr: Annotated[float, Field(gt=0)] = 0.02  # peak for the matrices when name is 'muon'; `lr` is for the rest
+    muon_ratio: Annotated[float, Field(gt=0)] = 10.0  # to `lr`, for the matrices of the blocks when name is 'muon'
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest gradient norm; 0 is off
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights; 0 is off
+    ema: Decay = 0.0  # decay of the averaged weights; 0 is off
     ema_warmup: bool = False  # lets the decay rise as (1 + t) / (10 + t), for short runs
 
 
@@ -244,6 +245,9 @@ def _one_line(kind: type[Frozen], error: ValidationError, where: str) -> str:
             annotation = owner.model_fields[part].annotation
             owner = annotation if isinstance(annotation, type) else ConvNeXtConfig
         return f"{where}: no field is called '{name}'.{nearest(path[-1], owner.model_fields)}"
+    if first["type"] == "union_tag_invalid":
+        tag = str(first["ctx"]["tag"])
+        return f"{where}: {name}.family = {tag!r} is refused: it must be one of {', '.join(tags)}.{nearest(tag, tags)}"
     if first["type"] == "missing":
         return f"{where}: field '{name}' is missing."
     message = str(first["msg"]).removeprefix("Value error, ")

@@ -83,7 +83,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     sizes = np.array([item.size for item in good])
     return Findings(
         lines=tuple(line for line in lines if line),
-        errors=_errors(per_class),
+        errors=_errors(per_class, seen),
         per_class=per_class,
         broken=broken,
         duplicates=tuple(duplicates),
@@ -166,12 +166,16 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     return lines
 
 
-def _errors(per_class: dict[str, dict[str, int]]) -> tuple[str, ...]:
+def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[str, ...]:
     train = per_class.get("train", {})
     alone = [printable(name) for name, count in per_class["val"].items() if count and name in train and not train[name]]
     line = _listed(
         len(alone), "class{es} {have} pictures in val and none in train: add some, or remove the folder", alone
     )
+    held_out = [item for item in seen if item.part == "val"]
+    if held_out and all(item.reason for item in held_out):
+        path, reason = held_out[0].path, held_out[0].reason
+        return (*((line,) if line else ()), f"None of the val pictures can be read; the first is '{path}': {reason}.")
     return (line,) if line else ()
 
 

@@ -199,7 +199,7 @@ def _from_table(data: bytes, name: str, store: Store, left_out: dict[str, int]) 
 def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> _Layout:
     """Rows from class folders: below `parts` (folder name -> split), or at the top when there are none."""
     depth = 1 if parts else 0
-    classes = {folder.split("/")[depth] for folder in tree.folders if _class_depth(folder, parts)}
+    classes = {printable(folder.split("/")[depth]) for folder in tree.folders if _class_depth(folder, parts)}
     rows, outside = [], 0
     for file in tree.files:
         if not _is_picture(file):
@@ -209,7 +209,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> _Layout:
         if split is None or len(folders) <= depth:
             outside += 1
         else:
-            rows.append(Row(file, folders[depth], split))
+            rows.append(Row(file, printable(folders[depth]), split))
     left_out = _left_out(tree.files) | ({_OUTSIDE: outside} if outside else {})
     if not rows:
         raise DataError(_no_pictures(tree, name, outside, left_out))

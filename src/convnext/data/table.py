@@ -4,6 +4,7 @@ import csv
 import io
 from typing import NamedTuple
 
+from convnext.data.store import printable
 from convnext.errors import DataError, nearest
 
 TRAIN_NAMES = ("train",)
@@ -58,4 +59,4 @@ def _row(cells: dict[str, str], where: str) -> Row:
     split = cells.get("split", "").strip().lower()
     if "split" in cells and split not in TRAIN_NAMES + VAL_NAMES:
         raise DataError(f"{where}: split '{split}' is not 'train' or 'val'.{nearest(split, TRAIN_NAMES + VAL_NAMES)}")
-    return Row(path, label, "val" if split in VAL_NAMES else split)
+    return Row(path, printable(label), "val" if split in VAL_NAMES else split)

@@ -21,7 +21,7 @@ from convnext.engine import checkpoint
 from convnext.engine.distributed import World, choose_device
 from convnext.engine.run import BEST, LAST
 from convnext.engine.update import autocast
-from convnext.errors import CheckpointError
+from convnext.errors import CheckpointError, nearest
 from convnext.models.build import build_model
 from convnext.tasks.classification import eval_batch, evaluate
 from convnext.tasks.evaluation import Outcomes
@@ -126,7 +126,7 @@ def _choose(run: Path, weights: str) -> Path:
     """The file of a run folder that `weights` means."""
     names = {"best": list(BEST.values()), "raw": [BEST["raw"]], "ema": [BEST["ema"]], "last": [LAST]}
     if weights not in names:
-        raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.")
+        raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.{nearest(weights, names)}")
     found = [run / name for name in names[weights] if (run / name).is_file()]
     if not found:
         wanted = " or ".join(names[weights])

@@ -81,7 +81,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # also refuses devices that hold no numbers, such as 'meta'
     except (RuntimeError, AssertionError, NotImplementedError):
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ConvNeXtError(f"--device {name}: there is no such device here. Found: {', '.join(found)}.") from None

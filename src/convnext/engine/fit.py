@@ -4,10 +4,12 @@ Randomness is a function of position, never of history: what happens at step s d
 why a run that was killed goes on to the same bits: its state is weights, optimizer, EMA and a step number.
 """
 
+import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -126,29 +128,36 @@ class _Loop:
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.saved_s = time.monotonic()
         self.pending: tuple[int, float, Tensor, Tensor | None, list[str]] | None = None
+        self.settled: tuple[int, float, list[str]] = (
+            0,
+            0.0,
+            [],
+        )  # step, lr and files of the last loss that was looked at
 
     def run(self, stop: "_Stop") -> None:
         """Every step that is left."""
-        path, first = self.folder.path, self.world.first
-        self.log = Log(path / "metrics.jsonl", start=self.state.log_bytes) if first else None
-        self.timings = Log(path / "timings.jsonl") if first else None
-        self.board = Board(path / "tensorboard" if self.options.tensorboard and first else None)
-        self.meter = Meter(self.steps, self.state.step, label="step", shown=first)
-        self.clock_s, self.clock_step = time.monotonic(), self.state.step
-        try:
+        with contextlib.ExitStack() as opened:
+            self._open(opened)
             steps = range(self.state.step, self.steps)
             for step, batch in zip(steps, self.task.batches(steps, self.world), strict=True):
                 self._step(step, batch)
                 if self._stop_asked(stop):
                     self._settle()
+                    self._check_weights()
                     self._save()
                     raise Interrupted(f"Stopped after step {step + 1}. The same command goes on from here.")
-        finally:
-            self.meter.close()
-            self.board.close()
-            for log in (self.log, self.timings):
-                if log:
-                    log.close()
+
+    def _open(self, opened: contextlib.ExitStack) -> None:
+        """The logs, which only the first process writes; `opened` closes them."""
+        path, first = self.folder.path, self.world.first
+        folder = path / "tensorboard" if self.options.tensorboard and first else None
+        self.board = opened.enter_context(closing(Board(folder, self.state.step)))
+        self.log = (
+            opened.enter_context(closing(Log(path / "metrics.jsonl", start=self.state.log_bytes))) if first else None
+        )
+        self.timings = opened.enter_context(closing(Log(path / "timings.jsonl"))) if first else None
+        self.meter = opened.enter_context(closing(Meter(self.steps, self.state.step, label="step", shown=first)))
+        self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
     def _step(self, step: int, batch: Any) -> None:
         seed = hash((self.recipe.seed, step, self.world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
@@ -162,7 +171,7 @@ class _Loop:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            raise explain_memory(self.update, prepared, min(self.micro, len(prepared))) from error
+            raise explain_memory(self.update, prepared, min(self.micro, len(prepared)), error) from error
         self._settle()  # of the step before: the device works on this one meanwhile
         self.pending = (step, lr, loss, norm, self.task.names(batch))
         self.state.step = step + 1
@@ -170,12 +179,14 @@ class _Loop:
         epoch, inside = divmod(step + 1, per_epoch)
         if last or not inside:
             self._settle()
+            self._check_weights()
             if last or epoch % self.recipe.schedule.eval_epochs == 0:
                 self._evaluate()
             self._watch()
             self._save(final=last)
         elif self._due():
             self._settle()
+            self._check_weights()
             self._save()
 
     def _settle(self) -> None:
@@ -183,16 +194,10 @@ class _Loop:
         if not self.pending:
             return
         step, lr, loss, norm, names = self.pending
-        self.pending = None
-        value = float(loss)
-        if self.world.size > 1:
-            value = sum(self.world.gather(value)) / self.world.size
+        self.pending, self.settled = None, (step, lr, names)
+        value = self.world.mean(loss)
         if not math.isfinite(value):
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            raise TrainingError(
-                f"The loss became {value} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, "
-                f"set optim.clip (1.0 is usual) or use --precision fp32; `last` still holds the state before."
-            )
+            raise _not_finite(f"The loss became {value}", step, lr, names)
         state = self.state
         state.losses.append(value)
         if (step + 1) % self.every and step + 1 != self.steps:
@@ -203,6 +208,12 @@ class _Loop:
         row = {"step": step + 1, "epoch": (step + 1) / self.task.steps_per_epoch, "lr": lr, "loss": mean}
         self._write("train", {**row, "grad_norm": None if norm is None else float(norm)})
         self._time(step + 1, mean)
+
+    def _check_weights(self) -> None:
+        """Refuse weights that are not finite, before they are scored or saved: the loss shows it one step later."""
+        norms = torch._foreach_norm([weight.detach() for weight in self.update.parameters])
+        if not bool(torch.stack(norms).isfinite().all()):
+            raise _not_finite("Weights became inf or nan", *self.settled)
 
     def _time(self, step: int, loss: float) -> None:
         now = time.monotonic()
@@ -234,9 +245,9 @@ class _Loop:
         self._write("eval", {"step": self.state.step, "epoch": epoch, "weights": weights, **metrics})
         score = metrics[self.task.metric]
         best = self.state.best.get(weights)
-        if best is None or score > best["score"]:
+        better = best is None or score > best["score"]
+        if better and self._try(lambda: self.folder.save_weights(weights, metrics, self.state), final=self._last()):
             self.state.best[weights] = {"score": score, "step": self.state.step}
-            self._try(lambda: self.folder.save_weights(weights, metrics, self.state), final=self._last())
         return metrics
 
     def _watch(self) -> None:
@@ -275,9 +286,10 @@ class _Loop:
             self._try(lambda: self.folder.save_last(self.state, self.log), final=final)
         self.world.wait()
 
-    def _try(self, save: Any, *, final: bool) -> None:
+    def _try(self, save: Callable[[], None], *, final: bool) -> bool:
+        """Whether it was saved, as far as this process knows."""
         if not self.world.first:
-            return
+            return True
         try:
             save()
         except OSError as error:
@@ -288,6 +300,8 @@ class _Loop:
                 ) from error
             say(f"{reason} The run goes on and tries again; make room.")
             self.saved_s = time.monotonic() - 60 * self.options.checkpoint_minutes + 30  # again in half a minute
+            return False
+        return True
 
     def _last(self) -> bool:
         return self.state.step == self.steps
@@ -296,6 +310,14 @@ class _Loop:
         if self.world.size == 1:
             return stop.asked
         return self.state.step % 10 == 0 and any(self.world.gather(stop.asked))
+
+
+def _not_finite(what: str, step: int, lr: float, names: list[str]) -> TrainingError:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return TrainingError(
+        f"{what} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, set optim.clip (1.0 is usual) "
+        "or use --precision fp32; `last` still holds the state before."
+    )
 
 
 class _Stop:

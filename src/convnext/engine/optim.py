@@ -104,7 +104,7 @@ def _layer_id(name: str, ids: list[list[int]], last: int) -> int:
 class Optimizers:
     """The optimizer of a run. It is two with 'muon': Muon for the matrices inside blocks, AdamW for the rest.
 
-    Muon (Jordan 2024) orthogonalises the momentum of a matrix; its own rate `muon_lr` is on the scale of the original
+    Muon (Jordan 2024) orthogonalises the momentum of a matrix; its rate is `muon_ratio` times `lr`, on the scale of the original
     (update times sqrt(max(1, rows / columns))) and follows the same schedule as `lr`.
     """
 
@@ -134,7 +134,7 @@ class Optimizers:
     def set_lr(self, lr: float) -> None:
         """Give every group its share of the schedule's rate `lr`, which is `optim.lr` at its peak."""
         for optimizer in self.all:
-            peak = self.config.muon_lr / self.config.lr if isinstance(optimizer, torch.optim.Muon) else 1.0
+            peak = self.config.muon_ratio if isinstance(optimizer, torch.optim.Muon) else 1.0
             for group in optimizer.param_groups:
                 group["lr"] = lr * peak * group["lr_scale"]
 
@@ -184,7 +184,7 @@ def _sgd(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimi
 
 
 def _muon(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
-    return torch.optim.Muon(groups, lr=optim.muon_lr, momentum=optim.momentum, adjust_lr_fn="original")
+    return torch.optim.Muon(groups, lr=optim.muon_ratio * optim.lr, momentum=optim.momentum, adjust_lr_fn="original")
 
 
 def _matrices(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

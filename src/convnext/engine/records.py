@@ -28,6 +28,7 @@ class Log:
     def __init__(self, path: Path, *, start: int | None = None):
         """Open `path` for appending; with `start`, first cut it to that many bytes. Raises TrainingError."""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             self._file: IO[bytes] = open(path, "rb+")  # noqa: SIM115 # lives as long as the run
             there = self._file.seek(0, os.SEEK_END)
@@ -73,7 +74,8 @@ class Log:
 class Board:
     """TensorBoard, when asked for; otherwise nothing."""
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, step: int):
+        """Write into `folder`; what an earlier process wrote there for `step` and later is hidden."""
         self._writer = None
         if folder:
             try:
@@ -82,7 +84,7 @@ class Board:
                 raise ConvNeXtError(
                     "--tensorboard needs a package that is not installed: pip install 'convnext[track]'."
                 ) from None
-            self._writer = SummaryWriter(str(folder))
+            self._writer = SummaryWriter(str(folder), purge_step=step or None)
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
         """Write every number of `values` at `step`."""

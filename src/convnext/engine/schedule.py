@@ -19,14 +19,16 @@ def lr_at(step: int, *, steps_per_epoch: int, optim: OptimConfig, schedule: Sche
     Warm-up over W steps is linspace(0, lr, W), so step 0 has rate 0 and step W - 1 the peak. After it, with t = i / n
     for the i-th of the n remaining steps, 'cosine' and 'linear' fall from lr at t = 0 towards min_lr, which t = 1 would
     reach one step after the last. 'step' multiplies by step_factor every step_epochs, counted from the run's start.
+    A min_lr above lr counts as lr: no schedule rises after its warm-up.
     """
+    least = min(schedule.min_lr, optim.lr)
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return optim.lr * step / max(1, warmup - 1)
     if schedule.kind == "step":
         falls = step // max(1, round(schedule.step_epochs * steps_per_epoch))
-        return max(schedule.min_lr, optim.lr * schedule.step_factor**falls)
+        return max(least, optim.lr * schedule.step_factor**falls)
     rest = max(1, total_steps(steps_per_epoch, schedule) - warmup)
     t = min(1.0, (step - warmup) / rest)
     height = 0.5 * (1 + math.cos(math.pi * t)) if schedule.kind == "cosine" else 1 - t
-    return schedule.min_lr + (optim.lr - schedule.min_lr) * height
+    return least + (optim.lr - least) * height

@@ -18,7 +18,7 @@ from convnext.config import (
 from convnext.recipes.architectures import architecture
 
 BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the square root
-MUON_LR = 0.02  # peak for the matrices of the blocks, whose update does not depend on the gradient's size
+MUON_RATIO = 10.0  # to lr, for the matrices of the blocks: their update does not depend on the size of the gradient
 
 
 def small(model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None) -> Recipe:
@@ -37,7 +37,7 @@ def small(model: str, *, images: int, picture_px: int, classes: int, batch: int 
         optim=OptimConfig(
             name="muon" if isinstance(network, ConvNeXtConfig) else "adamw",
             lr=lr_for(batch),
-            muon_lr=MUON_LR,
+            muon_ratio=MUON_RATIO,
             momentum=0.95,
             batch=batch,
             clip=1.0,

@@ -20,6 +20,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import say
 from convnext.engine.schedule import total_steps
+from convnext.engine.update import out_of_memory
 from convnext.errors import DataError
 from convnext.tasks.evaluation import Outcomes, metrics
 
@@ -130,12 +131,22 @@ def evaluate(
     for raw in eval_batches(dataset, config, batch=batch, share=(world.rank, world.size), workers=workers):
         note_skipped(raw, skipped if skipped is not None else {})
         if len(raw.labels):
-            logits = model(normalise(raw.pictures.to(device), config))
+            logits = _logits(model, normalise(raw.pictures.to(device), config))
             parts.append(Outcomes.of(logits, raw.labels, raw.indices))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
     return Outcomes.join(parts)
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    """`model(x)`, by halves where the whole does not fit in memory: evaluation must not end a run that trains."""
+    try:
+        return model(x)
+    except Exception as error:
+        if not out_of_memory(error) or len(x) == 1:
+            raise
+    return torch.cat([_logits(model, half) for half in x.chunk(2)])
 
 
 def note_skipped(batch: Batch, skipped: dict[str, str]) -> None:

@@ -15,9 +15,10 @@ from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
+from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import say
 from convnext.engine.run import LAST, Claim
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.models.weights import load_weights
 from convnext.recipes import lr_advice, recipe
@@ -46,6 +47,9 @@ def train(request: Request, options: RunOptions) -> tuple[Finished, Splits]:
     device = choose_device(options.device)
     if device.type != "cuda" and options.device == "auto" and torch.cuda.device_count():
         say("A GPU is present, but this torch cannot use it: training on the CPU.")
+    if device.type == "cpu":
+        want_large_pages()
+        keep_freed_memory()
     with join(device) as world:
         if not world.first:
             return _train(request, options, device, world)
@@ -57,6 +61,7 @@ def _train(request: Request, options: RunOptions, device: torch.device, world: W
     splits = open_splits(request.data, val_share=request.val_share, seed=request.seed)
     findings = preflight(splits, workers=max(0, options.workers)) if world.first else None
     findings = world.first_says(findings)
+    _refuse(splits, findings, options)
     chosen = choose_recipe(request, splits, findings)
     out = Path(options.out)
     if world.first:
@@ -66,7 +71,7 @@ def _train(request: Request, options: RunOptions, device: torch.device, world: W
         if advice:
             say(advice)
         say(_headline(chosen, splits, device, world))
-    torch.manual_seed(chosen.seed)
+    torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
     model = build_model(chosen.model)
     if request.weights and not (out / LAST).exists():  # a run that goes on has its weights
         load_weights(model, request.weights, say=say if world.first else _silent)
@@ -74,9 +79,29 @@ def _train(request: Request, options: RunOptions, device: torch.device, world: W
     if world.first and not (out / LAST).exists():
         _describe(out, chosen, environment(device))
     finished = fit(task, chosen, options, device=device, world=world)
+    skipped = dict(findings.broken)  # an earlier process of this run may have met them
+    for found in world.gather(task.skipped):
+        skipped |= found
     if world.first:
-        _note_data(out, splits, findings, task.skipped)
+        _note_data(out, splits, findings, skipped)
     return finished, splits
+
+
+def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:
+    """Raise DataError for what would spoil the run or end it later; everything else is only spoken about."""
+    if findings.errors:
+        raise DataError(" ".join(findings.errors))
+    if not splits.val.entries:
+        raise DataError(
+            "No pictures are held out to evaluate on. Add val/<class>/ with some, give each class two pictures or more, "
+            "or raise --val-share."
+        )
+    if options.strict_pictures and findings.broken:
+        path, reason = next(iter(findings.broken.items()))
+        raise DataError(
+            f"{len(findings.broken)} pictures cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
+            "leave out --strict-pictures."
+        )
 
 
 def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recipe:
@@ -102,7 +127,7 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
     if epochs is not None and "schedule.warmup_epochs" not in changes:
         changes["schedule.warmup_epochs"] = _shorter_warmup(chosen, str(epochs))
     asked = changes.get("model.classes")
-    if asked is not None and int(asked) != len(splits.train.classes):
+    if asked is not None and str(asked) != str(len(splits.train.classes)):
         raise ConvNeXtError(
             f"model.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
             "follows the data."
@@ -129,13 +154,8 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
 
 
 def _describe(out: Path, chosen: Recipe, facts: Mapping[str, str]) -> None:
-    try:
-        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
-        write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
-    except OSError as error:
-        raise ConvNeXtError(
-            f"Cannot write into '{out}': {error.strerror}. Make room or choose another --out."
-        ) from None
+    write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
+    write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:

@@ -1,0 +1,58 @@
+"""The commands, called inside the test's own process, and a training run that takes about a second."""
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convnext.cli import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit status, its results and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of a refusal."""
+        assert self.status == 2, self.err
+        assert self.out == ""
+        assert self.err.startswith("convnext: ") and self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("convnext: ").strip()
+
+
+def convnext(*words: object) -> Done:
+    """`convnext WORDS...`"""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as end:  # --help and --version
+            status = int(end.code or 0)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def tiny(data: Path | str, out: Path, *more: object) -> list[object]:
+    """Words that train two blocks on 16 px; `more` comes last and wins."""
+    words = ["train", data, "--out", out, "--epochs", 2, "--batch", 6, "--size", 16, "--workers", 0]
+    words += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", 2]
+    return [*words, *more]
+
+
+def trained(data: Path | str, out: Path, *more: object) -> Done:
+    """A finished tiny run."""
+    done = convnext(*tiny(data, out, *more))
+    assert done.status == 0, done.err
+    return done
+
+
+def rows(run: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl of one kind."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]

@@ -1,0 +1,300 @@
+"""The commands as scripts and people meet them: results on stdout, everything else on stderr, one line for a mistake."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from commands import convnext, rows, tiny, trained
+from convnext.recipes.architectures import ARCHITECTURES
+from pictures import write_colours
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    trained(data, out, "--optim.ema", 0.9)
+    return out
+
+
+def zipped(folder: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as pack:
+        for file in sorted(folder.rglob("*.png")):
+            pack.write(file, file.relative_to(folder))
+    return archive
+
+
+def table(folder: Path, file: Path) -> Path:
+    lines = [f"{p},{p.parent.name},{p.parent.parent.name}" for p in sorted(folder.rglob("*.png"))]
+    file.write_text("\n".join(["path,label,split", *lines]))
+    return file
+
+
+# Help and lists
+
+
+@pytest.mark.parametrize("words", [(), ("train",), ("evaluate",), ("predict",), ("models",), ("demo",), ("doctor",)])
+def test_help_goes_to_stdout_and_names_every_verb(words):
+    done = convnext(*words, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert f"usage: convnext{' ' if words else ''}{''.join(words)}" in done.out
+    if not words:
+        assert all(verb in done.out for verb in ("train", "evaluate", "predict", "models", "demo", "doctor"))
+
+
+def test_help_needs_no_torch_and_python_m_convnext_is_the_same_command():
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "convnext", "--help"], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == convnext("--help").out
+    assert not [line for line in answer.stderr.splitlines() if line.split("|")[-1].strip() in ("torch", "numpy", "PIL")]
+
+
+def test_the_version_is_said():
+    assert convnext("--version").out.startswith("convnext ")
+
+
+def test_models_as_json_have_the_promised_fields_and_names():
+    found = json.loads(convnext("models", "--json").out)
+    assert [row["name"] for row in found] == list(ARCHITECTURES)
+    assert {"atto", "xlarge", "v2_atto", "v2_huge", "iso_small", "iso_base", "iso_large"} <= {r["name"] for r in found}
+    assert all(set(row) == {"name", "params", "macs", "input_size"} for row in found)
+    tiny_row = next(row for row in found if row["name"] == "tiny")
+    assert tiny_row["params"] == 28_589_128 and tiny_row["input_size"] == 224
+
+
+def test_models_as_text_have_a_line_for_each():
+    lines = convnext("models").out.splitlines()
+    assert {line.split()[0] for line in lines if line.strip()} >= set(ARCHITECTURES)
+
+
+def test_doctor_says_versions_device_and_extras_and_the_same_as_json():
+    said, found = convnext("doctor", "--device", "cpu"), json.loads(convnext("doctor", "--device", "cpu", "--json").out)
+    assert found["device"] == "cpu" and found["torch"] in said.out
+    assert set(found["extras"]) == {"simplejpeg", "tensorboard", "sklearn"}
+    assert "compiler" in said.out and said.err == ""
+
+
+# Training
+
+
+def test_training_prints_one_result_line_and_says_the_rest_on_stderr(data, tmp_path):
+    done = trained(data, tmp_path / "run")
+    assert done.out.count("\n") == 1 and "on 12 held-out pictures" in done.out
+    assert "Training atto by recipe 'small': 36 pictures in 3 classes, 12 held out" in done.err
+    left = {"recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "best.safetensors"}
+    left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html"}
+    assert {file.name for file in (tmp_path / "run").iterdir() if not file.name.startswith(".")} == left
+
+
+def test_training_as_json_prints_one_object(data, tmp_path):
+    found = json.loads(trained(data, tmp_path / "run", "--json").out)
+    assert found["n"] == 12 and found["step"] in (6, 12) and found["run"] == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize("form", ["csv", "zip"])
+def test_a_table_and_a_zip_train_to_the_numbers_of_their_folder(data, run, tmp_path, form):
+    # A zip is read in place; the table lists the same files in the same order.
+    source = zipped(data, tmp_path / "all.zip") if form == "zip" else table(data, tmp_path / "all.csv")
+    trained(source, tmp_path / "run", "--optim.ema", 0.9)
+    assert rows(tmp_path / "run") == rows(run)
+
+
+def test_recipe_fields_may_come_before_the_data_and_with_an_equals_sign(data, tmp_path):
+    words = tiny(data, tmp_path / "run", "--optim.clip=0.5")
+    done = convnext("train", "--optim.weight_decay", "0.01", *words[1:])
+    assert done.status == 0, done.err
+    optim = json.loads((tmp_path / "run" / "recipe.json").read_text())["optim"]
+    assert (optim["weight_decay"], optim["clip"]) == (0.01, 0.5)
+
+
+def test_training_starts_from_the_weights_of_a_run_and_says_so(data, run, tmp_path):
+    done = trained(data, tmp_path / "run", "--weights", run / "best.safetensors", "--lr", 1e-6)
+    assert "tensors read ('convnext' names)" in done.err
+    assert rows(tmp_path / "run")[0]["loss"] < rows(run)[0]["loss"]
+
+
+def test_weights_with_another_class_count_get_a_new_head_and_it_is_said(run, tmp_path):
+    four = write_colours(tmp_path / "four", train=3, val=1, classes=4)
+    done = trained(four, tmp_path / "run", "--weights", run / "best.safetensors", "--epochs", 1)
+    assert "head of 3 classes replaced by a new one for 4" in done.err
+
+
+def test_a_baseline_trains_under_the_same_command(data, tmp_path):
+    words = ["train", data, "--out", tmp_path / "run", "--model", "timm:test_byobnet", "--epochs", 1, "--size", 32]
+    assert convnext(*words, "--workers", 0).status == 0
+    assert convnext("evaluate", tmp_path / "run", data, "--json").status == 0
+
+
+# Evaluation
+
+
+def test_evaluation_as_json_holds_rates_and_counts(data, run):
+    done = convnext("evaluate", run, data, "--json")
+    found = json.loads(done.out)
+    assert (done.status, done.err) == (0, "")
+    assert {"top1", "top5", "n", "ece", "loss"} <= set(found)
+    assert found["n"] == 12 and all(0 <= found[name] <= 1 for name in ("top1", "top5", "ece"))
+    saved = json.loads((run / "evaluation.json").read_text())
+    assert found["top1"] == saved["top1"] and found["loss"] == pytest.approx(saved["loss"], rel=1e-5)
+
+
+def test_evaluation_as_text_shows_the_classes_and_the_confusion(data, run):
+    out = convnext("evaluate", run, data).out
+    assert out.startswith("top-1 ") and all(name in out for name in ("red", "green", "blue", "truth"))
+
+
+@pytest.mark.parametrize("form", ["train", "csv", "zip"])
+def test_a_plain_class_folder_a_table_and_a_zip_can_be_evaluated(data, run, tmp_path, form):
+    sources = {"zip": zipped(data, tmp_path / "all.zip"), "csv": table(data, tmp_path / "all.csv")}
+    found = json.loads(convnext("evaluate", run, sources.get(form, data / "train"), "--json").out)
+    assert found["n"] == (36 if form == "train" else 12)
+
+
+def test_each_kind_of_weights_of_a_run_can_be_asked_for(data, run):
+    found = {}
+    for weights in ("raw", "ema", "last", "best"):
+        found[weights] = json.loads(convnext("evaluate", run, data, "--weights", weights, "--json").out)
+    assert found["raw"]["weights"] == "raw" and found["ema"]["weights"] == "ema"
+    assert found["raw"]["loss"] != found["ema"]["loss"]
+    assert found["last"]["loss"] == pytest.approx(rows(run, "eval")[-2]["loss"], rel=1e-5)
+    assert found["best"]["loss"] in (found["raw"]["loss"], found["ema"]["loss"])
+
+
+def test_one_checkpoint_file_is_as_good_as_its_run(data, run):
+    one, all_of_it = (convnext("evaluate", source, data, "--json").out for source in (run / "best.safetensors", run))
+    assert json.loads(one)["n"] == json.loads(all_of_it)["n"]
+
+
+def test_data_with_a_class_that_the_run_does_not_know_are_refused_with_the_nearest(data, run, tmp_path):
+    shutil.copytree(data / "val", tmp_path / "other")
+    (tmp_path / "other" / "green").rename(tmp_path / "other" / "greens")
+    line = convnext("evaluate", run, tmp_path / "other").line
+    assert "'greens'" in line and "Did you mean 'green'?" in line
+
+
+# Prediction
+
+
+def test_predictions_as_json_are_one_object_a_line(data, run):
+    done = convnext("predict", run, data / "val" / "red", data / "val" / "blue" / "000.png", "--json", "--top", 2)
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert len(found) == 5 and done.err == ""
+    for row in found:
+        assert set(row) == {"path", "predictions"} and Path(row["path"]).is_file()
+        assert [set(item) for item in row["predictions"]] == [{"label", "score"}] * 2
+        assert row["predictions"][0]["score"] >= row["predictions"][1]["score"]
+
+
+def test_predictions_as_csv_are_a_table(data, run, tmp_path):
+    odd = tmp_path / 'a, "quoted" name.png'
+    shutil.copy(data / "val" / "red" / "000.png", odd)
+    (tmp_path / "broken.png").write_bytes(b"")
+    done = convnext("predict", run, odd, tmp_path / "broken.png", "--csv", "--top", 9)
+    good, broken = list(csv.DictReader(io.StringIO(done.out)))
+    assert good["path"] == str(odd) and good["error"] == "" and sum(float(good[f"score{i}"]) for i in (1, 2, 3)) > 0.99
+    assert broken["label1"] == "" and "0 bytes" in broken["error"]
+    assert "Skipped" in done.err
+
+
+def test_predictions_as_text_are_a_line_a_picture(data, run):
+    out = convnext("predict", run, data / "val" / "red" / "000.png").out
+    assert out.startswith(f"{data / 'val' / 'red' / '000.png'}: ") and out.count("%") == 3
+
+
+def test_a_glob_and_a_zip_are_predicted(data, run, tmp_path):
+    archive = zipped(data / "val", tmp_path / "some.zip")
+    assert convnext("predict", run, f"{data}/val/*/000.png").out.count("\n") == 3
+    lines = convnext("predict", run, archive, "--json").out.splitlines()
+    assert len(lines) == 12 and json.loads(lines[0])["path"] == f"{archive}/blue/000.png"
+
+
+def test_a_broken_picture_costs_its_own_line_and_the_rest_is_answered(data, run, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    done = convnext("predict", run, tmp_path / "broken.jpg", data / "val" / "red" / "000.png", "--json")
+    good, broken = (json.loads(line) for line in done.out.splitlines())
+    assert done.status == 0 and len(good["predictions"]) == 3
+    assert broken["predictions"] == [] and "not a picture" in broken["error"]
+    assert "not readable" in convnext("predict", run, tmp_path / "broken.jpg", data / "val" / "red" / "000.png").out
+
+
+def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no picture")
+    done = convnext("predict", run, tmp_path / "broken.jpg", "--json")
+    assert done.status == 2 and "None of the 1 pictures could be read" in done.err
+
+
+# Mistakes: one line, the value, the nearest valid name, exit status 2
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ((), ["VERB"]),
+        (("trian", "x"), ["'trian'", "Did you mean 'train'?"]),
+        (("train",), ["DATA"]),
+        (("train", "DATA", "--optim.lrr", "1e-3"), ["'--optim.lrr'", "Did you mean 'optim.lr'?"]),
+        (("train", "DATA", "--epoch", "3"), ["'--epoch'", "Did you mean 'epochs'?"]),
+        (("train", "DATA", "--optim.lr"), ["--optim.lr needs a value"]),
+        (("train", "DATA", "--optim.lr", "--epochs", "3"), ["--optim.lr needs a value"]),
+        (("train", "DATA", "more"), ["'more'", "Paths come first"]),
+        (("train", "DATA", "--lr", "fast"), ["optim.lr = 'fast'", "number"]),
+        (("train", "DATA", "--lr", "inf"), ["optim.lr", "finite"]),
+        (("train", "DATA", "--lr", "-1e-3"), ["--lr"]),
+        (("train", "DATA", "--epochs", "0"), ["schedule.epochs", "greater than 0"]),
+        (("train", "DATA", "--epochs", "2", "--schedule.warmup_epochs", "5"), ["warmup_epochs = 5", "epochs = 2"]),
+        (("train", "DATA", "--batch", "2.5"), ["optim.batch", "2.5"]),
+        (("train", "DATA", "--size", "2"), ["input.size_px", "4"]),
+        (("train", "DATA", "--precision", "fp8"), ["precision", "bf16"]),
+        (("train", "DATA", "--augment.scale", "1,0.5"), ["scale", "smaller first"]),
+        (("train", "DATA", "--model", "atoo"), ["'atoo'", "Did you mean 'atto'?"]),
+        (("train", "DATA", "--model", "timm:resnet8"), ["'resnet8'", "Did you mean 'resnet18'?"]),
+        (("train", "DATA", "--model.classes", "7"), ["model.classes = 7", "3 classes"]),
+        (("train", "DATA", "--model.classes", "7.0"), ["model.classes = 7.0", "3 classes"]),
+        (("train", "DATA", "--recipe", "smal"), ["'smal'", "Did you mean 'small'?"]),
+        (("train", "DATA", "--cache", "of"), ["'of'", "Did you mean 'off'?"]),
+        (("train", "DATA", "--seed", "x"), ["--seed", "'x'"]),
+        (("train", "DATA", "--val-share", "2"), ["val_share = 2"]),
+        (("train", "DATA", "--workers", "-3"), ["workers"]),
+        (("train", "DATA", "--device", "gpu"), ["--device gpu", "cpu"]),
+        (("train", "DATA", "--device", "meta"), ["--device meta", "cpu"]),
+        (("train", "DATA", "--weights", "RUN/bets.safetensors"), ["Did you mean 'best.safetensors'?"]),
+        (("train", "DATA", "--weights", "RUN"), ["is a folder", "best"]),
+        (("train", "DATAX"), ["does not exist", "Did you mean"]),
+        (("evaluate", "RUN"), ["DATA"]),
+        (("evaluate", "RUNX", "DATA"), ["no run or checkpoint"]),
+        (("evaluate", "DATA", "DATA"), ["no finished run"]),
+        (("evaluate", "RUN", "DATA", "--wieghts", "last"), ["'--wieghts'", "Did you mean 'weights'?"]),
+        (("evaluate", "RUN", "DATA", "--weights", "lats"), ["'lats'", "Did you mean 'last'?"]),
+        (("evaluate", "RUN", "DATA", "--optim.lr", "1"), ["'--optim.lr'"]),
+        (("evaluate", "RUN", "DATA", "--batch", "0"), ["--batch", "'0'"]),
+        (("evaluate", "RUN", "DATA/val/red"), ["class folders"]),
+        (("predict", "RUN"), ["PATH"]),
+        (("predict", "RUN", "DATA/val/red/0003.png"), ["does not exist", "Did you mean '003.png'?"]),
+        (("predict", "RUN", "DATA/val/red", "--top", "-1"), ["--top"]),
+        (("predict", "RUN/metrics.jsonl", "DATA/val/red"), ["no checkpoint of convnext"]),
+        (("models", "--jsn"), ["'--jsn'", "Did you mean 'json'?"]),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_line_with_the_value_and_the_fix(data, run, tmp_path, words, parts):
+    named = [word.replace("DATA", str(data)).replace("RUN", str(run)) for word in words]
+    if words[:1] == ("train",):
+        named += ["--out", str(tmp_path / "run")]
+    done = convnext(*named)
+    assert (done.status, done.out) == (2, ""), done.err
+    line = done.err.splitlines()[-1]
+    assert line.startswith("convnext: ") and "Traceback" not in done.err
+    assert [part for part in parts if part not in line] == []
+    assert not (tmp_path / "run" / "last.safetensors").exists()
