@@ -1,6 +1,7 @@
 """The commands as scripts and people meet them: results on stdout, everything else on stderr, one line for a mistake."""
 
 import csv
+import importlib.util
 import io
 import json
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from commands import convnext, rows, tiny, trained
+from convnext import cli
+from convnext.cli import main as convnext_main
+from convnext.models import catalogue
 from convnext.recipes.architectures import ARCHITECTURES
 from pictures import write_colours
 
@@ -65,18 +69,27 @@ def test_the_version_is_said():
     assert convnext("--version").out.startswith("convnext ")
 
 
-def test_models_as_json_have_the_promised_fields_and_names():
+def test_models_have_the_promised_fields_and_names_as_json_and_a_line_each_as_text(monkeypatch):
     found = json.loads(convnext("models", "--json").out)
     assert [row["name"] for row in found] == list(ARCHITECTURES)
     assert {"atto", "xlarge", "v2_atto", "v2_huge", "iso_small", "iso_base", "iso_large"} <= {r["name"] for r in found}
     assert all(set(row) == {"name", "params", "macs", "input_size"} for row in found)
     tiny_row = next(row for row in found if row["name"] == "tiny")
     assert tiny_row["params"] == 28_589_128 and tiny_row["input_size"] == 224
-
-
-def test_models_as_text_have_a_line_for_each():
+    monkeypatch.setattr(catalogue, "catalogue", lambda: found)  # counting them all again takes seconds
     lines = convnext("models").out.splitlines()
     assert {line.split()[0] for line in lines if line.strip()} >= set(ARCHITECTURES)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="the extra 'demo' is not installed")
+def test_the_demo_trains_on_digits_without_mirrors_and_predicts_pictures_that_are_there(tmp_path, monkeypatch):
+    called: list[list[str]] = []
+    monkeypatch.setattr(cli, "main", lambda words: called.append(words) or 0)  # the training itself takes two minutes
+    assert convnext_main(["demo", "--out", str(tmp_path / "run")]) == 0
+    train, predict = called
+    assert train[:2] == ["train", str(tmp_path / "run" / "pictures")] and train[-2:] == ["--augment.hflip", "0"]
+    assert predict[:2] == ["predict", str(tmp_path / "run")]
+    assert [Path(word).is_file() for word in predict[2:-2]] == [True] * 5
 
 
 def test_doctor_says_versions_device_and_extras_and_the_same_as_json():

@@ -64,7 +64,43 @@ class TimmConfig(Frozen):
     classes: Annotated[int, Field(ge=0)] = 1000
 
 
-ModelConfig = Annotated[ConvNeXtConfig | TimmConfig, Field(discriminator="family")]
+class RoadmapConfig(Frozen):
+    """One network between ResNet and ConvNeXt: a field for each decision of arXiv 2201.03545, section 2.
+
+    The defaults are ResNet-50; `recipes.roadmap` changes one decision after the other. Any combination can be built.
+    """
+
+    family: Literal["roadmap"] = "roadmap"
+    name: str = "custom"
+    depths: tuple[Annotated[int, Field(ge=1)], ...] = (3, 4, 6, 3)  # blocks in each stage
+    width: Annotated[int, Field(ge=1)] = 64  # w; stage s works with w * 2^s channels
+    stem: Literal["conv7", "patch"] = "conv7"  # 7x7 of stride 2 and a max pool, or patches that do not overlap
+    patch: Literal[2, 4] = 4  # input pixels per position of stage 0, with either stem; 2 is for small pictures
+    depthwise: bool = False  # the spatial convolution sees one channel at a time
+    bottleneck: Literal["narrow", "inverted"] = "narrow"  # a block's output is 4x wider, or 4x narrower, than its inside
+    order: Literal["spatial_second", "spatial_first"] = "spatial_second"  # place among the block's three convolutions
+    kernel: Annotated[int, Field(ge=1)] = 3
+    activation: Literal["relu", "gelu"] = "relu"
+    activations_per_block: Literal[3, 1] = 3  # 1: only behind the block's second convolution, and none in the stem
+    norms_per_block: Literal[3, 1] = 3  # 1: only behind the spatial convolution
+    norm: Literal["batch", "layer"] = "batch"
+    downsample: Literal["block", "layer"] = "block"  # a stage's first block halves the map, or a layer of its own does
+    bias: bool = False  # of convolutions; the head always has one
+    layer_scale: float | None = None  # initial gamma; None: the block has no gamma
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
+    in_channels: Annotated[int, Field(ge=1)] = 3
+    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its pooled features
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RoadmapConfig":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel = {self.kernel} is even: padding cannot keep the size. Take {self.kernel + 1}")
+        if not self.depths:
+            raise ValueError("depths = () names no stage: give the blocks of each, e.g. 3, 3, 9, 3")
+        return self
+
+
+ModelConfig = Annotated[ConvNeXtConfig | TimmConfig | RoadmapConfig, Field(discriminator="family")]
 
 
 class InputConfig(Frozen):
@@ -236,14 +272,15 @@ def _plain(text: str) -> Any:
 
 def _one_line(kind: type[Frozen], error: ValidationError, where: str) -> str:
     first = error.errors()[0]
-    tags = ("convnext", "timm")  # pydantic puts the tag of a union into the path
-    path = [str(part) for part in first["loc"] if part not in tags]
+    tags = {"convnext": ConvNeXtConfig, "timm": TimmConfig, "roadmap": RoadmapConfig}
+    path = [str(part) for part in first["loc"] if part not in tags]  # pydantic puts the tag of a union into it
+    network = next((tags[part] for part in first["loc"] if part in tags), ConvNeXtConfig)
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
         owner: Any = kind
         for part in path[:-1]:
             annotation = owner.model_fields[part].annotation
-            owner = annotation if isinstance(annotation, type) else ConvNeXtConfig
+            owner = annotation if isinstance(annotation, type) else network
         return f"{where}: no field is called '{name}'.{nearest(path[-1], owner.model_fields)}"
     if first["type"] == "union_tag_invalid":
         tag = str(first["ctx"]["tag"])

@@ -128,11 +128,7 @@ class _Loop:
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.saved_s = time.monotonic()
         self.pending: tuple[int, float, Tensor, Tensor | None, list[str]] | None = None
-        self.settled: tuple[int, float, list[str]] = (
-            0,
-            0.0,
-            [],
-        )  # step, lr and files of the last loss that was looked at
+        self.settled: tuple[int, float, list[str]] = (0, 0.0, [])  # step, lr, files: the latest loss that was looked at
 
     def run(self, stop: "_Stop") -> None:
         """Every step that is left."""
@@ -152,10 +148,10 @@ class _Loop:
         path, first = self.folder.path, self.world.first
         folder = path / "tensorboard" if self.options.tensorboard and first else None
         self.board = opened.enter_context(closing(Board(folder, self.state.step)))
-        self.log = (
-            opened.enter_context(closing(Log(path / "metrics.jsonl", start=self.state.log_bytes))) if first else None
-        )
-        self.timings = opened.enter_context(closing(Log(path / "timings.jsonl"))) if first else None
+        self.log = self.timings = None
+        if first:
+            self.log = opened.enter_context(closing(Log(path / "metrics.jsonl", start=self.state.log_bytes)))
+            self.timings = opened.enter_context(closing(Log(path / "timings.jsonl")))
         self.meter = opened.enter_context(closing(Meter(self.steps, self.state.step, label="step", shown=first)))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
