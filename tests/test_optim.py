@@ -184,9 +184,9 @@ def reference(model: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimize
     """The same optimizer from torch's own parts, with groups written by hand."""
     named = dict(model.named_parameters())
     matrices = [value for name, value in named.items() if value.ndim == 2 and ".blocks." in name]
-    muon = (
-        [torch.optim.Muon(matrices, lr=optim.muon_ratio * optim.lr, weight_decay=0.1, momentum=0.9)] if optim.name == "muon" else []
-    )
+    muon = []
+    if optim.name == "muon":
+        muon = [torch.optim.Muon(matrices, lr=optim.muon_ratio * optim.lr, weight_decay=0.1, momentum=0.9)]
     rest = [value for value in named.values() if not muon or all(value is not matrix for matrix in matrices)]
     groups = [
         {"params": [value for value in rest if value.ndim > 1], "weight_decay": 0.1},

@@ -226,7 +226,7 @@ def test_a_field_is_overridden_and_all_others_stay():
         ({"optim.name": "adam"}, "optim.name = 'adam' is refused: Input should be 'adamw', 'sgd' or 'muon'"),
         (
             {"model.family": "convnex"},
-            "model.family = 'convnex' is refused: it must be one of convnext, timm. Did you mean",
+            "model.family = 'convnex' is refused: it must be one of convnext, timm, roadmap, gfnet. Did you mean",
         ),
         ({"model.depths": "3,0,9,3"}, "model.depths.1 = 0 is refused"),
         ({"model.kernel": "6"}, "kernel = 6 is even"),

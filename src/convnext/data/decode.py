@@ -55,6 +55,29 @@ def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
+def decode_indices(data: bytes) -> np.ndarray:
+    """The numbers that a picture keeps for its pixels, untouched: (H, W) uint8 palette places or grey values.
+
+    Raises DataError where there are none: several channels that differ, numbers above 255, lossy JPEG.
+    """
+    with _QUIET, _opened(data) as image:
+        if image.format in ("JPEG", "MPO"):
+            raise DataError("a JPEG does not keep the numbers of its pixels; save it as PNG")
+        try:
+            values = np.array(image)
+        except Exception as error:  # noqa: BLE001 # as above
+            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
+        mode = image.mode
+    if values.ndim == 3:
+        colours = values[:, :, :3] if mode in ("RGB", "RGBA") else values[:, :, :1]
+        if (colours != colours[:, :, :1]).any():
+            raise DataError("it shows colours; each pixel must hold the number of its class")
+        values = values[:, :, 0]
+    if values.dtype.kind not in "bui" or values.min() < 0 or values.max() > 255:
+        raise DataError("its pixels are not whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
 def read_size(data: bytes) -> tuple[int, int]:
     """(height, width) in pixels after EXIF rotation, from the header alone. Raises DataError as `decode` does."""
     height, width, _ = read_header(data)

@@ -4,17 +4,12 @@ The order of epoch e is a permutation from (seed, e); step s takes its slice of 
 One DataLoader serves all the steps, so that reading ahead runs on through the end of an epoch.
 """
 
-import os
-import signal
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from convnext.config import InputConfig, Recipe
 from convnext.data.augment import prepared
@@ -24,13 +19,12 @@ from convnext.data.decode import decode, read_header, reduction
 from convnext.data.source import Dataset
 from convnext.data.store import printable
 from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
+from convnext.data.workers import Share, choose_workers, local_ranks, order_of, read_ahead, reason_of
 from convnext.errors import DataError
 
-Share = tuple[int, int]  # (rank, world)
-
-_TINY = 512  # pictures that are read faster than a process starts
-_MOST_WORKERS = 8
-_SHM = "/dev/shm"  # where batches travel between processes on Linux
+Change = Callable[
+    [np.ndarray, int], np.ndarray
+]  # (picture as evaluation shows it, index of its entry) -> the same shape
 
 
 def steps_in_epoch(count: int, batch: int) -> int:
@@ -67,25 +61,32 @@ def train_batches(
         if recipe.augment.rand_augment:
             prepared(recipe.augment.rand_augment, size_px, recipe.input.mean)  # once, before the workers fork
     channels = len(recipe.input.mean)
-    kept = make_cache(dataset, channels, cache, _local_ranks(world))
+    kept = make_cache(dataset, channels, cache, local_ranks(world))
     reader = _TrainReader(dataset, recipe, steps_per_epoch, share, kept, strict)
     largest = max((size_px for _, size_px in plan), default=1) ** 2 * channels * (recipe.optim.batch // world)
-    yield from _read(reader, plan, _choose_workers(workers, len(dataset.entries), world), largest, world)
+    yield from read_ahead(reader, plan, choose_workers(workers, len(dataset.entries), world), largest, world)
 
 
 def eval_batches(
-    dataset: Dataset, config: InputConfig, *, batch: int, share: Share = (0, 1), workers: int = 0
+    dataset: Dataset,
+    config: InputConfig,
+    *,
+    batch: int,
+    share: Share = (0, 1),
+    workers: int = 0,
+    change: Change | None = None,
 ) -> Iterator[Batch]:
     """Every picture of this rank's share once, in order. Broken ones are left out and named in `skipped`.
 
-    A batch can be short, and even empty, where pictures broke.
+    A batch can be short, and even empty, where pictures broke. `change`, such as a corruption, comes after the crop.
     """
     rank, world = share
     count = len(dataset.entries)
     first, last = count * rank // world, count * (rank + 1) // world
     plan = [(start, min(start + batch, last)) for start in range(first, last, batch)]
     size = config.eval_size_px**2 * len(config.mean) * batch
-    yield from _read(_EvalReader(dataset, config), plan, _choose_workers(workers, last - first, world), size, world)
+    reader = _EvalReader(dataset, config, change)
+    yield from read_ahead(reader, plan, choose_workers(workers, last - first, world), size, world)
 
 
 class _TrainReader:
@@ -129,14 +130,14 @@ class _TrainReader:
         count, seed = len(self.dataset.entries), self.recipe.seed
         for later in range(count):
             lap, place = divmod(position + later, count)
-            index = int(_order(count, seed, epoch, lap)[place])
+            index = int(order_of(count, seed, epoch, lap)[place])
             try:
                 if index in self.broken:
                     raise DataError(self.broken[index])
                 out[...] = self._picture(index, (seed, epoch, index, lap, later), out.shape[0])
                 return index
             except (DataError, OSError) as error:
-                path, reason = printable(self.dataset.entries[index].path), _why(error)
+                path, reason = printable(self.dataset.entries[index].path), reason_of(error)
                 if self.strict:
                     raise DataError(
                         f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
@@ -179,8 +180,8 @@ class _TrainReader:
 class _EvalReader:
     """(first, last) -> Batch of those entries."""
 
-    def __init__(self, dataset: Dataset, config: InputConfig):
-        self.dataset, self.config = dataset, config
+    def __init__(self, dataset: Dataset, config: InputConfig, change: Change | None):
+        self.dataset, self.config, self.change = dataset, config, change
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
@@ -194,110 +195,14 @@ class _EvalReader:
             path = self.dataset.entries[index].path
             try:
                 picture = decode(self.dataset.store.read(path), channels=channels)
-                pictures[len(indices)] = eval_transform(picture, self.config)
+                shown = eval_transform(picture, self.config)
+                pictures[len(indices)] = self.change(shown, index) if self.change else shown
                 indices.append(index)
             except (DataError, OSError) as error:
-                skipped[printable(path)] = _why(error)
+                skipped[printable(path)] = reason_of(error)
         return _batch(self.dataset, torch.from_numpy(pictures[: len(indices)]), indices, skipped)
 
 
 def _batch(dataset: Dataset, pictures: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:
     labels = torch.tensor([dataset.entries[index].label for index in indices], dtype=torch.int64)
     return Batch(pictures, labels, torch.tensor(indices, dtype=torch.int64), tuple(skipped.items()))
-
-
-@lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
-    """The permutation of one pass; laps beyond 0 are for sets smaller than a batch and for replacements at the end."""
-    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch, lap]).permutation(count)
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-
-
-def _read(reader: Any, plan: list[tuple[int, int]], workers: int, batch_bytes: int, world: int) -> Iterator[Batch]:
-    pin = bool(torch.cuda.is_initialized())  # this run computes on a GPU
-    workers, ahead = _fit_shared_memory(min(workers, len(plan)), batch_bytes, world)
-    if workers == 0:
-        for item in plan:
-            read = _unwrap(reader[item])
-            yield read.pin_memory() if pin else read
-        return
-    batches = _start(reader, plan, workers, ahead, pin)
-    try:
-        for batch in batches:
-            yield _unwrap(batch)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "a process that reads pictures was ended by the system, most often for want of memory. "
-            "Lower --workers, or take --cache off."
-        ) from error
-
-
-def _start(
-    reader: Any, plan: list[tuple[int, int]], workers: int, ahead: int | None, pin: bool
-) -> Iterator[Batch | DataError]:
-    """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
-        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
-        return iter(
-            DataLoader(
-                reader,
-                sampler=plan,
-                batch_size=None,
-                num_workers=workers,
-                prefetch_factor=ahead,
-                collate_fn=_as_it_is,
-                pin_memory=pin,
-                worker_init_fn=_start_worker,
-                generator=torch.Generator(),
-                multiprocessing_context="fork" if hasattr(os, "fork") else None,
-            )
-        )
-
-
-def _unwrap(batch: Batch | DataError) -> Batch:
-    if isinstance(batch, DataError):
-        raise batch
-    return batch
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that trains
-    torch.set_num_threads(1)
-
-
-def _choose_workers(workers: int, count: int, world: int) -> int:
-    """-1: none for a tiny set, else a share of the cores; the network needs the rest."""
-    if workers >= 0:
-        return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = max(1, cores // _local_ranks(world))
-    return 0 if count <= _TINY else 1 if own <= 2 else min(own, _MOST_WORKERS)
-
-
-def _local_ranks(world: int) -> int:
-    """Ranks on this machine, as torchrun tells them."""
-    return min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
-
-
-def _fit_shared_memory(workers: int, batch_bytes: int, world: int) -> tuple[int, int | None]:
-    """(workers, batches read ahead by each) that fit in half of the shared memory, which containers keep small."""
-    if workers == 0:
-        return 0, None
-    ahead = 4 if workers == 1 else 2
-    try:
-        room = os.statvfs(_SHM)
-    except (OSError, AttributeError):
-        return workers, ahead
-    batches = room.f_bavail * room.f_frsize // 2 // _local_ranks(world) // max(1, batch_bytes)
-    workers = min(workers, batches)
-    return (workers, max(1, min(ahead, batches // workers))) if workers else (0, None)

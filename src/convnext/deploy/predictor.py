@@ -1,7 +1,7 @@
 """The one inference path: a run or a checkpoint in, class names with scores out."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from convnext.config import Recipe, parse
 from convnext.data.decode import decode
-from convnext.data.loader import eval_batches
+from convnext.data.loader import Change, eval_batches
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World, choose_device
-from convnext.engine.run import BEST, LAST
+from convnext.engine.run import weights_file
 from convnext.engine.update import autocast
-from convnext.errors import CheckpointError, nearest
+from convnext.errors import CheckpointError
 from convnext.models.build import build_model
-from convnext.tasks.classification import eval_batch, evaluate
+from convnext.tasks.classification import Attacker, eval_batch, evaluate
 from convnext.tasks.evaluation import Outcomes
 
 
@@ -75,9 +75,20 @@ class Predictor:
                 yield from self._top(self.logits(raw.pictures), names, top)
 
     def evaluate(
-        self, dataset: Dataset, *, workers: int = 0, batch: int = 0, skipped: dict[str, str] | None = None
+        self,
+        dataset: Dataset,
+        *,
+        workers: int = 0,
+        batch: int = 0,
+        skipped: dict[str, str] | None = None,
+        change: Change | None = None,
+        attack: Attacker | None = None,
+        only: Sequence[int] = (),
     ) -> Outcomes:
-        """What the network makes of every readable picture of a labelled dataset; broken ones are noted in `skipped`."""
+        """What the network makes of every readable picture of a labelled dataset; broken ones are noted in `skipped`.
+
+        `change`, `attack` and `only` are those of `convnext.tasks.classification.evaluate`.
+        """
         size = batch or eval_batch(self.recipe)
         with torch.inference_mode(), autocast(self.recipe.precision, self.device.type):
             return evaluate(
@@ -88,6 +99,9 @@ class Predictor:
                 workers=workers,
                 world=World(),
                 skipped=skipped,
+                change=change,
+                attack=attack,
+                only=only,
             )
 
     def logits(self, pictures: Tensor) -> Tensor:
@@ -112,7 +126,7 @@ def load(source: str | Path, *, weights: str = "best", device: str = "auto") -> 
     path = Path(source)
     if not path.exists():
         raise CheckpointError(f"There is no run or checkpoint at '{path}'.")
-    file = _choose(path, weights) if path.is_dir() else path
+    file = weights_file(path, weights) if path.is_dir() else path
     tensors, metadata = checkpoint.read(file)
     recipe: Recipe = parse(Recipe, metadata["recipe"], where=f"'{file}'")
     model = build_model(recipe.model)
@@ -120,23 +134,6 @@ def load(source: str | Path, *, weights: str = "best", device: str = "auto") -> 
     place = choose_device(device)
     model = model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return Predictor(model, recipe, tuple(metadata["classes"]), place, file, metadata)
-
-
-def _choose(run: Path, weights: str) -> Path:
-    """The file of a run folder that `weights` means."""
-    names = {"best": list(BEST.values()), "raw": [BEST["raw"]], "ema": [BEST["ema"]], "last": [LAST]}
-    if weights not in names:
-        raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.{nearest(weights, names)}")
-    found = [run / name for name in names[weights] if (run / name).is_file()]
-    if not found:
-        wanted = " or ".join(names[weights])
-        raise CheckpointError(f"'{run}' is no finished run: it holds no {wanted}. Train it first, or name another run.")
-    return max(found, key=_score) if len(found) > 1 else found[0]
-
-
-def _score(file: Path) -> float:
-    metrics = checkpoint.read_metadata(file).get("metrics", {})
-    return float(metrics.get("top1", 0.0))
 
 
 def _pixels(picture: Any, channels: int) -> tuple[str, NDArray[np.uint8]]:

@@ -6,14 +6,12 @@ why a run that was killed goes on to the same bits: its state is weights, optimi
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,44 +22,13 @@ from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import Board, Log, Meter, say
 from convnext.engine.run import Run, State
-from convnext.engine.schedule import lr_at, total_steps
-from convnext.engine.update import Prepared, Update, explain_memory, out_of_memory
+from convnext.engine.schedule import lr_at, total_steps, warmup_steps
+from convnext.engine.stop import Stop
+from convnext.engine.task import Task
+from convnext.engine.update import Update, explain_memory, out_of_memory
 from convnext.errors import ConvNeXtError, TrainingError
 
 LOG_ROWS_PER_EPOCH = 20
-
-
-class Task(Protocol):
-    """What the loop needs to know of a task; `tasks/` holds the real ones."""
-
-    model: nn.Module
-    steps_per_epoch: int
-    metric: str  # the key of `evaluate` that decides which weights are best; larger is better
-    chance_loss: float  # the loss of a network that has learnt nothing
-
-    def batches(self, steps: range, world: World) -> Iterator[Any]:
-        """The raw batches of these steps, this process's share of each."""
-        ...
-
-    def prepare(self, batch: Any, *, step: int, rank: int, device: torch.device) -> Prepared:
-        """A raw batch, brought to the device, augmented and with its targets."""
-        ...
-
-    def loss(self, network: nn.Module, piece: Any) -> Tensor:
-        """Mean loss over a prepared (micro-)batch."""
-        ...
-
-    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Metrics of `model` on the held-out part; 'loss' is one of them."""
-        ...
-
-    def names(self, batch: Any) -> list[str]:
-        """The files of a raw batch, for messages."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What a checkpoint must carry so that it alone can predict, e.g. class names."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +66,7 @@ def fit(task: Task, recipe: Recipe, options: RunOptions, *, device: torch.device
     run = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler)
     state = run.resume(world)
     loop = _Loop(task, recipe, options, device, world, model, update, run, state)
-    with _Stop() as stop:
+    with Stop() as stop:
         loop.run(stop)
     assert state.best, "the last step always evaluates"
     return Finished(task.metric, *max((b["score"], w, b["step"]) for w, b in state.best.items()))
@@ -130,7 +97,7 @@ class _Loop:
         self.pending: tuple[int, float, Tensor, Tensor | None, list[str]] | None = None
         self.settled: tuple[int, float, list[str]] = (0, 0.0, [])  # step, lr, files: the latest loss that was looked at
 
-    def run(self, stop: "_Stop") -> None:
+    def run(self, stop: Stop) -> None:
         """Every step that is left."""
         with contextlib.ExitStack() as opened:
             self._open(opened)
@@ -231,7 +198,10 @@ class _Loop:
                 f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
             ]
             epoch = self.state.step / self.task.steps_per_epoch
-            say(f"epoch {epoch:g}/{self.recipe.schedule.epochs:g}  " + "   ".join(shown))
+            epochs = (
+                self.steps / self.task.steps_per_epoch if self.recipe.schedule.steps else self.recipe.schedule.epochs
+            )
+            say(f"epoch {epoch:g}/{epochs:g}  " + "   ".join(shown))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
     def _score(self, weights: str) -> dict[str, float]:
@@ -241,9 +211,12 @@ class _Loop:
         self._write("eval", {"step": self.state.step, "epoch": epoch, "weights": weights, **metrics})
         score = metrics[self.task.metric]
         best = self.state.best.get(weights)
+        step = self.state.step
         better = best is None or score > best["score"]
-        if better and self._try(lambda: self.folder.save_weights(weights, metrics, self.state), final=self._last()):
-            self.state.best[weights] = {"score": score, "step": self.state.step}
+        if better and self._try(
+            lambda: self.folder.save_weights(weights, score, metrics, step), final=step == self.steps
+        ):
+            self.state.best[weights] = {"score": score, "step": step}
         return metrics
 
     def _watch(self) -> None:
@@ -252,7 +225,8 @@ class _Loop:
         mean = math.fsum(state.epoch_losses) / max(1, len(state.epoch_losses))
         state.epoch_losses.clear()
         epoch = state.step / self.task.steps_per_epoch
-        if epoch < schedule.warmup_epochs + 1 or mean < 0.98 * self.task.chance_loss or state.said_flat:
+        warmup = warmup_steps(self.task.steps_per_epoch, schedule) / self.task.steps_per_epoch
+        if epoch < warmup + 1 or mean < 0.98 * self.task.chance_loss or state.said_flat:
             return
         state.said_flat = True
         if self.world.first:
@@ -299,10 +273,7 @@ class _Loop:
             return False
         return True
 
-    def _last(self) -> bool:
-        return self.state.step == self.steps
-
-    def _stop_asked(self, stop: "_Stop") -> bool:
+    def _stop_asked(self, stop: Stop) -> bool:
         if self.world.size == 1:
             return stop.asked
         return self.state.step % 10 == 0 and any(self.world.gather(stop.asked))
@@ -314,28 +285,3 @@ def _not_finite(what: str, step: int, lr: float, names: list[str]) -> TrainingEr
         f"{what} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, set optim.clip (1.0 is usual) "
         "or use --precision fp32; `last` still holds the state before."
     )
-
-
-class _Stop:
-    """SIGINT and SIGTERM ask the loop to end after its step; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Stop":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._ask)
-            except ValueError:  # not the main thread: the caller keeps its signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True

@@ -1,7 +1,8 @@
 """Parameter groups, optimizers, and their state as named tensors.
 
 Weight decay and layer-wise decay as in the code released with arXiv 2201.03545. Works on the parameter names of
-ConvNeXt ('stem.', 'stages.s.blocks.b.', 'norm.', 'head.'), because the engine knows no models.
+ConvNeXt ('stem.', 'stages.s.blocks.b.', 'norm.', 'head.'), because the engine knows no models. In detection and
+segmentation they come after 'backbone.'; what lies outside of it counts as head.
 """
 
 import re
@@ -16,6 +17,8 @@ from convnext.errors import CheckpointError, ConvNeXtError
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _STAGE = re.compile(r"stages\.(\d+)\.")
+_BACKBONE = re.compile(r"backbone\.(network\.)?")
+_HEADS = ("norm.", "norms.", "head.")  # 'norms.s': behind stage s, for a dense head
 _STATE = {  # what each optimizer remembers of a parameter
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),
     "SGD": ("momentum_buffer",),
@@ -31,7 +34,9 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
     Raises ConvNeXtError when layer_decay is below 1 and the model does not have ConvNeXt's names.
     """
     every = dict(model.named_parameters())  # frozen ones count as layers too
-    scales = layer_scales(list(every), optim.layer_decay) if optim.layer_decay < 1 else dict.fromkeys(every, 1.0)
+    scales = dict.fromkeys(every, 1.0)
+    if optim.layer_decay < 1:
+        scales = layer_scales(list(every), optim.layer_decay, by=optim.decay_by)
     named = {name: value for name, value in every.items() if value.requires_grad}
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, value in named.items():
@@ -48,11 +53,27 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
     return [groups[key] for key in sorted(groups)]
 
 
-def layer_scales(names: list[str], decay: float) -> dict[str, float]:
-    """decay ** (last - id) for each parameter, by the ids of `layer_ids`; 1 for the head."""
-    ids = layer_ids(names)
+def layer_scales(names: list[str], decay: float, *, by: str = "layer") -> dict[str, float]:
+    """decay ** (last - id) for each parameter, by the ids of `layer_ids` or `stage_ids`; 1 for the head."""
+    ids = stage_ids(names) if by == "stage" else layer_ids(names)
     last = max(ids.values())
     return {name: decay ** (last - ids[name]) for name in names}
+
+
+def stage_ids(names: list[str]) -> dict[str, int]:
+    """The numbering published for ADE20K: 0 the stem and all halving layers, s + 1 stage s, the largest id the head.
+
+    That largest id is the one of `layer_ids`, 13 where there are 27 blocks in a stage, although four stages take but
+    four ids: so no stage of such a backbone learns faster than decay ** 9.
+    """
+    return {name: _stage_id(name, place) for name, place in layer_ids(names).items()}
+
+
+def _stage_id(name: str, place: int) -> int:
+    inside = _inside(name)
+    if match := _BLOCK.match(inside):
+        return int(match[1]) + 1
+    return 0 if inside.startswith(("stem.", "stages.")) else place
 
 
 def layer_ids(names: list[str]) -> dict[str, int]:
@@ -63,14 +84,23 @@ def layer_ids(names: list[str]) -> dict[str, int]:
     published numbering up to 13; 9 or fewer make three, which is the published one of 'tiny' in detection, up to 7.
     Networks of two or three stages drop the early ones; one stage (isotropic) is cut into groups of three.
     """
+    dense = any(_BACKBONE.match(name) for name in names)
     stages: dict[int, int] = {}
     for name in names:
-        if match := _BLOCK.match(name):
+        if match := _BLOCK.match(_inside(name)):
             stage, block = int(match[1]), int(match[2])
             stages[stage] = max(stages.get(stage, 0), block + 1)
     ids = _block_ids([stages[i] for i in sorted(stages)])
     last = ids[-1][-1] + 1 if ids else 1
-    return {name: _layer_id(name, ids, last) for name in names}
+    return {
+        name: last if dense and not _BACKBONE.match(name) else _layer_id(_inside(name), ids, last) for name in names
+    }
+
+
+def _inside(name: str) -> str:
+    """A parameter's name in its backbone."""
+    match = _BACKBONE.match(name)
+    return name[match.end() :] if match else name
 
 
 def _block_ids(depths: list[int]) -> list[list[int]]:
@@ -93,7 +123,7 @@ def _layer_id(name: str, ids: list[list[int]], last: int) -> int:
         return ids[int(match[1])][0]
     if name.startswith("stem."):
         return 0
-    if name.startswith(("norm.", "head.")):
+    if name.startswith(_HEADS):
         return last
     raise ConvNeXtError(
         f"optim.layer_decay below 1 needs a ConvNeXt of this package, and parameter '{name}' is none of its. "
@@ -104,8 +134,8 @@ def _layer_id(name: str, ids: list[list[int]], last: int) -> int:
 class Optimizers:
     """The optimizer of a run. It is two with 'muon': Muon for the matrices inside blocks, AdamW for the rest.
 
-    Muon (Jordan 2024) orthogonalises the momentum of a matrix; its rate is `muon_ratio` times `lr`, on the scale of the original
-    (update times sqrt(max(1, rows / columns))) and follows the same schedule as `lr`.
+    Muon (Jordan 2024) orthogonalises the momentum of a matrix. Its rate is `muon_ratio` times `lr`, so it follows the same
+    schedule, on the scale of the original: update times sqrt(max(1, rows / columns)).
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig):

@@ -17,7 +17,7 @@ from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import Log, say
-from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.errors import CheckpointError, ConvNeXtError, nearest
 
 LAST = "last.safetensors"
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
@@ -84,9 +84,9 @@ class Run:
         metadata = {**self._header(), "state": dataclasses.asdict(state), "scaler": self.scaler.state_dict()}
         checkpoint.save(self.path / LAST, tensors, metadata)
 
-    def save_weights(self, weights: str, metrics: dict[str, float], state: State) -> None:
+    def save_weights(self, weights: str, score: float, metrics: dict[str, float], step: int) -> None:
         """Write the model as it is now under the best file's name. Raises OSError when the disk refuses."""
-        metadata = {**self._header(), "weights": weights, "metrics": metrics, "step": state.step}
+        metadata = {**self._header(), "weights": weights, "score": score, "metrics": metrics, "step": step}
         checkpoint.save(self.path / BEST[weights], self.model.state_dict(), metadata)
 
     def _header(self) -> dict[str, Any]:
@@ -142,3 +142,22 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
+
+
+def weights_file(run: Path, weights: str = "best") -> Path:
+    """The file of a run's folder that 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last' means.
+
+    Raises CheckpointError when the folder holds no such file.
+    """
+    names = {"best": list(BEST.values()), "raw": [BEST["raw"]], "ema": [BEST["ema"]], "last": [LAST]}
+    if weights not in names:
+        raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.{nearest(weights, names)}")
+    found = [run / name for name in names[weights] if (run / name).is_file()]
+    if not found:
+        wanted = " or ".join(names[weights])
+        raise CheckpointError(f"'{run}' is no finished run: it holds no {wanted}. Train it first, or name another run.")
+    return max(found, key=_score) if len(found) > 1 else found[0]
+
+
+def _score(file: Path) -> float:
+    return float(checkpoint.read_metadata(file).get("score", 0.0))

@@ -4,8 +4,10 @@ from importlib import import_module
 
 from torch import nn
 
-from convnext.config import ConvNeXtConfig, ModelConfig
+from convnext.config import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig
 from convnext.models.convnext import ConvNeXt
+from convnext.models.gfnet import GFNet
+from convnext.models.roadmap import Roadmap
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -15,6 +17,10 @@ def build_model(config: ModelConfig) -> nn.Module:
     """
     if isinstance(config, ConvNeXtConfig):
         return ConvNeXt(config)
+    if isinstance(config, RoadmapConfig):
+        return Roadmap(config)
+    if isinstance(config, GFNetConfig):
+        return GFNet(config)
     baselines = import_module("convnext.models.baselines")  # timm costs seconds, and a ConvNeXt does not need it
     model: nn.Module = baselines.Baseline(config)
     return model

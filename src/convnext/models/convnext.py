@@ -35,7 +35,7 @@ class ConvNeXt(nn.Module):
         )
         self.norm = nn.LayerNorm(config.widths[-1], eps=EPS)
         self.head = nn.Linear(config.widths[-1], config.classes) if config.classes else nn.Identity()
-        self.apply(_initialise)
+        self.apply(initialise)
         if config.classes:
             for parameter in self.head.parameters():
                 parameter.data.mul_(config.head_scale)
@@ -142,10 +142,10 @@ class Stem(nn.Module):
 class Downsample(nn.Module):
     """Norm, then a 2x2 convolution of stride 2: the halving layer between stages (section 2.6)."""
 
-    def __init__(self, width_before: int, width: int):
+    def __init__(self, width_before: int, width: int, *, norm: nn.Module | None = None, bias: bool = True):
         super().__init__()
-        self.norm = ChannelNorm(width_before)
-        self.conv = nn.Conv2d(width_before, width, 2, stride=2)
+        self.norm = ChannelNorm(width_before) if norm is None else norm
+        self.conv = nn.Conv2d(width_before, width, 2, stride=2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         x = self.norm(x)
@@ -199,7 +199,7 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.3f}"
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Convolutions and linears: normal of std 0.02, biases 0 (Table 5 prints 0.2; the released code uses 0.02)."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -2,13 +2,14 @@
 
 Left our module or parameter, right theirs; '.weight' and '.bias' follow both. {s} is the stage, {b} the block, and
 {2s}, {2s+1} are places in a flat list of stages. The first row that matches wins. A new format is one more row in
-FORMATS.
+FORMATS. Tensors of a dense backbone (detection, segmentation) have a norm after each stage, 'norms.{s}', instead of the
+final norm and the head.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 from torch import Tensor
 
@@ -28,6 +29,7 @@ OFFICIAL = {  # facebookresearch/ConvNeXt and ConvNeXt-V2
     "stages.{s}.blocks.{b}.gamma": "stages.{s}.{b}.gamma",
     "norm": "norm",
     "head": "head",
+    "norms.{s}": "norm{s}",
 }
 OFFICIAL_ISOTROPIC = {  # one stage, no norm after the stem
     "stem.layers.0": "stem",
@@ -85,6 +87,34 @@ TRANSFORMERS_V2 = {
     },
     "stages.{s}.blocks.{b}.grn": "convnextv2.encoder.stages.{s}.layers.{b}.grn",
 }
+_NORMS = {"norms.{s}": "hidden_states_norms.stage{s+1}"}  # of ConvNextBackbone
+TRANSFORMERS_BARE, TRANSFORMERS_V2_BARE = (  # ConvNextModel and ConvNextBackbone: the network without its classifier
+    {ours: theirs.removeprefix(prefix) for ours, theirs in table.items() if ours != "head"} | _NORMS
+    for table, prefix in ((TRANSFORMERS, "convnext."), (TRANSFORMERS_V2, "convnextv2."))
+)
+MMPRETRAIN_DENSE = {  # open-mmlab/mmpretrain, whose backbone mmdetection 3 and mmsegmentation 1 build on
+    ours: theirs.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv")
+    for ours, theirs in OFFICIAL.items()
+    if ours not in ("norm", "head")
+}
+MMPRETRAIN = {
+    **{ours: f"backbone.{theirs}" for ours, theirs in MMPRETRAIN_DENSE.items() if ours != "norms.{s}"},
+    "norm": "backbone.norm3",
+    "head": "head.fc",
+}
+KERAS = {  # keras.applications, in PyTorch's layout: see keras_layout.py
+    "stem.layers.0": "stem_conv",
+    "stem.norm": "stem_layernorm",
+    "stages.{s}.downsample.norm": "downsampling_layernorm_{s-1}",
+    "stages.{s}.downsample.conv": "downsampling_conv_{s-1}",
+    "stages.{s}.blocks.{b}.spatial": "stage_{s}_block_{b}_depthwise_conv",
+    "stages.{s}.blocks.{b}.norm": "stage_{s}_block_{b}_layernorm",
+    "stages.{s}.blocks.{b}.expand": "stage_{s}_block_{b}_pointwise_conv_1",
+    "stages.{s}.blocks.{b}.project": "stage_{s}_block_{b}_pointwise_conv_2",
+    "stages.{s}.blocks.{b}.gamma": "stage_{s}_block_{b}_layer_scale",
+    "norm": "head_layernorm",
+    "head": "head_dense",
+}
 CONVNEXT = {"stem.layers.{i}": "stem.layers.{i}", **{ours: ours for ours in OFFICIAL}}
 
 AXES = {"gamma": 1, "grn.weight": 1, "grn.bias": 1, "expand.weight": 2, "project.weight": 2}  # of our own tensors
@@ -112,6 +142,11 @@ FORMATS: dict[str, Format] = {
         Format("torchvision", TORCHVISION, {"gamma": (0, 2)}),  # (C, 1, 1)
         Format("transformers", TRANSFORMERS),
         Format("transformers_v2", TRANSFORMERS_V2, _FLAT_GRN),
+        Format("transformers_bare", TRANSFORMERS_BARE),
+        Format("transformers_v2_bare", TRANSFORMERS_V2_BARE, _FLAT_GRN),
+        Format("mmpretrain", MMPRETRAIN),
+        Format("mmpretrain_dense", MMPRETRAIN_DENSE),
+        Format("keras", KERAS),
     )
 }
 
@@ -156,7 +191,12 @@ def their_names(state: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
 
 def translate(key: str, form: Format, *, to_ours: bool) -> str | None:
     """One tensor's name in the other language, or None where the format has no such tensor."""
-    for pattern, tokens, target in _rows(form.name, to_ours):
+    return _translated(key, form.name, to_ours)
+
+
+@lru_cache(maxsize=1 << 16)
+def _translated(key: str, format_name: str, to_ours: bool) -> str | None:
+    for pattern, tokens, target in _rows(format_name, to_ours):
         match = pattern.fullmatch(key)
         numbers = match and _numbers(tokens, match.groups())
         if match and numbers is not None:
@@ -164,8 +204,16 @@ def translate(key: str, form: Format, *, to_ours: bool) -> str | None:
     return None
 
 
-_TOKENS = {"{s}": ("s", 1, 0), "{2s}": ("s", 2, 0), "{2s+1}": ("s", 2, 1), "{b}": ("b", 1, 0), "{i}": ("i", 1, 0)}
-_TOKEN = re.compile("|".join(re.escape(token) for token in _TOKENS))  # each is: letter, factor, offset
+_TOKENS = {  # each is: letter, factor, offset
+    "{s}": ("s", 1, 0),
+    "{s+1}": ("s", 1, 1),
+    "{s-1}": ("s", 1, -1),
+    "{2s}": ("s", 2, 0),
+    "{2s+1}": ("s", 2, 1),
+    "{b}": ("b", 1, 0),
+    "{i}": ("i", 1, 0),
+}
+_TOKEN = re.compile("|".join(re.escape(token) for token in _TOKENS))
 
 
 @cache
@@ -185,7 +233,7 @@ def _numbers(tokens: list[str], groups: tuple[str | None, ...]) -> dict[str, int
     for token, text in zip(tokens, groups, strict=False):  # the suffix comes last
         letter, factor, offset = _TOKENS[token]
         numbers[letter], rest = divmod(int(text or 0) - offset, factor)
-        if rest:
+        if rest or numbers[letter] < 0:
             return None
     return numbers
 

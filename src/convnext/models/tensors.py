@@ -1,19 +1,25 @@
 """Reading files of tensors without ever running what is in them."""
 
 import argparse
+import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from convnext.errors import CheckpointError, nearest
+from convnext.models.keras_layout import from_keras
 
 WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # entries that hold the tensors, best first
 PREFIXES = ("module.", "_orig_mod.", "backbone.")  # left by DataParallel, torch.compile and dense predictors
+PROVENANCE = "provenance"  # our entry in the `_metadata` of a pickled state dict
+NPZ_METADATA = "__metadata__"  # our entry in an .npz: JSON text
 FOREIGN = {  # first bytes, lower case: what the file really is
     b"<": "a web page (a download that went wrong?)",
     b"version https://git-lfs": "a Git LFS pointer. Fetch the real file with `git lfs pull`",
@@ -24,17 +30,19 @@ FOREIGN = {  # first bytes, lower case: what the file really is
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a .safetensors, .pth, .pt or .bin file on the CPU by name, and the file's own metadata.
+    """The tensors of a .safetensors, .pth, .pt, .bin or .npz file on the CPU by name, and the file's own metadata.
 
     Known by content, not by suffix. Entries such as 'model' or 'state_dict' are opened, and prefixes such as 'module.'
-    removed. Raises CheckpointError, in one line, for a file that is missing, empty, truncated, something else, or a
-    pickle that asks for code.
+    removed; arrays of Keras come in PyTorch's layout. Raises CheckpointError, in one line, for a file that is missing,
+    empty, truncated, something else, or a pickle that asks for code.
     """
     path = Path(path)
     start = _first_bytes(path)
     # A safetensors file: eight bytes for the length of its header, then JSON.
     if start[8:9] == b"{" or (path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80"))):
         tensors, metadata = _read_safetensors(path)
+    elif _is_npz(path):
+        tensors, metadata = _read_npz(path)
     else:
         tensors, metadata = _opened(_read_pickle(path), path)
     if not tensors:
@@ -62,7 +70,9 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _candidates(folder: Path) -> str:
-    found = sorted(each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pth", ".pt", ".bin"))
+    found = sorted(
+        each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz")
+    )
     return f", e.g. {found[0]}" if found else ""
 
 
@@ -74,6 +84,34 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {_line(error)}. "
             "It is truncated or foreign: download or save it again."
+        ) from None
+
+
+def _is_npz(path: Path) -> bool:
+    """Whether a zip archive holds arrays of NumPy; torch's own files are zip archives, too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return path.suffix == ".npz"
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        metadata = json.loads(str(arrays.pop(NPZ_METADATA))) if NPZ_METADATA in arrays else {}
+        return from_keras({name: torch.from_numpy(array) for name, array in arrays.items()}), metadata
+    except ValueError as error:
+        if "pickle" in str(error) or "Object" in str(error):
+            raise CheckpointError(
+                f"{path} is refused: it holds Python objects beside arrays, and loading never runs code from a file."
+            ) from None
+        raise CheckpointError(f"{path} is not a file of arrays that NumPy can read: {_line(error)}.") from None
+    except Exception:  # noqa: BLE001 - a broken archive can raise anything
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is truncated or no archive of arrays: NumPy cannot read it. "
+            "Download or save it again."
         ) from None
 
 
@@ -101,6 +139,7 @@ def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]
     """The named tensors inside what torch.load returned, and under which entry they lay."""
     metadata: dict[str, str] = {}
     while isinstance(content, dict):
+        metadata |= _provenance(getattr(content, "_metadata", None))
         entry = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
         if entry is None:
             tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
@@ -109,6 +148,12 @@ def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]
     raise CheckpointError(
         f"{path} holds a {type(content).__name__}, not tensors by name. Save the model's state_dict instead."
     )
+
+
+def _provenance(notes: Any) -> dict[str, str]:
+    """What `convnext convert` wrote beside the tensors, where torch keeps the versions of a state dict's modules."""
+    found = notes.get(PROVENANCE) if isinstance(notes, dict) else None
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from statistics import mode
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +35,13 @@ def load_weights(model: nn.Module, source: str, *, say: Callable[[str], None]) -
             state = our_names(state, FORMATS[format_name])
             _same_architecture(state, model.config)
             state = _grey_stem(state, model.config, say)
+        elif not hasattr(model, "head_prefixes"):  # a network of this package that no other library has
+            format_name = "convnext"
         else:
             format_name = "timm"
             state = {key if key.startswith("network.") else f"network.{key}": value for key, value in state.items()}
         state = _fitting_head(state, model, say)
-        _check(state, model.state_dict())
+        check_tensors(state, model.state_dict())
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state)
@@ -47,14 +52,14 @@ def to_ours(state: Mapping[str, Tensor], format_name: str, config: ConvNeXtConfi
     """`state` of that format under our names and in our shapes. Raises CheckpointError unless it fills `config`."""
     ours = our_names(state, _format(format_name))
     _same_architecture(ours, config)
-    _check(ours, _expected(config))
+    check_tensors(ours, expected_tensors(config))
     return ours
 
 
 def from_ours(state: Mapping[str, Tensor], format_name: str, config: ConvNeXtConfig) -> dict[str, Tensor]:
     """Our `state` as that format writes it; raises CheckpointError where the format cannot hold this network."""
     form = _format(format_name)
-    _check(state, _expected(config))
+    check_tensors(state, expected_tensors(config))
     lacking = [name for name in form.names if "{" not in name and name != "head" and f"{name}.weight" not in state]
     if form.name != "convnext" and (config.stem != "patch" or lacking):
         raise CheckpointError(
@@ -69,7 +74,7 @@ def published_format(library: str, config: ConvNeXtConfig) -> str:
         return "official_isotropic"
     if library == "transformers" and config.grn:
         return "transformers_v2"
-    if library == "timm" and config.widths[0] <= 80:  # timm's atto to nano
+    if library == "timm" and config.widths[0] <= 80 and _published_name(config) != "custom":  # timm's atto to nano
         return "timm_conv"
     return _format(library).name
 
@@ -85,11 +90,13 @@ def infer_config(state: Mapping[str, Tensor]) -> ConvNeXtConfig:
         raise CheckpointError("its stem is two convolutions, as in timm's '_ols' networks, which are not built here.")
     depths = tuple(1 + max(b for s, b in blocks if s == stage) for stage in sorted({s for s, _ in blocks}))
     try:
-        widths = tuple(
-            len(_any_of(state, rf"stages\.{s}\.blocks\.\d+\.(norm|spatial)\.\w+")) for s in range(len(depths))
+        widths = tuple(  # by majority, so that one wrong shape is reported as such
+            mode(len(value) for value in _all_of(state, rf"stages\.{s}\.blocks\.\d+\.(norm|spatial)\.\w+"))
+            for s in range(len(depths))
         )
-        stem = _any_of(state, r"stem\.layers\.0\.weight")  # (C, in_channels, k, k)
-        kernel = _any_of(state, r"stages\.0\.blocks\.\d+\.spatial\.weight").shape[-1]
+        stem = _all_of(state, r"stem\.layers\.0\.weight")[0]  # (C, in_channels, k, k)
+        kernel = mode(each.shape[-1] for each in _all_of(state, r"stages\.\d+\.blocks\.\d+\.spatial\.weight"))
+        head = [state[key] for key in ("head.weight", "head.bias") if key in state]
         halvings = [key for key in state if re.fullmatch(r"stem\.layers\.\d+\.weight", key) and state[key].ndim == 4]
         overlap = len(halvings) > 1 or stem.shape[-1] == 3
         config = ConvNeXtConfig(
@@ -97,23 +104,23 @@ def infer_config(state: Mapping[str, Tensor]) -> ConvNeXtConfig:
             widths=widths,
             stem="overlap" if overlap else "patch",
             patch=2 ** len(halvings) if overlap else stem.shape[-1],
-            stem_norm="stem.norm.weight" in state,
+            stem_norm=any(key.startswith("stem.norm.") for key in state),
             kernel=kernel,
             layer_scale=1e-6 if any(key.endswith(".gamma") for key in state) else None,
             grn=any(".grn." in key for key in state),
             in_channels=stem.shape[1],
-            classes=len(state["head.weight"]) if "head.weight" in state else 0,
+            classes=len(head[0]) if head else 0,
         )
     except (IndexError, ValueError, TypeError) as error:
         raise CheckpointError(f"its tensors do not make a whole ConvNeXt: {str(error).splitlines()[0]}.") from None
     return config.model_copy(update={"name": _published_name(config)})
 
 
-def _any_of(state: Mapping[str, Tensor], pattern: str) -> Tensor:
-    for key, value in state.items():
-        if re.fullmatch(pattern, key):
-            return value
-    raise IndexError(f"no tensor is called {pattern.replace(chr(92), '')}")
+def _all_of(state: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
+    found = [value for key, value in state.items() if re.fullmatch(pattern, key)]
+    if not found:
+        raise IndexError(f"no tensor is called {pattern.replace(chr(92), '')}")
+    return found
 
 
 def _differences(one: ConvNeXtConfig, other: ConvNeXtConfig) -> list[str]:
@@ -195,13 +202,20 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _expected(config: ConvNeXtConfig) -> dict[str, Tensor]:
-    with torch.device("meta"):  # shapes only
-        return ConvNeXt(config).state_dict()
+@lru_cache(maxsize=64)
+def expected_tensors(config: ConvNeXtConfig, *, dense: bool = False) -> Mapping[str, Tensor]:
+    """Names and shapes of every tensor of `config`, without memory; `dense`: a norm for each stage, no norm and head."""
+    with torch.device("meta"):
+        state = ConvNeXt(config).state_dict()
+        if dense:
+            state = {name: value for name, value in state.items() if not name.startswith(("norm.", "head."))}
+            for s, width in enumerate(config.widths):
+                state |= {f"norms.{s}.{leaf}": torch.empty(width) for leaf in ("weight", "bias")}
+        return MappingProxyType(state)
 
 
-def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError that names what is missing, what is too much, and what has another shape."""
+def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError that names what is missing, what is too much, and what has another shape."""
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
     misshapen = [

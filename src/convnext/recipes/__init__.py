@@ -1,9 +1,19 @@
 """Recipes by name: each a function that returns a full, frozen value. No torch here."""
 
 from collections.abc import Callable
+from typing import Any
 
 from convnext.config import IMAGENET_MEAN, IMAGENET_STD, Recipe, override
 from convnext.errors import ConvNeXtError, nearest
+from convnext.recipes.dense import (
+    ade20k_upernet_160k,
+    ade20k_upernet_160k_640,
+    coco_cascade_3x,
+    coco_cascade_3x_22k,
+    coco_mask_rcnn_3x,
+    small_detection,
+    small_segmentation,
+)
 from convnext.recipes.imagenet import (
     finetune,
     finetune384,
@@ -15,7 +25,7 @@ from convnext.recipes.imagenet import (
 from convnext.recipes.learning_rate import expected_lr, lr_advice
 from convnext.recipes.small import small
 
-__all__ = ["PUBLISHED", "RECIPES", "expected_lr", "lr_advice", "recipe"]
+__all__ = ["DENSE", "PUBLISHED", "RECIPES", "expected_lr", "lr_advice", "recipe"]
 
 PUBLISHED: dict[str, Callable[[str], Recipe]] = {
     "imagenet1k": imagenet1k,
@@ -26,6 +36,18 @@ PUBLISHED: dict[str, Callable[[str], Recipe]] = {
     "resnet_original": resnet_original,
 }
 RECIPES: dict[str, Callable[..., Recipe]] = {"small": small, **PUBLISHED}
+PUBLISHED_DENSE: dict[str, Callable[[str], Recipe]] = {  # detection and segmentation
+    "coco_mask_rcnn_3x": coco_mask_rcnn_3x,
+    "coco_cascade_3x": coco_cascade_3x,
+    "coco_cascade_3x_22k": coco_cascade_3x_22k,
+    "ade20k_upernet_160k": ade20k_upernet_160k,
+    "ade20k_upernet_160k_640": ade20k_upernet_160k_640,
+}
+DENSE: dict[str, Callable[..., Recipe]] = {
+    "small_detection": small_detection,
+    "small_segmentation": small_segmentation,
+    **PUBLISHED_DENSE,
+}
 
 
 def recipe(
@@ -45,22 +67,50 @@ def recipe(
     released code does, and `lr_advice` says what the batch calls for.
     Raises ConvNeXtError for an unknown recipe or network, with the nearest valid name.
     """
+    if name in DENSE:
+        return _dense(name, model, images, picture_px, classes, batch, in_channels, seed)
     if name not in RECIPES:
-        raise ConvNeXtError(f"No recipe is called '{name}'.{nearest(name, RECIPES)} There are: {', '.join(RECIPES)}.")
+        known = [*RECIPES, *DENSE]
+        raise ConvNeXtError(f"No recipe is called '{name}'.{nearest(name, known)} There are: {', '.join(known)}.")
     if name in PUBLISHED:
         chosen = PUBLISHED[name](model)
     else:
         chosen = small(model, images=images, picture_px=picture_px, classes=classes, batch=batch)
+    return override(chosen, {"model.classes": classes, **_fitted(chosen, batch, in_channels, seed)})
+
+
+def _dense(
+    name: str,
+    model: str,
+    images: int,
+    picture_px: int,
+    classes: int,
+    batch: int | None,
+    in_channels: int,
+    seed: int,
+) -> Recipe:
+    """A recipe of DENSE; one that counts steps is evaluated ten times, however many epochs they are."""
+    if name in PUBLISHED_DENSE:
+        chosen = PUBLISHED_DENSE[name](model)
+    else:
+        chosen = DENSE[name](model, images=images, picture_px=picture_px, classes=classes, batch=batch)
+    changes: dict[str, Any] = {"head.classes": classes, **_fitted(chosen, batch, in_channels, seed)}
+    if chosen.schedule.steps:
+        epochs = chosen.schedule.steps / max(1, images // changes["optim.batch"])
+        changes |= {"schedule.epochs": epochs, "schedule.eval_epochs": max(1, int(epochs / 10))}
+    return override(chosen, changes)
+
+
+def _fitted(chosen: Recipe, batch: int | None, in_channels: int, seed: int) -> dict[str, Any]:
+    """What the data and the person decide about any recipe."""
     mean, std = _statistics(in_channels)
-    changes = {
-        "model.classes": classes,
+    return {
         "model.in_channels": in_channels,
         "input.mean": mean,
         "input.std": std,
         "optim.batch": batch or chosen.optim.batch,
         "seed": seed,
     }
-    return override(chosen, changes)
 
 
 def _statistics(in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

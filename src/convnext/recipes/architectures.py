@@ -6,6 +6,8 @@ V1 atto to nano keep the widths of V2's small models, with V1's block (layer sca
 
 from convnext.config import ConvNeXtConfig, ModelConfig, TimmConfig
 from convnext.errors import ConvNeXtError, nearest
+from convnext.recipes.baselines import BASELINES
+from convnext.recipes.roadmap import REGIMES, chosen_steps
 
 _SHAPES = {  # name: (depths, width of stage 0); widths double from stage to stage
     "atto": ((2, 2, 6, 2), 40),
@@ -45,14 +47,22 @@ ARCHITECTURES: dict[str, ConvNeXtConfig] = {
 
 
 def architecture(name: str) -> ModelConfig:
-    """The network called `name`: one of ARCHITECTURES, or 'timm:NAME' for a baseline from timm."""
+    """The network called `name`: of ARCHITECTURES, BASELINES, 'roadmap_t:STEP', 'roadmap_b:STEP', or 'timm:NAME'.
+
+    Raises ConvNeXtError for an unknown name, with the nearest valid one.
+    """
     if name.startswith("timm:"):
         return TimmConfig(name=name.removeprefix("timm:"))
+    for regime in REGIMES:
+        if name.startswith(f"roadmap_{regime}:"):
+            return chosen_steps(regime, (name.partition(":")[2],))[0].config
     plain = name.lower().removeprefix("convnext_").removeprefix("convnext-").replace("-", "_")
     plain = plain.replace("convnextv2_", "v2_").replace("isotropic_", "iso_")
+    if plain in BASELINES:
+        return BASELINES[plain].config
     if plain not in ARCHITECTURES:
         raise ConvNeXtError(
-            f"No model is called '{name}'.{nearest(plain, ARCHITECTURES)} `convnext models` lists them all; "
-            "'timm:NAME' takes a baseline from timm."
+            f"No model is called '{name}'.{nearest(plain, [*ARCHITECTURES, *BASELINES])} `convnext models` lists them "
+            "all; 'timm:NAME' takes any other from timm."
         )
     return ARCHITECTURES[plain]

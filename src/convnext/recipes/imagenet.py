@@ -7,10 +7,12 @@ Values that nobody has published (the small V1 networks, V2 under these recipes)
 from convnext.config import (
     AugmentConfig,
     ConvNeXtConfig,
+    GFNetConfig,
     InputConfig,
     ModelConfig,
     OptimConfig,
     Recipe,
+    RoadmapConfig,
     ScheduleConfig,
     TimmConfig,
 )
@@ -143,8 +145,12 @@ def _network(
 ) -> tuple[ModelConfig, bool]:
     """The network with its stochastic depth for this recipe, and whether that rate is a published one."""
     network = architecture(model)
-    if isinstance(network, TimmConfig):  # not every timm network has stochastic depth
+    if isinstance(network, TimmConfig | GFNetConfig):  # not every baseline has stochastic depth
         return network.model_copy(update={"classes": classes}), False
+    if isinstance(network, RoadmapConfig):  # the paper trains every step with the rate of the ConvNeXt at its end
+        end = "base" if network.name.startswith("roadmap_b") else "tiny"
+        rate = rates.get(end, DROP_PATH_1K[end])
+        return network.model_copy(update={"classes": classes, "drop_path": rate}), False
     like = LIKE.get(network.name, network.name)
     defaults = (rates.get(like), DROP_PATH_1K.get(like), 0.0)
     rate = rates.get(network.name, next(rate for rate in defaults if rate is not None))
@@ -153,7 +159,7 @@ def _network(
 
 
 def _source(published: str, model: str, known: bool) -> str:
-    if model.startswith("timm:"):
+    if isinstance(architecture(model), TimmConfig | GFNetConfig):
         return f"{published}; for '{model}' without drop_path, layer decay and head scale"
     return published if known else f"{published}; drop_path for '{model}' is not published: a default of this package"
 

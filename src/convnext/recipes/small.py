@@ -13,6 +13,7 @@ from convnext.config import (
     ModelConfig,
     OptimConfig,
     Recipe,
+    RoadmapConfig,
     ScheduleConfig,
 )
 from convnext.recipes.architectures import architecture
@@ -83,11 +84,13 @@ def _input(size_px: int, *, finer: bool) -> InputConfig:
 def _network(model: str, size_px: int, picture_px: int) -> ModelConfig:
     """The named network with a stem that leaves enough positions of a small picture, and blocks that wake early."""
     network = architecture(model)
-    if not isinstance(network, ConvNeXtConfig):
+    if not isinstance(network, ConvNeXtConfig | RoadmapConfig):
         return network
     changes: dict[str, object] = {"drop_path": 0.1 if sum(network.depths) > 14 else 0.0}
     if network.layer_scale is not None and sum(network.depths) <= 18:
         changes["layer_scale"] = 0.1  # 1e-6 is for 300 epochs: here a block would sleep for much of the run
+    if isinstance(network, RoadmapConfig):  # its stems are what it compares: only their stride follows the picture
+        return network.model_copy(update={**changes, "patch": 2 if size_px <= 64 else 4})
     if len(network.depths) == 1:  # isotropic: about 14 x 14 positions, as at 224 px
         return network.model_copy(update={**changes, "patch": 2 ** round(math.log2(size_px / 14))})
     # Pictures that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 160 px do.

@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files as resources
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,11 +13,9 @@ from convnext import __version__
 from convnext.errors import ConvNeXtError
 from convnext.reports import charts, sections
 from convnext.reports.files import RunFiles, read_run
-from convnext.reports.markup import Html, clean, join, tag
+from convnext.reports.markup import Html, clean, tag
 from convnext.reports.numerals import GAP, NOTHING, count, duration, finite, percent, plain, short, wilson
-
-# The page may load nothing and run nothing, whatever a class name tries.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+from convnext.reports.page import page
 
 
 def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Path:
@@ -31,9 +28,9 @@ def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Pa
     if not run.is_dir():
         raise ConvNeXtError(f"There is no run at '{clean(str(run))}'. Give the folder that `convnext train` wrote.")
     target = run / "report.html"
-    page = str(_page(read_run(run), read)).encode()
+    written = str(_page(read_run(run), read)).encode()
     try:
-        _replace(target, page)
+        _replace(target, written)
     except OSError as error:
         raise ConvNeXtError(
             f"Cannot write '{clean(str(target))}': {error.strerror or error}. Make room or choose a folder of yours."
@@ -83,23 +80,13 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
         _Section("Recipe", "recipe.json", sections.recipe),
         _Section("Environment", "environment.json", sections.environment),
     ]
-    style = resources("convnext.reports").joinpath("report.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{files.name}: ConvNeXt run report"),
-        tag("style", Html(style)),
-    )
-    body = tag(
-        "body",
+    return page(
+        f"{files.name}: ConvNeXt run report",
         _headline(files),
         tag("nav", [tag("a", part.title, href=f"#{part.anchor}") for part in parts]),
         tag("main", [part.markup(files) for part in parts]),
         tag("footer", f"Written by convnext {__version__} from the files in this run's folder."),
     )
-    return join([Html("<!doctype html>\n"), tag("html", head, body, lang="en")])
 
 
 def _headline(files: RunFiles) -> Html:
@@ -189,12 +176,12 @@ def _data(files: RunFiles) -> str:
     return f"{count(classes)} classes" if classes else "unnamed data"
 
 
-def _replace(target: Path, page: bytes) -> None:
+def _replace(target: Path, written: bytes) -> None:
     """Write beside the target, then rename: a reader sees the old page or the new one, never half of one."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".tmp")
     try:
         with open(handle, "wb") as file:
-            file.write(page)
+            file.write(written)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)

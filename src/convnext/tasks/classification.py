@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from convnext.config import InputConfig, Recipe, RunOptions
 from convnext.data.batch import Batch
-from convnext.data.loader import eval_batches, steps_in_epoch, train_batches
+from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
 from convnext.data.mix import mix
 from convnext.data.source import Dataset
 from convnext.data.store import printable
@@ -23,6 +23,9 @@ from convnext.engine.schedule import total_steps
 from convnext.engine.update import out_of_memory
 from convnext.errors import DataError
 from convnext.tasks.evaluation import Outcomes, metrics
+
+# (network, (N, H, W, C) uint8 pictures, (N,) labels, (N,) indices, input) -> (N, C, H, W) normalised, made to mislead
+Attacker = Callable[[nn.Module, Tensor, Tensor, Tensor, InputConfig], Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,14 @@ class Classification:
         return [printable(self.train.entries[i].path) for i in batch.indices.tolist()]
 
     def describe(self) -> dict[str, Any]:
-        """Class names, and a fingerprint of the training set that tells another set from this one."""
-        listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in self.train.entries)
-        digest = hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
-        return {"task": "classification", "classes": list(self.train.classes), "pictures": digest[:16]}
+        """Class names, and the fingerprint of the training set."""
+        return {"task": "classification", "classes": list(self.train.classes), "pictures": fingerprint(self.train)}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """A word that tells this set of pictures from another; the same on every machine."""
+    listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
+    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def evaluate(
@@ -121,22 +128,37 @@ def evaluate(
     workers: int = 0,
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
+    change: Change | None = None,
+    attack: Attacker | None = None,
+    only: Sequence[int] = (),
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable picture of `dataset`.
 
-    Raises DataError when no picture could be read.
+    `change` is done to each picture after the crop, `attack` to each batch. `only`: the classes that may be answered,
+    for data whose classes are a part of the model's; empty for all. Raises DataError when no picture could be read.
     """
     device = next(model.parameters()).device
     parts = []
-    for raw in eval_batches(dataset, config, batch=batch, share=(world.rank, world.size), workers=workers):
+    share = (world.rank, world.size)
+    for raw in eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change):
         note_skipped(raw, skipped if skipped is not None else {})
         if len(raw.labels):
-            logits = _logits(model, normalise(raw.pictures.to(device), config))
-            parts.append(Outcomes.of(logits, raw.labels, raw.indices))
+            pictures = raw.pictures.to(device)
+            x = attack(model, pictures, raw.labels, raw.indices, config) if attack else normalise(pictures, config)
+            parts.append(Outcomes.of(restricted(_logits(model, x), only), raw.labels, raw.indices))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
     return Outcomes.join(parts)
+
+
+def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
+    """(N, K) logits with every class that is not in `only` at minus infinity; as they are where `only` is empty."""
+    if not only:
+        return logits
+    out = torch.full_like(logits, -torch.inf)
+    out[:, list(only)] = logits[:, list(only)]
+    return out
 
 
 def _logits(model: nn.Module, x: Tensor) -> Tensor:

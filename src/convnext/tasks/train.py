@@ -1,7 +1,8 @@
 """From data on the disk to a finished run: read once what decides it, say what was found, then hand over to the loop."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import say
-from convnext.engine.run import LAST, Claim
+from convnext.engine.run import LAST, Claim, weights_file
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.models.weights import load_weights
 from convnext.recipes import lr_advice, recipe
+from convnext.recipes.baselines import with_grid
 from convnext.tasks.classification import Classification
 
 
@@ -44,37 +46,60 @@ def train(request: Request, options: RunOptions) -> tuple[Finished, Splits]:
 
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
+    with workplace(options) as (device, world):
+        splits, findings = examine(request, options, world)
+        chosen = choose_recipe(request, splits, findings)
+        finished = carry_out(chosen, splits, findings, options, device=device, world=world, weights=request.weights)
+        return finished, splits
+
+
+@contextlib.contextmanager
+def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
+    """The device and the processes to work with, and `options.out` claimed for them."""
     device = choose_device(options.device)
     if device.type != "cuda" and options.device == "auto" and torch.cuda.device_count():
         say("A GPU is present, but this torch cannot use it: training on the CPU.")
     if device.type == "cpu":
         want_large_pages()
         keep_freed_memory()
-    with join(device) as world:
-        if not world.first:
-            return _train(request, options, device, world)
-        with Claim(Path(options.out)):
-            return _train(request, options, device, world)
+    with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext():
+        yield device, world
 
 
-def _train(request: Request, options: RunOptions, device: torch.device, world: World) -> tuple[Finished, Splits]:
+def examine(request: Request, options: RunOptions, world: World) -> tuple[Splits, Findings]:
+    """The pictures, and what a look at all of them found, which is said. Raises DataError when they cannot be used."""
     splits = open_splits(request.data, val_share=request.val_share, seed=request.seed)
     findings = preflight(splits, workers=max(0, options.workers)) if world.first else None
     findings = world.first_says(findings)
     _refuse(splits, findings, options)
-    chosen = choose_recipe(request, splits, findings)
-    out = Path(options.out)
     if world.first:
         for line in findings.lines:
             say(line)
+    return splits, findings
+
+
+def carry_out(
+    chosen: Recipe,
+    splits: Splits,
+    findings: Findings,
+    options: RunOptions,
+    *,
+    device: torch.device,
+    world: World,
+    weights: str | None = None,
+) -> Finished:
+    """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of."""
+    out = Path(options.out)
+    if world.first:
         advice = lr_advice(chosen)
         if advice:
             say(advice)
         say(_headline(chosen, splits, device, world))
     torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
     model = build_model(chosen.model)
-    if request.weights and not (out / LAST).exists():  # a run that goes on has its weights
-        load_weights(model, request.weights, say=say if world.first else _silent)
+    if weights and not (out / LAST).exists():  # a run that goes on has its weights
+        source = str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
+        load_weights(model, source, say=say if world.first else _silent)
     task = Classification(model, chosen, options, splits.train, splits.val)
     if world.first and not (out / LAST).exists():
         _describe(out, chosen, environment(device))
@@ -84,7 +109,7 @@ def _train(request: Request, options: RunOptions, device: torch.device, world: W
         skipped |= found
     if world.first:
         _note_data(out, splits, findings, skipped)
-    return finished, splits
+    return finished
 
 
 def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:
@@ -132,7 +157,7 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
             f"model.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
             "follows the data."
         )
-    return override(chosen, changes)
+    return with_grid(override(chosen, changes))
 
 
 def _shorter_warmup(chosen: Recipe, epochs: str) -> float:
@@ -145,11 +170,13 @@ def _shorter_warmup(chosen: Recipe, epochs: str) -> float:
 
 
 def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World) -> str:
+    smallest = min([size for _, size in chosen.input.progressive], default=chosen.input.size_px)
+    px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
     many = f" x {world.size}" if world.size > 1 else ""
     return (
         f"Training {chosen.model.name} by recipe '{chosen.name}': {len(splits.train.entries):,} pictures in "
         f"{len(splits.train.classes)} classes, {len(splits.val.entries):,} held out, {chosen.schedule.epochs:g} epochs, "
-        f"batch {chosen.optim.batch}, {chosen.input.size_px} px, {chosen.precision} on {device.type}{many}"
+        f"batch {chosen.optim.batch}, {px} px, {chosen.precision} on {device.type}{many}"
     )
 
 

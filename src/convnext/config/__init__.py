@@ -5,102 +5,49 @@ Everything that decides the numbers of a run is in `Recipe`; everything that doe
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from convnext.config.dense import DenseConfig, DetectorHeadConfig, HeadConfig, StageConfig, UperNetConfig
+from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
+from convnext.config.value import Decay, Frozen, Rate
 from convnext.errors import ConvNeXtError, nearest
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "AugmentConfig",
+    "ConvNeXtConfig",
+    "Decay",
+    "DenseConfig",
+    "DetectorHeadConfig",
+    "Frozen",
+    "GFNetConfig",
+    "HeadConfig",
+    "InputConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "Rate",
+    "Recipe",
+    "RoadmapConfig",
+    "RunOptions",
+    "ScheduleConfig",
+    "StageConfig",
+    "TimmConfig",
+    "UperNetConfig",
+    "fields_of",
+    "override",
+    "parse",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Rate = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Frozen(BaseModel):
-    """A strict value: unknown fields, infinities and NaN are refused, and nothing changes after construction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class ConvNeXtConfig(Frozen):
-    """One ConvNeXt: V1 (arXiv 2201.03545), V2 with GRN (arXiv 2301.00808), or isotropic (2201.03545, section 3.3)."""
-
-    family: Literal["convnext"] = "convnext"
-    name: str = "custom"
-    depths: tuple[Annotated[int, Field(ge=1)], ...]  # blocks in each stage; one stage makes it isotropic
-    widths: tuple[Annotated[int, Field(ge=1)], ...]  # channels C of each stage
-    patch: Annotated[int, Field(ge=1)] = 4  # input pixels per position of stage 0
-    stem: Literal["patch", "overlap"] = "patch"  # 'overlap': 3x3 convolutions of stride 2, for small data
-    stem_norm: bool = True  # isotropic networks have none
-    kernel: Annotated[int, Field(ge=1)] = 7
-    layer_scale: float | None = 1e-6  # initial gamma; None: the block has no gamma
-    grn: bool = False  # global response normalisation after GELU (V2)
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
-    head_scale: float = 1.0  # factor on the head's initial weight and bias
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its normed, pooled features
-    checkpointing: bool = False  # recompute blocks in the backward pass: less memory, same numbers
-
-    @model_validator(mode="after")
-    def _fits(self) -> "ConvNeXtConfig":
-        if len(self.depths) != len(self.widths):
-            raise ValueError(f"depths {self.depths} and widths {self.widths} name different numbers of stages")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel = {self.kernel} is even: padding cannot keep the size. Take {self.kernel + 1}")
-        if self.stem == "overlap" and self.patch not in (2, 4, 8):
-            raise ValueError(f"an overlap stem halves the picture once or more: patch = {self.patch} is not 2, 4 or 8")
-        return self
-
-
-class TimmConfig(Frozen):
-    """A baseline network from timm, trained and evaluated by the same code."""
-
-    family: Literal["timm"] = "timm"
-    name: str  # a name that timm knows, e.g. 'resnet18'
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000
-
-
-class RoadmapConfig(Frozen):
-    """One network between ResNet and ConvNeXt: a field for each decision of arXiv 2201.03545, section 2.
-
-    The defaults are ResNet-50; `recipes.roadmap` changes one decision after the other. Any combination can be built.
-    """
-
-    family: Literal["roadmap"] = "roadmap"
-    name: str = "custom"
-    depths: tuple[Annotated[int, Field(ge=1)], ...] = (3, 4, 6, 3)  # blocks in each stage
-    width: Annotated[int, Field(ge=1)] = 64  # w; stage s works with w * 2^s channels
-    stem: Literal["conv7", "patch"] = "conv7"  # 7x7 of stride 2 and a max pool, or patches that do not overlap
-    patch: Literal[2, 4] = 4  # input pixels per position of stage 0, with either stem; 2 is for small pictures
-    depthwise: bool = False  # the spatial convolution sees one channel at a time
-    bottleneck: Literal["narrow", "inverted"] = "narrow"  # a block's output is 4x wider, or 4x narrower, than its inside
-    order: Literal["spatial_second", "spatial_first"] = "spatial_second"  # place among the block's three convolutions
-    kernel: Annotated[int, Field(ge=1)] = 3
-    activation: Literal["relu", "gelu"] = "relu"
-    activations_per_block: Literal[3, 1] = 3  # 1: only behind the block's second convolution, and none in the stem
-    norms_per_block: Literal[3, 1] = 3  # 1: only behind the spatial convolution
-    norm: Literal["batch", "layer"] = "batch"
-    downsample: Literal["block", "layer"] = "block"  # a stage's first block halves the map, or a layer of its own does
-    bias: bool = False  # of convolutions; the head always has one
-    layer_scale: float | None = None  # initial gamma; None: the block has no gamma
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its pooled features
-
-    @model_validator(mode="after")
-    def _fits(self) -> "RoadmapConfig":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel = {self.kernel} is even: padding cannot keep the size. Take {self.kernel + 1}")
-        if not self.depths:
-            raise ValueError("depths = () names no stage: give the blocks of each, e.g. 3, 3, 9, 3")
-        return self
-
-
-ModelConfig = Annotated[ConvNeXtConfig | TimmConfig | RoadmapConfig, Field(discriminator="family")]
+TAGS: dict[str, type[Frozen]] = {  # the word by which a union knows which of its values is meant
+    **{kind.model_fields["family"].default: kind for kind in (ConvNeXtConfig, TimmConfig, RoadmapConfig, GFNetConfig)},
+    **{kind.model_fields["task"].default: kind for kind in (DetectorHeadConfig, UperNetConfig)},
+}
 
 
 class InputConfig(Frozen):
@@ -159,6 +106,7 @@ class OptimConfig(Frozen):
     momentum: Rate = 0.9  # sgd and muon
     muon_ratio: Annotated[float, Field(gt=0)] = 10.0  # to `lr`, for the matrices of the blocks when name is 'muon'
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    decay_by: Literal["layer", "stage"] = "layer"  # what a depth is, for layer_decay: groups of blocks, or stages
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest gradient norm; 0 is off
     ema: Decay = 0.0  # decay of the averaged weights; 0 is off
     ema_warmup: bool = False  # lets the decay rise as (1 + t) / (10 + t), for short runs
@@ -168,12 +116,16 @@ class ScheduleConfig(Frozen):
     """The learning rate over the run, set before every optimizer step."""
 
     epochs: Annotated[float, Field(gt=0)]
+    steps: Annotated[int, Field(ge=0)] = 0  # optimizer steps of the run; 0: epochs decide
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # instead of warmup_epochs; 0: those decide
+    warmup_from: Rate | None = None  # warm up from this share of lr, and count the decay from the run's start; None: 0
     kind: Literal["cosine", "linear", "step"] = "cosine"
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     eval_epochs: Annotated[int, Field(ge=1)] = 1  # evaluate after every so many epochs, and at the end
     step_epochs: Annotated[float, Field(gt=0)] = 30.0  # 'step': lr is multiplied by step_factor this often
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    milestones: tuple[Annotated[float, Field(gt=0)], ...] = ()  # 'step': lr falls after these epochs; (): step_epochs
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "ScheduleConfig":
@@ -181,6 +133,10 @@ class ScheduleConfig(Frozen):
             raise ValueError(
                 f"warmup_epochs = {self.warmup_epochs:g} does not fit in epochs = {self.epochs:g}. "
                 "Lower the first or raise the second"
+            )
+        if self.steps and self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps = {self.warmup_steps} does not fit in steps = {self.steps}. Lower the first"
             )
         return self
 
@@ -191,12 +147,19 @@ class Recipe(Frozen):
     name: str
     source: str  # where the values come from, e.g. 'arXiv 2201.03545, Table 5'
     model: ModelConfig
+    head: HeadConfig | None = None  # of detection and segmentation, where `model` is the backbone
+    dense: DenseConfig | None = None  # what those two do to pictures, instead of `augment`
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     schedule: ScheduleConfig
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
+
+    @property
+    def task(self) -> str:
+        """'classification', 'detection' or 'segmentation'."""
+        return self.head.task if self.head else "classification"
 
     @model_validator(mode="after")
     def _channels_fit(self) -> "Recipe":
@@ -205,6 +168,8 @@ class Recipe(Frozen):
                 f"input.mean has {len(self.input.mean)} values and model.in_channels = {self.model.in_channels}. "
                 "Give one mean and one std for each channel"
             )
+        if (self.head is None) != (self.dense is None):
+            raise ValueError("head and dense belong together: give both, or neither for classification")
         return self
 
 
@@ -272,22 +237,27 @@ def _plain(text: str) -> Any:
 
 def _one_line(kind: type[Frozen], error: ValidationError, where: str) -> str:
     first = error.errors()[0]
-    tags = {"convnext": ConvNeXtConfig, "timm": TimmConfig, "roadmap": RoadmapConfig}
-    path = [str(part) for part in first["loc"] if part not in tags]  # pydantic puts the tag of a union into it
-    network = next((tags[part] for part in first["loc"] if part in tags), ConvNeXtConfig)
+    path = [str(part) for part in first["loc"] if part not in TAGS]  # pydantic puts the tag of a union into it
     name = ".".join(path)
     if first["type"] == "extra_forbidden":
-        owner: Any = kind
-        for part in path[:-1]:
-            annotation = owner.model_fields[part].annotation
-            owner = annotation if isinstance(annotation, type) else network
+        owner = _owner(kind, [str(part) for part in first["loc"][:-1]])
         return f"{where}: no field is called '{name}'.{nearest(path[-1], owner.model_fields)}"
     if first["type"] == "union_tag_invalid":
-        tag = str(first["ctx"]["tag"])
-        return f"{where}: {name}.family = {tag!r} is refused: it must be one of {', '.join(tags)}.{nearest(tag, tags)}"
+        tag, field = str(first["ctx"]["tag"]), str(first["ctx"]["discriminator"]).strip("'")
+        tags = [tag for tag, owner in TAGS.items() if field in owner.model_fields]
+        return f"{where}: {name}.{field} = {tag!r} is refused: it must be one of {', '.join(tags)}.{nearest(tag, tags)}"
     if first["type"] == "missing":
         return f"{where}: field '{name}' is missing."
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{where}: {name + ': ' if name else ''}{message}."
     return f"{where}: {name} = {first['input']!r} is refused: {message}."
+
+
+def _owner(kind: type[Frozen], path: list[str]) -> type[Frozen]:
+    """The value that lies at `path` in a `kind`; a part of the path that is a tag names it outright."""
+    for part in path:
+        annotation = kind.model_fields[part].annotation if part in kind.model_fields else None
+        choices = [annotation, *get_args(annotation)]
+        kind = TAGS.get(part) or next((c for c in choices if isinstance(c, type) and issubclass(c, Frozen)), kind)
+    return kind

@@ -1,0 +1,45 @@
+"""`convnext`: one file a verb. Results go to stdout, everything else to stderr.
+
+Exit status: 0 done, 2 the user's mistake (one line), 1 ours, 130 stopped. torch loads inside the verbs, so that `--help`
+answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from convnext.cli import convert, demo, doctor, evaluate, models, paper, predict, roadmap, train
+from convnext.cli.words import Command, fields_apart, parser_of
+from convnext.errors import ConvNeXtError
+
+VERBS: dict[str, Command] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "roadmap": roadmap,
+    "convert": convert,
+    "paper": paper,
+    "models": models,
+    "demo": demo,
+    "doctor": doctor,
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
+        fields, others = fields_apart(sys.argv[1:] if words is None else words)
+        args, rest = parser_of(VERBS).parse_known_args(others)
+        return VERBS[args.verb].run(args, fields + rest)
+    except ConvNeXtError as error:
+        interrupted = type(error).__name__ == "Interrupted"
+        sys.stderr.write(f"convnext: {error}\n".encode("utf-8", "backslashreplace").decode())
+        return 130 if interrupted else 2
+    except KeyboardInterrupt:
+        sys.stderr.write("convnext: stopped.\n")
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,32 @@
+"""`convnext convert IN OUT`."""
+
+import argparse
+import json
+
+from convnext.cli.words import json_flag, refuse_more
+
+HELP = (
+    "Rewrite weights for another library, or another library's for this one, and compare what both make of a picture."
+)
+LIBRARIES = ("official", "timm", "torchvision", "transformers", "keras-npz", "mmpretrain", "convnext")
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Declare its words."""
+    parser.add_argument("source", metavar="IN", help="file, run folder, transformers folder, or hub:OWNER/NAME")
+    out = "the suffix decides: .safetensors, .pth (tensors only), .npz for keras-npz; a folder for transformers"
+    parser.add_argument("out", metavar="OUT", help=out)
+    parser.add_argument("--to", required=True, choices=LIBRARIES, help="whose names and shapes")
+    parser.add_argument("--weights", default="best", help="of a run folder: best, raw, ema or last (best)")
+    parser.add_argument("--no-check", action="store_true", help="do not compare the logits")
+    json_flag(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Convert, compare and say what was found."""
+    refuse_more(args, rest)
+    from convnext.deploy.convert import convert
+
+    done = convert(args.source, args.out, args.to, weights=args.weights, check=not args.no_check)
+    print(json.dumps(done.as_json()) if args.json else "\n".join(done.lines()))
+    return 0

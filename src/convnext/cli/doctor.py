@@ -1,0 +1,33 @@
+"""`convnext doctor`."""
+
+import argparse
+import json
+
+from convnext.cli.words import device_flag, json_flag, refuse_more
+
+HELP = "Say what this machine and installation offer, and what is missing."
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Declare its words."""
+    device_flag(parser)
+    json_flag(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Look and print."""
+    refuse_more(args, rest)
+    from convnext.engine.distributed import choose_device
+    from convnext.engine.environment import compiler, environment, extras
+
+    facts = environment(choose_device(args.device))
+    found = extras()
+    if args.json:
+        print(json.dumps({**facts, "compiler": compiler(), "extras": {k: ok for k, (ok, _) in found.items()}}))
+        return 0
+    for name, value in facts.items():
+        print(f"{name:<14} {value}")
+    print(f"{'compiler':<14} {compiler() or 'none found: --compile will not work on the CPU'}")
+    for name, (ok, text) in found.items():
+        print(f"{name:<14} {'installed' if ok else 'missing'}: {text}")
+    return 0

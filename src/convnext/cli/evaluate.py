@@ -1,0 +1,129 @@
+"""`convnext evaluate RUN DATA`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from convnext.cli.words import predictor_flags, refuse_more
+from convnext.errors import ConvNeXtError
+
+HELP = "Score a run on labelled pictures: top-1, top-5, calibration, per class, confusion; or a suite of harder tests."
+GRIDS = ("corruptions", "c-bar", "attacks")
+SUITE_FLAGS = {  # flag -> the suites that know it
+    "out": GRIDS,
+    "seed": GRIDS,
+    "reference": GRIDS,
+    "severities": ("corruptions", "c-bar"),
+    "names": ("corruptions", "c-bar"),
+    "stored": ("corruptions", "c-bar"),
+    "eps": ("attacks",),
+    "steps": ("attacks",),
+    "real": ("real",),
+}
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Declare its words."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
+    parser.add_argument("data", metavar="DATA", help="pictures in class folders, a CSV, or a zip of either")
+    predictor_flags(parser)
+    suite = parser.add_argument_group("suites")
+    choices = (*GRIDS, "subset", "real")
+    text = "ImageNet-C, C-bar; FGSM and PGD; folders that are some of the classes (ImageNet-A, -R, ...); ReaL labels"
+    suite.add_argument("--suite", choices=choices, help=text)
+    suite.add_argument("--out", help="folder of a suite's results, where it also goes on (RUN/robustness)")
+    suite.add_argument("--seed", type=int, help="of corruptions and random starts (0)")
+    suite.add_argument("--reference", help="auto, none, alexnet, or a robustness.json to divide errors by (auto)")
+    suite.add_argument("--severities", help="e.g. 1,3,5 (all)")
+    suite.add_argument("--names", help="corruptions, e.g. fog,frost (all)")
+    suite.add_argument("--stored", action="store_true", default=None, help="pass corrupted pictures through a JPEG")
+    suite.add_argument("--eps", help="largest changes of an attack, in 255ths (1,2,4,8)")
+    suite.add_argument("--steps", type=int, help="of PGD (10)")
+    suite.add_argument("--real", help="ReaL's file of labels, real.json")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Evaluate and print."""
+    refuse_more(args, rest)
+    for flag, suites in SUITE_FLAGS.items():
+        if getattr(args, flag) is not None and args.suite not in suites:
+            raise ConvNeXtError(f"--{flag} is for --suite {' or '.join(suites)}.")
+    if args.suite in GRIDS:
+        return _grid(args)
+    return _real(args) if args.suite == "real" else _plain(args)
+
+
+def _plain(args: argparse.Namespace) -> int:
+    """All classes, or those that the folders name."""
+    from convnext.data.source import open_labelled
+    from convnext.data.store import printable
+    from convnext.deploy.predictor import load
+    from convnext.reports.terminal import evaluation_text
+    from convnext.tasks.evaluation import report
+    from convnext.tasks.subsets import Subset, open_subset
+
+    predictor = load(args.run, weights=args.weights, device=args.device)
+    subset = open_subset(args.data, predictor.classes) if args.suite else None
+    data = subset or Subset(open_labelled(args.data, classes=predictor.classes), ())
+    skipped: dict[str, str] = {}
+    outcomes = predictor.evaluate(data.dataset, workers=args.workers, batch=args.batch, skipped=skipped, only=data.only)
+    result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
+    result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
+    print(json.dumps(result) if args.json else evaluation_text(result))
+    return 0
+
+
+def _real(args: argparse.Namespace) -> int:
+    """ImageNet's validation pictures with several right answers each."""
+    if args.real is None:
+        raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
+    from convnext.deploy.predictor import load
+    from convnext.tasks.subsets import open_real, real_accuracy
+
+    predictor = load(args.run, weights=args.weights, device=args.device)
+    labels = open_real(args.data, args.real, predictor.classes)
+    skipped: dict[str, str] = {}
+    outcomes = predictor.evaluate(labels.dataset, workers=args.workers, batch=args.batch, skipped=skipped)
+    result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
+    text = f"ReaL {result['real']:.2%} on {result['n']:,} pictures; {labels.left_out:,} without an answer left out"
+    print(json.dumps({**result, "skipped": skipped}) if args.json else text)
+    return 0
+
+
+def _grid(args: argparse.Namespace) -> int:
+    """Corruptions and attacks: many evaluations, kept in a folder."""
+    from convnext.deploy.predictor import load
+    from convnext.reports.robustness import robustness_text
+    from convnext.tasks.robustness import choose_reference, run_suite, suite
+    from convnext.tasks.subsets import open_subset
+
+    words: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
+    words |= {name: _numbers(name, getattr(args, name)) for name in ("severities", "eps") if getattr(args, name)}
+    words |= {"names": tuple(args.names.split(","))} if args.names else {}
+    chosen = suite(args.suite, **{name: value for name, value in words.items() if value is not None})
+    reference = choose_reference(args.reference or "auto", chosen)
+    predictor = load(args.run, weights=args.weights, device=args.device)
+    data = open_subset(args.data, predictor.classes)
+    place = Path(args.run)
+    out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
+    result = run_suite(
+        predictor,
+        data.dataset,
+        chosen,
+        out,
+        reference=reference,
+        only=data.only,
+        workers=args.workers,
+        batch=args.batch,
+    )
+    print(json.dumps(result) if args.json else robustness_text(result))
+    return 0
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConvNeXtError(f"--{name} {text} is refused: give numbers with commas, such as 1,2.") from None
+    return tuple(int(number) for number in numbers) if name == "severities" else numbers

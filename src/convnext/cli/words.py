@@ -1,0 +1,109 @@
+"""From the words of a command line to values: the parser of all verbs, and what several of them share."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, Protocol
+
+from convnext import __version__
+from convnext.errors import ConvNeXtError, nearest
+
+
+class Command(Protocol):
+    """A module of this package that is a verb."""
+
+    HELP: str  # one line
+
+    def flags(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its words."""
+        ...
+
+    def run(self, args: argparse.Namespace, rest: list[str]) -> int:
+        """Do it; `rest` are words that `flags` does not declare. Returns the exit status."""
+        ...
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse, with the nearest valid choice."""
+        choice = re.search(r"invalid choice: '?([^' ]+)'? \(choose from (.*)\)", message)
+        hint = nearest(choice[1], re.findall(r"[\w.-]+", choice[2])) if choice else ""
+        raise ConvNeXtError(f"{message[0].upper()}{message[1:]}.{hint} `{self.prog} --help` shows the form.")
+
+
+def parser_of(verbs: Mapping[str, Command]) -> Parser:
+    """The parser of all verbs; the chosen one is in `verb`."""
+    parser = Parser(prog="convnext", description="Train, evaluate and use ConvNeXt on your own pictures.")
+    parser.add_argument("--version", action="version", version=f"convnext {__version__}")
+    chosen = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in verbs.items():
+        verb.flags(chosen.add_parser(name, help=verb.HELP, description=verb.HELP, allow_abbrev=False))
+    return parser
+
+
+def fields_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Dotted options with their values, and all other words: argparse would take such a value for a path."""
+    fields, others, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        if not re.match(r"--\w+\.", word):
+            others.append(word)
+            continue
+        fields.append(word)
+        if "=" not in word and left and not left[0].startswith("--"):
+            fields.append(left.pop(0))
+    return fields, others
+
+
+def changes_of(rest: Sequence[str]) -> dict[str, str | None]:
+    """['--optim.lr', '1e-3', '--seed=1'] -> {'optim.lr': '1e-3', 'seed': '1'}; None where a value is missing."""
+    changes: dict[str, str | None] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConvNeXtError(f"'{word}' is not understood here. Paths come first, options start with --.")
+        name, equals, value = word.removeprefix("--").partition("=")
+        missing = not equals and (not words or words[0].startswith("--"))
+        changes[name.replace("-", "_")] = None if missing else value if equals else words.pop(0)
+    return changes
+
+
+def flags_of(args: argparse.Namespace) -> list[str]:
+    """The options that a verb declares, for hints."""
+    return [name.replace("_", "-") for name in vars(args) if name != "verb"]
+
+
+def refuse_more(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """For verbs without further options: refuse what is left, with the nearest that there is."""
+    if rest:
+        hint = nearest(rest[0].strip("-"), flags_of(args))
+        raise ConvNeXtError(f"`convnext {args.verb}` does not know '{rest[0]}'.{hint}")
+
+
+def count(text: str) -> int:
+    """A whole number of things, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
+
+
+def device_flag(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+
+
+def json_flag(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def predictor_flags(parser: argparse.ArgumentParser) -> None:
+    """What `evaluate` and `predict` share."""
+    parser.add_argument("--weights", default="best", help="best, raw, ema or last (best)")
+    parser.add_argument("--batch", type=count, default=32, help="pictures per forward pass (32)")
+    parser.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
+    device_flag(parser)
+    json_flag(parser)

@@ -1,0 +1,123 @@
+"""What every loader of pictures needs: an order that depends on (seed, epoch) alone, and processes that read ahead."""
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from convnext.errors import DataError
+
+Share = tuple[int, int]  # (rank, world)
+
+_TINY = 512  # pictures that are read faster than a process starts
+_MOST_WORKERS = 8
+_SHM = "/dev/shm"  # where batches travel between processes on Linux
+
+
+@lru_cache(maxsize=4)
+def order_of(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
+    """The permutation of one pass; laps beyond 0 are for sets smaller than a batch and for replacements at the end."""
+    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch, lap]).permutation(count)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a picture could not be read, in words."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def read_ahead(
+    reader: Any, plan: list[tuple[int, int]], workers: int, batch_bytes: int, world: int, *, pin: bool = True
+) -> Iterator[Any]:
+    """`reader[item]` for each item of `plan`, in order, by `workers` processes; 0: by this one, when it is asked.
+
+    A reader returns a DataError, which is raised here, in place of raising it. `batch_bytes`: what a batch takes of the
+    shared memory. `pin`: tensors go to page-locked memory where this run computes on a GPU.
+    """
+    pin = pin and bool(torch.cuda.is_initialized())
+    workers, ahead = _fit_shared_memory(min(workers, len(plan)), batch_bytes, world)
+    if workers == 0:
+        for item in plan:
+            read = _unwrap(reader[item])
+            yield read.pin_memory() if pin else read
+        return
+    batches = _start(reader, plan, workers, ahead, pin)
+    try:
+        for batch in batches:
+            yield _unwrap(batch)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads pictures was ended by the system, most often for want of memory. "
+            "Lower --workers, or take --cache off."
+        ) from error
+
+
+def _start(reader: Any, plan: list[tuple[int, int]], workers: int, ahead: int | None, pin: bool) -> Iterator[Any]:
+    """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
+        return iter(
+            DataLoader(
+                reader,
+                sampler=plan,
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=ahead,
+                collate_fn=_as_it_is,
+                pin_memory=pin,
+                worker_init_fn=_start_worker,
+                generator=torch.Generator(),
+                multiprocessing_context="fork" if hasattr(os, "fork") else None,
+            )
+        )
+
+
+def _unwrap(batch: Any) -> Any:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that trains
+    torch.set_num_threads(1)
+
+
+def choose_workers(workers: int, count: int, world: int) -> int:
+    """-1: none for a tiny set, else a share of the cores; the network needs the rest."""
+    if workers >= 0:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = max(1, cores // local_ranks(world))
+    return 0 if count <= _TINY else 1 if own <= 2 else min(own, _MOST_WORKERS)
+
+
+def local_ranks(world: int) -> int:
+    """Ranks on this machine, as torchrun tells them."""
+    return min(world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+
+
+def _fit_shared_memory(workers: int, batch_bytes: int, world: int) -> tuple[int, int | None]:
+    """(workers, batches read ahead by each) that fit in half of the shared memory, which containers keep small."""
+    if workers == 0:
+        return 0, None
+    ahead = 4 if workers == 1 else 2
+    try:
+        room = os.statvfs(_SHM)
+    except (OSError, AttributeError):
+        return workers, ahead
+    batches = room.f_bavail * room.f_frsize // 2 // local_ranks(world) // max(1, batch_bytes)
+    workers = min(workers, batches)
+    return (workers, max(1, min(ahead, batches // workers))) if workers else (0, None)

@@ -1,0 +1,43 @@
+"""What the loop asks of a task; `tasks/` holds the real ones."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from convnext.engine.distributed import World
+from convnext.engine.update import Prepared
+
+
+class Task(Protocol):
+    """One kind of learning: its network, its batches, its loss and its score."""
+
+    model: nn.Module
+    steps_per_epoch: int
+    metric: str  # the key of `evaluate` that decides which weights are best; larger is better
+    chance_loss: float  # the loss of a network that has learnt nothing
+
+    def batches(self, steps: range, world: World) -> Iterator[Any]:
+        """The raw batches of these steps, this process's share of each."""
+        ...
+
+    def prepare(self, batch: Any, *, step: int, rank: int, device: torch.device) -> Prepared:
+        """A raw batch, brought to the device, augmented and with its targets."""
+        ...
+
+    def loss(self, network: nn.Module, piece: Any) -> Tensor:
+        """Mean loss over a prepared (micro-)batch."""
+        ...
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """Metrics of `model` on the held-out part; 'loss' is one of them."""
+        ...
+
+    def names(self, batch: Any) -> list[str]:
+        """The files of a raw batch, for messages."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint must carry so that it alone can predict, e.g. class names."""
+        ...

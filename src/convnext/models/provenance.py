@@ -1,0 +1,59 @@
+"""Where weights come from and under which licence, as far as that can be known; never guessed.
+
+The released V1 weights (facebookresearch/ConvNeXt) are MIT, those of V2 (facebookresearch/ConvNeXt-V2) CC-BY-NC 4.0:
+not for commercial use. Other people's weights under the same architecture have their own terms: 'unknown' here.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
+_SIZES = r"(tiny|small|base|large|xlarge)"
+_V2_SIZES = r"(atto|femto|pico|nano|tiny|base|large|huge)"
+HUBS = (  # repositories of the released weights; timm's 'fb' and 'fcmae' tags are conversions of them
+    (rf"facebook/convnext-{_SIZES}-\d+(-22k(-1k)?)?", MIT),
+    (rf"timm/convnext_{_SIZES}\.fb_in\w+", MIT),
+    (rf"facebook/convnextv2-{_V2_SIZES}-[\w-]+", NON_COMMERCIAL),
+    (rf"timm/convnextv2_{_V2_SIZES}\.fcmae\w*", NON_COMMERCIAL),
+)
+STEMS = (  # names of the released files, less their suffix
+    (rf"convnext_{_SIZES}_(1k|22k|22k_1k)_\d+(_ema)?", MIT),
+    (r"convnext_iso_(small|base|large)_1k_224_ema", MIT),
+    (rf"(cascade_)?mask_rcnn_convnext_{_SIZES}_(1k|22k)_3x", MIT),
+    (rf"upernet_convnext_{_SIZES}_(1k|22k)_(512x512|640x640)", MIT),
+    (rf"convnextv2_{_V2_SIZES}_(1k|22k)_\d+_(ema|fcmae)", NON_COMMERCIAL),
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Written into every converted file."""
+
+    origin: str  # 'hub:OWNER/NAME', or the name of the first file in the chain of conversions
+    licence: str = UNKNOWN
+    known_by: str = ""  # 'the name of the repository', 'the name of the file', 'the metadata of the file'
+
+    def as_text(self) -> dict[str, str]:
+        """Entries for a file's metadata; `license` as package registries spell it."""
+        return {"origin": self.origin, "license": self.licence, "license_known_by": self.known_by}
+
+
+def provenance(source: str, metadata: Mapping[str, str]) -> Provenance:
+    """Of the weights in `source`, a path or 'hub:OWNER/NAME', whose file carries `metadata`.
+
+    The metadata of an earlier conversion come first, then the hub's name, then the name of a released file.
+    """
+    if metadata.get("license") and metadata.get("origin"):
+        by = metadata.get("license_known_by", "") if metadata["license"] == UNKNOWN else "the metadata of the file"
+        return Provenance(metadata["origin"], metadata["license"], by)
+    if source.startswith("hub:"):
+        licence = _match(source.removeprefix("hub:"), HUBS)
+        return Provenance(source, licence, "the name of the repository" if licence != UNKNOWN else "")
+    licence = _match(Path(source).stem, STEMS)
+    return Provenance(Path(source).name, licence, "the name of the file" if licence != UNKNOWN else "")
+
+
+def _match(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    return next((licence for pattern, licence in table if re.fullmatch(pattern, name)), UNKNOWN)

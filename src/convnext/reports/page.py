@@ -1,0 +1,21 @@
+"""The shell of every page: one file that loads nothing and runs nothing, whatever a class name tries."""
+
+from importlib.resources import files as resources
+
+from convnext.reports.markup import Html, join, tag
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page(title: str, *body: object) -> Html:
+    """A whole HTML document with report.css inside it."""
+    style = resources("convnext.reports").joinpath("report.css").read_text("utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    return join([Html("<!doctype html>\n"), tag("html", head, tag("body", *body), lang="en")])

@@ -1,0 +1,71 @@
+"""What the README shows is true: every command is understood, every Python line runs, every file it lists is written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import convnext
+from commands import trained
+from convnext.cli import VERBS
+from convnext.cli.train import check
+from convnext.cli.words import fields_apart, parser_of
+from convnext.models.create import create
+from pictures import write_colours
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [
+    line[line.index("convnext ") :]
+    for block in blocks("bash")
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"(convnext|torchrun .*-m convnext) ", line)
+]
+
+
+def test_the_readme_shows_commands():
+    assert len(COMMANDS) > 4
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_is_understood(line):
+    fields, others = fields_apart(shlex.split(line, comments=True)[1:])
+    args, rest = parser_of(VERBS).parse_known_args(others)
+    if args.verb == "train":
+        check(args, fields + rest)
+    else:
+        assert not fields + rest
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained(write_colours(tmp_path / "pets"), Path("runs/pets"))
+    torch.save(create("tiny", classes=10).state_dict(), "convnext_tiny_22k_224.pth")
+    Path("holiday").mkdir()
+    for file in ("cat.jpg", "holiday/dog.jpg"):
+        Image.new("RGB", (40, 30), "red").save(file)
+    (code,) = blocks("python")
+    names = {"pictures": torch.zeros(1, 3, 64, 64), "convnext": convnext}
+    exec(code, names)
+    assert names["maps"]["stage3"].shape == (1, 768, 2, 2)
+
+
+def test_a_run_leaves_the_files_of_the_readme_and_no_others(tmp_path):
+    trained(write_colours(tmp_path / "pets"), tmp_path / "run")
+    (listing,) = (block for block in blocks("text") if "recipe.json" in block)
+    listed = set(re.findall(r"[\w.]+\.(?:jsonl?|safetensors|html)\b", listing))
+    assert {file.name for file in (tmp_path / "run").iterdir() if file.name != ".lock"} == listed
+
+
+def test_every_folder_of_the_code_is_in_the_readme():
+    (tree,) = (block for block in blocks("text") if "src/convnext/" in block)
+    there = {path.name for path in (Path(__file__).parents[1] / "src/convnext").iterdir() if path.is_dir()}
+    assert there - {"__pycache__"} <= set(re.findall(r"(\w+)/", tree))
