@@ -1,0 +1,222 @@
+"""Pictures and what is known about them, in a fixed order; the pixels of pictures and masks are made when one is read.
+
+Axes: H W pixel rows and columns, M objects.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from convnext.data.decode import decode, decode_indices, read_size
+from convnext.data.dense.masks import Rle, Shape, render
+from convnext.data.dense.problems import Problem
+from convnext.data.dense.sample import IGNORE, Instances, Sample
+from convnext.data.store import Store, printable
+from convnext.errors import DataError, nearest
+
+Task = Literal["detection", "segmentation"]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The objects of one picture as their file has them, at full precision."""
+
+    boxes: np.ndarray  # (M, 4) float64 x0 y0 x1 y1: pixels, or shares of the picture's sides where `relative`
+    labels: np.ndarray  # (M,) int64
+    crowd: np.ndarray  # (M,) bool
+    area: np.ndarray  # (M,) float64 pixels, NaN where the file does not say
+    ids: np.ndarray  # (M,) int64, unique in the data set and never 0
+    shapes: tuple[Shape | None, ...]  # None: the box is all that is known
+    relative: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def in_pixels(self, height: int, width: int) -> "Objects":
+        """The same with boxes and outlines in pixels of a picture of (height, width), and every area known."""
+        boxes, shapes = self.boxes, self.shapes
+        if self.relative:
+            side = np.array([width, height], np.float64)
+            boxes = boxes * np.tile(side, 2)
+            shapes = tuple(
+                shape if shape is None or isinstance(shape, Rle) else tuple(points * side for points in shape)
+                for shape in shapes
+            )
+        areas = self.area.copy()
+        for number in np.flatnonzero(np.isnan(areas)):
+            shape = shapes[number]
+            x0, y0, x1, y1 = boxes[number]
+            areas[number] = (x1 - x0) * (y1 - y0) if shape is None else int(render(shape, height, width).sum())
+        return replace(self, boxes=boxes, shapes=shapes, area=areas, relative=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a data set: a path that its store can read (`printable` shows it), and what is known about it."""
+
+    path: str
+    image_id: int
+    size: tuple[int, int] | None = None  # (H, W) as the annotations have it; None: they do not say
+    objects: Objects | None = None
+    semantic: str | None = None  # path of the map of classes, in the same store
+
+
+@dataclass(frozen=True)
+class DenseDataset:
+    """Pictures in a fixed order, the class names that labels index, and what was left out on the way here."""
+
+    task: Task
+    classes: tuple[str, ...]
+    entries: tuple[Picture, ...]
+    store: Store
+    category_ids: tuple[int, ...] = ()  # COCO's number of each class, for files that go back to COCO's tools
+    values: tuple[int, ...] = ()  # segmentation: the label for each value 0 to 255 of a map; IGNORE: not counted
+    ignored: frozenset[int] = frozenset()  # those values that are meant to be IGNORE; others are mistakes
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+
+    @cached_property
+    def has_masks(self) -> bool:
+        """Whether any object has an outline; without, boxes are all there is to learn."""
+        return any(
+            shape is not None for entry in self.entries if entry.objects is not None for shape in entry.objects.shapes
+        )
+
+    def annotated(self) -> "DenseDataset":
+        """Without the pictures that show no object but crowds: they teach a detector little."""
+        kept = (entry for entry in self.entries if entry.objects is None or not entry.objects.crowd.all())
+        return replace(self, entries=tuple(kept))
+
+
+class Row(NamedTuple):
+    """One object while its file is read; an id of 0 stands for none."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    shape: Shape | None = None
+    crowd: bool = False
+    area: float = math.nan
+    id: int = 0
+
+
+def objects_of(rows: Sequence[Row], *, relative: bool = False) -> Objects:
+    """Rows as one `Objects`."""
+    return Objects(
+        np.array([row.box for row in rows], np.float64).reshape(len(rows), 4),
+        np.array([row.label for row in rows], np.int64),
+        np.array([row.crowd for row in rows], bool),
+        np.array([row.area for row in rows], np.float64),
+        np.array([row.id for row in rows], np.int64),
+        tuple(row.shape for row in rows),
+        relative,
+    )
+
+
+def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: bool = True) -> Sample:
+    """The picture at `index` with everything known about it, `masks` False: outlines are not drawn.
+
+    Raises DataError with the reason, and OSError, when the picture or its map of classes cannot be used.
+    """
+    entry = dataset.entries[index]
+    image = decode(dataset.store.read(entry.path), channels=channels)
+    height, width = image.shape[:2]
+    if entry.size not in (None, (height, width)):
+        assert entry.size is not None
+        raise DataError(
+            f"it has {width} x {height} pixels, and its annotations are for {entry.size[1]} x {entry.size[0]}"
+        )
+    found = _instances(entry.objects, height, width, masks and dataset.has_masks) if entry.objects is not None else None
+    semantic = read_semantic(dataset, index, (height, width)) if entry.semantic is not None else None
+    return Sample(image, found, semantic, printable(entry.path), entry.image_id, (height, width))
+
+
+def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> np.ndarray:
+    """The map of classes of one picture of `size`, (H, W) uint8. Raises DataError when it does not fit the picture."""
+    path = dataset.entries[index].semantic
+    assert path is not None
+    try:
+        values = decode_indices(dataset.store.read(path))
+    except DataError as error:
+        raise DataError(f"its map '{printable(path)}': {error}") from None
+    if values.shape != size:
+        raise DataError(
+            f"its map '{printable(path)}' has {values.shape[1]} x {values.shape[0]} pixels, the picture {size[1]} x "
+            f"{size[0]}"
+        )
+    return np.array(dataset.values, np.uint8)[values]
+
+
+def size_of(dataset: DenseDataset, index: int) -> tuple[int, int]:
+    """(H, W) of a picture: as its annotations have it, else from the header of its file."""
+    entry = dataset.entries[index]
+    return entry.size or read_size(dataset.store.read(entry.path))
+
+
+def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> DenseDataset:
+    """The same pictures with labels that index `classes`, usually a checkpoint's; `name` is what messages call them.
+
+    Raises DataError when the pictures show a class that is not among them.
+    """
+    if dataset.classes == classes:
+        return dataset
+    place = {known: number for number, known in enumerate(classes)}
+    seen = _seen(dataset)
+    for label, own in enumerate(dataset.classes):
+        if own not in place and label in seen:
+            raise DataError(
+                f"'{name}' has class '{printable(own)}', which the model does not know.{nearest(own, classes)} "
+                f"It knows {len(classes)} classes."
+            )
+    moved = np.array([place.get(own, -1) for own in dataset.classes], np.int64)
+    entries = tuple(
+        replace(entry, objects=replace(entry.objects, labels=moved[entry.objects.labels]))
+        if entry.objects is not None
+        else entry
+        for entry in dataset.entries
+    )
+    values = tuple(IGNORE if value == IGNORE else int(moved[value]) for value in dataset.values)
+    return replace(
+        dataset, classes=classes, entries=entries, values=values, category_ids=_category_ids(dataset, classes)
+    )
+
+
+def _seen(dataset: DenseDataset) -> set[int]:
+    """Labels that occur; in maps, that may occur."""
+    labels = {int(label) for entry in dataset.entries if entry.objects is not None for label in entry.objects.labels}
+    return labels | (set(dataset.values) - {IGNORE})
+
+
+def _category_ids(dataset: DenseDataset, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers that classes have already, and new ones for the others."""
+    known = dict(zip(dataset.classes, dataset.category_ids, strict=False))
+    if not known:
+        return ()
+    free = max(known.values()) + 1
+    return tuple(known[name] if name in known else free + place for place, name in enumerate(classes))
+
+
+def _instances(objects: Objects, height: int, width: int, masks: bool) -> Instances:
+    objects = objects.in_pixels(height, width)
+    edge = np.array([width, height, width, height], np.float64)
+    drawn = None
+    if masks:
+        drawn = np.zeros((len(objects), height, width), np.uint8)
+        for number, shape in enumerate(objects.shapes):
+            drawn[number] = render(_rectangle(objects.boxes[number]) if shape is None else shape, height, width)
+    return Instances(
+        np.clip(objects.boxes, 0, edge).astype(np.float32),
+        objects.labels,
+        drawn,
+        objects.crowd,
+        objects.area.astype(np.float32),
+        objects.ids,
+    )
+
+
+def _rectangle(box: np.ndarray) -> Shape:
+    x0, y0, x1, y1 = box.tolist()
+    return (np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]]),)

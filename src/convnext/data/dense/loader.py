@@ -1,0 +1,200 @@
+"""Batches of samples in an order that depends on nothing but (seed, step), as `data/loader.py` has for pictures alone.
+
+The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
+Masks travel between processes as bits: at full size they would be most of what is sent.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from convnext.data.dense.dataset import DenseDataset, read_sample
+from convnext.data.dense.policy import Key
+from convnext.data.dense.sample import Sample
+from convnext.data.store import printable
+from convnext.data.workers import Share, choose_workers, order_of, read_ahead, reason_of
+from convnext.errors import DataError
+
+Train = Callable[[Sample, Key], Sample]  # such as partial(train_dense, config=...), called with the sample and its key
+Evaluate = Callable[[Sample], Sample]
+
+
+@dataclass(frozen=True)
+class DenseBatch:
+    """The pictures of one step on this rank. They differ in size: `transforms.stacked` makes one array of them."""
+
+    samples: tuple[Sample, ...]
+    indices: tuple[int, ...]  # into dataset.entries
+    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of pictures that broke while this batch was read
+
+
+def train_dense_batches(
+    dataset: DenseDataset,
+    change: Train,
+    *,
+    batch: int,
+    seed: int,
+    steps: range,
+    steps_per_epoch: int,
+    share: Share = (0, 1),
+    workers: int = 0,
+    channels: int = 3,
+    masks: bool = True,
+    strict: bool = False,
+) -> Iterator[DenseBatch]:
+    """One batch for each of `steps`; `batch` is that of all ranks together, `change` what happens to each picture.
+
+    A picture that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
+    raises DataError. Raises DataError when no picture can be read at all.
+    """
+    rank, world = share
+    if batch < world:
+        raise DataError(f"optim.batch = {batch} is less than the {world} processes that share it. Raise it.")
+    if not dataset.entries:
+        raise DataError("there are no pictures to train on.")
+    reader = _TrainReader(
+        dataset, change, (seed, steps_per_epoch, batch // world, rank, world), channels, masks, strict
+    )
+    plan = [(step, 0) for step in steps]
+    yield from _read(reader, plan, choose_workers(workers, len(dataset.entries), world), world)
+
+
+def eval_dense_batches(
+    dataset: DenseDataset,
+    change: Evaluate,
+    *,
+    batch: int,
+    share: Share = (0, 1),
+    workers: int = 0,
+    channels: int = 3,
+    masks: bool = True,
+) -> Iterator[DenseBatch]:
+    """Every picture of this rank's share once, in order. Broken ones are left out and named in `skipped`.
+
+    A batch can be short, and even empty, where pictures broke.
+    """
+    rank, world = share
+    count = len(dataset.entries)
+    first, last = count * rank // world, count * (rank + 1) // world
+    plan = [(start, min(start + batch, last)) for start in range(first, last, batch)]
+    reader = _EvalReader(dataset, change, channels, masks)
+    yield from _read(reader, plan, choose_workers(workers, last - first, world), world)
+
+
+class _TrainReader:
+    """(step, 0) -> batch. Runs in the workers; a DataError is returned, so that it crosses to us as one line."""
+
+    def __init__(
+        self,
+        dataset: DenseDataset,
+        change: Train,
+        order: tuple[int, int, int, int, int],  # seed, steps per epoch, pictures of this rank, rank, world
+        channels: int,
+        masks: bool,
+        strict: bool,
+    ):
+        self.dataset, self.change, self.order = dataset, change, order
+        self.channels, self.masks, self.strict = channels, masks, strict
+        self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
+
+    def __len__(self) -> int:
+        return len(self.dataset.entries)
+
+    def __getitem__(self, item: tuple[int, int]) -> "_Packed | DataError":
+        _, steps_per_epoch, own, rank, world = self.order
+        epoch, place = divmod(item[0], steps_per_epoch)
+        start = (place * world + rank) * own
+        found: list[tuple[int, Sample]] = []
+        skipped: dict[str, str] = {}
+        try:
+            for slot in range(own):
+                found.append(self._sample(epoch, start + slot, skipped))
+        except DataError as error:
+            return error
+        return _packed([sample for _, sample in found], [index for index, _ in found], skipped)
+
+    def _sample(self, epoch: int, position: int, skipped: dict[str, str]) -> tuple[int, Sample]:
+        """The picture at `position` of the epoch, or the next that can be read, with its index."""
+        count, seed = len(self.dataset.entries), self.order[0]
+        for later in range(count):
+            lap, place = divmod(position + later, count)
+            index = int(order_of(count, seed, epoch, lap)[place])
+            try:
+                if index in self.broken:
+                    raise DataError(self.broken[index])
+                sample = read_sample(self.dataset, index, channels=self.channels, masks=self.masks)
+                return index, self.change(sample, (seed, epoch, index, lap, later))
+            except (DataError, OSError) as error:
+                path, reason = printable(self.dataset.entries[index].path), reason_of(error)
+                if self.strict:
+                    raise DataError(
+                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
+                    ) from None
+                skipped[path] = reason
+                if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
+                    self.broken[index] = reason
+        path, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
+
+
+class _EvalReader:
+    """(first, last) -> batch of those entries."""
+
+    def __init__(self, dataset: DenseDataset, change: Evaluate, channels: int, masks: bool):
+        self.dataset, self.change, self.channels, self.masks = dataset, change, channels, masks
+
+    def __len__(self) -> int:
+        return len(self.dataset.entries)
+
+    def __getitem__(self, item: tuple[int, int]) -> "_Packed":
+        samples: list[Sample] = []
+        indices: list[int] = []
+        skipped: dict[str, str] = {}
+        for index in range(*item):
+            try:
+                sample = read_sample(self.dataset, index, channels=self.channels, masks=self.masks)
+                samples.append(self.change(sample))
+                indices.append(index)
+            except (DataError, OSError) as error:
+                skipped[printable(self.dataset.entries[index].path)] = reason_of(error)
+        return _packed(samples, indices, skipped)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A batch on its way between processes."""
+
+    batch: DenseBatch  # without masks
+    masks: tuple[tuple[np.ndarray, tuple[int, ...]] | None, ...]  # bits, shape
+
+
+def _packed(samples: Sequence[Sample], indices: Sequence[int], skipped: dict[str, str]) -> _Packed:
+    bare, masks = [], []
+    for sample in samples:
+        found, bits = sample.instances, None
+        if found is not None and found.masks is not None:
+            bits = (np.packbits(found.masks), found.masks.shape)
+            found = replace(found, masks=None)
+        semantic = None if sample.semantic is None else np.ascontiguousarray(sample.semantic)
+        bare.append(replace(sample, image=np.ascontiguousarray(sample.image), instances=found, semantic=semantic))
+        masks.append(bits)
+    return _Packed(DenseBatch(tuple(bare), tuple(indices), tuple(skipped.items())), tuple(masks))
+
+
+def _unpacked(packed: _Packed) -> DenseBatch:
+    samples = []
+    for sample, bits in zip(packed.batch.samples, packed.masks, strict=True):
+        if bits is not None and sample.instances is not None:
+            masks = np.unpackbits(bits[0], count=int(np.prod(bits[1]))).reshape(bits[1])
+            sample = replace(sample, instances=replace(sample.instances, masks=masks))
+        samples.append(sample)
+    return replace(packed.batch, samples=tuple(samples))
+
+
+def _read(
+    reader: _TrainReader | _EvalReader, plan: list[tuple[int, int]], workers: int, world: int
+) -> Iterator[DenseBatch]:
+    """Arrays cross as bytes of a pipe, so that they need no shared memory and there is nothing to pin."""
+    for packed in read_ahead(reader, plan, workers, 0, world, pin=False):
+        yield _unpacked(packed)

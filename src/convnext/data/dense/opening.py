@@ -1,0 +1,160 @@
+"""From what the user names to pictures with boxes, masks or maps: the form is recognised, or said."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from convnext.data.dense.coco import coco_files, open_coco
+from convnext.data.dense.dataset import DenseDataset, Task, with_classes
+from convnext.data.dense.semantic import open_semantic, paired
+from convnext.data.dense.voc import open_voc, xml_files
+from convnext.data.dense.yolo import label_files, open_yolo, yaml_file
+from convnext.data.store import Tree, is_zip, printable, require, tree_of
+from convnext.errors import DataError, nearest
+
+Kind = Literal["coco", "voc", "yolo", "semantic"]
+Parts = dict[str, DenseDataset]
+
+_FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or pictures with maps of classes"
+
+
+@dataclass(frozen=True)
+class DenseSplits:
+    """The two parts of a data set, with the same classes."""
+
+    train: DenseDataset
+    val: DenseDataset
+
+
+def open_dense(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    kind: str | None = None,
+    part: str | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> DenseDataset:
+    """Annotated pictures to evaluate on or to look at: one part of `path`.
+
+    `part`: 'train', 'val' or 'test'; None: val where there is one, else test, else all there is. `classes`, usually a
+    checkpoint's, fixes what labels mean. Raises DataError when nothing can be read, or a class is not known.
+    """
+    parts = open_parts(path, images, kind=kind)
+    name = printable(str(path))
+    if part is not None and part not in parts and set(parts) != {"all"}:
+        raise DataError(f"'{name}' has no part '{part}'.{nearest(part, parts)} It has {', '.join(sorted(parts))}.")
+    chosen = next(parts[word] for word in (part, "val", "test", "all", "train") if word in parts)
+    return chosen if classes is None else with_classes(chosen, classes, name)
+
+
+def open_dense_splits(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    val: str | Path | None = None,
+    val_images: str | Path | None = None,
+    kind: str | None = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+) -> DenseSplits:
+    """The train and val pictures of `path`, or of `path` and `val`, its file or folder of held-out pictures.
+
+    Data without a val part is split: `val_share` of the pictures, at least one of two, by a hash of (seed, path).
+    Raises DataError when nothing can be trained.
+    """
+    if not 0 <= val_share < 1:
+        raise DataError(f"val_share = {val_share:g} must be at least 0 and less than 1.")
+    name, parts = printable(str(path)), open_parts(path, images, kind=kind)
+    if val is not None:
+        train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
+        held_out = open_dense(val, val_images if val_images is not None else images, kind=kind)
+        return DenseSplits(train, with_classes(held_out, train.classes, printable(str(val))))
+    whole = parts.get("train") or parts.get("all")
+    if whole is None:
+        raise DataError(f"'{name}' has no train part, only {', '.join(sorted(parts))}. Name the pictures to train on.")
+    held = parts.get("val") or (parts.get("test") if "train" in parts else None)
+    return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
+
+
+def open_parts(path: str | Path, images: str | Path | None = None, *, kind: str | None = None) -> Parts:
+    """All parts of `path`: of 'train', 'val', 'test' those there are, or 'all'. They share their classes."""
+    known = get_args(Kind)
+    if kind is not None and kind not in known:
+        raise DataError(f"no form of data is called '{kind}'.{nearest(kind, known)} There are {', '.join(known)}.")
+    form = kind or recognise(path, images)
+    if form == "yolo":
+        return open_yolo(path)
+    openers: dict[str, Callable[..., Parts]] = {"coco": open_coco, "voc": open_voc, "semantic": open_semantic}
+    return _agreed(openers[form](path, images))
+
+
+def recognise(path: str | Path, images: str | Path | None = None) -> Kind:
+    """Which of the four forms the user named. Raises DataError when it is none of them."""
+    path = Path(path)
+    require(path)
+    name = printable(str(path))
+    if path.is_file() and not is_zip(path):
+        if path.suffix.lower() == ".json":
+            return "coco"
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return "yolo"
+        raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {_FORMS}.")
+    tree = tree_of(path)
+    checks: dict[Kind, Callable[[Tree], object]] = {  # the surest first
+        "coco": coco_files,
+        "voc": _has_annotations,
+        "yolo": lambda tree: yaml_file(tree) or label_files(tree),
+        "semantic": lambda tree: images is not None or paired(tree, []),
+    }
+    form = next((form for form, check in checks.items() if check(tree)), None)
+    if form is None:
+        raise DataError(f"'{name}' has no annotations that are known. It can be {_FORMS}.")
+    return form
+
+
+def task_of(path: str | Path, images: str | Path | None = None) -> Task | None:
+    """What can be learned from `path`; None: it is not annotated in a form of this module."""
+    try:
+        return "segmentation" if recognise(path, images) == "semantic" else "detection"
+    except DataError:
+        return None
+
+
+def _has_annotations(tree: Tree) -> bool:
+    return any(b"<annotation" in tree.store.read(file) for file in xml_files(tree)[:10])
+
+
+def _agreed(parts: Parts) -> Parts:
+    """The same with one list of classes: those of train, and behind them what other parts add."""
+    order = [part for part in ("train", "all", "val", "test") if part in parts]
+
+    names: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    for part in order:
+        names |= dict.fromkeys(parts[part].classes)
+        for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):
+            if number not in numbers.values():
+                numbers.setdefault(name, number)
+    classes = tuple(names)
+    agreed: Parts = {part: with_classes(parts[part], classes, part) for part in order}
+    if not numbers:
+        return agreed
+    free = max(numbers.values()) + 1
+    category_ids = tuple(numbers.get(name, free + place) for place, name in enumerate(classes))
+    return {part: replace(dataset, category_ids=category_ids) for part, dataset in agreed.items()}
+
+
+def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:
+    def order(place: int) -> bytes:
+        key = f"{seed}:{whole.entries[place].path}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(key, digest_size=16).digest()
+
+    places = range(len(whole.entries))
+    count = min(len(places) - 1, max(1, round(len(places) * val_share))) if val_share else 0
+    chosen = set(sorted(places, key=order)[:count])
+    return DenseSplits(
+        replace(whole, entries=tuple(whole.entries[place] for place in places if place not in chosen)),
+        replace(whole, entries=tuple(whole.entries[place] for place in places if place in chosen), problems=()),
+    )

@@ -1,0 +1,228 @@
+"""A look at all annotated pictures before the first step: what is broken, missing, empty or rare, in spoken lines.
+
+What the readers of annotations found is told again here; the pictures and maps themselves are opened now.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from convnext.data.decode import decode, decode_indices, read_size
+from convnext.data.dense.dataset import DenseDataset, read_semantic
+from convnext.data.dense.opening import DenseSplits
+from convnext.data.dense.problems import KINDS, NO_MASK, Problem
+from convnext.data.dense.sample import IGNORE
+from convnext.data.store import printable
+from convnext.data.workers import reason_of
+from convnext.errors import DataError
+
+FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
+LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
+_FEW = 10  # objects of a class, or pictures that show it
+_NAMED = 5  # examples in a line
+_PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
+
+
+@dataclass(frozen=True)
+class DenseFindings:
+    """What preflight saw. `lines` are for people; `errors` are reasons not to train on this."""
+
+    lines: tuple[str, ...]
+    errors: tuple[str, ...]
+    per_class: dict[str, dict[str, int]]  # part -> class -> objects, or pixels of maps
+    pictures: dict[str, dict[str, int]]  # part -> class -> pictures that show it
+    problems: dict[str, int]  # kind -> how many
+    broken: dict[str, str]  # printable path -> reason
+    median_size: tuple[int, int]  # (height, width)
+
+
+@dataclass
+class _Seen:
+    """One picture after a look at it."""
+
+    part: str
+    path: str
+    size: tuple[int, int] = (0, 0)
+    reason: str = ""
+    pixels: np.ndarray | None = None  # of each label in its map, then of values without one
+    strange: tuple[int, ...] = field(default=())  # those values
+
+
+def preflight_dense(
+    data: DenseSplits | DenseDataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT
+) -> DenseFindings:
+    """Look at every picture of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
+
+    `full`: decode them all; None decides by their number. Maps of classes are always decoded. Raises DataError when
+    not one train picture can be read.
+    """
+    parts = {"train": data.train, "val": data.val} if isinstance(data, DenseSplits) else {"val": data}
+    total = sum(len(part.entries) for part in parts.values())
+    full = total <= FULL_BELOW if full is None else full
+    seen = list(_look(parts, workers, full, max(1, total / limit)))
+    good = [item for item in seen if not item.reason]
+    broken = {item.path: item.reason for item in seen if item.reason}
+    main = next(iter(parts))
+    if not any(item.part == main for item in good):
+        path, reason = next(iter(broken.items()), ("", "there are none"))
+        raise DataError(f"none of the {main} pictures can be read; the first is '{path}': {reason}.")
+    problems = list(dict.fromkeys(problem for part in parts.values() for problem in part.problems))
+    problems += [problem for part in parts.values() for problem in _without_masks(part)]
+    counted = {name: _counts(part, [item for item in good if item.part == name]) for name, part in parts.items()}
+    per_class = {name: counts[0] for name, counts in counted.items()}
+    pictures = {name: counts[1] for name, counts in counted.items()}
+    sizes = np.array([item.size for item in good])
+    return DenseFindings(
+        lines=tuple(filter(None, (*_file_lines(seen, total, broken), *_problem_lines(problems), *_notes(parts),
+                                  *_class_lines(parts, per_class, pictures)))),
+        errors=tuple(filter(None, (_nothing_to_learn(parts[main], per_class[main], main), *_broken_val(seen)))),
+        per_class=per_class,
+        pictures=pictures,
+        problems=dict(Counter(problem.kind for problem in problems)),
+        broken=broken,
+        median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
+    )  # fmt: skip
+
+
+def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
+    """Every stride-th picture of each part, in order, read by threads (the decoders let go of the interpreter)."""
+
+    def look(task: tuple[str, int]) -> _Seen:
+        part, place = task
+        seen = _Seen(part, printable(parts[part].entries[place].path))
+        try:
+            _examine(parts[part], place, full, seen)
+        except (DataError, OSError) as error:
+            seen.reason = reason_of(error)
+        return seen
+
+    tasks = (
+        (name, int(step * stride))
+        for name, part in parts.items()
+        for step in range(int(len(part.entries) / stride + 0.5))
+    )
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
+            yield from pool.map(look, chunk)
+
+
+def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None:
+    entry = dataset.entries[place]
+    data = dataset.store.read(entry.path)
+    seen.size = height, width = read_size(data)
+    if entry.size not in (None, seen.size):
+        assert entry.size is not None
+        raise DataError(
+            f"it has {width} x {height} pixels, and its annotations are for {entry.size[1]} x {entry.size[0]}"
+        )
+    if full:
+        decode(data, least_px=_PREVIEW_PX)
+    if entry.semantic is not None:
+        labels = read_semantic(dataset, place, seen.size)
+        seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
+        if dataset.ignored and seen.pixels.sum() < labels.size:
+            values = np.unique(decode_indices(dataset.store.read(entry.semantic))).tolist()
+            seen.strange = tuple(
+                value for value in values if dataset.values[value] == IGNORE and value not in dataset.ignored
+            )
+
+
+def _counts(dataset: DenseDataset, seen: list[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
+    """(objects or pixels, pictures) of each class."""
+    many, shown = np.zeros(len(dataset.classes), np.int64), np.zeros(len(dataset.classes), np.int64)
+    if dataset.task == "segmentation":
+        for item in seen:
+            if item.pixels is not None:
+                many += item.pixels
+                shown += item.pixels > 0
+    else:
+        for entry in dataset.entries:
+            if entry.objects is not None:
+                count = np.bincount(entry.objects.labels[~entry.objects.crowd], minlength=len(many))
+                many += count
+                shown += count > 0
+    return dict(zip(dataset.classes, many.tolist(), strict=True)), dict(
+        zip(dataset.classes, shown.tolist(), strict=True)
+    )
+
+
+def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
+    """Objects that have boxes alone among others that have masks."""
+    if dataset.has_masks:
+        for entry in dataset.entries:
+            for row, shape in enumerate(entry.objects.shapes if entry.objects is not None else ()):
+                if shape is None:
+                    assert entry.objects is not None
+                    yield Problem(NO_MASK, f"{printable(entry.path)} annotation {entry.objects.ids[row]}")
+
+
+def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:
+    if len(seen) < total:
+        yield f"{len(seen):,} of {total:,} files were looked at; the others are checked as they are read."
+    why = (f"{path} ({reason})" for path, reason in broken.items())
+    yield _listed(len(broken), "picture{s} cannot be read and will be skipped", why)
+    strange = [item for item in seen if item.strange]
+    names = (f"{item.path} ({', '.join(map(str, item.strange[:_NAMED]))})" for item in strange)
+    yield _listed(len(strange), "map{s} of classes {have} values that are no class, and do not count", names)
+
+
+def _problem_lines(problems: list[Problem]) -> Iterator[str]:
+    for kind, what in KINDS.items():
+        own = [problem for problem in problems if problem.kind == kind]
+        names = (f"{problem.where} ({problem.what})" if problem.what else problem.where for problem in own)
+        yield _listed(len(own), what, names)
+
+
+def _notes(parts: dict[str, DenseDataset]) -> list[str]:
+    return list(dict.fromkeys(note for part in parts.values() for note in part.notes))
+
+
+def _class_lines(
+    parts: dict[str, DenseDataset], per_class: dict[str, dict[str, int]], pictures: dict[str, dict[str, int]]
+) -> Iterator[str]:
+    if "train" not in parts:
+        return
+    train, val = per_class["train"], per_class["val"]
+    segmentation = parts["train"].task == "segmentation"
+    what = "pixels" if segmentation else "objects"
+    counted = pictures["train"] if segmentation else train
+    absent = [printable(name) for name in train if not train[name]]
+    unseen = [printable(name) for name in train if train[name] and not val[name]]
+    few = [f"{printable(name)} ({count})" for name, count in counted.items() if 0 < count < _FEW]
+    unit = "pictures" if segmentation else "objects"
+    yield _listed(len(absent), f"class{{es}} {{have}} no {what} in train", absent)
+    yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so that their results are unknown", unseen)
+    yield _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} {unit} in train", few)
+    if not segmentation:
+        empty = sum(entry.objects is None or not len(entry.objects) for entry in parts["train"].entries)
+        yield _listed(empty, "train picture{s} {have} no object at all", ())
+
+
+def _nothing_to_learn(dataset: DenseDataset, counts: dict[str, int], part: str) -> str:
+    what = "pixel of a class" if dataset.task == "segmentation" else "object that can be used"
+    return "" if sum(counts.values()) else f"There is no {what} in {part}: nothing can be learned."
+
+
+def _broken_val(seen: list[_Seen]) -> Iterator[str]:
+    held_out = [item for item in seen if item.part == "val"]
+    if held_out and all(item.reason for item in held_out):
+        first = held_out[0]
+        yield f"None of the val pictures can be read; the first is '{first.path}': {first.reason}."
+
+
+def _listed(count: int, what: str, names: Iterable[str]) -> str:
+    """'3 boxes are cut at the edge of the picture: a, b, c.' with at most five names; '' when there is nothing to say."""
+    if not count:
+        return ""
+    one = count == 1
+    words = {"s": "" if one else "s", "es": "" if one else "es"}
+    words |= {"are": "is" if one else "are", "have": "has" if one else "have"}
+    shown = list(islice(names, _NAMED))
+    more = f" and {count - _NAMED:,} more" if shown and count > _NAMED else ""
+    line = f"{count:,} {what.format(**words)}{': ' if shown else ''}{', '.join(shown)}{more}."
+    return line.replace("\n", "\\n").replace("\r", "\\r")  # names out of a file may hold anything

@@ -1,0 +1,133 @@
+"""What can be wrong with an annotation: the kinds, how they are spoken of, and the checks that all formats share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from convnext.data.dense.masks import Polygons
+
+OUTSIDE = "box outside"
+CUT = "box cut"
+EMPTY = "zero area"
+UNKNOWN = "unknown category"
+MISSING = "missing file"
+FEW_POINTS = "few points"
+MASK_SIZE = "mask size"
+UNREADABLE = "unreadable"
+STRAY = "stray annotation"
+NO_MASK = "no mask"
+DOUBLE = "double picture"
+NO_MAP = "no map"
+
+KINDS = {  # kind -> a line of preflight
+    MISSING: "picture{s} {are} annotated and not there",
+    OUTSIDE: "box{es} outside the picture {are} left out",
+    EMPTY: "object{s} of zero area {are} left out",
+    UNKNOWN: "object{s} of an unknown category {are} left out",
+    FEW_POINTS: "polygon{s} of fewer than three points {are} left out",
+    MASK_SIZE: "mask{s} of another size than the picture's {are} left out",
+    UNREADABLE: "annotation{s} that cannot be read {are} left out",
+    STRAY: "annotation{s} of no known picture {are} left out",
+    DOUBLE: "picture{s} listed twice {are} left out",
+    NO_MAP: "picture{s} without a map of classes {are} left out",
+    CUT: "box{es} {are} cut at the edge of the picture",
+    NO_MASK: "object{s} without an outline {are} masked by the whole box",
+}
+
+_SLACK_PX = 1.0  # a box may reach this far beyond its picture: so do COCO's own
+_FARTHEST = 100_000.0  # a point beyond is a mistake, and would take long to draw
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in the annotations: one of KINDS, the place, and what was found there."""
+
+    kind: str
+    where: str
+    what: str = ""
+
+
+class WrongError(Exception):
+    """One annotation cannot be used; its file's reader turns this into a Problem and goes on."""
+
+    def __init__(self, kind: str, what: str):
+        super().__init__(kind, what)
+        self.kind, self.what = kind, what
+
+
+def numbers(values: object, count: int | None = None) -> list[float]:
+    """`values` as finite numbers, `count` of them. Raises WrongError otherwise."""
+    if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
+        raise WrongError(UNREADABLE, f"{_short(values)} is not a list of {count or 'some'} numbers")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST:
+            raise WrongError(UNREADABLE, f"{_short(value)} is not a place in a picture")
+    return [float(value) for value in values]
+
+
+def fitting_box(box: Box, size: tuple[float, float] | None, slack: float = _SLACK_PX) -> tuple[Box, bool]:
+    """`box`, x0 y0 x1 y1, and whether it had to be cut to a picture of `size` (H, W). Raises WrongError if none is left.
+
+    Up to `slack` beyond the picture is left as it is, and cut when the picture is read.
+    """
+    x0, y0, x1, y1 = box
+    shown = " ".join(f"{edge:g}" for edge in box)
+    if x1 <= x0 or y1 <= y0:
+        raise WrongError(EMPTY, f"box {shown}")
+    if size is None:
+        return box, False
+    height, width = size
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise WrongError(OUTSIDE, f"box {shown} in {width:g} x {height:g}")
+    if min(x0, y0) >= -slack and x1 <= width + slack and y1 <= height + slack:
+        return box, False
+    return (max(0.0, x0), max(0.0, y0), min(width, x1), min(height, y1)), True
+
+
+def polygons_of(lists: Sequence[object]) -> tuple[Polygons, list[str]]:
+    """Outlines from lists of x y x y ..., and what was wrong with those of fewer than three points.
+
+    Raises WrongError when none is left, or one is not made of numbers.
+    """
+    kept, few = [], []
+    for values in lists:
+        flat = numbers(values)
+        if len(flat) % 2:
+            raise WrongError(UNREADABLE, f"a polygon of {len(flat)} numbers: they come in pairs")
+        if len(flat) < 6:
+            few.append(f"{len(flat) // 2} points")
+        else:
+            kept.append(np.array(flat, np.float64).reshape(-1, 2))
+    if not kept:
+        raise WrongError(FEW_POINTS, few[0] if few else "0 points")
+    if all(_is_flat(points) for points in kept):
+        raise WrongError(EMPTY, f"a polygon of {len(kept[0])} points on one line")
+    return tuple(kept), few
+
+
+def extent(polygons: Polygons) -> Box:
+    """(x0, y0, x1, y1) around all points."""
+    points = np.concatenate(polygons)
+    (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+def whole(value: object) -> int | None:
+    """`value` as a whole number, None where it is not one; JSON writers make 3.0 of 3."""
+    if isinstance(value, int):
+        return None if isinstance(value, bool) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def _is_flat(points: np.ndarray) -> bool:
+    away = points - points[0]
+    far = away[np.abs(away).sum(axis=1).argmax()]
+    return bool((away[:, 0] * far[1] == away[:, 1] * far[0]).all())
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,163 @@
+"""Pascal VOC: one XML file of boxes for each picture.
+
+VOC counts pixels from 1 and a box includes its last pixel, so that (1, 1, 1, 1) is the first pixel, here (0, 0, 1, 1).
+Many tools write the same XML counting from 0; a data set in which any box starts at 0 is taken to be one of theirs.
+"""
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from convnext.data.dense.coco import Numbering
+from convnext.data.dense.dataset import DenseDataset, Picture, Row, objects_of
+from convnext.data.dense.files import Pictures, open_tree, part_of, part_of_word
+from convnext.data.dense.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
+from convnext.data.store import Tree, printable
+from convnext.errors import DataError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _Thing(NamedTuple):
+    """One object as its file has it; `box` still counts as the file does."""
+
+    name: str
+    box: list[float]
+    difficult: bool
+
+
+class _Page(NamedTuple):
+    """One XML file."""
+
+    file: str
+    picture: str  # its <filename>
+    size: tuple[int, int] | None  # (H, W)
+    things: list[_Thing]
+
+
+def open_voc(
+    path: str | Path, images: str | Path | None = None, *, from_zero: bool | None = None
+) -> dict[str, DenseDataset]:
+    """The data sets of a folder or zip of VOC XML files, by part: by ImageSets/Main, else by folder names, else 'all'.
+
+    `images`: the folder or zip of the pictures; None: beside the XML. `from_zero`: how the files count; None: they show
+    it. Objects marked difficult become crowds, which need not be found. Raises DataError when nothing can be read.
+    """
+    name = printable(str(path))
+    tree = open_tree(path, what="VOC annotations")
+    shown = open_tree(images, what="the pictures") if images is not None else tree
+    files = xml_files(tree)
+    if not files:
+        raise DataError(f"'{name}' has no VOC annotations: XML files with an <annotation> each.")
+    problems: list[Problem] = []
+    pages = [page for file in files if (page := _read(tree, file, problems)) is not None]
+    if from_zero is None:
+        from_zero = any(0 <= edge < 1 for page in pages for thing in page.things for edge in thing.box[:2])
+    note = f"Boxes count pixels from {0 if from_zero else 1}."
+    classes = tuple(sorted({thing.name for page in pages for thing in page.things}))
+    if not classes:
+        raise DataError(f"'{name}' has {len(files)} XML files and no object in them that can be read.")
+    lists, pictures, numbering = _lists(tree), Pictures(shown.files), Numbering()
+    parts: dict[str, list[Picture]] = {}
+    for place, page in enumerate(pages, 1):
+        stem = page.file.rsplit("/", 1)[-1].removesuffix(".xml")
+        part = lists.get(stem, "") if lists else part_of(page.file) or "all"
+        entry = _picture(page, place, pictures, part, classes, from_zero, numbering, problems)
+        if entry is not None and part:
+            parts.setdefault(part, []).append(entry)
+    if not parts:
+        raise DataError(f"none of the pictures of '{name}' is there. Name their folder or zip with --images.")
+    numbered = tuple(range(1, len(classes) + 1))
+    blank = DenseDataset(
+        "detection", classes, (), shown.store, category_ids=numbered, problems=tuple(problems), notes=(note,)
+    )
+    return {part: replace(blank, entries=tuple(entries)) for part, entries in parts.items()}
+
+
+def xml_files(tree: Tree) -> list[str]:
+    """The XML files of a tree that are annotations: those in folders called so, where there is one."""
+    files = [file for file in tree.files if file.lower().endswith(".xml")]
+    named = [file for file in files if "annotations" in file.lower().split("/")[:-1]]
+    return named or files
+
+
+def _lists(tree: Tree) -> dict[str, str]:
+    """Name of a picture without ending -> part, from ImageSets/Main/train.txt and val.txt; {} where there are none."""
+    parts: dict[str, str] = {}
+    for file in tree.files:
+        folders, _, name = file.rpartition("/")
+        part = part_of_word(name.removesuffix(".txt"))
+        if part and name.endswith(".txt") and folders.endswith("ImageSets/Main"):
+            for line in tree.store.read(file).decode("utf-8", "surrogateescape").splitlines():
+                if line.split():
+                    parts.setdefault(line.split()[0], part)
+    return parts
+
+
+def _read(tree: Tree, file: str, problems: list[Problem]) -> _Page | None:
+    shown = printable(file)
+    try:
+        data = tree.store.read(file)
+        if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
+            raise DataError("it defines entities, which annotations have no need of")
+        root = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, DataError, OSError, LookupError, ValueError) as error:
+        problems.append(Problem(UNREADABLE, shown, str(error)))
+        return None
+    if root.tag != "annotation":
+        problems.append(Problem(UNREADABLE, shown, f"<{root.tag}> in place of <annotation>"))
+        return None
+    things = []
+    for place, item in enumerate(root.findall("object"), 1):
+        try:
+            things.append(_thing(item))
+        except WrongError as wrong:
+            problems.append(Problem(wrong.kind, f"{shown} object {place}", wrong.what))
+    height, width = (_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
+    size = (round(height), round(width)) if height and width and min(height, width) >= 1 else None
+    return _Page(file, (root.findtext("filename") or "").strip(), size, things)
+
+
+def _thing(item: ElementTree.Element) -> _Thing:
+    name = printable((item.findtext("name") or "").strip())
+    if not name:
+        raise WrongError(UNREADABLE, "an object without a name")
+    corners = [_number(item.findtext(f"bndbox/{corner}")) for corner in _CORNERS]
+    missing = [corner for corner, value in zip(_CORNERS, corners, strict=True) if value is None]
+    if missing:
+        raise WrongError(UNREADABLE, f"'{name}' without a number as {missing[0]}")
+    return _Thing(name, numbers(corners), (item.findtext("difficult") or "").strip() == "1")
+
+
+def _picture(
+    page: _Page, place: int, pictures: Pictures, part: str, classes: tuple[str, ...], from_zero: bool,
+    numbering: Numbering, problems: list[Problem],
+) -> Picture | None:  # fmt: skip
+    folder, _, name = page.file.rpartition("/")
+    stem = f"{folder}/{name.removesuffix('.xml')}"
+    path = (pictures.find(f"{folder}/{page.picture}", part) if page.picture else None) or pictures.find_stem(stem, part)
+    if path is None:
+        problems.append(Problem(MISSING, printable(page.picture or stem)))
+        return None
+    rows = []
+    for number, thing in enumerate(page.things, 1):
+        where = f"{printable(page.file)} object {number}"
+        first = 0 if from_zero else 1
+        x0, y0, x1, y1 = thing.box
+        try:
+            box, cut = fitting_box((x0 - first, y0 - first, x1, y1), page.size)
+        except WrongError as wrong:
+            problems.append(Problem(wrong.kind, where, wrong.what))
+            continue
+        if cut:
+            problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in thing.box)))
+        rows.append(Row(box, classes.index(thing.name), None, thing.difficult, id=numbering.take()))
+    return Picture(path, place, page.size, objects_of(rows))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

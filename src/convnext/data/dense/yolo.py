@@ -1,0 +1,238 @@
+"""YOLO text: beside each picture a file with a line for each object, in shares of the picture's sides.
+
+A line is `class x y width height` with the centre of a box, or `class x y x y x y ...`, the points of an outline. A
+picture without a file, or with an empty one, shows no object. Names come from data.yaml or classes.txt.
+"""
+
+import math
+import os
+import posixpath
+from dataclasses import replace
+from pathlib import Path
+
+from convnext.data.dense.coco import Numbering
+from convnext.data.dense.dataset import DenseDataset, Objects, Picture, Row, objects_of
+from convnext.data.dense.files import Pictures, is_picture, open_tree, part_of, part_of_word
+from convnext.data.dense.problems import (
+    CUT,
+    EMPTY,
+    MISSING,
+    UNKNOWN,
+    UNREADABLE,
+    Problem,
+    WrongError,
+    extent,
+    fitting_box,
+    numbers,
+    polygons_of,
+)
+from convnext.data.dense.yolo_yaml import Value, read_yaml
+from convnext.data.store import Tree, printable, require
+from convnext.errors import DataError
+
+_SLACK = 0.002  # of the picture's side: what six written digits and a tool's rounding can add
+_NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
+_NOT_LABELS = {*_NAME_FILES, "readme.txt", "requirements.txt", "license.txt"}
+
+
+def open_yolo(path: str | Path) -> dict[str, DenseDataset]:
+    """The data sets of a data.yaml, or of a folder or zip of pictures and YOLO text, by part: 'train', 'val', 'all'...
+
+    Raises DataError when nothing can be read.
+    """
+    path = Path(path)
+    require(path)
+    named = path.name if path.is_file() and path.suffix.lower() in (".yaml", ".yml") else None
+    tree = open_tree(path.parent if named else path, what="pictures and YOLO labels")
+    sheet_file = named or yaml_file(tree)
+    sheet = read_yaml(_text(tree, sheet_file)) if sheet_file else {}
+    return _Reader(tree, sheet, printable(str(path))).parts(sheet_file or "")
+
+
+def yaml_file(tree: Tree) -> str | None:
+    """The description of a YOLO data set: a YAML file with `names`, nearest to the top."""
+    files = [file for file in tree.files if file.lower().endswith((".yaml", ".yml"))]
+    described = [file for file in files if "names" in read_yaml(_text(tree, file))]
+    return min(described, key=lambda file: (file.count("/"), file), default=None)
+
+
+def label_files(tree: Tree) -> list[str]:
+    """Text files that hold objects, by the place of their picture."""
+    files = set(tree.files)
+    return [label for file in tree.files if is_picture(file) and (label := _label_of(file, files))]
+
+
+class _Reader:
+    """A tree of pictures and text on its way to data sets. What cannot be used is named in `problems` and left out."""
+
+    def __init__(self, tree: Tree, sheet: dict[str, Value], name: str):
+        self.tree, self.sheet, self.name = tree, sheet, name
+        self.files = set(tree.files)
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.numbering = Numbering()
+        self.classes = self._classes()
+
+    def parts(self, sheet_file: str) -> dict[str, DenseDataset]:
+        chosen = self._chosen(sheet_file.rpartition("/")[0])
+        if not chosen:
+            raise DataError(f"'{self.name}' has no pictures with YOLO labels: images/*.jpg beside labels/*.txt.")
+        self._name_labels_alone()
+        lines = {file: self._lines(file) for files in chosen.values() for file in files}
+        if not self.classes:
+            highest = max((number for rows in lines.values() for number, _, _ in rows), default=-1)
+            if highest < 0:
+                raise DataError(f"'{self.name}' names no classes and has no objects. Add a data.yaml with 'names'.")
+            self.classes = tuple(str(number) for number in range(highest + 1))
+            self.notes.append("Classes have no names, only numbers: no data.yaml or classes.txt was found.")
+        entries: dict[str, list[Picture]] = {}
+        place = 0
+        for part, files in chosen.items():
+            for file in files:
+                place += 1
+                entries.setdefault(part, []).append(Picture(file, place, None, self._objects(lines[file])))
+        numbered = tuple(range(1, len(self.classes) + 1))
+        blank = DenseDataset(
+            "detection",
+            self.classes,
+            (),
+            self.tree.store,
+            category_ids=numbered,
+            problems=tuple(self.problems),
+            notes=tuple(self.notes),
+        )
+        return {part: replace(blank, entries=tuple(rows)) for part, rows in entries.items()}
+
+    def _classes(self) -> tuple[str, ...]:
+        names = self.sheet.get("names")
+        if isinstance(names, dict):
+            if not all(key.isdigit() for key in names):
+                raise DataError(f"'{self.name}': the names of data.yaml must be numbered 0, 1, 2 ...")
+            top = max(map(int, names), default=-1)
+            given = {int(key): value for key, value in names.items()}
+            return tuple(printable(given.get(number, str(number))) for number in range(top + 1))
+        if isinstance(names, list):
+            return tuple(map(printable, names))
+        files = [file for file in self.tree.files if file.rsplit("/", 1)[-1].lower() in _NAME_FILES]
+        for file in sorted(files, key=lambda file: (file.count("/"), file)):
+            return tuple(printable(line.strip()) for line in _text(self.tree, file).splitlines() if line.strip())
+        return ()
+
+    def _chosen(self, base: str) -> dict[str, list[str]]:
+        """Pictures of each part: as data.yaml says where its places are found here, else by the names of folders."""
+        chosen: dict[str, list[str]] = {}
+        root = self.sheet.get("path")
+        for part in ("train", "val", "test"):
+            places = self.sheet.get(part, [])
+            for place in [places] if isinstance(places, str) else places if isinstance(places, list) else []:
+                found = self._pictures_of(place, root if isinstance(root, str) else "", base)
+                if not found:
+                    self.problems.append(Problem(MISSING, printable(place), f"'{part}' of data.yaml"))
+                chosen.setdefault(part, []).extend(found)
+        chosen = {part: files for part, files in chosen.items() if files}
+        if not chosen:
+            for file in self.tree.files:
+                if is_picture(file):
+                    chosen.setdefault(part_of(file) or "all", []).append(file)
+        return chosen if any(_label_of(file, self.files) for files in chosen.values() for file in files) else {}
+
+    def _name_labels_alone(self) -> None:
+        """Text in a folder 'labels' whose picture is missing."""
+        used = {_label_of(file, self.files) for file in self.tree.files if is_picture(file)}
+        folders = {label.rpartition("/")[0] for label in used if label and "labels" in label.split("/")}
+        alone = (file for file in self.tree.files if file.rpartition("/")[0] in folders and file not in used)
+        self.problems += [Problem(MISSING, printable(file)) for file in alone if file.endswith(".txt")]
+
+    def _pictures_of(self, place: str, root: str, base: str) -> list[str]:
+        """What one entry of data.yaml names: a folder with all below, or a text file with a picture a line."""
+        for folder in (base, f"{base}/{root}", root, ""):
+            name = _inside(f"{folder}/{place}")
+            below = [file for file in self.tree.files if file.startswith(f"{name}/") and is_picture(file)]
+            if below:
+                return below
+            if name in self.files and name.endswith(".txt"):
+                lines = (line.strip() for line in _text(self.tree, name).splitlines())
+                pictures, listed = Pictures(self.tree.files), []
+                for line in filter(None, lines):
+                    file = pictures.find(_inside(line), part_of_word(name))
+                    if file:
+                        listed.append(file)
+                    else:
+                        self.problems.append(Problem(MISSING, printable(line)))
+                return listed
+        return []
+
+    def _lines(self, picture: str) -> list[tuple[int, list[float], str]]:
+        """(class, numbers behind it, place) of each line that can be read."""
+        label = _label_of(picture, self.files)
+        rows = []
+        for number, line in enumerate(_text(self.tree, label).splitlines() if label else [], 1):
+            words, where = line.split(), f"{printable(label or '')} line {number}"
+            if not words:
+                continue
+            try:
+                values = numbers([_number(word) for word in words])
+                if values[0] != int(values[0]) or values[0] < 0:
+                    raise WrongError(UNKNOWN, f"category {words[0]}")
+                if len(values) < 5:
+                    raise WrongError(UNREADABLE, f"{len(words)} numbers")
+                rows.append((int(values[0]), values[1:], where))
+            except WrongError as wrong:
+                self.problems.append(Problem(wrong.kind, where, wrong.what))
+        return rows
+
+    def _objects(self, lines: list[tuple[int, list[float], str]]) -> Objects:
+        rows = []
+        for number, values, where in lines:
+            try:
+                if number >= len(self.classes):
+                    raise WrongError(UNKNOWN, f"category {number} of {len(self.classes)}")
+                row, cut = _row(number, values)
+                if cut:
+                    self.problems.append(Problem(CUT, where, " ".join(f"{value:g}" for value in values[:4])))
+                rows.append(row._replace(id=self.numbering.take()))
+            except WrongError as wrong:
+                self.problems.append(Problem(wrong.kind, where, wrong.what))
+        return objects_of(rows, relative=True)
+
+
+def _row(label: int, values: list[float]) -> tuple[Row, bool]:
+    if len(values) == 4:
+        x, y, width, height = values
+        if width <= 0 or height <= 0:
+            raise WrongError(EMPTY, f"width {width:g}, height {height:g}")
+        box, cut = fitting_box((x - width / 2, y - height / 2, x + width / 2, y + height / 2), (1, 1), _SLACK)
+        return Row(box, label), cut
+    polygons, _ = polygons_of([values])
+    box, cut = fitting_box(extent(polygons), (1, 1), _SLACK)
+    return Row(box, label, polygons), cut
+
+
+def _label_of(picture: str, files: set[str]) -> str | None:
+    """Where the objects of a picture are: in the folder 'labels' for its 'images', else beside it."""
+    folders, stem = picture.split("/")[:-1], os.path.splitext(picture)[0]
+    for place in reversed(range(len(folders))):
+        if folders[place].lower() == "images":
+            moved = "/".join([*folders[:place], "labels", *folders[place + 1 :], stem.rsplit("/", 1)[-1]]) + ".txt"
+            if moved in files:
+                return moved
+            break
+    beside = f"{stem}.txt"
+    return beside if beside in files and beside.rsplit("/", 1)[-1].lower() not in _NOT_LABELS else None
+
+
+def _inside(path: str) -> str:
+    """A path of data.yaml as names below the data's own folder: those files often lead out of it and back in."""
+    words = posixpath.normpath(path.replace("\\", "/")).split("/")
+    return "/".join(word for word in words if word not in ("", ".", ".."))
+
+
+def _text(tree: Tree, file: str) -> str:
+    return tree.store.read(file).decode("utf-8-sig", "surrogateescape")
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
