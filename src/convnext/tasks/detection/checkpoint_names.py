@@ -1,0 +1,159 @@
+"""Released detection checkpoints: the names that mmdetection gives to the tensors of a detector, and ours.
+
+Their boxes are ordered by class, and the background is the last class, as here, so only names differ. A checkpoint has
+'backbone.', 'neck.', 'rpn_head.' and 'roi_head.' tensors under 'state_dict'; a cascade's heads carry the stage.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from convnext.config import ConvNeXtConfig
+from convnext.errors import CheckpointError
+from convnext.models.formats import FORMATS, our_names, recognise, their_names
+from convnext.models.tensors import read_tensors
+from convnext.models.weights import check_tensors
+from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.detection.detector import Detector
+
+_BACKBONE, _NETWORK = "backbone.", "backbone.network."
+_UNITS = {  # ours: theirs. {i} is a number; {s} the stage of a cascade and a point, or nothing
+    "fpn.lateral.{i}": "neck.lateral_convs.{i}.conv",
+    "fpn.smooth.{i}": "neck.fpn_convs.{i}.conv",
+    "rpn.conv": "rpn_head.rpn_conv",
+    "rpn.score": "rpn_head.rpn_cls",
+    "rpn.delta": "rpn_head.rpn_reg",
+    "heads.box.{s}convolutions.{i}.conv": "roi_head.bbox_head.{s}shared_convs.{i}.conv",
+    "heads.box.{s}convolutions.{i}.norm": "roi_head.bbox_head.{s}shared_convs.{i}.bn",
+    "heads.box.{s}linears.{i}": "roi_head.bbox_head.{s}shared_fcs.{i}",
+    "heads.box.{s}score": "roi_head.bbox_head.{s}fc_cls",
+    "heads.box.{s}delta": "roi_head.bbox_head.{s}fc_reg",
+    "heads.mask.{s}convolutions.{i}.conv": "roi_head.mask_head.{s}convs.{i}.conv",
+    "heads.mask.{s}upsample": "roi_head.mask_head.{s}upsample",
+    "heads.mask.{s}mask": "roi_head.mask_head.{s}conv_logits",
+}
+_OF_CLASSES = re.compile(r"heads\.(box\.(\d+\.)?(score|delta)|mask\.(\d+\.)?mask)\.")  # shapes follow the classes
+_TOKENS = {"{i}": r"(?P<i>\d+)", "{s}": r"(?P<s>(?:\d+\.)?)"}
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a detector on a ConvNeXt under the released names. Raises CheckpointError for a name without a place."""
+    inside = {_plain(key): value for key, value in state.items() if key.startswith(_BACKBONE)}
+    theirs = {f"{_BACKBONE}{key}": value for key, value in their_names(inside, FORMATS["official"]).items()}
+    grouped = not any(key.endswith(".norm.running_mean") for key in state)
+    for key, value in state.items():
+        if not key.startswith(_BACKBONE):
+            name = _translated(key, _UNITS.items())
+            if name is None:
+                raise CheckpointError(f"The released checkpoints have no place for '{key}'.")
+            theirs[name.replace(".bn.", ".gn.") if grouped else name] = value
+    return theirs
+
+
+def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The released tensors under our names; a tensor that is not known keeps its own."""
+    inside = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
+    form = "mmpretrain_dense" if any(".depthwise_conv." in key for key in inside) else "official"
+    ours = {_nested(key): value for key, value in our_names(inside, FORMATS[form]).items()}
+    back = [(theirs, mine) for mine, theirs in _UNITS.items()]
+    for key, value in state.items():
+        if not key.startswith(_BACKBONE):
+            ours[_translated(key.replace(".gn.", ".bn."), back) or key] = value
+    return ours
+
+
+def load_official(model: Detector, source: str | Path, *, say: Callable[[str], None]) -> None:
+    """Copy a released checkpoint into `model`; every tensor must find its place.
+
+    Two things are adapted, and said: layers for another number of classes stay as they were built, and mask heads that
+    the model does not have are left out. Raises CheckpointError for anything else, with the names.
+    """
+    _refuse_foreign(model.backbone, source)
+    tensors, _ = read_tensors(source)
+    if not any(key.startswith("roi_head.") for key in tensors):
+        raise CheckpointError(
+            f"{source} does not fit: it has no roi_head. Give a checkpoint of Mask R-CNN or of a cascade."
+        )
+    state, own = from_official(tensors), model.state_dict()
+    if model.heads.mask is None:
+        state = {key: value for key, value in state.items() if not key.startswith("heads.mask.")}
+        say("mask heads left out: the model finds boxes only")
+    state = _fresh_classes(state, own, say)
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
+    try:
+        check_tensors(state | counters, own)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} does not fit: {error}") from None
+    model.load_state_dict(state | counters)
+    say(f"{source}: {len(state)} tensors read (released names).")
+
+
+def load_backbone(backbone: Backbone, source: str | Path, *, say: Callable[[str], None]) -> None:
+    """Copy classification weights, in any format that is known, into a ConvNeXt backbone; its own norms stay fresh.
+
+    The final norm and the head are left out. Raises CheckpointError where another tensor is missing or too much.
+    """
+    _refuse_foreign(backbone, source)
+    tensors, _ = read_tensors(source)
+    try:
+        form = recognise(tensors)
+        ours = our_names(tensors, FORMATS[form])
+        state = {key: value for key, value in ours.items() if not key.startswith(("norm.", "head."))}
+        check_tensors(state, backbone.network.state_dict())
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} does not fit: {error}") from None
+    backbone.network.load_state_dict(state)
+    say(f"{source}: {len(state)} tensors of the backbone read ('{form}' names), {len(ours) - len(state)} left out.")
+
+
+def _refuse_foreign(backbone: Backbone, source: str | Path) -> None:
+    config: Any = getattr(backbone.network, "config", None)
+    if not isinstance(config, ConvNeXtConfig):
+        raise CheckpointError(
+            f"{source} does not fit: the backbone is no ConvNeXt. Take one, or start without weights."
+        )
+
+
+def _fresh_classes(
+    state: dict[str, Tensor], own: Mapping[str, Tensor], say: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """`state` with the model's own fresh values wherever only the number of classes differs."""
+    fresh = {
+        key: own[key]
+        for key, value in state.items()
+        if _OF_CLASSES.match(key)
+        and key in own
+        and value.shape != own[key].shape
+        and value.shape[1:] == own[key].shape[1:]
+    }
+    if fresh:
+        held, asked = (_classes(values) for values in (state, own))
+        say(f"{len(fresh)} tensors for {held} classes replaced by new ones for {asked}")
+    return state | fresh
+
+
+def _classes(state: Mapping[str, Tensor]) -> int:
+    return next(len(value) for key, value in state.items() if re.fullmatch(r"heads\.box\.(\d+\.)?score\.bias", key)) - 1
+
+
+def _plain(key: str) -> str:
+    """'backbone.network.stem.norm.bias' -> 'stem.norm.bias', 'backbone.norms.0.weight' -> 'norms.0.weight'."""
+    return key.removeprefix(_NETWORK) if key.startswith(_NETWORK) else key.removeprefix(_BACKBONE)
+
+
+def _nested(key: str) -> str:
+    return f"{_BACKBONE if key.startswith('norms.') else _NETWORK}{key}"
+
+
+def _translated(key: str, table: Iterable[tuple[str, str]]) -> str | None:
+    """One tensor's name in the other language, or None where the table has no such unit."""
+    for source, target in table:
+        pattern = re.escape(source).replace(r"\{i\}", _TOKENS["{i}"]).replace(r"\{s\}", _TOKENS["{s}"])
+        match = re.fullmatch(rf"{pattern}\.(?P<leaf>\w+)", key)
+        if match:
+            numbers = match.groupdict()
+            return f"{target.format(i=numbers.get('i'), s=numbers.get('s'))}.{match['leaf']}"
+    return None

@@ -1,0 +1,31 @@
+"""The unit of the heads: a 3x3 convolution, a norm or none, and ReLU."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+GROUPS = 32  # of GroupNorm, arXiv 1803.08494; fewer where the channels are no multiple
+
+
+def convolution(width_in: int, width: int, norm: str = "none") -> nn.Sequential:
+    """(N, width_in, H, W) -> (N, width, H, W).
+
+    `norm` 'batch' has statistics of a process's own batch, 'sync' those of all processes (the same with one, and GPUs
+    only with more), 'group' those of each sample; 'none' has a bias instead.
+    """
+    conv = nn.Conv2d(width_in, width, 3, padding=1, bias=norm == "none")
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
+    if norm != "none":
+        layers["norm"] = _norm(norm, width)
+    layers["relu"] = nn.ReLU()
+    return nn.Sequential(layers)
+
+
+def _norm(kind: str, width: int) -> nn.Module:
+    if kind == "group":
+        groups = next(groups for groups in range(min(GROUPS, width), 0, -1) if width % groups == 0)
+        return nn.GroupNorm(groups, width)
+    return nn.BatchNorm2d(width) if kind == "batch" else nn.SyncBatchNorm(width)

@@ -1,0 +1,72 @@
+"""The whole detector: backbone, pyramid, proposals, heads; losses from annotated pictures, detections from any.
+
+Axes: N pictures, C channels, H W rows and columns of the padded batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import DetectorHeadConfig, ModelConfig
+from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.detection.cascade import CascadeHeads
+from convnext.tasks.detection.fpn import FPN
+from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
+from convnext.tasks.detection.rpn import RPN
+from convnext.tasks.detection.types import Detections, Images, Targets
+
+
+class Detector(nn.Module):
+    """Mask R-CNN or Cascade Mask R-CNN on any backbone with stages.
+
+    `model(images, targets)` are losses and `model(images)` detections, so that wrappers such as DDP see both.
+    Pictures are normalised, of any sizes; `Images.of` pads them.
+    """
+
+    def __init__(self, backbone: ModelConfig, config: DetectorHeadConfig):
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(backbone, fixed_batch_norm=config.fixed_batch_norm)
+        self.fpn = FPN(self.backbone.widths, config.channels)
+        strides = self.backbone.strides
+        self.rpn = RPN(config, (*strides, 2 * strides[-1]))
+        heads = CascadeHeads if config.kind == "cascade" else MaskRCNNHeads
+        self.heads: Any = heads(config, strides)
+
+    def forward(
+        self, images: Images | Sequence[Tensor], targets: Sequence[Targets] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        return self.detect(images) if targets is None else self.losses(images, targets)
+
+    def losses(
+        self,
+        images: Images | Sequence[Tensor],
+        targets: Sequence[Targets],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Every part of the loss by name, to be summed: 'rpn_score', 'rpn_box', and those of the heads.
+
+        `generator` draws the samples of anchors and proposals, on the pictures' device; without one, torch's own does.
+        """
+        images = images if isinstance(images, Images) else Images.of(images)
+        pyramid, shapes = self.pyramid(images)
+        scores, deltas = self.rpn(pyramid)
+        losses = self.rpn.losses(scores, deltas, shapes, images.sizes, targets, generator)
+        proposals = self.rpn.proposals(scores, deltas, shapes, images, training=True)
+        return losses | self.heads.losses(pyramid, proposals, targets, images.sizes, generator)
+
+    @torch.no_grad()
+    def detect(self, images: Images | Sequence[Tensor]) -> list[Detections]:
+        """What is in each picture, in its own pixels. Call `.eval()` before, as for any network."""
+        images = images if isinstance(images, Images) else Images.of(images)
+        pyramid, shapes = self.pyramid(images)
+        scores, deltas = self.rpn(pyramid)
+        proposals = self.rpn.proposals(scores, deltas, shapes, images, training=False)
+        return self.heads.detect(pyramid, proposals, images.sizes)
+
+    def pyramid(self, images: Images) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        """Of each level, (N, channels, H / stride, W / stride) and its (rows, columns)."""
+        levels = self.fpn(self.backbone(images.x))
+        return levels, [(level.shape[-2], level.shape[-1]) for level in levels]

@@ -1,0 +1,121 @@
+"""Mask heads: the shape of an object inside its box (arXiv 1703.06870, section 3), and back to the picture's pixels.
+
+Axes: R boxes of all pictures, C channels, S = 14 side of a pooled map, 2S of a mask, K classes, D detections,
+M objects, H W rows and columns of a picture.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from convnext.config import DetectorHeadConfig
+from convnext.tasks.detection.assign import Sampled
+from convnext.tasks.detection.convolution import convolution
+from convnext.tasks.detection.roi import pool
+from convnext.tasks.detection.types import Detections, Size, Targets
+
+POOLED = 14
+CONVOLUTIONS = 4
+_PASTED_AT_ONCE = 2**24  # pixels; more would only cost memory
+
+
+class MaskHead(nn.Module):
+    """Four convolutions, twice the resolution, and one mask for each class, so that classes do not compete."""
+
+    def __init__(self, config: DetectorHeadConfig):
+        super().__init__()
+        width = config.channels
+        self.convolutions = nn.Sequential(*(convolution(width, width) for _ in range(CONVOLUTIONS)))
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.relu = nn.ReLU()
+        self.mask = nn.Conv2d(width, config.classes, 1)
+        for layer in (self.upsample, self.mask):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.get_parameter("bias"))
+
+    def forward(self, x: Tensor) -> Tensor:  # (R, C, S, S) -> (R, K, 2S, 2S) logits
+        return self.mask(self.relu(self.upsample(self.convolutions(x)))).float()
+
+
+def mask_loss(logits: Tensor, labels: Tensor, truth: Tensor) -> Tensor:
+    """Mean binary cross-entropy of (R, K, 2S, 2S) logits, of each box's own class only, with (R, 2S, 2S) truth of 0, 1.
+
+    Without any box it is 0, and still a function of the logits.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    own = logits[torch.arange(len(labels), device=labels.device), labels]
+    return F.binary_cross_entropy_with_logits(own, truth)
+
+
+def sampled_mask_loss(
+    head: MaskHead,
+    pyramid: Sequence[Tensor],
+    strides: Sequence[int],
+    sampled: Sequence[Sampled],
+    targets: Sequence[Targets],
+) -> Tensor:
+    """The loss over every sampled box with an object, in the pictures whose masks are known."""
+    boxes, labels, truth = [], [], []
+    for each, target in zip(sampled, targets, strict=True):
+        known = target.single()
+        count = len(each.objects) if known.masks is not None else 0
+        boxes.append(each.boxes[:count])
+        labels.append(each.labels[:count])
+        if known.masks is not None and count:
+            truth.append(mask_truth(known.masks, each.objects, boxes[-1]))
+    logits = head(pool(pyramid, boxes, strides, POOLED))
+    return mask_loss(logits, torch.cat(labels), torch.cat(truth) if truth else logits[:0, 0])
+
+
+def with_masks(
+    found: Sequence[Detections], heads: Sequence[MaskHead], pyramid: Sequence[Tensor], strides: Sequence[int]
+) -> list[Detections]:
+    """Detections with the masks inside their boxes: the mean of the heads' probabilities."""
+    pooled = pool(pyramid, [each.boxes for each in found], strides, POOLED)
+    labels = torch.cat([each.labels for each in found])
+    masks = torch.stack([own_masks(head(pooled), labels) for head in heads]).mean(0)
+    parts = masks.split([len(each) for each in found])
+    return [Detections(each.boxes, each.scores, each.labels, part) for each, part in zip(found, parts, strict=True)]
+
+
+def mask_truth(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * POOLED) -> Tensor:
+    """(R, size, size) of 0 and 1: what (M, H, W) masks show under each of (R, 4) boxes; `objects` (R,) says whose."""
+    used, place = objects.unique(return_inverse=True)  # only these become float32
+    rois = torch.cat([place[:, None].to(boxes.dtype), boxes], 1)
+    inside = roi_align(masks[used, None].float(), rois, size, 1.0, sampling_ratio=0, aligned=True)
+    return (inside[:, 0] >= 0.5).float()
+
+
+def own_masks(logits: Tensor, labels: Tensor) -> Tensor:
+    """(R, 2S, 2S) probabilities of each box's own class."""
+    return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+
+
+def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
+    """(D, H, W) bool: (D, s, s) probabilities inside (D, 4) boxes, read bilinearly at every pixel centre of the picture.
+
+    Outside of the box, and beyond half a mask position, is 0. Memory is H * W bytes a detection: paste few at a time
+    where they only are to be encoded.
+    """
+    height, width = size
+    pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
+    step = max(1, _PASTED_AT_ONCE // max(1, height * width))
+    for first in range(0, len(masks), step):
+        part = slice(first, first + step)
+        rows = _weights(boxes[part, 1], boxes[part, 3], height, masks.shape[-2])  # (d, H, s)
+        columns = _weights(boxes[part, 0], boxes[part, 2], width, masks.shape[-1])  # (d, W, s)
+        with torch.autocast(masks.device.type, enabled=False):  # half precision moves edges
+            pasted[part] = rows @ masks[part] @ columns.transpose(1, 2) >= threshold
+    return pasted
+
+
+def _weights(low: Tensor, high: Tensor, pixels: int, positions: int) -> Tensor:
+    """(D, pixels, positions): how much each position between `low` and `high` gives to each pixel centre, bilinearly."""
+    centres = torch.arange(pixels, device=low.device, dtype=low.dtype) + 0.5
+    extent = (high - low).clamp(min=1e-6)[:, None]
+    place = (centres - low[:, None]) / extent * positions - 0.5  # (D, pixels), in positions
+    return (1 - (place[..., None] - torch.arange(positions, device=low.device)).abs()).clamp(min=0)

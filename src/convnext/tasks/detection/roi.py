@@ -1,0 +1,39 @@
+"""RoIAlign over a pyramid: every box is read from the level that fits its size (arXiv 1703.06870; 1612.03144, eq. 1).
+
+Axes: N pictures, R boxes of all pictures, C channels, S side of a pooled map.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from convnext.tasks.detection.boxes import area
+
+_FINEST = 14  # a box of up to twice as many strides of the finest level a side (112 px of stride 4) is read from it
+
+
+def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
+    """(R,) level for each of (R, 4) boxes: one coarser for every doubling of its side from 28 strides on."""
+    side = area(boxes).clamp(min=0).sqrt()
+    level = torch.log2(side / (_FINEST * strides[0]) + 1e-6).floor()
+    return level.clamp(0, len(strides) - 1).long()
+
+
+def pool(pyramid: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int], size: int) -> Tensor:
+    """(R, C, S, S) float32: bilinear samples under each picture's boxes, averaged in S x S bins, pictures in order.
+
+    A bin has as many samples as map positions; sample points are pixel centres ("aligned"). Levels without a stride of
+    their own (the last of the pyramid, which only proposes) are not read.
+    """
+    numbers = [torch.full_like(each[:, :1], picture) for picture, each in enumerate(boxes)]
+    flat = torch.cat([torch.cat(list(pair), 1) for pair in zip(numbers, boxes, strict=True)])  # (R, 5) picture, box
+    levels = level_of(flat[:, 1:], strides)
+    parts, places = [], []
+    for level, (features, stride) in enumerate(zip(pyramid, strides, strict=False)):
+        here = torch.nonzero(levels == level).flatten()
+        places.append(here)
+        # half precision has too few digits for coordinates
+        parts.append(roi_align(features.float(), flat[here], size, 1 / stride, sampling_ratio=0, aligned=True))
+    return torch.cat(parts)[torch.cat(places).argsort()]

@@ -1,0 +1,127 @@
+"""Region proposals: where something is, whatever it is (arXiv 1506.01497, section 3.1).
+
+Axes: N pictures, A anchors of a picture over all levels, a anchors of a position, H W rows and columns of a level,
+P proposals of a picture.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from convnext.config import DetectorHeadConfig
+from convnext.tasks.detection.anchors import Anchors
+from convnext.tasks.detection.assign import match, sample
+from convnext.tasks.detection.boxes import clip, decode, encode
+from convnext.tasks.detection.types import Images, Size, Targets
+
+_STDS = (1.0, 1.0, 1.0, 1.0)  # its deltas are not scaled
+
+
+class RPN(nn.Module):
+    """One small network that slides over every level: is there an object at each anchor, and how does its box differ?"""
+
+    def __init__(self, config: DetectorHeadConfig, strides: Sequence[int]):
+        super().__init__()
+        self.config = config
+        self.anchors = Anchors(strides, scale=config.anchor_scale, ratios=config.anchor_ratios)
+        each = len(config.anchor_ratios)
+        self.conv = nn.Conv2d(config.channels, config.channels, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.score = nn.Conv2d(config.channels, each, 1)
+        self.delta = nn.Conv2d(config.channels, 4 * each, 1)
+        for layer in (self.conv, self.score, self.delta):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.get_parameter("bias"))
+
+    def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each level, (N, H * W * a) logits and (N, H * W * a, 4) deltas, float32, in the anchors' order."""
+        scores, deltas = [], []
+        for level in pyramid:
+            y = self.relu(self.conv(level))
+            scores.append(self.score(y).permute(0, 2, 3, 1).flatten(1).float())
+            deltas.append(self.delta(y).permute(0, 2, 3, 1).reshape(len(y), -1, 4).float())
+        return scores, deltas
+
+    def losses(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        shapes: Sequence[tuple[int, int]],
+        sizes: Sequence[Size],
+        targets: Sequence[Targets],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """'rpn_score' and 'rpn_box': sums over a sample of each picture's anchors, over the number of all samples."""
+        device = scores[0].device
+        anchors = torch.cat(self.anchors.grid(shapes, device))  # (A, 4)
+        all_scores, all_deltas = torch.cat(list(scores), 1), torch.cat(list(deltas), 1)  # (N, A), (N, A, 4)
+        score_loss, box_loss, samples = all_scores.sum() * 0, all_deltas.sum() * 0, 0
+        for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
+            known = torch.nonzero(torch.cat(self.anchors.inside(shapes, size, device))).flatten()
+            objects, background, goals = self._sample(anchors[known], target, generator)
+            objects, background = known[objects], known[background]
+            chosen = torch.cat([objects, background])
+            truth = (torch.arange(len(chosen), device=device) < len(objects)).float()
+            score_loss = score_loss + F.binary_cross_entropy_with_logits(all_scores[i, chosen], truth, reduction="sum")
+            wanted = encode(anchors[objects], goals, _STDS)
+            box_loss = box_loss + F.smooth_l1_loss(
+                all_deltas[i, objects], wanted, reduction="sum", beta=self.config.rpn_beta
+            )
+            samples += len(chosen)
+        return {"rpn_score": score_loss / max(1, samples), "rpn_box": box_loss / max(1, samples)}
+
+    def _sample(
+        self, anchors: Tensor, target: Targets, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of anchors with an object and of background, and the former's (P, 4) objects."""
+        config, objects = self.config, target.single().boxes
+        matches = match(
+            anchors,
+            objects,
+            positive=config.rpn_positive_iou,
+            negative=config.rpn_negative_iou,
+            least=config.rpn_negative_iou,
+            crowds=target.crowds(),
+            crowd_cover=config.crowd_cover,
+        )
+        chosen, background = sample(matches, config.rpn_samples, config.rpn_positive_share, generator)
+        return chosen, background, objects[matches[chosen]]
+
+    @torch.no_grad()
+    def proposals(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        shapes: Sequence[tuple[int, int]],
+        images: Images,
+        *,
+        training: bool,
+    ) -> list[Tensor]:
+        """(P, 4) boxes of each picture inside it, best first and less overlapping within each level; at least one."""
+        config = self.config
+        before = config.candidates_train if training else config.candidates_test
+        after = config.proposals_train if training else config.proposals_test
+        best_scores, boxes, levels = [], [], []
+        for level, anchors in enumerate(self.anchors.grid(shapes, scores[0].device)):
+            best, places = scores[level].topk(min(before, len(anchors)))  # (N, B) each
+            chosen = deltas[level].gather(1, places[..., None].expand(-1, -1, 4))  # (N, B, 4)
+            best_scores.append(best)
+            boxes.append(decode(anchors[places].flatten(0, 1), chosen.flatten(0, 1), _STDS).view_as(chosen))
+            levels.append(torch.full_like(places[0], level))
+        of_score, of_box, of_level = torch.cat(best_scores, 1), torch.cat(boxes, 1), torch.cat(levels)
+        return [
+            _suppressed(clip(of_box[i], size), of_score[i], of_level, config.proposal_nms_iou, after)
+            for i, size in enumerate(images.sizes)
+        ]
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, levels: Tensor, iou: float, most: int) -> Tensor:
+    """The best `most` of (B, 4) boxes that have an area; where none has, one pixel, so that no head goes without."""
+    real = torch.nonzero((boxes[:, 2:] > boxes[:, :2]).all(1)).flatten()
+    if not len(real):
+        return boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]])
+    boxes, scores, levels = boxes[real], scores[real], levels[real]
+    return boxes[batched_nms(boxes, scores, levels, iou)[:most]]

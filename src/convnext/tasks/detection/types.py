@@ -1,0 +1,91 @@
+"""What goes into a detector and what comes out of it.
+
+Axes: N pictures, C channels, H W rows and columns of the padded batch, h w those of one picture, M objects,
+D detections, S rows and columns of a predicted mask. Boxes are (x0, y0, x1, y1) in pixels of the picture they belong to;
+labels count from 0, and the background is none of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+@dataclass(frozen=True)
+class Images:
+    """Normalised pictures of different sizes in one tensor, zeros right of and below each, with their true sizes."""
+
+    x: Tensor  # (N, C, H, W)
+    sizes: tuple[Size, ...]  # (h, w) of each picture, without the padding
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @classmethod
+    def of(cls, pictures: Sequence[Tensor], multiple: int = 32) -> "Images":
+        """A batch of (C, h, w) pictures, H and W the largest of each, rounded up to whole `multiple`s."""
+        sizes = tuple((picture.shape[-2], picture.shape[-1]) for picture in pictures)
+        height, width = (multiple * math.ceil(max(side) / multiple) for side in zip(*sizes, strict=True))
+        padded = [F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in pictures]
+        return cls(torch.stack(padded), sizes)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one picture; M may be 0."""
+
+    boxes: Tensor  # (M, 4) float32
+    labels: Tensor  # (M,) int64, 0 .. K-1
+    masks: Tensor | None = None  # (M, h, w) uint8, 1 inside; None where only boxes are known
+    crowd: Tensor | None = (
+        None  # (M,) bool: a box around many, that is neither learnt nor background; None: there is none
+    )
+
+    def single(self) -> "Targets":
+        """The objects that are learnt: all but crowds, and boxes that a crop left without area."""
+        keep = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
+        if self.crowd is not None:
+            keep &= ~self.crowd
+        return Targets(self.boxes[keep], self.labels[keep], None if self.masks is None else self.masks[keep])
+
+    def crowds(self) -> Tensor:
+        """(L, 4) boxes of crowds."""
+        return self.boxes[:0] if self.crowd is None else self.boxes[self.crowd]
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """The same objects on `device`."""
+        masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
+        crowd = None if self.crowd is None else self.crowd.to(device, non_blocking=True)
+        boxes = self.boxes.to(device, non_blocking=True)
+        return Targets(boxes, self.labels.to(device, non_blocking=True), masks, crowd)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best score first."""
+
+    boxes: Tensor  # (D, 4) float32
+    scores: Tensor  # (D,) float32, 0 .. 1
+    labels: Tensor  # (D,) int64
+    masks: Tensor | None = (
+        None  # (D, S, S) float32 probabilities inside each box; `mask_head.paste` brings them to pixels
+    )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def resized(self, size: Size, original: Size) -> "Detections":
+        """Boxes of a picture of `size` in pixels of the `original` one that it was resized from."""
+        (height, width), (rows, columns) = size, original
+        scale = self.boxes.new_tensor([columns / width, rows / height] * 2)
+        return Detections(self.boxes * scale, self.scores, self.labels, self.masks)
+
+    def to(self, device: torch.device | str) -> "Detections":
+        """The same detections on `device`."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device), masks)
