@@ -1,0 +1,108 @@
+"""From a network of fixed scale to a class for every pixel of a picture of any size.
+
+One scale: the picture at once, or windows that slide over it, their logits averaged where they overlap. Several scales
+and flips: the probabilities of all of them averaged. Always back at the size that was asked for.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import UperNetConfig
+from convnext.tasks.segmentation.upernet import resized
+
+Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
+Place = tuple[slice, slice]  # rows and columns
+
+
+def whole_logits(network: Network, x: Tensor, multiple: int = 32) -> Tensor:
+    """(N, K, H, W) logits of (N, C, H, W) at once; it is padded, right and below, to a multiple, and cut back."""
+    height, width = x.shape[-2:]
+    padding = (0, -width % multiple, 0, -height % multiple)
+    return network(F.pad(x, padding) if any(padding) else x).float()[..., :height, :width]
+
+
+def windows(height: int, width: int, window: int, stride: int) -> Iterator[Place]:
+    """Places of a square window that cover everything; the last of a row or column is moved back inside."""
+    for top in _starts(height, window, stride):
+        for left in _starts(width, window, stride):
+            yield slice(top, min(height, top + window)), slice(left, min(width, left + window))
+
+
+def sliding_logits(network: Network, x: Tensor, *, window: int, stride: int, batch: int = 4) -> Tensor:
+    """(N, K, H, W) logits of (N, C, H, W): the mean over the windows that see a pixel.
+
+    A side shorter than the window is padded with zeros, which is the mean colour. `batch` windows run together.
+    """
+    height, width = x.shape[-2:]
+    short = (max(0, window - height), max(0, window - width))
+    x = F.pad(x, (0, short[1], 0, short[0])) if any(short) else x
+    places = list(windows(x.shape[-2], x.shape[-1], window, stride))
+    total: Tensor | None = None
+    seen = torch.zeros(x.shape[-2:], device=x.device)
+    for first in range(0, len(places), batch):
+        some = places[first : first + batch]
+        logits = network(torch.cat([x[..., rows, columns] for rows, columns in some])).float()
+        if total is None:
+            total = torch.zeros(x.shape[0], logits.shape[1], *x.shape[-2:], device=x.device)
+        for (rows, columns), part in zip(some, logits.split(x.shape[0]), strict=True):
+            total[..., rows, columns] += part
+            seen[rows, columns] += 1
+    assert total is not None, "a picture has one window at least"
+    return (total / seen)[..., :height, :width]
+
+
+def logits_of(network: Network, x: Tensor, config: UperNetConfig, size: Sequence[int]) -> Tensor:
+    """(N, K, *size) float32 logits by the testing of `config` at one scale."""
+    if not config.window_px:
+        return resized(whole_logits(network, x), size)
+    return resized(sliding_logits(network, x, window=config.window_px, stride=config.stride), size)
+
+
+def probabilities(network: Network, x: Tensor, config: UperNetConfig, size: Sequence[int]) -> Tensor:
+    """(N, K, *size) at one scale; every pixel sums to 1."""
+    return logits_of(network, x, config, size).softmax(1)
+
+
+def multi_scale_probabilities(
+    network: Network,
+    x: Tensor,
+    config: UperNetConfig,
+    size: Sequence[int],
+    *,
+    scales: Sequence[float] = (),
+    flip: bool = True,
+    slide: bool = False,
+) -> Tensor:
+    """(N, K, *size): the mean of the probabilities at every scale, each also mirrored, over the picture at once.
+
+    `scales` are relative to `x`; empty takes those of `config`. `slide` moves the window of `config` instead.
+    """
+    ways = [False, True] if flip else [False]
+    config = config if slide else config.model_copy(update={"window_px": 0, "stride_px": 0})
+    found: Tensor | None = None
+    scales = scales or config.test_scales
+    for scale in scales:
+        shown = _scaled(x, scale)
+        for mirrored in ways:
+            part = probabilities(network, shown.flip(-1) if mirrored else shown, config, size)
+            part = part.flip(-1) if mirrored else part
+            found = part if found is None else found.add_(part)
+    assert found is not None, "there is one scale at least"
+    return found / (len(scales) * len(ways))
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    """`x` with both sides times `scale`, at least one pixel; smoothed where it shrinks, so that nothing aliases."""
+    size = tuple(max(1, math.floor(side * scale + 0.5)) for side in x.shape[-2:])
+    if size == tuple(x.shape[-2:]):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    steps = max(0, math.ceil((side - window) / stride))
+    return [min(i * stride, max(0, side - window)) for i in range(steps + 1)]

@@ -1,0 +1,141 @@
+"""What a segmenter did: a confusion table of pixels, and the figures made of it.
+
+K classes; a table is (K, K) counts of pixels, rows are the truth. Pixels labelled 255 do not count.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one picture came to; `index` is its place in the dataset."""
+
+    index: int
+    pixels: int  # that count
+    right: int  # of them
+    miou: float  # over the classes of this picture alone
+    loss: float  # cross-entropy, summed over the pixels that count
+    label: int  # the most frequent error: pixels of this class
+    predicted: int  # were given that one
+    confused: int  # this many times
+
+    @staticmethod
+    def of(index: int, table: Table, loss: float) -> "Judged":
+        """From the picture's own confusion table."""
+        wrong = table.copy()
+        np.fill_diagonal(wrong, 0)
+        label, predicted = divmod(int(wrong.argmax()), len(table))
+        confused = int(wrong[label, predicted])
+        return Judged(index, int(table.sum()), int(table.trace()), mean_iou(table), loss, label, predicted, confused)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All pictures together, and what is worth knowing of each."""
+
+    table: Table
+    pictures: tuple[Judged, ...]
+
+    @staticmethod
+    def join(parts: Sequence["Outcomes"]) -> "Outcomes":
+        """The sum of parts of a dataset, in its order."""
+        table: Table = np.sum([part.table for part in parts], axis=0, dtype=np.int64)
+        pictures = [picture for part in parts for picture in part.pictures]
+        return Outcomes(table, tuple(sorted(pictures, key=lambda picture: picture.index)))
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+def confusion(predicted: NDArray[Any], truth: NDArray[Any], classes: int) -> Table:
+    """(H, W) predicted labels and (H, W) true ones -> (K, K). A label beyond the classes does not count, as IGNORE."""
+    counted = truth < classes
+    cells = truth[counted].astype(np.int64) * classes + predicted[counted]
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def iou(table: Table) -> NDArray[np.float64]:
+    """(K,) intersection over union; NaN for a class that is neither there nor predicted."""
+    hits = table.diagonal()
+    return _share(hits, table.sum(0) + table.sum(1) - hits)
+
+
+def accuracy(table: Table) -> NDArray[np.float64]:
+    """(K,) share of each class's pixels that were given it; NaN for a class that is not there."""
+    return _share(table.diagonal(), table.sum(1))
+
+
+def mean_iou(table: Table) -> float:
+    """Mean over the classes that occur in the truth or in the answer; 0 where there are none."""
+    return _mean(iou(table))
+
+
+def metrics(outcomes: Outcomes) -> dict[str, float]:
+    """'miou', 'mean_accuracy', 'pixel_accuracy' over the pixels of all pictures, and 'loss', their mean cross-entropy."""
+    table = outcomes.table
+    pixels = max(1, int(table.sum()))
+    return {
+        "miou": mean_iou(table),
+        "mean_accuracy": _mean(accuracy(table)),
+        "pixel_accuracy": float(table.trace() / pixels),
+        "loss": math.fsum(picture.loss for picture in outcomes.pictures) / pixels,
+    }
+
+
+def per_class(table: Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """{'name', 'pixels', 'iou', 'accuracy', 'precision'} of every class; None where a figure has no pixels to be of."""
+    figures = {"iou": iou(table), "accuracy": accuracy(table), "precision": accuracy(table.T)}
+    return [
+        {
+            "name": name,
+            "pixels": int(table[i].sum()),
+            **{key: None if np.isnan(values[i]) else float(values[i]) for key, values in figures.items()},
+        }
+        for i, name in enumerate(names)
+    ]
+
+
+def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:
+    """The pictures with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
+    ranked = sorted((each for each in outcomes.pictures if each.pixels), key=lambda each: (each.miou, each.index))
+    return [
+        {
+            "path": paths[each.index],
+            "index": each.index,
+            "miou": each.miou,
+            "pixel_accuracy": each.right / each.pixels,
+            "label": names[each.label],
+            "predicted": names[each.predicted],
+            "pixels": each.confused,
+        }
+        for each in ranked[:most]
+    ]
+
+
+def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str]) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's pictures."""
+    return {
+        "task": "segmentation",
+        "n": len(outcomes),
+        **metrics(outcomes),
+        "classes": list(names),
+        "confusion": outcomes.table.tolist(),
+        "per_class": per_class(outcomes.table, names),
+        "worst": worst(outcomes, names, paths),
+    }
+
+
+def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else 0.0

@@ -1,0 +1,244 @@
+"""Segmentation: how a batch of pictures and maps becomes a loss, and how a network is scored in original pixels.
+
+Axes: N pictures, C channels, H W pixel rows and columns, K classes. A label of 255 does not count.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import DenseConfig, Recipe, RunOptions, UperNetConfig
+from convnext.data.dense.dataset import DenseDataset
+from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.dense.policy import Key, eval_dense, train_dense
+from convnext.data.dense.sample import IGNORE, Sample
+from convnext.data.dense.transforms import stacked
+from convnext.data.loader import steps_in_epoch
+from convnext.data.transforms import normalise
+from convnext.engine.distributed import ALONE, World
+from convnext.engine.records import say
+from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.segmentation.inference import logits_of, multi_scale_probabilities
+from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion, metrics
+from convnext.tasks.segmentation.upernet import Logits, UperNet, resized
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures ready for the network with a class for every pixel."""
+
+    x: Tensor  # (N, C, H, W) normalised
+    labels: Tensor  # (N, H, W) int64
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> Sequence["Labelled"]:
+        """Pieces of at most `size` pictures."""
+        return [Labelled(*pair) for pair in zip(self.x.split(size), self.labels.split(size), strict=True)]
+
+
+class Segmentation:
+    """The task that `engine.fit` trains when the data are pictures with maps of classes."""
+
+    metric = "miou"
+
+    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: DenseDataset, val: DenseDataset):
+        self.head, self.dense = values_of(recipe)
+        self.model, self.recipe, self.options = model, recipe, options
+        self.train, self.val = train, val
+        self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
+        self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
+        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+
+    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
+        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        self._refuse_single(world)
+        batches = train_dense_batches(
+            self.train,
+            partial(_changed, self.dense),
+            batch=self.recipe.optim.batch,
+            seed=self.recipe.seed,
+            steps=steps,
+            steps_per_epoch=self.steps_per_epoch,
+            share=(world.rank, world.size),
+            workers=self.options.workers,
+            channels=len(self.recipe.input.mean),
+            strict=self.options.strict_pictures,
+        )
+        for batch in batches:
+            note_skipped(batch, self.skipped)
+            yield batch
+
+    def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
+        """To the device, padded to one size, normalised; padding does not count."""
+        pictures = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.dense.multiple))
+        labels = np.full(pictures.shape[:3], IGNORE, np.uint8)
+        for place, sample in enumerate(batch.samples):
+            assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
+            height, width = sample.semantic.shape
+            labels[place, :height, :width] = sample.semantic
+        x = normalise(pictures.to(device, non_blocking=True), self.recipe.input)
+        return Labelled(x, torch.from_numpy(labels).to(device, non_blocking=True).long())
+
+    def loss(self, network: nn.Module, piece: Labelled) -> Tensor:
+        """Cross-entropy of both heads in float32; a mean over all pixels, to which those that do not count bring 0.
+
+        As in the released code; and so micro-batches, whose pictures have different shares of such pixels, add up.
+        """
+        said: Logits = network(piece.x)
+        loss = _cross_entropy(said.main, piece.labels)
+        if said.aux is not None:
+            loss = loss + self.head.aux_weight * _cross_entropy(said.aux, piece.labels)
+        return loss
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """mIoU, mean accuracy, pixel accuracy and loss on the held-out pictures at one scale, in original pixels."""
+        return metrics(
+            evaluate(model, self.val, self.recipe, workers=self.options.workers, world=world, skipped=self.skipped)
+        )
+
+    def names(self, batch: DenseBatch) -> list[str]:
+        """The files that a batch was made of."""
+        return [sample.path for sample in batch.samples]
+
+    def describe(self) -> dict[str, Any]:
+        """Class names, and the fingerprint of the training set."""
+        return {"task": "segmentation", "classes": list(self.train.classes), "pictures": fingerprint(self.train)}
+
+    def _refuse_single(self, world: World) -> None:
+        """Batch norms cannot learn from one picture: the pool of one cell leaves one value a channel."""
+        own = self.recipe.optim.batch // world.size
+        micro = min(own, self.options.micro_batch or own)
+        together = 1 if self.head.norm == "batch" else world.size
+        device = next(self.model.parameters()).device.type
+        if self.head.norm == "sync" and world.size > 1 and device == "cpu":
+            raise ConvNeXtError(
+                "head.norm = 'sync' needs GPUs when there are several processes. Set --head.norm group."
+            )
+        if self.head.norm in ("batch", "sync") and (own % micro or micro) * together == 1:
+            raise ConvNeXtError(
+                f"head.norm = '{self.head.norm}' needs two pictures or more in each forward pass, and there is one "
+                f"(batch {own}, {micro} at a time). Set --head.norm group, or raise optim.batch or --micro-batch."
+            )
+
+
+def build_segmenter(recipe: Recipe) -> UperNet:
+    """The freshly initialised UperNet of a recipe for segmentation."""
+    return UperNet(Backbone(recipe.model), values_of(recipe)[0])
+
+
+def values_of(recipe: Recipe) -> tuple[UperNetConfig, DenseConfig]:
+    """The head and the treatment of pictures. Raises ConvNeXtError for a recipe of another task."""
+    if not isinstance(recipe.head, UperNetConfig) or recipe.dense is None:
+        raise ConvNeXtError(
+            f"recipe '{recipe.name}' is for {recipe.task}. Take one for segmentation, e.g. 'small_segmentation'."
+        )
+    return recipe.head, recipe.dense
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: DenseDataset,
+    recipe: Recipe,
+    *,
+    workers: int = 0,
+    world: World = ALONE,
+    skipped: dict[str, str] | None = None,
+    multi_scale: bool = False,
+) -> Outcomes:
+    """What `model`, in its present mode and precision, makes of every readable picture, in its original pixels.
+
+    `multi_scale`: the scales of the recipe with flips, the whole picture at once. Raises DataError when no picture could
+    be read.
+    """
+    classes = values_of(recipe)[0].classes
+    table = np.zeros((classes, classes), np.int64)
+    judged: list[Judged] = []
+    for batch in eval_dense_batches(
+        dataset,
+        partial(_shown, values_of(recipe)[1]),
+        batch=1,
+        share=(world.rank, world.size),
+        workers=workers,
+        channels=len(recipe.input.mean),
+    ):
+        note_skipped(batch, skipped if skipped is not None else {})
+        for index, sample in zip(batch.indices, batch.samples, strict=True):
+            assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
+            scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
+            own, loss = _judge(scores, sample.semantic)
+            table += own
+            judged.append(Judged.of(index, own, loss))
+    whole = Outcomes.join(world.gather(Outcomes(table, tuple(judged))))
+    if not len(whole):
+        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+    return whole
+
+
+def predict(
+    model: nn.Module, image: NDArray[np.uint8], recipe: Recipe, *, multi_scale: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(H, W, C) uint8 of any size -> (H, W) classes and (H, W) their probabilities, as evaluation sees it."""
+    size = (image.shape[0], image.shape[1])
+    shown = _shown(values_of(recipe)[1], Sample(image, None, None, "", 0, size))
+    scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
+    return labels.to(torch.uint8).cpu().numpy(), scores.exp().cpu().numpy()
+
+
+def log_probabilities(
+    model: nn.Module, image: NDArray[np.uint8], recipe: Recipe, size: tuple[int, int], *, multi_scale: bool = False
+) -> Tensor:
+    """(H, W, C) uint8 at the size of evaluation -> (K, *size) float32."""
+    device = next(model.parameters()).device
+    head = values_of(recipe)[0]
+    x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), recipe.input)
+    if multi_scale:
+        return multi_scale_probabilities(model, x, head, size)[0].log()
+    return logits_of(model, x, head, size)[0].log_softmax(0)
+
+
+def note_skipped(batch: DenseBatch, skipped: dict[str, str]) -> None:
+    """Say each broken picture once, and keep it with its reason."""
+    for path, reason in batch.skipped:
+        if path not in skipped:
+            skipped[path] = reason
+            say(f"Skipped '{path}': {reason}")
+
+
+def fingerprint(dataset: DenseDataset) -> str:
+    """A word that tells this set of pictures and maps from another; the same on every machine."""
+    listing = [f"{entry.path}\t{entry.semantic}" for entry in dataset.entries]
+    text = "\n".join([*listing, ",".join(map(str, dataset.values))])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _changed(config: DenseConfig, sample: Sample, key: Key) -> Sample:
+    return train_dense(sample, config, key)
+
+
+def _shown(config: DenseConfig, sample: Sample) -> Sample:
+    """The picture as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
+    return replace(eval_dense(replace(sample, semantic=None), config), semantic=sample.semantic)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    logits = resized(logits.float(), labels.shape[-2:])
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / labels.numel()
+
+
+def _judge(scores: Tensor, truth: NDArray[np.uint8]) -> tuple[NDArray[np.int64], float]:
+    """The confusion table of one picture, and the sum of its pixels' cross-entropy."""
+    labels = torch.from_numpy(truth.astype(np.int64)).to(scores.device)
+    loss = F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum()
+    return confusion(scores.argmax(0).cpu().numpy(), truth, len(scores)), float(loss)

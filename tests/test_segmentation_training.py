@@ -1,0 +1,276 @@
+"""The segmentation task in the loop: it learns, micro-batches and restarts change nothing, and broken files are named."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from commands import rows
+from convnext.config import Recipe, RunOptions, override
+from convnext.data.dense.dataset import read_sample
+from convnext.data.dense.loader import DenseBatch
+from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.engine.distributed import World
+from convnext.engine.fit import Finished, fit
+from convnext.errors import ConvNeXtError, DataError
+from convnext.recipes import recipe
+from convnext.tasks.segmentation.metrics import confusion, metrics
+from convnext.tasks.segmentation.segmentation import (
+    Labelled,
+    Segmentation,
+    build_segmenter,
+    evaluate,
+    log_probabilities,
+    predict,
+)
+from convnext.tasks.segmentation.upernet import Logits
+from shapes import CLASSES, write_shapes
+
+CPU = torch.device("cpu")
+
+
+def small(**changes: Any) -> Recipe:
+    """Four blocks at 32 px, three steps an epoch."""
+    made = recipe("small_segmentation", "atto", images=12, picture_px=40, classes=3, batch=4)
+    fields = {
+        "model.depths": (1, 1, 1, 1),
+        "model.widths": (8, 12, 16, 24),
+        "head.width": 16,
+        "head.aux_width": 8,
+        "dense.crop_px": 32,
+        "dense.scale": (0.8, 1.25),
+        "schedule.epochs": 4,
+        "schedule.warmup_epochs": 0.5,
+        "schedule.eval_epochs": 1,
+    }
+    return override(made, fields | {name.replace("__", "."): value for name, value in changes.items()})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
+    return open_dense_splits(write_shapes(tmp_path_factory.mktemp("shapes")))
+
+
+def task_of(
+    data: DenseSplits, chosen: Recipe, out: Path, kind: type[Segmentation] = Segmentation, **options: Any
+) -> Segmentation:
+    torch.manual_seed(chosen.seed)
+    values = RunOptions(out=str(out), workers=0, **options)
+    return kind(build_segmenter(chosen), chosen, values, data.train, data.val)
+
+
+def train(
+    data: DenseSplits, chosen: Recipe, out: Path, kind: type[Segmentation] = Segmentation, **options: Any
+) -> Finished:
+    task = task_of(data, chosen, out, kind, **options)
+    return fit(task, chosen, task.options, device=CPU, world=World())
+
+
+def bits(out: Path) -> dict[str, object]:
+    """Everything that must be the same: all tensors to the bit, and the log."""
+    found: dict[str, object] = {"log": (out / "metrics.jsonl").read_text()}
+    for name in ("last", "best", "best_ema"):
+        tensors = load_file(out / f"{name}.safetensors")
+        found |= {f"{name}:{key}": value.numpy().tobytes() for key, value in tensors.items()}
+    return found
+
+
+class Killed(Segmentation):
+    """Ends its process, as far as a test can, before the eighth step."""
+
+    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
+        for step, batch in zip(steps, super().batches(steps, world), strict=True):
+            if step == 7:
+                raise KeyboardInterrupt
+            yield batch
+
+
+def test_it_learns_shapes_from_a_dozen_pictures(data, tmp_path):
+    easy = {"head.dropout": 0, "model.drop_path": 0, "dense.photometric": False, "dense.scale": (1, 1)}
+    wide = {"head.width": 32, "head.aux_width": 16, "optim.name": "adamw", "optim.lr": 4e-3, "optim.ema": 0.9}
+    chosen = override(small(schedule__epochs=20, schedule__eval_epochs=20), easy | wide)
+    finished = train(data, chosen, tmp_path / "run")
+    assert finished.metric == "miou" and finished.score > 0.6
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
+    (raw, _) = rows(tmp_path / "run", "eval")
+    assert {"miou", "mean_accuracy", "pixel_accuracy", "loss"} <= set(raw)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(data, tmp_path):
+    chosen = small(model__drop_path=0.3)
+    train(data, chosen, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(data, chosen, tmp_path / "killed", Killed, checkpoint_steps=2)  # step 7 is done and not saved
+    assert json.loads((tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()[-1])["step"] < 8
+    train(data, chosen, tmp_path / "killed", checkpoint_steps=2)
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_train_to_the_losses_of_the_whole_batch(data, tmp_path, micro):
+    same = {"head.norm": "group", "head.dropout": 0, "model.drop_path": 0}  # nothing that looks at the whole batch
+    chosen = override(small(optim__name="sgd", optim__lr=0.01, schedule__epochs=2), same)
+    for name, size in (("whole", 0), ("pieces", micro)):
+        train(data, chosen, tmp_path / name, micro_batch=size)
+    whole, pieces = ([row["loss"] for row in rows(tmp_path / name)] for name in ("whole", "pieces"))
+    assert pieces == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_batch_depends_on_its_step_alone_and_two_ranks_share_it(data, tmp_path):
+    task = task_of(data, small(), tmp_path)
+    every = list(task.batches(range(9), World()))
+    later = list(task.batches(range(5, 9), World()))
+    halves = [list(task.batches(range(5, 9), World(rank, 2))) for rank in (0, 1)]
+    for whole, same, first, second in zip(every[5:], later, *halves, strict=True):
+        assert whole.indices == same.indices == first.indices + second.indices
+        shared = [*first.samples, *second.samples]
+        for a, b, c in zip(whole.samples, same.samples, shared, strict=True):
+            assert (a.image == b.image).all() and (a.semantic == c.semantic).all() and (a.image == c.image).all()
+
+
+ONE_RANK = """
+import sys
+import torch
+from convnext.config import Recipe, RunOptions
+from convnext.data.dense.opening import open_dense_splits
+from convnext.engine.distributed import join
+from convnext.engine.fit import fit
+from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
+data, chosen, out = open_dense_splits(sys.argv[1]), Recipe.model_validate_json(sys.argv[2]), sys.argv[3]
+torch.manual_seed(chosen.seed)
+task = Segmentation(build_segmenter(chosen), chosen, RunOptions(out=out, workers=0), data.train, data.val)
+with join(torch.device("cpu")) as world:
+    fit(task, chosen, task.options, device=torch.device("cpu"), world=world)
+"""
+
+
+def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_picture_once(tmp_path):
+    folder = write_shapes(tmp_path / "data")  # 5 pictures are held out: an odd number
+    same = {"head.norm": "group", "head.dropout": 0, "model.drop_path": 0}
+    chosen = override(small(optim__name="sgd", optim__lr=0.01, schedule__epochs=2), same)
+    train(open_dense_splits(folder), chosen, tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    words = [sys.executable, "-c", ONE_RANK, str(folder), chosen.model_dump_json(), str(tmp_path / "two")]
+    ranks = [  # what torchrun starts, without the third process that watches them
+        subprocess.Popen(
+            words,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=240)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
+    for kind, names in {"train": ["step", "loss"], "eval": ["step", "loss", "miou", "pixel_accuracy"]}.items():
+        one, two = ([[row[name] for name in names] for row in rows(tmp_path / out, kind)] for out in ("one", "two"))
+        assert np.array(two) == pytest.approx(np.array(one), rel=1e-4)
+
+
+def test_prepared_pictures_and_maps_are_padded_alike_and_padding_does_not_count(data, tmp_path):
+    task = task_of(data, small(dense__crop_px=0, dense__multiple=16), tmp_path)
+    (batch,) = task.batches(range(1), World())
+    ready = task.prepare(batch, step=0, rank=0, device=CPU)
+    assert ready.x.shape[-2:] == ready.labels.shape[-2:] and ready.x.shape[-1] % 16 == 0 and len(ready) == 4
+    for sample, labels in zip(batch.samples, ready.labels, strict=True):
+        height, width = sample.semantic.shape
+        assert (labels[:height, :width].numpy() == sample.semantic).all()
+        assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()
+    assert task.names(batch) == [sample.path for sample in batch.samples]
+
+
+def test_the_loss_is_a_mean_over_all_pixels_of_both_heads_and_ignored_ones_bring_nothing(data, tmp_path):
+    task = task_of(data, small(), tmp_path)
+    main, aux = torch.randn(1, 3, 4, 4, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    labels = torch.tensor([[[0, 1, 2, 255]] * 4])
+    piece = Labelled(torch.zeros(1, 3, 4, 4), labels)
+    by_hand = 0.0
+    for scores, weight in ((main.float(), 1.0), (aux.float(), 0.4)):
+        for i in range(4):
+            for j in range(3):
+                by_hand -= weight * float(scores[0, :, i, j].log_softmax(0)[labels[0, i, j]]) / 16
+    assert float(task.loss(lambda _: Logits(main, aux), piece)) == pytest.approx(by_hand, rel=1e-5)
+    assert task.chance_loss == pytest.approx(np.log(3) * 1.4)
+
+
+def test_evaluation_is_in_original_pixels_and_that_of_a_plain_loop(data, tmp_path):
+    chosen = small(dense__eval_short_px=32, dense__eval_long_px=64)
+    task = task_of(data, chosen, tmp_path)
+    model = task.model.eval()
+    with torch.inference_mode():
+        found = evaluate(model, data.val, chosen)
+        table = np.zeros((3, 3), int)
+        for i in range(len(data.val.entries)):
+            sample = read_sample(data.val, i)
+            labels, _ = predict(model, sample.image, chosen)
+            assert labels.shape == sample.semantic.shape
+            table += confusion(labels, sample.semantic, 3)
+    assert (found.table == table).all() and len(found) == len(data.val.entries)
+    assert found.table.sum() == sum((read_sample(data.val, i).semantic != 255).sum() for i in range(len(found)))
+    with torch.inference_mode():
+        scores = task.evaluate(model, World())
+    assert scores == metrics(found) and scores["loss"] == pytest.approx(np.log(3), abs=0.5)
+
+
+def test_probabilities_of_a_picture_do_not_depend_on_the_window_when_it_holds_the_picture(data, tmp_path):
+    chosen = small()
+    model = task_of(data, chosen, tmp_path).model.eval()
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    with torch.inference_mode():
+        whole = log_probabilities(model, image, chosen, (50, 70))
+        slid = log_probabilities(model, image, override(chosen, {"head.window_px": 64}), (50, 70))
+        many = log_probabilities(model, image, chosen, (50, 70), multi_scale=True)
+    assert torch.equal(whole, slid) and whole.shape == many.shape == (3, 50, 70)
+    assert F.mse_loss(many.exp().sum(0), torch.ones(50, 70)) < 1e-9
+
+
+def test_a_broken_map_is_named_and_skipped_in_training_and_evaluation(tmp_path):
+    folder = write_shapes(tmp_path / "data")
+    (folder / "train" / "labels" / "003.png").write_bytes(b"no picture")
+    (folder / "val" / "images" / "001.png").write_bytes((folder / "val" / "images" / "001.png").read_bytes()[:60])
+    broken = open_dense_splits(folder)
+    task = task_of(broken, small(schedule__epochs=1), tmp_path / "run")
+    fit(task, task.recipe, task.options, device=CPU, world=World())
+    assert sorted(Path(path).stem for path in task.skipped) == ["001", "003"]
+    with pytest.raises(DataError, match="003"):
+        list(task_of(broken, small(), tmp_path, strict_pictures=True).batches(range(3), World()))
+
+
+@pytest.mark.parametrize(("norm", "batch", "micro"), [("batch", 1, 0), ("sync", 4, 1), ("batch", 4, 3)])
+def test_a_batch_norm_that_would_see_one_picture_is_refused_with_the_way_out(data, tmp_path, norm, batch, micro):
+    task = task_of(data, small(head__norm=norm, optim__batch=batch), tmp_path, micro_batch=micro)
+    with pytest.raises(ConvNeXtError, match=r"needs two pictures or more.*Set --head.norm group"):
+        next(task.batches(range(1), World()))
+
+
+def test_sync_norms_of_several_processes_need_gpus_and_group_norms_take_a_batch_of_one(data, tmp_path):
+    with pytest.raises(ConvNeXtError, match="needs GPUs"):
+        next(task_of(data, small(head__norm="sync"), tmp_path).batches(range(1), World(0, 2)))
+    chosen = small(head__norm="group", optim__batch=1, schedule__epochs=1, schedule__warmup_epochs=0)
+    train(data, chosen, tmp_path / "one")
+
+
+def test_a_recipe_of_another_task_is_refused(data, tmp_path):
+    other = recipe("small_detection", "atto", images=12, picture_px=40, classes=3)
+    with pytest.raises(ConvNeXtError, match=r"is for detection\. Take one for segmentation"):
+        build_segmenter(other)
+
+
+def test_the_checkpoint_says_what_the_classes_are_and_which_pictures_they_were(data, tmp_path):
+    described = task_of(data, small(), tmp_path).describe()
+    assert described["task"] == "segmentation" and described["classes"] == list(CLASSES)
+    other = DenseSplits(data.val, data.val)
+    assert task_of(other, small(), tmp_path).describe()["pictures"] != described["pictures"]
