@@ -124,6 +124,18 @@ def test_rand_augment_moves_colour_and_grey_pictures():
         assert (moved != train_transform(picture(30, 30, channels), 20, PLAIN, config, key)).any()
 
 
+def test_the_strongest_posterize_keeps_no_bit_and_ends_no_run():
+    from convnext.data.augment import prepared
+
+    policy = prepared("rand-m10-n1-inc1", 8, (0.5, 0.5, 0.5))
+    (operation,) = (each for each in policy.ops if each.name == "PosterizeIncreasing")
+    operation.prob, operation.magnitude_std = 1.0, 0
+    shown = Image.fromarray(picture(8, 8))
+    assert not np.asarray(operation(shown)).any()
+    operation.magnitude = 5
+    np.testing.assert_array_equal(np.asarray(operation(shown)), picture(8, 8) & 0b11000000)
+
+
 def test_a_wrong_rand_augment_is_one_line():
     with pytest.raises(DataError, match=r"augment.rand_augment = 'random-m9' is not RandAugment") as error:
         train_transform(picture(8, 8), 8, AugmentConfig(rand_augment="random-m9"), InputConfig(), 0)

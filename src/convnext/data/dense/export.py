@@ -53,21 +53,27 @@ def segmentation(shape: Shape) -> list[list[float]] | dict[str, Any]:
 
 
 def results(
-    dataset: DenseDataset,
+    category_ids: Sequence[int],
     image_id: int,
     boxes: np.ndarray,
-    labels: Sequence[int],
-    scores: Sequence[float],
-    masks: np.ndarray | None = None,
+    labels: Sequence[int] | np.ndarray,
+    scores: Sequence[float] | np.ndarray,
+    masks: np.ndarray | Sequence[Rle] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detections of one picture as COCO's result file lists them; boxes and masks in pixels of the original picture."""
+    """Detections of one picture as COCO's result file lists them; boxes and masks in pixels of the original picture.
+
+    `category_ids` is COCO's number of each class, as a data set and a checkpoint have it.
+    """
     rows = []
     for row, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4).tolist()):
         found = {
             "image_id": image_id,
-            "category_id": dataset.category_ids[int(labels[row])],
+            "category_id": category_ids[int(labels[row])],
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "score": float(scores[row]),
         }
-        rows.append(found if masks is None else found | {"segmentation": segmentation(encode(masks[row]))})
+        if masks is not None:
+            mask = masks[row]
+            found["segmentation"] = segmentation(mask if isinstance(mask, Rle) else encode(mask))
+        rows.append(found)
     return rows

@@ -129,6 +129,18 @@ def encode(mask: np.ndarray) -> Rle:
     return Rle(mask.shape[0], mask.shape[1], compress(runs_of(mask)))
 
 
+def encode_inside(part: np.ndarray, top: int, left: int, height: int, width: int) -> Rle:
+    """The run lengths of a mask of (height, width) that is `part` with its first pixel at (top, left), and 0 elsewhere."""
+    rows, columns = part.shape
+    inside = np.zeros((columns, rows + 2), np.int8)  # a 0 above and below, so that every run begins and ends
+    inside[:, 1:-1] = np.asarray(part, bool).T
+    column, row = np.nonzero(np.diff(inside, axis=1))  # where runs begin and end, by turns
+    places = (column + left) * height + row + top
+    meet = np.flatnonzero(places[1:-1:2] == places[2::2])  # a run that goes on at the head of the next column
+    places = np.delete(places, np.concatenate([2 * meet + 1, 2 * meet + 2]))
+    return Rle(height, width, compress(_shortest(np.diff(places, prepend=0, append=height * width))))
+
+
 def decode_mask(rle: Rle) -> np.ndarray:
     """The pixels of a mask: (H, W) uint8, 0 or 1. Raises DataError when its runs do not fill it."""
     return mask_of(decompress(rle.counts), rle.height, rle.width)
@@ -213,6 +225,11 @@ def _spans(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = first[: len(last)]
     kept = last > first
     return first[kept], last[kept]
+
+
+def _shortest(runs: np.ndarray) -> np.ndarray:
+    """Without an empty last run, which COCO's tools do not write."""
+    return runs[:-1] if len(runs) > 1 and not runs[-1] else runs
 
 
 def _check(runs: np.ndarray, height: int, width: int) -> None:
