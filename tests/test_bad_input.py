@@ -348,10 +348,10 @@ def test_a_truncated_checkpoint_is_refused_with_the_reason_by_every_command(fini
         assert done.status == 2 and "is damaged or no checkpoint" in line and ".safetensors" in line
 
 
-def test_a_safetensors_file_of_another_program_is_refused_and_pointed_to_the_right_door(finished, tmp_path):
+def test_a_safetensors_file_without_a_run_is_refused_and_pointed_to_the_right_door(finished, tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "other.safetensors")
     line = convnext("evaluate", tmp_path / "other.safetensors", finished / "data").line
-    assert "another program" in line and "--weights" in line
+    assert "no recipe, no class names" in line and "--weights" in line
 
 
 def test_weights_where_a_run_should_be_gone_on_with_are_refused(finished, tmp_path):

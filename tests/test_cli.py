@@ -311,3 +311,34 @@ def test_a_mistake_is_one_line_with_the_value_and_the_fix(data, run, tmp_path, w
     assert line.startswith("convnext: ") and "Traceback" not in done.err
     assert [part for part in parts if part not in line] == []
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_evaluating_on_the_one_folder_of_the_training_scores_what_was_held_out(tmp_path):
+    data = write_colours(tmp_path / "data") / "train"  # one folder of classes, without parts
+    trained(data, tmp_path / "run")
+    done = convnext("evaluate", tmp_path / "run", data, "--json")
+    counts = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert json.loads(done.out)["n"] == counts["val"]["n"]
+    assert f"trained on {counts['train']['n']} of these pictures" in done.err
+    (data / "new").mkdir()  # no longer the folder of the training: all of it counts
+    next(data.glob("*/*.png")).rename(data / "moved.png")
+    assert "trained on" not in convnext("evaluate", tmp_path / "run", data, "--json").err
+
+
+def test_a_batch_larger_than_the_data_is_refused_with_one_that_fits(data, tmp_path):
+    line = convnext(*tiny(data, tmp_path / "run", "--batch", 1000)).line
+    assert "more than the 36 training pictures" in line and "--batch 8" in line
+
+
+@pytest.mark.parametrize("recipe", ["small_detection", "ade20k_upernet_160k"])
+def test_a_recipe_of_another_task_is_refused(data, tmp_path, recipe):
+    assert "is for" in convnext("train", data, "--recipe", recipe, "--model", "tiny", "--out", tmp_path / "run").line
+
+
+def test_a_run_among_the_pictures_is_refused(data):
+    assert "among the pictures" in convnext("train", data, "--out", data / "run").line
+
+
+def test_every_step_took_its_time(run):
+    rows_of_time = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    assert all(row["seconds"] > 0 for row in rows_of_time)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from convnext.data.decode import decode
 from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
@@ -154,7 +155,7 @@ def test_a_csv_without_split_is_split_here(folder):
     [
         ("paths,label\na,b\n", "no column 'path' in its first line (paths, label). Did you mean 'paths'?"),
         ("path,label\na.png,\n", "line 2 has no label"),
-        ("path,label,split\na.png,x,trian\n", "split 'trian' is not 'train' or 'val'. Did you mean 'train'?"),
+        ("path,label,split\na.png,x,trian\n", "split 'trian' is not 'train', 'val' or 'test'. Did you mean 'train'?"),
         ("path,label\n", "has a header and no rows"),
     ],
 )
@@ -271,3 +272,29 @@ def test_prediction_without_pictures_is_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=reason):
             open_unlabelled(paths)
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_a_test_part_is_held_out_only_where_there_is_no_val(tmp_path, val):
+    for part in ("train", "test", *(["val"] if val else [])):
+        for label in ("blue", "red"):
+            (tmp_path / part / label).mkdir(parents=True)
+            Image.new("RGB", (4, 4), label).save(tmp_path / part / label / f"{part}.png")
+    splits = open_splits(tmp_path)
+    assert {Path(entry.path).stem for entry in splits.val.entries} == {"val" if val else "test"}
+    assert ("pictures of the test part" in splits.left_out) == val
+    rows = [f"{file.relative_to(tmp_path)},{file.parent.name},{file.stem}" for file in tmp_path.rglob("*.png")]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
+    table = open_splits(tmp_path / "all.csv")
+    assert {Path(entry.path).stem for entry in table.val.entries} == {"val" if val else "test"}
+
+
+def test_pipes_and_links_to_themselves_are_passed_over(tmp_path):
+    for label in ("blue", "red"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            Image.new("RGB", (4, 4), label).save(tmp_path / label / f"{number}.png")
+    os.mkfifo(tmp_path / "red" / "pipe.png")
+    (tmp_path / "red" / "self.png").symlink_to("self.png")
+    (tmp_path / "blue" / "loop").symlink_to(tmp_path)
+    assert len(open_labelled(tmp_path).entries) == 4

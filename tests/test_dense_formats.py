@@ -161,7 +161,7 @@ def test_results_are_cocos_rows(tmp_path):
     dataset = open_coco(write_coco(tmp_path))["all"]
     mask = np.zeros((1, HEIGHT, WIDTH), np.uint8)
     mask[0, :3, :2] = 1
-    row = results(dataset, 10, np.array([[1, 2, 5, 9]]), [1], [0.5], mask)[0]
+    row = results(dataset.category_ids, 10, np.array([[1, 2, 5, 9]]), [1], [0.5], mask)[0]
     assert row | {"segmentation": 0} == {
         "image_id": 10, "category_id": 7, "bbox": [1, 2, 4, 7], "score": 0.5, "segmentation": 0,
     }  # fmt: skip

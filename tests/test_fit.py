@@ -22,7 +22,7 @@ from convnext.config import InputConfig, Recipe, RunOptions, override
 from convnext.data.source import open_labelled
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
-from convnext.engine.fit import Finished, fit
+from convnext.engine.fit import PATIENCE, Finished, fit
 from convnext.errors import TrainingError
 from convnext.recipes import recipe
 from convnext.tasks.classification import evaluate
@@ -259,10 +259,12 @@ def test_weights_that_break_under_a_finite_loss_are_neither_saved_nor_scored(tmp
 
 
 def test_a_flat_loss_is_said_once_after_the_warm_up_with_the_likely_reason(tmp_path, capsys):
-    run(Toy(learnable=False), tmp_path / "run", toy_recipe(optim__lr=1e-9, schedule__warmup_epochs=1))
+    epochs = 3 + PATIENCE // PER_EPOCH
+    slow = toy_recipe(optim__lr=1e-9, schedule__warmup_epochs=1, schedule__epochs=epochs, schedule__eval_epochs=epochs)
+    run(Toy(learnable=False), tmp_path / "run", slow)
     said = [line for line in capsys.readouterr().err.splitlines() if "guessing gives" in line]
     assert len(said) == 1
-    assert "after 2 epochs" in said[0] and "0.693" in said[0] and "optim.lr = 1e-09" in said[0] and "labels" in said[0]
+    assert f"after {epochs - 2} epochs" in said[0] and "0.693" in said[0] and "optim.lr = 1e-09" in said[0] and "labels" in said[0]
 
 
 def test_a_loss_that_falls_is_not_called_flat(tmp_path, capsys):

@@ -94,7 +94,7 @@ STAGES = [
     (0.6, (0.05, 0.05, 0.1, 0.1), 0.5),
     (0.7, (0.033, 0.033, 0.067, 0.067), 0.25),
 ]
-COCO_ROWS = [  # facts 4.1: recipe, backbone, lr, drop path, layer decay, precision
+COCO_ROWS = [  # recipe, backbone, lr, drop path, layer decay, precision
     (coco_mask_rcnn_3x, MASK_RCNN, "tiny", 1e-4, 0.4, 0.95, "fp16"),
     (coco_cascade_3x, CASCADE, "tiny", 2e-4, 0.4, 0.7, "fp16"),
     (coco_cascade_3x, CASCADE, "small", 2e-4, 0.6, 0.7, "fp16"),
@@ -127,7 +127,7 @@ ADE20K = {
     "head.aux_weight": 0.4,
     "head.test_scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
 }
-ADE20K_ROWS = [  # facts 4.4: recipe, backbone, size, lr, drop path, precision, stride
+ADE20K_ROWS = [  # recipe, backbone, size, lr, drop path, precision, stride
     (ade20k_upernet_160k, "tiny", 512, 1e-4, 0.4, "fp16", 341),
     (ade20k_upernet_160k, "small", 512, 1e-4, 0.3, "fp16", 341),
     (ade20k_upernet_160k, "base", 512, 1e-4, 0.4, "fp16", 341),
@@ -167,9 +167,7 @@ def test_an_ade20k_recipe_has_every_published_value(make, model, size, lr, drop_
 
 
 @pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize(
-    "model", ["atto", "tiny", "xlarge", "v2_base", "resnet50", "swin_tiny", "roadmap_t:patchify"]
-)
+@pytest.mark.parametrize("model", ["atto", "tiny", "xlarge", "v2_base", "resnet50", "swin_tiny", "roadmap_t:patchify"])
 def test_every_recipe_takes_every_backbone_with_stages_and_goes_through_json(name, model):
     made = recipe(name, model, **SMALL, batch=2, seed=3)
     assert Recipe.model_validate_json(made.model_dump_json()) == made
@@ -194,8 +192,10 @@ def test_a_recipe_of_steps_keeps_them_on_other_data_and_is_evaluated_ten_times()
 
 def test_small_recipes_fit_the_data():
     made = recipe("small_segmentation", "atto", **SMALL)
+    assert made.head.width == 64 and recipe("small_segmentation", "base", **SMALL).head.width == 256
     assert made.dense.crop_px == 288 and made.dense.eval_short_px == 360 and made.optim.batch == 8
-    assert made.head.norm == "group" and recipe("small_detection", "atto", **SMALL).head.head_norm == "group"
+    assert made.head.norm == "batch" and recipe("small_segmentation", "atto", **SMALL, batch=2).head.norm == "group"
+    assert recipe("small_detection", "atto", **SMALL).head.head_norm == "group"
     assert recipe("small_segmentation", "atto", images=5, picture_px=20, classes=2).optim.batch == 1
     assert dense_epochs(100) == 120 and dense_epochs(100_000) == 12 > 0
 

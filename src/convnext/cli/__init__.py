@@ -4,6 +4,7 @@ Exit status: 0 done, 2 the user's mistake (one line), 1 ours, 130 stopped. torch
 answers at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from convnext.cli import convert, demo, doctor, evaluate, models, paper, predict
 from convnext.cli.words import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 VERBS: dict[str, Command] = {
     "train": train,
     "evaluate": evaluate,
@@ -43,3 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.stderr.write(f"convnext: the results could not be written: {error.strerror}.\n")
+        return 2

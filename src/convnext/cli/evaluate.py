@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import predictor_flags, refuse_more
+from convnext.cli.words import count, predictor_flags, refuse_more
 from convnext.errors import ConvNeXtError
 
 HELP = "Score a run on labelled pictures: top-1, top-5, calibration, per class, confusion; or a suite of harder tests."
@@ -39,7 +39,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     suite.add_argument("--names", help="corruptions, e.g. fog,frost (all)")
     suite.add_argument("--stored", action="store_true", default=None, help="pass corrupted pictures through a JPEG")
     suite.add_argument("--eps", help="largest changes of an attack, in 255ths (1,2,4,8)")
-    suite.add_argument("--steps", type=int, help="of PGD (10)")
+    suite.add_argument("--steps", type=count, help="of PGD (10)")
     suite.add_argument("--real", help="ReaL's file of labels, real.json")
 
 
@@ -60,12 +60,16 @@ def _plain(args: argparse.Namespace) -> int:
     from convnext.data.store import printable
     from convnext.deploy.predictor import load
     from convnext.reports.terminal import evaluation_text
+    from convnext.tasks.classification import held_out
     from convnext.tasks.evaluation import report
     from convnext.tasks.subsets import Subset, open_subset
 
     predictor = load(args.run, weights=args.weights, device=args.device)
-    subset = open_subset(args.data, predictor.classes) if args.suite else None
-    data = subset or Subset(open_labelled(args.data, classes=predictor.classes), ())
+    if args.suite:
+        data = open_subset(args.data, predictor.classes)
+    else:
+        held = held_out(args.data, predictor.metadata)
+        data = Subset(open_labelled(args.data, classes=predictor.classes) if held is None else held, ())
     skipped: dict[str, str] = {}
     outcomes = predictor.evaluate(data.dataset, workers=args.workers, batch=args.batch, skipped=skipped, only=data.only)
     result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
@@ -95,8 +99,9 @@ def _grid(args: argparse.Namespace) -> int:
     """Corruptions and attacks: many evaluations, kept in a folder."""
     from convnext.deploy.predictor import load
     from convnext.reports.robustness import robustness_text
+    from convnext.tasks.classification import held_out
     from convnext.tasks.robustness import choose_reference, run_suite, suite
-    from convnext.tasks.subsets import open_subset
+    from convnext.tasks.subsets import Subset, open_subset
 
     words: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     words |= {name: _numbers(name, getattr(args, name)) for name in ("severities", "eps") if getattr(args, name)}
@@ -104,7 +109,8 @@ def _grid(args: argparse.Namespace) -> int:
     chosen = suite(args.suite, **{name: value for name, value in words.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
     predictor = load(args.run, weights=args.weights, device=args.device)
-    data = open_subset(args.data, predictor.classes)
+    held = held_out(args.data, predictor.metadata)
+    data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
     result = run_suite(

@@ -6,7 +6,9 @@ import json
 from convnext.cli.words import json_flag, refuse_more
 from convnext.errors import ConvNeXtError
 
-HELP = "The paper's tables beside what this code counts and what your runs measured; or its figure of accuracy and cost."
+HELP = (
+    "The paper's tables beside what this code counts and what your runs measured; or its figure of accuracy and cost."
+)
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

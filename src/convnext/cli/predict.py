@@ -25,6 +25,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Predict and print, a line a picture as soon as it is known."""
     refuse_more(args, rest)
+    if args.json and args.csv:
+        raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
     from convnext.data.source import open_unlabelled
     from convnext.data.store import printable
     from convnext.deploy.predictor import load
@@ -67,4 +69,5 @@ def _object(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
 
 
 def _line(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
-    return f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in pairs) or f"not readable ({error})")
+    line = f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in pairs) or f"not readable ({error})")
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)  # a name may hold a new line

@@ -20,6 +20,14 @@ SHORT = {  # flag -> the recipe field it is short for
     "precision": "precision",
 }
 
+MEANING = {
+    "epochs": "times that every picture is seen",
+    "batch": "pictures per optimizer step, over all devices",
+    "lr": "largest learning rate, for that batch",
+    "size": "side of the training crop in pixels",
+    "precision": "fp32, bf16 or fp16",
+}
+
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its words. What decides the numbers is a recipe field; the rest is a `RunOptions` field."""
@@ -37,7 +45,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val-share", type=float, default=0.2, help="held out when the data have no val part (0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
     for flag, field in SHORT.items():
-        parser.add_argument(f"--{flag}", help=f"short for --{field}")
+        parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (as the recipe has it)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
     parser.add_argument("--micro-batch", type=int, help="pictures per forward pass; gradients add up to the batch")
@@ -54,6 +62,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
     changes = check(args, rest)
     out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
+    _check_out(out, args.data)
     options = parse(RunOptions, {"out": out, **_picked(args, RunOptions)}, where="options")
     from convnext.tasks.train import Request, train
 
@@ -81,6 +90,10 @@ def check(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     }
     changes |= changes_of(rest)
     probe = recipe(args.recipe, args.model, images=1000, picture_px=224, classes=2, in_channels=args.channels)
+    if probe.task != "classification":
+        raise ConvNeXtError(
+            f"Recipe '{args.recipe}' is for {probe.task}; class folders want small, finetune or imagenet1k."
+        )
     for name, value in changes.items():
         if name not in fields_of(probe):
             hint = nearest(name, [*fields_of(probe), *flags_of(args)])
@@ -89,6 +102,16 @@ def check(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
             raise ConvNeXtError(f"--{name} needs a value.")
     override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
     return changes
+
+
+def _check_out(out: str, data: str) -> None:
+    """A run among the pictures would be taken for pictures the next time."""
+    place, pictures = Path(out).resolve(), Path(data).resolve()
+    if place == Path.cwd() or pictures in (place, *place.parents):
+        raise ConvNeXtError(
+            f"--out {out} is {'the current folder' if place == Path.cwd() else 'among the pictures'}. "
+            "Name a folder for this run alone, e.g. --out runs/first."
+        )
 
 
 def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:

@@ -249,6 +249,8 @@ def _one_line(kind: type[Frozen], error: ValidationError, where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: field '{name}' is missing."
     message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "tuple_type":
+        message = "it takes several values, with commas between them"
     if first["type"] == "value_error":
         return f"{where}: {name + ': ' if name else ''}{message}."
     return f"{where}: {name} = {first['input']!r} is refused: {message}."

@@ -124,6 +124,7 @@ class DenseConfig(Frozen):
     hflip: Rate = 0.5
     vflip: Rate = 0.0
     photometric: bool = False  # brightness, contrast, saturation and hue, each half of the time (arXiv 1512.02325)
+    empty: bool = True  # detection: pictures that show no object, or crowds alone, are trained on as well
     multiple: Whole = 32  # pictures are padded, right and below, to multiples of this
     eval_short_px: Whole = 800
     eval_long_px: Whole = 1333

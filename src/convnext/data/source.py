@@ -15,10 +15,11 @@ from typing import Literal
 
 from convnext.data.decode import picture_suffixes
 from convnext.data.store import FolderStore, MixedStore, Store, Tree, ZipStore, is_zip, printable, require, tree_of
-from convnext.data.table import TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
+from convnext.data.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
 from convnext.errors import DataError, nearest
 
 _OUTSIDE = "pictures outside class folders"
+_TEST = "pictures of the test part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Splits:
     train: Dataset
     val: Dataset
     left_out: dict[str, int] = field(default_factory=dict)
+    val_share: float | None = None  # what was held out of data without a val part
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ def open_splits(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> S
             "Add a second class folder."
         )
     return Splits(
-        _dataset(train, layout.classes, layout.store), _dataset(val, layout.classes, layout.store), layout.left_out
+        _dataset(train, layout.classes, layout.store),
+        _dataset(val, layout.classes, layout.store),
+        layout.left_out,
+        None if layout.has_val else val_share,
     )
 
 
@@ -151,7 +156,7 @@ def _recognise(data: Path, *, only: bool = False) -> _Layout:
     tree = _descend(tree_of(data))
     tops = {folder.lower(): folder for folder in tree.folders if "/" not in folder}
     train = next((tops[split] for split in TRAIN_NAMES if split in tops), None)
-    val = next((tops[split] for split in VAL_NAMES if split in tops), None)
+    val = next((tops[split] for split in (*VAL_NAMES, TEST_NAME) if split in tops), None)
     if train is not None or (only and val is not None and _has_classes(tree, val)):
         return _from_folders(tree, name, {part: split for part, split in ((train, "train"), (val, "val")) if part})
     table = next((file for file in _tables(tree) if is_table(_text(tree.store.read(file)))), None)
@@ -169,7 +174,7 @@ def _descend(tree: Tree) -> Tree:
     """Step into a single top folder that only wraps the data, as zips often have it."""
     while True:
         tops = [folder for folder in tree.folders if "/" not in folder]
-        if len(tops) != 1 or tops[0].lower() in TRAIN_NAMES + VAL_NAMES or _tables(tree):
+        if len(tops) != 1 or tops[0].lower() in (*TRAIN_NAMES, *VAL_NAMES, TEST_NAME) or _tables(tree):
             return tree
         inside = tree.below(tops[0])
         if any(_is_picture(file) for file in tree.files if "/" not in file) or not (inside.folders or _tables(inside)):
@@ -193,6 +198,12 @@ def _from_table(data: bytes, name: str, store: Store, left_out: dict[str, int]) 
     rows = rows_of(_text(data), name)
     if not rows:
         raise DataError(f"'{name}' has a header and no rows. Add one line for each picture.")
+    if any(row.split == "val" for row in rows):
+        kept = [row for row in rows if row.split != TEST_NAME]
+        left_out = left_out | ({_TEST: len(rows) - len(kept)} if len(kept) < len(rows) else {})
+    else:
+        kept = [row._replace(split="val") if row.split == TEST_NAME else row for row in rows]
+    rows = kept
     return _Layout(rows, tuple(sorted({row.label for row in rows})), store, left_out)
 
 
@@ -200,17 +211,20 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> _Layout:
     """Rows from class folders: below `parts` (folder name -> split), or at the top when there are none."""
     depth = 1 if parts else 0
     classes = {printable(folder.split("/")[depth]) for folder in tree.folders if _class_depth(folder, parts)}
-    rows, outside = [], 0
+    rows, outside, test = [], 0, 0
     for file in tree.files:
         if not _is_picture(file):
             continue
         folders = file.split("/")[:-1]
         split = parts.get(folders[0]) if parts and folders else ""
-        if split is None or len(folders) <= depth:
+        if parts and len(folders) > depth and folders[0].lower() == TEST_NAME and TEST_NAME not in parts:
+            test += 1
+        elif split is None or len(folders) <= depth:
             outside += 1
         else:
             rows.append(Row(file, printable(folders[depth]), split))
     left_out = _left_out(tree.files) | ({_OUTSIDE: outside} if outside else {})
+    left_out |= {_TEST: test} if test else {}
     if not rows:
         raise DataError(_no_pictures(tree, name, outside, left_out))
     return _Layout(rows, tuple(sorted(classes)), tree.store, left_out)

@@ -5,6 +5,7 @@ Names that are not UTF-8 are kept as surrogate escapes, as Python's own file fun
 """
 
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Tree(NamedTuple):
 
 def printable(path: str) -> str:
     r"""`path` as text that any terminal and JSON file can take: bytes that are not UTF-8 become \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace") if not path.isascii() else path
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class FolderStore:
@@ -185,7 +186,7 @@ def tree_of(path: Path) -> Tree:
     """List a folder or a zip, following symbolic links, each real folder once."""
     if is_zip(path):
         store = ZipStore(str(path))
-        names = [name for name in store.members if not _hidden(name)]
+        names = [name for name in store.members if not (_hidden(name) or name.startswith("/"))]
         files = tuple(sorted(name for name in names if not name.endswith("/")))
         folders = {name.rstrip("/") for name in names if name.endswith("/")}
         for name in files:
@@ -203,6 +204,17 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """(a folder, something without bytes of its own: a pipe, a device, a link to itself)."""
+    try:
+        mode = entry.stat().st_mode
+    except FileNotFoundError:  # a link to nothing: named when it is read
+        return False, False
+    except OSError:
+        return False, True
+    return stat.S_ISDIR(mode), not (stat.S_ISDIR(mode) or stat.S_ISREG(mode))
+
+
 def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
     here = os.path.join(root, below) if below else root
     real = os.path.realpath(here)
@@ -216,7 +228,9 @@ def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[tuple[str, b
         if _hidden(entry.name):
             continue
         name = f"{below}/{entry.name}" if below else entry.name
-        is_folder = entry.is_dir()
+        is_folder, is_special = _kind(entry)
+        if is_special:
+            continue
         yield name, is_folder
         if is_folder:
             yield from _walk(root, name, above | {real})

@@ -8,11 +8,12 @@ from convnext.data.store import printable
 from convnext.errors import DataError, nearest
 
 TRAIN_NAMES = ("train",)
-VAL_NAMES = ("val", "valid", "validation", "test")
+VAL_NAMES = ("val", "valid", "validation")
+TEST_NAME = "test"  # held out where there is no val part, else left alone
 
 
 class Row(NamedTuple):
-    """One picture of the table; `split` is 'train', 'val' or '' where the table has no such column."""
+    """One picture of the table; `split` is 'train', 'val', 'test' or '' where the table has no such column."""
 
     path: str
     label: str
@@ -57,6 +58,7 @@ def _row(cells: dict[str, str], where: str) -> Row:
     if not path or not label:
         raise DataError(f"{where} has no {'path' if not path else 'label'}. Give it one or remove the line.")
     split = cells.get("split", "").strip().lower()
-    if "split" in cells and split not in TRAIN_NAMES + VAL_NAMES:
-        raise DataError(f"{where}: split '{split}' is not 'train' or 'val'.{nearest(split, TRAIN_NAMES + VAL_NAMES)}")
+    known = (*TRAIN_NAMES, *VAL_NAMES, TEST_NAME)
+    if "split" in cells and split not in known:
+        raise DataError(f"{where}: split '{split}' is not 'train', 'val' or 'test'.{nearest(split, known)}")
     return Row(path, printable(label), "val" if split in VAL_NAMES else split)

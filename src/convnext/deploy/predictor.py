@@ -1,26 +1,20 @@
-"""The one inference path: a run or a checkpoint in, class names with scores out."""
+"""The one inference path of classification: a run or a checkpoint in, class names with scores out."""
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from convnext.config import Recipe, parse
-from convnext.data.decode import decode
+from convnext.config import Recipe
 from convnext.data.loader import Change, eval_batches
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
-from convnext.engine import checkpoint
+from convnext.deploy.pictures import Picture, pixels
+from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
-from convnext.engine.run import weights_file
-from convnext.engine.update import autocast
 from convnext.errors import CheckpointError
 from convnext.models.build import build_model
 from convnext.tasks.classification import Attacker, eval_batch, evaluate
@@ -46,13 +40,19 @@ class Predictor:
     source: Path
     metadata: dict[str, Any] = field(repr=False)
 
-    def __call__(self, picture: str | Path | bytes | Image.Image | NDArray[np.uint8], *, top: int = 5) -> Prediction:
+    @classmethod
+    def of(cls, trained: Trained, device: torch.device) -> "Predictor":
+        """The predictor of a checkpoint."""
+        model = trained.into(build_model(trained.recipe.model), device)
+        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata)
+
+    def __call__(self, picture: Picture, *, top: int = 5) -> Prediction:
         """The `top` classes of one picture: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
 
         Raises DataError when the picture cannot be read.
         """
-        name, pixels = _pixels(picture, len(self.recipe.input.mean))
-        ready = torch.from_numpy(eval_transform(pixels, self.recipe.input))[None]
+        name, image = pixels(picture, len(self.recipe.input.mean))
+        ready = torch.from_numpy(eval_transform(image, self.recipe.input))[None]
         return self._top(self.logits(ready), [name], top)[0]
 
     def predict(
@@ -90,7 +90,7 @@ class Predictor:
         `change`, `attack` and `only` are those of `convnext.tasks.classification.evaluate`.
         """
         size = batch or eval_batch(self.recipe)
-        with torch.inference_mode(), autocast(self.recipe.precision, self.device.type):
+        with answering(self.recipe, self.device):
             return evaluate(
                 self.model,
                 dataset,
@@ -106,7 +106,7 @@ class Predictor:
 
     def logits(self, pictures: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 pictures that `eval_transform` made."""
-        with torch.inference_mode(), autocast(self.recipe.precision, self.device.type):
+        with answering(self.recipe, self.device):
             return self.model(normalise(pictures.to(self.device), self.recipe.input)).float()
 
     def _top(self, logits: Tensor, names: list[str], top: int) -> list[Prediction]:
@@ -118,34 +118,14 @@ class Predictor:
 
 
 def load(source: str | Path, *, weights: str = "best", device: str = "auto") -> Predictor:
-    """The predictor of a run folder or of a single checkpoint file.
+    """The classifier of a run folder or of a single checkpoint file; `deploy.load` takes runs of every task.
 
     `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
-    Raises CheckpointError when there is nothing to load or it is damaged.
+    Raises CheckpointError when there is nothing to load, it is damaged, or it is of another task.
     """
-    path = Path(source)
-    if not path.exists():
-        raise CheckpointError(f"There is no run or checkpoint at '{path}'.")
-    file = weights_file(path, weights) if path.is_dir() else path
-    tensors, metadata = checkpoint.read(file)
-    recipe: Recipe = parse(Recipe, metadata["recipe"], where=f"'{file}'")
-    model = build_model(recipe.model)
-    model.load_state_dict(checkpoint.of("model", tensors) or tensors)
-    place = choose_device(device)
-    model = model.to(place, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    return Predictor(model, recipe, tuple(metadata["classes"]), place, file, metadata)
-
-
-def _pixels(picture: Any, channels: int) -> tuple[str, NDArray[np.uint8]]:
-    """A name for messages and (H, W, C) uint8 of any of the forms that `Predictor` takes."""
-    if isinstance(picture, str | Path):
-        entry = open_unlabelled([str(picture)])
-        name = entry.entries[0].path
-        return name, decode(entry.store.read(name), channels=channels)
-    if isinstance(picture, bytes):
-        return "<bytes>", decode(picture, channels=channels)
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
-    stream = io.BytesIO()
-    picture.save(stream, "png")
-    return "<image>", decode(stream.getvalue(), channels=channels)
+    trained = read_trained(source, weights)
+    if trained.recipe.task != "classification":
+        raise CheckpointError(
+            f"'{source}' is for {trained.recipe.task}, and a classifier is needed here. Name a run of class folders."
+        )
+    return Predictor.of(trained, choose_device(device))

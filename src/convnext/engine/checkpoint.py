@@ -74,7 +74,7 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
     header = file.metadata() or {}
     if header.get("format") != FORMAT:
         raise CheckpointError(
-            f"'{path}' is a safetensors file of another program. Give it to `convnext train --weights` instead."
+            f"'{path}' holds weights without a run: no recipe, no class names. Give it to `convnext train --weights`."
         )
     if int(header["version"]) > VERSION:
         raise CheckpointError(f"'{path}' was written by a newer convnext (file version {header['version']}).")

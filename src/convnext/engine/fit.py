@@ -29,6 +29,7 @@ from convnext.engine.update import Update, explain_memory, out_of_memory
 from convnext.errors import ConvNeXtError, TrainingError
 
 LOG_ROWS_PER_EPOCH = 20
+PATIENCE = 100  # steps after the warm-up before a flat loss is spoken of
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ def fit(task: Task, recipe: Recipe, options: RunOptions, *, device: torch.device
     with Stop() as stop:
         loop.run(stop)
     assert state.best, "the last step always evaluates"
-    return Finished(task.metric, *max((b["score"], w, b["step"]) for w, b in state.best.items()))
+    return Finished(task.metric, *_best_of(state.best))
+
+
+def _best_of(found: dict[str, dict[str, Any]]) -> tuple[float, str, int]:
+    """(score, weights, step) of the better of raw and averaged weights."""
+    weights = max(found, key=lambda name: (found[name]["score"], -found[name]["loss"], name))
+    return found[weights]["score"], weights, found[weights]["step"]
 
 
 class _Loop:
@@ -94,7 +101,7 @@ class _Loop:
         self.micro = options.micro_batch or recipe.optim.batch // world.size
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.saved_s = time.monotonic()
-        self.pending: tuple[int, float, Tensor, Tensor | None, list[str]] | None = None
+        self.pending: tuple[int, float, Tensor, Tensor | None, list[str], float] | None = None
         self.settled: tuple[int, float, list[str]] = (0, 0.0, [])  # step, lr, files: the latest loss that was looked at
 
     def run(self, stop: Stop) -> None:
@@ -136,7 +143,7 @@ class _Loop:
                 raise
             raise explain_memory(self.update, prepared, min(self.micro, len(prepared)), error) from error
         self._settle()  # of the step before: the device works on this one meanwhile
-        self.pending = (step, lr, loss, norm, self.task.names(batch))
+        self.pending = (step, lr, loss, norm, self.task.names(batch), time.monotonic())
         self.state.step = step + 1
         last = step + 1 == self.steps
         epoch, inside = divmod(step + 1, per_epoch)
@@ -156,7 +163,7 @@ class _Loop:
         """Wait for the pending step's loss, refuse it when it is not finite, and log."""
         if not self.pending:
             return
-        step, lr, loss, norm, names = self.pending
+        step, lr, loss, norm, names, done_s = self.pending
         self.pending, self.settled = None, (step, lr, names)
         value = self.world.mean(loss)
         if not math.isfinite(value):
@@ -170,7 +177,7 @@ class _Loop:
         state.epoch_losses.append(mean)
         row = {"step": step + 1, "epoch": (step + 1) / self.task.steps_per_epoch, "lr": lr, "loss": mean}
         self._write("train", {**row, "grad_norm": None if norm is None else float(norm)})
-        self._time(step + 1, mean)
+        self._time(step + 1, mean, done_s)
 
     def _check_weights(self) -> None:
         """Refuse weights that are not finite, before they are scored or saved: the loss shows it one step later."""
@@ -178,8 +185,7 @@ class _Loop:
         if not bool(torch.stack(norms).isfinite().all()):
             raise _not_finite("Weights became inf or nan", *self.settled)
 
-    def _time(self, step: int, loss: float) -> None:
-        now = time.monotonic()
+    def _time(self, step: int, loss: float, now: float) -> None:
         rate = (step - self.clock_step) * self.recipe.optim.batch / max(now - self.clock_s, 1e-9)
         if self.timings:
             self.timings.write(step=step, seconds=round(now - self.clock_s, 3), pictures_per_s=round(rate, 2))
@@ -212,11 +218,11 @@ class _Loop:
         score = metrics[self.task.metric]
         best = self.state.best.get(weights)
         step = self.state.step
-        better = best is None or score > best["score"]
+        better = best is None or (score, -metrics["loss"]) > (best["score"], -best["loss"])  # ties: by the loss
         if better and self._try(
             lambda: self.folder.save_weights(weights, score, metrics, step), final=step == self.steps
         ):
-            self.state.best[weights] = {"score": score, "step": step}
+            self.state.best[weights] = {"score": score, "loss": metrics["loss"], "step": step}
         return metrics
 
     def _watch(self) -> None:
@@ -226,7 +232,8 @@ class _Loop:
         state.epoch_losses.clear()
         epoch = state.step / self.task.steps_per_epoch
         warmup = warmup_steps(self.task.steps_per_epoch, schedule) / self.task.steps_per_epoch
-        if epoch < warmup + 1 or mean < 0.98 * self.task.chance_loss or state.said_flat:
+        learnt = state.step - warmup * self.task.steps_per_epoch  # steps at full rate: fewer can be flat by chance
+        if epoch < warmup + 1 or learnt < PATIENCE or mean < 0.98 * self.task.chance_loss or state.said_flat:
             return
         state.said_flat = True
         if self.world.first:
@@ -283,5 +290,5 @@ def _not_finite(what: str, step: int, lr: float, names: list[str]) -> TrainingEr
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return TrainingError(
         f"{what} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, set optim.clip (1.0 is usual) "
-        "or use --precision fp32; `last` still holds the state before."
+        "or use --precision fp32; `last`, if it was written already, holds the state before."
     )

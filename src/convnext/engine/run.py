@@ -97,6 +97,12 @@ class Run:
         }
 
     def _refuse_other_run(self, metadata: dict[str, Any]) -> None:
+        for key, value in self.description.items():
+            if metadata.get(key) != value:
+                raise ConvNeXtError(
+                    f"'{self.path}' holds a run on other data (its {key} differ). Choose another --out, or give the "
+                    "same data."
+                )
         before = parse(Recipe, metadata["recipe"], where=f"'{self.path / LAST}'")
         if before != self.recipe:
             old, new = fields_of(before), fields_of(self.recipe)
@@ -105,12 +111,6 @@ class Run:
             raise ConvNeXtError(
                 f"'{self.path}' holds a run of another recipe ({shown}). Choose another --out, or give the same recipe."
             )
-        for key, value in self.description.items():
-            if metadata.get(key) != value:
-                raise ConvNeXtError(
-                    f"'{self.path}' holds a run on other data (its {key} differ). Choose another --out, or give the "
-                    "same data."
-                )
 
 
 class Claim:
@@ -159,5 +159,6 @@ def weights_file(run: Path, weights: str = "best") -> Path:
     return max(found, key=_score) if len(found) > 1 else found[0]
 
 
-def _score(file: Path) -> float:
-    return float(checkpoint.read_metadata(file).get("score", 0.0))
+def _score(file: Path) -> tuple[float, float]:
+    metadata = checkpoint.read_metadata(file)
+    return float(metadata.get("score", 0.0)), -float(metadata.get("metrics", {}).get("loss", 0.0))

@@ -147,10 +147,15 @@ def _same_architecture(state: Mapping[str, Tensor], asked: ConvNeXtConfig) -> No
     if set(fields) <= {"stem", "patch"}:
         raise CheckpointError(
             f"its stem is a '{held.stem}' stem of {held.patch} px and the model's is '{asked.stem}' of {asked.patch} "
-            f"px: their kernels have other shapes. Build the model with stem = {held.stem} and patch = {held.patch}, "
-            "or start without weights."
+            f"px: their kernels have other shapes. Build the model with stem = {held.stem} and patch = {held.patch} "
+            f"(`--model.stem {held.stem} --model.patch {held.patch}`; recipe 'finetune' has the stem of published "
+            "weights), or start without weights."
         )
     named = f"Take the model '{held.name}'" if held.name != "custom" else "Build the model with these values"
+    if set(fields) & {"stem", "patch"}:
+        named += (
+            f" with stem = {held.stem} and patch = {held.patch}, as recipe 'finetune' has them for published weights"
+        )
     values = "; ".join(f"{field}: {getattr(held, field)} held, {getattr(asked, field)} asked" for field in fields)
     raise CheckpointError(
         f"it holds '{held.name}' and '{asked.name}' was asked for ({values}). {named}, or give other weights."

@@ -39,6 +39,7 @@ UPERNET = {
     "xlarge": (8e-5, 0.4, False),
 }
 UPERNET_640 = ("large", "xlarge")  # at 640 px, as 'base' is when it was pretrained on ImageNet-22K
+_BATCH_NORM = 4  # pictures a step from which batch norms learn faster than group norms, which any batch will do for
 LIKE = {"v2_tiny": "tiny", "v2_base": "base", "v2_large": "large", "v2_huge": "large"}  # not published, so ours
 
 THREE_STAGES = (
@@ -57,7 +58,7 @@ CASCADE_HEAD = DetectorHeadConfig(
     proposals_train=2000,
     match_low_quality=False,
 )
-COCO = DenseConfig(precrop=0.5)  # every other value is its default: 480 to 800 by at most 1333
+COCO = DenseConfig(precrop=0.5, empty=False)  # every other value is its default: 480 to 800 by at most 1333
 
 
 def coco_mask_rcnn_3x(model: str) -> Recipe:
@@ -94,7 +95,12 @@ def small_segmentation(model: str, *, images: int, picture_px: int, classes: int
         name="small_segmentation",
         source=f"set for this package; fitted to {images} pictures of {picture_px} px",
         model=_own_network(model),
-        head=UperNetConfig(classes=classes, width=128, aux_width=64, norm="group"),
+        head=UperNetConfig(
+            classes=classes,
+            width=_head_width(model),
+            aux_width=64,
+            norm="batch" if batch >= _BATCH_NORM else "group",
+        ),
         dense=DenseConfig(
             short_px=(picture_px,),
             long_px=4 * picture_px,
@@ -243,6 +249,12 @@ def _own_network(model: str) -> ModelConfig:
     if network.layer_scale is not None:
         changes["layer_scale"] = 0.1
     return network.model_copy(update=changes)
+
+
+def _head_width(model: str) -> int:
+    """Channels of the head: about twice those of the first stage, or it would cost more than the backbone."""
+    network = architecture(model)
+    return max(64, min(256, 2 * network.widths[0] // 32 * 32)) if isinstance(network, ConvNeXtConfig) else 128
 
 
 def _small_optim(model: str, batch: int, steps: float) -> OptimConfig:

@@ -36,6 +36,8 @@ class Line:
 def line_chart(title: str, lines: Sequence[Line], *, rate: bool = False, zero: bool = False, x_name: str) -> Html:
     """Curves over a shared x that starts at 0; `rate` writes y in percent, `zero` lets y start at 0."""
     y_low, y_high, y_step = _range(lines, zero=zero)
+    if rate:  # a share is never outside 0 to 1, though round steps may be
+        y_low, y_high = max(0.0, y_low), min(1.0, y_high)
     x_high = max(float(line.x[-1]) for line in lines) or 1.0
 
     def show(value: float) -> str:

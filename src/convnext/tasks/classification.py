@@ -1,9 +1,11 @@
 """Picture classification: how a batch becomes a loss, and how a network is scored on labelled pictures."""
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,10 @@ from torch.nn import functional as F
 
 from convnext.config import InputConfig, Recipe, RunOptions
 from convnext.data.batch import Batch
+from convnext.data.dense.loader import DenseBatch
 from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
 from convnext.data.mix import mix
-from convnext.data.source import Dataset
+from convnext.data.source import Dataset, Splits, open_splits
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
@@ -48,11 +51,11 @@ class Classification:
 
     metric = "top1"
 
-    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: Dataset, val: Dataset):
+    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, splits: Splits):
         self.model, self.recipe, self.options = model, recipe, options
-        self.train, self.val = train, val
-        self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
-        self.chance_loss = math.log(len(train.classes))
+        self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
+        self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
+        self.chance_loss = math.log(len(self.train.classes))
         self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
 
     def batches(self, steps: range, world: World) -> Iterator[Batch]:
@@ -109,8 +112,29 @@ class Classification:
         return [printable(self.train.entries[i].path) for i in batch.indices.tolist()]
 
     def describe(self) -> dict[str, Any]:
-        """Class names, and the fingerprint of the training set."""
-        return {"task": "classification", "classes": list(self.train.classes), "pictures": fingerprint(self.train)}
+        """Class names, the fingerprint of the training set, and how it was parted from the held-out one."""
+        return {
+            "task": "classification",
+            "classes": list(self.train.classes),
+            "pictures": fingerprint(self.train),
+            "val_share": self.val_share,
+        }
+
+
+def held_out(data: str | Path, metadata: Mapping[str, Any]) -> Dataset | None:
+    """What a run, by its checkpoint's `metadata`, held out of `data` when it parted this one folder itself; else None.
+
+    The rest of the folder it has learnt by heart, so a score on that says nothing.
+    """
+    if metadata.get("val_share") is None:
+        return None
+    with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
+        splits = open_splits(data, val_share=metadata["val_share"], seed=metadata["recipe"]["seed"])
+        if fingerprint(splits.train) == metadata["pictures"]:
+            held, learnt = len(splits.val.entries), len(splits.train.entries)
+            say(f"The run was trained on {learnt:,} of these pictures: scoring the {held:,} that it held out.")
+            return splits.val
+    return None
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -171,7 +195,7 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([_logits(model, half) for half in x.chunk(2)])
 
 
-def note_skipped(batch: Batch, skipped: dict[str, str]) -> None:
+def note_skipped(batch: Batch | DenseBatch, skipped: dict[str, str]) -> None:
     """Say each broken picture once, and keep it with its reason."""
     for path, reason in batch.skipped:
         if path not in skipped:

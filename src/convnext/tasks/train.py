@@ -2,12 +2,14 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from convnext.config import Recipe, RunOptions, override
 from convnext.data.preflight import Findings, preflight
@@ -19,6 +21,7 @@ from convnext.engine.fit import Finished, fit
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import say
 from convnext.engine.run import LAST, Claim, weights_file
+from convnext.engine.task import Task
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.models.weights import load_weights
@@ -95,20 +98,39 @@ def carry_out(
         if advice:
             say(advice)
         say(_headline(chosen, splits, device, world))
-    torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
-    model = build_model(chosen.model)
+    model = fresh(build_model, chosen.model, chosen.seed)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        source = str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
-        load_weights(model, source, say=say if world.first else _silent)
-    task = Classification(model, chosen, options, splits.train, splits.val)
-    if world.first and not (out / LAST).exists():
-        _describe(out, chosen, environment(device))
-    finished = fit(task, chosen, options, device=device, world=world)
+        load_weights(model, weights_source(weights), say=say if world.first else silent)
+    task = Classification(model, chosen, options, splits)
+    finished = fit_described(task, chosen, options, device=device, world=world)
     skipped = dict(findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(task.skipped):
         skipped |= found
     if world.first:
         _note_data(out, splits, findings, skipped)
+    return finished
+
+
+def fresh(build: Callable[[Any], nn.Module], values: Any, seed: int) -> Any:
+    """The network that `build` makes of `values`, whose first weights follow from `seed` alone."""
+    torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+    return build(values)
+
+
+def weights_source(weights: str) -> str:
+    """The file to start from: the best of a run where `weights` is its folder."""
+    return str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
+
+
+def fit_described(task: Task, chosen: Recipe, options: RunOptions, *, device: torch.device, world: World) -> Finished:
+    """`fit` into a folder that says by which recipe and on which machine."""
+    out = Path(options.out)
+    if world.first and not (out / LAST).exists():
+        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
+        write_text(out / "environment.json", json.dumps(environment(device), indent=1) + "\n")
+    finished = fit(task, chosen, options, device=device, world=world)
+    if world.first:  # again: whatever became of the file meanwhile, it says what was done
+        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished
 
 
@@ -121,26 +143,28 @@ def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:
             "No pictures are held out to evaluate on. Add val/<class>/ with some, give each class two pictures or more, "
             "or raise --val-share."
         )
-    if options.strict_pictures and findings.broken:
-        path, reason = next(iter(findings.broken.items()))
+    refuse_broken(findings.broken, options)
+
+
+def refuse_broken(broken: Mapping[str, str], options: RunOptions) -> None:
+    """Raise DataError where pictures, path -> reason, cannot be read and the person wants to know before the run."""
+    if options.strict_pictures and broken:
+        path, reason = next(iter(broken.items()))
         raise DataError(
-            f"{len(findings.broken)} pictures cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
+            f"{len(broken)} pictures cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
             "leave out --strict-pictures."
         )
 
 
 def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recipe:
     """The full recipe: the named one, fitted to the data, with the person's changes on top."""
-    batch = request.changes.get("optim.batch")
-    if batch is not None and not str(batch).isdigit():
-        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of pictures, 1 or more.")
     chosen = recipe(
         request.recipe,
         request.model,
         images=len(splits.train.entries),
         picture_px=findings.median_px,
         classes=len(splits.train.classes),
-        batch=None if batch is None else int(batch),
+        batch=asked_batch(request.changes),
         in_channels=request.channels,
         seed=request.seed,
     )
@@ -148,25 +172,41 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
     if "input.size_px" in changes:
         changes.setdefault("input.eval_size_px", changes["input.size_px"])
         changes.setdefault("input.progressive", [])
-    epochs = changes.get("schedule.epochs")
-    if epochs is not None and "schedule.warmup_epochs" not in changes:
-        changes["schedule.warmup_epochs"] = _shorter_warmup(chosen, str(epochs))
+    changes = with_shorter_warmup(chosen, changes)
     asked = changes.get("model.classes")
     if asked is not None and str(asked) != str(len(splits.train.classes)):
         raise ConvNeXtError(
             f"model.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
             "follows the data."
         )
-    return with_grid(override(chosen, changes))
+    chosen = with_grid(override(chosen, changes))
+    if chosen.optim.batch > len(splits.train.entries):
+        some = 2 ** max(0, int(math.log2(len(splits.train.entries))) - 2)
+        raise ConvNeXtError(
+            f"optim.batch = {chosen.optim.batch} is more than the {len(splits.train.entries):,} training pictures. "
+            f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
+        )
+    return chosen
 
 
-def _shorter_warmup(chosen: Recipe, epochs: str) -> float:
-    """The recipe's warm-up, at the same share of a run that the person made shorter."""
+def asked_batch(changes: Mapping[str, Any]) -> int | None:
+    """The batch that a person asks for. Raises ConvNeXtError where it is no whole number."""
+    batch = changes.get("optim.batch")
+    if batch is not None and not str(batch).isdigit():
+        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of pictures, 1 or more.")
+    return None if batch is None else int(batch)
+
+
+def with_shorter_warmup(chosen: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes`, and the recipe's warm-up at the same share of a run that the person made shorter."""
+    epochs = changes.get("schedule.epochs")
+    if epochs is None or "schedule.warmup_epochs" in changes:
+        return dict(changes)
     try:
         share = min(1.0, float(epochs) / chosen.schedule.epochs)
     except ValueError:
-        return chosen.schedule.warmup_epochs  # `override` refuses the value with its name
-    return chosen.schedule.warmup_epochs * share
+        return dict(changes)  # `override` refuses the value with its name
+    return {**changes, "schedule.warmup_epochs": chosen.schedule.warmup_epochs * share}
 
 
 def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World) -> str:
@@ -178,11 +218,6 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
         f"{len(splits.train.classes)} classes, {len(splits.val.entries):,} held out, {chosen.schedule.epochs:g} epochs, "
         f"batch {chosen.optim.batch}, {px} px, {chosen.precision} on {device.type}{many}"
     )
-
-
-def _describe(out: Path, chosen: Recipe, facts: Mapping[str, str]) -> None:
-    write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
-    write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
@@ -206,5 +241,5 @@ def _counts(dataset: Any) -> dict[str, Any]:
     return {"n": len(dataset.entries), "per_class": per_class}
 
 
-def _silent(_: str) -> None:
-    pass
+def silent(_: str) -> None:
+    """What a process that is not the first says."""

@@ -4,7 +4,7 @@ Axes: N pictures, C channels, H W rows and columns of the padded batch.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,15 @@ from convnext.tasks.detection.fpn import FPN
 from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Detections, Images, Targets
+
+
+class _Seen(NamedTuple):
+    """What backbone, pyramid and proposal network make of pictures."""
+
+    pyramid: list[Tensor]  # of each level, (N, channels, H / stride, W / stride)
+    shapes: list[tuple[int, int]]  # its (rows, columns)
+    scores: list[Tensor]  # of each level, (N, anchors)
+    deltas: list[Tensor]  # (N, anchors, 4)
 
 
 class Detector(nn.Module):
@@ -50,23 +59,47 @@ class Detector(nn.Module):
 
         `generator` draws the samples of anchors and proposals, on the pictures' device; without one, torch's own does.
         """
-        images = images if isinstance(images, Images) else Images.of(images)
-        pyramid, shapes = self.pyramid(images)
-        scores, deltas = self.rpn(pyramid)
-        losses = self.rpn.losses(scores, deltas, shapes, images.sizes, targets, generator)
-        proposals = self.rpn.proposals(scores, deltas, shapes, images, training=True)
-        return losses | self.heads.losses(pyramid, proposals, targets, images.sizes, generator)
+        images = _batched(images)
+        return self._losses(images, self._look(images), targets, generator)
 
     @torch.no_grad()
     def detect(self, images: Images | Sequence[Tensor]) -> list[Detections]:
         """What is in each picture, in its own pixels. Call `.eval()` before, as for any network."""
-        images = images if isinstance(images, Images) else Images.of(images)
-        pyramid, shapes = self.pyramid(images)
-        scores, deltas = self.rpn(pyramid)
-        proposals = self.rpn.proposals(scores, deltas, shapes, images, training=False)
-        return self.heads.detect(pyramid, proposals, images.sizes)
+        images = _batched(images)
+        return self._detections(images, self._look(images))
+
+    @torch.no_grad()
+    def judge(
+        self,
+        images: Images | Sequence[Tensor],
+        targets: Sequence[Targets],
+        generator: torch.Generator | None = None,
+    ) -> tuple[dict[str, Tensor], list[Detections]]:
+        """`losses` and `detect` from one look at the pictures, for evaluation."""
+        images = _batched(images)
+        seen = self._look(images)
+        return self._losses(images, seen, targets, generator), self._detections(images, seen)
 
     def pyramid(self, images: Images) -> tuple[list[Tensor], list[tuple[int, int]]]:
         """Of each level, (N, channels, H / stride, W / stride) and its (rows, columns)."""
         levels = self.fpn(self.backbone(images.x))
         return levels, [(level.shape[-2], level.shape[-1]) for level in levels]
+
+    def _look(self, images: Images) -> _Seen:
+        pyramid, shapes = self.pyramid(images)
+        return _Seen(pyramid, shapes, *self.rpn(pyramid))
+
+    def _losses(
+        self, images: Images, seen: _Seen, targets: Sequence[Targets], generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        losses = self.rpn.losses(seen.scores, seen.deltas, seen.shapes, images.sizes, targets, generator)
+        proposals = self.rpn.proposals(seen.scores, seen.deltas, seen.shapes, images, training=True)
+        return losses | self.heads.losses(seen.pyramid, proposals, targets, images.sizes, generator)
+
+    def _detections(self, images: Images, seen: _Seen) -> list[Detections]:
+        proposals = self.rpn.proposals(seen.scores, seen.deltas, seen.shapes, images, training=False)
+        return self.heads.detect(seen.pyramid, proposals, images.sizes)
+
+
+def _batched(images: Images | Sequence[Tensor]) -> Images:
+    return images if isinstance(images, Images) else Images.of(images)

@@ -1,0 +1,93 @@
+"""A trained segmenter: pictures in, a class for every pixel out, at the size of the pictures as they came."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from convnext.config import Recipe
+from convnext.data.decode import decode
+from convnext.data.dense.dataset import DenseDataset
+from convnext.data.source import Dataset, open_unlabelled
+from convnext.data.store import printable
+from convnext.data.workers import reason_of
+from convnext.deploy import pictures
+from convnext.deploy.trained import Trained, answering
+from convnext.errors import DataError
+from convnext.tasks.segmentation.metrics import Outcomes
+from convnext.tasks.segmentation.segmentation import build_segmenter, evaluate, predict
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What every pixel of one picture is."""
+
+    path: str
+    labels: NDArray[np.uint8]  # (H, W) classes
+    scores: NDArray[np.float32]  # (H, W) their probabilities
+
+
+@dataclass
+class SegmentationPredictor:
+    """A trained segmenter with everything it needs to answer: class names, preprocessing, precision, device."""
+
+    model: nn.Module
+    recipe: Recipe
+    classes: tuple[str, ...]
+    device: torch.device
+    source: Path
+    metadata: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, trained: Trained, device: torch.device) -> "SegmentationPredictor":
+        """The predictor of a checkpoint."""
+        model = trained.into(build_segmenter(trained.recipe), device)
+        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata)
+
+    def __call__(self, picture: pictures.Picture, *, multi_scale: bool = False) -> Segmented:
+        """The classes of one picture: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
+
+        `multi_scale`: the scales of the recipe with flips. Raises DataError when the picture cannot be read.
+        """
+        name, image = pictures.pixels(picture, len(self.recipe.input.mean))
+        return self._segment(name, image, multi_scale)
+
+    def predict(
+        self,
+        paths: str | Path | Iterable[str | Path] | Dataset,
+        *,
+        multi_scale: bool = False,
+        skipped: dict[str, str] | None = None,
+    ) -> Iterator[Segmented]:
+        """The classes of files, folders, globs or zips, in order. Broken pictures are left out, noted in `skipped`."""
+        if not isinstance(paths, Dataset):
+            paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
+        for entry in paths.entries:
+            try:
+                image = decode(paths.store.read(entry.path), channels=len(self.recipe.input.mean))
+            except (DataError, OSError) as error:
+                if skipped is not None:
+                    skipped[printable(entry.path)] = reason_of(error)
+                continue
+            yield self._segment(printable(entry.path), image, multi_scale)
+
+    def evaluate(
+        self,
+        dataset: DenseDataset,
+        *,
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
+        multi_scale: bool = False,
+    ) -> Outcomes:
+        """What the network makes of every readable picture of an annotated dataset; broken ones go into `skipped`."""
+        with answering(self.recipe, self.device):
+            return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale)
+
+    def _segment(self, name: str, image: NDArray[np.uint8], multi_scale: bool) -> Segmented:
+        with answering(self.recipe, self.device):
+            return Segmented(name, *predict(self.model, image, self.recipe, multi_scale=multi_scale))

@@ -1,0 +1,54 @@
+"""What a run's folder or a checkpoint file holds: everything to build a network again and to say what it answers."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import Recipe, parse
+from convnext.engine import checkpoint
+from convnext.engine.run import weights_file
+from convnext.engine.update import autocast
+from convnext.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint in memory, of any task."""
+
+    recipe: Recipe
+    classes: tuple[str, ...]
+    source: Path  # the file
+    metadata: dict[str, Any] = field(repr=False)
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    def into(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """`model` with these weights, on `device`, ready to answer."""
+        model.load_state_dict(self.tensors)
+        return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def read_trained(source: str | Path, weights: str = "best") -> Trained:
+    """The checkpoint of a run folder or a single file.
+
+    `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
+    Raises CheckpointError when there is nothing to load or it is damaged.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise CheckpointError(f"There is no run or checkpoint at '{path}'.")
+    file = weights_file(path, weights) if path.is_dir() else path
+    tensors, metadata = checkpoint.read(file)
+    recipe: Recipe = parse(Recipe, metadata["recipe"], where=f"'{file}'")
+    return Trained(recipe, tuple(metadata["classes"]), file, metadata, checkpoint.of("model", tensors) or tensors)
+
+
+@contextlib.contextmanager
+def answering(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Inside, networks run without gradients and in the recipe's precision."""
+    with torch.inference_mode(), autocast(recipe.precision, device.type):
+        yield

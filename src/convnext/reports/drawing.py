@@ -1,0 +1,78 @@
+"""Boxes, masks and names drawn on a picture. Axes: H W pixel rows and columns, M objects."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from convnext.data.dense.masks import Shape, render
+
+Colour = tuple[int, int, int]
+
+_GOLDEN = 0.618033988749895  # of a turn from one hue to the next: neighbours differ, however many there are
+_COVER = 0.45  # how much of a mask's colour covers the picture
+
+
+def colour_of(number: int) -> Colour:
+    """The colour of a class or an object, the same everywhere."""
+    turn, rest = number * _GOLDEN, number % 3
+    red, green, blue = colorsys.hsv_to_rgb((0.58 + turn) % 1, (0.85, 0.65, 0.95)[rest], (0.95, 1.0, 0.8)[rest])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_objects(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating],
+    colours: Sequence[int],
+    names: Sequence[str] = (),
+    masks: Sequence[Shape | None] = (),
+) -> NDArray[np.uint8]:
+    """A copy of (H, W, C) `image` in colour with (M, 4) boxes x0 y0 x1 y1, the last on top.
+
+    `colours` are numbers for `colour_of`, `names` what is written at each box, '' for nothing, `masks` outlines or run
+    lengths, which tint what is inside.
+    """
+    drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
+    for number, mask in zip(colours, masks, strict=bool(masks)):
+        if mask is not None:
+            inside = render(mask, *image.shape[:2]).astype(bool)
+            drawn[inside] = ((1 - _COVER) * drawn[inside] + _COVER * np.array(colour_of(number))).astype(np.uint8)
+    canvas = Image.fromarray(drawn)
+    pen = ImageDraw.Draw(canvas)
+    line = max(1, round(min(image.shape[:2]) / 250))
+    font = ImageFont.load_default(size=max(10, round(min(image.shape[:2]) / 28)))
+    for place, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4).tolist()):
+        colour = colour_of(colours[place])
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
+        if names and names[place]:
+            _write(pen, names[place], (x0, y0), colour, font)
+    return np.asarray(canvas)
+
+
+def names_of(labels: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[str]:
+    """'dog 0.97' for each detection."""
+    return [f"{classes[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+
+
+def colours_of(labels: Sequence[int], classes: Sequence[str]) -> list[int]:
+    """By class; where there is one class, by object, so that neighbours can be told apart."""
+    return list(range(len(labels))) if len(classes) == 1 else [int(label) for label in labels]
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    corner: tuple[float, float],
+    colour: Colour,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """On a plate of `colour` above the corner, or below where there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    x, y = corner
+    height = bottom - top + 4
+    y = y - height if y >= height else y
+    pen.rectangle((x, y, x + right - left + 4, y + height), fill=colour)
+    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if dark else (255, 255, 255))

@@ -1,0 +1,193 @@
+"""Detection: how a batch of annotated pictures becomes a loss, and how a network is scored in original pixels.
+
+Axes: N pictures, C channels, H W pixel rows and columns of the padded batch, M objects.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import DenseConfig, DetectorHeadConfig, Recipe, RunOptions
+from convnext.data.dense.dataset import DenseDataset
+from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.dense.policy import Key, eval_dense, train_dense
+from convnext.data.dense.sample import Sample
+from convnext.data.loader import steps_in_epoch
+from convnext.engine.distributed import ALONE, World
+from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.classification import note_skipped
+from convnext.tasks.detection.coco_evaluation import library
+from convnext.tasks.detection.detector import Detector
+from convnext.tasks.detection.inference import Found, images_of, in_original, targets_of, values_of
+from convnext.tasks.detection.metrics import Outcomes, metrics
+from convnext.tasks.detection.types import Images, Targets
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Pictures ready for the network with the objects in each."""
+
+    images: Images
+    targets: tuple[Targets, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(self, size: int) -> Sequence["Annotated"]:
+        """Pieces of at most `size` pictures, padded as they are together."""
+        parts = [slice(first, first + size) for first in range(0, len(self), size)]
+        return [Annotated(Images(self.images.x[p], self.images.sizes[p]), self.targets[p]) for p in parts]
+
+
+class Detection:
+    """The task that `engine.fit` trains when the data are pictures with boxes, and masks where they are known."""
+
+    chance_loss = math.inf  # a sum of parts that each begin elsewhere: no value tells that nothing is learnt
+
+    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: DenseDataset, val: DenseDataset):
+        library()  # missing, it is missed now and not at the first evaluation
+        self.head, self.dense = values_of(recipe)
+        if self.head.masks and not train.has_masks:
+            raise ConvNeXtError("head.masks = true, but the objects have boxes alone. Set --head.masks false.")
+        self.model, self.recipe, self.options = model, recipe, options
+        self.train = train if self.dense.empty else train.annotated()
+        self.val = val
+        self.metric = "mask_ap" if self.head.masks and val.has_masks else "box_ap"
+        self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
+        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+
+    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
+        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        _refuse_sync(self.head, next(self.model.parameters()).device, world)
+        batches = train_dense_batches(
+            self.train,
+            partial(_changed, self.dense),
+            batch=self.recipe.optim.batch,
+            seed=self.recipe.seed,
+            steps=steps,
+            steps_per_epoch=self.steps_per_epoch,
+            share=(world.rank, world.size),
+            workers=self.options.workers,
+            channels=len(self.recipe.input.mean),
+            masks=self.head.masks,
+            strict=self.options.strict_pictures,
+        )
+        for batch in batches:
+            note_skipped(batch, self.skipped)
+            yield batch
+
+    def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Annotated:
+        """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded pictures."""
+        images = images_of(batch.samples, self.recipe, device)
+        return Annotated(images, tuple(targets_of(sample.instances, device) for sample in batch.samples))
+
+    def loss(self, network: nn.Module, piece: Annotated) -> Tensor:
+        """The sum of all parts, each a mean over the samples of the pictures together, as in the released code.
+
+        Which anchors and proposals are sampled follows from the step's own random numbers, so micro-batches draw others.
+        """
+        return _sum(network(piece.images, piece.targets))
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """COCO's figures by boxes and by masks, and the loss, on the held-out pictures in original pixels."""
+        outcomes = evaluate(
+            model, self.val, self.recipe, workers=self.options.workers, world=world, skipped=self.skipped
+        )
+        return metrics(outcomes, self.val, most=limit_of(self.recipe))
+
+    def names(self, batch: DenseBatch) -> list[str]:
+        """The files that a batch was made of."""
+        return [sample.path for sample in batch.samples]
+
+    def describe(self) -> dict[str, Any]:
+        """Class names, COCO's number of each, and the fingerprint of the training set."""
+        return {
+            "task": "detection",
+            "classes": list(self.train.classes),
+            "category_ids": list(self.train.category_ids),
+            "pictures": fingerprint(self.train),
+        }
+
+
+def build_detector(recipe: Recipe) -> Detector:
+    """The freshly initialised detector of a recipe for detection."""
+    return Detector(recipe.model, values_of(recipe)[0])
+
+
+def evaluate(
+    model: Any,
+    dataset: DenseDataset,
+    recipe: Recipe,
+    *,
+    workers: int = 0,
+    world: World = ALONE,
+    skipped: dict[str, str] | None = None,
+) -> Outcomes:
+    """What `model`, in its present mode and precision, finds in every readable picture, one at a time.
+
+    Raises DataError when no picture could be read.
+    """
+    head, dense = values_of(recipe)
+    device = next(model.parameters()).device
+    indices: list[int] = []
+    found: list[Found] = []
+    losses: list[float] = []
+    for batch in eval_dense_batches(
+        dataset,
+        partial(eval_dense, config=dense),
+        batch=1,
+        share=(world.rank, world.size),
+        workers=workers,
+        channels=len(recipe.input.mean),
+        masks=head.masks,
+    ):
+        note_skipped(batch, skipped if skipped is not None else {})
+        for index, sample in zip(batch.indices, batch.samples, strict=True):
+            drawn = torch.Generator(device).manual_seed(index)
+            images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
+            parts, detections = model.judge(images, [targets], drawn)
+            indices.append(index)
+            found.append(in_original(detections[0], sample))
+            losses.append(float(_sum(parts)))
+    whole = Outcomes.join(world.gather(Outcomes(tuple(indices), tuple(found), tuple(losses))))
+    if not len(whole):
+        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+    return whole
+
+
+def limit_of(recipe: Recipe) -> int:
+    """Detections a picture and class that count in evaluation: COCO's 100, or more where the detector shows more."""
+    return max(100, values_of(recipe)[0].most)
+
+
+def fingerprint(dataset: DenseDataset) -> str:
+    """A word that tells this set of pictures and objects from another; the same on every machine."""
+    digest = hashlib.sha256()
+    for entry in dataset.entries:
+        digest.update(entry.path.encode("utf-8", "surrogateescape") + b"\n")
+        if entry.objects is not None:
+            for column in (entry.objects.boxes, entry.objects.labels, entry.objects.crowd):
+                digest.update(column.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _changed(config: DenseConfig, sample: Sample, key: Key) -> Sample:
+    return train_dense(sample, config, key)
+
+
+def _sum(parts: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(parts.values())).sum()
+
+
+def _refuse_sync(head: DetectorHeadConfig, device: torch.device, world: World) -> None:
+    """Statistics of all processes are gathered by GPUs alone."""
+    if head.box_head == "convolutional" and head.head_norm == "sync" and world.size > 1 and device.type == "cpu":
+        raise ConvNeXtError(
+            "head.head_norm = 'sync' needs GPUs when there are several processes. Set --head.head_norm group."
+        )

@@ -1,0 +1,116 @@
+"""From samples to what was found in them, in pixels of the original pictures; evaluation and prediction both go this way.
+
+Axes: N pictures, C channels, H W rows and columns of the padded batch, D detections, S side of a predicted mask.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convnext.config import DenseConfig, DetectorHeadConfig, Recipe
+from convnext.data.dense.export import results
+from convnext.data.dense.masks import Rle, encode_inside
+from convnext.data.dense.sample import Instances, Sample
+from convnext.data.dense.transforms import stacked
+from convnext.data.transforms import normalise
+from convnext.errors import ConvNeXtError
+from convnext.tasks.detection.detector import Detector
+from convnext.tasks.detection.mask_head import paste
+from convnext.tasks.detection.types import Detections, Images, Size, Targets
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one picture, best score first, in pixels of the original."""
+
+    path: str
+    image_id: int
+    size: Size  # (height, width) of the original picture
+    boxes: NDArray[np.float32]  # (D, 4) x0 y0 x1 y1
+    scores: NDArray[np.float32]  # (D,) 0 to 1
+    labels: NDArray[np.int64]  # (D,)
+    masks: tuple[Rle, ...] | None  # of the whole picture; None from a detector of boxes
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def above(self, score: float) -> "Found":
+        """Only what has at least this score."""
+        which = np.flatnonzero(self.scores >= score)
+        masks = None if self.masks is None else tuple(self.masks[place] for place in which)
+        kept = (self.boxes[which], self.scores[which], self.labels[which])
+        return Found(self.path, self.image_id, self.size, *kept, masks)
+
+    def rows(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """The same as COCO's result file lists it; `category_ids` is COCO's number of each class."""
+        return results(category_ids, self.image_id, self.boxes, self.labels, self.scores, self.masks)
+
+
+def values_of(recipe: Recipe) -> tuple[DetectorHeadConfig, DenseConfig]:
+    """The head and the treatment of pictures. Raises ConvNeXtError for a recipe of another task."""
+    if not isinstance(recipe.head, DetectorHeadConfig) or recipe.dense is None:
+        raise ConvNeXtError(
+            f"recipe '{recipe.name}' is for {recipe.task}. Take one for detection, e.g. 'small_detection'."
+        )
+    return recipe.head, recipe.dense
+
+
+def images_of(samples: Sequence[Sample], recipe: Recipe, device: torch.device) -> Images:
+    """A batch of samples on `device`: normalised, then zeros right of and below each."""
+    pictures = torch.from_numpy(stacked([sample.image for sample in samples], values_of(recipe)[1].multiple))
+    x = normalise(pictures.to(device, non_blocking=True), recipe.input)
+    sizes = tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
+    for picture, (height, width) in zip(x, sizes, strict=True):
+        picture[:, height:] = 0
+        picture[:, :, width:] = 0
+    return Images(x, sizes)
+
+
+def targets_of(found: Instances | None, device: torch.device) -> Targets:
+    """The objects of one sample as tensors; none where nothing is annotated."""
+    if found is None:
+        return Targets(torch.zeros(0, 4, device=device), torch.zeros(0, dtype=torch.int64, device=device))
+    masks = None if found.masks is None else torch.from_numpy(np.ascontiguousarray(found.masks))
+    boxes, labels, crowd = (torch.from_numpy(np.array(each)) for each in (found.boxes, found.labels, found.crowd))
+    return Targets(boxes, labels, masks, crowd).to(device)
+
+
+def find(model: Detector, sample: Sample, recipe: Recipe) -> Found:
+    """What `model`, in its present mode and precision, finds in a sample as evaluation sees it."""
+    device = next(model.parameters()).device
+    (found,) = model.detect(images_of([sample], recipe, device))
+    return in_original(found, sample)
+
+
+def in_original(found: Detections, sample: Sample) -> Found:
+    """Detections of a resized sample, brought back to its original picture; masks are cut out at 0.5."""
+    height, width = sample.size
+    back = found.resized((sample.image.shape[0], sample.image.shape[1]), sample.size).to("cpu")
+    boxes = np.clip(back.boxes.float().numpy(), 0, np.array([width, height, width, height], np.float32))
+    masks = None
+    if back.masks is not None:
+        pairs = zip(back.masks.double(), boxes.astype(np.float64), strict=True)
+        masks = tuple(outline(mask, box, sample.size) for mask, box in pairs)
+    scores, labels = back.scores.float().numpy(), back.labels.numpy()
+    return Found(sample.path, sample.image_id, sample.size, boxes, scores, labels, masks)
+
+
+def outline(mask: Tensor, box: NDArray[np.float64], size: Size) -> Rle:
+    """The mask of (height, width) `size` that (S, S) probabilities inside one `box` (4,) are; drawn in that box alone.
+
+    A mask is nowhere as likely as 0.5 outside of its box, so nothing is lost.
+    """
+    height, width = size
+    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    if right <= left or bottom <= top:
+        return encode_inside(np.zeros((0, 0), bool), 0, 0, height, width)
+    inside = torch.from_numpy(box - np.array([left, top, left, top]))
+    part = paste(mask[None], inside[None], (bottom - top, right - left))[0]
+    return encode_inside(part.numpy(), top, left, height, width)
