@@ -78,16 +78,16 @@ class Killed(Detection):
             yield batch
 
 
-def test_it_learns_shapes_from_five_pictures_and_writes_both_kinds_of_figures(data, tmp_path):
+def test_it_learns_six_pictures_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
     plain = {"dense__photometric": False, "dense__short_px": (40,), "optim__name": "adamw", "optim__lr": 4e-3}
-    chosen = small(**plain, schedule__epochs=30, schedule__eval_epochs=30, model__drop_path=0)
-    finished = train(data, chosen, tmp_path / "run")
-    assert finished.metric == "mask_ap" and finished.score > 0.02
+    chosen = small(**plain, schedule__epochs=40, schedule__eval_epochs=40, model__drop_path=0)
+    finished = train(DenseSplits(data.train, data.train), chosen, tmp_path / "run")
+    assert finished.metric == "mask_ap" and finished.score > 0.25
     losses = [row["loss"] for row in rows(tmp_path / "run")]
-    assert sum(losses[-6:]) < 0.6 * sum(losses[:6])
+    assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
     raw, averaged = rows(tmp_path / "run", "eval")
     assert {"box_ap", "box_ap50", "box_ar_1", "mask_ap", "mask_ap75", "loss"} <= set(raw)
-    assert raw["weights"] == "raw" and averaged["weights"] == "ema" and raw["box_ap50"] > 0.2
+    assert raw["weights"] == "raw" and averaged["weights"] == "ema" and raw["box_ap50"] > 0.4
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
