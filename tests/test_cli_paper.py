@@ -69,3 +69,8 @@ def test_a_table_of_the_paper_stands_beside_what_is_counted_here(tmp_path):
     chart = tmp_path / "figure.svg"
     assert convnext("paper", "--plot", chart).out.strip() == str(chart)
     assert chart.read_text().lstrip().startswith("<svg")
+
+
+def test_segmenters_are_listed_with_the_papers_figures():
+    rows = {row["name"]: row for row in json.loads(convnext("models", "--task", "segmentation", "--json").out)}
+    assert round(rows["upernet_tiny"]["macs"] / 1e9) == 939 and round(rows["upernet_xlarge"]["macs"] / 1e9) == 3335
