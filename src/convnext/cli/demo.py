@@ -22,7 +22,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     folder = Path(args.out) / "pictures"
     write_digits(folder)
-    words = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "20", "--out", args.out]
+    words = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "12", "--out", args.out]
     command(*words, "--augment.hflip=0")  # a digit in the mirror is another one, or none
     sys.stderr.write("\nA few pictures that it has not seen:\n")
     some = [str(sorted((folder / "val" / str(digit)).iterdir())[0]) for digit in range(0, 10, 2)]
