@@ -7,7 +7,7 @@ from pathlib import Path
 from convnext.cli import predict, train
 from convnext.cli.words import Command, parser_of, refuse_more
 
-HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: two minutes, no download."
+HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: about a minute, no download."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
