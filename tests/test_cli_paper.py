@@ -6,6 +6,10 @@ import pytest
 from safetensors.torch import load_file
 
 from commands import convnext, trained
+from convnext.cli import convert as convert_verb
+from convnext.cli import evaluate as evaluate_verb
+from convnext.models.convert import LIBRARIES
+from convnext.tasks.robustness import SUITES
 from pictures import write_colours
 
 
@@ -74,3 +78,8 @@ def test_a_table_of_the_paper_stands_beside_what_is_counted_here(tmp_path):
 def test_segmenters_are_listed_with_the_papers_figures():
     rows = {row["name"]: row for row in json.loads(convnext("models", "--task", "segmentation", "--json").out)}
     assert round(rows["upernet_tiny"]["macs"] / 1e9) == 939 and round(rows["upernet_xlarge"]["macs"] / 1e9) == 3335
+
+
+def test_choices_that_the_parser_repeats_so_as_not_to_load_torch_are_those_of_the_library():
+    assert tuple(LIBRARIES) == convert_verb.LIBRARIES
+    assert tuple(SUITES) == evaluate_verb.GRIDS

@@ -19,7 +19,7 @@ from convnext.data.decode import decode, read_header, reduction
 from convnext.data.source import Dataset
 from convnext.data.store import printable
 from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
-from convnext.data.workers import Share, choose_workers, local_ranks, order_of, read_ahead, reason_of
+from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead, reason_of
 from convnext.errors import DataError
 
 Change = Callable[
@@ -80,13 +80,11 @@ def eval_batches(
 
     A batch can be short, and even empty, where pictures broke. `change`, such as a corruption, comes after the crop.
     """
-    rank, world = share
-    count = len(dataset.entries)
-    first, last = count * rank // world, count * (rank + 1) // world
-    plan = [(start, min(start + batch, last)) for start in range(first, last, batch)]
+    plan, world = eval_plan(len(dataset.entries), batch, share), share[1]
+    own = sum(last - first for first, last in plan)
     size = config.eval_size_px**2 * len(config.mean) * batch
     reader = _EvalReader(dataset, config, change)
-    yield from read_ahead(reader, plan, choose_workers(workers, last - first, world), size, world)
+    yield from read_ahead(reader, plan, choose_workers(workers, own, world), size, world)
 
 
 class _TrainReader:
@@ -102,9 +100,9 @@ class _TrainReader:
         strict: bool,
     ):
         self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
-        self.share, self.cache, self.strict = share, cache, strict
+        self.share, self.cache = share, cache
         self.channels = len(recipe.input.mean)
-        self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
+        self.replacing = Replacing(dataset.entries, recipe.seed, strict)
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
@@ -120,33 +118,13 @@ class _TrainReader:
         skipped: dict[str, str] = {}
         try:
             for slot in range(own):
-                indices.append(self._fill(pictures[slot], epoch, start + slot, skipped))
+                index, pictures[slot] = self.replacing.read(
+                    epoch, start + slot, skipped, lambda index, key: self._picture(index, key, size_px)
+                )
+                indices.append(index)
         except DataError as error:
             return error
         return _batch(self.dataset, torch.from_numpy(pictures), indices, skipped)
-
-    def _fill(self, out: np.ndarray, epoch: int, position: int, skipped: dict[str, str]) -> int:
-        """Write the picture at `position` of the epoch, or the next that can be read; its index."""
-        count, seed = len(self.dataset.entries), self.recipe.seed
-        for later in range(count):
-            lap, place = divmod(position + later, count)
-            index = int(order_of(count, seed, epoch, lap)[place])
-            try:
-                if index in self.broken:
-                    raise DataError(self.broken[index])
-                out[...] = self._picture(index, (seed, epoch, index, lap, later), out.shape[0])
-                return index
-            except (DataError, OSError) as error:
-                path, reason = printable(self.dataset.entries[index].path), reason_of(error)
-                if self.strict:
-                    raise DataError(
-                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
-                    ) from None
-                skipped[path] = reason
-                if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
-                    self.broken[index] = reason
-        path, reason = next(iter(skipped.items()))
-        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
 
     def _picture(self, index: int, key: tuple[int, ...], size_px: int) -> np.ndarray:
         augment, config = self.recipe.augment, self.recipe.input

@@ -1,26 +1,21 @@
 """A look at all pictures before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from convnext.data.decode import decode, read_size
+from convnext.data.looking import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.source import Dataset, Splits
 from convnext.data.store import printable
+from convnext.data.workers import reason_of
 from convnext.errors import DataError
 
-FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
-LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
 _UNEVEN = 10  # largest class over smallest
 _FEW = 10  # train pictures of a class
-_NAMED = 5  # examples in a line
-_PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
 
 
 @dataclass(frozen=True)
@@ -68,15 +63,13 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     per_class = {name: _counts(part) for name, part in parts.items()}
     left_out = data.left_out if isinstance(data, Splits) else {}
     lines = [
-        _sampled(len(seen), total),
-        _listed(
-            len(broken), "picture{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())
-        ),
-        _listed(
+        sampled(len(seen), total),
+        listed(len(broken), "picture{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())),
+        listed(
             len(duplicates), "picture{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
         ),
-        _listed(len(torn), "picture{s} {are} in train under two classes", map(_pair, torn)),
-        _listed(len(repeats), "picture{s} in train {are} exact copies of others", map(_pair, repeats)),
+        listed(len(torn), "picture{s} {are} in train under two classes", map(_pair, torn)),
+        listed(len(repeats), "picture{s} in train {are} exact copies of others", map(_pair, repeats)),
         *_class_lines(per_class),
         _left_out(left_out),
     ]
@@ -105,20 +98,13 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) ->
             data = dataset.store.read(entry.path)
             size = read_size(data)
             if full:
-                decode(data, least_px=_PREVIEW_PX)
+                decode(data, least_px=PREVIEW_PX)
         except (DataError, OSError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            return _Seen(part, shown, entry.label, reason=reason)
+            return _Seen(part, shown, entry.label, reason=reason_of(error))
         return _Seen(part, shown, entry.label, hashlib.blake2b(data, digest_size=16).digest(), size)
 
-    tasks = (
-        (name, int(step * stride))
-        for name, part in parts.items()
-        for step in range(int(len(part.entries) / stride + 0.5))
-    )
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
-            yield from pool.map(look, chunk)
+    counts = {name: len(part.entries) for name, part in parts.items()}
+    yield from looked_at(counts, look, workers, stride)
 
 
 def _copies(good: list[_Seen]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
@@ -152,9 +138,9 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     unseen = [name for name in train if train[name] and val and not val.get(name)]
     few = [f"{printable(name)} ({count})" for name, count in train.items() if 0 < count < _FEW]
     lines = [
-        _listed(len(empty), "class{es} {have} no pictures", map(printable, empty)),
-        _listed(len(unseen), "class{es} {have} no val pictures, so their results are unknown", map(printable, unseen)),
-        _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train pictures", few),
+        listed(len(empty), "class{es} {have} no pictures", map(printable, empty)),
+        listed(len(unseen), "class{es} {have} no val pictures, so their results are unknown", map(printable, unseen)),
+        listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train pictures", few),
     ]
     held = {name: count for name, count in train.items() if count}
     most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
@@ -169,7 +155,7 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[str, ...]:
     train = per_class.get("train", {})
     alone = [printable(name) for name, count in per_class["val"].items() if count and name in train and not train[name]]
-    line = _listed(
+    line = listed(
         len(alone), "class{es} {have} pictures in val and none in train: add some, or remove the folder", alone
     )
     held_out = [item for item in seen if item.part == "val"]
@@ -179,29 +165,11 @@ def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[st
     return (line,) if line else ()
 
 
-def _sampled(seen: int, total: int) -> str:
-    return (
-        f"{seen:,} of {total:,} files were looked at; the others are checked as they are read." if seen < total else ""
-    )
-
-
 def _left_out(left_out: dict[str, int]) -> str:
     total = sum(left_out.values())
     kinds = (f"{count:,} {ending}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1]))
-    return _listed(total, "file{s} {were} left out", kinds, len(left_out))
+    return listed(total, "file{s} {were} left out", kinds, len(left_out))
 
 
 def _pair(pair: tuple[str, str]) -> str:
     return f"{pair[0]} = {pair[1]}"
-
-
-def _listed(count: int, what: str, names: Iterable[str], kinds: int | None = None) -> str:
-    """'3 files were left out: a, b, c.' with at most five names; '' when there is nothing to say."""
-    if not count:
-        return ""
-    one = count == 1
-    words = {"s": "" if one else "s", "es": "" if one else "es"}
-    words |= {"are": "is" if one else "are", "have": "has" if one else "have", "were": "was" if one else "were"}
-    total = count if kinds is None else kinds
-    more = f" and {total - _NAMED:,} more" if total > _NAMED else ""
-    return f"{count:,} {what.format(**words)}: {', '.join(islice(names, _NAMED))}{more}."

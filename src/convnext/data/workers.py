@@ -3,17 +3,29 @@
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from convnext.data.store import printable
 from convnext.errors import DataError
 
 Share = tuple[int, int]  # (rank, world)
+Read = TypeVar("Read")
+
+
+class Named(Protocol):
+    """An entry of a dataset, as far as messages need it."""
+
+    @property
+    def path(self) -> str:
+        """As the user gave it."""
+        ...
+
 
 _TINY = 512  # pictures that are read faster than a process starts
 _MOST_WORKERS = 8
@@ -29,6 +41,48 @@ def order_of(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
 def reason_of(error: Exception) -> str:
     """Why a picture could not be read, in words."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:
+    """(first, last) of each batch of this rank's share of `count` pictures: every picture once, in order."""
+    rank, world = share
+    first, last = count * rank // world, count * (rank + 1) // world
+    return [(start, min(start + batch, last)) for start in range(first, last, batch)]
+
+
+class Replacing:
+    """Reads the picture at a place of an epoch's order, or the next that can be read. Lives in one process."""
+
+    def __init__(self, entries: Sequence[Named], seed: int, strict: bool):
+        self.entries, self.seed, self.strict = entries, seed, strict
+        self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
+
+    def read(
+        self, epoch: int, position: int, skipped: dict[str, str], attempt: Callable[[int, tuple[int, ...]], Read]
+    ) -> tuple[int, Read]:
+        """(index, `attempt(index, key)`), where the key is that of this picture in this place of this epoch.
+
+        What breaks is named in `skipped`. Raises DataError when nothing can be read or, under `strict`, at once.
+        """
+        count = len(self.entries)
+        for later in range(count):
+            lap, place = divmod(position + later, count)
+            index = int(order_of(count, self.seed, epoch, lap)[place])
+            try:
+                if index in self.broken:
+                    raise DataError(self.broken[index])
+                return index, attempt(index, (self.seed, epoch, index, lap, later))
+            except (DataError, OSError) as error:
+                path, reason = printable(self.entries[index].path), reason_of(error)
+                if self.strict:
+                    raise DataError(
+                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
+                    ) from None
+                skipped[path] = reason
+                if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
+                    self.broken[index] = reason
+        path, reason = next(iter(skipped.items()))
+        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
 
 
 def read_ahead(

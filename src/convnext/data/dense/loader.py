@@ -13,7 +13,7 @@ from convnext.data.dense.dataset import DenseDataset, read_sample
 from convnext.data.dense.policy import Key
 from convnext.data.dense.sample import Sample
 from convnext.data.store import printable
-from convnext.data.workers import Share, choose_workers, order_of, read_ahead, reason_of
+from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead, reason_of
 from convnext.errors import DataError
 
 Train = Callable[[Sample, Key], Sample]  # such as partial(train_dense, config=...), called with the sample and its key
@@ -74,12 +74,10 @@ def eval_dense_batches(
 
     A batch can be short, and even empty, where pictures broke.
     """
-    rank, world = share
-    count = len(dataset.entries)
-    first, last = count * rank // world, count * (rank + 1) // world
-    plan = [(start, min(start + batch, last)) for start in range(first, last, batch)]
+    plan, world = eval_plan(len(dataset.entries), batch, share), share[1]
+    own = sum(last - first for first, last in plan)
     reader = _EvalReader(dataset, change, channels, masks)
-    yield from _read(reader, plan, choose_workers(workers, last - first, world), world)
+    yield from _read(reader, plan, choose_workers(workers, own, world), world)
 
 
 class _TrainReader:
@@ -95,8 +93,8 @@ class _TrainReader:
         strict: bool,
     ):
         self.dataset, self.change, self.order = dataset, change, order
-        self.channels, self.masks, self.strict = channels, masks, strict
-        self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
+        self.channels, self.masks = channels, masks
+        self.replacing = Replacing(dataset.entries, order[0], strict)
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
@@ -109,33 +107,13 @@ class _TrainReader:
         skipped: dict[str, str] = {}
         try:
             for slot in range(own):
-                found.append(self._sample(epoch, start + slot, skipped))
+                found.append(self.replacing.read(epoch, start + slot, skipped, self._sample))
         except DataError as error:
             return error
         return _packed([sample for _, sample in found], [index for index, _ in found], skipped)
 
-    def _sample(self, epoch: int, position: int, skipped: dict[str, str]) -> tuple[int, Sample]:
-        """The picture at `position` of the epoch, or the next that can be read, with its index."""
-        count, seed = len(self.dataset.entries), self.order[0]
-        for later in range(count):
-            lap, place = divmod(position + later, count)
-            index = int(order_of(count, seed, epoch, lap)[place])
-            try:
-                if index in self.broken:
-                    raise DataError(self.broken[index])
-                sample = read_sample(self.dataset, index, channels=self.channels, masks=self.masks)
-                return index, self.change(sample, (seed, epoch, index, lap, later))
-            except (DataError, OSError) as error:
-                path, reason = printable(self.dataset.entries[index].path), reason_of(error)
-                if self.strict:
-                    raise DataError(
-                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
-                    ) from None
-                skipped[path] = reason
-                if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
-                    self.broken[index] = reason
-        path, reason = next(iter(skipped.items()))
-        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
+    def _sample(self, index: int, key: tuple[int, ...]) -> Sample:
+        return self.change(read_sample(self.dataset, index, channels=self.channels, masks=self.masks), key)
 
 
 class _EvalReader:

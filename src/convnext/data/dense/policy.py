@@ -3,8 +3,9 @@
 All that is random comes from a key: the same key gives the same pixels, whoever asks and whenever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -102,3 +103,12 @@ def _one_of(options: Sequence[int], rng: np.random.Generator) -> int:
 
 def _size(sample: Sample) -> Size:
     return sample.image.shape[0], sample.image.shape[1]
+
+
+def in_training(config: DenseConfig) -> Callable[[Sample, Key], Sample]:
+    """`train_dense` by `config`, as the loader wants it and as it can be sent to other processes."""
+    return partial(_train, config)
+
+
+def _train(config: DenseConfig, sample: Sample, key: Key) -> Sample:
+    return train_dense(sample, config, key)

@@ -3,12 +3,9 @@
 What the readers of annotations found is told again here; the pictures and maps themselves are opened now.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
@@ -17,15 +14,12 @@ from convnext.data.dense.dataset import DenseDataset, read_semantic
 from convnext.data.dense.opening import DenseSplits
 from convnext.data.dense.problems import KINDS, NO_MASK, Problem
 from convnext.data.dense.sample import IGNORE
+from convnext.data.looking import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
 from convnext.errors import DataError
 
-FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
-LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
 _FEW = 10  # objects of a class, or pictures that show it
-_NAMED = 5  # examples in a line
-_PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
 
 
 @dataclass(frozen=True)
@@ -101,14 +95,8 @@ def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: floa
             seen.reason = reason_of(error)
         return seen
 
-    tasks = (
-        (name, int(step * stride))
-        for name, part in parts.items()
-        for step in range(int(len(part.entries) / stride + 0.5))
-    )
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
-            yield from pool.map(look, chunk)
+    counts = {name: len(part.entries) for name, part in parts.items()}
+    yield from looked_at(counts, look, workers, stride)
 
 
 def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None:
@@ -121,7 +109,7 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
             f"it has {width} x {height} pixels, and its annotations are for {entry.size[1]} x {entry.size[0]}"
         )
     if full:
-        decode(data, least_px=_PREVIEW_PX)
+        decode(data, least_px=PREVIEW_PX)
     if entry.semantic is not None:
         labels = read_semantic(dataset, place, seen.size)
         seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
@@ -162,12 +150,11 @@ def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
 
 
 def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:
-    if len(seen) < total:
-        yield f"{len(seen):,} of {total:,} files were looked at; the others are checked as they are read."
+    yield sampled(len(seen), total)
     why = (f"{path} ({reason})" for path, reason in broken.items())
     yield _listed(len(broken), "picture{s} cannot be read and will be skipped", why)
     strange = [item for item in seen if item.strange]
-    names = (f"{item.path} ({', '.join(map(str, item.strange[:_NAMED]))})" for item in strange)
+    names = (f"{item.path} ({', '.join(map(str, item.strange[:NAMED]))})" for item in strange)
     yield _listed(len(strange), "map{s} of classes {have} values that are no class, and do not count", names)
 
 
@@ -216,13 +203,5 @@ def _broken_val(seen: list[_Seen]) -> Iterator[str]:
 
 
 def _listed(count: int, what: str, names: Iterable[str]) -> str:
-    """'3 boxes are cut at the edge of the picture: a, b, c.' with at most five names; '' when there is nothing to say."""
-    if not count:
-        return ""
-    one = count == 1
-    words = {"s": "" if one else "s", "es": "" if one else "es"}
-    words |= {"are": "is" if one else "are", "have": "has" if one else "have"}
-    shown = list(islice(names, _NAMED))
-    more = f" and {count - _NAMED:,} more" if shown and count > _NAMED else ""
-    line = f"{count:,} {what.format(**words)}{': ' if shown else ''}{', '.join(shown)}{more}."
-    return line.replace("\n", "\\n").replace("\r", "\\r")  # names out of a file may hold anything
+    """`listed` for names out of a file, which may hold anything."""
+    return listed(count, what, names).replace("\n", "\\n").replace("\r", "\\r")

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext.config import DenseConfig, DetectorHeadConfig, Recipe, RunOptions
+from convnext.config import DetectorHeadConfig, Recipe, RunOptions
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import Key, eval_dense, train_dense
-from convnext.data.dense.sample import Sample
+from convnext.data.dense.policy import eval_dense, in_training
 from convnext.data.loader import steps_in_epoch
 from convnext.engine.distributed import ALONE, World
 from convnext.errors import ConvNeXtError, DataError
@@ -67,7 +66,7 @@ class Detection:
         _refuse_sync(self.head, next(self.model.parameters()).device, world)
         batches = train_dense_batches(
             self.train,
-            partial(_changed, self.dense),
+            in_training(self.dense),
             batch=self.recipe.optim.batch,
             seed=self.recipe.seed,
             steps=steps,
@@ -175,10 +174,6 @@ def fingerprint(dataset: DenseDataset) -> str:
             for column in (entry.objects.boxes, entry.objects.labels, entry.objects.crowd):
                 digest.update(column.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _changed(config: DenseConfig, sample: Sample, key: Key) -> Sample:
-    return train_dense(sample, config, key)
 
 
 def _sum(parts: dict[str, Tensor]) -> Tensor:

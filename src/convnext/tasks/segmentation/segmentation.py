@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from convnext.config import DenseConfig, Recipe, RunOptions, UperNetConfig
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import Key, eval_dense, train_dense
+from convnext.data.dense.policy import eval_dense, in_training
 from convnext.data.dense.sample import IGNORE, Sample
 from convnext.data.dense.transforms import stacked
 from convnext.data.loader import steps_in_epoch
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.records import say
 from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.classification import note_skipped
 from convnext.tasks.detection.backbone import Backbone
 from convnext.tasks.segmentation.inference import logits_of, multi_scale_probabilities
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion, metrics
@@ -66,7 +66,7 @@ class Segmentation:
         self._refuse_single(world)
         batches = train_dense_batches(
             self.train,
-            partial(_changed, self.dense),
+            in_training(self.dense),
             batch=self.recipe.optim.batch,
             seed=self.recipe.seed,
             steps=steps,
@@ -208,23 +208,11 @@ def log_probabilities(
     return logits_of(model, x, head, size)[0].log_softmax(0)
 
 
-def note_skipped(batch: DenseBatch, skipped: dict[str, str]) -> None:
-    """Say each broken picture once, and keep it with its reason."""
-    for path, reason in batch.skipped:
-        if path not in skipped:
-            skipped[path] = reason
-            say(f"Skipped '{path}': {reason}")
-
-
 def fingerprint(dataset: DenseDataset) -> str:
     """A word that tells this set of pictures and maps from another; the same on every machine."""
     listing = [f"{entry.path}\t{entry.semantic}" for entry in dataset.entries]
     text = "\n".join([*listing, ",".join(map(str, dataset.values))])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _changed(config: DenseConfig, sample: Sample, key: Key) -> Sample:
-    return train_dense(sample, config, key)
 
 
 def _shown(config: DenseConfig, sample: Sample) -> Sample:

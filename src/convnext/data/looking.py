@@ -1,0 +1,49 @@
+"""What every check before the first step shares: looking at many pictures at once, and saying what was seen in a line."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
+LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
+PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
+NAMED = 5  # examples in a line
+Seen = TypeVar("Seen")
+
+
+def looked_at(
+    counts: Mapping[str, int], look: Callable[[tuple[str, int]], Seen], workers: int, stride: float
+) -> Iterator[Seen]:
+    """`look` at (part, number) of every stride-th picture of each part, in order, by `workers` threads, 0: one a core.
+
+    `counts`: pictures of each part. Threads will do, because the decoders let go of the interpreter.
+    """
+    tasks = ((name, int(step * stride)) for name, count in counts.items() for step in range(int(count / stride + 0.5)))
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
+            yield from pool.map(look, chunk)
+
+
+def sampled(seen: int, total: int) -> str:
+    """That not all were looked at; '' when all were."""
+    return (
+        f"{seen:,} of {total:,} files were looked at; the others are checked as they are read." if seen < total else ""
+    )
+
+
+def listed(count: int, what: str, names: Iterable[str], kinds: int | None = None) -> str:
+    """'3 files were left out: a, b, c.' with at most five names; '' when there is nothing to say.
+
+    `kinds`: how many names there are, where that is not `count`.
+    """
+    if not count:
+        return ""
+    one = count == 1
+    words = {"s": "" if one else "s", "es": "" if one else "es"}
+    words |= {"are": "is" if one else "are", "have": "has" if one else "have", "were": "was" if one else "were"}
+    shown = list(islice(names, NAMED))
+    total = count if kinds is None else kinds
+    more = f" and {total - NAMED:,} more" if shown and total > NAMED else ""
+    return f"{count:,} {what.format(**words)}{': ' if shown else ''}{', '.join(shown)}{more}."
