@@ -63,6 +63,8 @@ FIELDS: dict[str, Any] = {
     "head.most": 10,
     "dense.short_px": (32, 40),
     "dense.long_px": 64,
+    "dense.scale": (1.0, 1.0),
+    "dense.crop_px": 0,
     "dense.eval_short_px": 40,
     "dense.eval_long_px": 64,
     "dense.multiple": 16,

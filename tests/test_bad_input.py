@@ -145,7 +145,7 @@ def test_a_picture_that_breaks_during_training_is_named_counted_and_left_out(dat
     monkeypatch.setattr(train_module, "preflight", look_and_break)
     done = trained(data, tmp_path / "run")
     assert done.err.count("Skipped 'train/red/002.jpg'") == 1
-    assert "1 pictures could not be read" in done.err
+    assert "1 picture could not be read and was left out" in done.err
     assert set(json.loads((tmp_path / "run" / "data.json").read_text())["skipped"]) == {"train/red/002.jpg"}
     broken.write_bytes(whole)
     done = convnext(*tiny(data, tmp_path / "strict", "--strict-pictures"))

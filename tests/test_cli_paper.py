@@ -70,6 +70,9 @@ def test_a_table_of_the_paper_stands_beside_what_is_counted_here(tmp_path):
     rows = json.loads(convnext("paper", "1", "--json").out)["rows"]
     assert any(row["counted"]["params"] == 28_589_128 for row in rows)
     assert "Did you mean" in convnext("paper", "111").line or "There are" in convnext("paper", "111").line
+    both = json.loads(convnext("paper", "3", "T10", "--json").out)
+    assert [each["table"] for each in both] == ["3", "10"]
+    assert convnext("paper", "3", "10").out.count("arXiv 2201.03545v2") == 2
     chart = tmp_path / "figure.svg"
     assert convnext("paper", "--plot", chart).out.strip() == str(chart)
     assert chart.read_text().lstrip().startswith("<svg")

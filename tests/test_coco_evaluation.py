@@ -240,7 +240,8 @@ def test_the_worst_pictures_come_first_with_their_objects_and_what_was_shown(dat
     (worst,) = whole["worst"]
     assert (worst["path"], worst["right"], worst["false"], worst["missed"]) == ("1.png", 1, 1, 1)
     assert worst["f1"] == pytest.approx(0.5)
-    assert [each["category_id"] for each in worst["truth"]] == [5, 2] and len(worst["found"]) == 2
+    (drawn,) = whole["details"]["pictures"]
+    assert [each["object"] for each in drawn["found"]] == [0, -1] and drawn["size"] == [40, 60]
     cat, dog = whole["per_class"]
     assert (cat["objects"], cat["precision"], cat["recall"]) == (1, 0.5, 1.0)
     assert (dog["objects"], dog["precision"], dog["recall"]) == (2, 1.0, 0.5) and dog["box_ap50"] < 1

@@ -300,7 +300,7 @@ def test_a_released_detector_gives_its_backbone_and_says_what_it_leaves_out(tmp_
     others = {"neck.fpn_convs.0.conv.weight": torch.zeros(3), "rpn_head.rpn_cls.bias": torch.zeros(3)}
     torch.save({"meta": {"epoch": 36}, "state_dict": backbone | others}, tmp_path / "mask_rcnn.pth")
     done = convert(tmp_path / "mask_rcnn.pth", tmp_path / "w.safetensors", "transformers", check=False)
-    assert "left out: neck (1 tensors), rpn_head (1 tensors)" in done.lines()[1]
+    assert "left out: neck (1 tensor), rpn_head (1 tensor)" in done.lines()[1]
     assert {f"hidden_states_norms.stage{s}.weight" for s in (1, 2, 3, 4)} <= set(load_file(done.out))
     assert identical(read_weights(done.out).state, network("v1 backbone").state)
 
@@ -356,7 +356,7 @@ def express_one(key: str, library: str):
         ("isotropic", "transformers", "Take --to official or convnext."),
         ("v1 backbone", "timm", "Take --to official, transformers, mmpretrain or convnext."),
         ("overlap stem", "official", "official has no overlap stem"),
-        ("grey", "torchvision", "stem for 1 channels"),
+        ("grey", "torchvision", "stem for 1 channel"),
         ("v1", "torchvison", "Did you mean 'torchvision'?"),
     ],
 )

@@ -14,7 +14,8 @@ import convnext
 SRC = Path(convnext.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 BELOW = {"errors": set(), "config": {"errors"}, "recipes": {"errors", "config"}}
-SIDE = {"errors", "config", "recipes"}  # siblings: none of these three imports another
+BELOW |= {"kernels": {"errors", "config", "recipes"}}
+SIDE = {"errors", "config", "recipes", "kernels"}  # siblings: none of these three imports another
 BELOW |= {"models": SIDE, "data": SIDE, "engine": SIDE}
 BELOW |= {"tasks": SIDE | {"models", "data", "engine"}}
 BELOW |= {"deploy": {*BELOW["tasks"], "tasks"}, "reports": {*BELOW["tasks"], "tasks"}}

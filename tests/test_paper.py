@@ -1,6 +1,5 @@
 """The paper's tables as values, beside what the code counts and what runs measured, and the figure made of them."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
 from convnext.recipes.paper import table, tables
 from convnext.reports.bubbles import bubble_chart, panels, write_bubbles
-from convnext.reports.paper import COUNTED, as_json, compare, comparison_text, tables_text
+from convnext.reports.paper import COUNTED, as_json, compare, comparison_text, tables_text, without_a_row
 
 # Everything the paper prints that this code does not reproduce: (table, network, trained on, px, column): (printed,
 # counted). Most are the paper's misprints or other papers' own counts; `recipes.paper_rows` says which is which.
@@ -28,11 +27,20 @@ KNOWN = {
     ("1", "EffNetV2-L", "22K", 480, "gmacs"): (53.0, 56.1),
     ("1", "EffNetV2-XL", "22K", 480, "gmacs"): (94.0, 82.1),
     ("1", "Swin-B", "22K", 384, "gmacs"): (47.0, 47.1),
+    ("3", "Swin-T Cascade", "1K", None, "detector_gflops"): (745, 746),
+    ("3", "Swin-L Cascade", "22K", None, "detector_gflops"): (1382, 1392),
+    ("4", "Swin-B", "22K", None, "segmenter_gflops"): (1841, 1840),
+    ("4", "Swin-L", "22K", None, "segmenter_gflops"): (2468, 2483),
     ("10", "layer_norm", "1K", 224, "gmacs"): (4.46, 4.15),
     ("10", "separate_downsampling", "1K", 224, "gmacs"): (4.49, 4.46),
     ("10", "Swin-T", "1K", 224, "gmacs"): (4.5, 4.49),
     ("12", "ConvNeXt-B", None, 384, "gmacs"): (45.0, 45.1),
 }
+
+
+def called(label, values):
+    """What tells a row from its neighbours in a table of detectors, too."""
+    return f"{label} {values['detector']}" if "detector" in values else label
 
 
 def run_folder(tmp_path, name, model, top1, *, size_px=224, n=50):
@@ -43,20 +51,15 @@ def run_folder(tmp_path, name, model, top1, *, size_px=224, n=50):
     return folder
 
 
-def in_part(chosen):
-    """A table without the roadmap's plain rows: test_roadmap counts every one of them."""
-    kept = [row for row in chosen.rows if not (row.model or "").startswith("roadmap") or row.doubts]
-    return dataclasses.replace(chosen, rows=tuple(kept))
-
-
 @pytest.mark.parametrize("name", tables())
 def test_every_figure_that_can_be_counted_is_what_the_code_counts_but_for_the_known_ones(name):
-    chosen = in_part(table(name))
+    chosen = table(name)
     digits = {column.key: column.digits for column in chosen.columns}
     for row in compare(chosen):
         for key, agrees in row["agrees"].items():
-            place = (name, row["label"], row["trained_on"], row["size_px"], key)
-            counted = row["counted"]["params"] / 1e6 if key == "params_m" else row["counted"]["macs"] / 1e9
+            place = (name, called(row["label"], row["printed"]), row["trained_on"], row["size_px"], key)
+            what, unit = COUNTED[key]
+            counted = row["counted"][what] / unit
             found = (row["printed"][key], round(counted, digits[key]))
             assert agrees == (place not in KNOWN) == (found[0] == found[1]), (place, found)
             assert agrees or found == KNOWN[place]
@@ -64,7 +67,7 @@ def test_every_figure_that_can_be_counted_is_what_the_code_counts_but_for_the_kn
 
 def test_the_known_differences_are_the_doubts_that_the_tables_show_with_both_values():
     shown = {
-        (number, row.label, row.trained_on, row.size_px, key): (row.values[key], doubt.instead)
+        (number, called(row.label, row.values), row.trained_on, row.size_px, key): (row.values[key], doubt.instead)
         for number, chosen in tables().items()
         for row in chosen.rows
         for key, doubt in row.doubts.items()
@@ -114,7 +117,7 @@ def test_a_table_is_found_by_number_and_an_unknown_one_is_refused_in_one_line():
 
 
 def test_text_shows_both_values_of_a_doubtful_cell_and_what_is_counted():
-    chosen = in_part(table("10"))
+    chosen = table("10")
     text = comparison_text(chosen, compare(chosen))
     line = next(line for line in text.splitlines() if line.startswith("layer_norm"))
     assert line.split() == ["layer_norm", "224", "4.46?", "81.47", "0.09", "4.1456"]
@@ -180,6 +183,22 @@ def test_the_figure_holds_every_classified_family_inside_its_frame():
             assert panel.x_ends[0] < point.gmacs < panel.x_ends[1] and panel.y_ends[0] < point.top1 < panel.y_ends[1]
             x, _ = panel.place(point.gmacs, point.top1)
             assert panel.left < x < panel.right
+
+
+def test_whole_detectors_and_segmenters_are_counted_and_a_run_stands_beside_accuracies_of_its_network_only(tmp_path):
+    swin = next(
+        row for row in compare(table("3")) if row["label"] == "Swin-T" and row["printed"]["detector_gflops"] == 267
+    )
+    assert swin["counted"]["params"] == 47_794_602 and swin["agrees"] == {"detector_gflops": True}
+    large = next(row for row in compare(table("4")) if row["label"] == "ConvNeXt-L")
+    assert large["agrees"] == {"segmenter_params_m": True, "segmenter_gflops": True}
+    run = run_folder(tmp_path, "run", {"family": "convnext", "name": "tiny"}, 0.5)
+    rows = compare(table("3"), [run])
+    assert not any(row["measured"] for row in rows)
+    assert without_a_row([run], rows) == [
+        f"'{run}' stands beside no row: no table asked for gives the top-1 accuracy of its network."
+    ]
+    assert without_a_row([run], compare(table("1"), [run])) == []
 
 
 def test_the_area_of_a_bubble_is_proportional_to_the_parameters():

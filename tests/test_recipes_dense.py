@@ -195,9 +195,12 @@ def test_small_recipes_fit_the_data():
     assert made.head.width == 64 and recipe("small_segmentation", "base", **SMALL).head.width == 256
     assert made.dense.crop_px == 288 and made.dense.eval_short_px == 360 and made.optim.batch == 8
     assert made.head.norm == "batch" and recipe("small_segmentation", "atto", **SMALL, batch=2).head.norm == "group"
-    assert recipe("small_detection", "atto", **SMALL).head.head_norm == "group"
+    detection = recipe("small_detection", "atto", **SMALL)
+    assert detection.head.head_norm == "group" and (detection.head.channels, detection.head.hidden) == (64, 256)
+    assert detection.optim.batch == 8 and detection.dense.short_px == (360,)
+    assert detection.dense.crop_px == 352 and detection.dense.eval_long_px == 1440
     assert recipe("small_segmentation", "atto", images=5, picture_px=20, classes=2).optim.batch == 1
-    assert dense_epochs(100) == 120 and dense_epochs(100_000) == 12 > 0
+    assert dense_epochs(100) == 120 and dense_epochs(400) == 60 and dense_epochs(100_000) == 12
 
 
 def test_grey_pictures_get_one_mean_and_a_stem_for_one_channel():

@@ -5,7 +5,6 @@ import json
 import math
 import re
 from base64 import b64decode
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from convnext.reports import charts
 from convnext.reports.markup import clean, tag
 from convnext.reports.numerals import duration, percent, plain, short, wilson
 from convnext.reports.run import write_report
+from pages import Page, change, dump, section
 
 NAMES = [
     "tench", "English springer", "cassette player", "chain saw", "church",
@@ -121,14 +121,6 @@ def evaluation(rng: np.random.Generator, names: list[str], per_class: int, worst
     }  # fmt: skip
 
 
-def dump(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value))
-
-
-def change(run: Path, file: str, **fields: object) -> None:
-    dump(run / file, {**json.loads((run / file).read_text()), **fields})
-
-
 def picture(path: str) -> bytes:
     """A cloud of coloured noise, another one for each path."""
     rng = np.random.default_rng(sum(path.encode("utf-8", "surrogateescape")))
@@ -136,49 +128,6 @@ def picture(path: str) -> bytes:
     file = io.BytesIO()
     rough.resize((200, 150), Image.Resampling.BICUBIC).save(file, "JPEG")
     return file.getvalue()
-
-
-class Page(HTMLParser):
-    """Fails on an element that is not closed in its order; collects text, ids and attributes."""
-
-    def __init__(self, page: str):
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.names: list[str] = []
-        self.texts: list[str] = []
-        self.links: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.texts)
-
-    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.names.append(name)
-        for key, value in attributes:
-            assert not key.startswith("on"), f"{name} would run {key}"
-            if key == "id":
-                self.ids.append(str(value))
-            if key in ("src", "href", "xlink:href", "action", "data"):
-                self.links.append(str(value))
-        if name not in ("meta", "img", "br", "link", "input"):
-            self.open.append(name)
-
-    def handle_endtag(self, name: str) -> None:
-        assert self.open and self.open.pop() == name, f"</{name}> closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.texts.append(data)
-
-
-def section(page: str, anchor: str) -> str:
-    found = re.search(rf'<section id="{anchor}">.*?</section>', page, re.S)
-    assert found, f"no section '{anchor}'"
-    return found[0]
 
 
 @pytest.fixture

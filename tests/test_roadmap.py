@@ -15,11 +15,10 @@ from convnext.models.build import build_model
 from convnext.models.create import create
 from convnext.models.profile import count_parameters
 from convnext.models.roadmap import Roadmap, as_convnext
-from convnext.models.steps import rows
 from convnext.recipes import recipe
 from convnext.recipes.architectures import ARCHITECTURES
-from convnext.recipes.roadmap import REGIMES, STEPS, chosen_steps, narrower, roadmap
-from convnext.reports.roadmap import roadmap_text
+from convnext.recipes.roadmap import REGIMES, STEPS, chosen_steps, narrower, roadmap, rows
+from convnext.reports.roadmap_text import roadmap_text
 
 # Millions of parameters at 1000 classes, counted independently of this package
 PARAMETERS = {

@@ -18,6 +18,7 @@ from convnext.errors import ConvNeXtError
 from convnext.recipes.roadmap import STEPS, roadmap
 from convnext.reports.reading import read, summary
 from convnext.reports.roadmap import results_text, write_roadmap
+from convnext.reports.roadmap_chart import label, narrow_chart
 from convnext.tasks.roadmap import Plan, train_roadmap
 from pictures import write_colours
 
@@ -211,6 +212,34 @@ def test_the_chart_is_an_svg_of_its_own_and_the_page_loads_nothing(tmp_path):
     page = written.read_text()
     assert "<img" not in page and "<script" not in page and "src=" not in page.replace("&lt;img src=x", "")
     assert "4.46 (likely 4.15)" in page and "default-src 'none'" in page.replace("&#x27;", "'")
+
+
+def test_one_of_a_thing_is_told_in_the_singular_and_what_was_not_trained_took_no_minutes(tmp_path):
+    results = made_up({"resnet": [60.0]}) | {"epochs": 1.0, "train": 1, "classes": 1}
+    assert "1 epoch of 1 picture in 1 class, 128 px, 1 seed" in results_text(results)
+    (tmp_path / "roadmap.json").write_text(json.dumps(results))
+    steps = write_roadmap(tmp_path)[1].read_text().partition('<section id="steps">')[2]
+    assert steps.count('<td class="number">2.0</td>') == 1 and "0.0</td>" not in steps
+    assert steps.count('<td class="number">–</td>') == 16
+
+
+def test_a_narrow_screen_gets_the_same_steps_with_their_names_above_the_bars(tmp_path):
+    gains = {name: [60.0 + i, 61.0 + i] for i, name in enumerate(STEPS) if name != "kernel_11"}
+    drawing = ElementTree.fromstring(narrow_chart(made_up(gains)))
+    wide = float(drawing.attrib["viewBox"].split()[2])
+    texts = [node for node in drawing.iter() if node.tag.endswith("text")]
+    assert wide < 380 and {"kernel 11", "not trained", "separate downsampling"} <= {node.text for node in texts}
+    for name in STEPS:
+        words = next(node for node in texts if (node.get("class"), node.text) == ("step", label(name)))
+        value = next(node for node in texts if node.get("y") == words.get("y") and node.get("text-anchor") == "end")
+        room = float(value.attrib["x"]) - 6.6 * (
+            len(words.text) + len(value.text)
+        )  # of 12 px letters, rather wide ones
+        assert room > 0, name
+    (tmp_path / "roadmap.json").write_text(json.dumps(made_up(gains)))
+    page = write_roadmap(tmp_path)[1].read_text()
+    assert page.count("<svg") == 2 and "max-width: 640px" in page
+    assert (tmp_path / "roadmap.svg").read_text().count("<svg") == 1
 
 
 def test_the_chart_of_a_plan_that_has_trained_nothing_can_be_drawn_and_nothing_else_can(tmp_path):

@@ -149,7 +149,7 @@ def test_the_decoder_adds_from_the_top_down_and_fuses_all_levels():
 )
 def test_the_norm_is_a_choice_and_only_without_one_convolutions_have_a_bias(norm, kind):
     unit = ConvNorm(3, 8, 3, norm)
-    assert type(unit.norm) is kind and unit.conv.bias is None
+    assert isinstance(unit.norm, kind) and unit.conv.bias is None
     assert ConvNorm(3, 8, 3, "none").conv.bias is not None
 
 

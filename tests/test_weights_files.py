@@ -67,7 +67,7 @@ def test_a_head_for_other_classes_is_replaced_by_the_fresh_one_and_said(tmp_path
     source, model = changed(classes=1000), changed(classes=10)
     fresh = model.head.weight.clone()
     said = load(model, saved(tmp_path / "w.pth", source))
-    assert said[0] == "head of 1000 classes replaced by a new one for 10"
+    assert said[0] == "head of 1,000 classes replaced by a new one for 10"
     assert torch.equal(model.head.weight, fresh) and torch.equal(model.norm.weight, source.norm.weight)
     assert torch.equal(model.stages[2].blocks[1].spatial.weight, source.stages[2].blocks[1].spatial.weight)
 
@@ -94,7 +94,11 @@ def test_a_stem_for_colour_is_summed_for_grey_pictures_and_gives_their_logits(tm
 @pytest.mark.parametrize(("held", "asked"), [(3, 4), (1, 3), (4, 1)])
 def test_other_input_channels_are_refused(tmp_path, held, asked):
     line = refusal(changed(in_channels=asked), saved(tmp_path / "w.pth", changed(in_channels=held)))
-    assert f"its stem reads {held} channels and the model {asked}" in line and f"in_channels = {held}" in line
+    assert (
+        f"its stem reads {held} channel" in line
+        and f" and the model {asked};" in line
+        and f"in_channels = {held}" in line
+    )
 
 
 def test_another_depth_or_width_is_refused_with_both_architectures(tmp_path):
@@ -165,7 +169,7 @@ def test_create_loads_weights_and_says_what_it_adapted(tmp_path):
     source = saved(tmp_path / "w.pth", ConvNeXt(ARCHITECTURES["atto"]))
     said: list[str] = []
     create("atto", classes=2, weights=source, say=said.append)
-    assert "head of 1000 classes replaced by a new one for 2" in said
+    assert "head of 1,000 classes replaced by a new one for 2" in said
 
 
 class Bomb:

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _PUBLIC = {  # name -> where it lives; loaded on first use, so that `import convnext` costs nothing
     "create": "convnext.models.create",
     "load": "convnext.deploy.load",
+    "optimize": "convnext.deploy.optimize",
     "Predictor": "convnext.deploy.predictor",
     "Prediction": "convnext.deploy.predictor",
     "ConvNeXt": "convnext.models.convnext",

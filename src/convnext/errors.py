@@ -24,3 +24,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close."""
     found = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" Did you mean '{found[0]}'?" if found else ""
+
+
+def number_of(n: float, one: str, many: str = "") -> str:
+    """'1 epoch', '9,469 pictures', '0.5 epochs'; `many` where it is not `one` and an s."""
+    written = f"{n:,}" if isinstance(n, int) else f"{n:g}"
+    return f"{written} {one if n == 1 else many or one + 's'}"

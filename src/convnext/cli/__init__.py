@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from convnext.cli import convert, demo, doctor, evaluate, models, paper, predict, roadmap, train
+from convnext.cli import benchmark, convert, demo, doctor, evaluate, export, models, paper, predict, roadmap, train
 from convnext.cli.words import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError
 
@@ -20,6 +20,8 @@ VERBS: dict[str, Command] = {
     "predict": predict,
     "roadmap": roadmap,
     "convert": convert,
+    "export": export,
+    "benchmark": benchmark,
     "paper": paper,
     "models": models,
     "demo": demo,

@@ -5,10 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import count, predictor_flags, refuse_more
+from convnext.cli import dense
+from convnext.cli.words import (
+    BATCH,
+    CLASSES,
+    DENSE,
+    annotation_flags,
+    count,
+    predictor_flags,
+    refuse_more,
+    refuse_of_other_tasks,
+)
 from convnext.errors import ConvNeXtError
 
-HELP = "Score a run on labelled pictures: top-1, top-5, calibration, per class, confusion; or a suite of harder tests."
+HELP = (
+    "Score a run on labelled pictures: top-1, top-5, calibration and confusion of a classifier, or a suite of harder "
+    "tests; average precision of a detector; IoU of a segmenter."
+)
 GRIDS = ("corruptions", "c-bar", "attacks")
 SUITE_FLAGS = {  # flag -> the suites that know it
     "out": GRIDS,
@@ -21,14 +34,27 @@ SUITE_FLAGS = {  # flag -> the suites that know it
     "steps": ("attacks",),
     "real": ("real",),
 }
+TASK_FLAGS = {  # flag -> the tasks that know it
+    "suite": CLASSES,
+    "batch": CLASSES,
+    "images": DENSE,
+    "kind": DENSE,
+    "part": DENSE,
+    "multi_scale": ("segmentation",),
+}
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its words."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
-    parser.add_argument("data", metavar="DATA", help="pictures in class folders, a CSV, or a zip of either")
+    data = "of the kind that the run was trained on; of pictures that it parted itself, those that it held out count"
+    parser.add_argument("data", metavar="DATA", help=data)
     predictor_flags(parser)
-    suite = parser.add_argument_group("suites")
+    annotated = parser.add_argument_group("detection and segmentation")
+    annotation_flags(annotated)
+    annotated.add_argument("--part", choices=("train", "val", "test"), help="of the data (val, else test, else all)")
+    annotated.add_argument("--multi-scale", action="store_true", help="segmentation: at several scales, with flips")
+    suite = parser.add_argument_group("suites of a classifier")
     choices = (*GRIDS, "subset", "real")
     text = "ImageNet-C, C-bar; FGSM and PGD; folders that are some of the classes (ImageNet-A, -R, ...); ReaL labels"
     suite.add_argument("--suite", choices=choices, help=text)
@@ -49,55 +75,58 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for flag, suites in SUITE_FLAGS.items():
         if getattr(args, flag) is not None and args.suite not in suites:
             raise ConvNeXtError(f"--{flag} is for --suite {' or '.join(suites)}.")
-    if args.suite in GRIDS:
-        return _grid(args)
-    return _real(args) if args.suite == "real" else _plain(args)
+    from convnext.deploy.load import load
+
+    predictor = load(args.run, weights=args.weights, device=args.device)
+    task = predictor.recipe.task
+    refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
+    if task in DENSE:
+        dense.evaluate(args, predictor)
+    elif args.suite in GRIDS:
+        _grid(args, predictor)
+    else:
+        (_real if args.suite == "real" else _plain)(args, predictor)
+    return 0
 
 
-def _plain(args: argparse.Namespace) -> int:
+def _plain(args: argparse.Namespace, predictor: Any) -> None:
     """All classes, or those that the folders name."""
     from convnext.data.source import open_labelled
     from convnext.data.store import printable
-    from convnext.deploy.predictor import load
     from convnext.reports.terminal import evaluation_text
     from convnext.tasks.classification import held_out
     from convnext.tasks.evaluation import report
     from convnext.tasks.subsets import Subset, open_subset
 
-    predictor = load(args.run, weights=args.weights, device=args.device)
     if args.suite:
         data = open_subset(args.data, predictor.classes)
     else:
         held = held_out(args.data, predictor.metadata)
         data = Subset(open_labelled(args.data, classes=predictor.classes) if held is None else held, ())
     skipped: dict[str, str] = {}
-    outcomes = predictor.evaluate(data.dataset, workers=args.workers, batch=args.batch, skipped=skipped, only=data.only)
+    batch = args.batch or BATCH
+    outcomes = predictor.evaluate(data.dataset, workers=args.workers, batch=batch, skipped=skipped, only=data.only)
     result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
     result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
     print(json.dumps(result) if args.json else evaluation_text(result))
-    return 0
 
 
-def _real(args: argparse.Namespace) -> int:
+def _real(args: argparse.Namespace, predictor: Any) -> None:
     """ImageNet's validation pictures with several right answers each."""
     if args.real is None:
         raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
-    from convnext.deploy.predictor import load
     from convnext.tasks.subsets import open_real, real_accuracy
 
-    predictor = load(args.run, weights=args.weights, device=args.device)
     labels = open_real(args.data, args.real, predictor.classes)
     skipped: dict[str, str] = {}
-    outcomes = predictor.evaluate(labels.dataset, workers=args.workers, batch=args.batch, skipped=skipped)
+    outcomes = predictor.evaluate(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
     result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
     text = f"ReaL {result['real']:.2%} on {result['n']:,} pictures; {labels.left_out:,} without an answer left out"
     print(json.dumps({**result, "skipped": skipped}) if args.json else text)
-    return 0
 
 
-def _grid(args: argparse.Namespace) -> int:
+def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
-    from convnext.deploy.predictor import load
     from convnext.reports.robustness import robustness_text
     from convnext.tasks.classification import held_out
     from convnext.tasks.robustness import choose_reference, run_suite, suite
@@ -108,7 +137,6 @@ def _grid(args: argparse.Namespace) -> int:
     words |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in words.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
-    predictor = load(args.run, weights=args.weights, device=args.device)
     held = held_out(args.data, predictor.metadata)
     data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())
     place = Path(args.run)
@@ -121,10 +149,9 @@ def _grid(args: argparse.Namespace) -> int:
         reference=reference,
         only=data.only,
         workers=args.workers,
-        batch=args.batch,
+        batch=args.batch or BATCH,
     )
     print(json.dumps(result) if args.json else robustness_text(result))
-    return 0
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

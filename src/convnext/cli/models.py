@@ -6,7 +6,7 @@ from typing import Any
 
 from convnext.cli.words import json_flag, refuse_more
 
-HELP = "List every network with its parameters and multiply-accumulates for 1000 classes."
+HELP = "List every network that --model takes, with its parameters and multiply-accumulates for 1000 classes."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -17,33 +17,28 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Print what is counted."""
+    """Print what was counted."""
     refuse_more(args, rest)
+    from convnext.recipes.catalogue import GROUPS, classifiers, detectors, segmenters
     from convnext.reports.terminal import table
 
-    rows = _rows(args.task)
+    rows = {"classification": classifiers, "detection": detectors, "segmentation": segmenters}[args.task]()
     if args.json:
         print(json.dumps(rows))
         return 0
-    cells = [[r["name"], f"{r['params'] / 1e6:.1f}", f"{r['macs'] / 1e9:.2f}", _size(r)] for r in rows]
-    print(table(["model", "params (M)", "GMACs", "px"], cells))
+    head, *lines = table(["model", "params (M)", "GMACs", "px"], [_cells(row) for row in rows]).splitlines()
+    print(head)
+    before = None
+    for row, line in zip(rows, lines, strict=True):
+        group = row.get("group")
+        if group != before:
+            print(f"\n{GROUPS[str(group)]}:")
+        before = group
+        print(line)
     return 0
 
 
-def _rows(task: str) -> list[dict[str, Any]]:
-    """Dense networks are counted as the paper's tables do: at their sizes, by mmcv's rule."""
-    if task == "detection":
-        from convnext.tasks.detection.profile import rows as detectors
-
-        return detectors()
-    if task == "segmentation":
-        from convnext.tasks.segmentation.profile import rows as segmenters
-
-        return segmenters()
-    from convnext.models.catalogue import catalogue
-
-    return catalogue()
-
-
-def _size(row: dict[str, Any]) -> str:
-    return str(row["input_size"]) if "input_size" in row else f"{row['height']} x {row['width']}"
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Detectors and segmenters are counted as the paper's tables do: at their sizes, by mmcv's rule."""
+    px = str(row["input_size"]) if "input_size" in row else f"{row['height']} x {row['width']}"
+    return [row["name"], f"{row['params'] / 1e6:.1f}", f"{row['macs'] / 1e9:.2f}", px]

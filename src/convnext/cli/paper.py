@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from convnext.cli.words import json_flag, refuse_more
 from convnext.errors import ConvNeXtError
@@ -13,29 +14,36 @@ HELP = (
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its words."""
-    parser.add_argument("table", metavar="TABLE", nargs="?", help="1, 3, 4, 8, 10, 11 or 12 (a list of them)")
+    parser.add_argument("tables", metavar="TABLE", nargs="*", help="1, 2, 3, 4, 8, 10, 11 or 12 (a list of them)")
     parser.add_argument("--runs", nargs="+", metavar="RUN", default=[], help="run folders to put beside their rows")
     parser.add_argument("--plot", metavar="OUT", help="draw accuracy against MACs into this .svg or .html")
     json_flag(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Print a table, or draw."""
+    """Print tables, or draw."""
     refuse_more(args, rest)
     from convnext.recipes.paper import table
-    from convnext.reports.paper import as_json, compare, comparison_text, tables_text
+    from convnext.reports.paper import as_json, compare, comparison_text, tables_text, without_a_row
 
     if args.plot:
-        if args.table or args.runs or args.json:
+        if args.tables or args.runs or args.json:
             raise ConvNeXtError("--plot draws all networks of the figure; leave TABLE, --runs and --json out.")
         from convnext.reports.bubbles import write_bubbles
 
         print(write_bubbles(args.plot))
         return 0
-    if not (args.table or args.runs or args.json):
+    if not (args.tables or args.runs or args.json):
         print(tables_text())
         return 0
-    chosen = table(args.table or "1")
-    rows = compare(chosen, args.runs)
-    print(json.dumps(as_json(chosen, rows)) if args.json else comparison_text(chosen, rows))
+    names = [name for name in args.tables if name.lower() not in ("table", "tables")]  # `convnext paper table 3`
+    chosen = [table(name) for name in names or ["1"]]
+    found = [(each, compare(each, args.runs)) for each in chosen]
+    if args.json:
+        objects = [as_json(each, rows) for each, rows in found]
+        print(json.dumps(objects[0] if len(objects) == 1 else objects))
+    else:
+        print("\n\n\n".join(comparison_text(each, rows) for each, rows in found))
+    for line in without_a_row(args.runs, [row for _, rows in found for row in rows]):
+        print(line, file=sys.stderr)
     return 0

@@ -7,51 +7,120 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from convnext.cli.words import count, predictor_flags, refuse_more
+from convnext.cli import dense
+from convnext.cli.words import (
+    BATCH,
+    CLASSES,
+    DENSE,
+    count,
+    on_one_line,
+    predictor_flags,
+    refuse_more,
+    refuse_of_other_tasks,
+    share,
+)
 from convnext.errors import ConvNeXtError
 
-HELP = "Name what is on pictures: text, JSON lines or CSV, one line a picture, broken pictures included."
+HELP = (
+    "Name what is on pictures, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "
+    "A line a picture as text, JSON or CSV; drawn pictures and masks with --out."
+)
+TOP = 5  # classes of a picture that a classifier names
+TASK_FLAGS = {  # flag -> the tasks that know it
+    "csv": CLASSES,
+    "batch": CLASSES,
+    "out": DENSE,
+    "score": ("detection",),
+    "multi_scale": ("segmentation",),
+}
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its words."""
+    parser.epilog = (
+        "--json: a line a picture; of a detector one list in COCO's format of results, with file_name and category "
+        "added, and masks as compressed run lengths."
+    )
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders, globs or zips")
-    parser.add_argument("--top", type=count, default=5, help="classes a picture (5)")
-    parser.add_argument("--csv", action="store_true", help="CSV on stdout")
+    parser.add_argument("--top", type=count, help=f"classes or objects a picture ({TOP} of a classifier, else all)")
+    parser.add_argument("--csv", action="store_true", help="classification: CSV on stdout")
+    parser.add_argument("--score", type=share, help="detection: least score of what is shown (0.5)")
+    parser.add_argument("--multi-scale", action="store_true", help="segmentation: at several scales, with flips")
+    out = "new folder for drawn pictures (detection), or for index masks and overlays (segmentation)"
+    parser.add_argument("--out", metavar="DIR", help=out)
     predictor_flags(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Predict and print, a line a picture as soon as it is known."""
+    """Predict and print, a picture as soon as it is known."""
     refuse_more(args, rest)
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
     from convnext.data.source import open_unlabelled
-    from convnext.data.store import printable
-    from convnext.deploy.predictor import load
-    from convnext.engine.records import say
+    from convnext.deploy.load import load
 
     predictor = load(args.run, weights=args.weights, device=args.device)
-    dataset = open_unlabelled(args.paths)
+    task = predictor.recipe.task
+    refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
+    pictures = open_unlabelled(args.paths)
+    (_classify if task == "classification" else _dense)(args, predictor, pictures)
+    return 0
+
+
+def _dense(args: argparse.Namespace, predictor: Any, pictures: Any) -> None:
+    """Objects, or classes of pixels."""
+    detects = predictor.recipe.task == "detection"
+    skipped: dict[str, str] = {}
+    opening, done = "[", 0  # of a detector's list
+    for answer in (dense.detect if detects else dense.segment)(args, predictor, pictures, skipped):
+        done += 1
+        if not args.json:
+            print(on_one_line(f"{answer.path}: {answer.text}"), flush=True)
+        for row in answer.rows if args.json else ():
+            print(f"{opening if detects else ''}{json.dumps(row)}", flush=True)
+            opening = ","
+    for path, reason in skipped.items():
+        if not args.json:
+            print(on_one_line(f"{path}: not readable ({reason})"))
+        elif not detects:  # COCO's list has no place for it
+            print(json.dumps({"path": path, "shares": [], "error": reason}))
+    if args.json and detects and done:
+        print("]" if opening == "," else "[]")
+    _conclude(skipped, done, len(pictures.entries))
+
+
+def _classify(args: argparse.Namespace, predictor: Any, pictures: Any) -> None:
+    """Classes of pictures."""
+    from convnext.data.store import printable
+
     skipped: dict[str, str] = {}
     write = _writer(args, len(predictor.classes))
     done = 0
-    for prediction in predictor.predict(dataset, top=args.top, batch=args.batch, workers=args.workers, skipped=skipped):
+    top, batch = args.top or TOP, args.batch or BATCH
+    for prediction in predictor.predict(pictures, top=top, batch=batch, workers=args.workers, skipped=skipped):
         write(printable(prediction.path), prediction.predictions, "")
         done += 1
     for path, reason in skipped.items():
         write(printable(path), (), reason)
+    _conclude(skipped, done, len(pictures.entries))
+
+
+def _conclude(skipped: dict[str, str], done: int, total: int) -> None:
+    """Name what could not be read. Raises ConvNeXtError where that is everything."""
+    from convnext.data.store import printable
+    from convnext.engine.records import say
+
+    for path, reason in skipped.items():
         say(f"Skipped '{printable(path)}': {reason}")
     if not done:
-        raise ConvNeXtError(f"None of the {len(dataset.entries)} pictures could be read.")
-    return 0
+        raise ConvNeXtError(f"None of the {total} pictures could be read.")
 
 
 def _writer(args: argparse.Namespace, classes: int) -> Callable[[str, Sequence[tuple[str, float]], str], None]:
     """How one picture's answer is printed."""
     if args.csv:
-        ranks = min(args.top, classes)
+        ranks = min(args.top or TOP, classes)
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
         return lambda path, pairs, error: rows.writerow(_cells(path, pairs, error, ranks))
@@ -69,5 +138,4 @@ def _object(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
 
 
 def _line(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
-    line = f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in pairs) or f"not readable ({error})")
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)  # a name may hold a new line
+    return on_one_line(f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in pairs) or f"not readable ({error})"))

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     extra = next((name for name in TRAINING if getattr(args, name) is not None), None)
     if extra:
         raise ConvNeXtError(f"--{extra.replace('_', '-')} is for training: add --train DATA.")
-    from convnext.models.steps import rows
-    from convnext.reports.roadmap import roadmap_text
+    from convnext.recipes.roadmap import rows
+    from convnext.reports.roadmap_text import roadmap_text
 
     print(json.dumps(rows(args.regime)) if args.json else roadmap_text(args.regime))
     return 0

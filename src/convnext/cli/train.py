@@ -6,39 +6,66 @@ import os
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import changes_of, flags_of, json_flag
-from convnext.config import RunOptions, fields_of, override, parse
+from convnext.cli import dense
+from convnext.cli.words import (
+    CLASSES,
+    DENSE,
+    TASKS,
+    annotation_flags,
+    changes_of,
+    count,
+    flags_of,
+    json_flag,
+    refuse_among,
+    refuse_of_other_tasks,
+)
+from convnext.config import Recipe, RunOptions, fields_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
-from convnext.recipes import recipe
+from convnext.recipes import DENSE as DENSE_RECIPES
+from convnext.recipes import RECIPES, recipe
 
-HELP = "Train on a folder, CSV or zip of pictures; goes on where an earlier run of the same command stopped."
+HELP = (
+    "Train a classifier on pictures in class folders, a detector on boxes and masks, or a segmenter on maps of classes; "
+    "goes on where an earlier run of the same command stopped."
+)
+SMALL = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
+WHOLE = {"mask_rcnn_": "coco_mask_rcnn_3x", "cascade_": "coco_cascade_3x", "upernet_": "ade20k_upernet_160k"}
 SHORT = {  # flag -> the recipe field it is short for
     "epochs": "schedule.epochs",
     "batch": "optim.batch",
     "lr": "optim.lr",
-    "size": "input.size_px",
     "precision": "precision",
 }
-
 MEANING = {
     "epochs": "times that every picture is seen",
     "batch": "pictures per optimizer step, over all devices",
     "lr": "largest learning rate, for that batch",
-    "size": "side of the training crop in pixels",
     "precision": "fp32, bf16 or fp16",
+}
+TASK_FLAGS = {  # flag -> the tasks that know it
+    "images": DENSE,
+    "val": DENSE,
+    "val_images": DENSE,
+    "kind": DENSE,
+    "cache": CLASSES,
 }
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its words. What decides the numbers is a recipe field; the rest is a `RunOptions` field."""
     parser.epilog = (
-        "Any recipe field is an option too: --optim.lr 1e-3 --augment.mixup 0 --model.stem overlap. "
+        "Any recipe field is an option too: --optim.lr 1e-3 --augment.mixup 0 --model.stem overlap --head.most 300. "
         "`runs/<name>/recipe.json` lists them all."
     )
-    data = "folder of class folders (or of train/ and val/), CSV, or a zip of one"
+    data = (
+        "class folders (or train/ and val/ with them) or a CSV: classification; COCO JSON, Pascal VOC or YOLO: "
+        "detection; pictures with index masks: segmentation; or a zip of any"
+    )
     parser.add_argument("data", metavar="DATA", help=data)
-    parser.add_argument("--model", default="atto", help="a name from `convnext models`, or timm:NAME (atto)")
-    parser.add_argument("--recipe", default="small", help="small, imagenet1k, finetune, ... (small)")
+    parser.add_argument("--task", choices=TASKS, help="what to learn (follows from the data)")
+    parser.add_argument("--model", default="atto", help="network or backbone: a name from `convnext models` (atto)")
+    small = "small, imagenet1k, finetune, small_detection, coco_mask_rcnn_3x, ade20k_upernet_160k, ..."
+    parser.add_argument("--recipe", help=f"{small} (the small one of the task)")
     parser.add_argument("--out", help="folder of the run (runs/<data>_<model>)")
     parser.add_argument("--weights", help="start from this file or run, or hub:OWNER/NAME")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="3 for colour, 1 for grey (3)")
@@ -46,29 +73,143 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
     for flag, field in SHORT.items():
         parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (as the recipe has it)")
+    size = "pixels: side of the training crop, for detection and segmentation the shorter side of a picture"
+    parser.add_argument("--size", type=count, help=f"{size} (as the recipe has it)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
     parser.add_argument("--micro-batch", type=int, help="pictures per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="torch.compile the network")
-    parser.add_argument("--cache", choices=("auto", "on", "off"), help="keep decoded pictures in memory (auto)")
+    kernels = "plain: without the compiled blocks that a CPU runs in fp32 (auto)"
+    parser.add_argument("--kernels", choices=("auto", "plain"), help=kernels)
+    parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep pictures in memory (auto)")
     parser.add_argument("--checkpoint-steps", type=int, help="save every so many steps, besides every few minutes")
     parser.add_argument("--checkpoint-minutes", type=float, help="save at least this often (5)")
     parser.add_argument("--strict-pictures", action="store_true", default=None, help="a broken picture ends the run")
     parser.add_argument("--tensorboard", action="store_true", default=None, help="write TensorBoard files as well")
     json_flag(parser)
+    annotated = parser.add_argument_group("detection and segmentation")
+    annotation_flags(annotated)
+    annotated.add_argument("--val", metavar="ANNOTATIONS", help="those of held-out pictures, when they are elsewhere")
+    annotated.add_argument("--val-images", metavar="DIR", help="their pictures (--images)")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
-    changes = check(args, rest)
+    check(args, rest, args.task)
+    task = _task(args)
+    refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
+    changes = check(args, rest, task)
     out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
-    _check_out(out, args.data)
+    _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, **_picked(args, RunOptions)}, where="options")
+    if task == "classification":
+        _train_classes(args, changes, options)
+    else:
+        dense.train(args, changes, options)
+    return 0
+
+
+def check(args: argparse.Namespace, rest: list[str], task: str | None = None) -> dict[str, Any]:
+    """The recipe fields that the words change. What no recipe takes is refused, before torch or data are read.
+
+    `task`: None while it is not known; then what one of the small recipes takes will do.
+    """
+    changes: dict[str, Any] = {
+        field: text for flag, field in SHORT.items() if (text := getattr(args, flag)) is not None
+    }
+    changes |= changes_of(rest)
+    if task == "classification" and args.size:
+        changes["input.size_px"] = args.size
+    whole = next((prefix for prefix in WHOLE if args.model.startswith(prefix)), None)
+    if whole:
+        backbone = args.model.removeprefix(whole)
+        raise ConvNeXtError(f"--model is the backbone: '{args.model}' is --model {backbone} --recipe {WHOLE[whole]}.")
+    names = [args.recipe] if args.recipe else [SMALL[task]] if task else SMALL.values()
+    probes = [_probe(args, name, task) for name in names]
+    known = list(dict.fromkeys(field for probe in probes for field in fields_of(probe)))
+    for name, value in changes.items():
+        if name not in known:
+            hint = nearest(name, [*known, *flags_of(args)])
+            raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
+        if value is None:
+            raise ConvNeXtError(f"--{name} needs a value.")
+    refused = [error for probe in probes if (error := _refusal(probe, changes))]
+    if len(refused) == len(probes):
+        raise refused[0]
+    return changes
+
+
+def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
+    """Recipe `name` before the data are known. Raises ConvNeXtError where it is not for `task`, or not of that size."""
+    dense_px = args.size if task in DENSE else None
+    probe = recipe(name, args.model, images=1000, picture_px=dense_px or 224, classes=2, in_channels=args.channels)
+    if task and probe.task != task:
+        fitting = _recipes_for(task)
+        raise ConvNeXtError(f"Recipe '{name}' is for {probe.task}, and this is {task}. Take {', '.join(fitting)}.")
+    if dense_px and probe.dense and probe.dense.eval_short_px != dense_px:
+        raise ConvNeXtError(
+            f"--size {dense_px} does not suit recipe '{name}', whose pictures have a shorter side of "
+            f"{probe.dense.eval_short_px} px. Give --dense.short_px and --dense.eval_short_px."
+        )
+    if args.epochs and probe.schedule.steps:
+        raise ConvNeXtError(f"--epochs does not decide recipe '{name}', which counts steps. Give --schedule.steps.")
+    return probe
+
+
+def _recipes_for(task: str) -> list[str]:
+    return [name for name in (*RECIPES, *DENSE_RECIPES) if _tiny(name).task == task]
+
+
+def _tiny(name: str) -> Recipe:
+    return recipe(name, "tiny", images=1000, picture_px=224, classes=2)
+
+
+def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
+    """Why the recipe does not take these values, with whatever warm-up fits."""
+    try:
+        override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
+    except ConvNeXtError as error:
+        return error
+    return None
+
+
+def _task(args: argparse.Namespace) -> str:
+    """What can be learned from the data: as the words say, else as the data look. Raises DataError where they differ."""
+    if args.task == "classification":
+        return args.task
+    from convnext.data.dense.opening import recognise, task_of
+
+    if args.kind or args.task or args.images or args.val or args.val_images:  # it is no class folder, or says why not
+        form = args.kind or recognise(args.data, args.images)
+        found: str | None = "segmentation" if form == "semantic" else "detection"
+    else:
+        found = task_of(args.data)
+    if args.task and found != args.task:
+        raise ConvNeXtError(
+            f"--task {args.task} does not fit '{args.data}', whose annotations are for {found}. Leave it out, or name "
+            "other data."
+        )
+    return found or "classification"
+
+
+def _check_out(out: str, data: list[str | None]) -> None:
+    """A run among the pictures would be taken for pictures the next time."""
+    if Path(out).resolve() == Path.cwd():
+        raise ConvNeXtError(f"--out {out} is the current folder. Name one for this run alone, e.g. --out runs/first.")
+    refuse_among(out, [place for place in data if place])
+
+
+def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in kind.model_fields if getattr(args, name, None) is not None}
+
+
+def _train_classes(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions) -> None:
+    """A classifier."""
     from convnext.tasks.train import Request, train
 
     request = Request(
         data=args.data,
-        recipe=args.recipe,
+        recipe=args.recipe or SMALL["classification"],
         model=args.model,
         weights=args.weights,
         channels=args.channels,
@@ -77,45 +218,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         changes=changes,
     )
     finished, splits = train(request, options)
-    if int(os.environ.get("RANK", "0")):
-        return 0
-    _conclude(options, finished, splits, as_json=args.json)
-    return 0
-
-
-def check(args: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
-    """The recipe fields that the words change; unknown ones and bad values are refused before torch or data are read."""
-    changes: dict[str, Any] = {
-        field: text for flag, field in SHORT.items() if (text := getattr(args, flag)) is not None
-    }
-    changes |= changes_of(rest)
-    probe = recipe(args.recipe, args.model, images=1000, picture_px=224, classes=2, in_channels=args.channels)
-    if probe.task != "classification":
-        raise ConvNeXtError(
-            f"Recipe '{args.recipe}' is for {probe.task}; class folders want small, finetune or imagenet1k."
-        )
-    for name, value in changes.items():
-        if name not in fields_of(probe):
-            hint = nearest(name, [*fields_of(probe), *flags_of(args)])
-            raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
-        if value is None:
-            raise ConvNeXtError(f"--{name} needs a value.")
-    override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
-    return changes
-
-
-def _check_out(out: str, data: str) -> None:
-    """A run among the pictures would be taken for pictures the next time."""
-    place, pictures = Path(out).resolve(), Path(data).resolve()
-    if place == Path.cwd() or pictures in (place, *place.parents):
-        raise ConvNeXtError(
-            f"--out {out} is {'the current folder' if place == Path.cwd() else 'among the pictures'}. "
-            "Name a folder for this run alone, e.g. --out runs/first."
-        )
-
-
-def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in kind.model_fields if getattr(args, name, None) is not None}
+    if not int(os.environ.get("RANK", "0")):
+        _conclude(options, finished, splits, as_json=args.json)
 
 
 def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool) -> None:

@@ -2,11 +2,16 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from convnext import __version__
 from convnext.errors import ConvNeXtError, nearest
+
+CLASSES, DENSE = ("classification",), ("detection", "segmentation")
+TASKS = (*CLASSES, *DENSE)
+BATCH = 32  # pictures per forward pass of a classifier
 
 
 class Command(Protocol):
@@ -83,6 +88,24 @@ def refuse_more(args: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ConvNeXtError(f"`convnext {args.verb}` does not know '{rest[0]}'.{hint}")
 
 
+def refuse_of_other_tasks(args: argparse.Namespace, known: Mapping[str, Sequence[str]], task: str, what: str) -> None:
+    """Refuse a given flag that says nothing for `task`; `known`: flag -> the tasks that know it.
+
+    `what` is what decided the task, with its verb: "the data are".
+    """
+    for flag, tasks in known.items():
+        value = getattr(args, flag)
+        if value is not None and value is not False and task not in tasks:
+            raise ConvNeXtError(f"--{flag.replace('_', '-')} is for {' and '.join(tasks)}; {what} for {task}.")
+
+
+def refuse_among(out: str, folders: Iterable[str | Path]) -> None:
+    """Refuse a place for results inside a folder of pictures: they would be taken for pictures the next time."""
+    place = Path(out).resolve()
+    if any(Path(folder).resolve() in (place, *place.parents) for folder in folders):
+        raise ConvNeXtError(f"--out {out} is among the pictures. Name a folder for the results alone, e.g. runs/first.")
+
+
 def count(text: str) -> int:
     """A whole number of things, for argparse."""
     if not text.isdecimal() or int(text) < 1:
@@ -100,10 +123,35 @@ def json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
 
 
+def on_one_line(text: str) -> str:
+    """`text` with what a terminal would act on spelt out: a name may hold a new line."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return value
+
+
+def annotation_flags(parser: argparse._ArgumentGroup) -> None:
+    """What `train` and `evaluate` share for pictures with boxes, masks or maps of classes."""
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder or zip of the pictures, when not beside the annotations"
+    )
+    forms = ("coco", "voc", "yolo", "semantic")
+    parser.add_argument("--kind", choices=forms, help="form of the annotations (recognised)")
+
+
 def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
     parser.add_argument("--weights", default="best", help="best, raw, ema or last (best)")
-    parser.add_argument("--batch", type=count, default=32, help="pictures per forward pass (32)")
+    parser.add_argument("--batch", type=count, help=f"classification: pictures per forward pass ({BATCH})")
     parser.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
     device_flag(parser)
     json_flag(parser)

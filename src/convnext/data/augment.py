@@ -34,24 +34,24 @@ def rand_augment(shown: Image.Image, notation: str, size_px: int, mean: tuple[fl
 @cache
 def prepared(notation: str, size_px: int, mean: tuple[float, ...]) -> Callable[[Image.Image], Image.Image]:
     """timm's transform for `notation`, e.g. 'rand-m9-mstd0.5-inc1'; DataError when timm cannot read it."""
-    from timm.data.auto_augment import posterize, rand_augment_transform  # here: see the module's first lines
+    from timm.data import auto_augment  # here: see the module's first lines
 
     fill = tuple(min(255, round(255 * value)) for value in mean)
     settings = {"translate_const": int(size_px * _TRANSLATE), "img_mean": fill if len(fill) > 1 else fill[0]}
     try:
-        policy = rand_augment_transform(notation, settings)
+        policy = auto_augment.rand_augment_transform(notation, settings)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"augment.rand_augment = '{notation}' is not RandAugment in timm's notation ({error or 'unknown part'}). "
             "An example is 'rand-m9-mstd0.5-inc1'; '' is off."
         ) from None
     for operation in policy.ops:
-        if operation.aug_fn is posterize:
-            operation.aug_fn = _posterize
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = posterize
     return policy
 
 
-def _posterize(shown: Image.Image, bits: int, **_: object) -> Image.Image:
+def posterize(shown: Image.Image, bits: int, **_: object) -> Image.Image:
     """Keep the highest `bits` of each value. Down to 0, as strong draws ask for, which Pillow 13 refuses: all is black."""
     if bits >= 8:
         return shown

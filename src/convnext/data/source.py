@@ -16,7 +16,7 @@ from typing import Literal
 from convnext.data.decode import picture_suffixes
 from convnext.data.store import FolderStore, MixedStore, Store, Tree, ZipStore, is_zip, printable, require, tree_of
 from convnext.data.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
-from convnext.errors import DataError, nearest
+from convnext.errors import DataError, nearest, number_of
 
 _OUTSIDE = "pictures outside class folders"
 _TEST = "pictures of the test part"
@@ -111,7 +111,7 @@ def open_labelled(
     if unknown:
         raise DataError(
             f"'{name}' has class '{printable(unknown[0])}', which the model does not know.{nearest(unknown[0], known)} "
-            f"It knows {len(known)} classes."
+            f"It knows {number_of(len(known), 'class', 'classes')}."
         )
     return _dataset(rows, known, layout.store)
 
@@ -240,7 +240,7 @@ def _no_pictures(tree: Tree, name: str, outside: int, left_out: dict[str, int]) 
         return f"'{name}' is empty. It should hold one folder of pictures for each class."
     if outside:
         return (
-            f"'{name}' holds {outside} pictures directly, without class folders. "
+            f"'{name}' holds {number_of(outside, 'picture')} directly, without class folders. "
             "Put the pictures of each class into a folder with its name."
         )
     others = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from convnext.config import AugmentConfig, InputConfig
 from convnext.data.augment import rand_augment
@@ -80,19 +81,13 @@ def crop_and_augment(
 ) -> np.ndarray:
     """What follows once the crop is chosen; the same `drawn` numbers decide the rest."""
     top, left, height, width = box
-    shown = _image(picture[top : top + height, left : left + width]).resize(
-        (size_px, size_px), Image.Resampling.BICUBIC
-    )
+    pixels = _resized(picture[top : top + height, left : left + width], size_px)
     flip_x, flip_y = drawn[2 * _TRIES + 2] < augment.hflip, drawn[2 * _TRIES + 3] < augment.vflip
-    if augment.rand_augment:
-        if flip_x:
-            shown = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if flip_y:
-            shown = shown.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
-        seed = int(drawn[2 * _TRIES + 4] * 2**32)
-        return _array(rand_augment(shown, augment.rand_augment, size_px, config.mean, seed))
-    pixels = _array(shown)
-    return pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]  # views: copied once, into the batch
+    pixels = pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1]  # a view: copied once, into the batch
+    if not augment.rand_augment:
+        return pixels
+    seed = int(drawn[2 * _TRIES + 4] * 2**32)
+    return _array(rand_augment(_image(pixels), augment.rand_augment, size_px, config.mean, seed))
 
 
 def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
@@ -127,6 +122,17 @@ def normalise(pictures: Tensor, config: InputConfig) -> Tensor:
     )  # whole rows: three times as fast as C = 3 inside
     x = rows.float().mul_(gain).add_(shift)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _resized(crop: np.ndarray, size_px: int) -> np.ndarray:
+    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: torch's bicubic with antialiasing, four times as fast as Pillow's.
+
+    Both round between the two passes, in another order: they differ by a grey level here and there, and by more only
+    where noise overshoots. Evaluation stays with Pillow's, which published accuracies were measured with.
+    """
+    x = torch.from_numpy(crop).permute(2, 0, 1)[None]  # channels-last memory, a part of a picture: nothing is copied
+    resized = F.interpolate(x, (size_px, size_px), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _image(picture: np.ndarray) -> Image.Image:

@@ -22,12 +22,12 @@ from torch import Tensor
 from convnext import __version__
 from convnext.engine import checkpoint
 from convnext.engine.run import BEST, LAST, weights_file
-from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.errors import CheckpointError, ConvNeXtError, number_of
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, outputs, picture, transformers_config
 from convnext.models.provenance import NON_COMMERCIAL
-from convnext.models.tensors import NPZ_METADATA, PROVENANCE, read_tensors
+from convnext.models.tensors import NPZ_METADATA, PROVENANCE, RUN, read_tensors
 
 PICKLES = (".pth", ".pt", ".bin")
 Save = Callable[[dict[str, Tensor], dict[str, str], Path], None]
@@ -56,13 +56,14 @@ class Conversion:
         weights, known = self.weights, self.weights.provenance
         config, by = weights.config, f" (by {known.known_by})" if known.known_by else ""
         shape = f"depths {config.depths}, widths {config.widths}"
-        shape += f", {config.classes} classes" if config.classes else ", no head"
+        shape += f", {number_of(config.classes, 'class', 'classes')}" if config.classes else ", no head"
         terms = " Commercial use is not allowed." if known.licence == NON_COMMERCIAL else ""
         return [
             f"{weights.kind} '{config.name}', {shape}; read as '{weights.format_name}'",
             *weights.notes,
             f"licence: {known.licence}{by}, from {known.origin}.{terms}",
-            f"{self.out}: {self.tensors} tensors for {self.library}",
+            f"{self.out}: {number_of(self.tensors, 'tensor')} for {self.library}",
+            *(["The run's recipe and class names are in it: `convnext predict` takes it."] if weights.record else []),
             self.comparison.note,
         ]
 
@@ -78,6 +79,7 @@ class Conversion:
             "tensors": self.tensors,
             "origin": weights.provenance.origin,
             "license": weights.provenance.licence,
+            "predicts": bool(weights.record),
             "max_logit_difference": self.comparison.difference,
             "note": self.comparison.note,
         }
@@ -207,6 +209,8 @@ def _container(out: Path, library: str) -> Save | None:
 def _header(weights: Weights, library: str) -> dict[str, str]:
     """A file's metadata; 'format' is what transformers asks a safetensors file for."""
     names = {"classes": json.dumps(weights.classes)} if weights.classes else {}
+    if weights.record:
+        names[RUN] = json.dumps(_record(weights))
     return {
         "format": "pt",
         "library": library,
@@ -221,7 +225,7 @@ def _header(weights: Weights, library: str) -> dict[str, str]:
 def _record(weights: Weights) -> dict[str, object]:
     """A run's own metadata, less what only going on with the run needs: the result predicts as the run does."""
     kept = {key: value for key, value in weights.record.items() if key not in ("state", "scaler")}
-    return kept | {"license": weights.provenance.licence, "origin": weights.provenance.origin}
+    return kept | weights.provenance.as_text()
 
 
 def _save_safetensors(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:

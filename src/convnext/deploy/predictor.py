@@ -2,21 +2,25 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from convnext.config import Recipe
+from convnext.config import Recipe, parse
 from convnext.data.loader import Change, eval_batches
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
+from convnext.deploy.optimize import optimize
 from convnext.deploy.pictures import Picture, pixels
+from convnext.deploy.runtime import is_exported, open_exported
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
-from convnext.errors import CheckpointError
+from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.build import build_model
+from convnext.models.convnext import ConvNeXt
 from convnext.tasks.classification import Attacker, eval_batch, evaluate
 from convnext.tasks.evaluation import Outcomes
 
@@ -31,7 +35,11 @@ class Prediction:
 
 @dataclass
 class Predictor:
-    """A trained network with everything it needs to answer: class names, preprocessing, precision, device."""
+    """A trained network with everything it needs to answer: class names, preprocessing, precision, device.
+
+    In float32 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first picture; with
+    `plain` they use `model` itself, as `evaluate` always does.
+    """
 
     model: nn.Module
     recipe: Recipe
@@ -39,12 +47,13 @@ class Predictor:
     device: torch.device
     source: Path
     metadata: dict[str, Any] = field(repr=False)
+    plain: bool = False
 
     @classmethod
-    def of(cls, trained: Trained, device: torch.device) -> "Predictor":
+    def of(cls, trained: Trained, device: torch.device, *, plain: bool = False) -> "Predictor":
         """The predictor of a checkpoint."""
         model = trained.into(build_model(trained.recipe.model), device)
-        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata)
+        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata, plain)
 
     def __call__(self, picture: Picture, *, top: int = 5) -> Prediction:
         """The `top` classes of one picture: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
@@ -107,7 +116,21 @@ class Predictor:
     def logits(self, pictures: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 pictures that `eval_transform` made."""
         with answering(self.recipe, self.device):
+            if self._folded is not None:
+                return self._folded(pictures.permute(0, 3, 1, 2)).float()
             return self.model(normalise(pictures.to(self.device), self.recipe.input)).float()
+
+    @cached_property
+    def _folded(self) -> nn.Module | None:
+        """The network from pixels to logits with less to do, where it answers as exactly."""
+        ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
+        if self.plain or not ours or self.recipe.precision != "fp32":
+            return None
+        config = self.recipe.input
+        try:
+            return optimize(self.model, mean=[255 * v for v in config.mean], std=[255 * v for v in config.std])
+        except ConvNeXtError:  # someone put other layers into `model`; it answers itself
+            return None
 
     def _top(self, logits: Tensor, names: list[str], top: int) -> list[Prediction]:
         scores, order = logits.softmax(1).topk(min(top, len(self.classes)))
@@ -117,15 +140,29 @@ class Predictor:
         ]
 
 
-def load(source: str | Path, *, weights: str = "best", device: str = "auto") -> Predictor:
+def of_exported(source: str | Path, *, backend: str = "auto") -> Predictor:
+    """The predictor of a file that `convnext export` wrote: the same path, another runtime under it, on the CPU.
+
+    `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or foreign.
+    """
+    network, described = open_exported(source, backend=backend)
+    recipe: Recipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
+    place = torch.device("cpu")
+    return Predictor(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)
+
+
+def load(source: str | Path, *, weights: str = "best", device: str = "auto", plain: bool = False) -> Predictor:
     """The classifier of a run folder or of a single checkpoint file; `deploy.load` takes runs of every task.
 
     `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
-    Raises CheckpointError when there is nothing to load, it is damaged, or it is of another task.
+    A file of `convnext export` runs on the CPU. `plain`: nothing is folded. Raises CheckpointError when there is
+    nothing to load, it is damaged, or of another task.
     """
+    if is_exported(source):
+        return of_exported(source)
     trained = read_trained(source, weights)
     if trained.recipe.task != "classification":
         raise CheckpointError(
             f"'{source}' is for {trained.recipe.task}, and a classifier is needed here. Name a run of class folders."
         )
-    return Predictor.of(trained, choose_device(device))
+    return Predictor.of(trained, choose_device(device), plain=plain)

@@ -28,6 +28,7 @@ class Segmented:
     """What every pixel of one picture is."""
 
     path: str
+    image_id: int  # its number among the pictures that were asked about, from 1
     labels: NDArray[np.uint8]  # (H, W) classes
     scores: NDArray[np.float32]  # (H, W) their probabilities
 
@@ -55,7 +56,7 @@ class SegmentationPredictor:
         `multi_scale`: the scales of the recipe with flips. Raises DataError when the picture cannot be read.
         """
         name, image = pictures.pixels(picture, len(self.recipe.input.mean))
-        return self._segment(name, image, multi_scale)
+        return self._segment(name, 1, image, multi_scale)
 
     def predict(
         self,
@@ -64,17 +65,20 @@ class SegmentationPredictor:
         multi_scale: bool = False,
         skipped: dict[str, str] | None = None,
     ) -> Iterator[Segmented]:
-        """The classes of files, folders, globs or zips, in order. Broken pictures are left out, noted in `skipped`."""
+        """The classes of files, folders, globs or zips, in order. Broken pictures are left out, noted in `skipped`.
+
+        Pictures are numbered from 1 in the order in which they were found, broken ones too.
+        """
         if not isinstance(paths, Dataset):
             paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
-        for entry in paths.entries:
+        for number, entry in enumerate(paths.entries, 1):
             try:
                 image = decode(paths.store.read(entry.path), channels=len(self.recipe.input.mean))
             except (DataError, OSError) as error:
                 if skipped is not None:
                     skipped[printable(entry.path)] = reason_of(error)
                 continue
-            yield self._segment(printable(entry.path), image, multi_scale)
+            yield self._segment(printable(entry.path), number, image, multi_scale)
 
     def evaluate(
         self,
@@ -88,6 +92,6 @@ class SegmentationPredictor:
         with answering(self.recipe, self.device):
             return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale)
 
-    def _segment(self, name: str, image: NDArray[np.uint8], multi_scale: bool) -> Segmented:
+    def _segment(self, name: str, number: int, image: NDArray[np.uint8], multi_scale: bool) -> Segmented:
         with answering(self.recipe, self.device):
-            return Segmented(name, *predict(self.model, image, self.recipe, multi_scale=multi_scale))
+            return Segmented(name, number, *predict(self.model, image, self.recipe, multi_scale=multi_scale))

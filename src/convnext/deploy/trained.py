@@ -14,6 +14,8 @@ from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.engine.update import autocast
 from convnext.errors import CheckpointError
+from convnext.models.convert import read_weights
+from convnext.models.tensors import read_header, record_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Trained:
 
 
 def read_trained(source: str | Path, weights: str = "best") -> Trained:
-    """The checkpoint of a run folder or a single file.
+    """The checkpoint of a run folder or a single file, also one that `convnext convert` wrote for another library.
 
     `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
     Raises CheckpointError when there is nothing to load or it is damaged.
@@ -41,10 +43,28 @@ def read_trained(source: str | Path, weights: str = "best") -> Trained:
     path = Path(source)
     if not path.exists():
         raise CheckpointError(f"There is no run or checkpoint at '{path}'.")
-    file = weights_file(path, weights) if path.is_dir() else path
-    tensors, metadata = checkpoint.read(file)
+    file = _file(path, weights) if path.is_dir() else path
+    tensors, metadata = _converted(file) or checkpoint.read(file)
     recipe: Recipe = parse(Recipe, metadata["recipe"], where=f"'{file}'")
     return Trained(recipe, tuple(metadata["classes"]), file, metadata, checkpoint.of("model", tensors) or tensors)
+
+
+def _file(folder: Path, weights: str) -> Path:
+    """The weights in the folder of a run, or in one that `convnext convert --to transformers` wrote."""
+    model = folder / "model.safetensors"
+    return model if model.is_file() else weights_file(folder, weights)
+
+
+def _converted(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors under our names and the run's metadata, where `convnext convert` wrote a run for another library."""
+    try:
+        header = read_header(file)
+    except CheckpointError:
+        return None  # `checkpoint.read` says what is wrong with it
+    if header.get("format") == checkpoint.FORMAT or not record_of(header):
+        return None
+    held = read_weights(file)
+    return held.state, held.record
 
 
 @contextlib.contextmanager

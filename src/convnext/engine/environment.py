@@ -11,10 +11,16 @@ from pathlib import Path
 
 import torch
 
+from convnext.kernels.cpu import unavailable
+
 EXTRAS = {  # package -> the extra that brings it and what it is for
     "simplejpeg": ("fast", "faster JPEG decoding"),
     "tensorboard": ("track", "--tensorboard"),
     "sklearn": ("demo", "`convnext demo`"),
+    "faster_coco_eval": ("detect", "average precision of detectors"),
+    "onnxruntime": ("export", "`convnext export --to onnx`"),
+    "openvino": ("openvino", "`convnext export --to openvino`"),
+    "nncf": ("openvino", "int8"),
 }
 _PACKAGES = ("convnext", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydantic")
 
@@ -29,6 +35,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "torch_threads": str(torch.get_num_threads()),
         "memory_gb": f"{memory_gb():.1f}",
+        "cpu_kernels": unavailable() or "compiled",
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -7,7 +7,7 @@ why a run that was killed goes on to the same bits: its state is weights, optimi
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from convnext.engine.schedule import lr_at, total_steps, warmup_steps
 from convnext.engine.stop import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Update, explain_memory, out_of_memory
-from convnext.errors import ConvNeXtError, TrainingError
+from convnext.errors import ConvNeXtError, TrainingError, number_of
 
 LOG_ROWS_PER_EPOCH = 20
 PATIENCE = 100  # steps after the warm-up before a flat loss is spoken of
@@ -46,9 +46,18 @@ class Interrupted(ConvNeXtError):
     """A person or a scheduler asked the run to stop; its state is saved."""
 
 
-def fit(task: Task, recipe: Recipe, options: RunOptions, *, device: torch.device, world: World) -> Finished:
+def fit(
+    task: Task,
+    recipe: Recipe,
+    options: RunOptions,
+    *,
+    device: torch.device,
+    world: World,
+    origin: Mapping[str, str] | None = None,
+) -> Finished:
     """Train `task` by `recipe` into the folder `options.out`; goes on by itself where an earlier process stopped.
 
+    `origin` says in every checkpoint where the first weights came from.
     Raises TrainingError for a non-finite loss, missing memory or a full disk, ConvNeXtError for a folder that holds
     another run, Interrupted after SIGINT or SIGTERM (the state is saved first).
     """
@@ -64,7 +73,7 @@ def fit(task: Task, recipe: Recipe, options: RunOptions, *, device: torch.device
     if world.size > 1:
         network = nn.parallel.DistributedDataParallel(network)
     update = Update(network, recipe, optimizers, ema, task.loss)
-    run = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler)
+    run = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler, origin)
     state = run.resume(world)
     loop = _Loop(task, recipe, options, device, world, model, update, run, state)
     with Stop() as stop:
@@ -238,7 +247,7 @@ class _Loop:
         state.said_flat = True
         if self.world.first:
             say(
-                f"The loss is {mean:.3f} after {epoch:g} epochs, warm-up included; guessing gives "
+                f"The loss is {mean:.3f} after {number_of(epoch, 'epoch')}, warm-up included; guessing gives "
                 f"{self.task.chance_loss:.3f}. Most likely optim.lr = {self.recipe.optim.lr:g} does not suit a batch of "
                 f"{self.recipe.optim.batch} (try a third and three times of it), or the labels do not match the pictures."
             )

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import fcntl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from convnext.engine.records import Log, say
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 
 LAST = "last.safetensors"
+ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
 
 
@@ -47,9 +49,11 @@ class Run:
         optimizers: Optimizers,
         ema: Ema | None,
         scaler: torch.amp.GradScaler,
+        origin: Mapping[str, str] | None = None,
     ):
         self.path, self.recipe, self.description = path, recipe, description
         self.model, self.optimizers, self.ema, self.scaler = model, optimizers, ema, scaler
+        self.origin = dict(origin or {})  # of the weights that it started from, and their licence
 
     def resume(self, world: World) -> State:
         """The state to start from: fresh, or that of `last`, loaded into model, optimizer and EMA.
@@ -63,6 +67,7 @@ class Run:
         if "state" not in metadata:
             raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
         self._refuse_other_run(metadata)
+        self.origin = {key: metadata[key] for key in ORIGIN if key in metadata}
         self.model.load_state_dict(checkpoint.of("model", tensors))
         self.optimizers.load(checkpoint.of("optimizer", tensors))
         if self.ema:
@@ -94,6 +99,7 @@ class Run:
             "recipe": self.recipe.model_dump(mode="json"),
             "provenance": {"convnext": __version__, "torch": torch.__version__},
             **self.description,
+            **self.origin,
         }
 
     def _refuse_other_run(self, metadata: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from convnext.config import Recipe
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
-from convnext.errors import TrainingError
+from convnext.errors import TrainingError, number_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,6 +39,8 @@ class Update:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         device = self.parameters[0].device.type
         self.precision = recipe.precision
+        # what decides how large pictures are: not one field for all tasks
+        self.size_fields = "dense.short_px and dense.crop_px" if recipe.dense else "input.size_px"
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.precision == "fp16")
         self.device = device
 
@@ -129,10 +131,10 @@ def explain_memory(update: Update, batch: Prepared, micro: int, error: BaseExcep
     fits = largest_that_fits(attempt, micro)
     if not fits:
         return TrainingError(
-            "Out of memory even with one picture at a time. Take a smaller model or input.size_px, "
-            "or turn on model.checkpointing."
+            "Out of memory even with one picture at a time, as `--micro-batch 1` has it. Take a smaller model "
+            f"or a smaller --size ({update.size_fields}), or turn on model.checkpointing."
         )
     return TrainingError(
-        f"Out of memory with {micro} pictures at a time. {fits} fit: add `--micro-batch {fits}` "
+        f"Out of memory with {number_of(micro, 'picture')} at a time. {fits} fit: add `--micro-batch {fits}` "
         "(gradients are accumulated, so the batch and the result stay the same)."
     )

@@ -13,16 +13,19 @@ from typing import Any
 from torch import Tensor
 
 from convnext.config import ConvNeXtConfig
-from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.errors import CheckpointError, ConvNeXtError, nearest, number_of
 from convnext.models.formats import FORMATS, Format, our_names, recognise, their_names, translate
 from convnext.models.hub import download
 from convnext.models.keras_layout import to_keras
 from convnext.models.provenance import Provenance, provenance
-from convnext.models.tensors import read_tensors
+from convnext.models.tensors import read_tensors, record_of
 from convnext.models.weights import check_tensors, expected_tensors, infer_config, published_format
 
 LIBRARIES = ("official", "timm", "torchvision", "transformers", "keras-npz", "mmpretrain", "convnext")
-_DENSE_HEADS = ("neck", "rpn_head", "roi_head", "decode_head", "auxiliary_head")  # beside 'backbone' in a detector
+_DENSE_HEADS = {  # what stands beside 'backbone' in a whole detector or segmenter: released ones, then ours
+    *("neck", "rpn_head", "roi_head", "decode_head", "auxiliary_head"),
+    *("fpn", "rpn", "heads", "decoder", "auxiliary"),
+}
 _KERAS_SIZES = ("tiny", "small", "base", "large", "xlarge")  # in keras.applications
 _STEM = "stem.layers.0.weight"
 
@@ -38,7 +41,7 @@ class Weights:
     provenance: Provenance
     classes: tuple[str, ...] = ()  # names, where the file or a config.json beside it has them
     eps: float | None = None  # of the final norm, where a config.json beside the file says so
-    record: dict[str, Any] = field(default_factory=dict)  # metadata of a run's own checkpoint
+    record: dict[str, Any] = field(default_factory=dict)  # what the run wrote into its checkpoint: recipe, classes, ...
     notes: tuple[str, ...] = ()  # what was left out, in sentences
 
     @property
@@ -80,10 +83,10 @@ def read_weights(source: str | Path) -> Weights:
         config,
         dense,
         name,
-        provenance(str(source), header | {key: record[key] for key in ("origin", "license") if key in record}),
+        provenance(str(source), header),
         _class_names(header, record, beside, config.classes),
         beside.get("layer_norm_eps"),
-        record,
+        {} if notes else record,  # of a whole detector: it says nothing of the backbone alone
         notes,
     )
 
@@ -145,13 +148,13 @@ def lacks(library: str, weights: Weights) -> str:
         (weights.dense and isotropic, "norm after every stage of an isotropic network", every),
         (
             not isotropic and len(config.depths) != 4,
-            f"network of {len(config.depths)} stages",
+            f"network of {number_of(len(config.depths), 'stage')}",
             every - {"torchvision", "transformers"},
         ),
         (config.kernel != 7, f"kernel of {config.kernel}", every - {"timm"}),
         (config.patch != patch, f"stem of {config.patch} px", hard_coded),
         (config.patch == 2, "stem of 2 px without a halving behind it", {"timm"}),
-        (config.in_channels != 3, f"stem for {config.in_channels} channels", {"torchvision"}),
+        (config.in_channels != 3, f"stem for {number_of(config.in_channels, 'channel')}", {"torchvision"}),
     ]
     return next((what for applies, what, without in rules if applies and library in without), "")
 
@@ -165,20 +168,20 @@ def _file(path: Path) -> Path:
 
 
 def _of_run(tensors: dict[str, Tensor], header: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors out of a checkpoint of our own, and the run's metadata."""
-    record = _json(header.get("metadata")) if header.get("format") == "convnext" else {}
+    """The model's tensors out of a checkpoint of our own, and the run's metadata, also where the file was converted."""
     model = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    return model or tensors, record if isinstance(record, dict) else {}
+    return model or tensors, record_of(header)
 
 
 def _of_detector(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The backbone out of a detector or a segmenter, and what else there was."""
     parts = [key.partition(".")[0] for key in tensors]
     others = sorted(set(parts) - {"backbone"})
-    if "backbone" not in parts or not others or not set(others) <= set(_DENSE_HEADS):
+    if "backbone" not in parts or not others or not set(others) <= _DENSE_HEADS:
         return tensors, ()
-    counts = ", ".join(f"{part} ({parts.count(part)} tensors)" for part in others)
+    counts = ", ".join(f"{part} ({number_of(parts.count(part), 'tensor')})" for part in others)
     backbone = {key.removeprefix("backbone."): t for key, t in tensors.items() if key.startswith("backbone.")}
+    backbone = {key.removeprefix("network."): t for key, t in backbone.items()}  # ours has its norms beside the network
     return backbone, (f"Only the backbone is converted; left out: {counts}.",)
 
 

@@ -4,10 +4,16 @@ MACs are those of Conv2d, Linear and the two matrix products of attention. Biase
 scale and residual additions are not counted: so ResNet-50 has the 4.09 G of the paper's Table 10.
 """
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
+
+from convnext.config import ModelConfig
+from convnext.models.build import build_model
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -32,3 +38,12 @@ def count_macs(model: nn.Module, size: tuple[int, int, int]) -> int:
         for module, training in modes:
             module.training = training
     return counter.get_total_flops() // 2  # it counts a multiplication and an addition as two
+
+
+@cache
+def measure(config: ModelConfig, size_px: int) -> tuple[int, int]:
+    """(parameters, MACs) of the network `config` on one picture of `size_px` a side; a fixed grid is built for it."""
+    changes: dict[str, Any] = {"size_px": size_px} if "size_px" in type(config).model_fields else {}
+    with torch.device("meta"):  # shapes only: no memory, no time
+        model = build_model(config.model_copy(update=changes))
+    return count_parameters(model), count_macs(model, (config.in_channels, size_px, size_px))

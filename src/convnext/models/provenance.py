@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnext.models.hub import download
+from convnext.models.tensors import read_header, record_of
+
 MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
 _SIZES = r"(tiny|small|base|large|xlarge)"
 _V2_SIZES = r"(atto|femto|pico|nano|tiny|base|large|huge)"
@@ -43,16 +46,33 @@ class Provenance:
 def provenance(source: str, metadata: Mapping[str, str]) -> Provenance:
     """Of the weights in `source`, a path or 'hub:OWNER/NAME', whose file carries `metadata`.
 
-    The metadata of an earlier conversion come first, then the hub's name, then the name of a released file.
+    What an earlier conversion or the run that started from them wrote comes first, then the hub's name, then the name
+    of a released file.
     """
+    record = record_of(metadata)
+    metadata = {
+        **metadata,
+        **{key: str(record[key]) for key in ("origin", "license", "license_known_by") if key in record},
+    }
     if metadata.get("license") and metadata.get("origin"):
         by = metadata.get("license_known_by", "") if metadata["license"] == UNKNOWN else "the metadata of the file"
         return Provenance(metadata["origin"], metadata["license"], by)
     if source.startswith("hub:"):
         licence = _match(source.removeprefix("hub:"), HUBS)
         return Provenance(source, licence, "the name of the repository" if licence != UNKNOWN else "")
+    if record:  # of a run: every run calls its files the same
+        return Provenance("/".join(Path(source).absolute().parts[-2:]))
     licence = _match(Path(source).stem, STEMS)
     return Provenance(Path(source).name, licence, "the name of the file" if licence != UNKNOWN else "")
+
+
+def read_provenance(source: str) -> Provenance:
+    """Of the weights in `source`, a file or 'hub:OWNER/NAME', by its name and by what the file says.
+
+    Raises CheckpointError for a file that cannot be read.
+    """
+    path = download(source.removeprefix("hub:")) if source.startswith("hub:") else source
+    return provenance(source, read_header(path))
 
 
 def _match(name: str, table: tuple[tuple[str, str], ...]) -> str:

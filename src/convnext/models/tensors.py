@@ -1,10 +1,12 @@
 """Reading files of tensors without ever running what is in them."""
 
 import argparse
+import contextlib
 import json
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # entries tha
 PREFIXES = ("module.", "_orig_mod.", "backbone.")  # left by DataParallel, torch.compile and dense predictors
 PROVENANCE = "provenance"  # our entry in the `_metadata` of a pickled state dict
 NPZ_METADATA = "__metadata__"  # our entry in an .npz: JSON text
+RUN = "run"  # our entry in a converted file: JSON text, what the run's own checkpoint says of it
 FOREIGN = {  # first bytes, lower case: what the file really is
     b"<": "a web page (a download that went wrong?)",
     b"version https://git-lfs": "a Git LFS pointer. Fetch the real file with `git lfs pull`",
@@ -48,6 +51,24 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors. Give a file of weights.")
     return _without_prefixes(tensors), metadata
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """The file's own metadata, as `read_tensors` gives and raises; of safetensors no tensor is read."""
+    start = _first_bytes(Path(path))
+    if start[8:9] == b"{":
+        with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    return read_tensors(path)[1]
+
+
+def record_of(header: Mapping[str, str]) -> dict[str, Any]:
+    """What a run wrote into its checkpoint, by the file's metadata, also after a conversion; {} for a foreign file."""
+    try:
+        record = json.loads(header.get("metadata" if header.get("format") == "convnext" else RUN) or "null")
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import ConvNeXtConfig
-from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.errors import CheckpointError, ConvNeXtError, nearest, number_of
 from convnext.models.convnext import ConvNeXt
 from convnext.models.formats import FORMATS, Format, our_names, recognise, their_names
 from convnext.models.hub import download
@@ -170,7 +170,7 @@ def _grey_stem(state: dict[str, Tensor], config: ConvNeXtConfig, say: Callable[[
         return state
     if (held, config.in_channels) != (3, 1):
         raise CheckpointError(
-            f"its stem reads {held} channels and the model {config.in_channels}; only 3 can become 1. "
+            f"its stem reads {number_of(held, 'channel')} and the model {config.in_channels}; only 3 can become 1. "
             f"Set in_channels = {held}, or start without weights."
         )
     say("stem for 3 channels summed into one for grey pictures")
@@ -186,14 +186,14 @@ def _fitting_head(state: dict[str, Tensor], model: nn.Module, say: Callable[[str
         return state
     rest = {key: value for key, value in state.items() if key not in held}
     if not fresh:
-        say(f"head of {_classes(held)} classes left out: the model has none")
+        say(f"head of {number_of(_classes(held), 'class', 'classes')} left out: the model has none")
         return rest
     if not held:
         say(f"no head in the weights: a new one for {_classes(fresh)}")
         return rest | fresh
     if {key: value.shape[1:] for key, value in held.items()} != {key: value.shape[1:] for key, value in fresh.items()}:
         return state  # not the class count alone: the check names what is wrong
-    say(f"head of {_classes(held)} classes replaced by a new one for {_classes(fresh)}")
+    say(f"head of {number_of(_classes(held), 'class', 'classes')} replaced by a new one for {_classes(fresh)}")
     return rest | fresh
 
 

@@ -101,19 +101,10 @@ def small_segmentation(model: str, *, images: int, picture_px: int, classes: int
             aux_width=64,
             norm="batch" if batch >= _BATCH_NORM else "group",
         ),
-        dense=DenseConfig(
-            short_px=(picture_px,),
-            long_px=4 * picture_px,
-            scale=(0.5, 2.0),
-            crop_px=crop,
-            crop_most=0.75,
-            photometric=True,
-            eval_short_px=picture_px,
-            eval_long_px=4 * picture_px,
-        ),
+        dense=_crops(picture_px, crop, scale=(0.5, 2.0), most=0.75),
         input=_input(crop),
         optim=_small_optim(model, batch, epochs * images / batch),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 15))),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 10))),
     )
 
 
@@ -121,9 +112,11 @@ def small_detection(
     model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None, masks: bool = True
 ) -> Recipe:
     """A few hundred pictures with a shorter side of about `picture_px`, one machine, no pretrained weights."""
-    batch = batch or max(1, dense_batch(images) // 2)
+    batch = batch or dense_batch(images)
     short = min(800, max(64, picture_px))
+    crop = 32 * math.floor(short / 32 + 0.5)
     epochs = dense_epochs(images)
+    channels = _head_width(model)
     return Recipe(
         name="small_detection",
         source=f"set for this package; fitted to {images} pictures of {picture_px} px",
@@ -131,25 +124,21 @@ def small_detection(
         head=DetectorHeadConfig(
             classes=classes,
             masks=masks,
-            channels=128,
-            hidden=512,
+            channels=channels,
+            hidden=4 * channels,
             box_head="convolutional",  # linears without a norm hardly learn from random weights
             head_norm="group",
             anchor_scale=4.0,  # objects of a few pixels on; the pyramid has anchors of 16 to 256 px
-            roi_samples=128,
-            candidates_train=1000,
-            proposals_train=500,
+            roi_samples=32,  # heads cost as much as the backbone: few samples, more pictures; raise it for many objects
+            candidates_train=500,
+            proposals_train=300,
+            candidates_test=500,
+            proposals_test=500,
         ),
-        dense=DenseConfig(
-            short_px=tuple(round(short * part) for part in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)),
-            long_px=2 * short,
-            photometric=True,
-            eval_short_px=short,
-            eval_long_px=2 * short,
-        ),
-        input=_input(short),
+        dense=_crops(short, crop, scale=(0.6, 1.5)),  # a batch of crops of one size has no padding to compute
+        input=_input(crop),
         optim=_small_optim(model, batch, epochs * images / batch),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 15))),
+        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 6))),
     )
 
 
@@ -159,8 +148,8 @@ def dense_batch(images: int) -> int:
 
 
 def dense_epochs(images: int) -> float:
-    """About 6000 steps of 8, between 12 and 120 epochs."""
-    return float(max(12, min(120, round(48_000 / max(1, images)))))
+    """About 3000 steps of 8, between 12 and 120 epochs."""
+    return float(max(12, min(120, round(24_000 / max(1, images)))))
 
 
 def _coco(
@@ -194,16 +183,7 @@ def _ade20k(name: str, model: str, size_px: int) -> Recipe:
         source=_source(f"{PAPER}, appendix A.3 and released code, ADE20K", model, known),
         model=_with_depth(network, drop_path),
         head=UperNetConfig(window_px=size_px),
-        dense=DenseConfig(
-            short_px=(size_px,),
-            long_px=4 * size_px,
-            scale=(0.5, 2.0),
-            crop_px=size_px,
-            crop_most=0.75,
-            photometric=True,
-            eval_short_px=size_px,
-            eval_long_px=4 * size_px,
-        ),
+        dense=_crops(size_px, size_px, scale=(0.5, 2.0), most=0.75),
         input=_input(size_px),
         optim=OptimConfig(lr=lr, batch=16, weight_decay=0.05, layer_decay=0.9 if layered else 1.0, decay_by="stage"),
         schedule=ScheduleConfig(
@@ -236,6 +216,20 @@ def _source(published: str, model: str, known: bool) -> str:
     return published if known else f"{published}; the values for '{model}' are not published: a default of this package"
 
 
+def _crops(short_px: int, crop_px: int, *, scale: tuple[float, float], most: float = 1.0) -> DenseConfig:
+    """Square crops of pictures whose shorter side is `short_px` times one of `scale`; evaluated whole, at `short_px`."""
+    return DenseConfig(
+        short_px=(short_px,),
+        long_px=4 * short_px,
+        scale=scale,
+        crop_px=crop_px,
+        crop_most=most,
+        photometric=True,
+        eval_short_px=short_px,
+        eval_long_px=4 * short_px,
+    )
+
+
 def _input(size_px: int) -> InputConfig:
     return InputConfig(size_px=size_px, eval_size_px=size_px)
 
@@ -245,7 +239,9 @@ def _own_network(model: str) -> ModelConfig:
     network = architecture(model)
     if not isinstance(network, ConvNeXtConfig):
         return network.model_copy(update={"classes": 0})
-    changes: dict[str, object] = {"classes": 0, "drop_path": 0.1, "stem": "overlap"}
+    changes: dict[str, object] = {"classes": 0, "drop_path": 0.1}
+    if len(network.depths) > 1:  # one stage is refused as a backbone, with the reason
+        changes["stem"] = "overlap"
     if network.layer_scale is not None:
         changes["layer_scale"] = 0.1
     return network.model_copy(update=changes)
@@ -265,7 +261,7 @@ def _small_optim(model: str, batch: int, steps: float) -> OptimConfig:
         muon_ratio=MUON_RATIO,
         momentum=0.95,
         batch=batch,
-        clip=1.0,
+        clip=10.0,  # the stem's gradient is 5 to 30, the rest's about 1: a lower bound would let the stem scale all
         ema=min(0.9999, 1 - 1 / max(10.0, steps / 20)),
         ema_warmup=True,
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from convnext.config import RoadmapConfig
 from convnext.errors import ConvNeXtError, nearest
+from convnext.recipes.sizes import STEP_SIZES
 
 Regime = Literal["t", "b"]
 REGIMES: tuple[Regime, ...] = ("t", "b")
@@ -216,6 +217,20 @@ def roadmap(regime: Regime = "t") -> tuple[Step, ...]:
         )
         before = row.name
     return tuple(steps.values())
+
+
+def rows(regime: Regime = "t") -> list[dict[str, Any]]:
+    """{'step', 'params', 'macs', 'paper_gflops', 'paper_top1'} of the 17 rows in order, at 224 px and 1000 classes.
+
+    'macs' is in units of one, 'paper_gflops' in 1e9 and as printed, 'paper_top1' in percent.
+    Raises ConvNeXtError for a regime that is neither 't' nor 'b'.
+    """
+    found = []
+    for step in roadmap(regime):
+        params, macs, _ = STEP_SIZES[step.config.name]
+        sizes = {"step": step.name, "params": params, "macs": macs}
+        found.append({**sizes, "paper_gflops": step.paper_gflops, "paper_top1": step.paper_top1})
+    return found
 
 
 def chosen_steps(regime: Regime, names: tuple[str, ...] = ()) -> tuple[Step, ...]:

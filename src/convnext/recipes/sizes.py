@@ -1,6 +1,7 @@
-"""Parameters and multiply-accumulates of every named network, counted once: `convnext models` answers without torch.
+"""Parameters and multiply-accumulates of every named network, counted once: lists and tables answer without torch.
 
-At 1000 classes and the picture size beside them. A test counts them all again.
+At 1000 classes and the picture size beside them; detectors and segmenters at those of the paper's tables, by mmcv's rule
+(see `tasks.detection.profile`). `tests/test_sizes.py` counts every one again, to the unit.
 """
 
 SIZES: dict[str, tuple[int, int, int]] = {  # name: (parameters, MACs of one picture, its side in pixels)
@@ -53,4 +54,93 @@ SIZES: dict[str, tuple[int, int, int]] = {  # name: (parameters, MACs of one pic
     "gfnet_h_tiny": (15_085_096, 2_039_664_640, 224),
     "gfnet_h_small": (32_162_632, 4_581_636_096, 224),
     "gfnet_h_base": (53_744_200, 8_512_223_232, 224),
+}
+
+STEP_SIZES: dict[str, tuple[int, int, int]] = {  # the same for the rows of the roadmap
+    "roadmap_t:resnet_original": (25_557_032, 4_089_184_256, 224),
+    "roadmap_t:resnet": (25_557_032, 4_089_184_256, 224),
+    "roadmap_t:stage_ratio": (28_628_520, 4_525_916_160, 224),
+    "roadmap_t:patchify": (28_622_184, 4_417_536_000, 224),
+    "roadmap_t:depthwise": (15_722_664, 2_349_507_072, 224),
+    "roadmap_t:width": (33_761_032, 5_267_976_960, 224),
+    "roadmap_t:inverted": (25_851_496, 4_644_406_272, 224),
+    "roadmap_t:move_up": (25_625_512, 4_065_080_448, 224),
+    "roadmap_t:kernel_5": (25_720_744, 4_097_293_440, 224),
+    "roadmap_t:kernel_7": (25_863_592, 4_145_612_928, 224),
+    "roadmap_t:kernel_9": (26_054_056, 4_210_038_912, 224),
+    "roadmap_t:kernel_11": (26_292_136, 4_290_571_392, 224),
+    "roadmap_t:gelu": (25_863_592, 4_145_612_928, 224),
+    "roadmap_t:fewer_activations": (25_863_592, 4_145_612_928, 224),
+    "roadmap_t:fewer_norms": (25_797_352, 4_145_612_928, 224),
+    "roadmap_t:layer_norm": (25_797_352, 4_145_612_928, 224),
+    "roadmap_t:separate_downsampling": (28_589_128, 4_455_531_264, 224),
+    "roadmap_b:resnet_original": (64_673_832, 15_007_481_856, 224),
+    "roadmap_b:resnet": (64_673_832, 15_007_481_856, 224),
+    "roadmap_b:stage_ratio": (83_066_332, 14_518_404_096, 224),
+    "roadmap_b:patchify": (83_058_016, 14_376_155_136, 224),
+    "roadmap_b:depthwise": (42_585_556, 7_234_368_288, 224),
+    "roadmap_b:width": (96_526_696, 16_763_933_696, 224),
+    "roadmap_b:inverted": (83_700_200, 15_679_418_368, 224),
+    "roadmap_b:move_up": (83_094_760, 14_627_001_856, 224),
+    "roadmap_b:kernel_5": (83_369_192, 14_698_853_888, 224),
+    "roadmap_b:kernel_7": (83_780_840, 14_806_631_936, 224),
+    "roadmap_b:kernel_9": (84_329_704, 14_950_336_000, 224),
+    "roadmap_b:kernel_11": (85_015_784, 15_129_966_080, 224),
+    "roadmap_b:gelu": (83_780_840, 14_806_631_936, 224),
+    "roadmap_b:fewer_activations": (83_780_840, 14_806_631_936, 224),
+    "roadmap_b:fewer_norms": (83_600_360, 14_806_631_936, 224),
+    "roadmap_b:layer_norm": (83_600_360, 14_806_631_936, 224),
+    "roadmap_b:separate_downsampling": (88_591_464, 15_354_729_472, 224),
+}
+
+OTHER_SIZES: dict[
+    tuple[str, int], tuple[int, int]
+] = {  # (name, side in pixels): the rest of what the paper's tables name
+    ("tiny", 384): (28_589_128, 13_092_317_184),
+    ("small", 384): (50_223_688, 25_517_991_936),
+    ("base", 384): (88_591_464, 45_122_117_632),
+    ("large", 384): (197_767_336, 100_977_561_600),
+    ("xlarge", 384): (350_196_968, 179_029_262_336),
+    ("timm:resnetv2_101x3_bit", 384): (387_934_888, 204_210_290_688),
+    ("timm:resnetv2_152x4_bit", 480): (936_533_224, 839_254_016_000),
+    ("timm:tf_efficientnetv2_xl", 480): (208_119_808, 82_053_896_960),
+    ("vit_base", 384): (86_859_496, 55_484_350_464),
+    ("vit_large", 384): (304_715_752, 191_066_300_416),
+}
+
+DETECTORS: dict[str, tuple[int, int]] = {  # (parameters, MACs of one picture of 800 x 1280) at 80 classes
+    "mask_rcnn_tiny": (48_095_376, 262_135_950_260),
+    "mask_rcnn_small": (69_729_936, 348_453_006_260),
+    "mask_rcnn_base": (107_965_040, 485_601_678_260),
+    "mask_rcnn_large": (216_875_568, 875_504_526_260),
+    "mask_rcnn_xlarge": (369_039_856, 1_419_548_046_260),
+    "mask_rcnn_swin_tiny": (47_794_602, 266_736_512_948),
+    "cascade_tiny": (85_930_578, 741_012_673_460),
+    "cascade_small": (107_565_138, 827_329_729_460),
+    "cascade_base": (145_800_242, 964_478_401_460),
+    "cascade_large": (254_710_770, 1_354_381_249_460),
+    "cascade_xlarge": (406_875_058, 1_898_424_769_460),
+    "cascade_swin_tiny": (85_629_804, 745_613_236_148),
+    "cascade_swin_small": (106_947_708, 837_654_976_436),
+    "cascade_swin_base": (144_977_002, 982_099_766_196),
+    "cascade_swin_large": (253_475_910, 1_392_376_402_868),
+    "cascade_resnet50": (82_231_538, 739_036_097_460),
+    "cascade_resnext101_32x4d": (100_852_210, 818_855_361_460),
+    "cascade_resnext101_64x4d": (140_129_778, 972_329_409_460),
+}
+
+SEGMENTERS: dict[
+    str, tuple[int, int, int]
+] = {  # (parameters, MACs, shorter side; the longer is four times that), 150 classes
+    "upernet_tiny": (60_242_636, 938_918_489_088, 512),
+    "upernet_small": (81_877_196, 1_027_307_154_432, 512),
+    "upernet_base": (122_102_956, 1_169_834_322_944, 512),
+    "upernet_base_640": (122_102_956, 1_827_851_340_800, 640),
+    "upernet_large": (234_994_796, 2_458_210_176_000, 640),
+    "upernet_xlarge": (391_140_396, 3_335_194_086_400, 640),
+    "upernet_swin_tiny": (59_941_862, 944_767_825_152, 512),
+    "upernet_swin_small": (81_259_766, 1_037_799_575_808, 512),
+    "upernet_swin_base": (121_279_716, 1_187_736_127_488, 512),
+    "upernet_swin_base_640": (121_279_716, 1_839_776_678_912, 640),
+    "upernet_swin_large": (233_759_936, 2_482_949_971_968, 640),
 }

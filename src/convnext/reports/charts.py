@@ -8,7 +8,7 @@ Colours are classes of report.css ('blue', 'orange', 'faint'), so that light, da
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,14 @@ class Line:
     dots: bool = False
 
 
-def line_chart(title: str, lines: Sequence[Line], *, rate: bool = False, zero: bool = False, x_name: str) -> Html:
-    """Curves over a shared x that starts at 0; `rate` writes y in percent, `zero` lets y start at 0."""
-    y_low, y_high, y_step = _range(lines, zero=zero)
+def line_chart(
+    title: str, lines: Sequence[Line], *, rate: bool = False, zero: bool = False, whole: bool = False, x_name: str
+) -> Html:
+    """Curves over a shared x that starts at 0; `rate` writes y in percent, `zero` lets y start at 0.
+
+    `whole` shows all of 0 to 1.
+    """
+    y_low, y_high, y_step = (0.0, 1.0, 0.2) if whole else _range(lines, zero=zero)
     if rate:  # a share is never outside 0 to 1, though round steps may be
         y_low, y_high = max(0.0, y_low), min(1.0, y_high)
     x_high = max(float(line.x[-1]) for line in lines) or 1.0
@@ -78,8 +83,11 @@ def interval(low: float, value: float, high: float) -> Html:
     )
 
 
-def heat_map(names: Sequence[str], table: NDArray[np.int64], *, counts: bool) -> Html:
-    """(K, K) counts, rows the truth: right ones in blue, wrong ones in orange, deeper for a larger share of the row."""
+def heat_map(names: Sequence[str], table: NDArray[np.int64], *, numbers: Literal["counts", "shares"] | None) -> Html:
+    """(K, K) counts, rows the truth: right ones in blue, wrong ones in orange, deeper for a larger share of the row.
+
+    `numbers`: what is written on a cell, its count or its share of the row in percent.
+    """
     size = len(names)
     labels = [n if len(n) <= _LONGEST_LABEL else n[: _LONGEST_LABEL - 1] + "…" for n in names]
     margin = math.ceil(max(map(len, labels), default=1) * _LETTER_PX + 14)
@@ -95,7 +103,9 @@ def heat_map(names: Sequence[str], table: NDArray[np.int64], *, counts: bool) ->
         share = float(shares[row, column])
         depth = share if row == column else (share / missed) ** 0.7
         says = f"{names[row]}, taken for {names[column]}: {count(int(table[row, column]))} ({percent(share)})"
-        inside.append(_cell(row / size, column / size, size, depth, int(table[row, column]) if counts else None, says))
+        written = {"counts": str(table[row, column]), "shares": f"{100 * share:.0f}" if share >= 0.005 else ""}
+        number = written[numbers] if numbers else ""
+        inside.append(_cell(row / size, column / size, size, depth, number, says))
     lines = [tag("line", y1=_at(i / size), y2=_at(i / size), x2="100%", class_="grid") for i in range(size + 1)]
     lines += [tag("line", x1=_at(i / size), x2=_at(i / size), y2="100%", class_="grid") for i in range(size + 1)]
     plot = tag(
@@ -107,7 +117,8 @@ def heat_map(names: Sequence[str], table: NDArray[np.int64], *, counts: bool) ->
         aria_label="Confusion matrix",
         style=f"--margin:{margin}px;--size:{size}",
     )
-    return figure("Rows: truth. Columns: prediction.", tag("div", plot, class_="scroll"), [])
+    title = "Rows: truth. Columns: prediction" + (", in % of the row." if numbers == "shares" else ".")
+    return figure(title, tag("div", plot, class_="scroll"), [])
 
 
 def reliability(bins: Sequence[dict[str, Any]]) -> Html:
@@ -220,11 +231,11 @@ def _columns(lines: Sequence[Line], x_high: float, x_name: str, show: Any) -> li
     return columns
 
 
-def _cell(y: float, x: float, size: int, depth: float, n: int | None, says: str) -> Html:
+def _cell(y: float, x: float, size: int, depth: float, n: str, says: str) -> Html:
     box = {"x": _at(x), "y": _at(y), "width": _at(1 / size), "height": _at(1 / size)}
     square = tag("rect", **box, class_="hit" if x == y else "miss", style=f"--v:{depth:.3f}")
     middle = {"x": _at(x + 0.5 / size), "y": _at(y + 0.5 / size)}
-    number = tag("text", n, **middle, dy="0.35em", text_anchor="middle", class_="n") if n is not None else None
+    number = tag("text", n, **middle, dy="0.35em", text_anchor="middle", class_="n") if n else None
     return tag("g", tag("title", says), square, number)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from convnext.data.dense.masks import Shape, render
+from convnext.data.dense.sample import IGNORE
 
 Colour = tuple[int, int, int]
 
@@ -42,12 +43,32 @@ def draw_objects(
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
     line = max(1, round(min(image.shape[:2]) / 250))
-    font = ImageFont.load_default(size=max(10, round(min(image.shape[:2]) / 28)))
+    font = _font(image.shape)
     for place, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4).tolist()):
         colour = colour_of(colours[place])
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
         if names and names[place]:
             _write(pen, names[place], (x0, y0), colour, font)
+    return np.asarray(canvas)
+
+
+def draw_map(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """A copy of (H, W, C) `image` in colour, tinted by the class of each pixel in (H, W) `labels`; IGNORE is not.
+
+    `classes`: names, written in the middle of those that have a hundredth of the pixels or more.
+    """
+    drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
+    counted = labels != IGNORE
+    tints = np.array([colour_of(number) for number in range(256)], np.float64)[labels[counted]]
+    drawn[counted] = ((1 - _COVER) * drawn[counted] + _COVER * tints).astype(np.uint8)
+    canvas = Image.fromarray(drawn)
+    pen, font = ImageDraw.Draw(canvas), _font(labels.shape)
+    for number, name in enumerate(classes):
+        places = np.argwhere(labels == number)
+        if len(places) >= labels.size / 100:
+            away = ((places - places.mean(0)) ** 2).sum(1)
+            row, column = places[away.argmin()].tolist()  # the mean itself may lie outside
+            _write(pen, name, (column, row), colour_of(number), font)
     return np.asarray(canvas)
 
 
@@ -59,6 +80,11 @@ def names_of(labels: Sequence[int], scores: Sequence[float], classes: Sequence[s
 def colours_of(labels: Sequence[int], classes: Sequence[str]) -> list[int]:
     """By class; where there is one class, by object, so that neighbours can be told apart."""
     return list(range(len(labels))) if len(classes) == 1 else [int(label) for label in labels]
+
+
+def _font(shape: Sequence[int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Letters that suit a picture of (H, W, ...) `shape`."""
+    return ImageFont.load_default(size=max(10, round(min(shape[:2]) / 28)))
 
 
 def _write(

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext.config import RoadmapConfig
-from convnext.errors import ConvNeXtError
-from convnext.models.catalogue import measure
-from convnext.models.steps import size as step_size
-from convnext.recipes.architectures import architecture
+from convnext.errors import ConvNeXtError, number_of
 from convnext.recipes.baselines import plain_name
 from convnext.recipes.paper import Column, Row, Table, tables
-from convnext.recipes.sizes import SIZES
 from convnext.reports.files import read_run
 from convnext.reports.terminal import table as columns_of_text
 
-COUNTED = ("params_m", "gmacs")  # the columns that this code can count
-UNITS = {"params_m": 1e6, "gmacs": 1e9}
+COUNTED = {  # the columns that this code can count: (what, its unit)
+    "params_m": ("params", 1e6),
+    "gmacs": ("macs", 1e9),
+    "detector_gflops": ("macs", 1e9),
+    "segmenter_params_m": ("params", 1e6),
+    "segmenter_gflops": ("macs", 1e9),
+}
 
 
 def compare(table: Table, runs: Sequence[str | Path] = ()) -> list[dict[str, Any]]:
@@ -24,14 +24,16 @@ def compare(table: Table, runs: Sequence[str | Path] = ()) -> list[dict[str, Any
 
     A row is {'label', 'model', 'trained_on', 'size_px', 'printed': {key: value}, 'counted': {'params', 'macs'} or None,
     'agrees': {key: bool}, 'doubts': {key: {'instead', 'why'}}, 'measured': [{'run', 'top1', 'n', 'size_px', 'classes'}]}.
-    A run belongs to the rows of its network whose resolution is nearest to its own.
+    A run belongs to the rows of its network whose resolution is nearest to its own, in tables of top-1 accuracies.
     Raises ConvNeXtError for a folder that is no finished run.
     """
     found = [_read(Path(run)) for run in runs]
     rows = []
     for row in table.rows:
-        counted = None if row.model is None or row.size_px is None else _count(row.model, row.size_px)
-        near = [run for run in found if row.model == run["model"] and row.size_px == _nearest_px(table, run)]
+        sizes = row.counted()
+        counted = None if sizes is None else {"params": sizes[0], "macs": sizes[1]}
+        same = [run for run in found if "top1" in row.values and row.model == run["model"]]
+        near = [run for run in same if row.size_px == _nearest_px(table, run)]
         rows.append(
             {
                 "label": row.label,
@@ -39,7 +41,7 @@ def compare(table: Table, runs: Sequence[str | Path] = ()) -> list[dict[str, Any
                 "trained_on": row.trained_on,
                 "size_px": row.size_px,
                 "printed": row.values,
-                "counted": None if counted is None else {"params": counted[0], "macs": counted[1]},
+                "counted": counted,
                 "agrees": {} if counted is None else _agreement(table, row, counted),
                 "doubts": {key: {"instead": d.instead, "why": d.why} for key, d in row.doubts.items()},
                 "measured": [{key: value for key, value in run.items() if key != "model"} for run in near],
@@ -60,7 +62,7 @@ def comparison_text(table: Table, rows: Sequence[dict[str, Any]]) -> str:
     size = any(row["size_px"] for row in rows)
     counted = [column for column in table.columns if column.key in COUNTED and any(row["counted"] for row in rows)]
     measured = any(row["measured"] for row in rows)
-    head = ["network", *["data"] * data, *["px"] * size, *(column.head for column in table.columns)]
+    head = ["network", *["trained on"] * data, *["px"] * size, *(column.head for column in table.columns)]
     head += [f"{column.head} here" for column in counted] + ["your top-1"] * measured
     lines = []
     for row in rows:
@@ -73,28 +75,28 @@ def comparison_text(table: Table, rows: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join([*parts, "\n".join(doubts)] if doubts else parts)
 
 
+def without_a_row(runs: Sequence[str | Path], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each of `runs` that none of `rows`, as `compare` gives them, could take in."""
+    placed = {run["run"] for row in rows for run in row["measured"]}
+    return [
+        f"'{run}' stands beside no row: no table asked for gives the top-1 accuracy of its network."
+        for run in map(str, runs)
+        if run not in placed
+    ]
+
+
 def tables_text() -> str:
     """Which tables there are."""
-    rows = [[f"{name}", table.title, f"{len(table.rows)} rows"] for name, table in tables().items()]
+    rows = [[f"{name}", table.title, number_of(len(table.rows), "row")] for name, table in tables().items()]
     wide = max(len(title) for _, title, _ in rows)
     lines = [f"{name:>3}  {title:<{wide}}  {count:>7}" for name, title, count in rows]
     return "\n".join([*lines, "", "`convnext paper 1` prints one of them beside what this code counts."])
 
 
-def _count(model: str, size_px: int) -> tuple[int, int]:
-    """(parameters, MACs): those listed, where they are, because building a network takes about a second."""
-    listed = SIZES.get(model)
-    if listed is not None and listed[2] == size_px:
-        return listed[0], listed[1]
-    config = architecture(model)
-    return step_size(config, size_px) if isinstance(config, RoadmapConfig) else measure(config, size_px)
-
-
-def _agreement(table: Table, row: Row, counted: tuple[int, int]) -> dict[str, bool]:
+def _agreement(table: Table, row: Row, counted: dict[str, int]) -> dict[str, bool]:
     """Whether what is counted rounds to what is printed."""
-    values = dict(zip(COUNTED, counted, strict=True))
     return {
-        column.key: round(values[column.key] / UNITS[column.key], column.digits) == row.values[column.key]
+        column.key: round(_in_units(counted, column), column.digits) == row.values[column.key]
         for column in table.columns
         if column.key in COUNTED and row.values[column.key] is not None
     }
@@ -137,8 +139,12 @@ def _cell(row: dict[str, Any], column: Column) -> str:
 def _counted_cell(row: dict[str, Any], column: Column) -> str:
     if row["counted"] is None:
         return "–"
-    value = row["counted"]["params" if column.key == "params_m" else "macs"] / UNITS[column.key]
-    return f"{value:.{column.digits + 2}f}"
+    return f"{_in_units(row['counted'], column):.{column.digits + 2}f}"
+
+
+def _in_units(counted: dict[str, int], column: Column) -> float:
+    what, unit = COUNTED[column.key]
+    return counted[what] / unit
 
 
 def _measured_cell(runs: Sequence[dict[str, Any]]) -> str:
@@ -146,12 +152,13 @@ def _measured_cell(runs: Sequence[dict[str, Any]]) -> str:
     if not runs:
         return ""
     mean = sum(run["top1"] for run in runs) / len(runs)
-    return f"{mean:.2%}" + (f" ({len(runs)} runs)" if len(runs) > 1 else "")
+    return f"{mean:.2%}" + (f" ({number_of(len(runs), 'run')})" if len(runs) > 1 else "")
 
 
 def _footnote(row: dict[str, Any], column: Column) -> str:
     doubt = row["doubts"][column.key]
-    place = " ".join(str(part) for part in (row["label"], row["trained_on"], row["size_px"]) if part)
+    parts = (row["label"], row["printed"].get("detector"), row["trained_on"], row["size_px"])
+    place = " ".join(str(part) for part in parts if part)
     printed = f"{row['printed'][column.key]:.{column.digits}f}"
-    instead = f"{doubt['instead']:.{column.digits}f} {'counted here' if column.key in COUNTED else 'elsewhere'}"
-    return f"? {place}, {column.head}: printed {printed}, {instead}; {doubt['why']}"
+    counted = f", {doubt['instead']:.{column.digits}f} counted here" if column.key in COUNTED else ""
+    return f"? {place}, {column.head}: printed {printed}{counted}; {doubt['why']}"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convnext.errors import number_of
+
 # 97.5 % quantiles of Student's t by degrees of freedom
 _STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 8: 2.31, 10: 2.23, 15: 2.13, 20: 2.09, 30: 2.04}
 _PAPER_SEEDS = {"t": 3, "b": 1}
@@ -60,8 +62,8 @@ def summary(readings: Sequence[Reading]) -> str:
     total = sum(counts.values())
     if not total:
         return "No step has been trained together with the one that it changes, so there is nothing to compare yet."
-    said = [f"{n} {VERDICTS[name][n > 1]}" for name, n in counts.items() if n]
-    return f"Of {total} {'change' if total == 1 else 'changes'} measured, {', '.join(said)}."
+    *said, last = (f"{n} {VERDICTS[name][n > 1]}" for name, n in counts.items() if n)
+    return f"Of {number_of(total, 'change')} measured, {' and '.join(filter(None, [', '.join(said), last]))}."
 
 
 def method(results: dict[str, Any]) -> str:
@@ -69,7 +71,7 @@ def method(results: dict[str, Any]) -> str:
     freedom, deviation = _pooled(results["steps"])
     if freedom:
         return (
-            f"The spread is a 95 % interval from {freedom} degrees of freedom over the seeds; one run scatters by "
+            f"The spread is a 95 % interval from {number_of(freedom, 'degree')} of freedom over the seeds; one run scatters by "
             f"{100 * deviation:.2f} points. It does not cover the choice of the {results['val']:,} held-out pictures."
         )
     return (

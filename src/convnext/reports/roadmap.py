@@ -1,4 +1,4 @@
-"""The roadmap for people: the paper's table in a terminal, and what was measured on their data as chart, page and text."""
+"""The roadmap on a person's own data: what was measured as chart, page and text."""
 
 import json
 from pathlib import Path
@@ -7,30 +7,15 @@ from typing import Any
 from convnext import __version__
 from convnext.engine.checkpoint import write_text
 from convnext.errors import ConvNeXtError
-from convnext.models.steps import rows
-from convnext.recipes.roadmap import Regime, roadmap
-from convnext.reports import terminal
 from convnext.reports.markup import Html, table, tag
 from convnext.reports.numerals import GAP, NOTHING, short
 from convnext.reports.page import page
 from convnext.reports.reading import Reading, method, read, summary
-from convnext.reports.roadmap_chart import WIDTH, accuracy, caption, chart, label
+from convnext.reports.roadmap_chart import NARROW, WIDTH, accuracy, caption, chart, label, narrow_chart
+from convnext.reports.roadmap_text import left_last
 
 RESULTS = "roadmap.json"
-
-
-def roadmap_text(regime: Regime = "t") -> str:
-    """Step, what changes, parameters, MACs, and the paper's GFLOPs and accuracy; probable misprints with both values."""
-    steps, cells, notes = roadmap(regime), [], []
-    for step, row in zip(steps, rows(regime), strict=True):
-        mark = " " if step.misprint is None else "*"
-        std = "" if step.paper_std is None else f" ±{step.paper_std:.2f}"
-        sizes = [f"{row['params'] / 1e6:.3f}", f"{row['macs'] / 1e9:.4f}", f"{step.paper_gflops:.2f}{mark}"]
-        cells.append([step.name, *sizes, f"{step.paper_top1:.2f}{std:<6}", step.change])
-        if step.misprint:
-            notes.append(f"* {step.name}: {step.misprint} (our reading; no erratum is known).")
-    head = ["step", "params (M)", "GMACs", "paper G ", "paper top-1 ", "what changes"]
-    return "\n".join([_left_last(head, cells), *notes])
+_WIDTHS = ".slim { display: none } @media (max-width: 640px) { .slim { display: block } .wide { display: none } }"
 
 
 def results_text(results: dict[str, Any]) -> str:
@@ -44,7 +29,7 @@ def results_text(results: dict[str, Any]) -> str:
         cells.append([row["name"], macs, *here, *there, one.verdict or ""])
     head = ["step", "MACs", "top-1, %", "change", "paper", "change there", "reading"]
     failed = [f"Failed: {name}: {reason}" for name, reason in results["failed"].items()]
-    return "\n".join([caption(results), "", _left_last(head, cells), "", summary(readings), method(results), *failed])
+    return "\n".join([caption(results), "", left_last(head, cells), "", summary(readings), method(results), *failed])
 
 
 def write_roadmap(out: Path) -> tuple[Path, Path]:
@@ -72,7 +57,11 @@ def _page(results: dict[str, Any]) -> Html:
         tag("p", "From ResNet to ConvNeXt, step by step", class_="over"),
         tag("h1", "The roadmap", tag("span", " on ", class_="on"), results["data"]),
     )
-    drawing = tag("div", chart(results), class_="scroll", style=f"max-width:{WIDTH}px")
+    drawing = [
+        tag("style", Html(_WIDTHS)),
+        tag("div", chart(results), class_="wide", style=f"max-width:{WIDTH}px"),
+        tag("div", narrow_chart(results), class_="slim", style=f"max-width:{1.25 * NARROW:g}px"),
+    ]
     failed = [tag("li", f"{name}: {reason}") for name, reason in results["failed"].items()]
     return page(
         f"{results['data']}: from ResNet to ConvNeXt",
@@ -117,10 +106,8 @@ def _steps(readings: list[Reading]) -> Html:
         row = reading.row
         likely = row["likely_gflops"]
         printed = f"{row['paper_gflops']:.2f}" + ("" if likely is None else f" (likely {likely:.2f})")
-        minutes = sum(run["minutes"] for run in row["runs"])
-        cells.append(
-            [label(row["name"]), row["change"], short(row["params"]), short(row["macs"]), printed, f"{minutes:.1f}"]
-        )
+        minutes = f"{sum(run['minutes'] for run in row['runs']):.1f}" if row["runs"] else NOTHING
+        cells.append([label(row["name"]), row["change"], short(row["params"]), short(row["macs"]), printed, minutes])
     head: list[object] = ["Step", "What changes", "Parameters", "MACs here", "GFLOPs in the paper", "Minutes"]
     return table(head, cells, words={0, 1})
 
@@ -145,10 +132,3 @@ def _paper(reading: Reading) -> str:
 
 def _points(delta: float | None, spread: float | None) -> str:
     return NOTHING if delta is None else f"{delta:+.2f} ± {spread or 0:.2f}"
-
-
-def _left_last(head: list[str], cells: list[list[str]]) -> str:
-    """A terminal's table whose last column, of words, stands to the left."""
-    width = max(len(line[-1]) for line in [head, *cells])
-    head, *cells = ([*line[:-1], line[-1].ljust(width)] for line in [head, *cells])
-    return terminal.table(head, cells)

@@ -1,12 +1,15 @@
 """The paper's Figure 2 for a person's own data: a drawing that stands alone as an SVG file and inside a page.
 
 Steps from top to bottom in the paper's groups; accuracy as bars with every run and the spread over seeds, the
-multiply-accumulates of one picture beside it. Positions are in units of the drawing, which scales as a whole.
+multiply-accumulates of one picture beside it. Positions are in units of the drawing, which scales as a whole; for narrow
+screens, where its words would become too small, a page has the same rows once more with the names above the bars.
 """
 
 import math
+import textwrap
 from typing import Any
 
+from convnext.errors import number_of
 from convnext.reports.markup import Html, tag
 from convnext.reports.numerals import GAP, short
 
@@ -16,6 +19,10 @@ _VALUE, _COST_LEFT, _COST_RIGHT = 706, 740, 884  # end of the written accuracy, 
 _TOP, _ROW, _GAP, _BAR = 74, 24, 10, 14
 _FOOT = 36
 _EDGE = 12  # empty, all round
+NARROW = 360  # width of the drawing for narrow screens
+_SLIM_RIGHT, _SLIM_COST = 244, 268  # end of its accuracy axis, start of its MACs axis
+_SLIM_ROW, _SLIM_BAR, _SLIM_HEAD, _SLIM_LINE = 36, 10, 22, 15
+_SLIM_LETTERS = 52  # of a line of its caption
 _LABELLED = {
     "resnet_original": "ResNet, original recipe",
     "resnet": "ResNet",
@@ -56,8 +63,7 @@ def chart(results: dict[str, Any]) -> Html:
         inside.append(_text(x, bottom + 16, f"{100 * value:g}", "tick", "middle"))
     for x in (_LEFT, _COST_LEFT):
         inside.append(tag("line", x1=x, x2=x, y1=_TOP - 6, y2=bottom, class_="base"))
-    starts = "" if low == 0 else f"; the axis starts at {100 * low:g}"
-    inside.append(_text(_LEFT, bottom + 32, f"top-1 accuracy, %{starts}", "tick", "start"))
+    inside.append(_text(_LEFT, bottom + 32, f"top-1 accuracy, %{_starts(low)}", "tick", "start"))
     inside.append(_text(_COST_LEFT, bottom + 32, "MACs of one picture", "tick", "start"))
     group = None
     for row, y in zip(rows, places, strict=True):
@@ -65,11 +71,32 @@ def chart(results: dict[str, Any]) -> Html:
             group = row["group"]
             inside.append(_text(0, y + _ROW / 2 + 4, group, "group", "start"))
         inside.append(_row(row, y, low, high, costs, last=row is rows[-1]))
-    box = f"{-_EDGE} {-_EDGE} {WIDTH} {bottom + _FOOT + 2 * _EDGE:g}"
-    says = "Accuracy and multiply-accumulates of every step from ResNet to ConvNeXt"
-    return tag(
-        "svg", inside, xmlns="http://www.w3.org/2000/svg", viewBox=box, class_="roadmap", role="img", aria_label=says
-    )
+    return _svg(inside, box=f"{-_EDGE} {-_EDGE} {WIDTH} {bottom + _FOOT + 2 * _EDGE:g}")
+
+
+def narrow_chart(results: dict[str, Any]) -> Html:
+    """The same for a width of about 400 pixels: each step's name and numbers above its two bars."""
+    rows = results["steps"]
+    lines = textwrap.wrap(caption(results), _SLIM_LETTERS)
+    low, high, ticks = _scale([run["top1"] for row in rows for run in row["runs"]])
+    costs = max(row["macs"] for row in rows)
+    inside: list[object] = [_text(0, _SLIM_LINE * (i + 1), line, "tick", "start") for i, line in enumerate(lines)]
+    top = y = _SLIM_LINE * len(lines) + 8.0
+    bars: list[object] = []
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is None or before["group"] != row["group"]:
+            y += _SLIM_HEAD
+            bars.append(_text(0, y - 4, row["group"], "group", "start"))
+        bars.append(_slim_row(row, y, low, high, costs, last=row is rows[-1]))
+        y += _SLIM_ROW
+    for value in ticks[:: 1 + (len(ticks) > 6)]:
+        x = _across(value, low, high, 0, _SLIM_RIGHT)
+        inside.append(tag("line", x1=x, x2=x, y1=top, y2=y, class_="lines"))
+        inside.append(_text(x, y + 16, f"{100 * value:g}", "tick", "middle" if x else "start"))
+    inside += [tag("line", x1=x, x2=x, y1=top, y2=y, class_="base") for x in (0, _SLIM_COST)]
+    inside.append(_text(0, y + 34, f"top-1 accuracy, %{_starts(low)}", "tick", "start"))
+    inside.append(_text(_SLIM_COST, y + 34, "MACs a picture", "tick", "start"))
+    return _svg(tag("style", Html(_STYLE)), inside, bars, box=f"-1 0 {NARROW} {y + 42:g}")
 
 
 def caption(results: dict[str, Any]) -> str:
@@ -77,10 +104,10 @@ def caption(results: dict[str, Any]) -> str:
     ends = {"t": "ResNet-50 to ConvNeXt-T", "b": "ResNet-200 to ConvNeXt-B"}[results["regime"]]
     width = "full width" if results["width_factor"] == 1 else f"width x {results['width_factor']:g}"
     most = max((len(row["runs"]) for row in results["steps"]), default=0)
-    seeds = f"{most} seed{'' if most == 1 else 's'}"
     return (
-        f"{ends}, {width}, {results['epochs']:g} epochs of {results['train']:,} pictures in {results['classes']} classes, "
-        f"{results['size_px']} px, {seeds}, {results['val']:,} held out"
+        f"{ends}, {width}, {number_of(results['epochs'], 'epoch')} of "
+        f"{number_of(results['train'], 'picture')} in {number_of(results['classes'], 'class', 'classes')}, "
+        f"{results['size_px']} px, {number_of(most, 'seed')}, {results['val']:,} held out"
     )
 
 
@@ -96,36 +123,65 @@ def accuracy(row: dict[str, Any]) -> str:
     return f"{100 * row['mean']:.2f}" + (f" ± {100 * row['std']:.2f}" if row["std"] is not None else "")
 
 
+def _svg(*inside: object, box: str) -> Html:
+    says = "Accuracy and multiply-accumulates of every step from ResNet to ConvNeXt"
+    place = {"xmlns": "http://www.w3.org/2000/svg", "viewBox": box}
+    return tag("svg", *inside, **place, class_="roadmap", role="img", aria_label=says)
+
+
+def _starts(low: float) -> str:
+    return "" if low == 0 else f"; the axis starts at {100 * low:g}"
+
+
 def _row(row: dict[str, Any], y: float, low: float, high: float, costs: int, *, last: bool) -> Html:
     middle, bar = y + _ROW / 2, y + (_ROW - _BAR) / 2
-    aside = row["name"] in ("kernel_9", "kernel_11")  # tried by the paper, not taken up
     parts: list[object] = [_text(_LABELS, middle + 4, label(row["name"]), "step", "end")]
     if row["mean"] is None:
         parts.append(_text(_LEFT + 8, middle + 4, "not trained", "tick", "start"))
     else:
-        kind = f"{'end' if last else 'top1'}{' aside' if aside else ''}"
         wide = _across(row["mean"], low, high, _LEFT, _RIGHT) - _LEFT
-        parts.append(tag("rect", x=_LEFT, y=bar, width=max(0.0, round(wide, 1)), height=_BAR, rx=1.5, class_=kind))
-        parts += _spread(row, middle, low, high)
+        parts.append(_bar(_LEFT, bar, wide, _BAR, "end" if last else "top1", row))
+        parts += _spread(row, middle, low, high, _LEFT, _RIGHT)
         parts.append(_text(_VALUE, middle + 4, accuracy(row), "value", "end"))
-    wide = round((_COST_RIGHT - _COST_LEFT) * row["macs"] / costs, 1)
-    parts.append(
-        tag("rect", x=_COST_LEFT, y=bar, width=wide, height=_BAR, rx=1.5, class_=f"macs{' aside' if aside else ''}")
-    )
+    wide = (_COST_RIGHT - _COST_LEFT) * row["macs"] / costs
+    parts.append(_bar(_COST_LEFT, bar, wide, _BAR, "macs", row))
     parts.append(_text(_COST_LEFT + wide + 8, middle + 4, short(row["macs"]), "value", "start"))
+    return _titled(row, parts)
+
+
+def _slim_row(row: dict[str, Any], y: float, low: float, high: float, costs: int, *, last: bool) -> Html:
+    bar = y + _SLIM_ROW - _SLIM_BAR - 6
+    parts: list[object] = [_text(0, bar - 5, label(row["name"]), "step", "start")]
+    parts.append(_text(_SLIM_RIGHT, bar - 5, accuracy(row) or "not trained", "value" if row["runs"] else "tick", "end"))
+    if row["mean"] is not None:
+        wide = _across(row["mean"], low, high, 0, _SLIM_RIGHT)
+        parts.append(_bar(0, bar, wide, _SLIM_BAR, "end" if last else "top1", row))
+        parts += _spread(row, bar + _SLIM_BAR / 2, low, high, 0, _SLIM_RIGHT)
+    parts.append(_text(_SLIM_COST, bar - 5, short(row["macs"]), "value", "start"))
+    parts.append(_bar(_SLIM_COST, bar, (NARROW - 2 - _SLIM_COST) * row["macs"] / costs, _SLIM_BAR, "macs", row))
+    return _titled(row, parts)
+
+
+def _bar(x: float, y: float, wide: float, high: float, kind: str, row: dict[str, Any]) -> Html:
+    aside = " aside" if row["name"] in ("kernel_9", "kernel_11") else ""  # tried by the paper, not taken up
+    return tag("rect", x=x, y=y, width=max(0.0, round(wide, 1)), height=high, rx=1.5, class_=kind + aside)
+
+
+def _titled(row: dict[str, Any], parts: list[object]) -> Html:
+    """The parts of a row with what is said when a pointer rests on them."""
     said = f"{label(row['name'])}: {row['change']} {accuracy(row) or 'not trained'}, {short(row['params'])} parameters"
     return tag("g", tag("title", said.replace("±", f"±{GAP}")), parts)
 
 
-def _spread(row: dict[str, Any], y: float, low: float, high: float) -> list[object]:
+def _spread(row: dict[str, Any], y: float, low: float, high: float, left: float, right: float) -> list[object]:
     """One standard deviation over the seeds to both sides, and every run."""
     parts: list[object] = []
     if row["std"] is not None:
-        ends: list[float] = [_across(row["mean"] + side * row["std"], low, high, _LEFT, _RIGHT) for side in (-1, 1)]
+        ends: list[float] = [_across(row["mean"] + side * row["std"], low, high, left, right) for side in (-1, 1)]
         for kind in ("halo", "whisker"):
             parts.append(tag("line", x1=ends[0], x2=ends[1], y1=y, y2=y, class_=kind))
             parts += [tag("line", x1=x, x2=x, y1=y - 4, y2=y + 4, class_=kind) for x in ends]
-        runs = [_across(run["top1"], low, high, _LEFT, _RIGHT) for run in row["runs"]]
+        runs = [_across(run["top1"], low, high, left, right) for run in row["runs"]]
         parts += [tag("circle", cx=x, cy=y, r=2, class_="seed") for x in runs]
     return parts
 

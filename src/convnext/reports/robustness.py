@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from convnext.reports.terminal import table
+from convnext.reports.terminal import not_counted, table
 
 _IMAGENET = 1000  # classes
 
@@ -25,7 +25,7 @@ def robustness_text(result: dict[str, Any]) -> str:
 def _headline(result: dict[str, Any]) -> str:
     rate = result["pictures_per_s"]
     return (
-        f"{result['about']}   n {result['n']:,}   classes {result['classes']:,}   "
+        f"{result['about'][:1].upper()}{result['about'][1:]}   n {result['n']:,}   classes {result['classes']:,}   "
         f"clean top-1 {1 - result['clean']['error']:.2%}" + (f"   {rate:,.0f} pictures/s" if rate else "")
     )
 
@@ -36,11 +36,12 @@ def _closing(result: dict[str, Any]) -> list[str]:
     if "mce" in summary:
         reference = summary["reference"]
         lines[0] += f"   mCE {summary['mce']:.2%}   relative mCE {summary['relative_mce']:.2%}"
-        lines.append(f"mCE is relative to {reference['name']} ({reference['source']}).")
+        name = {"alexnet": "AlexNet"}.get(reference["name"], reference["name"])
+        lines.append(f"mCE is relative to {name} ({reference['source']}).")
         if reference["name"] == "alexnet" and result["classes"] != _IMAGENET:
             lines.append("AlexNet's errors are for 1,000 classes: with others, compare runs with each other only.")
     if "frost" in result["errors"]:
         lines.append("Frost is synthetic: the benchmark's photographs of ice are not part of this package.")
     if result["skipped"]:
-        lines.append(f"{len(result['skipped'])} pictures could not be read and are not counted.")
+        lines.append(not_counted(len(result["skipped"])))
     return lines

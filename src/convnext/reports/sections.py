@@ -1,7 +1,8 @@
 """The sections of a run report: functions from the run's files to markup. Each may assume that its file is there."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from convnext.reports import charts
 from convnext.reports.charts import Line
 from convnext.reports.files import RunFiles
 from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numerals import NOTHING, count, finite, percent, plain
+from convnext.reports.numerals import NOTHING, count, finite, percent, plain, short
 from convnext.reports.thumbnails import thumbnail
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
@@ -19,19 +20,34 @@ _MOST_COUNTED = 15  # classes of a heat map with numbers on its cells
 WEIGHTS = {"raw": ("raw weights", "blue"), "ema": ("EMA weights", "orange")}
 
 
-def curves(files: RunFiles) -> Html:
-    """Loss, validation accuracy, learning rate and speed over the epochs."""
+@dataclass(frozen=True)
+class Score:
+    """A chart of figures that evaluation logs: its title, and the name of each figure beside others ('' for one)."""
+
+    title: str
+    figures: dict[str, str]  # key of a row -> what the legend adds to the weights
+    rate: bool = True
+
+
+TOP1 = Score("Validation top-1", {"top1": ""})
+
+
+def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
+    """Loss, what evaluation found, learning rate and speed over the epochs."""
     drawn = []
     x, loss = _columns(files.train, "epoch", "loss")
     if len(x):
         drawn.append(charts.line_chart("Training loss", _smoothed(x, loss), x_name="epoch"))
-    lines = []
-    for weights, (name, colour) in WEIGHTS.items():
-        x, top1 = _columns([row for row in files.evals if row.get("weights") == weights], "epoch", "top1")
-        if len(x):
-            lines.append(Line(name, colour, x, top1, dots=True))
-    if lines:
-        drawn.append(charts.line_chart("Validation top-1", lines, rate=True, x_name="epoch"))
+    for score in scores:
+        lines = []
+        for place, (figure, what) in enumerate(score.figures.items()):
+            for weights, (name, colour) in WEIGHTS.items():
+                x, y = _columns([row for row in files.evals if row.get("weights") == weights], "epoch", figure)
+                named = f"{what}, {name}" if what else name
+                if len(x):
+                    lines.append(Line(named, f"{colour} dashed" if place else colour, x, y, dots=True))
+        if lines:
+            drawn.append(charts.line_chart(score.title, lines, rate=score.rate, x_name="epoch"))
     x, lr = _columns(files.train, "epoch", "lr")
     if len(x):
         drawn.append(charts.line_chart("Learning rate", [Line("lr", "blue", x, lr)], zero=True, x_name="epoch"))
@@ -43,15 +59,16 @@ def curves(files: RunFiles) -> Html:
     return tag("div", drawn, class_="pair")
 
 
-def confusion(files: RunFiles) -> Html:
-    """A heat map where the classes are few, and the pairs most often confused."""
+def confusion(files: RunFiles, unit: str = "picture") -> Html:
+    """A heat map where the classes are few, and the pairs most often confused; `unit` is what the table counts."""
     evaluation = files.evaluation or {}
     names, counts = evaluation["classes"], np.asarray(evaluation["confusion"], np.int64)
-    pairs = _pairs(names, counts, 24 if len(names) > _MOST_MAPPED else 10)
+    pairs = _pairs(names, counts, 24 if len(names) > _MOST_MAPPED else 10, unit)
     if len(names) > _MOST_MAPPED:
         said = f"{count(len(names))} classes are too many to draw, so these are the pairs most often confused."
         return join([tag("p", said, class_="lead"), pairs])
-    drawing = charts.heat_map(names, counts, counts=len(names) <= _MOST_COUNTED)
+    written: Literal["counts", "shares"] = "counts" if unit == "picture" else "shares"
+    drawing = charts.heat_map(names, counts, numbers=written if len(names) <= _MOST_COUNTED else None)
     right = tag("div", tag("h3", "Most often confused"), pairs)
     return tag("div", drawing, right, class_="beside" if len(names) <= _MOST_COUNTED else "below-each-other")
 
@@ -71,7 +88,7 @@ def per_class(files: RunFiles) -> Html:
         for row in rows
     ]
     head: list[object] = ["Class", "Pictures", "Precision", "Recall", "F1", ""]
-    return _folded(head, cells, "dense")
+    return folded(head, cells, "dense")
 
 
 def calibration(files: RunFiles) -> Html:
@@ -105,26 +122,29 @@ def worst(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
     return tag("div", [_card(row, read) for row in rows], class_="cards")
 
 
-def data(files: RunFiles) -> Html:
-    """How many pictures each class has, what the check before training found, and what had to be skipped."""
+def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count) -> Html:
+    """How much there is of each class, what the check before training found, and what had to be skipped.
+
+    `unit` is what is counted where it is not pictures; `shown` writes such a number.
+    """
     found = files.data or {}
     names = found["classes"]
     parts = {part: found[part]["per_class"] for part in ("train", "val") if found.get(part)}
     most = {part: max((n.get(name, 0) for name in names), default=0) or 1 for part, n in parts.items()}
-    head: list[object] = ["Class", *[word for part in parts for word in (_part(part), "")]]
+    head: list[object] = ["Class", *[word for part in parts for word in (f"{_part(part)} {unit}".strip(), "")]]
     order = sorted(names, key=lambda name: -parts["train"].get(name, 0)) if "train" in parts else names
     rows: list[list[object]] = []
     for name in order:
         row: list[object] = [tag("span", name, class_="name")]
         for part, colour in zip(parts, ("blue", "grey"), strict=False):
             n = parts[part].get(name, 0)
-            row += [count(n), charts.bar(n / most[part], colour)]
+            row += [shown(n), charts.bar(n / most[part], colour)]
         rows.append(row)
     sizes = [f"{count(found[part]['n'])} pictures for {_part(part).lower()}" for part in parts]
     lead = tag(
         "p", f"{count(len(names))} {'class' if len(names) == 1 else 'classes'}; {', '.join(sizes)}.", class_="lead"
     )
-    return join([lead, _folded(head, rows, "roomy"), _findings(found.get("findings")), _skipped(found.get("skipped"))])
+    return join([lead, folded(head, rows, "roomy"), _findings(found.get("findings")), _skipped(found.get("skipped"))])
 
 
 def recipe(files: RunFiles) -> Html:
@@ -144,6 +164,16 @@ def environment(files: RunFiles) -> Html:
     return _fields([(key, value) for key, value in _leaves(files.environment or {})])
 
 
+def folded(head: list[object], rows: list[list[object]], class_: str) -> Html:
+    """A table of classes; where there are many, all but the first twenty wait for a click."""
+    shown, more = (rows, []) if len(rows) <= _MOST_ROWS else (rows[: _MOST_ROWS // 2], rows[_MOST_ROWS // 2 :])
+    first = table(head, shown, class_=class_)
+    if not more:
+        return first
+    title = tag("summary", f"The other {count(len(more))} classes")
+    return join([first, tag("details", title, table(head, more, class_=class_))])
+
+
 def note(said: str) -> Html:
     """A quiet line in place of what cannot be shown."""
     return tag("p", said, class_="note")
@@ -155,29 +185,21 @@ def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
     return [Line("as logged", "faint", x, y), Line("smoothed", "blue", x, charts.smooth(y))]
 
 
-def _pairs(names: list[str], counts: NDArray[np.int64], most: int) -> Html:
+def _pairs(names: list[str], counts: NDArray[np.int64], most: int, unit: str) -> Html:
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
     if not cells:
-        return note("No picture was taken for another class.")
+        return note(f"No {unit} was taken for another class.")
     largest = max(int(wrong[cell]) for cell in cells)
     rows: list[list[object]] = []
     for i, j in cells:
         share = wrong[i, j] / counts[i].sum()
         pair = [tag("span", names[i], class_="name"), " → ", tag("span", names[j], class_="name")]
-        rows.append([pair, count(int(wrong[i, j])), percent(float(share)), charts.bar(wrong[i, j] / largest, "orange")])
-    return table(["Truth → prediction", "Pictures", "Of its class", ""], rows, class_="short")
-
-
-def _folded(head: list[object], rows: list[list[object]], class_: str) -> Html:
-    shown, more = (rows, []) if len(rows) <= _MOST_ROWS else (rows[: _MOST_ROWS // 2], rows[_MOST_ROWS // 2 :])
-    first = table(head, shown, class_=class_)
-    if not more:
-        return first
-    title = tag("summary", f"The other {count(len(more))} classes")
-    return join([first, tag("details", title, table(head, more, class_=class_))])
+        many = count(int(wrong[i, j])) if unit == "picture" else short(int(wrong[i, j]))
+        rows.append([pair, many, percent(float(share)), charts.bar(wrong[i, j] / largest, "orange")])
+    return table(["Truth → prediction", f"{unit.capitalize()}s", "Of its class", ""], rows, class_="short")
 
 
 def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:

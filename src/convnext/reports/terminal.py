@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from convnext.errors import number_of
+
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
+MISTAKES = 10  # pairs of classes that are shown for pixels
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -34,11 +37,94 @@ def evaluation_text(result: dict[str, Any]) -> str:
     ]
     parts = [head, table(["class", "n", "precision", "recall", "F1"], rows)]
     if len(worst) > MOST_ROWS:
-        parts.append(f"... and {len(worst) - MOST_ROWS} classes with a higher recall")
+        parts.append(f"... and {number_of(len(worst) - MOST_ROWS, 'class', 'classes')} with a higher recall")
     parts.append(confusion_text(result["confusion"], result["classes"]))
     if result.get("skipped"):
-        parts.append(f"{len(result['skipped'])} pictures could not be read and are not counted.")
+        parts.append(not_counted(len(result["skipped"])))
     return "\n\n".join(part for part in parts if part)
+
+
+def figures(result: dict[str, Any]) -> dict[str, float | None]:
+    """The scores in an `evaluation.json` of detection or segmentation, without its tables."""
+    others = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
+    return {name: value for name, value in result.items() if name.startswith(("box_", "mask_")) or name in others}
+
+
+def scores_text(result: dict[str, Any]) -> str:
+    """The scores of detection or segmentation in one line."""
+    if result["task"] == "segmentation":
+        names = {"mIoU": "miou", "mean accuracy": "mean_accuracy", "pixel accuracy": "pixel_accuracy"}
+        return "  ".join(f"{name} {_percent(result[key])}" for name, key in names.items())
+    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in result]
+    each = [[f"AP{at} {_percent(result[f'{kind}_ap{at}'])}" for at in ("", "50", "75")] for kind in kinds]
+    return "   ".join(f"{kind} {'  '.join(scores)}" for kind, scores in zip(kinds, each, strict=True))
+
+
+def dense_text(result: dict[str, Any]) -> str:
+    """`evaluation.json` of detection or segmentation as a page of text: headline, classes from worst to best, mistakes."""
+    head = f"{scores_text(result)}   n {result['n']:,}   loss {result['loss']:.4f}   weights {result['weights']}"
+    parts = [head, *(_detected(result) if result["task"] == "detection" else _segmented(result))]
+    if result.get("skipped"):
+        parts.append(not_counted(len(result["skipped"])))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _detected(result: dict[str, Any]) -> list[str]:
+    """The table of classes, and what is right at the best score."""
+    keys = [key for key in ("box_ap", "box_ap50", "mask_ap", "mask_ap50") if key in result]
+    names = [key.replace("_ap", " AP") for key in keys]
+    ranked = sorted(result["per_class"], key=lambda row: (row[keys[0]] is None, row[keys[0]] or 0.0))
+    rows = [
+        [row["name"], f"{row['objects']:,}", *(_percent(row[key]) for key in (*keys, "precision", "recall"))]
+        for row in ranked[:MOST_ROWS]
+    ]
+    point = result["working_point"]
+    best = (
+        f"Precision and recall are those of detections with a score of {point['score']:.2f} or more, where F1 is best: "
+        f"{point['f1']:.3f}."
+        if point["f1"]
+        else "No detection is right, whatever its score."
+    )
+    return [table(["class", "objects", *names, "precision", "recall"], rows), _left_out(ranked, "AP"), best]
+
+
+def _segmented(result: dict[str, Any]) -> list[str]:
+    """The table of classes, and which of them are taken for which."""
+    total = max(1, sum(row["pixels"] for row in result["per_class"]))
+    ranked = sorted(result["per_class"], key=lambda row: (row["iou"] is None, row["iou"] or 0.0))
+    rows = [
+        [
+            row["name"],
+            _percent(row["pixels"] / total),
+            *(_percent(row[key]) for key in ("iou", "accuracy", "precision")),
+        ]
+        for row in ranked[:MOST_ROWS]
+    ]
+    classes = table(["class", "pixels", "IoU", "accuracy", "precision"], rows)
+    return [classes, _left_out(ranked, "IoU"), mistaken_text(result["confusion"], result["classes"])]
+
+
+def mistaken_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """The ten pairs of classes that cost most pixels, with their share of the truth's pixels."""
+    pairs = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
+    rows = [
+        [classes[i], classes[j], _percent(n / sum(confusion[i]))] for n, i, j in sorted(pairs, reverse=True)[:MISTAKES]
+    ]
+    return "Most often mistaken:\n" + table(["truth", "said", "of the truth"], rows) if rows else ""
+
+
+def _left_out(ranked: Sequence[dict[str, Any]], what: str) -> str:
+    more = len(ranked) - MOST_ROWS
+    return f"... and {number_of(more, 'class', 'classes')} with a higher {what}" if more > 0 else ""
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def not_counted(broken: int) -> str:
+    """What is said of pictures that could not be read."""
+    return f"{number_of(broken, 'picture')} could not be read and {'is' if broken == 1 else 'are'} not counted."
 
 
 def confusion_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:

@@ -20,11 +20,16 @@ def thumbnail(read: Callable[[str], bytes], path: str) -> tuple[str, int] | None
                 picture.draft("RGB", (2 * SIDE_PX, 2 * SIDE_PX))  # decodes large JPEGs at a fraction of their size
                 small = _plain(ImageOps.exif_transpose(picture))
             small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-            file = io.BytesIO()
-            small.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
+            return jpeg(small), max(small.size)
     except Exception:  # noqa: BLE001 # whatever a broken file does, a report is not the place to fail
         return None
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), max(small.size)
+
+
+def jpeg(picture: Image.Image) -> str:
+    """A picture in colour or grey as a data URI."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _plain(picture: Image.Image) -> Image.Image:

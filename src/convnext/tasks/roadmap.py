@@ -24,7 +24,7 @@ from convnext.engine.records import say
 from convnext.engine.run import LAST, Claim
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError, TrainingError
-from convnext.models.steps import size
+from convnext.models.profile import measure
 from convnext.recipes.roadmap import Regime, Step, chosen_steps, narrower, roadmap
 from convnext.tasks.classification import fingerprint
 from convnext.tasks.train import Request, carry_out, choose_recipe, examine, workplace
@@ -95,7 +95,7 @@ class _Runs:
         """One row of roadmap.json: what the step is, what it costs here, and what its finished runs reached."""
         chosen = self.recipe(step, 0)
         assert isinstance(chosen.model, RoadmapConfig)
-        params, macs = size(chosen.model, chosen.input.eval_size_px)
+        params, macs = measure(chosen.model, chosen.input.eval_size_px)
         folders = self.out.glob(f"{step.name}_seed*")
         seeds = sorted(int(match[1]) for folder in folders if (match := re.search(r"_seed(\d+)$", folder.name)))
         runs = [_score(self.folder(step, seed), seed) for seed in seeds if self.finished(step, seed)]

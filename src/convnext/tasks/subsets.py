@@ -14,7 +14,7 @@ import numpy as np
 
 from convnext.data.source import Dataset, Entry, open_labelled, open_unlabelled
 from convnext.data.store import printable
-from convnext.errors import DataError, nearest
+from convnext.errors import DataError, nearest, number_of
 from convnext.tasks.evaluation import Outcomes
 
 _IMAGENET = 1000
@@ -54,7 +54,8 @@ def _places(folders: Sequence[str], classes: Sequence[str], name: str) -> list[i
         return [order[int(folder)] for folder in folders]
     raise DataError(
         f"'{name}' has class '{unknown[0]}', which the model does not know.{nearest(unknown[0], classes)} "
-        f"It knows {len(classes)} classes; folders carry their names, or their numbers in ImageNet's order."
+        f"It knows {number_of(len(classes), 'class', 'classes')}; folders carry their names, or their numbers in "
+        "ImageNet's order."
     )
 
 

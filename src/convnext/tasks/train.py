@@ -22,8 +22,10 @@ from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import say
 from convnext.engine.run import LAST, Claim, weights_file
 from convnext.engine.task import Task
-from convnext.errors import ConvNeXtError, DataError
+from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.models.build import build_model
+from convnext.models.fused import fuse
+from convnext.models.provenance import NON_COMMERCIAL, read_provenance
 from convnext.models.weights import load_weights
 from convnext.recipes import lr_advice, recipe
 from convnext.recipes.baselines import with_grid
@@ -102,7 +104,7 @@ def carry_out(
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
         load_weights(model, weights_source(weights), say=say if world.first else silent)
     task = Classification(model, chosen, options, splits)
-    finished = fit_described(task, chosen, options, device=device, world=world)
+    finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
     skipped = dict(findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(task.skipped):
         skipped |= found
@@ -122,13 +124,31 @@ def weights_source(weights: str) -> str:
     return str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
 
 
-def fit_described(task: Task, chosen: Recipe, options: RunOptions, *, device: torch.device, world: World) -> Finished:
-    """`fit` into a folder that says by which recipe and on which machine."""
+def fit_described(
+    task: Task,
+    chosen: Recipe,
+    options: RunOptions,
+    *,
+    device: torch.device,
+    world: World,
+    weights: str | None = None,
+) -> Finished:
+    """`fit` into a folder that says by which recipe, on which machine and, in its checkpoints, from which `weights`."""
     out = Path(options.out)
+    if options.kernels == "auto" and device.type == "cpu" and not options.compile and chosen.precision == "fp32":
+        fuse(task.model)
+    origin = None
+    if weights and world.first and not (out / LAST).exists():  # a run that goes on knows it
+        known = read_provenance(weights_source(weights))
+        origin = known.as_text()
+        if known.licence == NON_COMMERCIAL:
+            say(
+                f"These weights are under {known.licence}: what is trained from them is not for commercial use, either."
+            )
     if world.first and not (out / LAST).exists():
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
         write_text(out / "environment.json", json.dumps(environment(device), indent=1) + "\n")
-    finished = fit(task, chosen, options, device=device, world=world)
+    finished = fit(task, chosen, options, device=device, world=world, origin=origin)
     if world.first:  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished
@@ -151,7 +171,7 @@ def refuse_broken(broken: Mapping[str, str], options: RunOptions) -> None:
     if options.strict_pictures and broken:
         path, reason = next(iter(broken.items()))
         raise DataError(
-            f"{len(broken)} pictures cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
+            f"{number_of(len(broken), 'picture')} cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
             "leave out --strict-pictures."
         )
 
@@ -176,14 +196,14 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
     asked = changes.get("model.classes")
     if asked is not None and str(asked) != str(len(splits.train.classes)):
         raise ConvNeXtError(
-            f"model.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
-            "follows the data."
+            f"model.classes = {asked}, but the data have {number_of(len(splits.train.classes), 'class', 'classes')}. "
+            "Leave it out: the head follows the data."
         )
     chosen = with_grid(override(chosen, changes))
     if chosen.optim.batch > len(splits.train.entries):
         some = 2 ** max(0, int(math.log2(len(splits.train.entries))) - 2)
         raise ConvNeXtError(
-            f"optim.batch = {chosen.optim.batch} is more than the {len(splits.train.entries):,} training pictures. "
+            f"optim.batch = {chosen.optim.batch} is more than the {number_of(len(splits.train.entries), 'training picture')}. "
             f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
         )
     return chosen
@@ -213,17 +233,18 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
     smallest = min([size for _, size in chosen.input.progressive], default=chosen.input.size_px)
     px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
     many = f" x {world.size}" if world.size > 1 else ""
+    pictures = number_of(len(splits.train.entries), "picture")
+    classes = number_of(len(splits.train.classes), "class", "classes")
     return (
-        f"Training {chosen.model.name} by recipe '{chosen.name}': {len(splits.train.entries):,} pictures in "
-        f"{len(splits.train.classes)} classes, {len(splits.val.entries):,} held out, {chosen.schedule.epochs:g} epochs, "
-        f"batch {chosen.optim.batch}, {px} px, {chosen.precision} on {device.type}{many}"
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {pictures} in {classes}, "
+        f"{len(splits.val.entries):,} held out, {number_of(chosen.schedule.epochs, 'epoch')}, batch {chosen.optim.batch}, "
+        f"{px} px, {chosen.precision} on {device.type}{many}"
     )
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
     """data.json: what the run was made of, and which pictures could not be used."""
-    if skipped:
-        say(f"{len(skipped)} pictures could not be read and were left out; they are listed in '{out / 'data.json'}'.")
+    say_skipped(skipped, out)
     data = {
         "classes": list(splits.train.classes),
         "train": _counts(splits.train),
@@ -232,6 +253,13 @@ def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str,
         "skipped": skipped,
     }
     write_text(out / "data.json", json.dumps(data, indent=1) + "\n")
+
+
+def say_skipped(skipped: Mapping[str, str], out: Path) -> None:
+    """How many pictures, path -> reason, the run in `out` had to do without; nothing where it had them all."""
+    if skipped:
+        were = "was left out; it is" if len(skipped) == 1 else "were left out; they are"
+        say(f"{number_of(len(skipped), 'picture')} could not be read and {were} listed in '{out / 'data.json'}'.")
 
 
 def _counts(dataset: Any) -> dict[str, Any]:

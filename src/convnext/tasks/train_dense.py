@@ -22,7 +22,7 @@ from convnext.engine.fit import Finished
 from convnext.engine.records import say
 from convnext.engine.run import LAST, weights_file
 from convnext.engine.update import autocast
-from convnext.errors import ConvNeXtError, DataError
+from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.recipes import recipe
 from convnext.recipes.baselines import with_grid
 from convnext.tasks.dense_weights import load_dense_weights
@@ -35,6 +35,7 @@ from convnext.tasks.train import (
     fit_described,
     fresh,
     refuse_broken,
+    say_skipped,
     silent,
     weights_source,
     with_shorter_warmup,
@@ -69,9 +70,10 @@ class DenseTask:
 
     recipe: str  # that is taken when none is named
     build: Callable[[Recipe], nn.Module]
-    task: Callable[..., Any]  # (model, recipe, options, train, val) -> engine.task.Task with `skipped`
+    task: Callable[..., Any]  # (model, recipe, options, train, val, val_share) -> engine.task.Task with `skipped`
     report: Callable[..., dict[str, Any]]  # (model, dataset, recipe, *, workers, world, skipped) -> evaluation.json
     fitted: Callable[[DenseDataset], dict[str, Any]]  # what the data decide about a recipe
+    fingerprint: Callable[[DenseDataset, Recipe], str]  # of what is trained on, as a checkpoint has it
 
 
 def detection_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe, **ways: Any) -> dict[str, Any]:
@@ -96,7 +98,12 @@ def fitted_detector(train: DenseDataset) -> dict[str, Any]:
 
 TASKS = {
     "detection": DenseTask(
-        "small_detection", detection.build_detector, detection.Detection, detection_report, fitted_detector
+        "small_detection",
+        detection.build_detector,
+        detection.Detection,
+        detection_report,
+        fitted_detector,
+        lambda train, chosen: detection.fingerprint(detection.shown_in_training(train, chosen)),
     ),
     "segmentation": DenseTask(
         "small_segmentation",
@@ -104,6 +111,7 @@ TASKS = {
         segmentation.Segmentation,
         segmentation_report,
         lambda train: {},
+        lambda train, chosen: segmentation.fingerprint(train),
     ),
 }
 
@@ -167,8 +175,8 @@ def choose_dense_recipe(request: DenseRequest, splits: DenseSplits, findings: De
     asked = request.changes.get("head.classes")
     if asked is not None and str(asked) != str(len(splits.train.classes)):
         raise ConvNeXtError(
-            f"head.classes = {asked}, but the data have {len(splits.train.classes)} classes. Leave it out: the head "
-            "follows the data."
+            f"head.classes = {asked}, but the data have {number_of(len(splits.train.classes), 'class', 'classes')}. "
+            "Leave it out: the head follows the data."
         )
     return with_grid(
         override(chosen, {**TASKS[task].fitted(splits.train), **with_shorter_warmup(chosen, request.changes)})
@@ -199,8 +207,8 @@ def _carry_out(
     model = fresh(kind.build, chosen, chosen.seed)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
         load_dense_weights(model, weights_source(weights), say=say if world.first else silent)
-    task = kind.task(model, chosen, options, splits.train, splits.val)
-    finished = fit_described(task, chosen, options, device=device, world=world)
+    task = kind.task(model, chosen, options, splits.train, splits.val, splits.val_share)
+    finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
     skipped = dict(findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(task.skipped):
         skipped |= found
@@ -225,19 +233,19 @@ def _evaluate(
 
 
 def _headline(chosen: Recipe, splits: DenseSplits, device: torch.device, world: World) -> str:
-    classes, many = len(splits.train.classes), f" x {world.size}" if world.size > 1 else ""
-    length = f"{chosen.schedule.steps:,} steps" if chosen.schedule.steps else f"{chosen.schedule.epochs:g} epochs"
+    steps, many = chosen.schedule.steps, f" x {world.size}" if world.size > 1 else ""
+    length = number_of(steps, "step") if steps else number_of(chosen.schedule.epochs, "epoch")
     return (
-        f"Training {chosen.task} on {chosen.model.name} by recipe '{chosen.name}': {len(splits.train.entries):,} pictures "
-        f"with {classes} class{'' if classes == 1 else 'es'}, {len(splits.val.entries):,} held out, {length}, "
+        f"Training {chosen.task} on {chosen.model.name} by recipe '{chosen.name}': "
+        f"{number_of(len(splits.train.entries), 'picture')} with "
+        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, {length}, "
         f"batch {chosen.optim.batch}, {chosen.precision} on {device.type}{many}"
     )
 
 
 def _note_data(out: Path, splits: DenseSplits, findings: DenseFindings, skipped: dict[str, str]) -> None:
     """data.json: what the run was made of, and which pictures could not be used."""
-    if skipped:
-        say(f"{len(skipped)} pictures could not be read and were left out; they are listed in '{out / 'data.json'}'.")
+    say_skipped(skipped, out)
     data = {
         "task": splits.train.task,
         "classes": list(splits.train.classes),

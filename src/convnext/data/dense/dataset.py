@@ -16,7 +16,7 @@ from convnext.data.dense.masks import Rle, Shape, render
 from convnext.data.dense.problems import Problem
 from convnext.data.dense.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
-from convnext.errors import DataError, nearest
+from convnext.errors import DataError, nearest, number_of
 
 Task = Literal["detection", "segmentation"]
 
@@ -169,7 +169,7 @@ def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> 
         if own not in place and label in seen:
             raise DataError(
                 f"'{name}' has class '{printable(own)}', which the model does not know.{nearest(own, classes)} "
-                f"It knows {len(classes)} classes."
+                f"It knows {number_of(len(classes), 'class', 'classes')}."
             )
     moved = np.array([place.get(own, -1) for own in dataset.classes], np.int64)
     entries = tuple(

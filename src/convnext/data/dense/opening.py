@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from convnext.data.decode import decode_indices
 from convnext.data.dense.coco import coco_files, open_coco
 from convnext.data.dense.dataset import DenseDataset, Task, with_classes
+from convnext.data.dense.files import is_picture
 from convnext.data.dense.semantic import open_semantic, paired
 from convnext.data.dense.voc import open_voc, xml_files
 from convnext.data.dense.yolo import label_files, open_yolo, yaml_file
@@ -17,6 +19,7 @@ from convnext.errors import DataError, nearest
 Kind = Literal["coco", "voc", "yolo", "semantic"]
 Parts = dict[str, DenseDataset]
 
+_YOLO_NUMBERS = 5  # of an object, or more: its class and its box
 _FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or pictures with maps of classes"
 
 
@@ -26,6 +29,7 @@ class DenseSplits:
 
     train: DenseDataset
     val: DenseDataset
+    val_share: float | None = None  # what was held out of data without a val part
 
 
 def open_dense(
@@ -115,11 +119,42 @@ def recognise(path: str | Path, images: str | Path | None = None) -> Kind:
 
 
 def task_of(path: str | Path, images: str | Path | None = None) -> Task | None:
-    """What can be learned from `path`; None: it is not annotated in a form of this module."""
+    """What can be learned from `path`; None: it is not annotated in a form of this module.
+
+    Class folders may hold a text beside each picture, a list of names, or one picture twice: they stay class folders.
+    """
     try:
-        return "segmentation" if recognise(path, images) == "semantic" else "detection"
+        form = recognise(path, images)
     except DataError:
         return None
+    if images is None and (Path(path).is_dir() or is_zip(Path(path))):
+        tree = tree_of(Path(path))
+        if (form == "yolo" and not _has_boxes(tree)) or (form == "semantic" and not _has_maps(tree)):
+            return None
+    return "segmentation" if form == "semantic" else "detection"
+
+
+def _has_boxes(tree: Tree) -> bool:
+    """Whether the first text that is not empty holds numbers; where all are, whether a list of names calls it YOLO."""
+    labels = label_files(tree)
+    first = next((text for file in labels if (text := tree.store.read(file).split(b"\n", 1)[0].split())), None)
+    if first is None:
+        return yaml_file(tree) is not None and (bool(labels) or not any(map(is_picture, tree.files)))
+    try:
+        return len([float(word) for word in first]) >= _YOLO_NUMBERS
+    except ValueError:
+        return False
+
+
+def _has_maps(tree: Tree) -> bool:
+    """Whether half of the pictures have a map, and the first map holds numbers instead of colours."""
+    pairs = paired(tree, [])
+    alone = sum(map(is_picture, tree.files)) - 2 * len(pairs)
+    try:
+        decode_indices(tree.store.read(pairs[0][1]))
+    except DataError:
+        return False
+    return alone <= len(pairs)
 
 
 def _has_annotations(tree: Tree) -> bool:
@@ -157,4 +192,5 @@ def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:
     return DenseSplits(
         replace(whole, entries=tuple(whole.entries[place] for place in places if place not in chosen)),
         replace(whole, entries=tuple(whole.entries[place] for place in places if place in chosen), problems=()),
+        val_share,
     )

@@ -93,6 +93,8 @@ def open_semantic(
 
 def paired(tree: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
     """(picture, map) for every picture of a tree that has one, in the order of the pictures."""
+    if not any(file.lower().endswith(_LOSSLESS) for file in tree.files):
+        return []
     files = [file for file in tree.files if is_picture(file)]
     maps = {file: keys for file in files if (keys := _map_keys(file))}
     lossy = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}

@@ -58,7 +58,9 @@ def yaml_file(tree: Tree) -> str | None:
 
 def label_files(tree: Tree) -> list[str]:
     """Text files that hold objects, by the place of their picture."""
-    files = set(tree.files)
+    files = {file for file in tree.files if file.endswith(".txt")}
+    if not files:  # a million pictures in class folders are asked as well
+        return []
     return [label for file in tree.files if is_picture(file) and (label := _label_of(file, files))]
 
 

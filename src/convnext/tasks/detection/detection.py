@@ -49,14 +49,22 @@ class Detection:
 
     chance_loss = math.inf  # a sum of parts that each begin elsewhere: no value tells that nothing is learnt
 
-    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: DenseDataset, val: DenseDataset):
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        options: RunOptions,
+        train: DenseDataset,
+        val: DenseDataset,
+        val_share: float | None = None,
+    ):
         library()  # missing, it is missed now and not at the first evaluation
         self.head, self.dense = values_of(recipe)
         if self.head.masks and not train.has_masks:
             raise ConvNeXtError("head.masks = true, but the objects have boxes alone. Set --head.masks false.")
         self.model, self.recipe, self.options = model, recipe, options
-        self.train = train if self.dense.empty else train.annotated()
-        self.val = val
+        self.train = shown_in_training(train, recipe)
+        self.val, self.val_share = val, val_share
         self.metric = "mask_ap" if self.head.masks and val.has_masks else "box_ap"
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
         self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
@@ -105,12 +113,13 @@ class Detection:
         return [sample.path for sample in batch.samples]
 
     def describe(self) -> dict[str, Any]:
-        """Class names, COCO's number of each, and the fingerprint of the training set."""
+        """Class names, COCO's number of each, the fingerprint of the training set, and what share was held out of it."""
         return {
             "task": "detection",
             "classes": list(self.train.classes),
             "category_ids": list(self.train.category_ids),
             "pictures": fingerprint(self.train),
+            **({} if self.val_share is None else {"val_share": self.val_share}),
         }
 
 
@@ -163,6 +172,11 @@ def evaluate(
 def limit_of(recipe: Recipe) -> int:
     """Detections a picture and class that count in evaluation: COCO's 100, or more where the detector shows more."""
     return max(100, values_of(recipe)[0].most)
+
+
+def shown_in_training(dataset: DenseDataset, recipe: Recipe) -> DenseDataset:
+    """Those of the pictures that the recipe trains on: it may leave out what shows no object."""
+    return dataset if values_of(recipe)[1].empty else dataset.annotated()
 
 
 def fingerprint(dataset: DenseDataset) -> str:

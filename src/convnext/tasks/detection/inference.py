@@ -42,7 +42,13 @@ class Found:
 
     def above(self, score: float) -> "Found":
         """Only what has at least this score."""
-        which = np.flatnonzero(self.scores >= score)
+        return self._take(np.flatnonzero(self.scores >= score))
+
+    def first(self, count: int) -> "Found":
+        """Only the `count` best."""
+        return self._take(np.arange(min(count, len(self))))
+
+    def _take(self, which: NDArray[np.int64]) -> "Found":
         masks = None if self.masks is None else tuple(self.masks[place] for place in which)
         kept = (self.boxes[which], self.scores[which], self.labels[which])
         return Found(self.path, self.image_id, self.size, *kept, masks)

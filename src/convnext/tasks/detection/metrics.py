@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.export import to_coco
+from convnext.data.dense.masks import Rle, decode_mask, encode
 from convnext.data.store import printable
 from convnext.tasks.detection.boxes import covers, ious
 from convnext.tasks.detection.coco_evaluation import Kind, Precision, average_precision
 from convnext.tasks.detection.inference import Found
+from convnext.tasks.preview import preview, preview_size
 
 _OVERLAP = 0.5
+_IOU50 = 0  # its place among COCO's overlaps
+_CURVES = 3  # classes with the best and with the worst precision whose curves are kept
+NOBODY, CROWD = -1, -2  # what a detection takes that takes no object
 RIGHT, FALSE, UNCOUNTED = 1, 0, -1  # what a detection is; a crowd's are not counted
 
 
@@ -67,12 +72,26 @@ def metrics(outcomes: Outcomes, dataset: DenseDataset, *, most: int = 100) -> di
     }
 
 
-def report(outcomes: Outcomes, dataset: DenseDataset, *, most: int = 100, worst: int = 24) -> dict[str, Any]:
-    """Everything that `evaluation.json` holds of a detection run; a figure without anything to find is None."""
-    truth = to_coco(dataset, outcomes.indices)
-    by = _precisions(outcomes, dataset, _limits(most), truth)
-    judged = [judge(found, *_objects(dataset, index, found)) for index, found in _pairs(outcomes)]
+def report(
+    outcomes: Outcomes, dataset: DenseDataset, *, most: int = 100, worst: int = 24, drawn: int = 12
+) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds of a detection run; a figure without anything to find is None.
+
+    'details' is what only the page of a run needs, numbers rounded. 'curves': by 'box' and 'mask', precision at the 101
+    recalls, mean over the classes, at an overlap of 0.5 ('ap50'), of 0.75 and of all ten. 'classes': the same at 0.5 for
+    the three classes with the best and the three with the worst AP50. 'pictures': of the first `drawn` of 'worst' what
+    is shown, {'path', 'index', 'size': [H, W], 'found': [{'box': x0 y0 x1 y1 in pixels, 'label', 'score', 'object': the
+    place of the object that it takes, NOBODY or CROWD, 'mask': COCO's text of run lengths, or None}]}; masks are of the
+    picture's preview, whose longer side is 480 pixels at most.
+    """
+    by = _precisions(outcomes, dataset, _limits(most))
+    takes = [take(found, *_objects(dataset, index, found)) for index, found in _pairs(outcomes)]
+    judged = [_verdicts(taken) for taken in takes]
     point = working_point(outcomes, judged, _count(dataset, outcomes))
+    mistaken = _worst(outcomes, dataset, judged, point.score)
+    shown = [(outcomes.found[place], takes[place]) for place, _ in mistaken[:drawn]]
+    rows = [row for _, row in mistaken[:worst]]
+    per_class = _per_class(outcomes, dataset, by, judged, point.score)
     return {
         "task": "detection",
         "n": len(outcomes),
@@ -82,33 +101,51 @@ def report(outcomes: Outcomes, dataset: DenseDataset, *, most: int = 100, worst:
         "classes": list(dataset.classes),
         "category_ids": list(dataset.category_ids),
         "working_point": vars(point),
-        "per_class": _per_class(outcomes, dataset, by, judged, point.score),
-        "curves": {kind: precision.curves() for kind, precision in by.items()},
-        "worst": _worst(outcomes, dataset, truth, judged, point.score)[:worst],
+        "per_class": per_class,
+        "worst": rows,
+        "details": {
+            "curves": {kind: {name: _rounded(row) for name, row in each.curves().items()} for kind, each in by.items()},
+            "classes": {kind: _class_curves(each, per_class) for kind, each in by.items()},
+            "pictures": [
+                {"path": row["path"], "index": row["index"], **_shown(found, taken, point.score)}
+                for row, (found, taken) in zip(rows, shown, strict=False)
+            ],
+        },
     }
 
 
-def judge(
+def take(
     found: Found, boxes: NDArray[np.float64], labels: NDArray[np.int64], crowd: NDArray[np.bool_]
-) -> NDArray[np.int8]:
-    """(D,) RIGHT, FALSE or UNCOUNTED: by falling score, each detection takes the best free object of its class.
+) -> NDArray[np.int64]:
+    """(D,) the place of the object that each detection takes, by falling score the best free one of its class.
 
-    One that takes none and lies by half or more in a crowd of its class does not count.
+    NOBODY where there is none; CROWD where it then lies by half or more in a crowd of its class, and does not count.
     """
     shown = torch.from_numpy(found.boxes.astype(np.float64))
     objects = torch.from_numpy(boxes)
     overlaps, inside = ious(shown, objects).numpy(), covers(shown, objects).numpy()  # (D, M)
     same = found.labels[:, None] == labels
     free = ~crowd
-    verdicts = np.zeros(len(found), np.int8)
+    taken = np.full(len(found), NOBODY, np.int64)
     for place in range(len(found)):
         fits = np.where(same[place] & free, overlaps[place], 0.0)
         if fits.size and fits.max() >= _OVERLAP:
-            free[fits.argmax()] = False
-            verdicts[place] = RIGHT
+            taken[place] = fits.argmax()
+            free[taken[place]] = False
         elif (inside[place][same[place] & crowd] >= _OVERLAP).any():
-            verdicts[place] = UNCOUNTED
-    return verdicts
+            taken[place] = CROWD
+    return taken
+
+
+def judge(
+    found: Found, boxes: NDArray[np.float64], labels: NDArray[np.int64], crowd: NDArray[np.bool_]
+) -> NDArray[np.int8]:
+    """(D,) RIGHT where a detection takes an object, FALSE, or UNCOUNTED for those of a crowd."""
+    return _verdicts(take(found, boxes, labels, crowd))
+
+
+def _verdicts(taken: NDArray[np.int64]) -> NDArray[np.int8]:
+    return np.select([taken >= 0, taken == CROWD], [RIGHT, UNCOUNTED], FALSE).astype(np.int8)
 
 
 def working_point(outcomes: Outcomes, judged: Sequence[NDArray[np.int8]], objects: int) -> WorkingPoint:
@@ -128,11 +165,9 @@ def working_point(outcomes: Outcomes, judged: Sequence[NDArray[np.int8]], object
     )
 
 
-def _precisions(
-    outcomes: Outcomes, dataset: DenseDataset, limits: Sequence[int], truth: dict[str, Any] | None = None
-) -> dict[str, Precision]:
+def _precisions(outcomes: Outcomes, dataset: DenseDataset, limits: Sequence[int]) -> dict[str, Precision]:
     """By boxes and, where both sides have them, by masks."""
-    truth = to_coco(dataset, outcomes.indices) if truth is None else truth
+    truth = to_coco(dataset, outcomes.indices)
     rows = [row for found in outcomes.found for row in found.rows(dataset.category_ids)]
     kinds: list[Kind] = ["box"]
     if dataset.has_masks and all(found.masks is not None for found in outcomes.found):
@@ -175,35 +210,61 @@ def _per_class(
 
 
 def _worst(
-    outcomes: Outcomes,
-    dataset: DenseDataset,
-    truth: dict[str, Any],
-    judged: Sequence[NDArray[np.int8]],
-    score: float,
-) -> list[dict[str, Any]]:
-    """The pictures with mistakes, lowest F1 first, each with its objects and what is shown of it, in COCO's form."""
-    annotations: dict[int, list[dict[str, Any]]] = {}
-    for row in truth["annotations"]:
-        annotations.setdefault(row["image_id"], []).append(row)
+    outcomes: Outcomes, dataset: DenseDataset, judged: Sequence[NDArray[np.int8]], score: float
+) -> list[tuple[int, dict[str, Any]]]:
+    """The pictures with mistakes, lowest F1 first, each with its place among the outcomes."""
     rows = []
-    for (index, found), verdicts in zip(_pairs(outcomes), judged, strict=True):
-        chosen = found.scores >= score
+    for place, (index, found) in enumerate(_pairs(outcomes)):
+        chosen, verdicts = found.scores >= score, judged[place]
         right, false = int((chosen & (verdicts == RIGHT)).sum()), int((chosen & (verdicts == FALSE)).sum())
         missed = int((~_objects(dataset, index, found)[2]).sum()) - right
         if false or missed:
-            rows.append(
-                {
-                    "path": printable(dataset.entries[index].path),
-                    "index": index,
-                    "f1": 2 * right / (2 * right + false + missed),
-                    "right": right,
-                    "false": false,
-                    "missed": missed,
-                    "truth": annotations.get(found.image_id, []),
-                    "found": found.above(score).rows(dataset.category_ids),
-                }
-            )
-    return sorted(rows, key=lambda row: (row["f1"], -row["false"] - row["missed"], row["index"]))
+            f1 = 2 * right / (2 * right + false + missed)
+            counts = {"f1": f1, "right": right, "false": false, "missed": missed}
+            rows.append((place, {"path": printable(dataset.entries[index].path), "index": index, **counts}))
+    return sorted(rows, key=lambda row: (row[1]["f1"], -row[1]["false"] - row[1]["missed"], row[1]["index"]))
+
+
+def _shown(found: Found, taken: NDArray[np.int64], score: float) -> dict[str, Any]:
+    """What of one picture is drawn: its detections from `score` on."""
+    size = preview_size(*found.size)
+    return {
+        "size": list(found.size),
+        "found": [
+            {
+                "box": [round(edge, 1) for edge in found.boxes[place].tolist()],
+                "label": int(found.labels[place]),
+                "score": round(float(found.scores[place]), 4),
+                "object": int(taken[place]),
+                "mask": None if found.masks is None else _small(found.masks[place], size),
+            }
+            for place in np.flatnonzero(found.scores >= score).tolist()
+        ],
+    }
+
+
+def _small(mask: Rle, size: tuple[int, int]) -> str:
+    return encode(preview(decode_mask(mask), size)).counts.decode("ascii")
+
+
+def _class_curves(precision: Precision, per_class: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Precision at the 101 recalls and an overlap of 0.5, from the class with the best AP50 to the worst.
+
+    Of classes that are as good, those with most objects say most.
+    """
+    curves = precision.precision[_IOU50, :, :, 0, -1]  # (R, K)
+    known = [label for label in range(len(per_class)) if (curves[:, label] > -1).all()]
+
+    def ranked(sign: int) -> list[int]:
+        return sorted(known, key=lambda label: (sign * curves[:, label].mean(), -per_class[label]["objects"], label))
+
+    top = ranked(-1)[: max(_CURVES, (len(known) + 1) // 2) if len(known) <= 2 * _CURVES else _CURVES]
+    bottom = [label for label in ranked(1) if label not in top][:_CURVES]
+    return {per_class[label]["name"]: _rounded(curves[:, label].tolist()) for label in [*top, *reversed(bottom)]}
+
+
+def _rounded(row: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in row]
 
 
 def _objects(

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convnext.tasks.preview import as_text, preview, preview_size, to_png
+
 Table = NDArray[np.int64]
 
 
@@ -26,15 +28,17 @@ class Judged:
     label: int  # the most frequent error: pixels of this class
     predicted: int  # were given that one
     confused: int  # this many times
+    drawn: bytes = b""  # the prediction as a small PNG of labels, where it is kept
 
     @staticmethod
-    def of(index: int, table: Table, loss: float) -> "Judged":
-        """From the picture's own confusion table."""
+    def of(index: int, table: Table, loss: float, predicted: NDArray[np.uint8] | None = None) -> "Judged":
+        """From the picture's own confusion table, and the (H, W) labels that it was given."""
         wrong = table.copy()
         np.fill_diagonal(wrong, 0)
-        label, predicted = divmod(int(wrong.argmax()), len(table))
-        confused = int(wrong[label, predicted])
-        return Judged(index, int(table.sum()), int(table.trace()), mean_iou(table), loss, label, predicted, confused)
+        label, said = divmod(int(wrong.argmax()), len(table))
+        drawn = b"" if predicted is None else to_png(preview(predicted, preview_size(*predicted.shape)))
+        figures = (int(table.sum()), int(table.trace()), mean_iou(table), loss)
+        return Judged(index, *figures, label, said, int(wrong[label, said]), drawn)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,6 @@ def per_class(table: Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:
     """The pictures with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
-    ranked = sorted((each for each in outcomes.pictures if each.pixels), key=lambda each: (each.miou, each.index))
     return [
         {
             "path": paths[each.index],
@@ -115,13 +118,20 @@ def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, m
             "label": names[each.label],
             "predicted": names[each.predicted],
             "pixels": each.confused,
+            "share": each.confused / each.pixels,
         }
-        for each in ranked[:most]
+        for each in _ranked(outcomes)[:most]
     ]
 
 
-def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str]) -> dict[str, Any]:
-    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's pictures."""
+def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's pictures.
+
+    'details' is what only the page of a run needs: 'pictures', for the first `drawn` of 'worst' the prediction, as
+    {'path', 'index', 'map'}, where 'map' is a grey PNG of labels in base64, its longer side at most 480 pixels.
+    """
+    shown = [each for each in _ranked(outcomes)[:drawn] if each.drawn]
+    maps = [{"path": paths[each.index], "index": each.index, "map": as_text(each.drawn)} for each in shown]
     return {
         "task": "segmentation",
         "n": len(outcomes),
@@ -130,7 +140,13 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str]) -> 
         "confusion": outcomes.table.tolist(),
         "per_class": per_class(outcomes.table, names),
         "worst": worst(outcomes, names, paths),
+        "details": {"pictures": maps},
     }
+
+
+def _ranked(outcomes: Outcomes) -> list[Judged]:
+    """The pictures with pixels that count, the worst first."""
+    return sorted((each for each in outcomes.pictures if each.pixels), key=lambda each: (each.miou, each.index))
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

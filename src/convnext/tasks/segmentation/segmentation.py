@@ -53,10 +53,18 @@ class Segmentation:
 
     metric = "miou"
 
-    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, train: DenseDataset, val: DenseDataset):
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        options: RunOptions,
+        train: DenseDataset,
+        val: DenseDataset,
+        val_share: float | None = None,
+    ):
         self.head, self.dense = values_of(recipe)
         self.model, self.recipe, self.options = model, recipe, options
-        self.train, self.val = train, val
+        self.train, self.val, self.val_share = train, val, val_share
         self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
         self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
         self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
@@ -113,8 +121,13 @@ class Segmentation:
         return [sample.path for sample in batch.samples]
 
     def describe(self) -> dict[str, Any]:
-        """Class names, and the fingerprint of the training set."""
-        return {"task": "segmentation", "classes": list(self.train.classes), "pictures": fingerprint(self.train)}
+        """Class names, the fingerprint of the training set, and what share was held out of it."""
+        return {
+            "task": "segmentation",
+            "classes": list(self.train.classes),
+            "pictures": fingerprint(self.train),
+            **({} if self.val_share is None else {"val_share": self.val_share}),
+        }
 
     def _refuse_single(self, world: World) -> None:
         """Batch norms cannot learn from one picture: the pool of one cell leaves one value a channel."""
@@ -177,9 +190,10 @@ def evaluate(
         for index, sample in zip(batch.indices, batch.samples, strict=True):
             assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
             scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
-            own, loss = _judge(scores, sample.semantic)
+            predicted = scores.argmax(0).cpu().numpy().astype(np.uint8)
+            own = confusion(predicted, sample.semantic, classes)
             table += own
-            judged.append(Judged.of(index, own, loss))
+            judged.append(Judged.of(index, own, _loss(scores, sample.semantic), predicted))
     whole = Outcomes.join(world.gather(Outcomes(table, tuple(judged))))
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
@@ -225,8 +239,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / labels.numel()
 
 
-def _judge(scores: Tensor, truth: NDArray[np.uint8]) -> tuple[NDArray[np.int64], float]:
-    """The confusion table of one picture, and the sum of its pixels' cross-entropy."""
+def _loss(scores: Tensor, truth: NDArray[np.uint8]) -> float:
+    """The sum of one picture's pixels' cross-entropy."""
     labels = torch.from_numpy(truth.astype(np.int64)).to(scores.device)
-    loss = F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum()
-    return confusion(scores.argmax(0).cpu().numpy(), truth, len(scores)), float(loss)
+    return float(F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum())

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from convnext.config import UperNetConfig
 from convnext.errors import ConvNeXtError
+from convnext.tasks.detection.convolution import GroupNorm
 
 _LOGIT_STD = 0.01  # of the last convolution's first weights
 _GROUPS, _LEAST = 32, 8  # of GroupNorm (arXiv 1803.08494): at most so many, of so many channels at least
@@ -140,7 +141,7 @@ class ConvNorm(nn.Module):
 def norm_layer(name: str, width: int) -> nn.Module:
     """'batch', 'sync' (of all processes; on GPUs), 'group' (of one picture, so any batch will do) or 'none'."""
     if name == "group":
-        return nn.GroupNorm(math.gcd(_GROUPS, max(1, width // _LEAST)), width)  # a map of one cell has C values
+        return GroupNorm(math.gcd(_GROUPS, max(1, width // _LEAST)), width)  # a map of one cell has C values
     return {"batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}[name](width) if name != "none" else nn.Identity()
 
 

@@ -1,0 +1,185 @@
+"""The steps of gpu.py that run whole networks: inference and training steps, ours against others in turn."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torchvision
+from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds, peak, wait, warm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.kernels import gpu
+from convnext.models.convnext import Block
+from convnext.models.create import create
+
+BATCH = {"inference": 256, "training": 128}
+SWEEP = (1, 8, 32, 128, 512)
+SWEPT = ("fused+graph", "fused+compile+graph", "fused+compile", "timm+compile+graph", "timm+compile", "swin+compile")
+SWIN = {"tiny": "swin_t", "base": "swin_b"}
+OURS = ("fused", "fused+compile")
+PEERS = ("timm+compile", "torchvision+compile", "plain+compile", "plain", "swin+compile")
+RATE = 0.1  # stochastic depth of every network in training
+
+
+class OnCard(Block):
+    """A V1 block on the kernels; the draws of stochastic depth are the plain block's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = None
+        if self.training and self.drop_path.rate:
+            keep = self.drop_path(torch.ones(x.shape[0], 1, 1, 1, device=x.device)).flatten()
+        return gpu.block(x, *parameters(self), keep)
+
+
+class OnCardFp8(Block):
+    """A V1 block in float8, for inference; `swap` rounds the weights."""
+
+    rounded: gpu.Fp8Weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gpu.block_fp8(x, self.rounded)
+
+
+def parameters(block: Block) -> tuple[Any, ...]:
+    """In the order of `gpu.block`."""
+    parts = (block.spatial.weight, block.spatial.bias, block.norm.weight, block.norm.bias, block.norm.eps)
+    return (*parts, block.expand.weight, block.expand.bias, block.project.weight, block.project.bias, block.gamma)
+
+
+def swap(model: nn.Module, kind: type[Block]) -> nn.Module:
+    """Run the blocks of `model`, where it lies and in its dtype, as `kind`."""
+    for each in model.modules():
+        if isinstance(each, Block):
+            each.__class__ = kind
+            if kind is OnCardFp8:
+                each.rounded = gpu.prepare(*parameters(each))
+    return model
+
+
+def network(name: str, model: str, training: bool) -> nn.Module:
+    """A contestant's network, channels-last; bf16 weights for inference, float32 ones under autocast for training."""
+    family, rate = name.split("+")[0], RATE if training else 0.0
+    torch.manual_seed(0)
+    if family == "timm":
+        import timm
+
+        made = timm.create_model("convnext_atto" if DRY else f"convnext_{model}", drop_path_rate=rate)
+    elif family in ("torchvision", "swin"):
+        maker = getattr(torchvision.models, f"convnext_{model}" if family == "torchvision" else SWIN[model])
+        made = maker(stochastic_depth_prob=rate)
+    else:
+        small = {"depths": (1, 1), "widths": (16, 24), "kernel": 3} if DRY else {}
+        made = create("atto" if DRY else model, drop_path=rate, **small)
+    made = made.to(DEVICE, torch.float32 if training else HALF).to(memory_format=torch.channels_last)
+    swap(made, {"fused": OnCard, "fp8": OnCardFp8}.get(family, Block))
+    made.train(training)
+    if "compile" in name:
+        made.compile(**({"backend": "eager"} if DRY else {"dynamic": False}))
+    return made
+
+
+def contestant(name: str, model: str, training: bool, batch: int) -> Callable[[], Any]:
+    """One step of it: a forward without gradients, or forward, loss, backward and AdamW."""
+    made = network(name, model, training)
+    side = 32 if DRY else 224
+    x = torch.randn(batch, 3, side, side, device=DEVICE, dtype=torch.float32 if training else HALF)
+    x = x.contiguous(memory_format=torch.channels_last)
+    if not training:
+        run = gpu.graphed(made, x) if "graph" in name else made
+        return lambda: frozen(lambda: run(x))
+    labels = torch.randint(0, 1000, (batch,), device=DEVICE)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+
+    def step() -> None:
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=not DRY):
+            logits = made(x)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
+    """Every contestant in turn, round by round, and ours against each peer of the same round."""
+    training, batch = part == "training", 2 if DRY else BATCH[part]
+    names = [*OURS, *PEERS, *(() if training else ("fp8+compile",))]
+    if not training:
+        yield from logits_error(model)
+    rate, bandwidth = limits()
+    yield {"kind": "limits", "what": f"{part} {model}", "tflops": rate / 1e12, "gb_per_s": bandwidth / 1e9}
+    runs: dict[str, Callable[[], Any]] = {}
+    for name in names:
+        if name in args.without or (
+            name.startswith("fp8") and gpu.unavailable_fp8(torch.empty(1, 8, 2, 2, device=DEVICE))
+        ):
+            continue
+        made = attempt(name, lambda name=name: warm(contestant(name, model, training, batch)))
+        if failed(made):
+            yield made
+            if made["fatal"]:
+                return
+            continue
+        runs[name] = made
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(args.rounds):
+        for name, run in runs.items():
+            spent[name].append(milliseconds(run))
+    for name, times in spent.items():
+        yield {"kind": part, "what": name, "model": model, "batch": batch, "ms": times, "peak_mb": peak(runs[name]),
+               "pictures_per_s": 1e3 * batch / statistics.median(times)}  # fmt: skip
+    for ours in (name for name in spent if name.split("+")[0] in ("fused", "fp8")):
+        for peer in (name for name in spent if name.split("+")[0] not in ("fused", "fp8")):
+            ratios = [b / a for a, b in zip(spent[ours], spent[peer], strict=True)]
+            yield {"kind": "ratio", "what": f"{part} {model}: {ours} to {peer}", "batch": batch,
+                   "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}  # fmt: skip
+
+
+def logits_error(model: str) -> Iterator[Row]:
+    """How far the fused network in bf16 is from float32, beside the plain one; layer scale 1, so that blocks matter."""
+    small = {"depths": (1, 1), "widths": (16, 24), "kernel": 3} if DRY else {}
+    plain = create("atto" if DRY else model, layer_scale=1.0, **small).to(DEVICE).eval()
+    x = torch.randn(2, 3, 32 if DRY else 224, 32 if DRY else 224, device=DEVICE)
+    wanted = frozen(lambda: plain(x))
+    for name, kind in (("plain", Block), ("fused", OnCard), ("fp8", OnCardFp8)):
+        answer = attempt(name, lambda kind=kind: frozen(lambda: swap(plain.to(HALF), kind)(x.to(HALF))))
+        if failed(answer):
+            yield answer
+        else:
+            yield {
+                "kind": "logits",
+                "what": f"{name} {model}",
+                "error": float((answer - wanted).norm() / wanted.norm()),
+            }
+
+
+def sweep(model: str, args: argparse.Namespace) -> Iterator[Row]:
+    """Inference at several batch sizes: pictures a second, and the time of one call from the host."""
+    for batch in (1, 2) if DRY else SWEEP:
+        for name in SWEPT:
+            what = f"{name} at {batch}"
+            if what in args.without or ("graph" in name and batch > 32):
+                continue
+            torch.compiler.reset()
+            found = attempt(what, lambda name=name, batch=batch: timed(contestant(name, model, False, batch), batch))
+            yield found if failed(found) else {"kind": "sweep", "what": name, "model": model, "batch": batch, **found}
+            if found.get("fatal"):
+                return
+
+
+def timed(run: Callable[[], Any], batch: int) -> dict[str, float]:
+    """Throughput on the card's clock and latency on the host's."""
+    warm(run)
+    spent, latencies = milliseconds(run), []
+    for _ in range(3 if DRY else 50):
+        begin = time.perf_counter()
+        run()
+        wait()
+        latencies.append(1e3 * (time.perf_counter() - begin))
+    ordered = sorted(latencies)
+    return {"pictures_per_s": 1e3 * batch / spent, "latency_ms": statistics.median(ordered),
+            "latency_p90_ms": ordered[int(0.9 * len(ordered))]}  # fmt: skip

@@ -1,0 +1,212 @@
+"""Pictures a second that reach the network: our loader beside timm's and torchvision's, the same JPEGs, the same workers.
+
+    python benchmarks/loader.py [FOLDER] [--pictures 400] [--batch 64] [--workers N] [--rounds 5] [--seconds 6]
+
+Everyone reads the same files and makes of each what the recipe `imagenet1k` asks for: random resized crop to 224 px with
+bicubic interpolation, flip, RandAugment 'rand-m9-mstd0.5-inc1', normalised float32 batches with random erasing 0.25. The
+loaders take turns, forwards and backwards, and only ratios of the same round are worth comparing. Without FOLDER (class
+folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a temporary folder.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from convnext.config import Recipe
+from convnext.data.augment import posterize
+from convnext.data.loader import train_batches
+from convnext.data.mix import mix
+from convnext.data.source import open_labelled
+from convnext.data.transforms import normalise
+from convnext.engine.environment import environment
+from convnext.recipes import PUBLISHED
+
+RESULTS = Path(__file__).parent / "results" / "loader.jsonl"
+SIDE_PX = 224
+CLASSES = 10
+
+
+def main() -> None:
+    """Run every loader `rounds` times in turn and append one line with medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each turn, after its first batch")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = args.folder or write_pictures(Path(place), args.pictures)
+        loaders: dict[str, Callable[[Path, argparse.Namespace], Iterator[torch.Tensor]]] = {
+            "convnext": ours,
+            "timm": timm_loader,
+            "torchvision": torchvision_loader,
+        }
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        for number in range(args.rounds):
+            for name in list(loaders) if number % 2 == 0 else reversed(loaders):
+                rates[name].append(rate(loaders[name](folder, args), args.seconds))
+                print(f"{name:<12} {rates[name][-1]:7.1f} pictures/s", file=sys.stderr)
+        record(args, rates)
+
+
+def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
+    """Pictures a second after the first batch, whole batches, for at least `seconds`."""
+    next(batches)
+    started, seen = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        seen += len(next(batches))
+    took = time.perf_counter() - started
+    batches.close()  # type: ignore[attr-defined] # ends its workers before the next one's turn
+    return seen / took
+
+
+def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
+    """As `convnext train` reads; no cache, so that every picture is decoded each time as in the other two."""
+    made, dataset = asked_for(args.batch), open_labelled(folder, split="train")
+    steps, per_epoch = range(1_000_000), max(1, len(dataset.entries) // args.batch)
+    batches = train_batches(
+        dataset,
+        made,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        size_at=lambda _: SIDE_PX,
+        workers=args.workers,
+        cache="off",
+    )
+    augment = made.augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
+    for step, batch in enumerate(batches):
+        x, _ = mix(normalise(batch.pictures, made.input), batch.labels, CLASSES, augment, (0, step))
+        yield x
+
+
+def asked_for(batch: int) -> Recipe:
+    """The recipe whose transform everyone makes."""
+    made = PUBLISHED["imagenet1k"]("tiny")
+    return made.model_copy(update={"optim": made.optim.model_copy(update={"batch": batch})})
+
+
+def timm_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
+    """timm.data.create_loader, as its training script calls it for this recipe.
+
+    Its Posterize down to 0 bits, which Pillow 13 refuses, is mended as in ours: it would end the run.
+    """
+    from timm.data import auto_augment, create_dataset, create_loader
+
+    made = asked_for(args.batch)
+    changed = {name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")}
+    auto_augment.NAME_TO_OP.update(changed)
+    loader = create_loader(
+        create_dataset("", root=str(folder)),
+        input_size=(3, SIDE_PX, SIDE_PX),
+        batch_size=args.batch,
+        is_training=True,
+        re_prob=made.augment.erasing,
+        re_mode="pixel",
+        auto_augment=made.augment.rand_augment,
+        interpolation="bicubic",
+        mean=made.input.mean,
+        std=made.input.std,
+        num_workers=args.workers,
+        device=torch.device("cpu"),
+        persistent_workers=args.workers > 0,
+    )
+    while True:
+        for x, _ in loader:
+            yield x
+
+
+def torchvision_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
+    """torchvision.transforms.v2 on PIL pictures, as its reference scripts for classification do; torch's DataLoader."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import InterpolationMode, v2
+
+    made = asked_for(args.batch)
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(SIDE_PX, interpolation=InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandAugment(magnitude=9, interpolation=InterpolationMode.BILINEAR),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(made.input.mean, made.input.std),
+            v2.RandomErasing(made.augment.erasing),
+        ]
+    )
+    loader = torch.utils.data.DataLoader(
+        ImageFolder(str(folder), transform),
+        args.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=args.workers,
+        persistent_workers=args.workers > 0,
+    )
+    while True:
+        for x, _ in loader:
+            yield x
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    """JPEGs with the detail of photographs: noise whose strength falls with its frequency, edges, and a sensor's grain."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        height, width = (375, 500) if number % 4 else (500, 375)
+        planes = np.stack([spectrum(rng, height, width) for _ in range(3)], 2)
+        shared = spectrum(rng, height, width)[:, :, None]
+        pixels = 128 + 45 * shared + 18 * planes + rng.normal(0, 3, planes.shape)
+        for _ in range(12):
+            top, left = rng.integers(height - 40), rng.integers(width - 40)
+            tall, wide = rng.integers(20, 160, 2)
+            pixels[top : top + tall, left : left + wide] += rng.normal(0, 35, 3)
+        place = folder / f"{number % CLASSES:02d}"
+        place.mkdir(exist_ok=True)
+        picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        picture.save(place / f"{number:05d}.jpg", quality=92)
+    return folder
+
+
+def spectrum(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width) of variance 1 whose amplitude falls as 1 / frequency, as in natural scenes."""
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+    fall = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
+    shown = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) * fall, (height, width))
+    return (shown - shown.mean()) / shown.std()
+
+
+def record(args: argparse.Namespace, rates: dict[str, list[float]]) -> None:
+    """Print and keep the medians, and ours as a ratio to each of the others, round by round."""
+    ratios = {
+        f"to_{name}": [round(a / b, 3) for a, b in zip(rates["convnext"], found, strict=True)]
+        for name, found in rates.items()
+        if name != "convnext"
+    }
+    facts = environment(torch.device("cpu"))
+    row = {
+        "pictures_per_s": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+        **{name: round(statistics.median(found), 3) for name, found in ratios.items()},
+        "rounds": ratios,
+        "pictures": str(args.folder or f"{args.pictures} made"),
+        "size_px": SIDE_PX,
+        "batch": args.batch,
+        "workers": args.workers,
+        **{name: facts[name] for name in ("processor", "cores", "torch", "torchvision", "timm", "pillow", "command")},
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()

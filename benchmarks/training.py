@@ -1,0 +1,45 @@
+"""Training steps on this machine: forward, loss, backward, AdamW; time and peak memory beside timm and torchvision.
+
+    python benchmarks/training.py [tiny] [atto] [--batch 8] [--dtype fp32] [--rounds 3] [--seconds 1] [--compiled]
+
+Figures are lines of results/training.jsonl, as `convnext benchmark --mode training` measures them.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from convnext.cli import main as convnext
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """One benchmark a model, appended to results/training.jsonl and drawn beside it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["tiny", "atto"])
+    parser.add_argument("--batch", default="8")
+    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", default="3")
+    parser.add_argument("--seconds", default="1")
+    parser.add_argument("--compiled", action="store_true", help="compiled forms too: a minute more for each")
+    args = parser.parse_args()
+    more = ",compiled" if args.compiled else ""
+    peers = "timm,timm:channels_last,torchvision" + (",timm:compiled" if args.compiled else "")
+    started = time.monotonic()
+    for model in args.models:
+        words = ["benchmark", "--mode", "training", "--model", model, "--batch", args.batch, "--dtype", args.dtype]
+        words += ["--device", args.device, "--rounds", args.rounds, "--seconds", args.seconds]
+        words += ["--backends", "eager,fused" + more, "--peers", peers]
+        plot = RESULTS / f"training_{model}_{args.dtype}.svg"
+        status = convnext([*words, "--out", str(RESULTS / "training.jsonl"), "--plot", str(plot)])
+        if status:
+            return status
+    print(f"{time.monotonic() - started:.0f} s in all.", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

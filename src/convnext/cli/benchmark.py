@@ -1,0 +1,153 @@
+"""`convnext benchmark`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from convnext.cli.words import count, device_flag, json_flag, refuse_more
+from convnext.errors import ConvNeXtError
+
+HELP = "Measure this network here, beside other libraries and the machine's own limits, in turn."
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Declare its words."""
+    parser.add_argument("--model", default="tiny", help="a ConvNeXt, as `convnext models` lists them (tiny)")
+    parser.add_argument("--batch", default="1,8", metavar="N,...", help="pictures per call (1,8)")
+    parser.add_argument("--size", type=count, default=224, help="height and width in pixels (224)")
+    parser.add_argument("--mode", choices=("inference", "training"), default="inference", help="(inference)")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    parser.add_argument("--backends", metavar="NAME,...", help="forms of this network: eager, optimized, compiled, ...")
+    parser.add_argument("--peers", metavar="NAME,...", help="timm, torchvision, transformers; also timm:compiled, ...")
+    parser.add_argument("--others", metavar="NAME,...", default="", help="networks to run beside: swin_tiny,resnet50")
+    parser.add_argument("--rounds", type=count, default=5, help="turns of each contender at each batch (5)")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="length of a turn (1)")
+    parser.add_argument("--threads", type=count, default=0, help="of the CPU, for everyone (as many as torch takes)")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="append every figure there, a line each")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it")
+    device_flag(parser)
+    json_flag(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Measure, print, write."""
+    refuse_more(args, rest)
+    batches = tuple(sorted({_batch(word) for word in _names(args.batch)}))
+    if not batches:
+        raise ConvNeXtError(f"--batch '{args.batch}' names no number of pictures. An example is --batch 1,8.")
+    _refuse_file(args.plot, "--plot", ".svg")
+    _refuse_file(args.out, "--out", ".jsonl")
+    from convnext.deploy.benchmark.jobs import Settings, jobs_of, network_of
+    from convnext.deploy.benchmark.rows import rows_of
+    from convnext.deploy.benchmark.run import expected_s, measure
+    from convnext.engine.distributed import choose_device
+    from convnext.engine.records import Meter, say
+
+    settings = Settings(
+        config=network_of(args.model),
+        batches=batches,
+        size_px=args.size,
+        mode=args.mode,
+        dtype=args.dtype,
+        device=str(choose_device(args.device)),
+        threads=args.threads or _threads(),
+    )
+    backends, peers = (None if names is None else _names(names) for names in (args.backends, args.peers))
+    jobs = jobs_of(settings, backends, peers, _names(args.others))
+    minutes = max(1, round(expected_s(jobs, args.rounds, args.seconds) / 60))
+    say(
+        f"{len(jobs) - 2} contenders, {args.rounds} rounds: about {minutes} min. Ctrl-C keeps the rounds that are whole."
+    )
+    meter: list[Meter] = []
+
+    def advance(note: str, done: int, total: int) -> None:
+        if not meter:
+            meter.append(Meter(total, 0, label="turn"))
+        meter[0].advance(note, done)
+
+    measured = measure(jobs, rounds=args.rounds, seconds=args.seconds, say=say, advance=advance)
+    for each in meter:
+        each.close()
+    rows = rows_of(measured)
+    _write(args, rows)
+    _print(args, rows, settings)
+    if measured.stopped:
+        say("Stopped: the rounds that were whole are counted.")
+    return 130 if measured.stopped else 0
+
+
+def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) -> None:
+    from rich.console import Console
+
+    from convnext.deploy.benchmark.rows import settings_text, verdict
+    from convnext.reports.benchmark import limits_text, tables
+
+    if args.json:
+        print(json.dumps(rows))
+        return
+    if len(rows) == 1:
+        return
+    print(f"{settings_text(settings)}\n")
+    if sys.stdout.isatty():
+        tables(rows, Console())
+    else:
+        print(tables(rows) + "\n")
+    for batch in settings.batches:
+        best = verdict(rows, batch)
+        if best:
+            spread = f"{best['ratio_low']:.2f} to {best['ratio_high']:.2f} over the rounds"
+            print(
+                f"Batch {batch}: {best['ours']} is {best['ratio']:.2f} times {best['peer']}, the best of the rest ({spread})."
+            )
+    print(limits_text(rows[0]))
+
+
+def _write(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    from convnext.reports.benchmark import chart
+
+    try:
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            with args.out.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        if args.plot and len(rows) > 1:
+            args.plot.parent.mkdir(parents=True, exist_ok=True)
+            title = f"{rows[0]['model']}, {rows[0]['mode']}, {args.size} px, {args.dtype}, {rows[0]['device_name']}"
+            args.plot.write_text(chart(rows, title) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConvNeXtError(f"'{error.filename}' cannot be written: {error.strerror}.") from None
+
+
+def _refuse_file(path: Path | None, flag: str, suffix: str) -> None:
+    if path is not None and path.suffix.lower() != suffix:
+        raise ConvNeXtError(f"{flag} '{path}' ends in '{path.suffix}': this file is written as {suffix}.")
+    if path is not None and path.is_dir():
+        raise ConvNeXtError(f"{flag} '{path}' is a folder. Name a file in it.")
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _names(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _batch(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise ConvNeXtError(f"--batch: '{word}' is not a whole number of 1 or more. An example is --batch 1,8.")
+    return int(word)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 600:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, up to 600")
+    return value

@@ -1,0 +1,68 @@
+"""`convnext export RUN --to FORM`."""
+
+import argparse
+import json
+
+from convnext.cli.words import count, json_flag, refuse_more
+from convnext.errors import ConvNeXtError
+
+HELP = "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked."
+FORMS = ("onnx", "openvino", "torch")
+FORM_OF = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """Declare its words."""
+    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
+    parser.add_argument("--to", choices=FORMS, help="form of the file: .onnx, .xml with .bin, .pt2 (that of --backend)")
+    parser.add_argument("--out", metavar="FILE", help="where it goes (RUN/model.onnx and so on)")
+    parser.add_argument("--weights", default="best", help="of a run folder: best, raw, ema or last (best)")
+    parser.add_argument(
+        "--dynamic", action="store_true", help="pictures of any height and width, not of one size alone"
+    )
+    parser.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
+    parser.add_argument("--compare-on", metavar="PATH", help="pictures to compare both networks on (fixed noise)")
+    small = parser.add_argument_group("int8")
+    text = "compute in int8, calibrated and judged on these labelled pictures; held out ones judge"
+    small.add_argument("--int8", metavar="DATA", help=text)
+    small.add_argument("--calibrate", type=count, default=300, metavar="N", help="pictures to calibrate on (300)")
+    text = "points of top-1 that int8 may cost; no file is kept where it costs more (0.5)"
+    small.add_argument("--max-loss", type=_points, default=0.5, help=text)
+    small.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
+    parser.add_argument("--backend", choices=("auto", *FORM_OF), default="auto", help="what runs the file here (auto)")
+    json_flag(parser)
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Export, compare and say what was found."""
+    refuse_more(args, rest)
+    form = args.to or FORM_OF.get(args.backend)
+    if form is None:
+        raise ConvNeXtError("The form is missing: --to onnx, --to openvino or --to torch.")
+    from convnext.deploy.export import Options, export
+
+    options = Options(
+        weights=args.weights,
+        backend=args.backend,
+        dynamic=args.dynamic,
+        half=args.half,
+        int8=args.int8,
+        calibrate=args.calibrate,
+        max_loss=args.max_loss,
+        compare_on=args.compare_on,
+        workers=args.workers,
+    )
+    done = export(args.run, form, args.out, options)
+    print(json.dumps(done.as_json()) if args.json else "\n".join(done.lines()))
+    return 0
+
+
+def _points(text: str) -> float:
+    """Points of top-1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of points from 0 to 100")
+    return value

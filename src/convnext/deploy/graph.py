@@ -1,0 +1,183 @@
+"""From a network to the graph of another runtime: traced once by torch, then ONNX's, OpenVINO's or torch's own.
+
+Axes: N pictures, C channels, H W rows and columns, E = 4C expanded channels, K classes.
+"""
+
+import copy
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from convnext.deploy.folded import Folded, FoldedBlock, FoldedHalving, FoldedStem
+from convnext.deploy.optimize import optimize
+from convnext.deploy.runtime import needs
+from convnext.errors import ConvNeXtError
+from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
+
+INPUT, OUTPUT = "pictures", "logits"
+TRACED = 2  # pictures in the batch that is traced; the graph takes any number
+
+
+def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
+    """A copy of `model` to trace: folded where it is a ConvNeXt, on the CPU, in float32.
+
+    `convolutions`: pointwise layers as 1x1 convolutions and norms over flat maps, which OpenVINO runs faster: all maps
+    keep one layout, LayerNorm stays one operation, and int8 stays int8 from one layer to the next.
+    """
+    network = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    if not isinstance(network, ConvNeXt):
+        return _in_order(network)
+    folded = optimize(network, say=lambda _: None)
+    assert isinstance(folded, Folded)
+    folded.fused = False
+    if convolutions:
+        stages: Any = folded.stages
+        folded.stages = nn.ModuleList(nn.ModuleList(_as_convolutions(part) for part in stage) for stage in stages)
+        stem: Any = folded.stem
+        folded.stem = _Stem(stem)
+    return _in_order(folded)
+
+
+def trace(
+    network: nn.Module, channels: int, size_px: int, *, dynamic: bool = False, half: bool = False
+) -> ExportedProgram:
+    """The graph of `network` for any number of pictures; with `dynamic` also of any height and width.
+
+    `half`: the weights are kept in 16 bits and widened on their way into the computation. Raises ConvNeXtError where
+    torch cannot trace it.
+    """
+    x = torch.zeros(TRACED, channels, size_px, size_px)
+    free: dict[int, Any] = {0: Dim("batch", min=1, max=2**16)}
+    if dynamic:
+        free |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    try:
+        with torch.no_grad():
+            return torch.export.export(_Named(network, half), (x,), dynamic_shapes={INPUT: free})
+    except Exception as error:  # noqa: BLE001 - what torch raises for a network that it cannot trace is of many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        fix = (
+            "Leave out --dynamic: it may be made for one size."
+            if dynamic
+            else "It may decide by the values of a picture."
+        )
+        raise ConvNeXtError(f"torch cannot trace this network: {reason} {fix}") from None
+
+
+def to_onnx(program: ExportedProgram) -> Any:
+    """An onnx.ModelProto with the input INPUT and the output OUTPUT."""
+    needs("onnx", "--to onnx")
+    needs("onnxscript", "--to onnx")
+    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT])
+    assert made is not None
+    proto = made.model_proto
+    del proto.graph.value_info[:]  # their shapes would keep the names of torch's symbols
+    for value in (*proto.graph.input, *proto.graph.output):
+        for name, dimension in zip(("batch", "", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
+            if dimension.dim_param:
+                dimension.dim_param = name
+    return proto
+
+
+def to_openvino(program: ExportedProgram) -> Any:
+    """An openvino.Model with the input INPUT and the output OUTPUT."""
+    model = needs("openvino", "--to openvino").convert_model(program)
+    model.inputs[0].get_tensor().set_names({INPUT})
+    model.outputs[0].get_tensor().set_names({OUTPUT})
+    return model
+
+
+def normalised(x: Tensor, norm: nn.LayerNorm | None = None, eps: float = EPS) -> Tensor:
+    """(N, C, H, W) with every position normed over its channels, as one operation on (N, H W, C)."""
+    height, width = x.shape[2:]
+    y = x.permute(0, 2, 3, 1).flatten(1, 2)
+    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    y = F.layer_norm(y, y.shape[-1:], weight, bias, eps if norm is None else norm.eps)
+    return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+class _Named(nn.Module):
+    """Gives the input its name; with `half`, holds matrices and kernels in 16 bits."""
+
+    def __init__(self, network: nn.Module, half: bool):
+        super().__init__()
+        self.network, self.half_weights = network, half
+        if half:
+            for parameter in network.parameters():
+                if parameter.ndim > 1:
+                    parameter.data = parameter.data.half()
+
+    def forward(self, pictures: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
+        if not self.half_weights:
+            return self.network(pictures)
+        named = chain(self.network.named_parameters(), self.network.named_buffers())
+        wide = {name: tensor.float() if tensor.dtype is torch.float16 else tensor for name, tensor in named}
+        return torch.func.functional_call(self.network, wide, (pictures,))
+
+
+class _Block(nn.Module):
+    """FoldedBlock with 1x1 convolutions for its linear layers."""
+
+    response: Tensor | None
+
+    def __init__(self, block: FoldedBlock):
+        super().__init__()
+        self.spatial, self.eps = block.spatial, block.eps
+        self.expand, self.project = _pointwise(block.expand), _pointwise(block.project)
+        response: Any = block.response
+        self.register_buffer("response", None if response is None else response.detach()[:, None, None])  # (E, 1, 1)
+
+    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        y = F.gelu(self.expand(normalised(self.spatial(x), eps=self.eps)))  # (N, E, H, W)
+        if self.response is not None:
+            energy = y.square().sum((2, 3), keepdim=True).sqrt()  # (N, E, 1, 1)
+            y = y * (1 + self.response * (energy / (energy.mean(1, keepdim=True) + EPS)))
+        return x + self.project(y)
+
+
+class _Halving(nn.Module):
+    """FoldedHalving with its norm as one operation."""
+
+    def __init__(self, halving: FoldedHalving):
+        super().__init__()
+        self.conv, self.eps = halving.conv, halving.eps
+
+    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+        short = (x.shape[-2] < 2, x.shape[-1] < 2)  # decided by the size that is traced
+        if any(short):
+            x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
+        return self.conv(normalised(x, eps=self.eps))
+
+
+class _Stem(nn.Module):
+    """FoldedStem with its norms as one operation each."""
+
+    def __init__(self, stem: FoldedStem):
+        super().__init__()
+        self.parts = nn.ModuleList([*stem.layers, stem.norm])
+
+    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+        for part in self.parts:
+            x = normalised(x, part) if isinstance(part, ChannelNorm) else part(x)
+        return x
+
+
+def _in_order(network: nn.Module) -> nn.Module:
+    """`network` with plain memory for its weights, which files are written from."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    return network
+
+
+def _as_convolutions(part: nn.Module) -> nn.Module:
+    return _Block(part) if isinstance(part, FoldedBlock) else _Halving(part)  # type: ignore[arg-type]
+
+
+def _pointwise(linear: nn.Linear) -> nn.Conv2d:
+    conv = nn.Conv2d(linear.in_features, linear.out_features, 1)
+    conv.weight = nn.Parameter(linear.weight.detach()[:, :, None, None], requires_grad=False)
+    conv.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
+    return conv

@@ -1,0 +1,250 @@
+"""Eight-bit integers for a network that is to run on a processor: calibrated on pictures, then judged on others.
+
+A variant says which layers stay as they are. The first whose accuracy is within the limit is taken.
+Axes: N pictures, C channels, H W pixel rows and columns, K classes.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext.config import InputConfig
+from convnext.data.loader import eval_batches
+from convnext.data.source import Dataset, Entry, open_splits
+from convnext.data.transforms import normalise
+from convnext.deploy.runtime import Floats, needs
+from convnext.errors import ConvNeXtError, DataError, nearest
+from convnext.tasks.evaluation import Outcomes
+
+CERTAIN = 1.96  # standard errors: 19 times of 20
+VARIANTS = {  # what stays in floating point, from the fastest to the most faithful
+    "int8": (),
+    "int8, the stem, the halving layers and the head in float": ("first", "dense", "head"),
+    "int8 in the expanding and projecting layers alone": ("first", "dense", "head", "spatial"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same labelled pictures seen by two networks."""
+
+    n: int
+    before: float  # top-1, a rate
+    after: float
+    agreement: float  # share of pictures with the same answer
+    error: float  # standard error of `before - after`, of the pairs
+
+    @classmethod
+    def of(cls, before: Outcomes, after: Outcomes) -> "Comparison":
+        """From the outcomes of both, over the pictures that both have seen."""
+        _, one, two = np.intersect1d(before.index, after.index, return_indices=True)
+        right = before.rank[one] == 0, after.rank[two] == 0
+        change = right[0].astype(float) - right[1].astype(float)
+        n = len(change)
+        same = float((before.predicted[one] == after.predicted[two]).mean())
+        return cls(n, float(right[0].mean()), float(right[1].mean()), same, float(change.std() / math.sqrt(n)))
+
+    @property
+    def loss(self) -> float:
+        """Points of top-1 that were lost."""
+        return 100 * (self.before - self.after)
+
+    @property
+    def doubt(self) -> float:
+        """How far from `loss` the loss on endless pictures of this kind may well be, in points; at least one picture."""
+        return 100 * max(CERTAIN * self.error, 1 / self.n)
+
+    def text(self, limit: float) -> str:
+        """One line for people, and a second where the pictures are too few to tell `limit` points."""
+        line = (
+            f"top-1 {self.before:.2%} -> {self.after:.2%} ({-self.loss:+.2f} points, give or take {self.doubt:.2f}) on "
+            f"{self.n:,} pictures; the same answer on {self.agreement:.1%}"
+        )
+        if self.loss + self.doubt > limit:
+            changed = max(self.error**2 * self.n, 1e-3)
+            wanted = math.ceil(max(changed * (100 * CERTAIN / limit) ** 2, 100 / limit)) if limit else 0
+            line += f"\ntoo few pictures to be sure that fewer than {limit:g} points are lost"
+            line += f": about {wanted:,} would tell" if wanted > self.n else ""
+        return line
+
+
+def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]) -> tuple[Dataset, Dataset]:
+    """Pictures to calibrate on and labelled ones to judge by, none in both, labels by the network's `classes`.
+
+    Of a folder without parts the run's own share is held out, by the run's seed: what it has not learnt judges it.
+    Raises DataError where nothing is held out or a class is unknown to the network.
+    """
+    share = metadata.get("val_share")
+    splits = open_splits(data, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
+    if not splits.val.entries:
+        raise DataError(f"'{data}' has no pictures apart from those to calibrate on. Add a val part with its labels.")
+    number = {name: i for i, name in enumerate(classes)}
+    held = splits.val
+    for label in sorted({entry.label for entry in held.entries}):
+        if held.classes[label] not in number:
+            name = held.classes[label]
+            raise DataError(
+                f"'{data}' has class '{name}', which the model does not know.{nearest(name, classes)} "
+                f"It knows {len(classes)} classes."
+            )
+    entries = tuple(Entry(entry.path, number[held.classes[entry.label]]) for entry in held.entries)
+    return splits.train, Dataset(tuple(classes), entries, held.store)
+
+
+def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Floats]:
+    """`count` pictures of `dataset`, drawn by `seed`, as the network sees them: (1, C, H, W) each. Broken ones drop out.
+
+    Raises DataError where none can be read.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(dataset.entries))[:count]
+    some = Dataset(dataset.classes, tuple(dataset.entries[i] for i in drawn), dataset.store)
+    found = [
+        normalise(batch.pictures[i : i + 1], config).contiguous().numpy()
+        for batch in eval_batches(some, config, batch=32)
+        for i in range(len(batch.pictures))
+    ]
+    if not found:
+        raise DataError(f"None of {len(drawn)} pictures to calibrate on could be read.")
+    return found
+
+
+def quantize_openvino(model: Any, pictures: Sequence[Floats], variant: str) -> Any:
+    """An OpenVINO model with int8 arithmetic, the activations' ranges from `pictures`."""
+    nncf = needs("nncf", "--int8 with openvino")
+    nncf.set_log_level(logging.ERROR)
+    kept = [name for name, _ in _kept(_openvino_layers(model), variant)]
+    presets = nncf.QuantizationPreset  # PERFORMANCE: ranges around zero, a few per cent faster; MIXED: as they lie
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws bars
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset(list(pictures)),
+            subset_size=len(pictures),
+            preset=presets.MIXED if VARIANTS[variant] else presets.PERFORMANCE,
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
+
+
+def quantize_onnxruntime(source: Path, out: Path, pictures: Sequence[Floats], variant: str) -> None:
+    """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `pictures`."""
+    onnx = needs("onnx", "--int8 with onnxruntime")
+    needs("onnxruntime", "--int8 with onnxruntime")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(str(source))
+    name = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(pictures)
+
+        def get_next(self) -> dict[str, Floats] | None:
+            found = next(self.left, None)
+            return None if found is None else {name: found}
+
+    before = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preparation that changes nothing here
+    try:
+        quantize_static(
+            str(source),
+            str(out),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            nodes_to_exclude=[name for name, _ in _kept(_onnx_layers(model), variant)],
+        )
+    finally:
+        logging.getLogger().setLevel(before)
+
+
+def first_within(
+    variants: Sequence[str], judged: Callable[[str], Comparison], limit: float, say: Callable[[str], None]
+) -> tuple[str, Comparison]:
+    """The first variant that costs at most `limit` points. Raises ConvNeXtError where none does."""
+    tried = []
+    for variant in variants:
+        found = judged(variant)
+        if found.loss <= limit:
+            return variant, found
+        say(f"{variant}: {found.loss:.2f} points of top-1 lost, more than {limit:g}.")
+        tried.append(found)
+    best = min(tried, key=lambda each: each.loss)
+    raise ConvNeXtError(
+        f"int8 costs {best.loss:.2f} points of top-1 at best ({best.before:.2%} -> {best.after:.2%} on {best.n:,} pictures), "
+        f"more than --max-loss {limit:g}: no file is kept. Calibrate on more pictures, or allow a larger --max-loss."
+    )
+
+
+def in_turn(runs: dict[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, list[float]]:
+    """Seconds of each of `runs`, measured in turn (A B A B) after one call each that does not count."""
+    for run in runs.values():
+        run()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - started)
+    return found
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times faster `fast` is: the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+Layers = list[tuple[str, str]]  # (name of the operation, 'first' | 'spatial' | 'dense' | 'pointwise' | 'head')
+
+
+def _kept(layers: Layers, variant: str) -> Layers:
+    return [layer for layer in layers if layer[1] in VARIANTS[variant]]
+
+
+def _kinds(found: Iterator[tuple[str, bool, int]]) -> Layers:
+    """Sort layers by (name, whether grouped, positions of the kernel), as they follow each other."""
+    layers = list(found)
+    kinds: Layers = []
+    for i, (name, grouped, positions) in enumerate(layers):
+        kind = "first" if i == 0 else "head" if i == len(layers) - 1 else "pointwise"
+        if kind == "pointwise" and positions > 1:
+            kind = "spatial" if grouped else "dense"
+        kinds.append((name, kind))
+    return kinds
+
+
+def _openvino_layers(model: Any) -> Layers:
+    def found() -> Iterator[tuple[str, bool, int]]:
+        for node in model.get_ordered_ops():
+            kind = node.get_type_name()
+            if kind in ("Convolution", "GroupConvolution"):
+                height, width = node.input(1).get_shape()[-2:]
+                yield node.get_friendly_name(), kind == "GroupConvolution", height * width
+            elif kind == "MatMul":
+                yield node.get_friendly_name(), False, 1
+
+    return _kinds(found())
+
+
+def _onnx_layers(model: Any) -> Layers:
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+
+    def found() -> Iterator[tuple[str, bool, int]]:
+        for node in model.graph.node:
+            if node.op_type == "Conv":
+                groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+                yield node.name, groups > 1, math.prod(shapes.get(node.input[1], (1, 1, 1, 1))[2:])
+            elif node.op_type in ("MatMul", "Gemm"):
+                yield node.name, False, 1
+
+    return _kinds(found())

@@ -1,0 +1,129 @@
+// Matrix products out of a cache: rows of a tile times a packed matrix, a register block at a time.
+//
+// A, the tile: [block of KBLOCK columns][row][KBLOCK], so that a register block reads it at fixed distances.
+// B, packed:   [panel of PANEL columns][row k][PANEL], the last panel padded with zeros to whole vectors.
+#pragma once
+
+#include "vector.h"
+
+namespace convnext {
+
+constexpr long KBLOCK = 32;
+constexpr long PANEL = 2 * LANES;                       // columns of a register block
+constexpr long BLOCK_ROWS = REGISTERS == 32 ? 14 : 6;  // rows of one: 14 x 2 accumulators, 2 of B and 1 of A fit 32
+
+// tile[i][j] = sum over k of a[i][k] * b[k][j]
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) void multiply_block(const float* a, long a_block, const float* b, long depth, float* tile) {
+    Vector sums[ROWS][VECTORS];
+    UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++) sums[i][j] = Vector{};
+    for (; depth > 0; depth -= KBLOCK, a += a_block) {
+        long count = least(depth, KBLOCK);
+#pragma GCC unroll 2
+        for (long k = 0; k < count; k++, b += VECTORS * LANES) {
+            Vector row[VECTORS];
+            UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * LANES);
+            UNROLL for (int i = 0; i < ROWS; i++) {
+                float value = a[i * KBLOCK + k];
+                UNROLL for (int j = 0; j < VECTORS; j++) sums[i][j] += value * row[j];
+            }
+        }
+    }
+    UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++)
+        store(tile + (i * VECTORS + j) * LANES, sums[i][j]);
+}
+
+// tile[i][j] = sum over k of a[k][i] * b[k][j], both with rows of KBLOCK: blocks of a tile are such matrices.
+template <int ROWS>
+__attribute__((noinline)) void multiply_transposed(const float* a, const float* b, long depth, float* tile) {
+    Vector sums[ROWS][2];
+    UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++) sums[i][j] = Vector{};
+#pragma GCC unroll 2
+    for (long k = 0; k < depth; k++, a += KBLOCK, b += KBLOCK) {
+        const Vector left = load(b), right = load(b + LANES);
+        UNROLL for (int i = 0; i < ROWS; i++) {
+            sums[i][0] += a[i] * left;
+            sums[i][1] += a[i] * right;
+        }
+    }
+    UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++)
+        store(tile + (i * 2 + j) * LANES, sums[i][j]);
+}
+
+using Multiply = void (*)(const float*, long, const float*, long, float*);
+extern const Multiply MULTIPLY[2][15];  // [vectors - 1][rows]
+
+// Rows of a tile times `columns` of B over `depth`; finish(row, rows, column, vectors, sums) takes each register block.
+// The panel of B stays in the first cache while the rows pass. Rows are dealt out evenly: 49 as 13, 12, 12, 12.
+template <class Finish>
+INLINE void multiply(const float* a, long a_block, long rows, const float* b, long b_panel, long depth, long columns,
+                     Finish finish) {
+    alignas(64) float sums[14 * PANEL];
+    const long parts = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    for (long column = 0; column < columns; column += PANEL, b += b_panel) {
+        const long vectors = columns - column > LANES ? 2 : 1;
+        for (long part = 0; part < parts; part++) {
+            const long first = rows * part / parts, count = rows * (part + 1) / parts - first;
+            MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums);
+            finish(first, count, column, vectors, sums);
+        }
+    }
+}
+
+// Rows become columns: log2(LANES) rounds that swap ever smaller squares of pairs of rows.
+INLINE void transpose(Vector (&rows)[LANES]) {
+#if defined(__AVX512F__)
+    UNROLL for (int d = 1; d < LANES; d *= 2) {
+        alignas(64) int low[LANES], high[LANES];
+        UNROLL for (int i = 0; i < LANES; i++) {
+            low[i] = i & d ? LANES + i - d : i;
+            high[i] = i & d ? LANES + i : i + d;
+        }
+        const __m512i take_low = _mm512_load_si512(low), take_high = _mm512_load_si512(high);
+        UNROLL for (int i = 0; i < LANES; i++)
+            if (!(i & d)) {
+                const __m512 a = reinterpret_cast<__m512>(rows[i]), b = reinterpret_cast<__m512>(rows[i + d]);
+                rows[i] = reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, take_low, b));
+                rows[i + d] = reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, take_high, b));
+            }
+    }
+#else
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            const float kept = rows[i][j];
+            rows[i][j] = rows[j][i];
+            rows[j][i] = kept;
+        }
+#endif
+}
+
+// One of by_k and by_n is 1. B[k][n] = from[k * by_k + n * by_n] * k_scale[k] * n_scale[n], panels `first` to `last`.
+inline void pack(const float* from, long by_k, long by_n, long depth, long columns, const float* k_scale,
+                 const float* n_scale, float* to, long first, long last) {
+    for (long panel = first; panel < last; panel++) {
+        const long column = panel * PANEL, width = least(columns - column, PANEL), padded = up(width, LANES);
+        float* row = to + column * depth;
+        if (by_n == 1) {
+            for (long k = 0; k < depth; k++)
+                for (long n = 0; n < padded; n += LANES) {
+                    const Vector scale = n_scale ? load_part(n_scale + column + n, width - n) : splat(1.0f);
+                    const Vector value = load_part(from + k * by_k + column + n, width - n);
+                    store(row + k * padded + n, value * scale * (k_scale ? k_scale[k] : 1.0f));
+                }
+            continue;
+        }
+        for (long k = 0; k < depth; k += LANES)  // a transposition: whole lines are read, in squares
+            for (long n = 0; n < padded; n += LANES) {
+                const long lines = least(LANES, width - n), taken = least(LANES, depth - k);
+                Vector square[LANES];
+                for (long i = 0; i < LANES; i++)
+                    square[i] = i < lines ? load_part(from + (column + n + i) * by_n + k, taken) : Vector{};
+                transpose(square);
+                const Vector scale = n_scale ? load_part(n_scale + column + n, lines) : splat(1.0f);
+                for (long i = 0; i < taken; i++)
+                    store(row + (k + i) * padded + n, square[i] * scale * (k_scale ? k_scale[k + i] : 1.0f));
+            }
+    }
+}
+
+}  // namespace convnext

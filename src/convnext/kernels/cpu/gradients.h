@@ -1,0 +1,130 @@
+// The way back through a whole block: spans of pixels, then the convolution, then the affine parts (see training.h).
+#pragma once
+
+#include "training.h"
+
+namespace convnext {
+
+struct Backward {  // everything in the workspace
+    Arena arena;
+    Folded folded;
+    long length;
+    Span span;
+    float *pixels, *taps, *column_sums;  // slope by the convolution's output; each thread's taps; t of training.h
+
+    Backward(const Weights& p, float* memory, Map map, int threads)
+        : arena(memory), folded(p, arena, true), length(span_of(map.pixels(), p.channels)),
+          span(length, p.channels, p.hidden, arena) {
+        pixels = arena.take(map.pixels() * p.channels);
+        taps = arena.take(threads * up(p.channels, LANES) * (p.kernel * p.kernel + 1));
+        column_sums = arena.take(up(p.channels, LANES));
+    }
+};
+
+static long workspace(const Weights& p, Map map, bool backward, int threads) {
+    if (backward) return Backward(p, nullptr, map, threads).arena.used();
+    Arena arena(nullptr);
+    Folded folded(p, arena, false);
+    return arena.used();
+}
+
+// d expand holds G, d project holds D: the affine parts' gradients, and the two as the network wants them.
+static void unfold(const Weights& p, const Folded& f, const Gradients& to, const float* column_sums, long me,
+                   long team) {
+    const long C = p.channels, E = p.hidden, vectors = (C + LANES - 1) / LANES;
+    for (long c = vectors * me / team * LANES; c < least(C, vectors * (me + 1) / team * LANES); c += LANES) {
+        const Vector weight = load_part(p.norm_weight + c, C - c), bias = load_part(p.norm_bias + c, C - c);
+        Vector by_weight{}, by_bias{};
+        for (long e = 0; e < E; e++) {
+            const Vector g = load_part(to.expand + e * C + c, C - c), w = load_part(p.expand + e * C + c, C - c);
+            by_weight += w * g;
+            by_bias += w * to.expand_bias[e];
+            store_part(to.expand + e * C + c, g * weight + bias * to.expand_bias[e], C - c);
+        }
+        store_part(to.norm_weight + c, by_weight, C - c);
+        store_part(to.norm_bias + c, by_bias, C - c);
+        for (long i = c; i < least(C, c + LANES); i++) {
+            Vector along{};
+            for (long e = 0; e < E; e += LANES) {
+                float* d = to.project + i * E + e;
+                const Vector value = load_part(d, E - e);
+                along += value * load_part(p.project + i * E + e, E - e);
+                store_part(d, value * f.gamma[i], E - e);
+            }
+            to.project_bias[i] = column_sums[i] * f.gamma[i];
+            if (to.gamma) to.gamma[i] = sum(along) + p.project_bias[i] * column_sums[i];
+        }
+    }
+}
+
+// Pixels [first, last): dx = slope + the convolution's slope, and this thread's share of its weight's gradient.
+static void spatial_slopes(const Weights& p, const Backward& b, const float* x, const float* slope, float* to, Map map,
+                           long first, long last, float* taps) {
+    const long C = p.channels, square = p.kernel * p.kernel, area = map.height * map.width * C;
+    std::memset(taps, 0, static_cast<size_t>(up(C, LANES) * (square + 1)) * 4);
+    Vector values[RUN];
+    runs(map, first, last, [&](long picture, long line, long column, long count, long) {
+        const long place = picture * area + (line * map.width + column) * C;
+        for (long c = 0; c < C; c += LANES) {
+            const long lanes = least(LANES, C - c);
+            const float *g = b.pixels + place + c, *from = x + picture * area + c;
+            float* mine = taps + c * (square + 1);
+            if (p.kernel == 7)
+                TAPS7[lanes < LANES][count](g, from, map, line, column, lanes, mine);
+            else
+                taps_any(g, from, map, p.kernel, line, column, count, lanes, mine);
+            Vector total = load(mine + square * LANES);
+            depthwise(b.pixels + picture * area + c, map, p.kernel, line, column, count, lanes,
+                      b.folded.flipped + c * square, Vector{}, values);
+            for (long j = 0; j < count; j++) {
+                total += load_part(g + j * C, lanes);
+                store_part(to + place + j * C + c, values[j] + load_part(slope + place + j * C + c, lanes), lanes);
+            }
+            store(mine + square * LANES, total);
+        }
+    });
+}
+
+static void backward(const Weights& p, const float* x, const float* slope, const Gradients& to, float* memory, Map map,
+                     int threads) {
+    Backward b(p, memory, map, threads);
+    const long C = p.channels, E = p.hidden, pixels = map.pixels(), square = p.kernel * p.kernel;
+    const long narrow = (C + KBLOCK - 1) / KBLOCK, wide = (E + KBLOCK - 1) / KBLOCK;
+    const long taps_size = up(C, LANES) * (square + 1);
+    const Span s = b.span;
+    fold(p, b.folded, threads);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        const long me = omp_get_thread_num(), team = omp_get_num_threads();
+        for (long start = 0; start < pixels; start += b.length) {
+            const long rows = least(b.length, pixels - start), from = rows * me / team, end = rows * (me + 1) / team;
+            depthwise_norm(x, map, p.kernel, b.folded.spatial, b.folded.spatial_bias, p.epsilon, start + from,
+                           start + end, s.norm + from * KBLOCK, s.block, s.inverse + from);
+            scale_slope(slope, {p.scale, map.height * map.width, 0}, C, start, from, end, s);
+            hidden_slopes(b.folded, C, E, from, end, s);
+            norm_slopes(b.folded, C, E, start, from, end, s, b.pixels);
+#pragma omp barrier
+            const Range mine{wide * me / team * KBLOCK, least(E, wide * (me + 1) / team * KBLOCK)};
+            sum_products(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
+            sum_products(s.slope, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
+            for (long i = wide * me / team; i < wide * (me + 1) / team; i++)
+                sum_columns(s.before, s.block, i, E, rows, to.expand_bias, start == 0);
+            for (long i = narrow * me / team; i < narrow * (me + 1) / team; i++)
+                sum_columns(s.slope, s.block, i, C, rows, b.column_sums, start == 0);
+#pragma omp barrier
+        }
+        spatial_slopes(p, b, x, slope, to.x, map, pixels * me / team, pixels * (me + 1) / team,
+                       b.taps + me * taps_size);
+        unfold(p, b.folded, to, b.column_sums, me, team);
+#pragma omp barrier
+        for (long c = C * me / team; c < C * (me + 1) / team; c++)  // all threads' taps, always in the same order
+            for (long k = 0; k <= square; k++) {
+                float total = 0;
+                for (long t = 0; t < team; t++)
+                    total += b.taps[t * taps_size + (c / LANES * (square + 1) + k) * LANES + c % LANES];
+                (k < square ? to.spatial[c * square + k] : to.spatial_bias[c]) = total;
+            }
+    }
+}
+
+}  // namespace convnext

@@ -1,0 +1,114 @@
+// The library's plain C interface, and the tables of its templates. Everything float32, every pointer the caller's.
+
+#include <utility>
+
+#include "patch.h"
+#include "training.h"
+
+namespace convnext {
+
+const GeluTable GELU;
+
+template <int VECTORS, int... ROWS>
+constexpr auto block_table(std::integer_sequence<int, ROWS...>) {
+    struct Table { Multiply entry[15]; };
+    return Table{{nullptr, multiply_block<ROWS + 1, VECTORS>...}};
+}
+constexpr auto ONE = block_table<1>(std::make_integer_sequence<int, 14>{});
+constexpr auto TWO = block_table<2>(std::make_integer_sequence<int, 14>{});
+#define ROW(t) {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14]}
+const Multiply MULTIPLY[2][15] = {ROW(ONE.entry), ROW(TWO.entry)};
+
+template <bool PART, int... PIXELS>
+constexpr auto depthwise_table(std::integer_sequence<int, PIXELS...>) {
+    struct Table { Depthwise entry[15]; };
+    return Table{{nullptr, depthwise7<PIXELS + 1, PART>...}};
+}
+constexpr auto WHOLE = depthwise_table<false>(std::make_integer_sequence<int, 14>{});
+constexpr auto PARTLY = depthwise_table<true>(std::make_integer_sequence<int, 14>{});
+const Depthwise DEPTHWISE7[2][15] = {ROW(WHOLE.entry), ROW(PARTLY.entry)};
+
+template <bool PART, int... PIXELS>
+constexpr auto taps_table(std::integer_sequence<int, PIXELS...>) {
+    struct Table { Taps entry[15]; };
+    return Table{{nullptr, taps7<PIXELS + 1, PART>...}};
+}
+constexpr auto WHOLE_TAPS = taps_table<false>(std::make_integer_sequence<int, 14>{});
+constexpr auto PART_TAPS = taps_table<true>(std::make_integer_sequence<int, 14>{});
+const Taps TAPS7[2][15] = {ROW(WHOLE_TAPS.entry), ROW(PART_TAPS.entry)};
+
+}  // namespace convnext
+
+using namespace convnext;
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+long cn_panel() { return PANEL; }
+long cn_lanes() { return LANES; }
+
+void cn_gelu(const float* x, float* value, float* slope, long count) {  // for the tests
+    for (long i = 0; i < count; i += LANES) {
+        Vector s;
+        store_part(value + i, gelu_and_slope(load_part(x + i, count - i), s), count - i);
+        store_part(slope + i, s, count - i);
+    }
+}
+
+// B[k][n] = from[k * by_k + n * by_n], packed for the products.
+void cn_pack(const float* from, long by_k, long by_n, long depth, long columns, float* to) {
+    pack(from, by_k, by_n, depth, columns, nullptr, nullptr, to, 0, (columns + PANEL - 1) / PANEL);
+}
+
+// For the cost picture: `rounds` register blocks of depth 256 out of the first cache on every thread, the limit of all.
+long cn_products(long rounds, int threads) {
+    constexpr long DEPTH = 256;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        float* a = tile_memory.floats(BLOCK_ROWS * DEPTH);
+        float* b = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
+        std::memset(a, 0, BLOCK_ROWS * DEPTH * 4);
+        std::memset(b, 0, PANEL * DEPTH * 4);
+        for (long i = 0; i < rounds; i++) MULTIPLY[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH);
+    }
+    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+}
+
+// For the cost picture: the convolution and the norm alone, into scratch.
+void cn_spatial(const Block* p, const float* x, long n, long h, long w, int threads) {
+    const Map map{n, h, w, p->channels};
+    const long tiles = (map.pixels() + 111) / 112;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+    for (long t = 0; t < tiles; t++)
+        depthwise_norm(x, map, p->kernel, p->spatial, p->spatial_bias, p->epsilon, t * 112,
+                       least((t + 1) * 112, map.pixels()), tile_memory.floats(112 * up(p->channels, KBLOCK)),
+                       112 * KBLOCK, nullptr);
+}
+
+void cn_block(const Block* p, const float* x, float* out, long n, long h, long w, int threads) {
+    block(*p, x, out, {n, h, w, p->channels}, threads);
+}
+
+// x by its strides in floats: picture, line, column, channel.
+void cn_patch(const Patch* p, const float* x, const long* stride, long n, long h, long w, float* out, int threads) {
+    patches(p, x, {stride[0], stride[1], stride[2], stride[3]}, n, h, w, out, threads);
+}
+
+// Training: the block, and its gradients. 1 where memory is short, else 0.
+int cn_forward(const Weights* p, const float* x, float* out, long n, long h, long w, int threads) {
+    const Map map{n, h, w, p->channels};
+    float* memory = step_memory.ask(workspace(*p, map, false, threads));
+    if (memory) forward(*p, x, out, memory, map, threads);
+    return !memory;
+}
+
+int cn_backward(const Weights* p, const float* x, const float* slope, const Gradients* to, long n, long h, long w,
+                int threads) {
+    const Map map{n, h, w, p->channels};
+    float* memory = step_memory.ask(workspace(*p, map, true, threads));
+    if (memory) backward(*p, x, slope, *to, memory, map, threads);
+    return !memory;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,229 @@
+// A training step of the block: forward with weights as they are, and every gradient.
+//
+// Only x is kept between the two. The way back recomputes the convolution, the norm and the hidden values for a few
+// thousand pixels at a time, whose 4C values stay in the last cache until the weights' gradients have been summed.
+// Affine parts are folded into the matrices here too; their own gradients follow from those of the folded matrices:
+//   a = n * w + b, so d expand[e][c] = w[c] G[e][c] + b[c] d expand_bias[e],  G = (d hidden before gelu)^T n
+//   d w[c] = sum over e of expand[e][c] G[e][c],   d b[c] = sum over e of expand[e][c] d expand_bias[e]
+// and for the layer scale in front of project, with D = (scaled slope)^T hidden and t = the column sums of that slope:
+//   d project[c][e] = gamma[c] D[c][e],   d gamma[c] = sum over e of project[c][e] D[c][e] + project_bias[c] t[c]
+#pragma once
+
+#include "block.h"
+
+namespace convnext {
+
+struct Weights {  // as the network has them; gamma and scale may be null
+    const float *spatial, *spatial_bias, *norm_weight, *norm_bias, *expand, *expand_bias, *project, *project_bias;
+    const float *gamma, *scale;
+    long channels, hidden, kernel;
+    float epsilon;
+};
+
+struct Gradients {  // gamma may be null
+    float *x, *spatial, *spatial_bias, *norm_weight, *norm_bias, *expand, *expand_bias, *project, *project_bias, *gamma;
+};
+
+thread_local Scratch step_memory;  // of the thread that asks for the step
+
+class Arena {  // deals out pieces of a workspace; with null, only counts
+  public:
+    explicit Arena(float* base) : base_(base) {}
+    float* take(long count) {
+        float* piece = base_ ? base_ + used_ : nullptr;
+        used_ += up(count, 16);
+        return piece;
+    }
+    long used() const { return used_; }
+
+  private:
+    float* base_;
+    long used_ = 0;
+};
+
+struct Folded {  // packed for both ways
+    float *spatial, *spatial_bias, *expand, *expand_bias, *project, *project_bias;
+    float *flipped, *nothing, *project_back, *expand_back, *gamma;  // gamma: 1 where the block has none
+
+    Folded(const Weights& p, Arena& arena, bool backward) {
+        const long C = p.channels, E = p.hidden, K = p.kernel, wide = up(C, LANES);
+        spatial = arena.take(wide * K * K);
+        spatial_bias = arena.take(wide);
+        expand = arena.take(C * up(E, LANES));
+        expand_bias = arena.take(up(E, LANES));
+        project = backward ? nullptr : arena.take(E * wide);
+        project_bias = arena.take(wide);
+        flipped = backward ? arena.take(wide * K * K) : nullptr;
+        nothing = arena.take(wide);
+        project_back = backward ? arena.take(C * up(E, LANES)) : nullptr;
+        expand_back = backward ? arena.take(E * wide) : nullptr;
+        gamma = arena.take(wide);
+    }
+};
+
+static void fold(const Weights& p, Folded& f, int threads) {
+    const long C = p.channels, E = p.hidden, square = p.kernel * p.kernel, wide = up(C, LANES);
+    for (long c = 0; c < wide; c++) {
+        const bool real = c < C;
+        f.nothing[c] = 0;
+        f.spatial_bias[c] = real ? p.spatial_bias[c] : 0;
+        f.gamma[c] = real ? (p.gamma ? p.gamma[c] : 1) : 0;
+        f.project_bias[c] = real ? p.project_bias[c] * f.gamma[c] : 0;
+        for (long k = 0; k < square; k++) {
+            const long to = c / LANES * square * LANES + c % LANES;
+            const float value = real ? p.spatial[c * square + k] : 0;
+            f.spatial[to + k * LANES] = value;
+            if (f.flipped) f.flipped[to + (square - 1 - k) * LANES] = value;
+        }
+    }
+    const long wide_panels = (E + PANEL - 1) / PANEL, narrow_panels = (C + PANEL - 1) / PANEL;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (long i = 0; i < wide_panels; i++) {
+            pack(p.expand, 1, C, C, E, p.norm_weight, nullptr, f.expand, i, i + 1);
+            if (f.project_back) pack(p.project, E, 1, C, E, f.gamma, nullptr, f.project_back, i, i + 1);
+            for (long e = i * PANEL; e < least(up(E, LANES), (i + 1) * PANEL); e++) {
+                Vector total{};
+                if (e < E)
+                    for (long c = 0; c < C; c += LANES)
+                        total += load_part(p.expand + e * C + c, C - c) * load_part(p.norm_bias + c, C - c);
+                f.expand_bias[e] = e < E ? sum(total) + p.expand_bias[e] : 0;
+            }
+        }
+#pragma omp for schedule(static)
+        for (long i = 0; i < narrow_panels; i++) {
+            if (f.project) pack(p.project, 1, E, E, C, nullptr, f.gamma, f.project, i, i + 1);
+            if (f.expand_back) pack(p.expand, C, 1, E, C, nullptr, p.norm_weight, f.expand_back, i, i + 1);
+        }
+    }
+}
+
+static void forward(const Weights& p, const float* x, float* out, float* memory, Map map, int threads) {
+    Arena arena(memory);
+    Folded f(p, arena, false);
+    fold(p, f, threads);
+    block({f.spatial, f.spatial_bias, f.expand, f.expand_bias, f.project, f.project_bias, p.scale, p.channels,
+           p.hidden, p.kernel, p.epsilon},
+          x, out, map, threads);
+}
+
+// Pixels whose hidden values are alive at once on the way back: about 8 MB of them, a multiple of the register block.
+static long span_of(long pixels, long channels) {
+    const long most = up(200000 / channels > 224 ? 200000 / channels : 224, 28), parts = (pixels + most - 1) / most;
+    return up((pixels + parts - 1) / parts, 14);
+}
+
+struct Span {  // tiles (gemm.h) of all the pixels of a span
+    float *norm, *slope, *hidden, *before, *inverse;
+    long block;  // distance of their blocks of columns
+
+    Span(long pixels, long channels, long hidden_channels, Arena& arena) : block(pixels * KBLOCK) {
+        norm = arena.take(pixels * up(channels, KBLOCK));
+        slope = arena.take(pixels * up(channels, KBLOCK));
+        hidden = arena.take(pixels * up(hidden_channels, KBLOCK));
+        before = arena.take(pixels * up(hidden_channels, KBLOCK));
+        inverse = arena.take(pixels);
+    }
+};
+
+// Rows [from, to) of a span that starts at pixel `start`: the slope of the loss times the drop-path factor, as a tile.
+static void scale_slope(const float* slope, Scale scale, long C, long start, long from, long to, Span s) {
+    for (long row = from; row < to; row++) {
+        const Vector factor = splat(scale.of(start + row));
+        for (long c = 0; c < C; c += LANES)
+            store(s.slope + c / KBLOCK * s.block + row * KBLOCK + c % KBLOCK,
+                  load_part(slope + (start + row) * C + c, C - c) * factor);
+    }
+}
+
+// Rows [from, to): hidden = gelu(before), and `before` becomes the loss's slope by it.
+static void hidden_slopes(const Folded& f, long C, long E, long from, long to, Span s) {
+    alignas(64) float back[14 * PANEL];
+    for (long row = from; row < to; row += 112)
+        multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * C, C, E,
+                 [&](long first, long n, long column, long vectors, const float* sums) {
+                     MULTIPLY[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, f.project_back + column * C, C,
+                                              back);
+                     const long place = column / KBLOCK * s.block + (row + first) * KBLOCK + column % KBLOCK;
+                     for (long i = 0; i < n; i++)
+                         for (long j = 0; j < vectors; j++) {
+                             const long at = (i * vectors + j) * LANES, put = place + i * KBLOCK + j * LANES;
+                             Vector steep;
+                             const Vector bias = load(f.expand_bias + column + j * LANES);
+                             store(s.hidden + put, gelu_and_slope(load(sums + at) + bias, steep));
+                             store(s.before + put, load(back + at) * steep);
+                         }
+                 });
+}
+
+// Rows [from, to): through expand and the norm, to the slope by the convolution's output, `to_pixels` [pixel][C].
+static void norm_slopes(const Folded& f, long C, long E, long start, long from, long to, Span s, float* to_pixels) {
+    const long wide = up(C, LANES);
+    float* slopes = tile_memory.floats(112 * wide);
+    for (long row = from; row < to; row += 112) {
+        const long rows = least(112, to - row);
+        for (long deep = 0; deep < E; deep += HIDDEN) {
+            const long count = least(HIDDEN, E - deep);
+            for (long column = 0; column < C; column += PANEL) {
+                const long width = least(PANEL, up(C - column, LANES));
+                multiply(s.before + deep / KBLOCK * s.block + row * KBLOCK, s.block, rows,
+                         f.expand_back + column * E + deep * width, 0, count, width,
+                         [&](long first, long n, long inside, long vectors, const float* sums) {
+                             write_rows(slopes, deep ? slopes : nullptr, nullptr, {nullptr, 1, 0}, wide, first, n,
+                                        column + inside, vectors, wide, sums);
+                         });
+            }
+        }
+        for (long i = 0; i < rows; i++) {  // LayerNorm: d = (g - mean(g) - n * mean(g * n)) / deviation
+            const float *g = slopes + i * wide, *n = s.norm + (row + i) * KBLOCK;
+            Vector total{}, along{};
+            for (long c = 0; c < C; c += LANES) {  // beyond C both are 0
+                total += load(g + c);
+                along += load(g + c) * load(n + c / KBLOCK * s.block + c % KBLOCK);
+            }
+            const Vector mean = splat(sum(total) / static_cast<float>(C));
+            const Vector share = splat(sum(along) / static_cast<float>(C));
+            for (long c = 0; c < C; c += LANES) {
+                const Vector value = load(g + c) - mean - load(n + c / KBLOCK * s.block + c % KBLOCK) * share;
+                store_part(to_pixels + (start + row + i) * C + c, value * s.inverse[row + i], C - c);
+            }
+        }
+    }
+}
+
+struct Range { long from, to; };
+
+// to[i][j] += sum over `rows` of a[row][i] * b[row][j]; `i` and `j` start at multiples of KBLOCK, `width` is to's.
+static void sum_products(const float* a, Range i, const float* b, Range j, long width, long block, long rows, float* to,
+                         bool fresh) {
+    constexpr int STRIP = REGISTERS == 32 ? 8 : 4;
+    constexpr long DEPTH = 256;
+    alignas(64) float sums[STRIP * PANEL];
+    for (long deep = 0; deep < rows; deep += DEPTH)
+        for (long square = i.from; square < i.to; square += KBLOCK)
+            for (long column = j.from; column < j.to; column += PANEL)
+                for (long row = square; row < least(i.to, square + KBLOCK); row += STRIP) {
+                    multiply_transposed<STRIP>(a + row / KBLOCK * block + deep * KBLOCK + row % KBLOCK,
+                                               b + column / KBLOCK * block + deep * KBLOCK + column % KBLOCK,
+                                               least(DEPTH, rows - deep), sums);
+                    float* place = to + row * width;
+                    write_rows(place, fresh && !deep ? nullptr : place, nullptr, {nullptr, 1, 0}, width, 0,
+                               least(STRIP, i.to - row), column, 2, width, sums);
+                }
+}
+
+// to[c] += sum over rows, in one block of columns.
+static void sum_columns(const float* tile, long block, long column_block, long count, long rows, float* to,
+                        bool fresh) {
+    const float* from = tile + column_block * block;
+    for (long c = column_block * KBLOCK; c < least(count, (column_block + 1) * KBLOCK); c += LANES) {
+        Vector total = fresh ? Vector{} : load_part(to + c, count - c);
+        for (long row = 0; row < rows; row++) total += load(from + row * KBLOCK + c % KBLOCK);
+        store_part(to + c, total, count - c);
+    }
+}
+
+}  // namespace convnext
+
+#include "gradients.h"

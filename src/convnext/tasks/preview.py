@@ -1,0 +1,45 @@
+"""Maps small enough to be kept in a run's files, for the pictures that its report shows. Axes: H W rows and columns."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convnext.data.decode import decode_indices
+
+SIDE_PX = 480  # the longer side at most
+
+
+def preview_size(height: int, width: int) -> tuple[int, int]:
+    """(H, W) of a picture's preview: the same shape, nowhere larger than the picture."""
+    scale = min(1.0, SIDE_PX / max(height, width))
+    return max(1, round(scale * height)), max(1, round(scale * width))
+
+
+def preview(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(H, W) labels or masks -> the same at (H, W) `size`: of each small pixel, what lies at its middle."""
+    rows, columns = (
+        ((np.arange(small) + 0.5) * (full / small)).astype(np.int64)
+        for small, full in zip(size, values.shape, strict=True)
+    )
+    return values[np.ix_(rows, columns)]
+
+
+def to_png(labels: NDArray[np.uint8]) -> bytes:
+    """(H, W) labels as a grey PNG."""
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    return file.getvalue()
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as JSON can hold them."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def labels_of(text: str) -> NDArray[np.uint8]:
+    """The (H, W) labels of a PNG as text. Raises ValueError, and DataError, where it is none."""
+    return decode_indices(base64.b64decode(text, validate=True))

@@ -1,0 +1,275 @@
+"""`convnext export`: the file answers as the run does, brings what is needed to use it, and is refused in one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import convnext as package
+from commands import convnext, trained
+from convnext.deploy import runtime
+from convnext.deploy.export import Options, export
+from convnext.deploy.graph import normalised, prepared, trace
+from convnext.deploy.predictor import load, of_exported
+from convnext.errors import CheckpointError, ConvNeXtError
+from pictures import write_colours
+
+onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
+
+FORMS = [
+    "onnx",
+    pytest.param("openvino", marks=pytest.mark.skipif(not runtime.installed("openvino"), reason="no openvino")),
+]
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    trained(data, out)
+    return out
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def exported(request, run) -> Path:
+    """The run in each form."""
+    out = run.parent / f"plain{SUFFIX[request.param]}"
+    export(run, request.param, out)
+    return out
+
+
+def batch(count: int, size_px: int = 16) -> torch.Tensor:
+    return torch.randn(count, 3, size_px, size_px, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_exported_network_gives_the_logits_of_its_run(run, exported):
+    x = batch(5)
+    with torch.inference_mode():
+        expected = load(run, device="cpu").model(x)
+    found = of_exported(exported).model(x)
+    assert found.shape == expected.shape and (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_batch_may_have_any_number_of_pictures(exported, count):
+    network = of_exported(exported).model
+    assert torch.allclose(network(batch(7)[:count]), network(batch(7))[:count], atol=1e-5)
+
+
+def test_class_names_recipe_and_preprocessing_travel_in_the_file(run, exported):
+    there, here = load(run, device="cpu"), package.load(exported)
+    assert here.classes == there.classes == ("blue", "green", "red")
+    assert here.recipe.model_copy(update={"precision": there.recipe.precision}) == there.recipe
+    ways = here.metadata["preprocessing"]
+    assert ways["mean"] == list(there.recipe.input.mean) and ways["size_px"] == 16
+
+
+def test_predict_and_evaluate_take_an_exported_file_and_say_what_the_run_says(run, exported, data):
+    pictures = sorted((data / "val" / "red").iterdir())
+    told = [
+        json.loads(convnext("predict", source, *pictures, "--json").out.splitlines()[0]) for source in (run, exported)
+    ]
+    for one, two in zip(told[0]["predictions"], told[1]["predictions"], strict=True):
+        assert one["label"] == two["label"] and one["score"] == pytest.approx(two["score"], abs=1e-5)
+    scores = [json.loads(convnext("evaluate", source, data, "--json").out) for source in (run, exported)]
+    assert scores[0]["top1"] == scores[1]["top1"] and scores[0]["loss"] == pytest.approx(scores[1]["loss"], abs=1e-5)
+
+
+def test_a_folder_that_was_parted_is_scored_on_what_the_run_held_out(data, tmp_path):
+    trained(data / "train", tmp_path / "run", "--epochs", 1)
+    convnext("export", tmp_path / "run", "--to", "onnx", "--out", tmp_path / "x.onnx")
+    runs = [
+        convnext("evaluate", source, data / "train", "--json") for source in (tmp_path / "run", tmp_path / "x.onnx")
+    ]
+    assert "scoring the" in runs[1].err
+    counted = [json.loads(done.out)["n"] for done in runs]
+    assert counted[0] == counted[1] < 36
+
+
+def test_the_onnx_file_is_valid_and_names_its_input_output_and_classes(run, tmp_path):
+    done = convnext("export", run, "--to", "onnx", "--out", tmp_path / "x.onnx")
+    assert done.status == 0 and "largest logit difference" in done.out
+    model = onnx.load(str(tmp_path / "x.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    (taken,), (given,) = model.graph.input, model.graph.output
+    shape = [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim]
+    assert (taken.name, given.name) == ("pictures", "logits") and shape == ["batch", 3, 16, 16]
+    kept = {pair.key: pair.value for pair in model.metadata_props}
+    assert json.loads(kept["classes"]) == ["blue", "green", "red"] and "bicubic" in kept["preprocessing"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_dynamic_file_takes_pictures_of_any_height_and_width(run, tmp_path, form):
+    out = tmp_path / f"x{SUFFIX[form]}"
+    export(run, form, out, Options(dynamic=True))
+    plain, x = load(run, device="cpu").model, torch.randn(3, 3, 20, 37)
+    with torch.inference_mode():
+        assert torch.allclose(of_exported(out).model(x), plain(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [*FORMS, "torch"])
+def test_weights_in_16_bits_halve_the_file_and_hardly_change_the_answers(tmp_path, form):
+    from convnext.engine import checkpoint
+
+    recipe = package.recipe("small", "atto", classes=3, images=100, picture_px=16)
+    changes = {"model": recipe.model.model_copy(update={"depths": (1, 1), "widths": (64, 96)})}
+    recipe = recipe.model_copy(update={**changes, "input": recipe.input.model_copy(update={"eval_size_px": 16})})
+    described = {"recipe": recipe.model_dump(mode="json"), "classes": ["a", "b", "c"], "weights": "raw"}
+    torch.manual_seed(0)
+    made = package.create("atto", **changes["model"].model_dump(exclude={"name", "family", "drop_path"}))
+    checkpoint.save(tmp_path / "x.safetensors", made.state_dict(), described)
+    whole, half = (export(tmp_path / "x.safetensors", form, options=Options(half=half)) for half in (False, True))
+    assert half.out != whole.out
+    assert half.megabytes < 0.75 * whole.megabytes and 0 < half.difference <= 3e-2 * half.largest
+
+
+def test_a_torch_program_runs_where_this_package_is_not(run, tmp_path):
+    export(run, "torch", tmp_path / "x.pt2")
+    kept = {"convnext.json": ""}
+    program = torch.export.load(tmp_path / "x.pt2", extra_files=kept).module()
+    x = batch(3)
+    with torch.inference_mode():
+        expected = load(run, device="cpu").model(x)
+        assert torch.allclose(program(x), expected, atol=1e-5)
+        assert torch.allclose(program(x[:1]), expected[:1], atol=1e-5)
+    assert json.loads(kept["convnext.json"])["classes"] == ["blue", "green", "red"]
+    with pytest.raises(CheckpointError, match=r"torch\.export\.load"):
+        load(tmp_path / "x.pt2")
+
+
+def test_a_baseline_is_exported_unfolded(data, tmp_path):
+    words = ["train", data, "--out", tmp_path / "run", "--model", "timm:resnet10t", "--epochs", 1, "--batch", 6]
+    assert convnext(*words, "--size", 32, "--workers", 0).status == 0
+    done = export(tmp_path / "run", "onnx")
+    assert done.out == tmp_path / "run" / "model.onnx" and done.difference <= 1e-3 * done.largest
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+@pytest.mark.parametrize("fields", [{}, {"grn": True, "layer_scale": None}, {"stem": "overlap"}])
+def test_the_network_that_is_traced_is_the_network(fields, convolutions):
+    torch.manual_seed(0)
+    model = package.create("atto", classes=4, depths=(1, 1), widths=(8, 16), **fields).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x = torch.randn(2, 3, 24, 40)
+    network = prepared(model, convolutions=convolutions)
+    with torch.inference_mode():
+        assert torch.allclose(network(x), model.eval()(x.double()).float(), atol=1e-5, rtol=1e-4)
+        program = trace(network, 3, 24, dynamic=True)
+        assert torch.allclose(program.module()(x), network(x), atol=1e-6)
+
+
+def test_the_flat_norm_is_layer_norm_over_the_channels():
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    norm = torch.nn.LayerNorm(5, eps=1e-6).double()
+    torch.nn.init.normal_(norm.weight)
+    expected = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    assert torch.allclose(normalised(x, norm), expected, atol=1e-12)
+
+
+def test_pictures_of_ones_own_may_be_compared_on(run, data, tmp_path):
+    done = convnext("export", run, "--to", "onnx", "--compare-on", data / "val", "--out", tmp_path / "x.onnx", "--json")
+    told = json.loads(done.out)
+    assert told["compared"] == "8 pictures" and told["max_logit_difference"] < 1e-4 * told["max_logit"]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--to", "onxn"], "Did you mean 'onnx'?"),
+        ([], "--to onnx, --to openvino or --to torch"),
+        (["--to", "onnx", "--out", "x.xml"], "Let its name end in .onnx"),
+        (["--to", "torch", "--int8", "pets"], "--int8 does not go with --to torch"),
+        (["--to", "onnx", "--int8", "pets", "--half"], "--int8 does not go with --half"),
+        (["--to", "openvino", "--int8", "pets", "--backend", "onnxruntime"], "does not go with --to openvino"),
+        (["--to", "onnx", "--max-loss", "-1"], "'-1' is not a number of points"),
+        (["--to", "onnx", "--compare-on", "nowhere"], "nowhere"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused_in_one_line(run, words, part):
+    assert part in convnext("export", run, *words).line
+
+
+def test_a_missing_package_is_one_line_that_names_the_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert "pip install 'convnext[export]'" in convnext("export", run, "--to", "onnx").line
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "pip install 'convnext[openvino]'" in convnext("export", run, "--to", "openvino").line
+
+
+def test_an_onnx_file_runs_under_whichever_runtime_is_there(run, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    export(run, "onnx", tmp_path / "x.onnx")
+    x = batch(2)
+    one = of_exported(tmp_path / "x.onnx").model(x)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    other = of_exported(tmp_path / "x.onnx")
+    assert other.model.backend == "openvino" and other.classes == ("blue", "green", "red")
+    assert torch.allclose(other.model(x), one, atol=1e-5)
+
+
+def test_a_damaged_file_is_refused_in_one_line(exported, tmp_path, data):
+    copy = tmp_path / exported.name
+    for suffix in (exported.suffix, ".bin") if exported.suffix == ".xml" else (exported.suffix,):
+        copy.with_suffix(suffix).write_bytes(exported.with_suffix(suffix).read_bytes())
+    copy.write_bytes(copy.read_bytes()[: copy.stat().st_size // 2])
+    assert "damaged" in convnext("predict", copy, data).line
+    assert "There is no exported network" in convnext("predict", tmp_path / f"no{exported.suffix}", data).line
+
+
+def test_weights_of_openvino_that_were_cut_off_are_refused(run, tmp_path):
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    export(run, "openvino", tmp_path / "x.xml")
+    weights = tmp_path / "x.bin"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(tmp_path / "x.xml")
+
+
+def test_a_foreign_onnx_file_is_refused(exported, tmp_path):
+    if exported.suffix != ".onnx":
+        pytest.skip("one form is enough")
+    model = onnx.load(str(exported))
+    del model.metadata_props[:]
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    with pytest.raises(CheckpointError, match="not written by `convnext export`"):
+        load(tmp_path / "x.onnx")
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+    (tmp_path / "x.onnx").write_bytes(b"before")
+    monkeypatch.setattr("convnext.deploy.export._differ", lambda *_: (float("nan"), 1.0))
+    with pytest.raises(ConvNeXtError, match="answers otherwise"):
+        export(run, "onnx", tmp_path / "x.onnx")
+    assert (tmp_path / "x.onnx").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_numpy_program_can_use_the_file_without_this_package(run, exported, data):
+    """What the file says of its preprocessing is enough: ten lines with NumPy and Pillow."""
+    if exported.suffix != ".onnx":
+        pytest.skip("one form is enough")
+    import onnxruntime
+    from PIL import Image
+
+    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    kept = session.get_modelmeta().custom_metadata_map
+    ways, names = json.loads(kept["preprocessing"]), json.loads(kept["classes"])
+    picture = next((data / "val" / "green").iterdir())
+    size = ways["size_px"]
+    with Image.open(picture) as image:
+        shown = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+    x = ((np.asarray(shown) / 255 - ways["mean"]) / ways["std"]).transpose(2, 0, 1)[None].astype(np.float32)
+    logits = session.run(None, {"pictures": x})[0][0]
+    assert load(run, device="cpu").recipe.input.eval_crop == 1
+    assert names[int(logits.argmax())] == load(run, device="cpu")(picture).predictions[0][0]

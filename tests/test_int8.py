@@ -1,0 +1,171 @@
+"""`convnext export --int8`: calibrated on some pictures, judged on others, and refused when it costs too much."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import convnext as package
+from commands import convnext, trained
+from convnext.data.source import open_splits
+from convnext.deploy import graph, int8, runtime
+from convnext.deploy.predictor import of_exported
+from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.evaluation import Outcomes
+from pictures import write_colours
+
+needs_export = pytest.mark.skipif(
+    not all(map(runtime.installed, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra 'export' is not installed"
+)
+needs_openvino = pytest.mark.skipif(
+    not all(map(runtime.installed, ("openvino", "nncf"))), reason="the extra 'openvino' is not installed"
+)
+FORMS = [pytest.param("onnx", marks=needs_export), pytest.param("openvino", marks=needs_openvino)]
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    trained(data, out)
+    return out
+
+
+def outcomes(predicted: list[int], labels: list[int]) -> Outcomes:
+    logits = torch.nn.functional.one_hot(torch.tensor(predicted), 3).float()
+    return Outcomes.of(logits, torch.tensor(labels), torch.arange(len(labels)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_int8_file_answers_nearly_as_its_run_and_says_what_it_cost(run, data, tmp_path, form):
+    out = tmp_path / f"x{SUFFIX[form]}"
+    words = ["export", run, "--to", form, "--int8", data, "--out", out, "--calibrate", 9, "--workers", 0, "--json"]
+    done = convnext(*words, "--max-loss", 100)
+    assert done.status == 0, done.err
+    told = json.loads(done.out)
+    assert told["precision"] == "int8" and told["int8"]["n"] == 12 and told["int8"]["speed"] > 0
+    assert told["max_logit_difference"] < 0.3 * told["max_logit"]
+    there, here = package.load(run, device="cpu"), package.load(out)
+    assert here.classes == there.classes and here.metadata["int8"] == {"variant": "int8", "calibrated_on": 9}
+    score = json.loads(convnext("evaluate", out, data, "--json", "--workers", 0).out)
+    assert score["top1"] == pytest.approx(told["int8"]["after"])
+    text = out.read_bytes()
+    assert b"QuantizeLinear" in text if form == "onnx" else b"FakeQuantize" in text
+    x = torch.randn(5, 3, 16, 16)
+    assert torch.allclose(here.model(x)[:2], of_exported(out).model(x[:2]), atol=1e-4)
+
+
+@needs_export
+def test_int8_that_costs_too_much_is_refused_in_one_line_and_no_file_is_kept(run, data, tmp_path, monkeypatch):
+    real = int8.Comparison.of
+
+    def worse(before: Outcomes, after: Outcomes) -> int8.Comparison:
+        wrong = Outcomes(**{**vars(after), "rank": np.ones_like(after.rank)})
+        return real(before, wrong)
+
+    monkeypatch.setattr(int8.Comparison, "of", worse)
+    out = tmp_path / "x.onnx"
+    out.write_bytes(b"before")
+    done = convnext("export", run, "--to", "onnx", "--int8", data, "--out", out, "--calibrate", 3, "--workers", 0)
+    assert done.status == 2 and done.out == ""
+    assert "no file is kept" in done.err.splitlines()[-1] and "--max-loss 0.5" in done.err.splitlines()[-1]
+    assert done.err.count("points of top-1 lost") == len(int8.VARIANTS)  # each was tried and named
+    assert out.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_first_variant_within_the_limit_is_taken_and_what_was_left_is_said():
+    losses = {"a": 3.0, "b": 0.4, "c": 0.0}
+    said: list[str] = []
+    judged = lambda name: int8.Comparison(1000, 0.9, 0.9 - losses[name] / 100, 0.95, 0.001)  # noqa: E731
+    variant, found = int8.first_within(tuple(losses), judged, 0.5, said.append)
+    assert variant == "b" and found.loss == pytest.approx(0.4)
+    assert len(said) == 1 and said[0].startswith("a: 3.00 points")
+    with pytest.raises(ConvNeXtError, match=r"0\.40 points of top-1 at best"):
+        int8.first_within(("a", "b"), judged, 0.1, said.append)
+
+
+def test_a_comparison_is_the_one_that_is_counted_by_hand():
+    labels = [0, 0, 1, 1, 2, 2, 2, 2]
+    before, after = [0, 0, 1, 1, 2, 2, 0, 0], [0, 1, 1, 2, 2, 2, 2, 1]
+    found = int8.Comparison.of(outcomes(before, labels), outcomes(after, labels))
+    assert (found.n, found.before, found.after, found.agreement) == (8, 6 / 8, 5 / 8, 4 / 8)
+    change = [0, 1, 0, 1, 0, 0, -1, 0]
+    assert found.loss == pytest.approx(100 * np.mean(change))
+    assert found.error == pytest.approx(np.std(change) / np.sqrt(8))
+
+
+def test_too_few_pictures_to_tell_are_said_to_be_too_few():
+    few = int8.Comparison(50, 0.9, 0.9, 1.0, 0.0)
+    assert few.doubt == 2.0 and "too few pictures to be sure that fewer than 0.5 points are lost" in few.text(0.5)
+    many = int8.Comparison(100_000, 0.9, 0.8995, 0.99, 0.0003)
+    assert "too few" not in many.text(0.5)
+    wanted = int8.Comparison(1000, 0.9, 0.9, 0.97, 0.005).text(0.5).rpartition("about ")[2].split()[0]
+    assert int(wanted.replace(",", "")) == pytest.approx(1000 * (0.005 * 196 / 0.5) ** 2, abs=1)
+
+
+def test_what_calibrates_does_not_judge_and_labels_follow_the_networks_classes(data, tmp_path):
+    metadata = {"recipe": {"seed": 0}, "val_share": None}
+    train, val = int8.parts_for(data, ("red", "blue", "green", "other"), metadata)
+    assert {entry.path for entry in train.entries}.isdisjoint(entry.path for entry in val.entries)
+    assert all(val.classes[entry.label] in entry.path for entry in val.entries) and len(val.entries) == 12
+    train, val = int8.parts_for(data / "train", ("blue", "green", "red"), metadata | {"val_share": 0.25})
+    assert (len(train.entries), len(val.entries)) == (27, 9)
+    assert val.entries == open_splits(data / "train", val_share=0.25, seed=0).val.entries  # what such a run holds out
+    with pytest.raises(DataError, match="Did you mean 'greens'"):
+        int8.parts_for(data, ("blue", "greens", "red"), metadata)
+
+
+def test_the_pictures_to_calibrate_on_are_drawn_by_the_seed(data):
+    dataset, config = (
+        open_splits(data).train,
+        package.recipe("small", "atto", images=36, picture_px=24, classes=3).input,
+    )
+    one, same, other = (int8.calibration(dataset, config, 5, seed) for seed in (0, 0, 1))
+    assert len(one) == 5 and one[0].shape == (1, 3, config.eval_size_px, config.eval_size_px)
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len(int8.calibration(dataset, config, 500, 0)) == len(dataset.entries)
+
+
+@needs_openvino
+def test_a_variant_keeps_the_layers_that_it_names():
+    model = package.create("atto", classes=4, depths=(1, 2), widths=(8, 16)).eval()
+    made = graph.to_openvino(graph.trace(graph.prepared(model, convolutions=True), 3, 32))
+    kinds = [kind for _, kind in int8._openvino_layers(made)]
+    block = ["spatial", "pointwise", "pointwise"]
+    assert kinds == ["first", *block, "dense", *block, *block, "head"]
+    whole, last = (
+        int8.quantize_openvino(made, [np.zeros((1, 3, 32, 32), np.float32)], name)
+        for name in ("int8", "int8 in the expanding and projecting layers alone")
+    )
+    quantized = [sum(op.get_type_name() == "FakeQuantize" for op in each.get_ordered_ops()) for each in (whole, last)]
+    assert quantized[1] < quantized[0]
+
+
+@pytest.mark.parametrize("package_name", ["nncf", "openvino"])
+def test_int8_without_its_packages_is_one_line_that_names_the_extra(run, data, monkeypatch, package_name):
+    monkeypatch.setitem(sys.modules, package_name, None)
+    line = convnext("export", run, "--to", "openvino", "--int8", data).line
+    assert package_name in line and "pip install 'convnext[openvino]'" in line
+
+
+@needs_openvino
+def test_data_that_cannot_judge_are_refused_in_one_line(run, tmp_path):
+    only_red = write_colours(tmp_path / "one", classes=4)
+    done = convnext("export", run, "--to", "openvino", "--int8", only_red, "--workers", 0)
+    assert "'grey', which the model does not know" in done.line
+
+
+def test_turns_are_taken_one_after_the_other():
+    calls: list[str] = []
+    times = int8.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert calls == ["a", "b"] * 4 and {len(found) for found in times.values()} == {3}
+    assert int8.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 2.0]) == 2.0

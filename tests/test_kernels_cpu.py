@@ -1,0 +1,319 @@
+"""The compiled CPU kernels: the plain block in float64 is the oracle, and everything works without them too."""
+
+import copy
+import ctypes
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convnext.config import ConvNeXtConfig
+from convnext.errors import ConvNeXtError
+from convnext.kernels import build, cpu
+from convnext.kernels.cpu.block import pointer
+from convnext.models.convnext import Block, ConvNeXt, Downsample, Stem
+from convnext.models.fused import FusedBlock, fits, fuse, unfuse
+
+SHAPES = [  # C, N, H, W, kernel: the widths of T and atto, odd maps, odd widths, one pixel, other kernels
+    (96, 2, 14, 14, 7),
+    (40, 3, 9, 13, 7),
+    (768, 1, 7, 7, 7),
+    (384, 2, 14, 14, 7),
+    (17, 2, 5, 3, 7),
+    (24, 1, 1, 1, 7),
+    (40, 1, 31, 57, 7),
+    (33, 2, 8, 8, 9),
+    (32, 2, 12, 30, 5),
+    (5, 1, 3, 3, 3),
+]
+ANSWER = 'extern "C" __attribute__((visibility("default"))) long cn_answer() {{ return {}; }}\n'
+
+
+@pytest.fixture
+def kernels() -> None:
+    if reason := cpu.unavailable():
+        pytest.skip(f"the compiled kernels are not here: {reason}")
+
+
+@contextmanager
+def on(threads: int) -> Iterator[None]:
+    """The kernels on that many threads; the slow oracle outside stays on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tiny_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source that compiles at once, an empty cache, and building as it is before anyone asked."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / build.UNIT).write_text(ANSWER.format(42), "utf-8")
+    monkeypatch.setattr(build, "SOURCES", source)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv(cpu.block.SWITCH, raising=False)
+    if build.find_compiler() is None:
+        pytest.skip("no C++ compiler is installed")
+    return source
+
+
+def random_block(width: int, kernel: int = 7, gamma: float | None = 1.0, drop_path: float = 0.0) -> Block:
+    torch.manual_seed(width)
+    block = Block(width, kernel=kernel, layer_scale=gamma, grn=False, drop_path=drop_path)
+    for p in block.parameters():
+        nn.init.normal_(p, std=0.3 if p.ndim == 1 else p[0].numel() ** -0.5)
+    block.norm.weight.data.add_(1)
+    return block
+
+
+def packed(block: Block) -> cpu.PackedBlock:
+    gamma = torch.ones(block.project.out_features) if block.gamma is None else block.gamma
+    return cpu.PackedBlock(
+        block.spatial.weight[:, 0],
+        block.spatial.bias,
+        block.expand.weight * block.norm.weight,
+        block.expand.bias + block.expand.weight @ block.norm.bias,
+        block.project.weight * gamma[:, None],
+        block.project.bias * gamma,
+        block.norm.eps,
+    )
+
+
+def error(x: Tensor, exact: Tensor) -> float:
+    """The largest difference, in parts of the largest exact value."""
+    x, exact = x.detach(), exact.detach()
+    return float((x - exact).abs().max() / exact.abs().max())
+
+
+def grown(width: int, h: int, w: int, n: int) -> Tensor:
+    return torch.randn(n, width, h, w, generator=torch.Generator().manual_seed(h)).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_packed_block_is_the_plain_block_in_float64(kernels, shape):
+    width, n, h, w, kernel = shape
+    block, x = random_block(width, kernel), grown(width, h, w, n)
+    layer = packed(block)
+    with torch.no_grad():
+        exact = block.double()(x.double()).permute(0, 2, 3, 1)
+    for threads in (1, 2):
+        with on(threads):
+            y = layer(x.permute(0, 2, 3, 1))
+        assert y.is_contiguous() and error(y, exact) < 5e-6
+
+
+def test_a_packed_block_writes_where_it_is_told_and_survives_a_copy(kernels):
+    layer, x = packed(random_block(40)), torch.randn(1, 6, 6, 40)
+    out = torch.empty_like(x)
+    assert layer(x, out=out) is out
+    assert torch.equal(copy.deepcopy(layer)(x), out) and torch.equal(pickle.loads(pickle.dumps(layer))(x), out)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 4, 2, 19, 32), (4, 96, 4, 1, 16, 16), (1, 17, 2, 1, 6, 5)], ids=str)
+def test_a_packed_stem_is_the_plain_stem_in_float64(kernels, shape):
+    inputs, width, patch, n, h, w = shape
+    stem = Stem(ConvNeXtConfig(in_channels=inputs, patch=patch, widths=(width, 48, 64, 80), depths=(1, 1, 1, 1)))
+    for p in stem.parameters():
+        nn.init.normal_(p)
+    layer = cpu.PackedPatch(stem.layers[0].weight, stem.layers[0].bias, after=(stem.norm.weight, stem.norm.bias))
+    x = torch.randn(n, inputs, h, w)
+    with torch.no_grad():
+        exact = stem.double()(x.double()).permute(0, 2, 3, 1)
+    assert error(layer(x.permute(0, 2, 3, 1)), exact) < 5e-6  # planes, seen as channels last: never copied
+    assert error(layer(x.permute(0, 2, 3, 1).contiguous()), exact) < 5e-6
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 80, 2, 14, 14), (17, 5, 1, 7, 5), (96, 192, 1, 1, 9), (8, 24, 1, 1, 1)], ids=str
+)
+def test_a_packed_halving_layer_is_the_plain_one_in_float64(kernels, shape):
+    before, width, n, h, w = shape
+    torch.manual_seed(0)
+    layer, x = Downsample(before, width), grown(before, h, w, n)
+    nn.init.ones_(layer.norm.weight)
+    y = cpu.PackedPatch(layer.conv.weight, layer.conv.bias, normalise=True)(x.permute(0, 2, 3, 1))
+    with torch.no_grad():
+        exact = layer.double()(x.double()).permute(0, 2, 3, 1)
+    assert y.shape == exact.shape and error(y, exact) < 5e-6
+
+
+def test_gelu_and_its_slope_are_within_a_millionth(kernels):
+    library = build.built().library
+    assert library
+    x = torch.cat([torch.linspace(-9, 9, 200_001), torch.tensor([-1e4, -100.0, 100.0, 1e4, 0.0])])
+    value, slope = torch.empty_like(x), torch.empty_like(x)
+    library.cn_gelu(pointer(x), pointer(value), pointer(slope), ctypes.c_long(len(x)))
+    exact = x.double().requires_grad_()
+    nn.functional.gelu(exact).sum().backward()
+    gelu = nn.functional.gelu(exact.detach())
+    assert float(((value - gelu).abs() / gelu.abs().clamp_min(1)).max()) < 1e-6
+    assert float((slope - exact.grad).abs().max()) < 3e-6
+
+
+def test_a_value_that_is_not_a_number_is_not_hidden(kernels):
+    x = torch.randn(1, 9, 9, 40)
+    x[0, 4, 4, 7] = torch.nan
+    assert packed(random_block(40))(x).isnan().any()
+
+
+@pytest.mark.parametrize("gamma", [1.0, None], ids=["scaled", "unscaled"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_gradient_of_a_fused_block_is_the_plain_one_in_float64(kernels, shape, gamma):
+    width, n, h, w, kernel = shape
+    block, x = random_block(width, kernel, gamma), grown(width, h, w, n).requires_grad_()
+    plain, exact_x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
+    exact, slope = plain(exact_x), torch.randn(x.shape)
+    exact.backward(slope.double())
+    assert fuse(block) == 1 and fits(block, x)
+    for threads in (1, 2):
+        block.zero_grad()
+        x.grad = None
+        with on(threads):
+            y = block(x)
+            y.backward(slope)
+        assert error(y, exact) < 5e-6 and error(x.grad, exact_x.grad) < 1e-5
+        for (name, p), q in zip(block.named_parameters(), plain.parameters(), strict=True):
+            assert error(p.grad, q.grad) < 5e-5, name
+
+
+def test_drop_path_drops_the_pictures_that_it_drops_in_the_plain_block(kernels):
+    block, x = random_block(40, drop_path=0.5), grown(40, 6, 6, 16)
+    plain = copy.deepcopy(block)
+    fuse(block)
+    slopes = []
+    for model in (block, plain):
+        torch.manual_seed(3)
+        model(x).square().sum().backward()
+        slopes.append([p.grad for p in model.parameters()])
+        slopes.append([torch.rand(1)])  # the generator stands where it would
+    assert torch.equal(slopes[1][0], slopes[3][0])
+    assert all(error(a, b) < 1e-4 for a, b in zip(slopes[0], slopes[2], strict=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_step_twice_gives_the_same_bits(kernels, threads):
+    block, x = random_block(96), grown(96, 28, 28, 3)
+    fuse(block)
+    runs = []
+    for _ in range(2):
+        block.zero_grad()
+        with on(threads):
+            y = block(x)
+            y.square().sum().backward()
+        runs.append([y, *(p.grad.clone() for p in block.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_a_fused_network_has_the_same_state_and_the_same_logits(kernels):
+    torch.manual_seed(0)
+    config = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(24, 48, 64, 80), classes=7, layer_scale=1.0)
+    model, x = ConvNeXt(config).eval(), torch.randn(2, 3, 48, 40)
+    names, exact = list(model.state_dict()), copy.deepcopy(model).double()(x.double())
+    assert fuse(model) == 5 and fuse(model) == 0
+    assert list(model.state_dict()) == names and error(model(x), exact) < 1e-5
+    assert unfuse(model) == 5 and not any(isinstance(module, FusedBlock) for module in model.modules())
+
+
+def test_frozen_weights_get_no_gradient_and_the_others_do(kernels):
+    block = random_block(24)
+    block.spatial.requires_grad_(False)
+    fuse(block)
+    block(grown(24, 5, 5, 1)).sum().backward()
+    assert block.spatial.weight.grad is None and block.expand.weight.grad is not None
+
+
+def test_where_the_kernels_do_not_fit_the_block_is_the_plain_one(kernels):
+    block, x = random_block(24), grown(24, 5, 5, 2)
+    exact = block(x)
+    fuse(block)
+    assert fits(block, x)
+    assert not fits(block, x.double()) and not fits(block, x.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not fits(block, x) and block(x).isfinite().all()
+    assert torch.allclose(torch.func.vmap(lambda one: block(one[None])[0])(x), exact, atol=1e-5)
+    program = torch.export.export(block.eval(), (x,))
+    assert torch.allclose(program.module()(x), exact, atol=1e-5)
+    handle = block.expand.register_forward_hook(lambda *_: None)
+    assert not fits(block, x) and torch.equal(block(x), exact)
+    handle.remove()
+    assert fits(block, x)
+
+
+def test_a_block_of_v2_stays_as_it_is(kernels):
+    block = Block(24, kernel=7, layer_scale=None, grn=True, drop_path=0.0)
+    assert fuse(block) == 0 and type(block) is Block
+
+
+def test_a_wrong_map_is_refused_in_one_line(kernels):
+    layer = packed(random_block(24))
+    for x in (torch.zeros(1, 4, 4, 23), torch.zeros(1, 4, 4, 24, dtype=torch.float64), torch.zeros(4, 4, 24)):
+        with pytest.raises(ConvNeXtError, match=r"give \(N, H, W, 24\) float32 on the CPU"):
+            layer(x)
+
+
+def test_a_switch_of_the_environment_turns_the_kernels_off(monkeypatch):
+    monkeypatch.setenv("CONVNEXT_KERNELS", "plain")
+    assert cpu.unavailable() == "CONVNEXT_KERNELS=plain turns them off"
+    block, x = random_block(24), grown(24, 5, 5, 1)
+    exact = block(x)
+    assert fuse(block) == 0 and torch.equal(block(x), exact)
+    with pytest.raises(ConvNeXtError, match="Use the plain path"):
+        packed(block)
+
+
+def test_there_is_one_openmp_in_the_process(kernels):
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not list what a process has loaded")
+    loaded = {line.split()[-1] for line in maps.read_text("utf-8").splitlines() if "libgomp" in line}
+    assert len(loaded) <= 1
+
+
+def test_without_a_compiler_there_is_a_reason(tiny_source, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no C++ compiler is installed" in str(build.built.__wrapped__().reason)
+
+
+def test_what_does_not_compile_is_a_reason_with_the_compilers_words(tiny_source):
+    (tiny_source / build.UNIT).write_text("this is not a program\n", "utf-8")
+    found = build.built.__wrapped__()
+    assert found.library is None and "could not compile the kernels" in found.reason and "error" in found.reason
+
+
+def test_a_library_is_built_once_and_a_damaged_one_again(tiny_source):
+    first = build.built.__wrapped__()
+    (path,) = build.cache_folder().glob("kernels-*.so")
+    made = path.stat().st_mtime_ns
+    assert first.library.cn_answer() == 42 and build.built.__wrapped__().reason is None
+    assert path.stat().st_mtime_ns == made
+    whole = path.read_bytes()
+    path.unlink()  # the loaded one keeps its own bytes
+    path.write_bytes(whole[: len(whole) // 2])
+    assert build.built.__wrapped__().library.cn_answer() == 42
+    assert all(other.stem.endswith(build.content_hash(other)) for other in build.cache_folder().glob("kernels-*.so"))
+
+
+def test_a_cache_that_cannot_be_written_to_costs_only_the_cache(tiny_source, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way", "utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert build.built.__wrapped__().library.cn_answer() == 42
+
+
+def test_two_processes_build_at_once(tiny_source, tmp_path):
+    code = (
+        "import sys, pathlib; from convnext.kernels import build; build.SOURCES = pathlib.Path(sys.argv[1]); "
+        "sys.exit(build.built().library.cn_answer() != 42)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_source)]
+    running = [subprocess.Popen(command, env=os.environ.copy()) for _ in range(2)]
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert not list(build.cache_folder().glob("building-*"))

@@ -1,0 +1,336 @@
+"""The folded network answers as the plain one does."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import convnext
+from commands import trained
+from convnext.config import ConvNeXtConfig
+from convnext.deploy import folded
+from convnext.deploy.predictor import load
+from convnext.errors import ConvNeXtError
+from convnext.models.build import build_model
+from convnext.models.convnext import ConvNeXt
+from convnext.recipes.architectures import ARCHITECTURES
+from pictures import write_colours
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SMALL = {
+    "v1": ConvNeXtConfig(depths=(1, 2), widths=(8, 16), classes=5, layer_scale=1e-6),
+    "v2": ConvNeXtConfig(depths=(1, 2), widths=(8, 16), classes=5, layer_scale=None, grn=True),
+    "both": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, layer_scale=0.5, grn=True),
+    "isotropic": ConvNeXtConfig(depths=(2,), widths=(8,), classes=5, patch=8, stem_norm=False, layer_scale=None),
+    "overlap": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, stem="overlap"),
+    "overlap_2": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, stem="overlap", patch=2),
+    "headless": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=0),
+    "small_kernel": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, kernel=3, patch=2, drop_path=0.5),
+    "grey": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, in_channels=1),
+    "atto": ARCHITECTURES["atto"],
+    "tiny": ARCHITECTURES["tiny"].model_copy(update={"depths": (1, 1, 2, 1)}),
+}
+
+
+def network(name: str = "v1") -> ConvNeXt:
+    """One whose every parameter matters: nothing is left at 0 or 1."""
+    torch.manual_seed(0)
+    model = build_model(SMALL[name])
+    for parameter in model.parameters():
+        spread = 0.3 if parameter.ndim == 1 else (2 / parameter[0].numel()) ** 0.5
+        parameter.data.add_(spread * torch.randn_like(parameter))
+    return model
+
+
+def pictures(model: ConvNeXt, size: int = 40) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, model.config.in_channels, size, size, generator=generator)
+
+
+def exact(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return copy.deepcopy(model).double().eval()(x.double())
+
+
+def apart(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((got.double() - wanted).detach().abs().max() / wanted.detach().abs().max())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_outputs_are_those_of_the_source_in_float64(name):
+    model = network(name)
+    x = pictures(model)
+    assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_in_float64_the_folding_is_exact(name):
+    model = network(name).double()
+    x = pictures(model).double()
+    assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "isotropic", "overlap", "grey"])
+@pytest.mark.parametrize("size", [40, 43])
+def test_the_normalisation_of_the_input_is_inside_where_it_is_asked_for(name, size):
+    model = network(name)
+    x = pictures(model, size)
+    mean, std = MEAN[: x.shape[1]], STD[: x.shape[1]]
+    normal = (x.double() - torch.tensor(mean)[:, None, None].double()) / torch.tensor(std)[:, None, None].double()
+    assert apart(convnext.optimize(model, mean=mean, std=std)(x), exact(model, normal)) < 1e-5
+    pixels = (255 * x).to(torch.uint8)
+    normal = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    scaled = convnext.optimize(model, mean=[255 * value for value in mean], std=[255 * value for value in std])
+    assert apart(scaled(pixels), exact(model, normal)) < 1e-5
+
+
+def test_a_mean_alone_and_a_deviation_alone_are_taken():
+    model = network()
+    x = pictures(model)
+    shifted = x - torch.tensor(MEAN)[:, None, None]
+    assert apart(convnext.optimize(model, mean=MEAN)(x), exact(model, shifted)) < 1e-5
+    assert apart(convnext.optimize(model, std=STD)(x), exact(model, x / torch.tensor(STD)[:, None, None])) < 1e-5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_and_embed_answer_as_before(name):
+    model, fast = network(name), convnext.optimize(network(name))
+    x = pictures(model)
+    model.eval()
+    assert apart(fast.embed(x), model.embed(x).double()) < 1e-4
+    wanted, got = model.features(x), fast.features(x)
+    assert list(got) == list(wanted)
+    assert all(apart(got[stage], wanted[stage].double()) < 1e-4 for stage in wanted)
+
+
+@pytest.mark.parametrize("size", [4, 5, 31, 33])
+def test_odd_and_smallest_pictures_pass(size):
+    model = network()
+    x = pictures(model, size)
+    assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
+
+
+def test_the_given_network_stays_as_it_is():
+    model = network("both").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fast = convnext.optimize(model, mean=MEAN, std=STD)
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    own = {tensor.data_ptr() for tensor in model.parameters()}
+    assert not any(tensor.data_ptr() in own for tensor in fast.parameters())
+    assert not fast.training and not any(parameter.requires_grad for parameter in fast.parameters())
+
+
+def test_the_maps_stay_channels_last():
+    fast = convnext.optimize(network())
+    for each in fast.features(pictures(network())).values():
+        assert each.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_identities_and_constants_are_gone():
+    kinds = {type(part).__name__ for part in convnext.optimize(network("small_kernel")).modules()}
+    assert kinds.isdisjoint({"DropPath", "Block", "Downsample", "ResponseNorm"})
+
+
+def test_bfloat16_before_and_after():
+    model = network()
+    x = pictures(model)
+    wanted = exact(model, x)
+    after, before = convnext.optimize(model).bfloat16(), convnext.optimize(copy.deepcopy(model).bfloat16())
+    assert after(x.bfloat16()).dtype == before(x.bfloat16()).dtype == torch.bfloat16
+    assert apart(after(x.bfloat16()), wanted) < 0.05
+    assert apart(before(x.bfloat16()), wanted) < 0.05
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert apart(convnext.optimize(model)(x), wanted) < 0.05
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "overlap"])
+def test_it_exports_to_plain_operations(name):
+    model = network(name)
+    x = pictures(model)
+    fast = convnext.optimize(model, mean=MEAN, std=STD)
+    program = torch.export.export(fast, (x,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
+    calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert calls and all(call.startswith(("aten.", "<built-in", "_operator")) for call in calls)
+    assert torch.allclose(program.module()(x), fast(x), atol=1e-4, rtol=1e-4)
+
+
+def test_it_compiles_without_a_break():
+    model = network()
+    x = pictures(model)
+    compiled = torch.compile(convnext.optimize(model), backend="eager", fullgraph=True)
+    assert apart(compiled(x), exact(model, x)) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and says much
+def test_a_traced_network_answers_the_same():
+    fast = convnext.optimize(network())
+    x = pictures(network())
+    with torch.inference_mode():
+        assert torch.allclose(torch.jit.trace(fast, x)(x), fast(x), atol=1e-4)
+
+
+def test_a_gradient_still_reaches_the_picture():
+    model, x = network(), pictures(network()).requires_grad_()
+    convnext.optimize(model)(x).sum().backward()
+    got, x.grad = x.grad, None
+    model.eval()(x).sum().backward()
+    assert torch.allclose(got, x.grad, atol=1e-4)
+
+
+def test_it_can_be_made_in_inference_mode_copied_and_pickled():
+    model, x = network(), pictures(network())
+    with torch.inference_mode():
+        fast = convnext.optimize(model)
+        wanted = fast(x)
+    copied, read = copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))
+    assert torch.equal(copied(x), wanted) and torch.equal(read(x), wanted)
+    assert torch.equal(convnext.optimize(fast)(x), wanted)
+
+
+def test_a_head_of_ones_own_is_kept():
+    model = network()
+    model.head = nn.Sequential(nn.Linear(16, 7), nn.ReLU(), nn.Linear(7, 3))
+    x = pictures(model)
+    assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
+
+
+class SlowBlock(nn.Module):
+    """What a fused block must compute, from the tensors that it is given."""
+
+    made = 0
+
+    def __init__(self, spatial, spatial_bias, expand, expand_bias, project, project_bias, eps):
+        super().__init__()
+        SlowBlock.made += 1
+        self.tensors = [
+            tensor.clone() for tensor in (spatial, spatial_bias, expand, expand_bias, project, project_bias)
+        ]
+        self.eps = eps
+
+    def forward(self, x):
+        assert x.is_contiguous() and x.dtype == torch.float32
+        spatial, spatial_bias, expand, expand_bias, project, project_bias = self.tensors
+        width, kernel = spatial.shape[:2]
+        y = nn.functional.conv2d(
+            x.permute(0, 3, 1, 2), spatial[:, None], spatial_bias, padding=kernel // 2, groups=width
+        ).permute(0, 2, 3, 1)
+        y = nn.functional.gelu(nn.functional.layer_norm(y, (width,), eps=self.eps) @ expand.T + expand_bias)
+        return x + y @ project.T + project_bias
+
+
+class SlowPatch(nn.Module):
+    """Likewise for a convolution whose stride is its kernel."""
+
+    def __init__(self, weight, bias, normalise=False, eps=1e-6, after=None):
+        super().__init__()
+        self.weight, self.bias, self.normalise, self.eps = weight.clone(), bias.clone(), normalise, eps
+        self.after, self.patch = after, weight.shape[-1]
+
+    def forward(self, x):
+        y = nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps) if self.normalise else x
+        y = nn.functional.conv2d(y.permute(0, 3, 1, 2), self.weight, self.bias, stride=self.patch).permute(0, 2, 3, 1)
+        return nn.functional.layer_norm(y, y.shape[-1:], *self.after, eps=self.eps) if self.after else y
+
+
+class SlowKernels:
+    """Stands where the compiled kernels stand."""
+
+    PackedBlock, PackedPatch = SlowBlock, SlowPatch
+
+    @staticmethod
+    def unavailable():
+        return None
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    SlowBlock.made = 0
+    monkeypatch.setattr(folded, "cpu", SlowKernels)
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "isotropic", "overlap", "overlap_2", "headless", "small_kernel"])
+def test_the_fused_kernels_get_what_they_need_for_the_same_answer(kernels, name):
+    model = network(name)
+    x, fast = pictures(model), convnext.optimize(model)
+    wanted = exact(model, x)
+    for _ in range(2):
+        assert apart(fast(x), wanted) < 1e-4
+    assert SlowBlock.made == (0 if model.config.grn else sum(model.config.depths))  # once, and never for V2
+
+
+def test_the_plain_path_answers_where_the_fused_one_may_not(kernels):
+    model = network()
+    x, fast = pictures(model), convnext.optimize(model)
+    fast.fused = False
+    fast(x)
+    fast.fused = True
+    fast(x.clone().requires_grad_())
+    copy.deepcopy(fast).double()(x.double())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast(x)
+    torch.compile(fast, backend="eager", fullgraph=True)(x)
+    torch.export.export(fast, (x,))
+    assert SlowBlock.made == 0
+
+
+def test_new_numbers_are_packed_anew(kernels):
+    first, second = network(), network()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.1)
+    x, fast = pictures(first), convnext.optimize(first)
+    fast(x)
+    fast.load_state_dict(convnext.optimize(second).state_dict())
+    assert apart(fast(x), exact(second, x)) < 1e-4
+    assert apart(copy.deepcopy(fast)(x), exact(second, x)) < 1e-4
+    fast.double().float()
+    assert apart(fast(x), exact(second, x)) < 1e-4
+
+
+def test_our_other_networks_come_back_channels_last_and_it_is_said():
+    said = []
+    model = convnext.create("roadmap_t:resnet", classes=3).train()
+    plain = convnext.optimize(model, say=said.append)
+    assert type(plain) is type(model) and not plain.training and model.training
+    assert len(said) == 1 and "no ConvNeXt" in said[0] and "\n" not in said[0]
+    with pytest.raises(ConvNeXtError, match="fold into the stem of a ConvNeXt alone"):
+        convnext.optimize(model, mean=MEAN)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"mean": (0.5,)}, "mean has 1 numbers and the network 3 channels"),
+        ({"std": (0.5, 0.5)}, "std has 2 numbers and the network 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, "cannot normalise pictures"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "cannot normalise pictures"),
+    ],
+)
+def test_a_normalisation_that_does_not_fit_is_refused_in_one_line(change, line):
+    with pytest.raises(ConvNeXtError, match=line) as error:
+        convnext.optimize(network(), **change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_that_is_not_ours_or_was_changed_is_refused():
+    with pytest.raises(ConvNeXtError, match="a Linear was given"):
+        convnext.optimize(nn.Linear(2, 2))
+    model = network()
+    model.stages[0].blocks[0].expand = nn.Sequential(model.stages[0].blocks[0].expand, nn.Dropout())
+    with pytest.raises(ConvNeXtError, match=r"the Dropout at 'stages\.0\.blocks\.0\.expand\.1'"):
+        convnext.optimize(model)
+
+
+def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
+    data = tmp_path / "data"
+    write_colours(data)
+    assert trained(data, tmp_path / "run").status == 0
+    fast, plain = (load(tmp_path / "run", device="cpu", plain=plain) for plain in (False, True))
+    shown = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    assert fast._folded is not None and plain._folded is None
+    assert torch.allclose(fast.logits(shown).softmax(1), plain.logits(shown).softmax(1), atol=1e-5)
+    fast.model.stages[0].blocks[0].grn = nn.Dropout()
+    del fast._folded
+    assert fast._folded is None
