@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds
 from torch import Tensor
 
 from convnext.kernels import gpu
 from convnext.kernels.gpu import reference, tuning
 from convnext.kernels.gpu.checks import CHECKS, Case, bound
+from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds
 
 WIDTHS = {"tiny": (96, 192, 384, 768), "base": (128, 256, 512, 1024), "xlarge": (256, 512, 1024, 2048)}
 DTYPES = (torch.bfloat16, torch.float32)

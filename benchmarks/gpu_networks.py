@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 import torchvision
-from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds, peak, wait, warm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.kernels import gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
+from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds, peak, wait, warm
 
 BATCH = {"inference": 256, "training": 128}
 SWEEP = (1, 8, 32, 128, 512)
 SWEPT = ("fused+graph", "fused+compile+graph", "fused+compile", "timm+compile+graph", "timm+compile", "swin+compile")
-SWIN = {"tiny": "swin_t", "base": "swin_b"}
+SWIN = {"tiny": ("swin_t", 0.2), "base": ("swin_b", 0.5)}  # and the stochastic depth that torchvision builds it with
 OURS = ("fused", "fused+compile")
 PEERS = ("timm+compile", "torchvision+compile", "plain+compile", "plain", "swin+compile")
 RATE = 0.1  # stochastic depth of every network in training
@@ -68,9 +68,13 @@ def network(name: str, model: str, training: bool) -> nn.Module:
         import timm
 
         made = timm.create_model("convnext_atto" if DRY else f"convnext_{model}", drop_path_rate=rate)
-    elif family in ("torchvision", "swin"):
-        maker = getattr(torchvision.models, f"convnext_{model}" if family == "torchvision" else SWIN[model])
-        made = maker(stochastic_depth_prob=rate)
+    elif family == "torchvision":
+        made = getattr(torchvision.models, f"convnext_{model}")(stochastic_depth_prob=rate)
+    elif family == "swin":
+        made = getattr(torchvision.models, SWIN[model][0])()
+        for each in made.modules():
+            if isinstance(each, torchvision.ops.StochasticDepth):
+                each.p *= rate / SWIN[model][1]
     else:
         small = {"depths": (1, 1), "widths": (16, 24), "kernel": 3} if DRY else {}
         made = create("atto" if DRY else model, drop_path=rate, **small)

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps({**facts, "compiler": compiler(), "extras": {k: ok for k, (ok, _) in found.items()}}))
         return 0
     for name, value in facts.items():
-        print(f"{name:<14} {value}")
-    print(f"{'compiler':<14} {compiler() or 'none found: --compile will not work on the CPU'}")
+        print(f"{name:<17} {value}")
+    print(f"{'compiler':<17} {compiler() or 'none found: --compile will not work on the CPU'}")
     for name, (ok, text) in found.items():
-        print(f"{name:<14} {'installed' if ok else 'missing'}: {text}")
+        print(f"{name:<17} {'installed' if ok else 'missing'}: {text}")
     return 0

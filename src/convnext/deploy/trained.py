@@ -15,6 +15,7 @@ from convnext.engine.run import weights_file
 from convnext.engine.update import autocast
 from convnext.errors import CheckpointError
 from convnext.models.convert import read_weights
+from convnext.models.fused import fuse
 from convnext.models.tensors import read_header, record_of
 
 
@@ -31,7 +32,10 @@ class Trained:
     def into(self, model: nn.Module, device: torch.device) -> nn.Module:
         """`model` with these weights, on `device`, ready to answer."""
         model.load_state_dict(self.tensors)
-        return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if device.type == "cpu" and self.recipe.precision == "fp32":
+            fuse(model)  # as in training: the same scores to the bit
+        return model
 
 
 def read_trained(source: str | Path, weights: str = "best") -> Trained:

@@ -135,8 +135,7 @@ def fit_described(
 ) -> Finished:
     """`fit` into a folder that says by which recipe, on which machine and, in its checkpoints, from which `weights`."""
     out = Path(options.out)
-    if options.kernels == "auto" and device.type == "cpu" and not options.compile and chosen.precision == "fp32":
-        fuse(task.model)
+    with_kernels(task.model, chosen, options, device)
     origin = None
     if weights and world.first and not (out / LAST).exists():  # a run that goes on knows it
         known = read_provenance(weights_source(weights))
@@ -152,6 +151,13 @@ def fit_described(
     if world.first:  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished
+
+
+def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: torch.device) -> nn.Module:
+    """`model` on the compiled blocks, where this run is one for them: float32 on a CPU, not compiled by torch."""
+    if options.kernels == "auto" and device.type == "cpu" and not options.compile and chosen.precision == "fp32":
+        fuse(model)
+    return model
 
 
 def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:

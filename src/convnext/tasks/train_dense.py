@@ -38,6 +38,7 @@ from convnext.tasks.train import (
     say_skipped,
     silent,
     weights_source,
+    with_kernels,
     with_shorter_warmup,
     workplace,
 )
@@ -222,7 +223,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """evaluation.json: what the best weights make of the held-out pictures."""
     out, kind = Path(options.out), TASKS[chosen.task]
-    model = load_best(kind.build(chosen), out, finished.weights)
+    model = with_kernels(load_best(kind.build(chosen), out, finished.weights), chosen, options, device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), autocast(chosen.precision, device.type):
         result = kind.report(model, val, chosen, workers=options.workers, world=world, skipped={})

@@ -1,0 +1,142 @@
+"""Detection and segmentation from random weights on an annotated data set, by `small_detection` or `small_segmentation`.
+
+    python benchmarks/dense.py DATA [--model atto] [--seeds 0] [--px N] [--pictures N] [--recipe.field value ...]
+
+DATA is anything that `convnext train` takes for these tasks: a COCO JSON file, a folder, a zip. Figures are those of the
+held-out pictures in original pixels: AP of boxes and masks, or mIoU at one scale and at several with flips, also on a
+part called 'test' where there is one; which weights are best is decided on 'val'. `--pictures N` trains and evaluates on
+the first N training pictures: can they be learnt by heart? Every run goes on after an interruption and ends as one line
+of results/dense.jsonl with its command, seed, machine, versions and times.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convnext.cli.words import changes_of
+from convnext.config import Recipe, RunOptions
+from convnext.data.dense.export import to_coco
+from convnext.data.dense.opening import open_dense, open_dense_splits, open_parts
+from convnext.engine.update import autocast
+from convnext.tasks.segmentation import segmentation
+from convnext.tasks.segmentation.metrics import metrics
+from convnext.tasks.train_dense import DenseRequest, load_best, train_dense
+
+RESULTS = Path(__file__).parent / "results" / "dense.jsonl"
+FIGURES = {
+    "detection": ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"),
+    "segmentation": ("miou", "miou_multi_scale", "test_miou", "test_miou_multi_scale", "pixel_accuracy"),
+}
+
+
+def main() -> None:
+    """Train with each seed, one after the other, and print the tables of all results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="atto")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--px", type=int, help="shorter side to train at (that of the pictures)")
+    parser.add_argument("--pictures", type=int, help="train and evaluate on the first N training pictures alone")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=-1)
+    parser.add_argument("--micro-batch", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/dense"))
+    args, more = parser.parse_known_args()
+    shown = [word for word in sys.argv[1:] if word not in (str(args.data), "--out", str(args.out))]
+    data, where = args.data, {}
+    if args.pictures:
+        data = first_pictures(args.data, args.pictures, args.out)
+        where = {"images": str(args.data), "val": str(data)}
+    for seed in (int(word) for word in args.seeds.split(",")):
+        out = args.out / f"{data.stem}_{args.model}_seed{seed}"
+        changes = changes_of(more)
+        request = DenseRequest(
+            data=str(data), **where, model=args.model, seed=seed, picture_px=args.px, changes=changes
+        )
+        options = RunOptions(out=str(out), device=args.device, workers=args.workers, micro_batch=args.micro_batch)
+        _, _, evaluation = train_dense(request, options)
+        if evaluation["task"] == "segmentation":
+            evaluation |= ways_of_testing(data, out, evaluation["weights"])
+        record(out, data.stem, shlex.join(["python", "benchmarks/dense.py", "DATA", *shown]), evaluation)
+    table()
+
+
+def first_pictures(data: Path, count: int, folder: Path) -> Path:
+    """A COCO JSON file of the first `count` training pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{data.stem}_first{count}.json"
+    file.write_text(json.dumps(to_coco(open_dense_splits(data).train, range(count))))
+    return file
+
+
+def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
+    """mIoU of a finished segmenter at several scales, and both ways on pictures that decided nothing."""
+    chosen = Recipe.model_validate_json((out / "recipe.json").read_text())
+    model = load_best(segmentation.build_segmenter(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(data)) else {})
+    found = {}
+    for name, part in parts.items():
+        for way in ("", "_multi_scale") if part else ("_multi_scale",):
+            with torch.inference_mode(), autocast(chosen.precision, "cpu"):
+                outcomes = segmentation.evaluate(model, open_dense(data, part=part), chosen, multi_scale=bool(way))
+            found[f"{name}miou{way}"] = metrics(outcomes)["miou"]
+    return found
+
+
+def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> None:
+    """Add one run to the results, in place of an earlier line of the same data, command and seed."""
+    recipe = json.loads((out / "recipe.json").read_text())
+    environment = json.loads((out / "environment.json").read_text())
+    timings = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
+    task = evaluation["task"]
+    row = {
+        "data": data,
+        "task": task,
+        "model": recipe["model"]["name"],
+        "epochs": recipe["schedule"]["epochs"],
+        "px": recipe["dense"]["eval_short_px"],
+        "batch": recipe["optim"]["batch"],
+        "precision": recipe["precision"],
+        "seed": recipe["seed"],
+        **{name: evaluation[name] for name in (*FIGURES[task], "n", "most", "weights", "step") if name in evaluation},
+        "training_minutes": round(sum(t["seconds"] for t in timings) / 60, 1),
+        "pictures_per_s": statistics.median(t["pictures_per_s"] for t in timings),
+        "command": command,
+        **{key: environment[key] for key in ("device_name", "cores", "torch", "convnext")},
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    same = ("data", "command", "seed")
+    rows = [other for other in rows if any(other[key] != row[key] for key in same)] + [row]
+    RESULTS.write_text("".join(json.dumps(other) + "\n" for other in rows))
+
+
+def table() -> None:
+    """Print every result there is, a table for each task."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    for task, names in FIGURES.items():
+        own = sorted((row for row in rows if row["task"] == task), key=lambda row: (row["data"], -row[names[0]]))
+        if not own:
+            continue
+        widths = [max(8, len(name)) for name in names]
+        headings = " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
+        print(f"{'data':<18} {'model':<8} {'px':>4} {'epochs':>6} {'seed':>4} {headings}  minutes")
+        for row in own:
+            cells = [
+                f"{'-' if row.get(name) is None else format(row[name], '.3f'):>{width}}"
+                for name, width in zip(names, widths, strict=True)
+            ]
+            print(
+                f"{row['data']:<18} {row['model']:<8} {row['px']:>4} {row['epochs']:>6g} {row['seed']:>4} "
+                f"{' '.join(cells)}  {row['training_minutes']}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""What our Mask R-CNN costs beside torchvision's: time of a training step, and the most memory a process held.
+
+    python benchmarks/detection_cost.py [--px 320 448] [--pictures 2] [--objects 12] [--steps 3] [--rounds 2] [--samples 512]
+
+Both have a ResNet-50 from random weights, a pyramid of 256 channels, the same anchors, the same numbers of candidates,
+proposals and samples, 80 classes, plain SGD in fp32, and see the same pictures with the same boxes and masks. Each runs in
+a process of its own, in turn (ours, theirs, ours, theirs, ...); only the ratios are worth comparing. `cpu_s` is the time
+that the cores worked, which neighbours on a busy machine disturb less than the clock. `start_mb` is what a process holds
+before its first step; what a step adds is the peak less that.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from convnext import __version__
+from convnext.engine.environment import processor
+from convnext.tasks.detection.build import detector
+from convnext.tasks.detection.types import Targets
+
+RESULTS = Path(__file__).parent / "results" / "detection_cost.jsonl"
+CONTESTANTS = ("ours", "torchvision")
+CLASSES, CANDIDATES, PROPOSALS = 80, 2000, 1000
+_UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a MiB
+
+
+def main() -> None:
+    """Run both `rounds` times in turn and add one line to the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--px", type=int, nargs=2, default=(320, 448), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--pictures", type=int, default=2)
+    parser.add_argument("--objects", type=int, default=12, help="of each picture")
+    parser.add_argument("--samples", type=int, default=512, help="proposals of a picture that the heads learn from")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.contestant:
+        print(json.dumps(measure(args)))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(args.rounds):
+        for name, runs in found.items():
+            runs.append(alone(name))
+            print(f"{name:<12} {json.dumps(runs[-1])}", file=sys.stderr)
+    record(args, found)
+
+
+def alone(name: str) -> dict[str, float]:
+    """One contestant in a fresh process."""
+    words = [sys.executable, *sys.argv, "--contestant", name]
+    answer: dict[str, float] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return answer
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of a training step, after one that is not counted, and the process's memory in MiB."""
+    torch.manual_seed(0)
+    model, losses = (ours if args.contestant == "ours" else torchvisions)(args)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    pictures, objects = scene(args)
+    start_mb = peak_mb()
+    wall_s, cpu_s = [], []
+    for _ in range(args.steps + 1):
+        clock, worked = time.perf_counter(), time.process_time()
+        parts = losses(pictures, objects)
+        torch.stack(list(parts.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wall_s.append(time.perf_counter() - clock)
+        cpu_s.append(time.process_time() - worked)
+    return {
+        "wall_s": round(statistics.median(wall_s[1:]), 3),
+        "cpu_s": round(statistics.median(cpu_s[1:]), 3),
+        "peak_mb": round(peak_mb(), 1),
+        "start_mb": round(start_mb, 1),
+        "params": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _UNIT
+
+
+Losses = Callable[[list[Tensor], list[dict[str, Tensor]]], dict[str, Tensor]]
+
+
+def ours(args: argparse.Namespace) -> tuple[nn.Module, Losses]:
+    """This package's detector, and how it is asked for its losses."""
+    model = detector(
+        "mask_rcnn_resnet50",
+        CLASSES,
+        candidates_train=CANDIDATES,
+        proposals_train=PROPOSALS,
+        roi_samples=args.samples,
+        match_low_quality=False,
+    )
+    model.to(memory_format=torch.channels_last)  # as the training loop has it
+
+    def losses(pictures: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return model.losses(pictures, [Targets(each["boxes"], each["labels"], each["masks"]) for each in objects])
+
+    return model.train(), losses
+
+
+def torchvisions(args: argparse.Namespace) -> tuple[nn.Module, Losses]:
+    """torchvision's, with labels that begin with its background."""
+    model = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=CLASSES + 1,
+        min_size=min(args.px),  # it resizes by itself: to what it gets
+        max_size=max(args.px),
+        rpn_pre_nms_top_n_train=CANDIDATES,
+        rpn_post_nms_top_n_train=PROPOSALS,
+        box_batch_size_per_image=args.samples,
+    )
+
+    def losses(pictures: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = model(pictures, [{**each, "labels": each["labels"] + 1} for each in objects])
+        return found
+
+    return model.train(), losses
+
+
+def scene(args: argparse.Namespace) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Pictures of noise with objects that are ellipses of many sizes; the same for both."""
+    random = torch.Generator().manual_seed(0)
+    height, width = args.px
+    pictures = [torch.rand(3, height, width, generator=random) for _ in range(args.pictures)]
+    return pictures, [_objects(args.objects, height, width, random) for _ in pictures]
+
+
+def _objects(count: int, height: int, width: int, random: torch.Generator) -> dict[str, Tensor]:
+    drawn = torch.rand(count, 4, generator=random)
+    sides = (drawn[:, 2:] * 0.45 + 0.05) * min(height, width)  # (count, 2) width, height
+    corners = drawn[:, :2] * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat([corners, corners + sides], 1)
+    centre, half = corners + sides / 2, sides / 2
+    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    across = ((x - centre[:, :1]) / half[:, :1]) ** 2  # (count, width)
+    down = ((y - centre[:, 1:]) / half[:, 1:]) ** 2  # (count, height)
+    masks = (across[:, None] + down[:, :, None] <= 1).to(torch.uint8)
+    return {"boxes": boxes, "labels": torch.randint(0, CLASSES, (count,), generator=random), "masks": masks}
+
+
+def record(args: argparse.Namespace, found: dict[str, list[dict[str, float]]]) -> None:
+    """Print and keep the medians of each, and ours as a ratio to torchvision's."""
+    middle = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
+    }
+    row: dict[str, Any] = {
+        "px": list(args.px),
+        **{key: getattr(args, key) for key in ("pictures", "objects", "samples", "steps", "rounds")},
+        **middle,
+        "ratio": {key: round(middle["ours"][key] / middle["torchvision"][key], 3) for key in middle["ours"]},
+        "runs": found,
+        "command": " ".join(["python", "benchmarks/detection_cost.py", *sys.argv[1:]]),
+        "threads": torch.get_num_threads(),
+        "device_name": processor(),
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "convnext": __version__},
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
