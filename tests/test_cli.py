@@ -93,7 +93,14 @@ def test_the_demo_trains_on_digits_without_mirrors_and_predicts_pictures_that_ar
 def test_doctor_says_versions_device_and_extras_and_the_same_as_json():
     said, found = convnext("doctor", "--device", "cpu"), json.loads(convnext("doctor", "--device", "cpu", "--json").out)
     assert found["device"] == "cpu" and found["torch"] in said.out
-    assert set(found["extras"]) >= {"simplejpeg", "tensorboard", "sklearn", "faster_coco_eval", "onnxruntime", "openvino"}
+    assert set(found["extras"]) >= {
+        "simplejpeg",
+        "tensorboard",
+        "sklearn",
+        "faster_coco_eval",
+        "onnxruntime",
+        "openvino",
+    }
     assert found["cpu_kernels"]
     assert "compiler" in said.out and said.err == ""
 

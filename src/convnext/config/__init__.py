@@ -181,7 +181,8 @@ class RunOptions(Frozen):
     workers: Annotated[int, Field(ge=-1)] = -1  # processes that read pictures; -1 chooses
     micro_batch: Annotated[int, Field(ge=0)] = 0  # pictures per forward pass and device; 0: the whole share
     compile: bool = False
-    kernels: Literal["auto", "plain"] = "auto"  # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler
+    # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler
+    kernels: Literal["auto", "plain"] = "auto"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also save `last` every so many steps; 0: by time
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     cache: Literal["auto", "off", "on"] = "auto"  # keep decoded pictures in memory

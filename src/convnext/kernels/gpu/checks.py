@@ -1,0 +1,210 @@
+"""Every kernel beside its reference in float64, on random numbers: how far off, and how far it may be.
+
+An error is |answer - reference| / |reference|, both as vectors; not-a-number never passes. The inputs are rounded to the
+dtype first, so that what is measured is the kernel's own. Used by the tests and by the benchmark, at their sizes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnext.kernels.gpu import reference
+from convnext.kernels.gpu.fp8 import block_fp8, prepare
+from convnext.kernels.gpu.operators import block, depthwise_norm
+
+EPS = 1e-6
+BOUNDS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}  # float32 without tf32
+FP8_BOUND = 0.12  # of what the block adds: 3 bits of mantissa, twice
+Errors = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size: N pictures of C channels, H rows, W columns, a KxK filter."""
+
+    n: int
+    c: int
+    h: int
+    w: int
+    kernel: int = 7
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    keep: bool = True  # some samples' branches are dropped, others scaled
+    affine: bool = True  # the norm has scale and shift, the block layer scale
+
+    def random(self, *shape: int, scale: float = 1.0) -> Tensor:
+        """Normal numbers that the dtype can hold, as float64."""
+        return (scale * torch.randn(shape, device=self.device)).to(self.dtype).double()
+
+    def map(self, channels: int | None = None) -> Tensor:
+        """(N, H, W, channels)."""
+        return self.random(self.n, self.h, self.w, channels or self.c)
+
+    def factors(self) -> Tensor | None:
+        """(N,) as stochastic depth draws them."""
+        if not self.keep:
+            return None
+        return torch.tensor([0.0, 1.25, 0.75], device=self.device).repeat(self.n)[: self.n].double()
+
+    def parameters(self) -> list[Any]:
+        """Of a block, in the order of `block`."""
+        c, k, e = self.c, self.kernel, 4 * self.c
+        return [
+            self.random(c, 1, k, k, scale=1 / k),
+            self.random(c, scale=0.1),
+            1 + self.random(c, scale=0.25) if self.affine else None,
+            self.random(c, scale=0.25) if self.affine else None,
+            EPS,
+            self.random(e, c, scale=c**-0.5),
+            self.random(e, scale=0.1),
+            self.random(c, e, scale=e**-0.5),
+            self.random(c, scale=0.1),
+            self.random(c) if self.affine else None,
+        ]
+
+    def low(self, x: Tensor | None) -> Any:
+        """In the kernel's dtype."""
+        return None if x is None else x.to(self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.n}x{self.h}x{self.w}x{self.c} K{self.kernel} {str(self.dtype).removeprefix('torch.')}"
+
+
+def off(answer: Tensor | None, wanted: Tensor) -> float:
+    """|answer - wanted| / |wanted|; infinite for anything that is no number."""
+    if answer is None or answer.shape != wanted.shape:
+        return float("inf")
+    error = float((answer.double() - wanted).norm() / wanted.norm().clamp(min=1e-30))
+    return error if error == error else float("inf")
+
+
+def check_norm(case: Case) -> Errors:
+    """Depthwise convolution and LayerNorm: answer, what is kept, all gradients."""
+    x = case.map().permute(0, 3, 1, 2).requires_grad_()
+    wide = case.parameters()[:4]
+    if not case.affine:
+        wide[2], wide[3] = torch.ones_like(wide[1]), torch.zeros_like(wide[1])
+    given: Any = [each.requires_grad_() for each in wide]
+    wanted = _call(reference.depthwise_norm, x.permute(0, 2, 3, 1), *given, EPS)
+    push = torch.randn_like(wanted).to(case.dtype)
+    wanted.backward(push.double())
+    low: Any = [each.detach().to(case.dtype).requires_grad_() for each in (x, *given)]
+    answer = _call(depthwise_norm, *low, EPS)
+    answer.backward(push)
+    names = ("x", "weight", "bias", "scale", "shift")
+    gradients = {
+        f"d {name}": off(a.grad, b.grad)
+        for name, a, b in zip(names, low, (x, *given), strict=True)
+        if b.grad is not None
+    }
+    return {"answer": off(answer, wanted), **gradients}
+
+
+def check_gelu(case: Case) -> Errors:
+    """The product with GELU behind it."""
+    from convnext.kernels.gpu import gemm
+
+    x, weight, bias = case.map(), case.random(4 * case.c, case.c, scale=case.c**-0.5), case.random(4 * case.c)
+    answer, before = gemm.linear_gelu(*(each.to(case.dtype) for each in (x, weight, bias)), keep=True)
+    return {
+        "answer": off(answer, reference.linear_gelu(x, weight, bias)),
+        "before": off(before, torch.nn.functional.linear(x, weight, bias)),
+    }
+
+
+def check_residual(case: Case) -> Errors:
+    """The product with layer scale, stochastic depth and the residual behind it; and both products in one kernel."""
+    from convnext.kernels.gpu import gemm
+
+    x, hidden, keep = case.map(), case.map(4 * case.c), case.factors()
+    expand, expand_bias, project, bias, gamma = (case.low(each) for each in _layers(case))
+    residual, factor = case.map(), None if keep is None else keep.float()
+    one = gemm.linear_residual(case.low(hidden), project, bias, gamma, factor, case.low(residual))
+    both = gemm.fused_mlp(case.low(x), (expand, expand_bias), (project, bias), gamma, factor, case.low(residual))
+    wide: Any = [None if each is None else each.double() for each in (project, bias, gamma)]
+    middle = reference.linear_gelu(x, expand.double(), expand_bias.double())
+    return {
+        "project": off(one, _call(reference.linear_residual, hidden, *wide, keep, residual)),
+        "fused": off(both, _call(reference.linear_residual, middle, *wide, keep, residual)),
+    }
+
+
+def check_gelu_backward(case: Case) -> Errors:
+    """The gradient before GELU, with the hidden layer read and computed again."""
+    from convnext.kernels.gpu import gemm
+
+    normal, push, keep = case.map(), case.map(), case.factors()
+    expand, expand_bias, project, *_ = _layers(case)
+    wanted = reference.gelu_backward(normal, (expand, expand_bias), push, project, keep)
+    low = [each.to(case.dtype) for each in (normal, expand, expand_bias, push, project)]
+    before = torch.nn.functional.linear(normal, expand, expand_bias).to(case.dtype)
+    factor = None if keep is None else keep.float()
+    errors: Errors = {}
+    for word, kept in (("again", None), ("kept", before)):
+        found = gemm.gelu_backward(low[0], (low[1], low[2]), kept, low[3], low[4], factor)
+        names = ("slope", "hidden", "sum")
+        errors |= {f"{name}, {word}": off(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
+    return errors
+
+
+def check_block(case: Case) -> Errors:
+    """The whole block: inference, training, and every gradient."""
+    keep = case.factors()
+    x = case.map().permute(0, 3, 1, 2).requires_grad_()
+    wide: Any = [each.requires_grad_() if isinstance(each, Tensor) else each for each in case.parameters()]
+    wanted = _call(reference.block, x, *wide, keep)
+    push = torch.randn_like(wanted).to(case.dtype)
+    wanted.backward(push.double())
+    low: Any = [
+        each.detach().to(case.dtype).requires_grad_() if isinstance(each, Tensor) else each for each in (x, *wide)
+    ]
+    factor = None if keep is None else keep.float()
+    with torch.no_grad():
+        alone = _call(block, *low, factor)
+    answer = _call(block, *low, factor)
+    answer.backward(push)
+    names = (
+        "x spatial.weight spatial.bias norm.weight norm.bias eps expand.weight expand.bias project.weight project.bias"
+    )
+    errors = {"inference": off(alone, wanted), "training": off(answer, wanted)}
+    for name, a, b in zip([*names.split(), "gamma"], low, (x, *wide), strict=True):
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and b.grad is not None:
+            errors[f"d {name}"] = off(a.grad, b.grad)
+    return errors
+
+
+def check_fp8(case: Case) -> Errors:
+    """The block with float8 products: the error of what it adds to x."""
+    x, wide = case.map().permute(0, 3, 1, 2), case.parameters()
+    added = reference.block(x, *wide) - x
+    weights = prepare(*(case.low(each) if isinstance(each, Tensor) else each for each in wide))
+    with torch.no_grad():
+        answer = block_fp8(x.to(case.dtype), weights)
+    return {"added": off(answer.double() - x, added)}
+
+
+CHECKS: dict[str, Callable[[Case], Errors]] = {
+    "norm": check_norm,
+    "gelu": check_gelu,
+    "residual": check_residual,
+    "gelu_backward": check_gelu_backward,
+    "block": check_block,
+    "fp8": check_fp8,
+}
+
+
+def bound(name: str, case: Case) -> float:
+    """The largest error that check `name` may find."""
+    return max(FP8_BOUND, BOUNDS[case.dtype]) if name == "fp8" else BOUNDS[case.dtype]
+
+
+def _layers(case: Case) -> list[Any]:
+    """expand's and project's weight and bias, and layer scale."""
+    return case.parameters()[5:]
+
+
+def _call(run: Callable[..., Tensor], *words: Any) -> Tensor:
+    return run(*words)  # words of several lists, whose lengths a type checker cannot see

@@ -1,0 +1,57 @@
+"""CUDA graphs for inference: all kernels of a small batch in one launch, where starting them costs more than running them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from convnext.errors import ConvNeXtError
+
+WARM = 3  # runs before the capture, in which kernels are compiled, measured and memory is laid out
+
+
+class Graphed:
+    """A network's recorded run: inputs like the example are replayed, all others go through the network itself.
+
+    Weights that change in place count at the next call; a network that was cast or moved must be recorded anew.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], example: Tensor):
+        self.model = model
+        self._input = example.clone(memory_format=torch.preserve_format)
+        side = torch.cuda.Stream(example.device)
+        side.wait_stream(torch.cuda.current_stream(example.device))
+        with torch.cuda.stream(side), torch.no_grad():
+            for _ in range(WARM):
+                model(self._input)
+        torch.cuda.current_stream(example.device).wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph), torch.no_grad():
+            self._output = model(self._input)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        like = self._input
+        if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device or x.requires_grad:
+            return self.model(x)
+        like.copy_(x)
+        self._graph.replay()
+        return self._output.clone()
+
+
+def graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """`model` for inputs like `example` as one CUDA graph, answering one new tensor a call; elsewhere `model` as it is.
+
+    Raises ConvNeXtError for a network in training mode, whose randomness a graph would repeat, or one that answers with
+    anything but one tensor.
+    """
+    if model.training:
+        raise ConvNeXtError("A network in training mode cannot be recorded as a CUDA graph. Call model.eval() first.")
+    if example.device.type != "cuda":
+        return model
+    with torch.no_grad():
+        answer = model(example)
+    if not isinstance(answer, Tensor):
+        raise ConvNeXtError(
+            f"A CUDA graph records a network that answers with one tensor, not {type(answer).__name__}."
+        )
+    return Graphed(model, example)

@@ -1,0 +1,168 @@
+"""Which tile sizes a kernel runs with: measured once for each card and shape, in this process; the first where not.
+
+Nothing is measured in Triton's interpreter, while a CUDA graph is captured, or with torch.use_deterministic_algorithms:
+then the first setting that runs is taken, and equal inputs give equal bits from run to run. A setting that the card
+refuses (too much shared memory, a compiler's failure) is skipped.
+"""
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnext.errors import ConvNeXtError
+from convnext.kernels.gpu.available import interpreted
+
+Setting = dict[str, int]  # block sizes by argument name, and num_warps, num_stages
+ROUNDS = 5  # timed runs of a setting
+_CHOSEN: dict[tuple[Any, ...], Setting] = {}
+_FORCED: int | None = None  # a test's wish
+
+
+def launch(
+    kernel: Any,
+    programs: Callable[[Setting], int],
+    settings: Sequence[Setting],
+    key: tuple[Any, ...],
+    where: Tensor,
+    arguments: dict[str, Any],
+) -> Setting:
+    """Run `kernel` on `where`'s device with the best of `settings` for `key`, and return the one that was taken.
+
+    `programs` counts the programs of a setting; `arguments` are those that all settings share. The kernel must not
+    read what it writes. Raises ConvNeXtError where no setting runs.
+    """
+    name = (kernel.fn.__name__, str(where.device), *key)
+    settings = settings if _FORCED is None else [settings[_FORCED % len(settings)]]
+    with _on(where):
+        fixed = _FORCED is not None or torch.are_deterministic_algorithms_enabled()
+        chosen = None if fixed else _CHOSEN.get(name)
+        if chosen is None:
+            timed = _may_measure() and len(settings) > 1
+            chosen = _fastest(kernel, programs, settings, arguments) if timed else None
+            if chosen is not None:
+                _CHOSEN[name] = chosen
+        if chosen is not None:
+            _run(kernel, programs, chosen, arguments)
+            return chosen
+        for setting in settings:
+            failure = _try(kernel, programs, setting, arguments)
+            if failure is None:
+                return setting
+    raise ConvNeXtError(f"The kernel {name[0]} runs with none of its settings for {key}: {failure}")
+
+
+def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any]]) -> int:
+    """The index of the fastest of `ways` to the same answer, measured as settings are; 0 where nothing is measured."""
+    if _FORCED is not None:
+        return _FORCED % len(ways)
+    if torch.are_deterministic_algorithms_enabled():
+        return 0
+    key = (*name, str(where.device))
+    if key not in _CHOSEN:
+        if not _may_measure():
+            return 0
+        with _on(where):
+            times = [_milliseconds_of(way) for way in ways]
+        _CHOSEN[key] = {"way": times.index(min(times))}
+    return _CHOSEN[key]["way"]
+
+
+def chosen() -> dict[tuple[Any, ...], Setting]:
+    """What was measured to be fastest so far, by kernel, device and shape."""
+    return dict(_CHOSEN)
+
+
+def forget() -> None:
+    """Measure anew from here on."""
+    _CHOSEN.clear()
+
+
+@contextmanager
+def forced(index: int | None) -> Iterator[None]:
+    """Take the `index`-th setting of every kernel, counted round, instead of the fastest; None changes nothing."""
+    global _FORCED
+    before, _FORCED = _FORCED, index
+    try:
+        yield
+    finally:
+        _FORCED = before
+
+
+def size_class(count: int) -> int:
+    """Counts of one power of two share their settings, so that each batch size does not measure anew."""
+    return count.bit_length()
+
+
+def _may_measure() -> bool:
+    if interpreted() or torch.are_deterministic_algorithms_enabled():
+        return False
+    return not torch.cuda.is_current_stream_capturing()
+
+
+def _fastest(
+    kernel: Any, programs: Callable[[Setting], int], settings: Sequence[Setting], arguments: dict[str, Any]
+) -> Setting | None:
+    """The setting with the smallest median time, or None where all fail."""
+    found: list[tuple[float, int]] = []
+    for index, setting in enumerate(settings):
+        if _try(kernel, programs, setting, arguments) is None:  # this also compiles it
+            found.append((_milliseconds(lambda s=setting: _run(kernel, programs, s, arguments)), index))  # type: ignore[misc]
+    return settings[min(found)[1]] if found else None
+
+
+def _milliseconds_of(way: Callable[[], Any]) -> float:
+    try:
+        return _milliseconds(way)
+    except ConvNeXtError:
+        return math.inf
+
+
+def _milliseconds(run: Callable[[], None]) -> float:
+    run()
+    times = []
+    for _ in range(ROUNDS):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+def _try(
+    kernel: Any, programs: Callable[[Setting], int], setting: Setting, arguments: dict[str, Any]
+) -> Exception | None:
+    """The failure of one run, or None."""
+    from triton.errors import TritonError  # type: ignore[import-untyped,unused-ignore]
+
+    try:
+        _run(kernel, programs, setting, arguments)
+    except (TritonError, RuntimeError) as failure:
+        if interpreted():
+            raise  # Python's own failure: a mistake in a kernel, not in a setting
+        return failure
+    return None
+
+
+def _run(kernel: Any, programs: Callable[[Setting], int], setting: Setting, arguments: dict[str, Any]) -> None:
+    with _quiet_numbers() if interpreted() else nullcontext():
+        kernel[(programs(setting),)](**arguments, **setting, enable_fp_fusion=True)
+
+
+def _on(where: Tensor) -> Any:
+    return torch.cuda.device(where.device) if where.device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _quiet_numbers() -> Iterator[None]:
+    """The interpreter computes in NumPy, which warns of the masked lanes' overflows; a card does not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield

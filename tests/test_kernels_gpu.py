@@ -1,0 +1,261 @@
+"""The Triton kernels against plain torch in float64: in Triton's interpreter everywhere, on the card where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from convnext.errors import ConvNeXtError
+from convnext.kernels import gpu
+from convnext.kernels.gpu import depthwise_norm, reference, tuning
+from convnext.kernels.gpu.available import precision
+from convnext.models.convnext import Block
+
+pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels are NOT tested")
+from convnext.kernels.gpu import depthwise
+from convnext.kernels.gpu.checks import CHECKS, Case, bound
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kernel_cases import CASES
+
+on_a_card = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no GPU: the kernels are tested in the interpreter"
+)
+
+
+CARD = "cuda"
+STAGES = {"tiny": (96, 192, 384, 768), "xlarge": (256, 512, 1024, 2048)}
+SIZES = [
+    (c, px // 2 ** (2 + i), px // 2 ** (2 + i))
+    for px in (224, 384)
+    for row in STAGES.values()
+    for i, c in enumerate(row)
+]
+SIZES += [(40, 13, 9), (100, 31, 17), (96, 1, 57), (333, 7, 5)]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What kernel_cases.py prints. Workers of one run share it: whoever is first makes it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    answers, claim = shared / "kernel_cases.json", shared / "kernel_cases.claimed"
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        while not answers.exists():
+            time.sleep(0.2)
+        return json.loads(answers.read_text())
+    words = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("kernel_cases.py"))]
+    surroundings = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=surroundings)
+    lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
+    part = answers.with_suffix(".part")
+    part.write_text(lines[-1])
+    part.replace(answers)
+    return json.loads(lines[-1])
+
+
+def of(found: dict[str, object], name: str) -> object:
+    """The answer called `name`; a failure is shown."""
+    assert "failure" not in found, found["failure"]
+    failure = found[name] if isinstance(found[name], str) and "Traceback" in found[name] else ""
+    if "only 0-dimensional arrays can be converted" in failure:
+        pytest.skip(
+            "this Triton's interpreter needs a NumPy before 2.4: the GPU kernels are NOT tested on the processor"
+        )
+    assert not failure, failure
+    return found[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_answers_as_its_reference_in_float64(found, name):
+    check, case, _ = CASES[name]
+    errors = of(found, name)
+    assert errors and max(errors.values()) <= bound(check, case), errors
+
+
+def test_the_kernels_answer_as_the_networks_block_eager_and_compiled_without_a_graph_break(found):
+    assert max(of(found, "as_the_block").values()) < 1e-5
+
+
+def test_autocast_decides_the_products_and_leaves_the_stream_and_the_gradients_in_their_dtype(found):
+    answer = of(found, "autocast")
+    assert (answer["answer"], answer["gradient"]) == ("torch.float32", "torch.float32") and 0 < answer["error"] < 0.01
+
+
+def test_equal_inputs_give_equal_bits_also_in_the_gradients(found):
+    assert of(found, "repeated") is True
+
+
+def test_a_dropped_samples_branch_adds_nothing_and_learns_nothing_and_the_layout_does_not_matter(found):
+    assert of(found, "dropped") == {"same": True, "learned": 0.0, "layout": True}
+
+
+def test_the_16_bit_gelu_is_exact_to_a_rounding_of_float16_and_a_ten_thousandth(found):
+    answer = of(found, "fast_gelu")
+    assert answer["absolute"] < 2e-6 and answer["relative"] < 2**-10 + 1.5e-4  # the interpreter cuts off, a card rounds
+
+
+def test_a_tensor_that_does_not_fit_is_refused_with_its_reason(found):
+    answer = of(found, "reasons")
+    assert answer["fits"] is None
+    assert "float64" in answer["double"] and "(8,)" in answer["flat"] and "(0, 8, 2, 2)" in answer["empty"]
+    assert "5000" in answer["wide"] and "4,294,967,296" in answer["large"]
+
+
+def test_torch_finds_the_operators_well_formed(found):
+    assert of(found, "schema") == ["SUCCESS"]
+
+
+def block_and_input() -> tuple[Block, torch.Tensor, tuple[object, ...]]:
+    made = Block(8, kernel=7, layer_scale=0.5, grn=False, drop_path=0.0)
+    spatial, norm, expand, project = made.spatial, made.norm, made.expand, made.project
+    parts = (spatial.weight, spatial.bias, norm.weight, norm.bias, norm.eps)
+    words = (*parts, expand.weight, expand.bias, project.weight, project.bias, made.gamma)
+    return made, torch.randn(2, 8, 5, 6), words
+
+
+def test_where_there_is_no_card_plain_torch_answers_to_the_bit_and_the_reason_is_named():
+    made, x, words = block_and_input()
+    reason = gpu.unavailable(x)
+    assert reason and "cuda" in reason
+    assert torch.equal(gpu.block(x, *words), made(x))
+    y = made.spatial(x).permute(0, 2, 3, 1)
+    assert torch.equal(depthwise_norm(x, *words[:5]), made.norm(y))
+
+
+def test_without_float8_the_rounded_weights_answer_in_the_dtype_of_the_picture():
+    made, x, words = block_and_input()
+    assert gpu.unavailable_fp8(x)
+    answer = gpu.block_fp8(x, gpu.prepare(*words))
+    assert (answer - made(x)).norm() < 0.05 * (made(x) - x).norm()
+
+
+def test_a_network_is_itself_where_no_graph_can_be_recorded_and_training_is_refused():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ConvNeXtError, match="eval"):
+        gpu.graphed(model, torch.ones(1, 2))
+    assert gpu.graphed(model.eval(), torch.ones(1, 2)) is model
+
+
+def test_tf32_is_taken_only_where_torch_is_told_to():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "ieee"
+        assert precision(torch.float32) == "ieee"
+        matmul.fp32_precision = "tf32"
+        assert precision(torch.float32) == "tf32"
+    finally:
+        matmul.fp32_precision = before
+
+
+class Recorded:
+    """Stands for a kernel: notes its settings, refuses the first as a card with too little shared memory would."""
+
+    def __init__(self):
+        self.fn, self.ran = type(self).__init__, []
+
+    def __getitem__(self, grid: tuple[int]):
+        def run(size: int, **_: object) -> None:
+            if size == 1:
+                raise RuntimeError("out of resources")
+            self.ran.append((grid, size))
+
+        return run
+
+
+def test_the_fastest_setting_that_runs_is_measured_once_and_remembered(monkeypatch):
+    kernel, settings, x = Recorded(), [{"size": 1}, {"size": 2}, {"size": 3}], torch.ones(1)
+    times = iter([5.0, 4.0])
+    monkeypatch.setattr(tuning, "_CHOSEN", {})
+    monkeypatch.setattr(tuning, "_may_measure", lambda: True)
+    monkeypatch.setattr(tuning, "_milliseconds", lambda run: next(times))
+    for _ in range(2):
+        assert tuning.launch(kernel, lambda s: 10 * s["size"], settings, ("a",), x, {}) == {"size": 3}
+    assert kernel.ran[-2:] == [((30,), 3)] * 2 and list(tuning.chosen().values()) == [{"size": 3}]
+    with pytest.raises(ConvNeXtError, match="none of its settings"):
+        tuning.launch(kernel, lambda s: 1, settings[:1], ("b",), x, {})
+
+
+def test_where_nothing_may_be_measured_the_first_setting_that_runs_is_taken():
+    kernel, settings = Recorded(), [{"size": 1}, {"size": 2}, {"size": 3}]
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert tuning.launch(kernel, lambda s: 1, settings, ("c",), torch.ones(1), {}) == {"size": 2}
+        assert tuning.faster(("d",), torch.ones(1), [lambda: 1, lambda: 2]) == 0
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("channels", [1, 24, 40, 80, 96, 100, 192, 384, 768, 1024, 1536, 2048, 3072, 4096])
+def test_channels_are_covered_with_less_than_a_half_idle(channels):
+    block, chunks = depthwise.split(channels)
+    assert block * chunks >= channels and block & (block - 1) == 0
+    assert channels < 16 or 2 * block * chunks < 3.1 * channels
+    assert depthwise.tiles(7, 7, block, chunks, 7)
+
+
+def test_the_widths_of_tiny_leave_no_lane_idle():
+    assert [depthwise.split(c) for c in STAGES["tiny"]] == [(32, 3), (64, 3), (128, 3), (256, 3)]
+
+
+@on_a_card
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_on_the_card_every_kernel_answers_as_its_reference_at_real_sizes(size, dtype):
+    case = Case(3, *size, dtype=dtype, device=CARD)
+    for name, check in CHECKS.items():
+        if name != "fp8" or gpu.unavailable_fp8(torch.empty(1, 8, 2, 2, device=CARD)) is None:
+            errors = check(case)
+            assert max(errors.values()) <= bound(name, case), (name, errors)
+
+
+@on_a_card
+@pytest.mark.parametrize("setting", range(9))
+def test_on_the_card_every_tile_size_gives_the_same_answer(setting):
+    with tuning.forced(setting):
+        for case in (Case(2, 96, 15, 13, dtype=torch.bfloat16, device=CARD), Case(2, 40, 9, 7, device=CARD)):
+            for name in ("norm", "gelu", "residual", "gelu_backward"):
+                try:
+                    errors = CHECKS[name](case)
+                except ConvNeXtError:
+                    continue  # the card is too small for this one, which is then never chosen
+                assert max(errors.values()) <= bound(name, case), (name, errors)
+
+
+@on_a_card
+def test_on_the_card_offsets_beyond_two_to_the_31_are_reached():
+    if torch.cuda.get_device_properties(0).total_memory < 40 * 2**30:
+        pytest.skip("takes 40 GiB of the card's memory")
+    case = Case(1, 96, 128, 128, dtype=torch.bfloat16, device=CARD, keep=False)
+    words = [case.low(each) if isinstance(each, torch.Tensor) else each for each in case.parameters()]
+    x = torch.randn(1400, 128, 128, 96, dtype=torch.bfloat16, device=CARD).permute(0, 3, 1, 2)  # 2.2e9 values
+    with torch.no_grad():
+        answer = gpu.block(x, *words)
+        assert torch.allclose(answer[-1:], gpu.block(x[-1:], *words), atol=1e-2, rtol=1e-2)
+
+
+@on_a_card
+def test_on_the_card_a_graph_answers_as_its_network():
+    made = Block(96, kernel=7, layer_scale=0.5, grn=False, drop_path=0.0).to(CARD).eval()
+    x = torch.randn(2, 96, 14, 14, device=CARD)
+    run = gpu.graphed(made, x)
+    with torch.no_grad():
+        for each in (x, 2 * x, x[:1]):
+            assert torch.allclose(run(each), made(each), atol=1e-5)
+
+
+@on_a_card
+def test_on_the_card_the_reference_and_float64_agree():
+    case = Case(2, 24, 9, 7, device=CARD)
+    x = case.map().permute(0, 3, 1, 2)
+    assert reference.block(x, *case.parameters()).dtype == torch.float64
