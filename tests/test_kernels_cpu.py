@@ -248,6 +248,13 @@ def test_where_the_kernels_do_not_fit_the_block_is_the_plain_one(kernels):
     assert fits(block, x)
 
 
+def test_a_flat_map_is_normed_with_epsilon_and_stays_finite(kernels):
+    layer = cpu.PackedPatch(torch.ones(8, 16, 2, 2), torch.ones(8), normalise=True)
+    assert torch.equal(layer(torch.full((1, 4, 4, 16), 3.0)), torch.ones(1, 2, 2, 8))
+    after = cpu.PackedPatch(torch.ones(8, 3, 4, 4), torch.ones(8), after=(torch.ones(8), torch.zeros(8)))
+    assert torch.equal(after(torch.zeros(1, 8, 8, 3)), torch.zeros(1, 2, 2, 8))
+
+
 def test_a_block_of_v2_stays_as_it_is(kernels):
     block = Block(24, kernel=7, layer_scale=None, grn=True, drop_path=0.0)
     assert fuse(block) == 0 and type(block) is Block

@@ -8,7 +8,7 @@ namespace convnext {
 struct Patch {  // (N, H, W, I) by the strides of x, in floats -> (N, H / P, W / P, O)
     const float *weight, *bias, *norm_weight, *norm_bias;  // weight rows in the order ky, kx, i; norm after, or null
     long inputs, outputs, size;
-    int normalise;  // 1: every input pixel minus its mean over its deviation first
+    long normalise;  // 1: every input pixel minus its mean over its deviation first
     float epsilon;
 };
 
