@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 import convnext
-from convnext.deploy import graph, int8
+from convnext.deploy import graph, int8, signal_stack
 from convnext.deploy.export import FORMS, Options, export
 from convnext.deploy.runtime import Floats, Run, open_exported, openvino_run
 from convnext.engine.environment import processor
@@ -126,7 +126,8 @@ def contestants(
 def as_converted(model: openvino.Model) -> Run:
     """Without what `openvino_run` adds, a graph for each shape: as most people run it."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    with signal_stack.kept():
+        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     return lambda x: request.infer([x])[0].copy()
 
 

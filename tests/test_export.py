@@ -1,6 +1,7 @@
 """`convnext export`: the file answers as the run does, brings what is needed to use it, and is refused in one line."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -273,3 +274,25 @@ def test_a_numpy_program_can_use_the_file_without_this_package(run, exported, da
     logits = session.run(None, {"pictures": x})[0][0]
     assert load(run, device="cpu").recipe.input.eval_crop == 1
     assert names[int(logits.argmax())] == load(run, device="cpu")(picture).predictions[0][0]
+
+
+TWO_NETWORKS = """
+import signal, subprocess, numpy as np, openvino
+from convnext.deploy.runtime import openvino_run
+x = openvino.opset13.parameter([1, 3], np.float32)
+model = openvino.Model([openvino.opset13.relu(x)], [x])
+first, second = (openvino_run(model, exact=True) for _ in range(2))
+for run in (first, second):
+    run(np.zeros((1, 3), np.float32))
+del run, first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: print("heard"))
+subprocess.run(["true"])
+"""
+
+
+@pytest.mark.skipif(not runtime.installed("openvino"), reason="no openvino")
+def test_signals_are_heard_after_openvino_networks_are_gone():
+    """OpenVINO leaves freed memory as the stack of signal handlers; here in a child, whose end would be a crash."""
+    done = subprocess.run([sys.executable, "-c", TWO_NETWORKS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -21,6 +21,7 @@ from convnext.config import InputConfig
 from convnext.data.loader import eval_batches
 from convnext.data.source import Dataset, Entry, open_splits
 from convnext.data.transforms import normalise
+from convnext.deploy import signal_stack
 from convnext.deploy.runtime import Floats, needs
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.evaluation import Outcomes
@@ -123,7 +124,7 @@ def quantize_openvino(model: Any, pictures: Sequence[Floats], variant: str) -> A
     nncf.set_log_level(logging.ERROR)
     kept = [name for name, _ in _kept(_openvino_layers(model), variant)]
     presets = nncf.QuantizationPreset  # PERFORMANCE: ranges around zero, a few per cent faster; MIXED: as they lie
-    with contextlib.redirect_stdout(io.StringIO()):  # it draws bars
+    with contextlib.redirect_stdout(io.StringIO()), signal_stack.kept():  # it draws bars
         return nncf.quantize(
             model.clone(),
             nncf.Dataset(list(pictures)),

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convnext.deploy import signal_stack
 from convnext.engine import checkpoint
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 
@@ -175,7 +176,8 @@ def openvino_run(model: Any, *, exact: bool) -> Run:
             fitted = model.clone()
             if shape:
                 fitted.reshape(list(shape))
-            requests[shape] = core.compile_model(fitted, "CPU", settings).create_infer_request()
+            with signal_stack.kept():
+                requests[shape] = core.compile_model(fitted, "CPU", settings).create_infer_request()
         return requests[shape].infer([x])[0].copy()
 
     return run

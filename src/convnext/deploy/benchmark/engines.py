@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from convnext.deploy import signal_stack
 from convnext.deploy.benchmark.jobs import Job, Settings
 from convnext.deploy.benchmark.networks import Call, pictures, plain
 from convnext.errors import ConvNeXtError
@@ -60,7 +61,8 @@ def openvino(job: Job, folder: str) -> Callable[[int], Call]:
         model.reshape([batch, settings.config.in_channels, settings.size_px, settings.size_px])
         precision = {"fp32": "f32", "bf16": "bf16"}[settings.dtype]
         wanted = {"INFERENCE_NUM_THREADS": settings.threads, "PERFORMANCE_HINT": "LATENCY"}
-        compiled = core.compile_model(model, "CPU", wanted | {"INFERENCE_PRECISION_HINT": precision})
+        with signal_stack.kept():
+            compiled = core.compile_model(model, "CPU", wanted | {"INFERENCE_PRECISION_HINT": precision})
         request, x = compiled.create_infer_request(), pictures(job, batch).float().numpy()
         return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 

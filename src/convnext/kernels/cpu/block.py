@@ -14,15 +14,13 @@ from torch import Tensor
 from convnext.errors import ConvNeXtError
 from convnext.kernels.build import built
 
-SWITCH = "CONVNEXT_KERNELS"  # "compiled" turns the compiled kernels on, which are on trial; "plain" turns them off
+SWITCH = "CONVNEXT_KERNELS"  # "plain" turns the compiled kernels off
 
 
 def unavailable() -> str | None:
     """Why the compiled CPU kernels are not used, in words for a person; None where they are. Compiles them if need be."""
     if os.environ.get(SWITCH) == "plain":
         return f"{SWITCH}=plain turns them off"
-    if os.environ.get(SWITCH) != "compiled":
-        return f"they are on trial: {SWITCH}=compiled turns them on"
     return built().reason
 
 
