@@ -4,14 +4,16 @@
 
 Everyone reads the same files and makes of each what the recipe `imagenet1k` asks for: random resized crop to 224 px with
 bicubic interpolation, flip, RandAugment 'rand-m9-mstd0.5-inc1', normalised float32 batches with random erasing 0.25. The
-loaders take turns, forwards and backwards, and only ratios of the same round are worth comparing. Without FOLDER (class
-folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a temporary folder.
+loaders take turns, forwards and backwards, each turn in a process of its own, and only ratios of the same round are worth
+comparing. Without FOLDER (class folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a
+temporary folder.
 """
 
 import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from convnext.data.mix import mix
 from convnext.data.source import open_labelled
 from convnext.data.transforms import normalise
 from convnext.engine.environment import environment
+from convnext.engine.memory import keep_freed_memory
 from convnext.recipes import PUBLISHED
 
 RESULTS = Path(__file__).parent / "results" / "loader.jsonl"
@@ -45,20 +48,26 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each turn, after its first batch")
+    parser.add_argument("--only", choices=LOADERS, help="one turn of this loader: print its pictures a second")
     args = parser.parse_args()
+    if args.only:
+        print(rate(LOADERS[args.only](args.folder, args), args.seconds))
+        return
     with tempfile.TemporaryDirectory() as place:
         folder = args.folder or write_pictures(Path(place), args.pictures)
-        loaders: dict[str, Callable[[Path, argparse.Namespace], Iterator[torch.Tensor]]] = {
-            "convnext": ours,
-            "timm": timm_loader,
-            "torchvision": torchvision_loader,
-        }
-        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        rates: dict[str, list[float]] = {name: [] for name in LOADERS}
         for number in range(args.rounds):
-            for name in list(loaders) if number % 2 == 0 else reversed(loaders):
-                rates[name].append(rate(loaders[name](folder, args), args.seconds))
+            for name in list(LOADERS) if number % 2 == 0 else reversed(LOADERS):
+                rates[name].append(turn(name, folder, args))
                 print(f"{name:<12} {rates[name][-1]:7.1f} pictures/s", file=sys.stderr)
         record(args, rates)
+
+
+def turn(name: str, folder: Path, args: argparse.Namespace) -> float:
+    """Pictures a second of one loader in a new process: nobody gains by what another left behind."""
+    words = {"--batch": args.batch, "--workers": args.workers, "--seconds": args.seconds, "--only": name}
+    command = [sys.executable, __file__, str(folder), *(str(part) for pair in words.items() for part in pair)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
@@ -74,6 +83,7 @@ def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
 
 def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
     """As `convnext train` reads; no cache, so that every picture is decoded each time as in the other two."""
+    keep_freed_memory()  # as the loop does
     made, dataset = asked_for(args.batch), open_labelled(folder, split="train")
     steps, per_epoch = range(1_000_000), max(1, len(dataset.entries) // args.batch)
     batches = train_batches(
@@ -155,6 +165,13 @@ def torchvision_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch
     while True:
         for x, _ in loader:
             yield x
+
+
+LOADERS: dict[str, Callable[[Path, argparse.Namespace], Iterator[torch.Tensor]]] = {
+    "convnext": ours,
+    "timm": timm_loader,
+    "torchvision": torchvision_loader,
+}
 
 
 def write_pictures(folder: Path, count: int) -> Path:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convnext.config import AugmentConfig, InputConfig
+from convnext.data.augment import MOVES, Move, from_pillow, prepared, to_pillow
 from convnext.data.transforms import (
     chances,
     crop_box,
@@ -21,6 +22,7 @@ from convnext.data.transforms import (
     train_transform,
 )
 from convnext.errors import DataError
+from convnext.kernels import cpu
 
 SIDES = st.integers(1, 3000)
 DRAWN = st.lists(st.floats(0, 1, exclude_max=True), min_size=26, max_size=26)
@@ -127,16 +129,66 @@ def test_rand_augment_moves_colour_and_grey_pictures():
         assert (moved != train_transform(picture(30, 30, channels), 20, PLAIN, config, key)).any()
 
 
-def test_the_strongest_posterize_keeps_no_bit_and_ends_no_run():
-    from convnext.data.augment import prepared
+@pytest.mark.parametrize("notation", ["rand-m9-mstd0.5-inc1", "rand-m5-n3-p0.7-tweights", "rand-m9-n1-p0.3"])
+def test_rand_augment_draws_as_often_as_timm_does(notation):
+    """Operations on a picture, and each one's share, against what timm's own class draws."""
+    from timm.data import auto_augment
 
+    policy = prepared(notation, 32, (0.5, 0.5, 0.5))
+    ours = [[op.name for op in policy.drawn(random.Random(seed))] for seed in range(4000)]
+    official = auto_augment.rand_augment_transform(notation, {"translate_const": 1, "img_mean": (1, 1, 1)})
+    for operation in official.ops:
+        called = operation.aug_fn.__name__
+        operation.aug_fn = lambda shown, *_, called=called, **__: [*shown, called]
+    random.seed(0), np.random.seed(0)
+    theirs = [official([]) for _ in range(4000)]
+    for count in range(official.num_layers + 1):
+        assert abs(sum(len(a) == count for a in ours) - sum(len(b) == count for b in theirs)) < 4000 * 0.04
+    for found in {word for names in theirs for word in names}:
+        assert abs(sum(a.count(found) for a in ours) - sum(b.count(found) for b in theirs)) < 4000 * 0.04
+    assert len(ours[0]) <= policy.layers and all(operation.act.prob == 1 for operation in policy.ops)
+
+
+def test_the_strongest_posterize_keeps_no_bit_and_ends_no_run():
     policy = prepared("rand-m10-n1-inc1", 8, (0.5, 0.5, 0.5))
-    (operation,) = (each for each in policy.ops if each.name == "PosterizeIncreasing")
-    operation.prob, operation.magnitude_std = 1.0, 0
-    shown = Image.fromarray(picture(8, 8))
-    assert not np.asarray(operation(shown)).any()
-    operation.magnitude = 5
-    np.testing.assert_array_equal(np.asarray(operation(shown)), picture(8, 8) & 0b11000000)
+    (operation,) = (each for each in policy.ops if each.name == "posterize")
+    operation.act.magnitude_std = 0
+    assert not operation(picture(8, 8)).any()
+    operation.act.magnitude = 5
+    np.testing.assert_array_equal(operation(picture(8, 8)), picture(8, 8) & 0b11000000)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(32, 32), (17, 40), (5, 3), (1, 1)], ids=str)
+def test_a_compiled_move_is_pillows_to_the_bit(size, channels):
+    """Every move of RandAugment by its compiled path and by timm's own functions, with the same draws."""
+    from timm.data import auto_augment
+
+    if reason := cpu.unavailable():
+        pytest.skip(f"the compiled kernels are not here: {reason}")
+    fill = (11, 22, 33) if channels == 3 else 11
+    for name in MOVES:
+        for key, level in enumerate((-0.37, -0.001, 0.0, 0.2, 0.45, 1.5, 28.3, -30.0)):
+            for resample in (Image.BILINEAR, Image.BICUBIC, (Image.BILINEAR, Image.BICUBIC)):
+                random.seed(key)
+                ours = Move(name)(picture(*size, channels), level, fillcolor=fill, resample=resample)
+                random.seed(key)
+                shown = to_pillow(picture(*size, channels))
+                expected = getattr(auto_augment, name)(shown, level, fillcolor=fill, resample=resample)
+                np.testing.assert_array_equal(ours, from_pillow(expected), f"{name} {level} {resample}")
+
+
+def test_rand_augment_is_the_same_with_and_without_the_compiled_kernels(monkeypatch):
+    def many():
+        prepared.cache_clear()
+        augment = AugmentConfig(rand_augment="rand-m9-mstd0.5-inc1")
+        return [train_transform(picture(48, 40), 32, augment, InputConfig(), (0, key)) for key in range(100)]
+
+    compiled = many()
+    monkeypatch.setenv("CONVNEXT_KERNELS", "plain")
+    plain = many()
+    prepared.cache_clear()
+    np.testing.assert_array_equal(compiled, plain)
 
 
 def test_a_wrong_rand_augment_is_one_line():

@@ -41,18 +41,38 @@ def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np
     `channels`: 1 for luma, 3 for RGB. `least_px` allows a JPEG to come back at 1/2, 1/4 or 1/8 of its size, the
     smallest whose shorter side is still `least_px`. Raises DataError with the reason for anything that cannot be shown.
     """
-    if channels not in (1, 3):
-        raise DataError(f"pictures have 1 (grey) or 3 (colour) channels; {channels} were asked for")
-    with _QUIET, _opened(data) as image:
-        try:
-            pixels = _pixels(image, data, channels, least_px)
-        except DataError:
-            raise
-        except MemoryError:
-            raise DataError(f"there is no memory for its {image.width} x {image.height} pixels") from None
-        except Exception as error:  # noqa: BLE001 # decoders raise almost anything on damaged bytes; a run must survive them all
-            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return Opened(data).pixels(channels=channels, least_px=least_px)
+
+
+class Opened:
+    """A picture whose header was read, once; its pixels come when they are asked for. Raises DataError as `decode` does."""
+
+    def __init__(self, data: bytes):
+        with _QUIET:
+            self.data, self.image = data, _opened(data)
+
+    @property
+    def header(self) -> tuple[int, int, bool]:
+        """(height, width, whether a reduced decode is possible), after EXIF rotation."""
+        with _QUIET:
+            width, height = self.image.size
+            reducible = self.image.format in ("JPEG", "MPO")
+            return (width, height, reducible) if _orientation(self.image) in _SIDEWAYS else (height, width, reducible)
+
+    def pixels(self, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
+        """What `decode` returns. To be asked once: the picture is closed afterwards."""
+        if channels not in (1, 3):
+            raise DataError(f"pictures have 1 (grey) or 3 (colour) channels; {channels} were asked for")
+        with _QUIET, self.image as image:
+            try:
+                pixels = _pixels(image, self.data, channels, least_px)
+            except DataError:
+                raise
+            except MemoryError:
+                raise DataError(f"there is no memory for its {image.width} x {image.height} pixels") from None
+            except Exception as error:  # noqa: BLE001 # decoders raise almost anything on damaged bytes; a run must survive them all
+                raise DataError(f"it cannot be decoded: {_reason(error)}") from None
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def decode_indices(data: bytes) -> np.ndarray:
@@ -86,10 +106,7 @@ def read_size(data: bytes) -> tuple[int, int]:
 
 def read_header(data: bytes) -> tuple[int, int, bool]:
     """(height, width, whether a reduced decode is possible)."""
-    with _QUIET, _opened(data) as image:
-        width, height = image.size
-        reducible = image.format in ("JPEG", "MPO")
-        return (width, height, reducible) if _orientation(image) in _SIDEWAYS else (height, width, reducible)
+    return Opened(data).header
 
 
 def reduction(height: int, width: int, least_px: int | None) -> int:

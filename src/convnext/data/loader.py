@@ -15,7 +15,7 @@ from convnext.config import InputConfig, Recipe
 from convnext.data.augment import prepared
 from convnext.data.batch import Batch
 from convnext.data.cache import PictureCache, make_cache
-from convnext.data.decode import decode, read_header, reduction
+from convnext.data.decode import Opened, decode, reduction
 from convnext.data.source import Dataset
 from convnext.data.store import printable
 from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
@@ -129,12 +129,12 @@ class _TrainReader:
     def _picture(self, index: int, key: tuple[int, ...], size_px: int) -> np.ndarray:
         augment, config = self.recipe.augment, self.recipe.input
         header = self.cache.header(index) if self.cache else None
-        data = None
-        picture = None
+        opened = picture = None
         if header is None:
             data = self.dataset.store.read(self.dataset.entries[index].path)
             if data[:2] == b"\xff\xd8":  # JPEG: its size decides how much of it to decode
-                header = read_header(data)
+                opened = Opened(data)
+                header = opened.header
             else:
                 picture = decode(data, channels=self.channels)
                 header = (picture.shape[0], picture.shape[1], False)
@@ -147,8 +147,8 @@ class _TrainReader:
         if kept is not None:
             picture = kept
         elif picture is None:
-            data = data if data is not None else self.dataset.store.read(self.dataset.entries[index].path)
-            picture = decode(data, channels=self.channels, least_px=least)
+            opened = opened or Opened(self.dataset.store.read(self.dataset.entries[index].path))
+            picture = opened.pixels(channels=self.channels, least_px=least)
         if self.cache and kept is None:
             self.cache.put(index, divisor, picture, header)
         box = scaled_box(box, height, width, picture.shape[0], picture.shape[1])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import AugmentConfig, InputConfig
-from convnext.data.augment import rand_augment
+from convnext.data.augment import from_pillow, rand_augment, to_pillow
 
 Box = tuple[int, int, int, int]
 Key = int | tuple[int, ...]
@@ -87,7 +87,7 @@ def crop_and_augment(
     if not augment.rand_augment:
         return pixels
     seed = int(drawn[2 * _TRIES + 4] * 2**32)
-    return _array(rand_augment(_image(pixels), augment.rand_augment, size_px, config.mean, seed))
+    return rand_augment(pixels, augment.rand_augment, size_px, config.mean, seed)
 
 
 def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
@@ -95,9 +95,9 @@ def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
 
     'crop': bicubic resize of the shorter side to int(size / eval_crop), then the centre. 'warp': both sides to size.
     """
-    size, shown = config.eval_size_px, _image(picture)
+    size, shown = config.eval_size_px, to_pillow(picture)
     if config.eval_resize == "warp":
-        return _array(shown.resize((size, size), Image.Resampling.BICUBIC))
+        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
     height, width = picture.shape[:2]
     shorter = int(size / config.eval_crop)
     new_h = shorter if height <= width else int(shorter * height / width)
@@ -106,9 +106,9 @@ def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
     if max(new_h, new_w) > _THIN * size:
         across, down = width / new_w, height / new_h
         seen = (left * across, top * down, min(width, (left + size) * across), min(height, (top + size) * down))
-        return _array(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
+        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
     resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
-    return _array(resized.crop((left, top, left + size, top + size)))
+    return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
 def normalise(pictures: Tensor, config: InputConfig) -> Tensor:
@@ -133,12 +133,3 @@ def _resized(crop: np.ndarray, size_px: int) -> np.ndarray:
     x = torch.from_numpy(crop).permute(2, 0, 1)[None]  # channels-last memory, a part of a picture: nothing is copied
     resized = F.interpolate(x, (size_px, size_px), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
-
-
-def _image(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-
-
-def _array(shown: Image.Image) -> np.ndarray:
-    pixels = np.array(shown)  # a copy: what Pillow lends cannot be written to
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -1,7 +1,8 @@
-// The library's plain C interface, and the tables of its templates. Everything float32, every pointer the caller's.
+// The library's plain C interface, and the tables of its templates. Every pointer is the caller's; floats are 32 bit.
 
 #include <utility>
 
+#include "affine.h"
 #include "patch.h"
 #include "training.h"
 
@@ -53,6 +54,14 @@ void cn_gelu(const float* x, float* value, float* slope, long count) {  // for t
         store_part(value + i, gelu_and_slope(load_part(x + i, count - i), s), count - i);
         store_part(slope + i, s, count - i);
     }
+}
+
+// out(x, y) = in(m * (x, y, 1)) for (height, width, channels) pixels of 1 or 3 channels, `fill` where that is outside.
+void cn_affine(const uint8_t* in, uint8_t* out, long height, long width, long channels, const double* m, long cubic,
+               const uint8_t* fill) {
+    const auto move = channels == 1 ? (cubic ? affine<Cubic, 1> : affine<Line, 1>)
+                                    : (cubic ? affine<Cubic, 3> : affine<Line, 3>);
+    move(in, out, height, width, m, fill);
 }
 
 // B[k][n] = from[k * by_k + n * by_n], packed for the products.
