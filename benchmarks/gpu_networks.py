@@ -11,9 +11,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.kernels import gpu
+from convnext.errors import ConvNeXtError
+from convnext.kernels import choice, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
+from convnext.models.fused import fuse, hindrance, unfuse
 from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds, peak, wait, warm
 
 BATCH = {"inference": 256, "training": 128}
@@ -23,16 +25,8 @@ SWIN = {"tiny": ("swin_t", 0.2), "base": ("swin_b", 0.5)}  # and the stochastic 
 OURS = ("fused", "fused+compile")
 PEERS = ("timm+compile", "torchvision+compile", "plain+compile", "plain", "swin+compile")
 RATE = 0.1  # stochastic depth of every network in training
-
-
-class OnCard(Block):
-    """A V1 block on the kernels; the draws of stochastic depth are the plain block's."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        keep = None
-        if self.training and self.drop_path.rate:
-            keep = self.drop_path(torch.ones(x.shape[0], 1, 1, 1, device=x.device)).flatten()
-        return gpu.block(x, *parameters(self), keep)
+if DRY:
+    choice.on_card = lambda device: True  # the interpreter's tensors lie on the processor
 
 
 class OnCardFp8(Block):
@@ -50,12 +44,15 @@ def parameters(block: Block) -> tuple[Any, ...]:
     return (*parts, block.expand.weight, block.expand.bias, block.project.weight, block.project.bias, block.gamma)
 
 
-def swap(model: nn.Module, kind: type[Block]) -> nn.Module:
-    """Run the blocks of `model`, where it lies and in its dtype, as `kind`."""
-    for each in model.modules():
+def swap(model: nn.Module, family: str) -> nn.Module:
+    """Run the blocks of `model`, where it lies and in its dtype, plain, 'fused' as its users do, or in 'fp8'."""
+    unfuse(model)
+    if family == "fused" and not fuse(model, triton=True):
+        raise ConvNeXtError(f"the Triton blocks do not run: {hindrance(torch.device(DEVICE), triton=True)}")
+    for each in model.modules() if family in ("fp8", "plain") else ():
         if isinstance(each, Block):
-            each.__class__ = kind
-            if kind is OnCardFp8:
+            each.__class__ = OnCardFp8 if family == "fp8" else Block
+            if isinstance(each, OnCardFp8):
                 each.rounded = gpu.prepare(*parameters(each))
     return model
 
@@ -79,7 +76,7 @@ def network(name: str, model: str, training: bool) -> nn.Module:
         small = {"depths": (1, 1), "widths": (16, 24), "kernel": 3} if DRY else {}
         made = create("atto" if DRY else model, drop_path=rate, **small)
     made = made.to(DEVICE, torch.float32 if training else HALF).to(memory_format=torch.channels_last)
-    swap(made, {"fused": OnCard, "fp8": OnCardFp8}.get(family, Block))
+    swap(made, family)
     made.train(training)
     if "compile" in name:
         made.compile(**({"backend": "eager"} if DRY else {"dynamic": False}))
@@ -149,8 +146,8 @@ def logits_error(model: str) -> Iterator[Row]:
     plain = create("atto" if DRY else model, layer_scale=1.0, **small).to(DEVICE).eval()
     x = torch.randn(2, 3, 32 if DRY else 224, 32 if DRY else 224, device=DEVICE)
     wanted = frozen(lambda: plain(x))
-    for name, kind in (("plain", Block), ("fused", OnCard), ("fp8", OnCardFp8)):
-        answer = attempt(name, lambda kind=kind: frozen(lambda: swap(plain.to(HALF), kind)(x.to(HALF))))
+    for name in ("plain", "fused", "fp8"):
+        answer = attempt(name, lambda name=name: frozen(lambda: swap(plain.to(HALF), name)(x.to(HALF))))
         if failed(answer):
             yield answer
         else:

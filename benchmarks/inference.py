@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--rounds", default="3")
     parser.add_argument("--seconds", default="0.5")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="for lines and drawings (results/)")
     args = parser.parse_args()
     started = time.monotonic()
     for model in args.models:
@@ -38,8 +39,8 @@ def main() -> int:
         words += ["--rounds", args.rounds, "--seconds", args.seconds]
         for flag, names in (ALL if args.full or model == "tiny" else SHORT).items():
             words += [f"--{flag}", names]
-        plot = RESULTS / f"inference_{model}_{args.dtype}.svg"
-        status = convnext([*words, "--out", str(RESULTS / "inference.jsonl"), "--plot", str(plot)])
+        plot = args.folder / f"inference_{model}_{args.dtype}.svg"
+        status = convnext([*words, "--out", str(args.folder / "inference.jsonl"), "--plot", str(plot)])
         if status:
             return status
     print(f"{time.monotonic() - started:.0f} s in all.", file=sys.stderr)

@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--rounds", default="3")
     parser.add_argument("--seconds", default="1")
     parser.add_argument("--compiled", action="store_true", help="compiled forms too: a minute more for each")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="for lines and drawings (results/)")
     args = parser.parse_args()
     more = ",compiled" if args.compiled else ""
     peers = "timm,timm:channels_last,torchvision" + (",timm:compiled" if args.compiled else "")
@@ -33,8 +34,8 @@ def main() -> int:
         words = ["benchmark", "--mode", "training", "--model", model, "--batch", args.batch, "--dtype", args.dtype]
         words += ["--device", args.device, "--rounds", args.rounds, "--seconds", args.seconds]
         words += ["--backends", "eager,fused" + more, "--peers", peers]
-        plot = RESULTS / f"training_{model}_{args.dtype}.svg"
-        status = convnext([*words, "--out", str(RESULTS / "training.jsonl"), "--plot", str(plot)])
+        plot = args.folder / f"training_{model}_{args.dtype}.svg"
+        status = convnext([*words, "--out", str(args.folder / "training.jsonl"), "--plot", str(plot)])
         if status:
             return status
     print(f"{time.monotonic() - started:.0f} s in all.", file=sys.stderr)

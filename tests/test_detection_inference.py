@@ -26,7 +26,7 @@ from convnext.engine.checkpoint import save
 from convnext.errors import CheckpointError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
-from convnext.reports.drawing import colour_of, colours_of, draw_objects, names_of
+from convnext.reports.drawing import colour_of, colours_of, draw_map, draw_objects, names_of
 from convnext.tasks.detection.inference import find, in_original, outline, targets_of
 from convnext.tasks.detection.mask_head import paste
 from convnext.tasks.detection.metrics import Outcomes, report
@@ -220,6 +220,20 @@ def test_objects_are_drawn_where_they_are_and_the_rest_of_the_picture_is_left():
     grey = draw_objects(image[:, :, :1], box, [3], names=[""])
     assert grey.shape == (100, 120, 3) and (grey == plain).all()
     assert draw_objects(image, np.zeros((0, 4)), []).shape == image.shape
+
+
+def test_names_stay_inside_the_picture_and_are_left_out_where_they_would_hide_it():
+    box = np.array([[100, 40, 119, 60]], np.float32)
+    image = np.full((100, 120, 3), 90, np.uint8)
+    named, free = (draw_objects(image, place, [3], names=["dog 0.97"]) for place in (box, box - [[60, 0, 60, 0]]))
+    at_edge, inside = ((each[20:40] == colour_of(3)).all(2).sum() for each in (named, free))
+    assert at_edge == inside > 0  # the whole plate is there: it begins further left instead of being cut
+    small = np.full((95, 120, 3), 90, np.uint8)
+    assert (draw_objects(small, box, [3], names=["dog 0.97"]) == draw_objects(small, box, [3])).all()
+    labels = np.zeros((95, 120), np.uint8)
+    assert (draw_map(small, labels, ["dog"]) == draw_map(small, labels)).all()
+    labels = np.zeros((100, 120), np.uint8)
+    assert (draw_map(image, labels, ["dog"]) != draw_map(image, labels)).any()
 
 
 def test_classes_have_colours_of_their_own_and_objects_where_there_is_one_class():

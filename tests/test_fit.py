@@ -347,3 +347,72 @@ def test_tensorboard_that_is_not_installed_is_a_line_with_the_extra(data, tmp_pa
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     done = convnext(*tiny(data, tmp_path / "run", "--tensorboard"))
     assert done.status == 2 and "pip install 'convnext[track]'" in done.err.splitlines()[-1]
+
+
+# A loss of several parts, and a run that counts steps
+
+
+class Parted(Toy):
+    """Says its loss as two parts, and is logged every second step; dies before step `dies`."""
+
+    steps_per_epoch = 40
+
+    def __init__(self, dies: int = -1):
+        super().__init__()
+        self.dies = dies
+
+    def batches(self, steps: range, world: World) -> Iterator[Piece]:
+        for step, batch in zip(steps, super().batches(steps, world), strict=True):
+            if step == self.dies:
+                raise KeyboardInterrupt
+            yield batch
+
+    def loss(self, network: nn.Module, piece: Piece) -> dict[str, Tensor]:  # type: ignore[override]
+        each = F.cross_entropy(network(piece.x), piece.y, reduction="none")
+        right = piece.y == 1
+        return {"yes": (each * right).sum() / len(each), "no": (each * ~right).sum() / len(each)}
+
+
+@pytest.mark.parametrize("micro", [0, 3])
+def test_parts_of_a_loss_are_logged_beside_it_add_up_to_it_and_survive_a_kill(tmp_path, micro):
+    chosen = toy_recipe(schedule__epochs=1)
+    run(Parted(), tmp_path / "whole", chosen, micro_batch=micro)
+    logged = rows(tmp_path / "whole")
+    assert len(logged) == 20 and all(list(row["parts"]) == ["yes", "no"] for row in logged)
+    for row in logged:
+        assert sum(row["parts"].values()) == pytest.approx(row["loss"], rel=1e-6)
+    run(Toy(), tmp_path / "one", chosen)
+    assert not any("parts" in row for row in rows(tmp_path / "one"))
+    with pytest.raises(KeyboardInterrupt):
+        run(Parted(dies=8), tmp_path / "killed", chosen, micro_batch=micro, checkpoint_steps=7)  # half a row is saved
+    run(Parted(), tmp_path / "killed", chosen, micro_batch=micro)
+    assert rows(tmp_path / "killed") == logged
+    killed, whole = (checkpoint.read(tmp_path / name / "last.safetensors")[0] for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in whole)
+
+
+def test_one_look_at_the_device_fetches_the_loss_of_a_step_with_all_its_parts(tmp_path):
+    looks = []
+
+    class Counting(World):
+        def mean(self, values: Tensor) -> list[float]:
+            looks.append(len(values))
+            return super().mean(values)
+
+    task, chosen = Parted(), toy_recipe(schedule__epochs=1)
+    fit(task, chosen, RunOptions(out=str(tmp_path / "run")), device=torch.device("cpu"), world=Counting())
+    assert looks == [3] * 40
+
+
+def test_a_run_that_counts_steps_speaks_of_steps_and_one_of_epochs_of_epochs(tmp_path, capsys):
+    run(Toy(), tmp_path / "steps", toy_recipe(schedule__steps=7))
+    said = capsys.readouterr().err
+    assert "step 5/7  raw: top1" in said and "step 7/7  raw: top1" in said and "epoch" not in said
+    run(Toy(), tmp_path / "epochs", toy_recipe(schedule__epochs=1.3))  # 6 steps of 5 each
+    said = capsys.readouterr().err
+    assert "epoch 1/1.3  raw: top1" in said and "epoch 1.2/1.3  raw: top1" in said
+
+
+def test_the_headline_of_a_classifier_says_steps_where_these_decide(data, tmp_path):
+    said = trained(data, tmp_path / "run", "--schedule.steps", 3).err
+    assert ", 3 steps, batch 6" in said and "step 3/3  raw: top1" in said and "epoch" not in said

@@ -1,10 +1,6 @@
 """The Triton kernels against plain torch in float64: in Triton's interpreter everywhere, on the card where there is one."""
 
-import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +17,7 @@ from convnext.kernels.gpu import depthwise
 from convnext.kernels.gpu.checks import CHECKS, Case, bound
 
 sys.path.insert(0, str(Path(__file__).parent))
+from interpreted import answers_of, of
 from kernel_cases import CASES
 
 on_a_card = pytest.mark.skipif(
@@ -41,37 +38,8 @@ SIZES += [(40, 13, 9), (100, 31, 17), (96, 1, 57), (333, 7, 5)]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What kernel_cases.py prints. Workers of one run share it: whoever is first makes it."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    answers, claim = shared / "kernel_cases.json", shared / "kernel_cases.claimed"
-    try:
-        claim.touch(exist_ok=False)
-    except FileExistsError:
-        while not answers.exists():
-            time.sleep(0.2)
-        return json.loads(answers.read_text())
-    words = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("kernel_cases.py"))]
-    surroundings = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=surroundings)
-    lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
-    part = answers.with_suffix(".part")
-    part.write_text(lines[-1])
-    part.replace(answers)
-    return json.loads(lines[-1])
-
-
-def of(found: dict[str, object], name: str) -> object:
-    """The answer called `name`; a failure is shown."""
-    assert "failure" not in found, found["failure"]
-    failure = found[name] if isinstance(found[name], str) and "Traceback" in found[name] else ""
-    if "only 0-dimensional arrays can be converted" in failure:
-        pytest.skip(
-            "this Triton's interpreter needs a NumPy before 2.4: the GPU kernels are NOT tested on the processor"
-        )
-    assert not failure, failure
-    return found[name]
+    """What kernel_cases.py prints."""
+    return answers_of("kernel_cases.py", tmp_path_factory)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -33,9 +33,19 @@ from shapes import write_shapes
 
 FILES = ("recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "evaluation.json")
 DETECTION = (
-    "average-precision", "curves", "precision-and-recall", "classes", "worst-pictures", "data", "recipe", "environment",
+    "average-precision", "curves", "parts-of-the-loss", "precision-and-recall", "classes", "worst-pictures", "data",
+    "recipe", "environment",
 )  # fmt: skip
-SEGMENTATION = ("curves", "classes", "confusion", "worst-pictures", "data", "recipe", "environment")
+SEGMENTATION = (
+    "curves",
+    "parts-of-the-loss",
+    "classes",
+    "confusion",
+    "worst-pictures",
+    "data",
+    "recipe",
+    "environment",
+)
 BAD_NAMES = ('<b>&"', "'><script>alert(1)</script>")
 
 
@@ -57,8 +67,18 @@ def write_run(folder: Path, splits: DenseSplits, evaluation: dict[str, Any]) -> 
         "skipped": {},
     }
     figures = {name: value for name, value in evaluation.items() if isinstance(value, float)}
-    rows = [
-        {"kind": "train", "step": i, "epoch": i / 3, "lr": 0.1, "loss": 1 / i, "grad_norm": 1.0} for i in range(1, 31)
+    names = ("rpn_score", "rpn_box", "score", "box", "mask") if task == "detection" else ("main", "auxiliary")
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": "train",
+            "step": i,
+            "epoch": i / 3,
+            "lr": 0.1,
+            "loss": 1 / i,
+            "grad_norm": 1.0,
+            "parts": {name: 1 / i / len(names) for name in names},
+        }
+        for i in range(1, 31)
     ]
     for weights in ("raw", "ema"):
         rows += [{"kind": "eval", "step": i, "epoch": i / 3, "weights": weights, **figures} for i in (15, 30)]
@@ -166,6 +186,7 @@ def test_the_report_of_a_detector_is_balanced_markup_with_every_section(detector
     assert Page(page).ids == list(DETECTION)
     assert 'class="note"' not in page and "not hold what this version" not in page
     assert section(page, "curves").count("<figure") == 6  # losses, box AP, mask AP, learning rate, speed
+    assert section(page, "parts-of-the-loss").count("<figure") == 1
     assert section(page, "precision-and-recall").count("<figure") == 4
     assert section(page, "worst-pictures").count("<img") == 2 * len(evaluation_of(detector)["worst"]) > 0
 
@@ -576,3 +597,41 @@ def test_the_whole_evaluation_is_json_and_its_arrays_are_short(detector: Path, s
 
 def test_the_same_run_gives_the_same_page(detector: Path, objects: DenseSplits) -> None:
     assert page_of(detector, objects.val) == page_of(detector, objects.val)
+
+
+def relogged(run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """`run` with every training row of its log changed."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [change(row) if row["kind"] == "train" else row for row in rows]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+def test_a_cascade_has_a_chart_of_its_proposals_and_one_for_each_stage(detector: Path) -> None:
+    names = ("rpn_score", "rpn_box", *(f"stage{i}_{part}" for i in range(3) for part in ("score", "box", "mask")))
+    relogged(detector, lambda row: row | {"parts": dict.fromkeys(names, 0.1)})
+    drawn = section(page_of(detector), "parts-of-the-loss")
+    assert drawn.count("<figure") == 4 and all(f"Stage {i}" in drawn for i in (1, 2, 3)) and "Stage 4" not in drawn
+    assert drawn.count("proposals: box</li>") == 1 and drawn.count("mask</li>") == 3
+
+
+def test_a_log_without_parts_of_its_loss_says_so(segmenter: Path) -> None:
+    relogged(segmenter, lambda row: {key: value for key, value in row.items() if key != "parts"})
+    assert "The log of this run has no parts of its loss." in section(page_of(segmenter), "parts-of-the-loss")
+
+
+def test_a_run_that_counts_steps_is_drawn_over_its_steps(segmenter: Path) -> None:
+    chosen = json.loads((segmenter / "recipe.json").read_text())
+    dump(segmenter / "recipe.json", chosen | {"schedule": chosen["schedule"] | {"steps": 30}})
+    page = page_of(segmenter)
+    assert "epoch" not in section(page, "curves") + section(page, "parts-of-the-loss")
+    assert "step 30" in words(page) and "epoch 10" not in words(page)
+
+
+def test_the_recipe_has_what_these_tasks_use_and_no_more(detector: Path, segmenter: Path) -> None:
+    for run in (detector, segmenter):
+        fields = re.findall(r'<th scope="row">([^<]*)', section(page_of(run), "recipe"))
+        assert {"mean", "std", "crop_px", "photometric"} <= set(fields)
+        assert not {"mixup", "size_px", "progressive"} & set(fields)
+    said = words(page_of(detector))
+    assert "(iou 0.5, stds (0.1, 0.1, 0.2, 0.2), weight 1" in said and "{'iou" not in said

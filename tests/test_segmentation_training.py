@@ -197,12 +197,13 @@ def test_the_loss_is_a_mean_over_all_pixels_of_both_heads_and_ignored_ones_bring
     main, aux = torch.randn(1, 3, 4, 4, dtype=torch.float64), torch.randn(1, 3, 4, 4, dtype=torch.float64)
     labels = torch.tensor([[[0, 1, 2, 255]] * 4])
     piece = Labelled(torch.zeros(1, 3, 4, 4), labels)
-    by_hand = 0.0
-    for scores, weight in ((main.float(), 1.0), (aux.float(), 0.4)):
+    by_hand = {"main": 0.0, "auxiliary": 0.0}
+    for head, scores, weight in (("main", main.float(), 1.0), ("auxiliary", aux.float(), 0.4)):
         for i in range(4):
             for j in range(3):
-                by_hand -= weight * float(scores[0, :, i, j].log_softmax(0)[labels[0, i, j]]) / 16
-    assert float(task.loss(lambda _: Logits(main, aux), piece)) == pytest.approx(by_hand, rel=1e-5)
+                by_hand[head] -= weight * float(scores[0, :, i, j].log_softmax(0)[labels[0, i, j]]) / 16
+    losses = task.loss(lambda _: Logits(main, aux), piece)
+    assert {head: float(loss) for head, loss in losses.items()} == pytest.approx(by_hand, rel=1e-5)
     assert task.chance_loss == pytest.approx(np.log(3) * 1.4)
 
 

@@ -63,7 +63,7 @@ def evaluate(args: argparse.Namespace, predictor: Any) -> None:
     skipped: dict[str, str] = {}
     with answering(recipe, predictor.device):
         result = TASKS[recipe.task].report(
-            predictor.model, dataset, recipe, workers=args.workers, skipped=skipped, **ways
+            predictor.model, dataset, recipe, workers=args.workers, skipped=skipped, progress=not args.json, **ways
         )
     result |= {"skipped": skipped, "weights": metadata.get("weights", "raw"), **ways}
     result.pop("details", None)  # what only the page of a run needs

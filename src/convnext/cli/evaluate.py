@@ -104,8 +104,14 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
         held = held_out(args.data, predictor.metadata)
         data = Subset(open_labelled(args.data, classes=predictor.classes) if held is None else held, ())
     skipped: dict[str, str] = {}
-    batch = args.batch or BATCH
-    outcomes = predictor.evaluate(data.dataset, workers=args.workers, batch=batch, skipped=skipped, only=data.only)
+    outcomes = predictor.evaluate(
+        data.dataset,
+        workers=args.workers,
+        batch=args.batch or BATCH,
+        skipped=skipped,
+        only=data.only,
+        progress=not args.json,
+    )
     result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
     result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
     print(json.dumps(result) if args.json else evaluation_text(result))

@@ -79,8 +79,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
     parser.add_argument("--micro-batch", type=int, help="pictures per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="torch.compile the network")
-    kernels = "plain: without the compiled blocks that a CPU runs in fp32 (auto)"
-    parser.add_argument("--kernels", choices=("auto", "plain"), help=kernels)
+    kernels = "plain: without the compiled blocks that a CPU runs in fp32; triton: Triton's blocks on a GPU (auto)"
+    parser.add_argument("--kernels", choices=("auto", "plain", "triton"), help=kernels)
     parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep pictures in memory (auto)")
     parser.add_argument("--checkpoint-steps", type=int, help="save every so many steps, besides every few minutes")
     parser.add_argument("--checkpoint-minutes", type=float, help="save at least this often (5)")
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     changes = check(args, rest, task)
     out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
     _check_out(out, [args.data, args.images, args.val, args.val_images])
-    options = parse(RunOptions, {"out": out, **_picked(args, RunOptions)}, where="options")
+    options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
     if task == "classification":
         _train_classes(args, changes, options)
     else:
@@ -232,7 +232,7 @@ def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool)
 
     out = options.out
     predictor = load(out, device=options.device)
-    outcomes = predictor.evaluate(splits.val, workers=options.workers)
+    outcomes = predictor.evaluate(splits.val, workers=options.workers, progress=options.progress)
     result = report(outcomes, predictor.classes, [entry.path for entry in splits.val.entries])
     result["weights"] = finished.weights
     write_text(Path(out) / "evaluation.json", json.dumps(result) + "\n")

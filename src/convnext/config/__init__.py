@@ -181,13 +181,14 @@ class RunOptions(Frozen):
     workers: Annotated[int, Field(ge=-1)] = -1  # processes that read pictures; -1 chooses
     micro_batch: Annotated[int, Field(ge=0)] = 0  # pictures per forward pass and device; 0: the whole share
     compile: bool = False
-    # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler
-    kernels: Literal["auto", "plain"] = "auto"
+    # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler; 'triton': also Triton's on a GPU
+    kernels: Literal["auto", "plain", "triton"] = "auto"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also save `last` every so many steps; 0: by time
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     cache: Literal["auto", "off", "on"] = "auto"  # keep decoded pictures in memory
     strict_pictures: bool = False  # a picture that breaks ends the run instead of being skipped
     tensorboard: bool = False
+    progress: bool = True  # is shown while it trains and evaluates
 
 
 def parse(kind: type[Frozen], values: dict[str, Any], *, where: str) -> Any:

@@ -1,20 +1,24 @@
-"""A ConvNeXt for inference alone, as `optimize` leaves it: plain torch operations, or the fused ones of `kernels` on a CPU.
+"""A ConvNeXt for inference alone, as `optimize` leaves it: plain torch operations, or the fused ones of `kernels`.
 
-The fused ones answer eager float32 calls without gradients; compiling, exporting, tracing and autocast see plain torch.
+Those of the CPU answer eager float32 calls without gradients; compiling, exporting, tracing and autocast see plain torch.
+On a GPU Triton's answer, where they were asked for (see kernels/choice.py) when the network was made there.
 Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channels, K classes. Maps are (N, C, H, W) in
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
-from convnext.kernels import cpu
+from convnext.kernels import choice, cpu
 from convnext.models.convnext import EPS
+from convnext.models.fused import fits_card
+
+Kernels = Literal["", "cpu", "card"]
 
 
 class Folded(nn.Module):
@@ -66,7 +70,7 @@ class Folded(nn.Module):
     def _stages(self, x: Tensor) -> Iterator[Tensor]:
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
-        fused = self.fused and fits(x)
+        fused = path(x) if self.fused else ""
         x = self.stem(x, fused)
         for stage in self.stages:
             for part in stage:  # type: ignore[attr-defined]
@@ -77,8 +81,13 @@ class Folded(nn.Module):
         return f"fused={self.fused}"
 
 
+def path(x: Tensor) -> Kernels:
+    """Whose kernels may answer `x`: those of the CPU, those of a GPU for the blocks that were made for one, or nobody's."""
+    return "card" if choice.on_card(x.device) else "cpu" if fits(x) else ""
+
+
 def fits(x: Tensor) -> bool:
-    """Whether the fused kernels may answer `x`: plain float32 in this machine's memory, and nobody records what happens."""
+    """Whether the CPU kernels may answer `x`: plain float32 in this machine's memory, and nobody records what happens."""
     return (
         type(x) is Tensor
         and x.dtype is torch.float32
@@ -126,9 +135,16 @@ class FoldedBlock(_Packing):
         super().__init__()
         self.spatial, self.expand, self.project, self.eps = spatial, expand, project, eps
         self.register_parameter("response", response)  # (E,) weights of the response normalisation
+        # asked for, and there; V2's normalisation wants the whole picture's activations at once
+        self.triton = response is None and choice.without_triton(spatial.weight.device) is None
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        packed = self._pack(self._fused, self.spatial, self.expand, self.project) if fused else None
+    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if fused == "card" and self.triton and fits_card(self, x):
+            from convnext.kernels import gpu
+
+            layers = (self.expand.weight, self.expand.bias, self.project.weight, self.project.bias)
+            return gpu.block(x, self.spatial.weight, self.spatial.bias, None, None, self.eps, *layers)
+        packed = self._pack(self._fused, self.spatial, self.expand, self.project) if fused == "cpu" else None
         if packed is not None:
             return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
@@ -155,8 +171,8 @@ class FoldedHalving(_Packing):
         super().__init__()
         self.conv, self.eps = conv, eps
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
-        packed = self._pack(self._fused, self.conv) if fused else None
+    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+        packed = self._pack(self._fused, self.conv) if fused == "cpu" else None
         if packed is not None:
             return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
@@ -181,8 +197,8 @@ class FoldedStem(_Packing):
         self.layers, self.norm = layers, norm
         self.register_buffer("shift", shift)  # (in_channels, 1, 1)
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
-        packed = self._pack(self._fused, self.layers[0]) if fused and not any(self.layers[0].padding) else None
+    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+        packed = self._pack(self._fused, self.layers[0]) if fused == "cpu" and not any(self.layers[0].padding) else None
         if packed is not None and min(x.shape[2:]) >= packed.patch:
             return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         x = x.contiguous(memory_format=torch.channels_last)

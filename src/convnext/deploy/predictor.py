@@ -93,10 +93,11 @@ class Predictor:
         change: Change | None = None,
         attack: Attacker | None = None,
         only: Sequence[int] = (),
+        progress: bool = False,
     ) -> Outcomes:
         """What the network makes of every readable picture of a labelled dataset; broken ones are noted in `skipped`.
 
-        `change`, `attack` and `only` are those of `convnext.tasks.classification.evaluate`.
+        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.evaluate`.
         """
         size = batch or eval_batch(self.recipe)
         with answering(self.recipe, self.device):
@@ -111,6 +112,7 @@ class Predictor:
                 change=change,
                 attack=attack,
                 only=only,
+                progress=progress,
             )
 
     def logits(self, pictures: Tensor) -> Tensor:

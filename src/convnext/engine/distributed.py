@@ -33,12 +33,12 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of a () tensor over all processes."""
+    def mean(self, values: Tensor) -> list[float]:
+        """The means of (P,) values over all processes."""
         if self.size > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return float(value) / self.size
+            values = values.clone()
+            dist.all_reduce(values)
+        return [value / self.size for value in values.tolist()]
 
     def wait(self) -> None:
         """Return once every process is here."""

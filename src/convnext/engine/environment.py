@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from convnext.kernels.choice import gpu_path
 from convnext.kernels.cpu import unavailable
 
 EXTRAS = {  # package -> the extra that brings it and what it is for
@@ -25,8 +26,11 @@ EXTRAS = {  # package -> the extra that brings it and what it is for
 _PACKAGES = ("convnext", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydantic")
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """Everything about this machine and installation that a reader of a result may ask for."""
+def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]:
+    """Everything about this machine and installation that a reader of a result may ask for.
+
+    `triton`: the run asks for the Triton block itself, whatever the environment says.
+    """
     return {
         **{name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
@@ -36,6 +40,7 @@ def environment(device: torch.device) -> dict[str, str]:
         "torch_threads": str(torch.get_num_threads()),
         "memory_gb": f"{memory_gb():.1f}",
         "cpu_kernels": unavailable() or "compiled",
+        "gpu_kernels": gpu_path(device, triton),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from convnext.config import Recipe, RunOptions
 from convnext.engine.distributed import World
@@ -25,7 +25,7 @@ from convnext.engine.run import Run, State
 from convnext.engine.schedule import lr_at, total_steps, warmup_steps
 from convnext.engine.stop import Stop
 from convnext.engine.task import Task
-from convnext.engine.update import Update, explain_memory, out_of_memory
+from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.errors import ConvNeXtError, TrainingError, number_of
 
 LOG_ROWS_PER_EPOCH = 20
@@ -110,7 +110,7 @@ class _Loop:
         self.micro = options.micro_batch or recipe.optim.batch // world.size
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.saved_s = time.monotonic()
-        self.pending: tuple[int, float, Tensor, Tensor | None, list[str], float] | None = None
+        self.pending: tuple[int, float, Learnt, list[str], float] | None = None
         self.settled: tuple[int, float, list[str]] = (0, 0.0, [])  # step, lr, files: the latest loss that was looked at
 
     def run(self, stop: Stop) -> None:
@@ -135,24 +135,26 @@ class _Loop:
         if first:
             self.log = opened.enter_context(closing(Log(path / "metrics.jsonl", start=self.state.log_bytes)))
             self.timings = opened.enter_context(closing(Log(path / "timings.jsonl")))
-        self.meter = opened.enter_context(closing(Meter(self.steps, self.state.step, label="step", shown=first)))
+        shown = first and self.options.progress
+        self.meter = opened.enter_context(closing(Meter(self.steps, self.state.step, label="step", shown=shown)))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
     def _step(self, step: int, batch: Any) -> None:
         seed = hash((self.recipe.seed, step, self.world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
         torch.manual_seed(seed)
         self.model.train()
-        prepared = self.task.prepare(batch, step=step, rank=self.world.rank, device=self.device)
         per_epoch = self.task.steps_per_epoch
         lr = lr_at(step, steps_per_epoch=per_epoch, optim=self.recipe.optim, schedule=self.recipe.schedule)
+        prepared = None
         try:
-            loss, norm = self.update(prepared, step=step, lr=lr, micro=self.micro)
+            prepared = self.task.prepare(batch, step=step, rank=self.world.rank, device=self.device)
+            learnt = self.update(prepared, step=step, lr=lr, micro=self.micro)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            raise explain_memory(self.update, prepared, min(self.micro, len(prepared)), error) from error
+            raise explain_memory(self.update, prepared, self.micro, error) from error
         self._settle()  # of the step before: the device works on this one meanwhile
-        self.pending = (step, lr, loss, norm, self.task.names(batch), time.monotonic())
+        self.pending = (step, lr, learnt, self.task.names(batch), time.monotonic())
         self.state.step = step + 1
         last = step + 1 == self.steps
         epoch, inside = divmod(step + 1, per_epoch)
@@ -172,20 +174,24 @@ class _Loop:
         """Wait for the pending step's loss, refuse it when it is not finite, and log."""
         if not self.pending:
             return
-        step, lr, loss, norm, names, done_s = self.pending
+        step, lr, learnt, names, done_s = self.pending
         self.pending, self.settled = None, (step, lr, names)
-        value = self.world.mean(loss)
+        value, *parts = self.world.mean(learnt.losses)
         if not math.isfinite(value):
             raise _not_finite(f"The loss became {value}", step, lr, names)
         state = self.state
         state.losses.append(value)
+        for name, part in zip(learnt.parts, parts, strict=True):
+            state.parts.setdefault(name, []).append(part)
         if (step + 1) % self.every and step + 1 != self.steps:
             return
-        mean = math.fsum(state.losses) / len(state.losses)
+        mean, means = _mean(state.losses), {name: _mean(values) for name, values in state.parts.items()}
         state.losses.clear()
+        state.parts.clear()
         state.epoch_losses.append(mean)
         row = {"step": step + 1, "epoch": (step + 1) / self.task.steps_per_epoch, "lr": lr, "loss": mean}
-        self._write("train", {**row, "grad_norm": None if norm is None else float(norm)})
+        norm = None if learnt.norm is None else float(learnt.norm)
+        self._write("train", {**row, "grad_norm": norm} | ({"parts": means} if means else {}))
         self._time(step + 1, mean, done_s)
 
     def _check_weights(self) -> None:
@@ -204,20 +210,23 @@ class _Loop:
     def _evaluate(self) -> None:
         """Score the raw weights and, beside them, the averaged ones; keep each when it is its best so far."""
         self.model.eval()
-        scores = {"raw": self._score("raw")}
-        if self.update.ema:
-            with self.update.ema.swapped(self.model):
-                scores["ema"] = self._score("ema")
+        with self.meter.aside():
+            scores = {"raw": self._score("raw")}
+            if self.update.ema:
+                with self.update.ema.swapped(self.model):
+                    scores["ema"] = self._score("ema")
         if self.world.first:
             shown = [
                 f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
             ]
-            epoch = self.state.step / self.task.steps_per_epoch
-            epochs = (
-                self.steps / self.task.steps_per_epoch if self.recipe.schedule.steps else self.recipe.schedule.epochs
-            )
-            say(f"epoch {epoch:g}/{epochs:g}  " + "   ".join(shown))
+            say(f"{self._place()}  " + "   ".join(shown))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
+
+    def _place(self) -> str:
+        """How far the run is, in what its recipe counts: 'epoch 3/30' or 'step 80/160'."""
+        if self.recipe.schedule.steps:
+            return f"step {self.state.step}/{self.steps}"
+        return f"epoch {round(self.state.step / self.task.steps_per_epoch, 2):g}/{self.recipe.schedule.epochs:g}"
 
     def _score(self, weights: str) -> dict[str, float]:
         with torch.inference_mode(), self.update.autocast():
@@ -237,7 +246,7 @@ class _Loop:
     def _watch(self) -> None:
         """Say it when, after the warm-up, the loss is still where a network that knows nothing has it."""
         state, schedule = self.state, self.recipe.schedule
-        mean = math.fsum(state.epoch_losses) / max(1, len(state.epoch_losses))
+        mean = _mean(state.epoch_losses) if state.epoch_losses else 0.0
         state.epoch_losses.clear()
         epoch = state.step / self.task.steps_per_epoch
         warmup = warmup_steps(self.task.steps_per_epoch, schedule) / self.task.steps_per_epoch
@@ -246,8 +255,9 @@ class _Loop:
             return
         state.said_flat = True
         if self.world.first:
+            length = number_of(state.step, "step") if schedule.steps else number_of(epoch, "epoch")
             say(
-                f"The loss is {mean:.3f} after {number_of(epoch, 'epoch')}, warm-up included; guessing gives "
+                f"The loss is {mean:.3f} after {length}, warm-up included; guessing gives "
                 f"{self.task.chance_loss:.3f}. Most likely optim.lr = {self.recipe.optim.lr:g} does not suit a batch of "
                 f"{self.recipe.optim.batch} (try a third and three times of it), or the labels do not match the pictures."
             )
@@ -256,7 +266,8 @@ class _Loop:
         if self.log:
             self.log.write(kind=kind, **row)
         group = kind if kind == "train" else f"val_{row['weights']}"
-        self.board.scalars(row["step"], {f"{group}/{k}": v for k, v in row.items() if k not in ("step", "epoch")})
+        figures = {**row, **row.get("parts", {})}
+        self.board.scalars(row["step"], {f"{group}/{k}": v for k, v in figures.items() if k not in ("step", "epoch")})
 
     def _due(self) -> bool:
         every = self.options.checkpoint_steps
@@ -293,6 +304,10 @@ class _Loop:
         if self.world.size == 1:
             return stop.asked
         return self.state.step % 10 == 0 and any(self.world.gather(stop.asked))
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _not_finite(what: str, step: int, lr: float, names: list[str]) -> TrainingError:

@@ -7,8 +7,10 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -133,6 +135,17 @@ class Meter:
             self._spoke = now
             say(f"{self._label} {done}/{self._total}  {note}  {_clock(self._left_s(now))} left")
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Without the bar for a while: two of them would write over each other."""
+        if self._bar:
+            self._bar.stop()
+        try:
+            yield
+        finally:
+            if self._bar:
+                self._bar.start()
+
     def close(self) -> None:
         """Take the bar away."""
         if self._bar:
@@ -140,6 +153,34 @@ class Meter:
 
     def _left_s(self, now: float) -> float:
         return (now - self._started) / max(1, self._done - self._first) * (self._total - self._done)
+
+
+class Counted(Protocol):
+    """A batch that says how many pictures it took from the data."""
+
+    @property
+    def indices(self) -> Sized: ...
+    @property
+    def skipped(self) -> Sized: ...
+
+
+Batches = TypeVar("Batches", bound=Counted)
+
+
+@contextmanager
+def watched(batches: Iterable[Batches], total: int, *, shown: bool) -> Iterator[Iterator[Batches]]:
+    """`batches` of an evaluation as they come, and how many of the `total` pictures are done, for the person who waits."""
+    with closing(Meter(total, 0, label="evaluating", shown=shown)) as meter:
+        yield _counted(batches, total, meter)
+
+
+def _counted(batches: Iterable[Batches], total: int, meter: Meter) -> Iterator[Batches]:
+    done, start = 0, time.monotonic()
+    for batch in batches:
+        yield batch
+        done += len(batch.indices) + len(batch.skipped)
+        if done < total:  # after the last one the result says more
+            meter.advance(f"{done / max(time.monotonic() - start, 1e-9):.3g} pictures/s", done)
 
 
 def _number(value: Any) -> Any:

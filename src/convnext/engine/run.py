@@ -32,6 +32,7 @@ class State:
     step: int = 0  # optimizer steps done
     log_bytes: int = 0  # length of metrics.jsonl at this step
     losses: list[float] = field(default_factory=list)  # since the last row of the log
+    parts: dict[str, list[float]] = field(default_factory=dict)  # of these losses, where the task names them
     epoch_losses: list[float] = field(default_factory=list)  # logged means of the epoch so far
     best: dict[str, dict[str, Any]] = field(default_factory=dict)  # 'raw' / 'ema' -> score, step
     said_flat: bool = False

@@ -1,6 +1,6 @@
 """What the loop asks of a task; `tasks/` holds the real ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -26,8 +26,8 @@ class Task(Protocol):
         """A raw batch, brought to the device, augmented and with its targets."""
         ...
 
-    def loss(self, network: nn.Module, piece: Any) -> Tensor:
-        """Mean loss over a prepared (micro-)batch."""
+    def loss(self, network: nn.Module, piece: Any) -> Tensor | Mapping[str, Tensor]:
+        """Mean loss over a prepared (micro-)batch; or its parts by name, always the same ones: their sum is the loss."""
         ...
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:

@@ -1,14 +1,15 @@
 """The one way weights change: forward, scale, backward, unscale, clip, step, EMA; each an identity when it is off."""
 
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from convnext.config import Recipe
+from convnext.config import DenseConfig, Recipe
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.errors import TrainingError, number_of
@@ -26,7 +27,17 @@ class Prepared(Protocol):
         ...
 
 
-Loss = Callable[[nn.Module, Any], Tensor]  # mean over the pictures it is given
+# The mean over the pictures that it is given; or, by name, the parts whose sum that is.
+Loss = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one step had to learn from, before it; tensors that are not yet waited for."""
+
+    losses: Tensor  # (1 + P,) float32: the mean loss, then its P parts, in one piece so that one look fetches all
+    parts: tuple[str, ...]  # their names
+    norm: Tensor | None  # () of the gradient, with clipping on
 
 
 class Update:
@@ -39,31 +50,31 @@ class Update:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         device = self.parameters[0].device.type
         self.precision = recipe.precision
-        # what decides how large pictures are: not one field for all tasks
-        self.size_fields = "dense.short_px and dense.crop_px" if recipe.dense else "input.size_px"
+        self.dense = recipe.dense
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.precision == "fp16")
         self.device = device
 
-    def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> tuple[Tensor, Tensor | None]:
-        """Learn from `batch` in pieces of `micro` pictures.
-
-        Returns the mean loss and, with clipping on, the gradient norm before it; both () tensors, not yet waited for.
-        """
+    def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> Learnt:
+        """Learn from `batch` in pieces of `micro` pictures."""
         self.optimizers.set_lr(lr)
         pieces = batch.split(micro)
-        total = torch.zeros((), device=self.parameters[0].device)
+        total = torch.zeros(1, device=self.parameters[0].device)
+        names: tuple[str, ...] = ()
         for i, piece in enumerate(pieces):
             share = len(piece) / len(batch)
             with self._synchronised(last=i == len(pieces) - 1):
                 with self.autocast():
-                    loss = self.loss(self.network, piece) * share
-                self.scaler.scale(loss).backward()
-            total += loss.detach()
+                    said = self.loss(self.network, piece)
+                    loss = summed(said)
+                self.scaler.scale(loss * share).backward()
+            parts = {} if isinstance(said, Tensor) else said
+            names = tuple(parts)
+            total = total + torch.stack([each.detach() for each in (loss, *parts.values())]).float() * share
         norm = self._apply()
         self.optimizers.zero_grad()
         if self.ema:
             self.ema.update(step)
-        return total, norm
+        return Learnt(total, names, norm)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the recipe for everything inside."""
@@ -85,6 +96,11 @@ class Update:
         if last or not isinstance(self.network, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()
+
+
+def summed(said: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The () loss, of which a task may have said the parts."""
+    return said if isinstance(said, Tensor) else torch.stack(list(said.values())).sum()
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
@@ -112,10 +128,14 @@ def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
     return 0
 
 
-def explain_memory(update: Update, batch: Prepared, micro: int, error: BaseException) -> TrainingError:
-    """What to say after the batch did not fit: the micro-batch that does, found by trying."""
+def explain_memory(update: Update, batch: Prepared | None, micro: int, error: BaseException) -> TrainingError:
+    """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there."""
+    smaller = _smaller(update.dense) if update.dense else "a smaller --size (input.size_px)"
+    if batch is None:
+        return TrainingError(f"Out of memory before the first layer, with the pictures of a step. Take {smaller}.")
     traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
     update.optimizers.zero_grad()
+    micro = min(micro, len(batch))
     network = getattr(update.network, "module", update.network)  # not DDP: the other processes are not here
 
     def attempt(size: int) -> None:
@@ -123,7 +143,7 @@ def explain_memory(update: Update, batch: Prepared, micro: int, error: BaseExcep
             torch.cuda.empty_cache()
         try:
             with update.autocast():
-                loss = update.loss(network, batch.split(size)[0])
+                loss = summed(update.loss(network, batch.split(size)[0]))
             loss.backward()
         finally:
             update.optimizers.zero_grad()
@@ -132,9 +152,32 @@ def explain_memory(update: Update, batch: Prepared, micro: int, error: BaseExcep
     if not fits:
         return TrainingError(
             "Out of memory even with one picture at a time, as `--micro-batch 1` has it. Take a smaller model "
-            f"or a smaller --size ({update.size_fields}), or turn on model.checkpointing."
+            f"or {smaller}, or turn on model.checkpointing."
         )
+    # With samples of proposals, and norms over the pictures at hand, pieces are not quite the whole.
+    same = f"the batch stays the same), or take {smaller}" if update.dense else None
     return TrainingError(
         f"Out of memory with {number_of(micro, 'picture')} at a time. {fits} fit: add `--micro-batch {fits}` "
-        "(gradients are accumulated, so the batch and the result stay the same)."
+        f"(gradients are accumulated, so {same or 'the batch and the result stay the same)'}."
     )
+
+
+@contextmanager
+def explained_memory(path: str, dense: DenseConfig) -> Iterator[None]:
+    """A TrainingError with what to turn where evaluation of the one picture at `path` does not fit."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"Out of memory while '{path}' was evaluated, by itself. Free the device or take --device cpu; a training run "
+            f"can also have a smaller `--dense.eval_short_px` (now {dense.eval_short_px})."
+        ) from error
+
+
+def _smaller(dense: DenseConfig) -> str:
+    """How training pictures become smaller, and what they are now."""
+    least, most = min(dense.short_px), max(dense.short_px)
+    short = f"smaller pictures: `--dense.short_px` (now {least if least == most else f'{least} to {most}'})"
+    return f"{short} or `--dense.crop_px` (now {dense.crop_px or 'no crop'})"

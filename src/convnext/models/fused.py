@@ -1,7 +1,8 @@
-"""The block of convnext.py on the compiled kernels of kernels/cpu: same parameters, same numbers, less time and memory.
+"""The block of convnext.py on the kernels of `kernels`: same parameters, same numbers, less time and memory.
 
 fuse(model) changes the class of the blocks and nothing else: names, state dict, optimizer and average stay what they are.
-Where the kernels do not fit (another dtype or device, autocast, tracing, hooks, V2) a block runs as it always did.
+On a CPU the compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/choice.py). Where neither
+fits (another dtype or device, tracing, hooks, V2; on a CPU also autocast and torch.compile) a block runs as it always did.
 """
 
 from typing import Any
@@ -10,25 +11,45 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from convnext.kernels import choice
 from convnext.kernels.cpu import training, unavailable
 from convnext.models.convnext import Block
 
+_CARD_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_LAYERS = {"spatial": nn.Conv2d, "norm": nn.LayerNorm, "expand": nn.Linear, "project": nn.Linear}
+
 
 class FusedBlock(Block):
-    """A V1 block that keeps only its input for the way back; see Block for the parameters."""
+    """A V1 block that keeps only what it must for the way back; see Block for the parameters."""
+
+    triton = False  # for tensors on a GPU: it was asked for when `fuse` was called
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if self.triton and choice.on_card(x.device):
+            return self._on_card(x) if fits_card(self, x) else super().forward(x)
         if not fits(self, x):
             return super().forward(x)
-        scale = None
-        if self.training and self.drop_path.rate:
-            scale = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1)).flatten()  # the draws of the plain block
-        weights = (
+        y = _Fused.apply(x.permute(0, 2, 3, 1).contiguous(), self._draws(x), self.norm.eps, *self._weights())
+        return y.permute(0, 3, 1, 2)
+
+    def _on_card(self, x: Tensor) -> Tensor:
+        from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
+
+        weights, x = self._weights(), x.to(_answered(self, x))
+        given: tuple[Any, ...] = (*weights[:4], self.norm.eps, *weights[4:], self._draws(x))
+        return gpu.block(x, *given)
+
+    def _draws(self, x: Tensor) -> Tensor | None:
+        """(N,) factors of the branch, the plain block's to the bit; None where nothing is dropped."""
+        if not self.training or not self.drop_path.rate:
+            return None
+        return self.drop_path(x.new_ones(x.shape[0], 1, 1, 1)).flatten()
+
+    def _weights(self) -> tuple[Any, ...]:
+        return (
             *(self.spatial.weight, self.spatial.bias, self.norm.weight, self.norm.bias),
             *(self.expand.weight, self.expand.bias, self.project.weight, self.project.bias, self.gamma),
         )
-        y = _Fused.apply(x.permute(0, 2, 3, 1).contiguous(), scale, self.norm.eps, *weights)
-        return y.permute(0, 3, 1, 2)
 
 
 class _Fused(torch.autograd.Function):
@@ -46,16 +67,22 @@ class _Fused(torch.autograd.Function):
         return (by_x, None, None, *by_weights)
 
 
-def fuse(model: nn.Module) -> int:
-    """Run the V1 blocks of a model on the compiled kernels from now on; returns how many. 0 where there are none.
+def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None = None) -> int:
+    """Run the V1 blocks of a model on kernels from now on; returns how many. 0 where there are none, or no kernels.
 
-    Why not, when the kernels are missing: `convnext.kernels.cpu.unavailable()`.
+    `triton`: on a GPU, as CONVNEXT_KERNELS=triton asks; `device`: where the model is going to be (where it lies).
+    Why not, when the kernels are missing: `hindrance(device)`.
     """
     blocks = [module for module in model.modules() if type(module) is Block and isinstance(module.grn, nn.Identity)]
-    if not blocks or unavailable():
+    if not blocks:
+        return 0
+    device = device or blocks[0].spatial.weight.device
+    if hindrance(device, triton):
         return 0
     for block in blocks:
         block.__class__ = FusedBlock
+        if choice.on_card(device):
+            block.triton = True  # type: ignore[assignment] # a plain value of the module, in no state dict
     return len(blocks)
 
 
@@ -63,26 +90,69 @@ def unfuse(model: nn.Module) -> int:
     """Undo fuse: the blocks are plain ones again, for whoever looks inside them; returns how many."""
     blocks = [module for module in model.modules() if type(module) is FusedBlock]
     for block in blocks:
+        block.__dict__.pop("triton", None)
         object.__setattr__(block, "__class__", Block)
     return len(blocks)
 
 
+def hindrance(device: torch.device, triton: bool = False) -> str | None:
+    """Why `fuse` leaves the blocks of a model on `device` as they are, in words for a person; None where it does not."""
+    return choice.without_triton(device, triton) if choice.on_card(device) else unavailable()
+
+
 def fits(block: Block, x: Tensor) -> bool:
-    """Whether the kernels compute this block for this input: float32 on the CPU, eager, nothing hooked in between."""
+    """Whether the CPU kernels compute this block for this input: float32 on the CPU, eager, nothing hooked in between."""
     if type(x) not in (Tensor, nn.Parameter) or x.ndim != 4 or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
-    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or _watched():
         return False
-    if torch._C._functorch.maybe_current_level() is not None or torch._C._is_torch_function_mode_enabled():
-        return False
-    layers = (block.spatial, block.norm, block.expand, block.project)
-    if [type(layer) for layer in layers] != [nn.Conv2d, nn.LayerNorm, nn.Linear, nn.Linear]:
-        return False
-    if any(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-        for layer in (*layers, block.drop_path)
-    ):
-        return False
-    return unavailable() is None and all(
-        p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in block.parameters()
+    return (
+        _as_built(block)
+        and unavailable() is None
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in block.parameters())
     )
+
+
+def fits_card(block: nn.Module, x: Tensor) -> bool:
+    """Whether the Triton kernels compute this block for this input; also under autocast and in torch.compile."""
+    from convnext.kernels import gpu
+
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return False  # a file for others holds no kernels of ours
+    elif type(x) not in (Tensor, nn.Parameter) or _watched():
+        return False
+    if not _as_built(block) or gpu.unavailable(x) is not None:
+        return False
+    if torch.is_autocast_enabled(x.device.type):
+        known = torch.get_autocast_dtype(x.device.type) in _CARD_DTYPES
+        dtypes: tuple[torch.dtype, ...] = _CARD_DTYPES
+    else:
+        known, dtypes = True, (x.dtype,)
+    return known and all(p.dtype in dtypes and p.device == x.device and p.is_contiguous() for p in block.parameters())
+
+
+def _answered(block: Block, x: Tensor) -> torch.dtype:
+    """The dtype that the plain block answers in: autocast decides that of the products, layer scale keeps its own."""
+    kind = x.device.type
+    branch = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if isinstance(block.gamma, Tensor):
+        branch = torch.promote_types(branch, block.gamma.dtype)
+    return torch.promote_types(x.dtype, branch)
+
+
+def _as_built(block: nn.Module) -> bool:
+    """Whether its layers are those that were built, with the norm or with it folded away, and nobody has hooked in."""
+    for name, layer in block.named_children():
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+            return False
+        if name in _LAYERS and type(layer) is not _LAYERS[name]:
+            return False
+    return True
+
+
+def _watched() -> bool:
+    """Whether somebody records or transforms what happens, to whom a kernel would be a black box."""
+    if torch._C._is_tracing() or torch._C._functorch.maybe_current_level() is not None:
+        return True
+    return bool(torch._C._is_torch_function_mode_enabled())

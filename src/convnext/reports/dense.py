@@ -28,7 +28,7 @@ def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
 def _page(files: RunFiles, data: DenseDataset | None) -> Html:
     parts = _segmentation(data) if _is_segmentation(files, data) else _detection(data)
     parts += [
-        Section("Recipe", "recipe.json", sections.recipe),
+        Section("Recipe", "recipe.json", dense_sections.recipe),
         Section("Environment", "environment.json", sections.environment),
     ]
     return whole_page(files, headline(files, _network, _score, _stats), parts)
@@ -38,6 +38,7 @@ def _detection(data: DenseDataset | None) -> list[Section]:
     return [
         Section("Average precision", "evaluation.json", dense_sections.precision),
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, dense_sections.DETECTION_SCORES)),
+        Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Precision and recall", "evaluation.json", dense_sections.curves_of_precision),
         Section("Classes", "evaluation.json", dense_sections.detected_classes),
         Section("Worst pictures", "evaluation.json", lambda f: dense_pictures.worst_detections(f, data)),
@@ -48,6 +49,7 @@ def _detection(data: DenseDataset | None) -> list[Section]:
 def _segmentation(data: DenseDataset | None) -> list[Section]:
     return [
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, dense_sections.SEGMENTATION_SCORES)),
+        Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Classes", "evaluation.json", dense_sections.segmented_classes),
         Section("Confusion", "evaluation.json", lambda f: sections.confusion(f, "pixel")),
         Section("Worst pictures", "evaluation.json", lambda f: dense_pictures.worst_maps(f, data)),

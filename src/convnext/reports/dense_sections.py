@@ -1,18 +1,19 @@
 """The sections that only detection and segmentation have: functions from a run's files to markup.
 
-Each may assume that evaluation.json is there. AP is COCO's average precision, IoU intersection over union.
+Each may assume that the file it is made of is there. AP is COCO's average precision, IoU intersection over union.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from convnext.reports import charts
+from convnext.reports import charts, sections
 from convnext.reports.charts import Line
 from convnext.reports.files import RunFiles
 from convnext.reports.markup import Html, join, table, tag
 from convnext.reports.numerals import NOTHING, count, finite, percent
-from convnext.reports.sections import Score, folded, note
+from convnext.reports.sections import Score, columns, folded, note
 
 DETECTION_SCORES = (
     Score("Validation box AP", {"box_ap": "AP", "box_ap50": "AP50"}),
@@ -25,6 +26,7 @@ SEGMENTATION_SCORES = (
     Score("Validation loss", {"loss": ""}, rate=False),
 )
 KINDS = {"box": "Boxes", "mask": "Masks"}
+_FEW_ROWS = 8  # of a log: too few to smooth
 _FIGURES = {
     "ap": "AP",
     "ap50": "AP50",
@@ -35,6 +37,15 @@ _FIGURES = {
     "ar": "Recall",
 }
 _OVERLAPS = {"ap50": ("IoU 0.50", "blue"), "ap75": ("IoU 0.75", "orange"), "ap": ("mean of IoU 0.50 to 0.95", "grey")}
+_PARTS = {  # of a loss: its name in the log -> in the legend, colour
+    "rpn_score": ("proposals: object or not", "blue dashed"),
+    "rpn_box": ("proposals: box", "orange dashed"),
+    "score": ("class", "blue"),
+    "box": ("box", "orange"),
+    "mask": ("mask", "grey"),
+    "main": ("main head", "blue"),
+    "auxiliary": ("auxiliary head, weighted", "orange"),
+}
 _DASHES = ("", " dashed", " dotted")  # tell three lines of one colour apart
 
 
@@ -73,6 +84,38 @@ def curves_of_precision(files: RunFiles) -> Html:
     if not drawn:
         return note("evaluation.json has no curves: there was nothing to find, or it was written without its details.")
     return tag("div", drawn, class_="pair")
+
+
+def recipe(files: RunFiles) -> Html:
+    """Every field that these tasks use: what they do to pictures is in `dense`, and of `input` they take two fields."""
+    values = {name: group for name, group in (files.recipe or {}).items() if name != "augment"}
+    if isinstance(values.get("input"), dict):
+        values["input"] = {name: value for name, value in values["input"].items() if name in ("mean", "std")}
+    return sections.recipe(replace(files, recipe=values))
+
+
+def losses(files: RunFiles) -> Html:
+    """What the training loss is the sum of: one chart, and one for each stage of a cascade."""
+    logged = [row["parts"] | {files.unit: row.get(files.unit)} for row in files.train if row.get("parts")]
+    if not logged:
+        return note("The log of this run has no parts of its loss.")
+    charts_of: dict[str, list[Line]] = {}
+    for name in dict.fromkeys(name for row in logged for name in row if name != files.unit):
+        stage, _, part = name.rpartition("_") if name.startswith("stage") else ("", "", name)
+        x, y = columns(logged, files.unit, name)
+        if len(x):
+            shown = charts.smooth(y) if len(x) > _FEW_ROWS else y
+            named, colour = _PARTS.get(part, (part, "grey dotted"))
+            line = Line(named, colour, x, shown, dots=len(x) <= _FEW_ROWS)
+            charts_of.setdefault(stage, []).append(line)
+    several = len(charts_of) > 1
+    drawn = [
+        charts.line_chart(_titled(stage, several), lines, zero=True, x_name=files.unit)
+        for stage, lines in charts_of.items()
+    ]
+    lead = "The training loss is the sum of these, each with its weight"
+    smoothed = "; the curves are smoothed" if len(logged) > _FEW_ROWS else ""
+    return join([tag("p", f"{lead}{smoothed}.", class_="lead"), tag("div", drawn, class_="pair")])
 
 
 def detected_classes(files: RunFiles) -> Html:
@@ -123,6 +166,12 @@ def segmented_classes(files: RunFiles) -> Html:
     )
     head: list[object] = ["Class", "Of all pixels", "IoU", "Accuracy", "Precision", ""]
     return join([tag("p", lead, class_="lead"), folded(head, cells, "dense")])
+
+
+def _titled(stage: str, several: bool) -> str:
+    if stage:
+        return f"Stage {int(stage.removeprefix('stage')) + 1}"
+    return "Proposals" if several else "Training loss by part"
 
 
 def _working_point(found: dict[str, Any]) -> Html | None:

@@ -13,6 +13,7 @@ from convnext.data.dense.sample import IGNORE
 Colour = tuple[int, int, int]
 
 _GOLDEN = 0.618033988749895  # of a turn from one hue to the next: neighbours differ, however many there are
+_NAMED_PX = 96  # shorter side from which on a picture has room for names: on smaller ones they would hide everything
 _COVER = 0.45  # how much of a mask's colour covers the picture
 
 
@@ -33,7 +34,7 @@ def draw_objects(
     """A copy of (H, W, C) `image` in colour with (M, 4) boxes x0 y0 x1 y1, the last on top.
 
     `colours` are numbers for `colour_of`, `names` what is written at each box, '' for nothing, `masks` outlines or run
-    lengths, which tint what is inside.
+    lengths, which tint what is inside. Below 96 px there is no room for names.
     """
     drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
     for number, mask in zip(colours, masks, strict=bool(masks)):
@@ -47,15 +48,15 @@ def draw_objects(
     for place, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4).tolist()):
         colour = colour_of(colours[place])
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
-        if names and names[place]:
-            _write(pen, names[place], (x0, y0), colour, font)
+        if names and names[place] and min(image.shape[:2]) >= _NAMED_PX:
+            _write(pen, names[place], (x0, y0), colour, font, image.shape[1])
     return np.asarray(canvas)
 
 
 def draw_map(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Sequence[str] = ()) -> NDArray[np.uint8]:
     """A copy of (H, W, C) `image` in colour, tinted by the class of each pixel in (H, W) `labels`; IGNORE is not.
 
-    `classes`: names, written in the middle of those that have a hundredth of the pixels or more.
+    `classes`: names, written in the middle of those that have a hundredth of the pixels or more, from 96 px on.
     """
     drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
     counted = labels != IGNORE
@@ -63,12 +64,12 @@ def draw_map(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Seque
     drawn[counted] = ((1 - _COVER) * drawn[counted] + _COVER * tints).astype(np.uint8)
     canvas = Image.fromarray(drawn)
     pen, font = ImageDraw.Draw(canvas), _font(labels.shape)
-    for number, name in enumerate(classes):
+    for number, name in enumerate(classes if min(labels.shape) >= _NAMED_PX else ()):
         places = np.argwhere(labels == number)
         if len(places) >= labels.size / 100:
             away = ((places - places.mean(0)) ** 2).sum(1)
             row, column = places[away.argmin()].tolist()  # the mean itself may lie outside
-            _write(pen, name, (column, row), colour_of(number), font)
+            _write(pen, name, (column, row), colour_of(number), font, labels.shape[1])
     return np.asarray(canvas)
 
 
@@ -93,12 +94,13 @@ def _write(
     corner: tuple[float, float],
     colour: Colour,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width_px: int,
 ) -> None:
-    """On a plate of `colour` above the corner, or below where there is no room above."""
+    """On a plate of `colour` above the corner, or below where there is no room above, inside the picture's width."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     x, y = corner
-    height = bottom - top + 4
-    y = y - height if y >= height else y
-    pen.rectangle((x, y, x + right - left + 4, y + height), fill=colour)
+    height, width = bottom - top + 4, right - left + 4
+    x, y = max(0, min(x, width_px - 1 - width)), y - height if y >= height else y
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
     dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
     pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if dark else (255, 255, 255))

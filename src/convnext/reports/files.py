@@ -25,6 +25,13 @@ class RunFiles:
     parameters: int | None
     notes: dict[str, str] = field(default_factory=dict)  # file -> what was wrong with it
 
+    @property
+    def unit(self) -> str:
+        """What the recipe counts: 'epoch' or 'step'."""
+        schedule = (self.recipe or {}).get("schedule")
+        steps = schedule.get("steps") if isinstance(schedule, dict) else None
+        return "step" if isinstance(steps, int | float) and steps > 0 else "epoch"
+
 
 def read_run(run: Path) -> RunFiles:
     """Read what there is in `run`."""

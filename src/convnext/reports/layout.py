@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from convnext import __version__
 from convnext.errors import ConvNeXtError
@@ -121,13 +122,13 @@ def cost(files: RunFiles) -> dict[str, object]:
 
 
 def best(files: RunFiles, figure: str) -> dict[str, object]:
-    """'Best EMA' -> '84.5 % epoch 19' of a rate, for whichever weights were evaluated."""
+    """'Best EMA' -> '84.5 % epoch 19' of a rate, for whichever weights were evaluated; 'step 80' where it counts steps."""
     found: dict[str, object] = {}
     for weights, name in (("ema", "Best EMA"), ("raw", "Best raw")):
         rows = [row for row in files.evals if row.get("weights") == weights and finite(row.get(figure))]
         if rows:
             row = max(rows, key=lambda r: r[figure])
-            found[name] = [percent(row[figure]), " ", tag("small", f"epoch {plain(row.get('epoch'), 3)}")]
+            found[name] = [percent(row[figure]), " ", tag("small", f"{files.unit} {_place(row, files.unit)}")]
     return found
 
 
@@ -144,15 +145,18 @@ def _listed(stats: Mapping[str, object]) -> Html:
 
 def _length(files: RunFiles) -> dict[str, object]:
     """Epochs, or steps where the recipe counts those."""
-    schedule = (files.recipe or {}).get("schedule") or {}
-    unit, name = ("step", "Steps") if finite(schedule.get("steps")) and schedule["steps"] else ("epoch", "Epochs")
-    planned = schedule.get(f"{unit}s")
+    unit, name = files.unit, f"{files.unit.capitalize()}s"
+    planned = ((files.recipe or {}).get("schedule") or {}).get(f"{unit}s")
     rows = [row[unit] for row in files.train + files.evals if finite(row.get(unit))]
     if not rows:
         return {name: plain(planned)}
     done = max(rows)
     ended = not finite(planned) or done >= planned - 1e-6
     return {name: plain(done) if ended else f"{plain(done, 3)} of {plain(planned)}"}
+
+
+def _place(row: dict[str, Any], unit: str) -> str:
+    return plain(row.get(unit), 3) if unit == "epoch" else count(row.get(unit))
 
 
 def _data(files: RunFiles) -> str:

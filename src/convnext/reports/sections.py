@@ -33,25 +33,25 @@ TOP1 = Score("Validation top-1", {"top1": ""})
 
 
 def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
-    """Loss, what evaluation found, learning rate and speed over the epochs."""
-    drawn = []
-    x, loss = _columns(files.train, "epoch", "loss")
+    """Loss, what evaluation found, learning rate and speed over the epochs, or the steps where the recipe counts those."""
+    drawn, unit = [], files.unit
+    x, loss = columns(files.train, unit, "loss")
     if len(x):
-        drawn.append(charts.line_chart("Training loss", _smoothed(x, loss), x_name="epoch"))
+        drawn.append(charts.line_chart("Training loss", _smoothed(x, loss), x_name=unit))
     for score in scores:
         lines = []
         for place, (figure, what) in enumerate(score.figures.items()):
             for weights, (name, colour) in WEIGHTS.items():
-                x, y = _columns([row for row in files.evals if row.get("weights") == weights], "epoch", figure)
+                x, y = columns([row for row in files.evals if row.get("weights") == weights], unit, figure)
                 named = f"{what}, {name}" if what else name
                 if len(x):
                     lines.append(Line(named, f"{colour} dashed" if place else colour, x, y, dots=True))
         if lines:
-            drawn.append(charts.line_chart(score.title, lines, rate=score.rate, x_name="epoch"))
-    x, lr = _columns(files.train, "epoch", "lr")
+            drawn.append(charts.line_chart(score.title, lines, rate=score.rate, x_name=unit))
+    x, lr = columns(files.train, unit, "lr")
     if len(x):
-        drawn.append(charts.line_chart("Learning rate", [Line("lr", "blue", x, lr)], zero=True, x_name="epoch"))
-    x, rate = _columns(files.timings, "step", "pictures_per_s")
+        drawn.append(charts.line_chart("Learning rate", [Line("lr", "blue", x, lr)], zero=True, x_name=unit))
+    x, rate = columns(files.timings, "step", "pictures_per_s")
     if len(x) > 1:
         drawn.append(charts.line_chart("Training pictures a second", _smoothed(x, rate), zero=True, x_name="step"))
     if not drawn:
@@ -260,14 +260,20 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inner(v)}" for key, v in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(f"({_value(v)})" if isinstance(v, list | tuple) else _value(v) for v in value) or "none"
+        return ", ".join(_inner(v) for v in value) or "none"
     if isinstance(value, float):
         return plain(value, 6)
     return str(value) if value != "" else NOTHING
 
 
-def _columns(rows: list[dict[str, Any]], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _inner(value: Any) -> str:
+    return f"({_value(value)})" if isinstance(value, list | tuple | dict) else _value(value)
+
+
+def columns(rows: list[dict[str, Any]], x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two columns by rising x, the last row of each x; rows without both numbers are left out."""
     points = {row[x]: row[y] for row in rows if finite(row.get(x)) and finite(row.get(y))}
     order = sorted(points)

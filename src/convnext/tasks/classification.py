@@ -21,7 +21,7 @@ from convnext.data.source import Dataset, Splits, open_splits
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.records import say
+from convnext.engine.records import say, watched
 from convnext.engine.schedule import total_steps
 from convnext.engine.update import out_of_memory
 from convnext.errors import DataError
@@ -104,6 +104,7 @@ class Classification:
             workers=self.options.workers,
             world=world,
             skipped=self.skipped,
+            progress=self.options.progress,
         )
         return metrics(outcomes)
 
@@ -155,21 +156,25 @@ def evaluate(
     change: Change | None = None,
     attack: Attacker | None = None,
     only: Sequence[int] = (),
+    progress: bool = False,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable picture of `dataset`.
 
     `change` is done to each picture after the crop, `attack` to each batch. `only`: the classes that may be answered,
-    for data whose classes are a part of the model's; empty for all. Raises DataError when no picture could be read.
+    for data whose classes are a part of the model's; empty for all. `progress`: how far it is, is shown. Raises DataError
+    when no picture could be read.
     """
     device = next(model.parameters()).device
     parts = []
     share = (world.rank, world.size)
-    for raw in eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change):
-        note_skipped(raw, skipped if skipped is not None else {})
-        if len(raw.labels):
-            pictures = raw.pictures.to(device)
-            x = attack(model, pictures, raw.labels, raw.indices, config) if attack else normalise(pictures, config)
-            parts.append(Outcomes.of(restricted(_logits(model, x), only), raw.labels, raw.indices))
+    batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
+    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+        for raw in passing:
+            note_skipped(raw, skipped if skipped is not None else {})
+            if len(raw.labels):
+                pictures = raw.pictures.to(device)
+                x = attack(model, pictures, raw.labels, raw.indices, config) if attack else normalise(pictures, config)
+                parts.append(Outcomes.of(restricted(_logits(model, x), only), raw.labels, raw.indices))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")

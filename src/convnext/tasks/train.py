@@ -23,6 +23,7 @@ from convnext.engine.records import say
 from convnext.engine.run import LAST, Claim, weights_file
 from convnext.engine.task import Task
 from convnext.errors import ConvNeXtError, DataError, number_of
+from convnext.kernels import choice
 from convnext.models.build import build_model
 from convnext.models.fused import fuse
 from convnext.models.provenance import NON_COMMERCIAL, read_provenance
@@ -146,7 +147,10 @@ def fit_described(
             )
     if world.first and not (out / LAST).exists():
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
-        write_text(out / "environment.json", json.dumps(environment(device), indent=1) + "\n")
+        write_text(
+            out / "environment.json",
+            json.dumps(environment(device, triton=options.kernels == "triton"), indent=1) + "\n",
+        )
     finished = fit(task, chosen, options, device=device, world=world, origin=origin)
     if world.first:  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
@@ -154,8 +158,15 @@ def fit_described(
 
 
 def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: torch.device) -> nn.Module:
-    """`model` on the compiled blocks, where this run is one for them: float32 on a CPU, not compiled by torch."""
-    if options.kernels == "auto" and device.type == "cpu" and not options.compile and chosen.precision == "fp32":
+    """`model` on the blocks' kernels, where this run is one for them.
+
+    On a CPU float32, not compiled by torch; on a GPU any precision, also compiled, for those who ask for Triton.
+    """
+    if options.kernels == "plain":
+        return model
+    if choice.on_card(device):
+        fuse(model, triton=options.kernels == "triton", device=device)
+    elif device.type == "cpu" and not options.compile and chosen.precision == "fp32":
         fuse(model)
     return model
 
@@ -239,13 +250,20 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
     smallest = min([size for _, size in chosen.input.progressive], default=chosen.input.size_px)
     px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
     many = f" x {world.size}" if world.size > 1 else ""
+    length = length_of(chosen)
     pictures = number_of(len(splits.train.entries), "picture")
     classes = number_of(len(splits.train.classes), "class", "classes")
     return (
         f"Training {chosen.model.name} by recipe '{chosen.name}': {pictures} in {classes}, "
-        f"{len(splits.val.entries):,} held out, {number_of(chosen.schedule.epochs, 'epoch')}, batch {chosen.optim.batch}, "
+        f"{len(splits.val.entries):,} held out, {length}, batch {chosen.optim.batch}, "
         f"{px} px, {chosen.precision} on {device.type}{many}"
     )
+
+
+def length_of(chosen: Recipe) -> str:
+    """'30 epochs', or '160 steps' where the recipe counts those."""
+    schedule = chosen.schedule
+    return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs, "epoch")
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:

@@ -34,6 +34,7 @@ from convnext.tasks.train import (
     asked_batch,
     fit_described,
     fresh,
+    length_of,
     refuse_broken,
     say_skipped,
     silent,
@@ -226,7 +227,9 @@ def _evaluate(
     model = with_kernels(load_best(kind.build(chosen), out, finished.weights), chosen, options, device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), autocast(chosen.precision, device.type):
-        result = kind.report(model, val, chosen, workers=options.workers, world=world, skipped={})
+        result = kind.report(
+            model, val, chosen, workers=options.workers, world=world, skipped={}, progress=options.progress
+        )
     result |= {"metric": finished.metric, "weights": finished.weights, "step": finished.step}
     if world.first:
         write_text(out / "evaluation.json", json.dumps(result) + "\n")
@@ -234,13 +237,12 @@ def _evaluate(
 
 
 def _headline(chosen: Recipe, splits: DenseSplits, device: torch.device, world: World) -> str:
-    steps, many = chosen.schedule.steps, f" x {world.size}" if world.size > 1 else ""
-    length = number_of(steps, "step") if steps else number_of(chosen.schedule.epochs, "epoch")
+    many = f" x {world.size}" if world.size > 1 else ""
     return (
         f"Training {chosen.task} on {chosen.model.name} by recipe '{chosen.name}': "
         f"{number_of(len(splits.train.entries), 'picture')} with "
-        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, {length}, "
-        f"batch {chosen.optim.batch}, {chosen.precision} on {device.type}{many}"
+        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, "
+        f"{length_of(chosen)}, batch {chosen.optim.batch}, {chosen.precision} on {device.type}{many}"
     )
 
 

@@ -16,9 +16,8 @@ from convnext.config import ConvNeXtConfig
 from convnext.deploy.benchmark.jobs import Job, Settings
 from convnext.deploy.optimize import optimize
 from convnext.errors import ConvNeXtError
-from convnext.kernels.cpu import unavailable
 from convnext.models.build import build_model
-from convnext.models.fused import fuse
+from convnext.models.fused import fuse, hindrance
 
 Call = Callable[[], Any]
 
@@ -45,7 +44,8 @@ def network(job: Job) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if job.form == "fused":
         if not fuse(model):
-            raise ConvNeXtError(f"the fused blocks do not run here: {unavailable() or 'this network has none'}")
+            reason = hindrance(torch.device(settings.device)) or "this network has none"
+            raise ConvNeXtError(f"the fused blocks do not run here: {reason}")
     elif job.library == "convnext" and settings.mode == "inference" and job.form in ("optimized", "compiled"):
         model = optimize(model)
     return model

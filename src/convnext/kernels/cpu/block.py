@@ -13,8 +13,7 @@ from torch import Tensor
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels.build import built
-
-SWITCH = "CONVNEXT_KERNELS"  # "plain" turns the compiled kernels off
+from convnext.kernels.choice import SWITCH
 
 
 def unavailable() -> str | None:

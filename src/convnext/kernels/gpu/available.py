@@ -1,6 +1,7 @@
 """Whether the Triton kernels can answer a tensor here, and if not, why."""
 
 import os
+import shutil
 from functools import cache
 from importlib.util import find_spec
 
@@ -17,7 +18,7 @@ def unavailable(x: Tensor) -> str | None:
 
     They run on NVIDIA cards from Ampere (8.0) on, and anywhere in Triton's interpreter (TRITON_INTERPRET=1), for tests.
     """
-    reason = _place(x.device.type, x.device.index or 0)
+    reason = place(x.device.type, x.device.index or 0)
     if reason:
         return reason
     if x.dim() != 4 or x.numel() == 0:
@@ -53,8 +54,8 @@ def precision(dtype: torch.dtype) -> str:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _place(kind: str, index: int) -> str | None:
-    """The reason that holds for a whole device; torch.compile asks once."""
+def place(kind: str, index: int) -> str | None:
+    """The reason that holds for a whole device, or None; torch.compile asks once."""
     if not _has_triton():
         return "triton is not installed"
     if interpreted():
@@ -66,12 +67,18 @@ def _place(kind: str, index: int) -> str | None:
     major, minor = _capability(index)
     if major < 8:
         return f"compute capability {major}.{minor} is older than 8.0 (Ampere)"
+    if not _has_compiler():
+        return "Triton needs a C compiler: neither gcc nor clang is installed, and $CC names none"
     return None
 
 
 @cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
+
+
+def _has_compiler() -> bool:
+    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 @cache

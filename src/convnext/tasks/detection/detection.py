@@ -19,6 +19,8 @@ from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_den
 from convnext.data.dense.policy import eval_dense, in_training
 from convnext.data.loader import steps_in_epoch
 from convnext.engine.distributed import ALONE, World
+from convnext.engine.records import watched
+from convnext.engine.update import explained_memory, summed
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification import note_skipped
 from convnext.tasks.detection.coco_evaluation import library
@@ -94,17 +96,24 @@ class Detection:
         images = images_of(batch.samples, self.recipe, device)
         return Annotated(images, tuple(targets_of(sample.instances, device) for sample in batch.samples))
 
-    def loss(self, network: nn.Module, piece: Annotated) -> Tensor:
-        """The sum of all parts, each a mean over the samples of the pictures together, as in the released code.
+    def loss(self, network: nn.Module, piece: Annotated) -> dict[str, Tensor]:
+        """All parts, each a mean over the samples of the pictures together, as in the released code.
 
         Which anchors and proposals are sampled follows from the step's own random numbers, so micro-batches draw others.
         """
-        return _sum(network(piece.images, piece.targets))
+        parts: dict[str, Tensor] = network(piece.images, piece.targets)
+        return parts
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """COCO's figures by boxes and by masks, and the loss, on the held-out pictures in original pixels."""
         outcomes = evaluate(
-            model, self.val, self.recipe, workers=self.options.workers, world=world, skipped=self.skipped
+            model,
+            self.val,
+            self.recipe,
+            workers=self.options.workers,
+            world=world,
+            skipped=self.skipped,
+            progress=self.options.progress,
         )
         return metrics(outcomes, self.val, most=limit_of(self.recipe))
 
@@ -136,17 +145,19 @@ def evaluate(
     workers: int = 0,
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
+    progress: bool = False,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, finds in every readable picture, one at a time.
 
-    Raises DataError when no picture could be read.
+    `progress`: how far it is, is shown. Raises DataError when no picture could be read, and TrainingError where memory
+    runs out.
     """
     head, dense = values_of(recipe)
     device = next(model.parameters()).device
     indices: list[int] = []
     found: list[Found] = []
     losses: list[float] = []
-    for batch in eval_dense_batches(
+    batches = eval_dense_batches(
         dataset,
         partial(eval_dense, config=dense),
         batch=1,
@@ -154,15 +165,18 @@ def evaluate(
         workers=workers,
         channels=len(recipe.input.mean),
         masks=head.masks,
-    ):
-        note_skipped(batch, skipped if skipped is not None else {})
-        for index, sample in zip(batch.indices, batch.samples, strict=True):
-            drawn = torch.Generator(device).manual_seed(index)
-            images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
-            parts, detections = model.judge(images, [targets], drawn)
-            indices.append(index)
-            found.append(in_original(detections[0], sample))
-            losses.append(float(_sum(parts)))
+    )
+    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+        for batch in passing:
+            note_skipped(batch, skipped if skipped is not None else {})
+            for index, sample in zip(batch.indices, batch.samples, strict=True):
+                drawn = torch.Generator(device).manual_seed(index)
+                with explained_memory(sample.path, dense):
+                    images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
+                    parts, detections = model.judge(images, [targets], drawn)
+                    found.append(in_original(detections[0], sample))
+                indices.append(index)
+                losses.append(float(summed(parts)))
     whole = Outcomes.join(world.gather(Outcomes(tuple(indices), tuple(found), tuple(losses))))
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
@@ -188,10 +202,6 @@ def fingerprint(dataset: DenseDataset) -> str:
             for column in (entry.objects.boxes, entry.objects.labels, entry.objects.crowd):
                 digest.update(column.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _sum(parts: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(parts.values())).sum()
 
 
 def _refuse_sync(head: DetectorHeadConfig, device: torch.device, world: World) -> None:

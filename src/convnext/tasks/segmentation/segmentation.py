@@ -25,6 +25,8 @@ from convnext.data.dense.transforms import stacked
 from convnext.data.loader import steps_in_epoch
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
+from convnext.engine.records import watched
+from convnext.engine.update import explained_memory
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification import note_skipped
 from convnext.tasks.detection.backbone import Backbone
@@ -99,22 +101,30 @@ class Segmentation:
         x = normalise(pictures.to(device, non_blocking=True), self.recipe.input)
         return Labelled(x, torch.from_numpy(labels).to(device, non_blocking=True).long())
 
-    def loss(self, network: nn.Module, piece: Labelled) -> Tensor:
-        """Cross-entropy of both heads in float32; a mean over all pixels, to which those that do not count bring 0.
+    def loss(self, network: nn.Module, piece: Labelled) -> dict[str, Tensor]:
+        """'main' and 'auxiliary', times its weight: cross-entropy of both heads in float32, each a mean over all pixels,
+        to which those that do not count bring 0.
 
         As in the released code; and so micro-batches, whose pictures have different shares of such pixels, add up.
         """
         said: Logits = network(piece.x)
-        loss = _cross_entropy(said.main, piece.labels)
+        parts = {"main": _cross_entropy(said.main, piece.labels)}
         if said.aux is not None:
-            loss = loss + self.head.aux_weight * _cross_entropy(said.aux, piece.labels)
-        return loss
+            parts["auxiliary"] = self.head.aux_weight * _cross_entropy(said.aux, piece.labels)
+        return parts
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """mIoU, mean accuracy, pixel accuracy and loss on the held-out pictures at one scale, in original pixels."""
-        return metrics(
-            evaluate(model, self.val, self.recipe, workers=self.options.workers, world=world, skipped=self.skipped)
+        outcomes = evaluate(
+            model,
+            self.val,
+            self.recipe,
+            workers=self.options.workers,
+            world=world,
+            skipped=self.skipped,
+            progress=self.options.progress,
         )
+        return metrics(outcomes)
 
     def names(self, batch: DenseBatch) -> list[str]:
         """The files that a batch was made of."""
@@ -169,31 +179,37 @@ def evaluate(
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
     multi_scale: bool = False,
+    progress: bool = False,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable picture, in its original pixels.
 
-    `multi_scale`: the scales of the recipe with flips, the whole picture at once. Raises DataError when no picture could
-    be read.
+    `multi_scale`: the scales of the recipe with flips, the whole picture at once. `progress`: how far it is, is shown.
+    Raises DataError when no picture could be read, and TrainingError where memory runs out.
     """
-    classes = values_of(recipe)[0].classes
+    head, dense = values_of(recipe)
+    classes = head.classes
     table = np.zeros((classes, classes), np.int64)
     judged: list[Judged] = []
-    for batch in eval_dense_batches(
+    batches = eval_dense_batches(
         dataset,
-        partial(_shown, values_of(recipe)[1]),
+        partial(_shown, dense),
         batch=1,
         share=(world.rank, world.size),
         workers=workers,
         channels=len(recipe.input.mean),
-    ):
-        note_skipped(batch, skipped if skipped is not None else {})
-        for index, sample in zip(batch.indices, batch.samples, strict=True):
-            assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
-            scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
-            predicted = scores.argmax(0).cpu().numpy().astype(np.uint8)
-            own = confusion(predicted, sample.semantic, classes)
-            table += own
-            judged.append(Judged.of(index, own, _loss(scores, sample.semantic), predicted))
+    )
+    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+        for batch in passing:
+            note_skipped(batch, skipped if skipped is not None else {})
+            for index, sample in zip(batch.indices, batch.samples, strict=True):
+                assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
+                with explained_memory(sample.path, dense):
+                    scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
+                    predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
+                answer = predicted.cpu().numpy().astype(np.uint8)
+                own = confusion(answer, sample.semantic, classes)
+                table += own
+                judged.append(Judged.of(index, own, loss, answer))
     whole = Outcomes.join(world.gather(Outcomes(table, tuple(judged))))
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")

@@ -1,0 +1,46 @@
+"""A script of tests in Triton's interpreter, run once in a process of its own; its answers for whoever asks."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+Answers = dict[str, object]
+
+
+def answers_of(script: str, factory: pytest.TempPathFactory, **surroundings: str) -> Answers:
+    """What `script`, beside this file, prints as JSON. Workers of one run share it: whoever is first makes it."""
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    answers, claim = shared / f"{script}.json", shared / f"{script}.claimed"
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        while not answers.exists():
+            time.sleep(0.2)
+        return json.loads(answers.read_text())
+    words = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script))]
+    told = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **surroundings}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | told)
+    lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
+    part = answers.with_suffix(".part")
+    part.write_text(lines[-1])
+    part.replace(answers)
+    return json.loads(lines[-1])
+
+
+def of(found: Answers, name: str) -> object:
+    """The answer called `name`; a failure is shown."""
+    assert "failure" not in found, found["failure"]
+    failure = found[name] if isinstance(found[name], str) and "Traceback" in found[name] else ""
+    if "only 0-dimensional arrays can be converted" in failure:
+        pytest.skip(
+            "this Triton's interpreter needs a NumPy before 2.4: the GPU kernels are NOT tested on the processor"
+        )
+    assert not failure, failure
+    return found[name]
