@@ -77,14 +77,16 @@ def random_block(width: int, kernel: int = 7, gamma: float | None = 1.0, drop_pa
 
 def packed(block: Block) -> cpu.PackedBlock:
     gamma = torch.ones(block.project.out_features) if block.gamma is None else block.gamma
+    v2 = not isinstance(block.grn, nn.Identity)
     return cpu.PackedBlock(
         block.spatial.weight[:, 0],
         block.spatial.bias,
         block.expand.weight * block.norm.weight,
         block.expand.bias + block.expand.weight @ block.norm.bias,
         block.project.weight * gamma[:, None],
-        block.project.bias * gamma,
+        (block.project.bias + block.project.weight @ block.grn.bias if v2 else block.project.bias) * gamma,
         block.norm.eps,
+        block.grn.weight if v2 else None,
     )
 
 
@@ -109,6 +111,26 @@ def test_a_packed_block_is_the_plain_block_in_float64(kernels, shape):
         with on(threads):
             y = layer(x.permute(0, 2, 3, 1))
         assert y.is_contiguous() and error(y, exact) < 5e-6
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_packed_block_of_v2_is_the_plain_block_in_float64(kernels, shape):
+    """Also with more pictures than are held at once."""
+    width, n, h, w, kernel = shape
+    torch.manual_seed(width)
+    block = Block(width, kernel=kernel, layer_scale=None, grn=True, drop_path=0.0)
+    for p in block.parameters():
+        nn.init.normal_(p, std=0.3 if p.ndim == 1 else p[0].numel() ** -0.5)
+    block.norm.weight.data.add_(1)
+    for pictures in (n, 9 * n):
+        x = grown(width, h, w, pictures)
+        with torch.no_grad():
+            exact = copy.deepcopy(block).double()(x.double()).permute(0, 2, 3, 1)
+        answers = []
+        for threads in (1, 2):
+            with on(threads):
+                answers.append(packed(block)(x.permute(0, 2, 3, 1)))
+        assert error(answers[0], exact) < 5e-6 and error(answers[1], exact) < 5e-6
 
 
 def test_a_packed_block_writes_where_it_is_told_and_survives_a_copy(kernels):

@@ -108,17 +108,21 @@ class _Packing(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_packed": None}  # copies and files hold the tensors once
 
-    def _pack(self, make: Callable[[], Any], *layers: nn.Module) -> Any | None:
+    def _pack(self, make: Callable[[], Any], *parts: nn.Module | nn.Parameter | None) -> Any | None:
         """The fused form, or None where a layer or its numbers are no longer the plain float32 ones."""
         key: list[int] = []
-        for layer in layers:
-            weight = layer.weight
-            if type(layer) not in (nn.Conv2d, nn.Linear) or type(weight) is not nn.Parameter:
+        for part in parts:
+            if isinstance(part, nn.Module) and type(part) not in (nn.Conv2d, nn.Linear):
                 return None
-            key += [weight.data_ptr(), 0 if weight.is_inference() else weight._version]
+            weight = part.weight if isinstance(part, nn.Module) else part
+            if weight is None:
+                continue
+            if type(weight) is not nn.Parameter:
+                return None
+            key += [weight.data_ptr(), 0 if weight.is_inference() else weight._version, weight.dtype is torch.float32]
+        if not all(key[2::3]):
+            return None
         if self._packed is None or self._packed[0] != tuple(key):
-            if any(layer.weight.dtype is not torch.float32 for layer in layers):
-                return None
             self._packed = tuple(key), make()
         return self._packed[1]
 
@@ -144,7 +148,8 @@ class FoldedBlock(_Packing):
 
             layers = (self.expand.weight, self.expand.bias, self.project.weight, self.project.bias)
             return gpu.block(x, self.spatial.weight, self.spatial.bias, None, None, self.eps, *layers)
-        packed = self._pack(self._fused, self.spatial, self.expand, self.project) if fused == "cpu" else None
+        parts = (self.spatial, self.expand, self.project, self.response)
+        packed = self._pack(self._fused, *parts) if fused == "cpu" else None
         if packed is not None:
             return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
@@ -154,12 +159,10 @@ class FoldedBlock(_Packing):
             y = y * (1 + self.response * (energy / (energy.mean(-1, keepdim=True) + EPS)))
         return x + self.project(y).permute(0, 3, 1, 2)
 
-    def _fused(self) -> Any | None:
-        if self.response is not None:
-            return None  # it needs the whole picture's activations at once
+    def _fused(self) -> Any:
         spatial, expand, project = self.spatial, self.expand, self.project
         tensors = (spatial.weight[:, 0], spatial.bias, expand.weight, expand.bias, project.weight, project.bias)
-        return cpu.PackedBlock(*tensors, self.eps)
+        return cpu.PackedBlock(*tensors, self.eps, self.response)
 
 
 class FoldedHalving(_Packing):

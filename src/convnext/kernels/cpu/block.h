@@ -63,19 +63,23 @@ static void mix_channels(const Block& p, const float* tile, long a_block, long r
                          float* hidden, Scale scale) {
     const long C = p.channels;
     for (long start = 0; start < p.hidden; start += HIDDEN) {
-        const long count = least(HIDDEN, p.hidden - start);
+        const long count = least(HIDDEN, p.hidden - start), first_width = least(PANEL, up(C, LANES));
         multiply(tile, a_block, rows, p.expand + start * C, PANEL * C, C, count,
                  [&](long first, long n, long column, long vectors, const float* sums) {
                      write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
-                 });
+                 },
+                 p.project + start * first_width);
         // The second matrix lies in panels of all its rows: this part of them starts `start` rows into each.
         for (long column = 0; column < C; column += PANEL) {
             const long width = least(PANEL, up(C - column, LANES));
+            const long later = column + PANEL, next = least(PANEL, up(C - later, LANES));
             multiply(hidden, a_block, rows, p.project + column * p.hidden + start * width, 0, count, width,
                      [&](long first, long n, long inside, long vectors, const float* sums) {
                          write_rows(out, start ? out : x, start ? nullptr : p.project_bias, scale, C, first, n,
                                     column + inside, vectors, C, sums);
-                     });
+                     },
+                     later < C ? p.project + later * p.hidden + start * next
+                               : start + count < p.hidden ? p.expand + (start + count) * C : p.expand);
         }
     }
 }
@@ -119,15 +123,17 @@ static void by_hidden(const Block& p, const float* x, float* out, Map map, int t
         multiply(tile, a_block, pixels, p.expand + start * C, PANEL * C, C, count,
                  [&](long first, long n, long column, long vectors, const float* sums) {
                      write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
-                 });
+                 },
+                 p.project + start * least(PANEL, up(C, LANES)));
         for (long column = 0; column < C; column += PANEL) {
             const long width = least(PANEL, up(C - column, LANES));
+            const long later = column + PANEL, next = least(PANEL, up(C - later, LANES));
             multiply(hidden, a_block, pixels, p.project + column * p.hidden + start * width, 0, count, width,
                      [&](long first, long n, long inside, long vectors, const float* sums) {
                          write_rows(mine, nullptr, nullptr, {nullptr, 1, 0}, up(C, LANES), first, n, column + inside,
-                                    vectors,
-                                    up(C, LANES), sums);
-                     });
+                                    vectors, up(C, LANES), sums);
+                     },
+                     later < C ? p.project + later * p.hidden + start * next : nullptr);
         }
 #pragma omp barrier
         for (long i = from; i < to; i++)

@@ -40,11 +40,12 @@ def product_rate(seconds: float = 0.2) -> float:
 
 
 class PackedBlock:
-    """x + project(gelu(expand(normalise(spatial(x))))) of one block, its weights folded and packed.
+    """x + project(response(gelu(expand(normalise(spatial(x)))))) of one block, its weights folded and packed.
 
     spatial (C, K, K) with K odd, spatial_bias (C,), expand (E, C), expand_bias (E,), project (C, E), project_bias (C,).
     `normalise` is a LayerNorm over C without affine part: fold its weight and bias into `expand`, layer scale into
-    `project`. The error against the same block in float64 is about 1e-6 of the largest value.
+    `project`. `response` (E,): the weights of V2's response normalisation, whose bias belongs to `project`; None in V1.
+    The error against the same block in float64 is about 1e-6 of the largest value.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PackedBlock:
         project: Tensor,
         project_bias: Tensor,
         eps: float = 1e-6,
+        response: Tensor | None = None,
     ):
         library = library_or_refuse()
         self.channels, self.kernel = spatial.shape[0], spatial.shape[-1]
@@ -70,6 +72,7 @@ class PackedBlock:
             pad(project_bias, lanes),
             None,  # no drop path
         ]
+        self.response = None if response is None else response.detach().float().contiguous()
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """(N, H, W, C) float32 -> (N, H, W, C); into `out` where given: contiguous, and not the memory of x."""
@@ -79,7 +82,11 @@ class PackedBlock:
         if x.numel():
             sizes = (ctypes.c_long * 3)(self.channels, self.hidden, self.kernel)
             described = describe(self.tensors, bytes(sizes), bytes(ctypes.c_float(self.eps)))
-            built().library.cn_block(described, pointer(x), pointer(out), *longs(n, height, width), threads())  # type: ignore[union-attr]
+            maps = (pointer(x), pointer(out), *longs(n, height, width), threads())
+            if self.response is None:
+                built().library.cn_block(described, *maps)  # type: ignore[union-attr]
+            else:
+                built().library.cn_block_v2(described, pointer(self.response), *maps)  # type: ignore[union-attr]
         return out
 
 

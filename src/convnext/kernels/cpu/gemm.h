@@ -12,15 +12,19 @@ constexpr long KBLOCK = 32;
 constexpr long PANEL = 2 * LANES;                       // columns of a register block
 constexpr long BLOCK_ROWS = REGISTERS == 32 ? 14 : 6;  // rows of one: 14 x 2 accumulators, 2 of B and 1 of A fit 32
 
-// tile[i][j] = sum over k of a[i][k] * b[k][j]
+constexpr long LINE = 16;  // floats of a cache line
+
+// tile[i][j] = sum over k of a[i][k] * b[k][j]; meanwhile `depth` lines from `ahead` on are called into the second cache.
 template <int ROWS, int VECTORS>
-__attribute__((noinline)) void multiply_block(const float* a, long a_block, const float* b, long depth, float* tile) {
+__attribute__((noinline)) void multiply_block(const float* a, long a_block, const float* b, long depth, float* tile,
+                                              const float* ahead) {
     Vector sums[ROWS][VECTORS];
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++) sums[i][j] = Vector{};
     for (; depth > 0; depth -= KBLOCK, a += a_block) {
         long count = least(depth, KBLOCK);
 #pragma GCC unroll 2
-        for (long k = 0; k < count; k++, b += VECTORS * LANES) {
+        for (long k = 0; k < count; k++, b += VECTORS * LANES, ahead += LINE) {
+            __builtin_prefetch(ahead, 0, 2);
             Vector row[VECTORS];
             UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * LANES);
             UNROLL for (int i = 0; i < ROWS; i++) {
@@ -50,21 +54,24 @@ __attribute__((noinline)) void multiply_transposed(const float* a, const float* 
         store(tile + (i * 2 + j) * LANES, sums[i][j]);
 }
 
-using Multiply = void (*)(const float*, long, const float*, long, float*);
+using Multiply = void (*)(const float*, long, const float*, long, float*, const float*);
 extern const Multiply MULTIPLY[2][15];  // [vectors - 1][rows]
 
 // Rows of a tile times `columns` of B over `depth`; finish(row, rows, column, vectors, sums) takes each register block.
-// The panel of B stays in the first cache while the rows pass. Rows are dealt out evenly: 49 as 13, 12, 12, 12.
+// The panel of B stays in the first cache while the rows pass, and the next one is on its way from memory; `after` is what
+// will be read when the last one is done. Rows are dealt out evenly: 49 as 13, 12, 12, 12.
 template <class Finish>
 INLINE void multiply(const float* a, long a_block, long rows, const float* b, long b_panel, long depth, long columns,
-                     Finish finish) {
+                     Finish finish, const float* after = nullptr) {
     alignas(64) float sums[14 * PANEL];
     const long parts = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (long column = 0; column < columns; column += PANEL, b += b_panel) {
         const long vectors = columns - column > LANES ? 2 : 1;
+        const float* next = column + PANEL < columns ? b + b_panel : after ? after : b;
         for (long part = 0; part < parts; part++) {
             const long first = rows * part / parts, count = rows * (part + 1) / parts - first;
-            MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums);
+            const float* ahead = next + least(part, PANEL / LINE - 1) * depth * LINE;
+            MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums, ahead);
             finish(first, count, column, vectors, sums);
         }
     }

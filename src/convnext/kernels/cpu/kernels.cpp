@@ -4,6 +4,7 @@
 
 #include "affine.h"
 #include "patch.h"
+#include "response.h"
 #include "training.h"
 
 namespace convnext {
@@ -78,7 +79,7 @@ long cn_products(long rounds, int threads) {
         float* b = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
         std::memset(a, 0, BLOCK_ROWS * DEPTH * 4);
         std::memset(b, 0, PANEL * DEPTH * 4);
-        for (long i = 0; i < rounds; i++) MULTIPLY[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH);
+        for (long i = 0; i < rounds; i++) MULTIPLY[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH, b);
     }
     return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
 }
@@ -96,6 +97,11 @@ void cn_spatial(const Block* p, const float* x, long n, long h, long w, int thre
 
 void cn_block(const Block* p, const float* x, float* out, long n, long h, long w, int threads) {
     block(*p, x, out, {n, h, w, p->channels}, threads);
+}
+
+// The same with V2's response normalisation, whose weights are `response`.
+void cn_block_v2(const Block* p, const float* response, const float* x, float* out, long n, long h, long w, int threads) {
+    block_v2(*p, response, x, out, {n, h, w, p->channels}, threads);
 }
 
 // x by its strides in floats: picture, line, column, channel.

@@ -1,0 +1,84 @@
+// Inference of a block of ConvNeXt V2: its response normalisation needs the energy of every hidden value over the whole
+// picture, so the hidden values of a few pictures are kept between the two products.
+#pragma once
+
+#include "block.h"
+
+namespace convnext {
+
+constexpr float SMALLEST = 1e-6f;  // added to the mean energy of a picture
+
+// factors[picture][column] = 1 + response[column] * energy / mean energy, energy: the norm over the picture's pixels.
+static void responses(const float* hidden, const float* response, long pictures, long area, long size, long columns,
+                      long real, float* factors, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (long column = 0; column < pictures * columns; column += KBLOCK) {
+        const long picture = column / columns, block = column % columns;
+        for (long v = 0; v < KBLOCK; v += LANES) {
+            Vector squares{};
+            for (long pixel = picture * area; pixel < (picture + 1) * area; pixel++) {
+                const float* tile = hidden + pixel / size * size * columns + block * size;
+                const Vector value = load(tile + pixel % size * KBLOCK + v);
+                squares += value * value;
+            }
+            store(factors + column + v, squares);
+        }
+    }
+    for (long picture = 0; picture < pictures; picture++) {
+        float* own = factors + picture * columns;
+        double total = 0;
+        for (long i = 0; i < real; i++) total += own[i] = std::sqrt(own[i]);
+        const float mean = static_cast<float>(total / static_cast<double>(real)) + SMALLEST;
+        for (long i = 0; i < real; i++) own[i] = 1 + response[i] * (own[i] / mean);
+    }
+}
+
+inline void block_v2(const Block& p, const float* response, const float* x, float* out, Map map, int threads) {
+    const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
+    const long most = tile_pixels(C, map.pixels() / threads);
+    const long group = least(map.pictures, area < most * threads ? most * threads / area : 1);  // pictures at once
+    for (long done = 0; done < map.pictures; done += group) {
+        const Map part{least(group, map.pictures - done), map.height, map.width, C};
+        const long pixels = part.pixels(), parts = up((pixels + most - 1) / most, threads);
+        const long size = up((pixels + parts - 1) / parts, pixels > 14 * parts ? 14 : 1);
+        const long tiles = (pixels + size - 1) / size, a_block = size * KBLOCK;
+        const float* in = x + done * area * C;
+        float* to = out + done * area * C;
+        float* hidden = shared_memory.floats(tiles * size * columns + part.pictures * columns);
+        float* factors = hidden + tiles * size * columns;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+        for (long t = 0; t < tiles; t++) {
+            const long first = t * size, rows = least(size, pixels - first);
+            float* tile = tile_memory.floats(size * up(C, KBLOCK));
+            float* mine = hidden + first * columns;
+            depthwise_norm(in, part, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
+                           nullptr);
+            multiply(tile, a_block, rows, p.expand, PANEL * C, C, p.hidden,
+                     [&](long row, long n, long column, long vectors, const float* sums) {
+                         write_gelu(mine, a_block, p.expand_bias, row, n, column, vectors, sums);
+                     });
+        }
+        responses(hidden, response, part.pictures, area, size, columns, p.hidden, factors, threads);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+        for (long t = 0; t < tiles; t++) {
+            const long first = t * size, rows = least(size, pixels - first);
+            float* mine = hidden + first * columns;
+            for (long block = 0; block < columns; block += KBLOCK)
+                for (long row = 0; row < rows; row++) {
+                    const float* factor = factors + (first + row) / area * columns + block;
+                    float* value = mine + block * size + row * KBLOCK;
+                    for (long v = 0; v < KBLOCK; v += LANES) store(value + v, load(value + v) * load(factor + v));
+                }
+            for (long column = 0; column < C; column += PANEL) {
+                const long width = least(PANEL, up(C - column, LANES));
+                multiply(mine, a_block, rows, p.project + column * p.hidden, 0, p.hidden, width,
+                         [&](long row, long n, long inside, long vectors, const float* sums) {
+                             write_rows(to + first * C, in + first * C, p.project_bias, {nullptr, 1, 0}, C, row, n,
+                                        column + inside, vectors, C, sums);
+                         });
+            }
+        }
+    }
+}
+
+}  // namespace convnext
