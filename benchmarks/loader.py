@@ -5,13 +5,15 @@
 Everyone reads the same files and makes of each what the recipe `imagenet1k` asks for: random resized crop to 224 px with
 bicubic interpolation, flip, RandAugment 'rand-m9-mstd0.5-inc1', normalised float32 batches with random erasing 0.25. The
 loaders take turns, forwards and backwards, each turn in a process of its own, and only ratios of the same round are worth
-comparing. Without FOLDER (class folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a
-temporary folder.
+comparing. Beside the rate stands the processor's time a picture, of all processes, which suffers less from neighbours.
+Without FOLDER (class folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a temporary folder.
 """
 
 import argparse
+import gc
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -51,34 +53,40 @@ def main() -> None:
     parser.add_argument("--only", choices=LOADERS, help="one turn of this loader: print its pictures a second")
     args = parser.parse_args()
     if args.only:
-        print(rate(LOADERS[args.only](args.folder, args), args.seconds))
+        print(*rate(LOADERS[args.only](args.folder, args), args.seconds))
         return
     with tempfile.TemporaryDirectory() as place:
         folder = args.folder or write_pictures(Path(place), args.pictures)
-        rates: dict[str, list[float]] = {name: [] for name in LOADERS}
+        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADERS}
         for number in range(args.rounds):
             for name in list(LOADERS) if number % 2 == 0 else reversed(LOADERS):
-                rates[name].append(turn(name, folder, args))
-                print(f"{name:<12} {rates[name][-1]:7.1f} pictures/s", file=sys.stderr)
-        record(args, rates)
+                turns[name].append(turn(name, folder, args))
+                print(f"{name:<12} {turns[name][-1][0]:7.1f} pictures/s {turns[name][-1][1]:6.3f} ms", file=sys.stderr)
+        record(args, turns)
 
 
-def turn(name: str, folder: Path, args: argparse.Namespace) -> float:
-    """Pictures a second of one loader in a new process: nobody gains by what another left behind."""
+def turn(name: str, folder: Path, args: argparse.Namespace) -> tuple[float, float]:
+    """What `rate` says of one loader in a new process: nobody gains by what another left behind."""
     words = {"--batch": args.batch, "--workers": args.workers, "--seconds": args.seconds, "--only": name}
     command = [sys.executable, __file__, str(folder), *(str(part) for pair in words.items() for part in pair)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    pictures_per_s, cpu_ms = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(pictures_per_s), float(cpu_ms)
 
 
-def rate(batches: Iterator[torch.Tensor], seconds: float) -> float:
-    """Pictures a second after the first batch, whole batches, for at least `seconds`."""
-    next(batches)
-    started, seen = time.perf_counter(), 0
+def rate(batches: Iterator[torch.Tensor], seconds: float) -> tuple[float, float]:
+    """Pictures a second after the first batch, whole batches, for at least `seconds`; ms of processor time a picture.
+
+    The processes that read are counted from their start to their end, with the first batch and what they read ahead.
+    """
+    first = len(next(batches))
+    started, own, seen = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         seen += len(next(batches))
-    took = time.perf_counter() - started
-    batches.close()  # type: ignore[attr-defined] # ends its workers before the next one's turn
-    return seen / took
+    took, own = time.perf_counter() - started, time.process_time() - own
+    batches.close()  # type: ignore[attr-defined] # ends its workers
+    gc.collect()
+    times = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seen / took, (own / seen + (times.ru_utime + times.ru_stime) / (seen + first)) * 1e3
 
 
 def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
@@ -201,28 +209,35 @@ def spectrum(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return (shown - shown.mean()) / shown.std()
 
 
-def record(args: argparse.Namespace, rates: dict[str, list[float]]) -> None:
+def record(args: argparse.Namespace, turns: dict[str, list[tuple[float, float]]]) -> None:
     """Print and keep the medians, and ours as a ratio to each of the others, round by round."""
-    ratios = {
-        f"to_{name}": [round(a / b, 3) for a, b in zip(rates["convnext"], found, strict=True)]
-        for name, found in rates.items()
-        if name != "convnext"
-    }
+    rates = {name: [each[0] for each in found] for name, found in turns.items()}
+    times = {name: [each[1] for each in found] for name, found in turns.items()}
+    others = [name for name in turns if name != "convnext"]
+    faster = {name: quotients(rates["convnext"], rates[name]) for name in others}
+    lighter = {name: quotients(times[name], times["convnext"]) for name in others}
     facts = environment(torch.device("cpu"))
     row = {
         "pictures_per_s": {name: round(statistics.median(found), 1) for name, found in rates.items()},
-        **{name: round(statistics.median(found), 3) for name, found in ratios.items()},
-        "rounds": ratios,
-        "pictures": str(args.folder or f"{args.pictures} made"),
+        "cpu_ms_a_picture": {name: round(statistics.median(found), 3) for name, found in times.items()},
+        "faster_than": {name: statistics.median(found) for name, found in faster.items()},
+        "less_cpu_than": {name: statistics.median(found) for name, found in lighter.items()},
+        "rounds": {"faster_than": faster, "less_cpu_than": lighter},
+        "pictures": f"{args.pictures} made" if args.folder is None else args.folder.name,
         "size_px": SIDE_PX,
         "batch": args.batch,
         "workers": args.workers,
-        **{name: facts[name] for name in ("processor", "cores", "torch", "torchvision", "timm", "pillow", "command")},
+        **{name: facts[name] for name in ("processor", "cores", "torch", "torchvision", "timm", "pillow")},
     }
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row, indent=1))
+
+
+def quotients(above: list[float], below: list[float]) -> list[float]:
+    """Round by round."""
+    return [round(a / b, 3) for a, b in zip(above, below, strict=True)]
 
 
 if __name__ == "__main__":

@@ -124,13 +124,13 @@ def normalise(pictures: Tensor, config: InputConfig) -> Tensor:
 
 
 def _resized(crop: np.ndarray, size_px: int, flip_x: bool, flip_y: bool) -> np.ndarray:
-    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: torch's bicubic with antialiasing, four times as fast as Pillow's;
-    then its flips, which NumPy would copy backwards byte by byte.
+    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: torch's bicubic with antialiasing, seven times as fast as Pillow's.
 
     Both round between the two passes, in another order: they differ by a grey level here and there, and by more only
-    where noise overshoots. Evaluation stays with Pillow's, which published accuracies were measured with.
+    where noise overshoots. Evaluation stays with Pillow's, which published accuracies were measured with. The flips are
+    torch's too: NumPy would copy them backwards, byte by byte.
     """
-    x = torch.from_numpy(crop).permute(2, 0, 1)[None]  # channels-last memory, a part of a picture: nothing is copied
+    x = torch.from_numpy(crop)[None].permute(0, 3, 1, 2)  # in this order torch sees channels-last memory, and keeps it
     resized = F.interpolate(x, (size_px, size_px), mode="bicubic", antialias=True)
     turned = [axis for axis, asked in ((0, flip_y), (1, flip_x)) if asked]
     pixels = resized[0].permute(1, 2, 0)
