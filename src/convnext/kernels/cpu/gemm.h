@@ -70,7 +70,7 @@ INLINE void multiply(const float* a, long a_block, long rows, const float* b, lo
         const float* next = column + PANEL < columns ? b + b_panel : after ? after : b;
         for (long part = 0; part < parts; part++) {
             const long first = rows * part / parts, count = rows * (part + 1) / parts - first;
-            const float* ahead = next + least(part, PANEL / LINE - 1) * depth * LINE;
+            const float* ahead = next + least(part, PANEL > LINE) * depth * LINE;
             MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums, ahead);
             finish(first, count, column, vectors, sums);
         }
