@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convnext.config import AugmentConfig, InputConfig
-from convnext.data.augment import MOVES, Move, from_pillow, prepared, to_pillow
+from convnext.data.augment import MOVES, Move, prepared
+from convnext.data.decode import from_pillow, to_pillow
 from convnext.data.transforms import (
     chances,
     crop_box,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from convnext.data.decode import from_pillow, to_pillow
 from convnext.errors import DataError
 from convnext.kernels import cpu
 
@@ -148,17 +149,6 @@ def posterize(shown: Image.Image, bits: int, **_: object) -> Image.Image:
     if bits >= 8:
         return shown
     return ImageOps.posterize(shown, bits) if bits > 0 else Image.new(shown.mode, shown.size)
-
-
-def to_pillow(pixels: np.ndarray) -> Image.Image:
-    """(H, W, 1 or 3) uint8 as a picture of Pillow's."""
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-
-
-def from_pillow(shown: Image.Image) -> np.ndarray:
-    """(H, W, C) uint8 of a grey or coloured picture of Pillow's."""
-    pixels = np.array(shown)  # a copy: what Pillow lends cannot be written to
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def _choices(value: Any) -> Sequence[Any]:

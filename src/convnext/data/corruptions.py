@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.data import corruptions_bar as bar
+from convnext.data.decode import from_pillow, to_pillow
 from convnext.data.filters import Floats, disc_blur, gaussian_blur, motion_blur, sample, zoom
 from convnext.data.frost import frost_texture
 from convnext.errors import ConvNeXtError, nearest
@@ -211,7 +212,9 @@ def pixelate(x: Floats, level: int, scale: float, rng: np.random.Generator) -> F
     """Too few pixels, enlarged."""
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[level]
     height, width, _ = x.shape
-    small = _image(_pixels(x)).resize((max(1, int(width * share)), max(1, int(height * share))), Image.Resampling.BOX)
+    small = to_pillow(_pixels(x)).resize(
+        (max(1, int(width * share)), max(1, int(height * share))), Image.Resampling.BOX
+    )
     return _floats(small.resize((width, height), Image.Resampling.BOX))
 
 
@@ -257,10 +260,6 @@ def _pixels(x: Floats) -> Pixels:
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _image(picture: Pixels) -> Image.Image:
-    return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-
-
 def _floats(image: Image.Image) -> Floats:
     x = np.asarray(image, np.float32) / np.float32(255)
     return x[:, :, None] if x.ndim == 2 else x
@@ -268,9 +267,8 @@ def _floats(image: Image.Image) -> Floats:
 
 def _jpeg(picture: Pixels, quality: int) -> Pixels:
     stream = io.BytesIO()
-    _image(picture).save(stream, "JPEG", quality=quality)
-    out = np.array(Image.open(stream))
-    return out[:, :, None] if out.ndim == 2 else out
+    to_pillow(picture).save(stream, "JPEG", quality=quality)
+    return from_pillow(Image.open(stream))
 
 
 IMAGENET_C: dict[str, Function] = {  # in the order of the paper's tables

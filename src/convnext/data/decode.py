@@ -75,6 +75,17 @@ class Opened:
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
+def to_pillow(pixels: np.ndarray) -> Image.Image:
+    """(H, W, 1 or 3) uint8 as a picture of Pillow's."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def from_pillow(shown: Image.Image) -> np.ndarray:
+    """(H, W, C) uint8 of a grey or coloured picture of Pillow's."""
+    pixels = np.array(shown)  # a copy: what Pillow lends cannot be written to
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
 def decode_indices(data: bytes) -> np.ndarray:
     """The numbers that a picture keeps for its pixels, untouched: (H, W) uint8 palette places or grey values.
 
@@ -178,7 +189,7 @@ def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None
     if pixels is not None:
         if turn == 1 and pixels.shape[2] == channels:
             return pixels
-        shown = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        shown = to_pillow(pixels)
         if turn != 1:
             shown.getexif()[_ORIENTATION] = turn
     else:

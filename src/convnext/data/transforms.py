@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import AugmentConfig, InputConfig
-from convnext.data.augment import from_pillow, rand_augment, to_pillow
+from convnext.data.augment import rand_augment
+from convnext.data.decode import from_pillow, to_pillow
 
 Box = tuple[int, int, int, int]
 Key = int | tuple[int, ...]

@@ -58,43 +58,71 @@ inline long tile_pixels(long channels, long of_a_thread) {
 }
 thread_local Scratch tile_memory, hidden_memory, shared_memory;
 
+struct Tiles {  // how `pixels` are dealt out: `count` tiles of `size` rows, the last one shorter
+    long pixels, size, count;
+    Tiles(long pixels, long most, int threads) : pixels(pixels) {
+        const long parts = up((pixels + most - 1) / most, threads);
+        size = up((pixels + parts - 1) / parts, pixels > 14 * parts ? 14 : 1);
+        count = (pixels + size - 1) / size;
+    }
+    long rows(long tile) const { return least(size, pixels - tile * size); }
+};
+
+// Where the panel of `project` that begins at `column` holds the hidden columns from `start` on.
+INLINE const float* project_panel(const Block& p, long column, long start) {
+    return p.project + column * p.hidden + start * least(PANEL, up(p.channels - column, LANES));
+}
+
+// Hidden columns [start, start + count) of a tile: hidden = gelu(tile * expand + bias).
+INLINE void expand_rows(const Block& p, const float* tile, long a_block, long rows, long start, long count,
+                        float* hidden) {
+    multiply(tile, a_block, rows, p.expand + start * p.channels, PANEL * p.channels, p.channels, count,
+             [&](long first, long n, long column, long vectors, const float* sums) {
+                 write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
+             },
+             project_panel(p, 0, start));
+}
+
+// These hidden columns times their part of `project`; finish(row, rows, column, vectors, sums) takes each register block,
+// `after` is what will be read next.
+template <class Finish>
+INLINE void project_rows(const Block& p, const float* hidden, long a_block, long rows, long start, long count,
+                         Finish finish, const float* after) {
+    for (long column = 0; column < p.channels; column += PANEL) {
+        const long later = column + PANEL;
+        multiply(hidden, a_block, rows, project_panel(p, column, start), 0, count,
+                 least(PANEL, up(p.channels - column, LANES)),
+                 [&](long first, long n, long inside, long vectors, const float* sums) {
+                     finish(first, n, column + inside, vectors, sums);
+                 },
+                 later < p.channels ? project_panel(p, later, start) : after);
+    }
+}
+
 // One tile, all of it: A -> hidden -> out.
 static void mix_channels(const Block& p, const float* tile, long a_block, long rows, const float* x, float* out,
                          float* hidden, Scale scale) {
     const long C = p.channels;
     for (long start = 0; start < p.hidden; start += HIDDEN) {
-        const long count = least(HIDDEN, p.hidden - start), first_width = least(PANEL, up(C, LANES));
-        multiply(tile, a_block, rows, p.expand + start * C, PANEL * C, C, count,
-                 [&](long first, long n, long column, long vectors, const float* sums) {
-                     write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
-                 },
-                 p.project + start * first_width);
-        // The second matrix lies in panels of all its rows: this part of them starts `start` rows into each.
-        for (long column = 0; column < C; column += PANEL) {
-            const long width = least(PANEL, up(C - column, LANES));
-            const long later = column + PANEL, next = least(PANEL, up(C - later, LANES));
-            multiply(hidden, a_block, rows, p.project + column * p.hidden + start * width, 0, count, width,
-                     [&](long first, long n, long inside, long vectors, const float* sums) {
-                         write_rows(out, start ? out : x, start ? nullptr : p.project_bias, scale, C, first, n,
-                                    column + inside, vectors, C, sums);
+        const long count = least(HIDDEN, p.hidden - start), end = start + count;
+        expand_rows(p, tile, a_block, rows, start, count, hidden);
+        project_rows(p, hidden, a_block, rows, start, count,
+                     [&](long first, long n, long column, long vectors, const float* sums) {
+                         write_rows(out, start ? out : x, start ? nullptr : p.project_bias, scale, C, first, n, column,
+                                    vectors, C, sums);
                      },
-                     later < C ? p.project + later * p.hidden + start * next
-                               : start + count < p.hidden ? p.expand + (start + count) * C : p.expand);
-        }
+                     end < p.hidden ? p.expand + end * C : p.expand);
     }
 }
 
 static void by_rows(const Block& p, const float* x, float* out, Map map, int threads) {
-    const long pixels = map.pixels(), most = tile_pixels(p.channels, pixels / threads);
-    const long parts = up((pixels + most - 1) / most, threads);
-    const long size = up((pixels + parts - 1) / parts, pixels > 14 * parts ? 14 : 1);
-    const long tiles = (pixels + size - 1) / size;
-    const long a_block = size * KBLOCK;
+    const Tiles tiles(map.pixels(), tile_pixels(p.channels, map.pixels() / threads), threads);
+    const long a_block = tiles.size * KBLOCK;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < tiles; t++) {
-        const long first = t * size, rows = least(size, pixels - first);
-        float* tile = tile_memory.floats(size * up(p.channels, KBLOCK));
-        float* hidden = hidden_memory.floats(size * HIDDEN);
+    for (long t = 0; t < tiles.count; t++) {
+        const long first = t * tiles.size, rows = tiles.rows(t);
+        float* tile = tile_memory.floats(tiles.size * up(p.channels, KBLOCK));
+        float* hidden = hidden_memory.floats(tiles.size * HIDDEN);
         depthwise_norm(x, map, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                        nullptr);
         mix_channels(p, tile, a_block, rows, x + first * p.channels, out + first * p.channels, hidden,
@@ -120,21 +148,13 @@ static void by_hidden(const Block& p, const float* x, float* out, Map map, int t
         const long count = least(panels * (me + 1) / team * PANEL, p.hidden) - start;
         float* hidden = hidden_memory.floats(pixels * up(count, KBLOCK));
         float* mine = partial + me * pixels * up(C, LANES);
-        multiply(tile, a_block, pixels, p.expand + start * C, PANEL * C, C, count,
-                 [&](long first, long n, long column, long vectors, const float* sums) {
-                     write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
-                 },
-                 p.project + start * least(PANEL, up(C, LANES)));
-        for (long column = 0; column < C; column += PANEL) {
-            const long width = least(PANEL, up(C - column, LANES));
-            const long later = column + PANEL, next = least(PANEL, up(C - later, LANES));
-            multiply(hidden, a_block, pixels, p.project + column * p.hidden + start * width, 0, count, width,
-                     [&](long first, long n, long inside, long vectors, const float* sums) {
-                         write_rows(mine, nullptr, nullptr, {nullptr, 1, 0}, up(C, LANES), first, n, column + inside,
-                                    vectors, up(C, LANES), sums);
+        expand_rows(p, tile, a_block, pixels, start, count, hidden);
+        project_rows(p, hidden, a_block, pixels, start, count,
+                     [&](long first, long n, long column, long vectors, const float* sums) {
+                         write_rows(mine, nullptr, nullptr, {nullptr, 1, 0}, up(C, LANES), first, n, column, vectors,
+                                    up(C, LANES), sums);
                      },
-                     later < C ? p.project + later * p.hidden + start * next : nullptr);
-        }
+                     nullptr);
 #pragma omp barrier
         for (long i = from; i < to; i++)
             for (long c = 0; c < C; c += LANES) {

@@ -39,29 +39,25 @@ inline void block_v2(const Block& p, const float* response, const float* x, floa
     const long group = least(map.pictures, area < most * threads ? most * threads / area : 1);  // pictures at once
     for (long done = 0; done < map.pictures; done += group) {
         const Map part{least(group, map.pictures - done), map.height, map.width, C};
-        const long pixels = part.pixels(), parts = up((pixels + most - 1) / most, threads);
-        const long size = up((pixels + parts - 1) / parts, pixels > 14 * parts ? 14 : 1);
-        const long tiles = (pixels + size - 1) / size, a_block = size * KBLOCK;
+        const Tiles tiles(part.pixels(), most, threads);
+        const long size = tiles.size, a_block = size * KBLOCK;
         const float* in = x + done * area * C;
         float* to = out + done * area * C;
-        float* hidden = shared_memory.floats(tiles * size * columns + part.pictures * columns);
-        float* factors = hidden + tiles * size * columns;
+        float* hidden = shared_memory.floats(tiles.count * size * columns + part.pictures * columns);
+        float* factors = hidden + tiles.count * size * columns;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (long t = 0; t < tiles; t++) {
-            const long first = t * size, rows = least(size, pixels - first);
+        for (long t = 0; t < tiles.count; t++) {
+            const long first = t * size, rows = tiles.rows(t);
             float* tile = tile_memory.floats(size * up(C, KBLOCK));
             float* mine = hidden + first * columns;
             depthwise_norm(in, part, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                            nullptr);
-            multiply(tile, a_block, rows, p.expand, PANEL * C, C, p.hidden,
-                     [&](long row, long n, long column, long vectors, const float* sums) {
-                         write_gelu(mine, a_block, p.expand_bias, row, n, column, vectors, sums);
-                     });
+            expand_rows(p, tile, a_block, rows, 0, p.hidden, mine);
         }
         responses(hidden, response, part.pictures, area, size, columns, p.hidden, factors, threads);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (long t = 0; t < tiles; t++) {
-            const long first = t * size, rows = least(size, pixels - first);
+        for (long t = 0; t < tiles.count; t++) {
+            const long first = t * size, rows = tiles.rows(t);
             float* mine = hidden + first * columns;
             for (long block = 0; block < columns; block += KBLOCK)
                 for (long row = 0; row < rows; row++) {
@@ -69,14 +65,12 @@ inline void block_v2(const Block& p, const float* response, const float* x, floa
                     float* value = mine + block * size + row * KBLOCK;
                     for (long v = 0; v < KBLOCK; v += LANES) store(value + v, load(value + v) * load(factor + v));
                 }
-            for (long column = 0; column < C; column += PANEL) {
-                const long width = least(PANEL, up(C - column, LANES));
-                multiply(mine, a_block, rows, p.project + column * p.hidden, 0, p.hidden, width,
-                         [&](long row, long n, long inside, long vectors, const float* sums) {
+            project_rows(p, mine, a_block, rows, 0, p.hidden,
+                         [&](long row, long n, long column, long vectors, const float* sums) {
                              write_rows(to + first * C, in + first * C, p.project_bias, {nullptr, 1, 0}, C, row, n,
-                                        column + inside, vectors, C, sums);
-                         });
-            }
+                                        column, vectors, C, sums);
+                         },
+                         nullptr);
         }
     }
 }
