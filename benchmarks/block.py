@@ -10,7 +10,6 @@ benchmarks/results/block.jsonl. Nothing is trained and no data are needed.
 
 import argparse
 import copy
-import ctypes
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from convnext.config import ConvNeXtConfig
 from convnext.engine.environment import environment
 from convnext.kernels import cpu
 from convnext.kernels.build import built
-from convnext.kernels.cpu.block import describe, longs, pointer
+from convnext.kernels.cpu.library import longs, pointer
 from convnext.models.convnext import Block
 from convnext.models.fused import fuse
 from convnext.recipes.architectures import architecture
@@ -67,8 +66,7 @@ def parts(block: Block, layer: cpu.PackedBlock, x: Tensor) -> dict[str, Callable
     out, wide = torch.empty_like(rows), torch.randn(*rows.shape[:3], layer.hidden)
     library = built().library
     assert library is not None
-    sizes = (ctypes.c_long * 3)(layer.channels, layer.hidden, layer.kernel)
-    described = describe(layer.tensors, bytes(sizes), bytes(ctypes.c_float(layer.eps)))
+    described, alone = layer.struct(), cpu.PackedLayers([layer])
     n, height, width, _ = rows.shape
     fused = copy.deepcopy(block)
     assert fuse(fused)
@@ -92,7 +90,7 @@ def parts(block: Block, layer: cpu.PackedBlock, x: Tensor) -> dict[str, Callable
         "fused depthwise and norm": lambda: library.cn_spatial(
             described, pointer(rows), *longs(n, height, width), torch.get_num_threads()
         ),
-        "fused block": lambda: layer(rows, out=out),
+        "fused block": lambda: alone(rows, out=[out]),
         "plain step": lambda: step(block),
         "fused step": lambda: step(fused),
     }

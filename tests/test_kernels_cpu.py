@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
 from convnext.kernels import build, cpu
-from convnext.kernels.cpu.block import pointer
+from convnext.kernels.choice import SWITCH
+from convnext.kernels.cpu.library import pointer
 from convnext.models.convnext import Block, ConvNeXt, Downsample, Stem
 from convnext.models.fused import FusedBlock, fits, fuse, unfuse
 
@@ -60,7 +61,7 @@ def tiny_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(build, "SOURCES", source)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.delenv(cpu.block.SWITCH, raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
     if build.find_compiler() is None:
         pytest.skip("no C++ compiler is installed")
     return source
@@ -90,6 +91,12 @@ def packed(block: Block) -> cpu.PackedBlock:
     )
 
 
+def run(layer: cpu.PackedBlock | cpu.PackedPatch | cpu.PackedHead, x: Tensor) -> Tensor:
+    """One layer alone: (N, H, W, C) -> (N, H, W, C)."""
+    (y,) = cpu.PackedLayers([layer])(x)
+    return y
+
+
 def error(x: Tensor, exact: Tensor) -> float:
     """The largest difference, in parts of the largest exact value."""
     x, exact = x.detach(), exact.detach()
@@ -109,7 +116,7 @@ def test_a_packed_block_is_the_plain_block_in_float64(kernels, shape):
         exact = block.double()(x.double()).permute(0, 2, 3, 1)
     for threads in (1, 2):
         with on(threads):
-            y = layer(x.permute(0, 2, 3, 1))
+            y = run(layer, x.permute(0, 2, 3, 1))
         assert y.is_contiguous() and error(y, exact) < 5e-6
 
 
@@ -129,15 +136,15 @@ def test_a_packed_block_of_v2_is_the_plain_block_in_float64(kernels, shape):
         answers = []
         for threads in (1, 2):
             with on(threads):
-                answers.append(packed(block)(x.permute(0, 2, 3, 1)))
+                answers.append(run(packed(block), x.permute(0, 2, 3, 1)))
         assert error(answers[0], exact) < 5e-6 and error(answers[1], exact) < 5e-6
 
 
 def test_a_packed_block_writes_where_it_is_told_and_survives_a_copy(kernels):
-    layer, x = packed(random_block(40)), torch.randn(1, 6, 6, 40)
+    layers, x = cpu.PackedLayers([packed(random_block(40))]), torch.randn(1, 6, 6, 40)
     out = torch.empty_like(x)
-    assert layer(x, out=out) is out
-    assert torch.equal(copy.deepcopy(layer)(x), out) and torch.equal(pickle.loads(pickle.dumps(layer))(x), out)
+    assert layers(x, out=[out])[0] is out
+    assert torch.equal(copy.deepcopy(layers)(x)[0], out) and torch.equal(pickle.loads(pickle.dumps(layers))(x)[0], out)
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 4, 2, 19, 32), (4, 96, 4, 1, 16, 16), (1, 17, 2, 1, 6, 5)], ids=str)
@@ -150,8 +157,8 @@ def test_a_packed_stem_is_the_plain_stem_in_float64(kernels, shape):
     x = torch.randn(n, inputs, h, w)
     with torch.no_grad():
         exact = stem.double()(x.double()).permute(0, 2, 3, 1)
-    assert error(layer(x.permute(0, 2, 3, 1)), exact) < 5e-6  # planes, seen as channels last: never copied
-    assert error(layer(x.permute(0, 2, 3, 1).contiguous()), exact) < 5e-6
+    assert error(run(layer, x.permute(0, 2, 3, 1)), exact) < 5e-6  # planes, seen as channels last: never copied
+    assert error(run(layer, x.permute(0, 2, 3, 1).contiguous()), exact) < 5e-6
 
 
 @pytest.mark.parametrize(
@@ -162,10 +169,43 @@ def test_a_packed_halving_layer_is_the_plain_one_in_float64(kernels, shape):
     torch.manual_seed(0)
     layer, x = Downsample(before, width), grown(before, h, w, n)
     nn.init.ones_(layer.norm.weight)
-    y = cpu.PackedPatch(layer.conv.weight, layer.conv.bias, normalise=True)(x.permute(0, 2, 3, 1))
+    y = run(cpu.PackedPatch(layer.conv.weight, layer.conv.bias, normalise=True), x.permute(0, 2, 3, 1))
     with torch.no_grad():
         exact = layer.double()(x.double()).permute(0, 2, 3, 1)
     assert y.shape == exact.shape and error(y, exact) < 5e-6
+
+
+@pytest.mark.parametrize("shape", [(40, 7, 9, 3, 5), (320, 1000, 1, 7, 7), (17, 3, 200, 1, 1)], ids=str)
+def test_a_packed_head_is_the_plain_one_in_float64(kernels, shape):
+    width, classes, n, h, w = shape
+    torch.manual_seed(0)
+    linear, x = nn.Linear(width, classes), grown(width, h, w, n)
+    layer = cpu.PackedHead(linear.weight, linear.bias)
+    with torch.no_grad():
+        pooled = x.double().mean((2, 3))
+        exact = linear.double()(nn.functional.layer_norm(pooled, (width,), eps=1e-6))
+    for threads in (1, 2):
+        with on(threads):
+            y = run(layer, x.permute(0, 2, 3, 1))
+        assert y.shape == (n, 1, 1, classes) and error(y.flatten(1), exact) < 5e-6
+
+
+def test_layers_in_one_call_give_the_bits_of_layers_alone(kernels):
+    """Whichever maps are wanted, from planes or from channels-last memory."""
+    torch.manual_seed(0)
+    blocks = [packed(random_block(width)) for width in (24, 24, 40)]
+    stem = cpu.PackedPatch(torch.randn(24, 3, 4, 4), torch.randn(24), after=(torch.ones(24), torch.zeros(24)))
+    halving = cpu.PackedPatch(torch.randn(40, 24, 2, 2), torch.randn(40), normalise=True)
+    layers = [stem, blocks[0], blocks[1], halving, blocks[2], cpu.PackedHead(torch.randn(5, 40), torch.randn(5))]
+    together, x = cpu.PackedLayers(layers), torch.randn(2, 3, 20, 28)
+    for given in (x.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1).contiguous()):
+        alone = [given]
+        for layer in layers:
+            alone.append(run(layer, alone[-1]))
+        for wanted in ((), (0,), (2, 4), range(6), (5,)):
+            maps = together(given, wanted)
+            assert len(maps) == max(len(wanted), 1)
+            assert all(torch.equal(y, alone[i + 1]) for i, y in zip(wanted or (5,), maps, strict=True))
 
 
 def test_gelu_and_its_slope_are_within_a_millionth(kernels):
@@ -184,7 +224,7 @@ def test_gelu_and_its_slope_are_within_a_millionth(kernels):
 def test_a_value_that_is_not_a_number_is_not_hidden(kernels):
     x = torch.randn(1, 9, 9, 40)
     x[0, 4, 4, 7] = torch.nan
-    assert packed(random_block(40))(x).isnan().any()
+    assert run(packed(random_block(40)), x).isnan().any()
 
 
 @pytest.mark.parametrize("gamma", [1.0, None], ids=["scaled", "unscaled"])
@@ -272,9 +312,9 @@ def test_where_the_kernels_do_not_fit_the_block_is_the_plain_one(kernels):
 
 def test_a_flat_map_is_normed_with_epsilon_and_stays_finite(kernels):
     layer = cpu.PackedPatch(torch.ones(8, 16, 2, 2), torch.ones(8), normalise=True)
-    assert torch.equal(layer(torch.full((1, 4, 4, 16), 3.0)), torch.ones(1, 2, 2, 8))
+    assert torch.equal(run(layer, torch.full((1, 4, 4, 16), 3.0)), torch.ones(1, 2, 2, 8))
     after = cpu.PackedPatch(torch.ones(8, 3, 4, 4), torch.ones(8), after=(torch.ones(8), torch.zeros(8)))
-    assert torch.equal(after(torch.zeros(1, 8, 8, 3)), torch.zeros(1, 2, 2, 8))
+    assert torch.equal(run(after, torch.zeros(1, 8, 8, 3)), torch.zeros(1, 2, 2, 8))
 
 
 def test_a_block_of_v2_stays_as_it_is(kernels):
@@ -286,7 +326,7 @@ def test_a_wrong_map_is_refused_in_one_line(kernels):
     layer = packed(random_block(24))
     for x in (torch.zeros(1, 4, 4, 23), torch.zeros(1, 4, 4, 24, dtype=torch.float64), torch.zeros(4, 4, 24)):
         with pytest.raises(ConvNeXtError, match=r"give \(N, H, W, 24\) float32 on the CPU"):
-            layer(x)
+            run(layer, x)
 
 
 def test_a_switch_of_the_environment_turns_the_kernels_off(monkeypatch):

@@ -10,7 +10,7 @@ from torch import nn
 import convnext
 from commands import trained
 from convnext.config import ConvNeXtConfig
-from convnext.deploy import folded
+from convnext.deploy import compiled, folded
 from convnext.deploy.predictor import load
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
@@ -210,7 +210,7 @@ class SlowBlock(nn.Module):
         self.eps, self.response = eps, response
 
     def forward(self, x):
-        assert x.is_contiguous() and x.dtype == torch.float32
+        assert x.dtype == torch.float32
         spatial, spatial_bias, expand, expand_bias, project, project_bias = self.tensors
         width, kernel = spatial.shape[:2]
         y = nn.functional.conv2d(
@@ -237,10 +237,35 @@ class SlowPatch(nn.Module):
         return nn.functional.layer_norm(y, y.shape[-1:], *self.after, eps=self.eps) if self.after else y
 
 
+class SlowHead(nn.Module):
+    """Likewise for the end of a classifier."""
+
+    def __init__(self, weight, bias, eps):
+        super().__init__()
+        self.weight, self.bias, self.eps = weight.clone(), bias.clone(), eps
+
+    def forward(self, x):
+        pooled = x.mean((1, 2), keepdim=True)
+        return nn.functional.layer_norm(pooled, pooled.shape[-1:], eps=self.eps) @ self.weight.T + self.bias
+
+
+class SlowLayers:
+    """Likewise for several layers in one call."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    def __call__(self, x, wanted):
+        maps = []
+        for layer in self.layers[: wanted[-1] + 1]:
+            maps.append(layer(maps[-1] if maps else x))
+        return [maps[place] for place in wanted]
+
+
 class SlowKernels:
     """Stands where the compiled kernels stand."""
 
-    PackedBlock, PackedPatch = SlowBlock, SlowPatch
+    PackedBlock, PackedPatch, PackedHead, PackedLayers = SlowBlock, SlowPatch, SlowHead, SlowLayers
 
     @staticmethod
     def unavailable():
@@ -250,7 +275,8 @@ class SlowKernels:
 @pytest.fixture
 def kernels(monkeypatch):
     SlowBlock.made = 0
-    monkeypatch.setattr(folded, "cpu", SlowKernels)
+    for module in (folded, compiled):
+        monkeypatch.setattr(module, "cpu", SlowKernels)
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "isotropic", "overlap", "overlap_2", "headless", "small_kernel"])
@@ -290,6 +316,38 @@ def test_new_numbers_are_packed_anew(kernels):
     assert apart(copy.deepcopy(fast)(x), exact(second, x)) < 1e-4
     fast.double().float()
     assert apart(fast(x), exact(second, x)) < 1e-4
+
+
+def test_a_part_that_was_changed_answers_itself(kernels):
+    """A layer of another kind, a new bias, a hook: each is seen at the next call, in every output."""
+    model = network()
+    x, fast = pictures(model), convnext.optimize(model)
+    plain = copy.deepcopy(fast)
+    plain.fused = False
+
+    def same():
+        both = fast.features(x), plain.features(x)
+        assert all(apart(both[0][name], both[1][name]) < 1e-4 for name in both[1])
+        assert apart(fast(x), plain(x)) < 1e-4 and apart(fast.embed(x), plain.embed(x)) < 1e-4
+
+    same()
+    for each in (fast, plain):
+        with torch.no_grad():
+            each.stages[0][0].project.bias.add_(0.5)
+    same()
+    for each in (fast, plain):
+        each.stages[1][1].expand = nn.Sequential(each.stages[1][1].expand, nn.Softplus())
+    same()
+    for each in (fast, plain):
+        each.stages[0][0].spatial.weight = nn.Parameter(torch.ones_like(each.stages[0][0].spatial.weight))
+    same()
+    seen = []
+    handle = fast.stages[1][0].conv.register_forward_hook(lambda *_: seen.append(1))
+    same()
+    assert len(seen) == 3
+    handle.remove()
+    same()
+    assert len(seen) == 3
 
 
 def test_our_other_networks_come_back_channels_last_and_it_is_said():

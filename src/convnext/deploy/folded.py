@@ -6,19 +6,18 @@ Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channe
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
+from convnext.deploy.compiled import Compiled, fits
 from convnext.kernels import choice, cpu
 from convnext.models.convnext import EPS
 from convnext.models.fused import fits_card
-
-Kernels = Literal["", "cpu", "card"]
 
 
 class Folded(nn.Module):
@@ -42,92 +41,60 @@ class Folded(nn.Module):
         self.stages = nn.ModuleList(nn.ModuleList(stage) for stage in stages)
         self.norm = norm  # as in the source: `embed` answers with it
         self.head = head
-        self.folded_head = isinstance(
-            head, nn.Linear
-        )  # it brings the affine part of `norm`; a head of one's own does not
         self.fused = True
+        self._ends = list(
+            accumulate(len(stage) for stage in stages)
+        )  # places of the stages' last parts; the stem's is 0
+        self._compiled: Compiled | None = None
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, K)
-        pooled = self._pooled(x)
-        if self.folded_head:
-            return self.head(F.layer_norm(pooled, self.norm.normalized_shape, eps=self.norm.eps))
-        return self.head(self.norm(pooled))
+        if not isinstance(self.head, FoldedHead):
+            return self.head(self.embed(x))
+        (logits,) = self._answers(x, [self._ends[-1] + 1])
+        return logits.flatten(1)
 
     def embed(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C)
         """The vector that the head of the source sees: the last stage, averaged over space and normed."""
-        return self.norm(self._pooled(x))
+        (last,) = self._answers(x, self._ends[-1:])
+        return self.norm(last.mean((2, 3)))
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Every stage's output by name: {'stage0': (N, C0, H/patch, W/patch), 'stage1': (N, C1, H/2patch, ...), ...}."""
-        return {f"stage{i}": each for i, each in enumerate(self._stages(x))}
+        return {f"stage{i}": each for i, each in enumerate(self._answers(x, self._ends))}
 
-    def _pooled(self, x: Tensor) -> Tensor:
-        for last in self._stages(x):
-            x = last
-        return x.mean((2, 3))
-
-    def _stages(self, x: Tensor) -> Iterator[Tensor]:
+    def _answers(self, x: Tensor, wanted: list[int]) -> list[Tensor]:
+        """What the parts at these rising places make of x."""
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
-        fused = path(x) if self.fused else ""
-        x = self.stem(x, fused)
-        for stage in self.stages:
-            for part in stage:  # type: ignore[attr-defined]
-                x = part(x, fused)
-            yield x
+        card, found = self.fused and choice.on_card(x.device), []
+        if self.fused and not card and fits(x, self.config.patch):
+            if self._compiled is None or not self._compiled.current():
+                self._compiled = Compiled(self._parts(), [self, *self.stages])
+            return self._compiled(x, wanted)
+        for place, part in enumerate(self._parts()[: wanted[-1] + 1]):
+            x = part(x, card)
+            found += [x] * (place in wanted)
+        return found
+
+    def _parts(self) -> list[Any]:
+        stages: Any = self.stages
+        parts = [self.stem, *(part for stage in stages for part in stage)]
+        return [*parts, self.head] if isinstance(self.head, FoldedHead) else parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": None}  # copies and files hold the tensors once
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
 
 
-def path(x: Tensor) -> Kernels:
-    """Whose kernels may answer `x`: those of the CPU, those of a GPU for the blocks that were made for one, or nobody's."""
-    return "card" if choice.on_card(x.device) else "cpu" if fits(x) else ""
+def _are(kinds: list[type], *layers: nn.Module) -> bool:
+    """Whether the layers are of exactly these kinds: a subclass may compute something else."""
+    return [type(layer) for layer in layers] == kinds
 
 
-def fits(x: Tensor) -> bool:
-    """Whether the CPU kernels may answer `x`: plain float32 in this machine's memory, and nobody records what happens."""
-    return (
-        type(x) is Tensor
-        and x.dtype is torch.float32
-        and x.device.type == "cpu"
-        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state() or torch.is_autocast_enabled("cpu"))
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and not cpu.unavailable()
-    )
-
-
-class _Packing(nn.Module):
-    """A part with a fused form, which is made of its tensors at the first call and again when they have changed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._packed: tuple[tuple[int, ...], Any] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # copies and files hold the tensors once
-
-    def _pack(self, make: Callable[[], Any], *parts: nn.Module | nn.Parameter | None) -> Any | None:
-        """The fused form, or None where a layer or its numbers are no longer the plain float32 ones."""
-        key: list[int] = []
-        for part in parts:
-            if isinstance(part, nn.Module) and type(part) not in (nn.Conv2d, nn.Linear):
-                return None
-            weight = part.weight if isinstance(part, nn.Module) else part
-            if weight is None:
-                continue
-            if type(weight) is not nn.Parameter:
-                return None
-            key += [weight.data_ptr(), 0 if weight.is_inference() else weight._version, weight.dtype is torch.float32]
-        if not all(key[2::3]):
-            return None
-        if self._packed is None or self._packed[0] != tuple(key):
-            self._packed = tuple(key), make()
-        return self._packed[1]
-
-
-class FoldedBlock(_Packing):
+class FoldedBlock(nn.Module):
     """x + project(response(gelu(expand(normalise(spatial(x)))))); `response` is V2's, its bias inside `project`."""
 
     spatial: Any
@@ -142,16 +109,12 @@ class FoldedBlock(_Packing):
         # asked for, and there; V2's normalisation wants the whole picture's activations at once
         self.triton = response is None and choice.without_triton(spatial.weight.device) is None
 
-    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if fused == "card" and self.triton and fits_card(self, x):
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if card and self.triton and fits_card(self, x):
             from convnext.kernels import gpu
 
             layers = (self.expand.weight, self.expand.bias, self.project.weight, self.project.bias)
             return gpu.block(x, self.spatial.weight, self.spatial.bias, None, None, self.eps, *layers)
-        parts = (self.spatial, self.expand, self.project, self.response)
-        packed = self._pack(self._fused, *parts) if fused == "cpu" else None
-        if packed is not None:
-            return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
         y = F.gelu(self.expand(F.layer_norm(y, y.shape[-1:], eps=self.eps)))  # (N, H, W, E)
         if self.response is not None:
@@ -159,13 +122,16 @@ class FoldedBlock(_Packing):
             y = y * (1 + self.response * (energy / (energy.mean(-1, keepdim=True) + EPS)))
         return x + self.project(y).permute(0, 3, 1, 2)
 
-    def _fused(self) -> Any:
+    def packed(self) -> cpu.PackedBlock | None:
+        """For the compiled kernels; None where a layer is not the one that was built."""
         spatial, expand, project = self.spatial, self.expand, self.project
+        if not _are([nn.Conv2d, nn.Linear, nn.Linear], spatial, expand, project):
+            return None
         tensors = (spatial.weight[:, 0], spatial.bias, expand.weight, expand.bias, project.weight, project.bias)
         return cpu.PackedBlock(*tensors, self.eps, self.response)
 
 
-class FoldedHalving(_Packing):
+class FoldedHalving(nn.Module):
     """conv(normalise(x)): the halving layer between stages."""
 
     conv: Any
@@ -174,21 +140,21 @@ class FoldedHalving(_Packing):
         super().__init__()
         self.conv, self.eps = conv, eps
 
-    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
-        packed = self._pack(self._fused, self.conv) if fused == "cpu" else None
-        if packed is not None:
-            return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
         y = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=self.eps)
         return self.conv(y.permute(0, 3, 1, 2))
 
-    def _fused(self) -> Any:
+    def packed(self) -> cpu.PackedPatch | None:
+        """For the compiled kernels; None where the convolution is not the one that was built."""
+        if not _are([nn.Conv2d], self.conv):
+            return None
         return cpu.PackedPatch(self.conv.weight, self.conv.bias, True, self.eps)
 
 
-class FoldedStem(_Packing):
+class FoldedStem(nn.Module):
     """The layers of a stem and its norm; where a padded convolution comes first, minus the mean before its zeros."""
 
     layers: Any
@@ -200,15 +166,33 @@ class FoldedStem(_Packing):
         self.layers, self.norm = layers, norm
         self.register_buffer("shift", shift)  # (in_channels, 1, 1)
 
-    def forward(self, x: Tensor, fused: Kernels = "") -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
-        packed = self._pack(self._fused, self.layers[0]) if fused == "cpu" and not any(self.layers[0].padding) else None
-        if packed is not None and min(x.shape[2:]) >= packed.patch:
-            return packed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.layers(x if self.shift is None else x - self.shift))
 
-    def _fused(self) -> Any:
+    def packed(self) -> cpu.PackedPatch | None:
+        """For the compiled kernels; None where it is more than a convolution of patches and a norm."""
         conv, norm = self.layers[0], self.norm
+        if not _are([nn.Conv2d], *self.layers) or any(conv.padding):
+            return None
         if isinstance(norm, nn.Identity):
             return cpu.PackedPatch(conv.weight, conv.bias)
         return cpu.PackedPatch(conv.weight, conv.bias, False, norm.eps, (norm.weight, norm.bias))
+
+
+class FoldedHead(nn.Module):
+    """linear(normalise(mean over space)), the affine part of the norm inside `linear`."""
+
+    def __init__(self, linear: nn.Linear, eps: float):
+        super().__init__()
+        self.linear, self.eps = linear, eps
+
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, K)
+        pooled = x.mean((2, 3))
+        return self.linear(F.layer_norm(pooled, pooled.shape[-1:], eps=self.eps))
+
+    def packed(self) -> cpu.PackedHead | None:
+        """For the compiled kernels; None where the layer is not the one that was built."""
+        if not _are([nn.Linear], self.linear):
+            return None
+        return cpu.PackedHead(self.linear.weight, self.linear.bias, self.eps)

@@ -130,7 +130,7 @@ class _Block(nn.Module):
         response: Any = block.response
         self.register_buffer("response", None if response is None else response.detach()[:, None, None])  # (E, 1, 1)
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = F.gelu(self.expand(normalised(self.spatial(x), eps=self.eps)))  # (N, E, H, W)
         if self.response is not None:
             energy = y.square().sum((2, 3), keepdim=True).sqrt()  # (N, E, 1, 1)
@@ -145,7 +145,7 @@ class _Halving(nn.Module):
         super().__init__()
         self.conv, self.eps = halving.conv, halving.eps
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # decided by the size that is traced
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
@@ -159,7 +159,7 @@ class _Stem(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList([*stem.layers, stem.norm])
 
-    def forward(self, x: Tensor, fused: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         for part in self.parts:
             x = normalised(x, part) if isinstance(part, ChannelNorm) else part(x)
         return x

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import GFNetConfig, RoadmapConfig, TimmConfig
-from convnext.deploy.folded import Folded, FoldedBlock, FoldedHalving, FoldedStem
+from convnext.deploy.folded import Folded, FoldedBlock, FoldedHalving, FoldedHead, FoldedStem
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import (
     Block,
@@ -58,10 +58,12 @@ def optimize(
         return _unfolded(model, mean is not None or std is not None, say)
     _refuse_changes(model)
     shift, scale = _scaling(mean, std, model.config.in_channels)
-    norm, head = copy.deepcopy(model.norm), copy.deepcopy(model.head)
+    norm = copy.deepcopy(model.norm)
+    head: nn.Module = copy.deepcopy(model.head)
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(head, nn.Linear):
             _fill(head, *_after_norm(head, norm))
+            head = FoldedHead(head, norm.eps)
         given: Any = model.stages
         stages: list[list[nn.Module]] = [
             [*(_halving(stage.downsample) for _ in range(i > 0)), *(_block(block) for block in stage.blocks)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convnext.kernels.cpu.block import library_or_refuse, longs
+from convnext.kernels.cpu.library import library_or_refuse, longs
 
 
 def affine(pixels: np.ndarray, matrix: Sequence[float], *, cubic: bool, fill: Sequence[int]) -> np.ndarray:

@@ -37,9 +37,12 @@ INLINE void write_rows(float* to, const float* other, const float* bias, Scale s
 INLINE void write_gelu(float* tile, long a_block, const float* bias, long first, long rows, long column, long vectors,
                        const float* sums) {
     float* to = tile + column / KBLOCK * a_block + first * KBLOCK + column % KBLOCK;
-    for (long i = 0; i < rows; i++, to += KBLOCK)
-        for (long j = 0; j < vectors; j++, sums += LANES)
-            store(to + j * LANES, gelu(load(sums) + load(bias + column + j * LANES)));
+    const Pieces table(GELU.value);
+    for (long j = 0; j < vectors; j++) {
+        const Vector shift = load(bias + column + j * LANES);
+        for (long i = 0; i < rows; i++)
+            store(to + i * KBLOCK + j * LANES, gelu(load(sums + (i * vectors + j) * LANES) + shift, table));
+    }
 }
 
 struct Block {  // everything packed; biases padded to whole vectors
@@ -85,9 +88,9 @@ INLINE void expand_rows(const Block& p, const float* tile, long a_block, long ro
 
 // These hidden columns times their part of `project`; finish(row, rows, column, vectors, sums) takes each register block,
 // `after` is what will be read next.
-template <class Finish>
+template <class Finish, class Prepare = Unprepared>
 INLINE void project_rows(const Block& p, const float* hidden, long a_block, long rows, long start, long count,
-                         Finish finish, const float* after) {
+                         Finish finish, const float* after, Prepare prepare = {}) {
     for (long column = 0; column < p.channels; column += PANEL) {
         const long later = column + PANEL;
         multiply(hidden, a_block, rows, project_panel(p, column, start), 0, count,
@@ -95,7 +98,8 @@ INLINE void project_rows(const Block& p, const float* hidden, long a_block, long
                  [&](long first, long n, long inside, long vectors, const float* sums) {
                      finish(first, n, column + inside, vectors, sums);
                  },
-                 later < p.channels ? project_panel(p, later, start) : after);
+                 later < p.channels ? project_panel(p, later, start) : after,
+                 [&](long first, long n, long inside) { prepare(first, n, column + inside); });
     }
 }
 
@@ -111,7 +115,14 @@ static void mix_channels(const Block& p, const float* tile, long a_block, long r
                          write_rows(out, start ? out : x, start ? nullptr : p.project_bias, scale, C, first, n, column,
                                     vectors, C, sums);
                      },
-                     end < p.hidden ? p.expand + end * C : p.expand);
+                     end < p.hidden ? p.expand + end * C : p.expand,
+                     [&](long first, long n, long column) {
+                         for (long i = first; i < first + n; i++)
+                             for (long c = column; c < least(column + PANEL, C); c += LINE) {
+                                 __builtin_prefetch(x + i * C + c, 0);
+                                 __builtin_prefetch(out + i * C + c, 1);
+                             }
+                     });
     }
 }
 

@@ -10,12 +10,21 @@ namespace convnext {
 struct Map {  // one (N, H, W, C) tensor's shape
     long pictures, height, width, channels;
     long pixels() const { return pictures * height * width; }
+    long floats() const { return pixels() * channels; }
 };
 
-// sums[j] += the convolution at pixel column + j, j < PIXELS, of `lanes` channels from x = &picture[0][0][channel].
+constexpr long RUN = REGISTERS == 32 ? 14 : 6;  // pixels at once: that many sums and a row of taps fit the registers
+
+struct Result {  // where a run of pixels goes: pixel j to values + j * step; totals[j] grows by it
+    float* values;
+    long step;
+    Vector* totals;
+};
+
+// The convolution at pixels column + j, j < PIXELS, of `lanes` channels from x = &picture[0][0][channel].
 template <int PIXELS, bool PART>
 __attribute__((noinline)) void depthwise7(const float* x, Map map, long line, long column, long lanes,
-                                          const float* weight, Vector bias, Vector* to) {
+                                          const float* weight, Vector bias, Result to) {
     constexpr int K = 7, R = 3;
     Vector sums[PIXELS];
     UNROLL for (int j = 0; j < PIXELS; j++) sums[j] = bias;
@@ -36,14 +45,18 @@ __attribute__((noinline)) void depthwise7(const float* x, Map map, long line, lo
             }
         }
     }
-    UNROLL for (int j = 0; j < PIXELS; j++) to[j] = sums[j];
+    UNROLL for (int j = 0; j < PIXELS; j++) {
+        store(to.values + j * to.step, sums[j]);
+        to.totals[j] += sums[j];
+    }
 }
 
 // The same for a kernel of any odd size.
 inline void depthwise_any(const float* x, Map map, long kernel, long line, long column, long count, long lanes,
-                          const float* weight, Vector bias, Vector* to) {
+                          const float* weight, Vector bias, Result to) {
     const long radius = kernel / 2;
-    for (long j = 0; j < count; j++) to[j] = bias;
+    Vector sums[RUN];
+    for (long j = 0; j < count; j++) sums[j] = bias;
     for (long ky = 0; ky < kernel; ky++) {
         const long y = line + ky - radius;
         if (y < 0 || y >= map.height) continue;
@@ -52,19 +65,22 @@ inline void depthwise_any(const float* x, Map map, long kernel, long line, long 
             for (long j = 0; j < count; j++) {
                 const long at = column + j + kx - radius;
                 if (at < 0 || at >= map.width) continue;
-                to[j] += load_part(x + (y * map.width + at) * map.channels, lanes) * tap;
+                sums[j] += load_part(x + (y * map.width + at) * map.channels, lanes) * tap;
             }
         }
     }
+    for (long j = 0; j < count; j++) {
+        store(to.values + j * to.step, sums[j]);
+        to.totals[j] += sums[j];
+    }
 }
 
-using Depthwise = void (*)(const float*, Map, long, long, long, const float*, Vector, Vector*);
-constexpr long RUN = REGISTERS == 32 ? 14 : 6;  // pixels at once: that many sums and a row of taps fit the registers
+using Depthwise = void (*)(const float*, Map, long, long, long, const float*, Vector, Result);
 extern const Depthwise DEPTHWISE7[2][15];       // [whole vector, part of one][pixels]
 
 // Pixels `column` to `column + count` (count <= RUN) of one line.
 INLINE void depthwise(const float* x, Map map, long kernel, long line, long column, long count, long lanes,
-                      const float* weight, Vector bias, Vector* to) {
+                      const float* weight, Vector bias, Result to) {
     if (kernel == 7)
         DEPTHWISE7[lanes < LANES][count](x, map, line, column, lanes, weight, bias, to);
     else
@@ -134,42 +150,76 @@ INLINE void runs(Map map, long first, long last, Visit visit) {
     }
 }
 
+// Calls visit(place, last) for the vectors of one row of a tile (gemm.h).
+template <class Float, class Visit>
+INLINE void each_vector(Float* row, long a_block, long vectors, Visit visit) {
+    constexpr long EACH = KBLOCK / LANES;
+    for (; vectors > EACH; vectors -= EACH, row += a_block)
+        UNROLL for (long v = 0; v < EACH; v++) visit(row + v * LANES, false);
+    for (; vectors > 1; vectors--, row += LANES) visit(row, false);
+    visit(row, true);
+}
+
+constexpr long TOGETHER = 128;  // rows whose sums are taken side by side, so that none waits for another's
+
+// The mean over `channels` values of each of `rows` <= TOGETHER rows of a tile, and 1 / its deviation.
+// totals: each row's vectors, added up; they are lost.
+struct Moments {
+    alignas(64) float mean[TOGETHER], scale[TOGETHER];
+
+    Moments(const float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals) {
+        const long vectors = (channels + LANES - 1) / LANES;
+        const Vector share = splat(1 / static_cast<float>(channels));
+        for (long i = 0; i < rows; i += LANES) store(mean + i, sums(totals + i) * share);
+        for (long i = 0; i < rows; i++) {
+            const Vector middle = splat(mean[i]);
+            Vector squares{};
+            each_vector(tile + i * KBLOCK, a_block, vectors, [&](const float* place, bool last) {
+                Vector off = load(place) - middle;
+                if (last) off = first_lanes(off, channels - (vectors - 1) * LANES);
+                squares += off * off;
+            });
+            totals[i] = squares;
+        }
+        for (long i = 0; i < rows; i += LANES)
+            store(scale + i, splat(1.0f) / root(sums(totals + i) * share + splat(epsilon)));
+    }
+};
+
+// `rows` <= TOGETHER rows of a tile, each minus its mean, over its deviation. totals: as for Moments.
+inline void normalise_rows(float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals,
+                           float* inverse) {
+    const long vectors = (channels + LANES - 1) / LANES;
+    const Moments found(tile, a_block, rows, channels, epsilon, totals);
+    for (long i = 0; i < rows; i++) {
+        const Vector middle = splat(found.mean[i]), factor = splat(found.scale[i]);
+        each_vector(tile + i * KBLOCK, a_block, vectors, [&](float* place, bool last) {
+            Vector value = (load(place) - middle) * factor;
+            if (last) value = first_lanes(value, channels - (vectors - 1) * LANES);
+            store(place, value);
+        });
+        if (inverse) inverse[i] = found.scale[i];
+    }
+}
+
 // Pixels [first, last): the convolution, then every pixel minus its mean, over its deviation, into the tile A (gemm.h).
 // Also 1 / deviation of each pixel where `inverse` is given.
 inline void depthwise_norm(const float* x, Map map, long kernel, const float* weight, const float* bias, float epsilon,
                            long first, long last, float* tile, long a_block, float* inverse) {
-    const long channels = map.channels, vectors = (channels + LANES - 1) / LANES;
-    Vector values[RUN];
-    Vector keep{};  // 1 in the lanes of the last vector that are channels
-    for (long i = 0; i < channels - (vectors - 1) * LANES; i++) keep[i] = 1;
-    auto at = [&](long row, long v) { return tile + v * LANES / KBLOCK * a_block + row * KBLOCK + v * LANES % KBLOCK; };
-    runs(map, first, last, [&](long picture, long line, long column, long count, long row) {
-        const float* base = x + picture * map.height * map.width * channels;
-        Vector totals[RUN];
-        for (long j = 0; j < count; j++) totals[j] = Vector{};
-        for (long v = 0; v < vectors; v++) {
-            const long lanes = least(LANES, channels - v * LANES);
-            depthwise(base + v * LANES, map, kernel, line, column, count, lanes, weight + v * kernel * kernel * LANES,
-                      load(bias + v * LANES), values);
-            for (long j = 0; j < count; j++) {
-                totals[j] += values[j];
-                store(at(row + j, v), values[j]);
-            }
-        }
-        for (long j = 0; j < count; j++) {
-            const Vector mean = splat(sum(totals[j]) / static_cast<float>(channels));
-            Vector squares{};
-            for (long v = 0; v < vectors; v++) {
-                Vector off = load(at(row + j, v)) - mean;
-                if (v + 1 == vectors) off *= keep;
-                store(at(row + j, v), off);
-                squares += off * off;
-            }
-            const float scale = 1 / std::sqrt(sum(squares) / static_cast<float>(channels) + epsilon);
-            for (long v = 0; v < vectors; v++) store(at(row + j, v), load(at(row + j, v)) * scale);
-            if (inverse) inverse[row + j] = scale;
-        }
-    });
+    const long channels = map.channels;
+    for (; first < last; first += TOGETHER, tile += TOGETHER * KBLOCK, inverse += inverse ? TOGETHER : 0) {
+        const long rows = least(TOGETHER, last - first);
+        Vector totals[TOGETHER];
+        for (long i = 0; i < up(rows, LANES); i++) totals[i] = Vector{};
+        runs(map, first, first + rows, [&](long picture, long line, long column, long count, long row) {
+            const float* base = x + picture * map.height * map.width * channels;
+            for (long c = 0; c < channels; c += LANES)
+                depthwise(base + c, map, kernel, line, column, count, least(LANES, channels - c),
+                          weight + c * kernel * kernel, load(bias + c),
+                          {tile + c / KBLOCK * a_block + row * KBLOCK + c % KBLOCK, KBLOCK, totals + row});
+        });
+        normalise_rows(tile, a_block, rows, channels, epsilon, totals, inverse);
+    }
 }
 
 }  // namespace convnext

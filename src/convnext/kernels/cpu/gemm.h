@@ -59,10 +59,12 @@ extern const Multiply MULTIPLY[2][15];  // [vectors - 1][rows]
 
 // Rows of a tile times `columns` of B over `depth`; finish(row, rows, column, vectors, sums) takes each register block.
 // The panel of B stays in the first cache while the rows pass, and the next one is on its way from memory; `after` is what
-// will be read when the last one is done. Rows are dealt out evenly: 49 as 13, 12, 12, 12.
-template <class Finish>
+// will be read when the last one is done. Rows are dealt out evenly: 49 as 13, 12, 12, 12. prepare(row, rows, column) is
+// called before the block is computed, for what finish will touch.
+struct Unprepared { void operator()(long, long, long) const {} };
+template <class Finish, class Prepare = Unprepared>
 INLINE void multiply(const float* a, long a_block, long rows, const float* b, long b_panel, long depth, long columns,
-                     Finish finish, const float* after = nullptr) {
+                     Finish finish, const float* after = nullptr, Prepare prepare = {}) {
     alignas(64) float sums[14 * PANEL];
     const long parts = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (long column = 0; column < columns; column += PANEL, b += b_panel) {
@@ -71,37 +73,11 @@ INLINE void multiply(const float* a, long a_block, long rows, const float* b, lo
         for (long part = 0; part < parts; part++) {
             const long first = rows * part / parts, count = rows * (part + 1) / parts - first;
             const float* ahead = next + least(part, PANEL > LINE) * depth * LINE;
+            prepare(first, count, column);
             MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums, ahead);
             finish(first, count, column, vectors, sums);
         }
     }
-}
-
-// Rows become columns: log2(LANES) rounds that swap ever smaller squares of pairs of rows.
-INLINE void transpose(Vector (&rows)[LANES]) {
-#if defined(__AVX512F__)
-    UNROLL for (int d = 1; d < LANES; d *= 2) {
-        alignas(64) int low[LANES], high[LANES];
-        UNROLL for (int i = 0; i < LANES; i++) {
-            low[i] = i & d ? LANES + i - d : i;
-            high[i] = i & d ? LANES + i : i + d;
-        }
-        const __m512i take_low = _mm512_load_si512(low), take_high = _mm512_load_si512(high);
-        UNROLL for (int i = 0; i < LANES; i++)
-            if (!(i & d)) {
-                const __m512 a = reinterpret_cast<__m512>(rows[i]), b = reinterpret_cast<__m512>(rows[i + d]);
-                rows[i] = reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, take_low, b));
-                rows[i + d] = reinterpret_cast<Vector>(_mm512_permutex2var_ps(a, take_high, b));
-            }
-    }
-#else
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < i; j++) {
-            const float kept = rows[i][j];
-            rows[i][j] = rows[j][i];
-            rows[j][i] = kept;
-        }
-#endif
 }
 
 // One of by_k and by_n is 1. B[k][n] = from[k * by_k + n * by_n] * k_scale[k] * n_scale[n], panels `first` to `last`.

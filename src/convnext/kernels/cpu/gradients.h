@@ -62,7 +62,8 @@ static void spatial_slopes(const Weights& p, const Backward& b, const float* x, 
                            long first, long last, float* taps) {
     const long C = p.channels, square = p.kernel * p.kernel, area = map.height * map.width * C;
     std::memset(taps, 0, static_cast<size_t>(up(C, LANES) * (square + 1)) * 4);
-    Vector values[RUN];
+    alignas(64) float values[RUN * LANES];
+    Vector unused[RUN]{};
     runs(map, first, last, [&](long picture, long line, long column, long count, long) {
         const long place = picture * area + (line * map.width + column) * C;
         for (long c = 0; c < C; c += LANES) {
@@ -75,10 +76,10 @@ static void spatial_slopes(const Weights& p, const Backward& b, const float* x, 
                 taps_any(g, from, map, p.kernel, line, column, count, lanes, mine);
             Vector total = load(mine + square * LANES);
             depthwise(b.pixels + picture * area + c, map, p.kernel, line, column, count, lanes,
-                      b.folded.flipped + c * square, Vector{}, values);
+                      b.folded.flipped + c * square, Vector{}, {values, LANES, unused});
             for (long j = 0; j < count; j++) {
                 total += load_part(g + j * C, lanes);
-                store_part(to + place + j * C + c, values[j] + load_part(slope + place + j * C + c, lanes), lanes);
+                store_part(to + place + j * C + c, load(values + j * LANES) + load_part(slope + place + j * C + c, lanes), lanes);
             }
             store(mine + square * LANES, total);
         }

@@ -3,8 +3,7 @@
 #include <utility>
 
 #include "affine.h"
-#include "patch.h"
-#include "response.h"
+#include "network.h"
 #include "training.h"
 
 namespace convnext {
@@ -50,9 +49,10 @@ long cn_panel() { return PANEL; }
 long cn_lanes() { return LANES; }
 
 void cn_gelu(const float* x, float* value, float* slope, long count) {  // for the tests
+    const Pieces values(GELU.value), slopes(GELU.slope);
     for (long i = 0; i < count; i += LANES) {
         Vector s;
-        store_part(value + i, gelu_and_slope(load_part(x + i, count - i), s), count - i);
+        store_part(value + i, gelu_and_slope(load_part(x + i, count - i), values, slopes, s), count - i);
         store_part(slope + i, s, count - i);
     }
 }
@@ -95,18 +95,11 @@ void cn_spatial(const Block* p, const float* x, long n, long h, long w, int thre
                        112 * KBLOCK, nullptr);
 }
 
-void cn_block(const Block* p, const float* x, float* out, long n, long h, long w, int threads) {
-    block(*p, x, out, {n, h, w, p->channels}, threads);
-}
-
-// The same with V2's response normalisation, whose weights are `response`.
-void cn_block_v2(const Block* p, const float* response, const float* x, float* out, long n, long h, long w, int threads) {
-    block_v2(*p, response, x, out, {n, h, w, p->channels}, threads);
-}
-
-// x by its strides in floats: picture, line, column, channel.
-void cn_patch(const Patch* p, const float* x, const long* stride, long n, long h, long w, float* out, int threads) {
-    patches(p, x, {stride[0], stride[1], stride[2], stride[3]}, n, h, w, out, threads);
+// Inference of `count` layers. x by its strides in floats: picture, line, column, channel; where a block is first, channels
+// lie together. The map of layer i goes to outs[i], or nowhere where that is null. 1 where memory is short, else 0.
+int cn_network(const Layer* layers, long count, const float* x, const long* stride, long n, long h, long w, long channels,
+               float* const* outs, int threads) {
+    return !network(layers, count, x, {stride[0], stride[1], stride[2], stride[3]}, {n, h, w, channels}, outs, threads);
 }
 
 // Training: the block, and its gradients. 1 where memory is short, else 0.

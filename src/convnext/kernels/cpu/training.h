@@ -140,6 +140,7 @@ static void scale_slope(const float* slope, Scale scale, long C, long start, lon
 // Rows [from, to): hidden = gelu(before), and `before` becomes the loss's slope by it.
 static void hidden_slopes(const Folded& f, long C, long E, long from, long to, Span s) {
     alignas(64) float back[14 * PANEL];
+    const Pieces values(GELU.value), slopes(GELU.slope);
     for (long row = from; row < to; row += 112)
         multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * C, C, E,
                  [&](long first, long n, long column, long vectors, const float* sums) {
@@ -151,7 +152,7 @@ static void hidden_slopes(const Folded& f, long C, long E, long from, long to, S
                              const long at = (i * vectors + j) * LANES, put = place + i * KBLOCK + j * LANES;
                              Vector steep;
                              const Vector bias = load(f.expand_bias + column + j * LANES);
-                             store(s.hidden + put, gelu_and_slope(load(sums + at) + bias, steep));
+                             store(s.hidden + put, gelu_and_slope(load(sums + at) + bias, values, slopes, steep));
                              store(s.before + put, load(back + at) * steep);
                          }
                  });

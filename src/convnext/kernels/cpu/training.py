@@ -4,7 +4,6 @@ Only x is kept for the way back, which recomputes the rest a few thousand pixels
 Axes: N images, H W rows and columns, C channels, E = 4C expanded channels, K kernel. Maps are (N, H, W, C), float32.
 """
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from convnext.errors import TrainingError
-from convnext.kernels.cpu.block import describe, library_or_refuse, longs, pointer, threads
+from convnext.kernels.cpu.library import describe, library_or_refuse, longs, pointer, threads
 
 # spatial (C, 1, K, K), its bias (C,), norm weight and bias (C,), expand (E, C), its bias (E,), project (C, E), its bias
 # (C,), gamma (C,) or None
@@ -35,7 +34,7 @@ def backward(
         return slope.clone(), [None if weight is None else torch.zeros_like(weight) for weight in weights]
     by_x = torch.empty_like(x)
     by_weights = [None if weight is None else torch.empty_like(weight) for weight in weights]
-    places = describe([by_x, *by_weights], b"", b"")
+    places = describe([by_x, *by_weights], 0.0)
     _call("cn_backward", weights, x, scale, eps, [pointer(slope), places])
     return by_x, by_weights
 
@@ -43,8 +42,7 @@ def backward(
 def _call(name: str, weights: Weights, x: Tensor, scale: Tensor | None, eps: float, places: list[Any]) -> None:
     spatial, expand = weights[0], weights[4]
     assert spatial is not None and expand is not None
-    shape = (ctypes.c_long * 3)(spatial.shape[0], expand.shape[0], spatial.shape[-1])
-    described = describe([*weights, scale], bytes(shape), bytes(ctypes.c_float(eps)))
+    described = describe([*weights, scale], eps, spatial.shape[0], expand.shape[0], spatial.shape[-1])
     n, height, width, _ = x.shape
     call = getattr(library_or_refuse(), name)
     if call(described, pointer(x), *places, *longs(n, height, width), threads()):

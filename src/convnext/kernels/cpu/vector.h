@@ -55,6 +55,27 @@ INLINE void store_part(float* to, Vector value, long count) {
 #endif
 }
 
+// The first `count` lanes of a vector, zeros behind.
+INLINE Vector first_lanes(Vector value, long count) {
+    if (count >= LANES) return value;
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vector>(
+        _mm512_maskz_mov_ps(static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(value)));
+#else
+    for (long i = count; i < LANES; i++) value[i] = 0;
+    return value;
+#endif
+}
+
+INLINE Vector root(Vector value) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vector>(_mm512_sqrt_ps(reinterpret_cast<__m512>(value)));
+#else
+    for (long i = 0; i < LANES; i++) value[i] = std::sqrt(value[i]);
+    return value;
+#endif
+}
+
 // Always in the same order, so that results do not depend on the compiler's mood.
 INLINE float sum(Vector value) {
 #if defined(__AVX512F__)
@@ -65,6 +86,52 @@ INLINE float sum(Vector value) {
     for (long width = LANES / 2; width; width /= 2)
         for (long i = 0; i < width; i++) parts[i] += parts[i + width];
     return parts[0];
+#endif
+}
+
+#if defined(__AVX512F__)
+// Two vectors' lanes exchanged in squares of d x d: what a matrix needs of one round to become its transpose.
+INLINE void exchange(Vector& a, Vector& b, int d) {
+    alignas(64) int low[LANES], high[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) {
+        low[i] = i & d ? LANES + i - d : i;
+        high[i] = i & d ? LANES + i : i + d;
+    }
+    const __m512 first = reinterpret_cast<__m512>(a), second = reinterpret_cast<__m512>(b);
+    a = reinterpret_cast<Vector>(_mm512_permutex2var_ps(first, _mm512_load_si512(low), second));
+    b = reinterpret_cast<Vector>(_mm512_permutex2var_ps(first, _mm512_load_si512(high), second));
+}
+#endif
+
+// Rows become columns: log2(LANES) rounds that swap ever larger squares of pairs of rows.
+INLINE void transpose(Vector (&rows)[LANES]) {
+#if defined(__AVX512F__)
+    UNROLL for (int d = 1; d < LANES; d *= 2)
+        UNROLL for (int i = 0; i < LANES; i++)
+            if (!(i & d)) exchange(rows[i], rows[i + d], d);
+#else
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            const float kept = rows[i][j];
+            rows[i][j] = rows[j][i];
+            rows[j][i] = kept;
+        }
+#endif
+}
+
+// The sum of the lanes of each of LANES rows, as one vector; the rows are lost.
+INLINE Vector sums(Vector* rows) {
+#if defined(__AVX512F__)
+    UNROLL for (int d = 1; d < LANES; d *= 2)
+        UNROLL for (int i = 0; i < LANES; i += 2 * d) {
+            exchange(rows[i], rows[i + d], d);
+            rows[i] += rows[i + d];
+        }
+    return rows[0];
+#else
+    Vector each;
+    for (int i = 0; i < LANES; i++) each[i] = sum(rows[i]);
+    return each;
 #endif
 }
 
@@ -120,55 +187,67 @@ INLINE __m512 piece_of(__m512 size, __m512i& index) {
     return _mm512_fnmadd_ps(_mm512_sub_ps(whole, rounder), _mm512_set1_ps(STEP), clipped);
 }
 
-INLINE __m512 cubic(const float (&table)[4][PIECES], __m512 t, __m512i index) {
-    __m512 c[4];
-    for (int k = 0; k < 4; k++)
-        c[k] = _mm512_permutex2var_ps(_mm512_load_ps(table[k]), index, _mm512_load_ps(table[k] + 16));
-    return _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c[3], t, c[2]), t, c[1]), t, c[0]);
-}
+struct Pieces {  // one of the tables, in registers
+    __m512 low[4], high[4];
 
-INLINE Vector gelu(Vector x) {
+    explicit INLINE Pieces(const float (&table)[4][PIECES]) {
+        UNROLL for (int k = 0; k < 4; k++) low[k] = _mm512_load_ps(table[k]), high[k] = _mm512_load_ps(table[k] + 16);
+    }
+
+    INLINE __m512 operator()(__m512 t, __m512i index) const {
+        __m512 c[4];
+        UNROLL for (int k = 0; k < 4; k++) c[k] = _mm512_permutex2var_ps(low[k], index, high[k]);
+        return _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c[3], t, c[2]), t, c[1]), t, c[0]);
+    }
+};
+
+INLINE Vector gelu(Vector x, const Pieces& value) {
     __m512 v = reinterpret_cast<__m512>(x), size = _mm512_abs_ps(v);
     __m512i index;
     __m512 t = piece_of(size, index);
     __m512 half = _mm512_mul_ps(v, _mm512_set1_ps(0.5f));
-    return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, cubic(GELU.value, t, index), half));
+    return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, value(t, index), half));
 }
 
-INLINE Vector gelu_and_slope(Vector x, Vector& slope) {
+INLINE Vector gelu_and_slope(Vector x, const Pieces& value, const Pieces& steepness, Vector& slope) {
     __m512 v = reinterpret_cast<__m512>(x), size = _mm512_abs_ps(v);
     __m512i index;
     __m512 t = piece_of(size, index);
     __m512 sign = _mm512_and_ps(v, _mm512_set1_ps(-0.0f));
-    slope = reinterpret_cast<Vector>(
-        _mm512_add_ps(_mm512_or_ps(cubic(GELU.slope, t, index), sign), _mm512_set1_ps(0.5f)));
+    slope = reinterpret_cast<Vector>(_mm512_add_ps(_mm512_or_ps(steepness(t, index), sign), _mm512_set1_ps(0.5f)));
     __m512 half = _mm512_mul_ps(v, _mm512_set1_ps(0.5f));
-    return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, cubic(GELU.value, t, index), half));
+    return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, value(t, index), half));
 }
 
 #else
 
-INLINE float cubic(const float (&table)[4][PIECES], float t, int piece) {
-    return ((table[3][piece] * t + table[2][piece]) * t + table[1][piece]) * t + table[0][piece];
-}
+struct Pieces {
+    const float (&table)[4][PIECES];
 
-INLINE Vector gelu_and_slope(Vector x, Vector& slope) {
-    Vector value;
+    explicit Pieces(const float (&table)[4][PIECES]) : table(table) {}
+
+    INLINE float operator()(float t, int piece) const {
+        return ((table[3][piece] * t + table[2][piece]) * t + table[1][piece]) * t + table[0][piece];
+    }
+};
+
+INLINE Vector gelu_and_slope(Vector x, const Pieces& value, const Pieces& steepness, Vector& slope) {
+    Vector result;
     for (long i = 0; i < LANES; i++) {
         float size = x[i] < 0 ? -x[i] : x[i];
         float clipped = size < LIMIT ? size : LIMIT;
         int piece = static_cast<int>(clipped * (1 / STEP) + 0.5f);
         float t = clipped - static_cast<float>(piece) * STEP;
-        float s = cubic(GELU.slope, t, piece);
+        float s = steepness(t, piece);
         slope[i] = 0.5f + (x[i] < 0 ? -s : s);
-        value[i] = 0.5f * x[i] + size * cubic(GELU.value, t, piece);
+        result[i] = 0.5f * x[i] + size * value(t, piece);
     }
-    return value;
+    return result;
 }
 
-INLINE Vector gelu(Vector x) {
+INLINE Vector gelu(Vector x, const Pieces& value) {
     Vector slope;
-    return gelu_and_slope(x, slope);
+    return gelu_and_slope(x, value, Pieces(GELU.slope), slope);
 }
 
 #endif
