@@ -375,6 +375,14 @@ def test_a_library_is_built_once_and_a_damaged_one_again(tiny_source):
     assert all(other.stem.endswith(build.content_hash(other)) for other in build.cache_folder().glob("kernels-*.so"))
 
 
+def test_the_cache_keeps_the_newest_libraries(tiny_source):
+    for answer in range(build.KEPT + 2):
+        (tiny_source / build.UNIT).write_text(ANSWER.format(answer), "utf-8")
+        assert build.built.__wrapped__().library.cn_answer() == answer
+    kept = list(build.cache_folder().glob("kernels-*.so"))
+    assert len(kept) == build.KEPT and build.cached(build.cache_folder(), kept[0].name.split("-")[1])
+
+
 def test_a_cache_that_cannot_be_written_to_costs_only_the_cache(tiny_source, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way", "utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -4,6 +4,7 @@ The library is a file of the user's cache whose name holds the hash of what it w
 nothing stale and nothing damaged is ever loaded. A cache that cannot be written to is replaced by a temporary folder.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -20,8 +21,9 @@ import torch
 
 SOURCES = Path(__file__).parent / "cpu"
 UNIT = "kernels.cpp"  # includes the other sources: one compilation
-COMPILERS = ("g++", "c++", "clang++")  # after $CXX
+COMPILERS = ("g++", "c++")  # after $CXX; GNU's: clang has another OpenMP than the one in torch's process
 PATIENCE_S = 600
+KEPT = 8  # libraries of a cache: other versions, compilers and environments that may be in use beside this one
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,20 @@ def compile_into(folder: Path, key: str, command: list[str]) -> Path:
         linking = [word for word in command if word != "-fopenmp"]
         for words in (compiling, [*linking, "-shared", str(unit), "-o", str(made)]):
             subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE_S)
-        path = folder / f"kernels-{key}-{content_hash(made)}.so"
-        return made.replace(path)
+        path = made.replace(folder / f"kernels-{key}-{content_hash(made)}.so")
+    forget_old(folder)
+    return path
+
+
+def forget_old(folder: Path) -> None:
+    """Remove all but the newest libraries; one that is loaded stays loaded, and whoever misses one builds it again."""
+    made: list[tuple[float, Path]] = []
+    for path in folder.glob("kernels-*.so"):
+        with contextlib.suppress(OSError):
+            made.append((path.stat().st_mtime, path))
+    for _, path in sorted(made)[:-KEPT]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def load(path: Path) -> ctypes.CDLL | None:

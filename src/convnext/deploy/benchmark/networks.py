@@ -4,7 +4,7 @@ Nothing is loaded: speed does not depend on the weights. Axes: N pictures, K cla
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
@@ -71,7 +71,7 @@ def training(job: Job, model: nn.Module) -> Callable[[int], Call]:
     """batch -> one step: forward, cross-entropy, backward, AdamW; bf16 by autocast, weights in float32."""
     settings = job.settings
     run = _compiled(job, model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+    adamw = optimizer(model.parameters())
     cast = settings.dtype == "bf16"
 
     def of(batch: int) -> Call:
@@ -82,12 +82,17 @@ def training(job: Job, model: nn.Module) -> Callable[[int], Call]:
             with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=cast):
                 answer = run(x)
             F.cross_entropy(_logits(answer).float(), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            adamw.step()
+            adamw.zero_grad(set_to_none=True)
 
         return call
 
     return of
+
+
+def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+    """The same for everybody."""
+    return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.05, fused=True)
 
 
 def pictures(job: Job, batch: int) -> Tensor:
