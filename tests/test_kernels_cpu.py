@@ -140,6 +140,28 @@ def test_a_packed_block_of_v2_is_the_plain_block_in_float64(kernels, shape):
         assert error(answers[0], exact) < 5e-6 and error(answers[1], exact) < 5e-6
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bfloat16_products_are_closer_than_a_block_in_bfloat16(kernels, shape):
+    """Maps, convolution, norm, GELU and sums stay float32: what is rounded are the matrices and what they multiply."""
+    if not cpu.brain_products():
+        pytest.skip("this processor multiplies no bfloat16 numbers")
+    width, n, h, w, kernel = shape
+    block, x = random_block(width, kernel), grown(width, h, w, n)
+    block.bfloat16()
+    layer = packed(copy.deepcopy(block))
+    assert layer.brain
+    with torch.no_grad():
+        exact = copy.deepcopy(block).double()(x.double()).permute(0, 2, 3, 1)
+        plain = error(block(x.bfloat16()).double().permute(0, 2, 3, 1), exact)
+    answers = []
+    for threads in (1, 2):
+        with on(threads):
+            answers.append(run(layer, x.permute(0, 2, 3, 1)))
+    assert all(y.dtype == torch.float32 and error(y, exact) < min(plain, 0.01) for y in answers)
+    low = run(layer, x.bfloat16().permute(0, 2, 3, 1))
+    assert low.dtype == torch.bfloat16 and error(low, exact) < 0.02
+
+
 def test_a_packed_block_writes_where_it_is_told_and_survives_a_copy(kernels):
     layers, x = cpu.PackedLayers([packed(random_block(40))]), torch.randn(1, 6, 6, 40)
     out = torch.empty_like(x)

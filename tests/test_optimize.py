@@ -13,6 +13,7 @@ from convnext.config import ConvNeXtConfig
 from convnext.deploy import compiled, folded
 from convnext.deploy.predictor import load
 from convnext.errors import ConvNeXtError
+from convnext.kernels import cpu
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.recipes.architectures import ARCHITECTURES
@@ -271,6 +272,10 @@ class SlowKernels:
     def unavailable():
         return None
 
+    @staticmethod
+    def brain_products():
+        return False
+
 
 @pytest.fixture
 def kernels(monkeypatch):
@@ -395,3 +400,33 @@ def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
     fast.model.stages[0].blocks[0].grn = nn.Dropout()
     del fast._folded
     assert fast._folded is None
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason="the compiled kernels are not here")
+def test_bfloat16_products_are_for_the_kernels_alone():
+    """Elsewhere the network stays float32; a network in bfloat16 keeps its dtype."""
+    model = network()
+    x, wanted = pictures(model), exact(model, pictures(model))
+    fast, low = convnext.optimize(model, products=torch.bfloat16), convnext.optimize(model).bfloat16()
+    assert apart(fast(x), wanted) < 0.01 and fast(x).dtype == torch.float32
+    assert torch.equal(copy.deepcopy(fast)(x), fast(x))
+    assert (apart(fast(x), wanted) > 1e-5) == cpu.brain_products()
+    assert low(x.bfloat16()).dtype == torch.bfloat16 and apart(low(x.bfloat16()), wanted) < 0.05
+    fast.fused = False
+    assert apart(fast(x), wanted) < 1e-5
+
+
+@pytest.mark.skipif(cpu.unavailable() is not None, reason="the compiled kernels are not here")
+def test_a_predictor_of_a_bfloat16_run_is_closer_to_float32_than_autocast(tmp_path):
+    data = tmp_path / "data"
+    write_colours(data)
+    assert trained(data, tmp_path / "run").status == 0
+    exact, fast, plain = (
+        load(tmp_path / "run", device="cpu", plain=kind != "fast") for kind in ("exact", "fast", "plain")
+    )
+    for each in (fast, plain):
+        each.recipe = each.recipe.model_copy(update={"precision": "bf16"})
+    shown = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    wanted = exact.logits(shown)
+    assert fast._folded is not None and fast.logits(shown).dtype == torch.float32
+    assert apart(fast.logits(shown), wanted) < apart(plain.logits(shown), wanted) < 0.1

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from convnext.kernels import cpu
 
 
-def fits(x: Tensor, patch: int) -> bool:
-    """Whether the CPU kernels may answer `x`: plain float32 in this machine's memory, and nobody records what happens."""
+def fits(x: Tensor, patch: int, dtype: torch.dtype) -> bool:
+    """Whether the CPU kernels may answer `x`: as the network's numbers, in this machine's memory, and nobody records it."""
     return (
         type(x) is Tensor
         and x.ndim == 4
         and min(x.shape[2:]) >= patch
-        and x.dtype is torch.float32
+        and x.dtype is dtype
         and x.device.type == "cpu"
         and not (torch.compiler.is_compiling() or torch._C._get_tracing_state() or torch.is_autocast_enabled("cpu"))
         and not (x.requires_grad and torch.is_grad_enabled())
         and not cpu.unavailable()
+        and (dtype is torch.float32 or (dtype is torch.bfloat16 and cpu.brain_products()))
     )
 
 
@@ -82,7 +83,7 @@ class Compiled:
 
 
 def _plain(part: nn.Module) -> bool:
-    """Whether all numbers of a part are float32 parameters, and nobody has hooked in."""
-    return all(
-        type(tensor) is nn.Parameter and tensor.dtype is torch.float32 for tensor in part.parameters()
-    ) and not any(each._forward_hooks or each._forward_pre_hooks for each in part.modules())
+    """Whether all numbers of a part are parameters of one dtype, and nobody has hooked in."""
+    kinds = {(type(tensor), tensor.dtype) for tensor in part.parameters()}
+    hooked = any(each._forward_hooks or each._forward_pre_hooks for each in part.modules())
+    return not hooked and kinds in ({(nn.Parameter, torch.float32)}, {(nn.Parameter, torch.bfloat16)})

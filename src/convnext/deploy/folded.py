@@ -68,7 +68,7 @@ class Folded(nn.Module):
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
         card, found = self.fused and choice.on_card(x.device), []
-        if self.fused and not card and fits(x, self.config.patch):
+        if self.fused and not card and fits(x, self.config.patch, self.norm.weight.dtype):
             if self._compiled is None or not self._compiled.current():
                 self._compiled = Compiled(self._parts(), [self, *self.stages])
             return self._compiled(x, wanted)
@@ -108,6 +108,7 @@ class FoldedBlock(nn.Module):
         self.register_parameter("response", response)  # (E,) weights of the response normalisation
         # asked for, and there; V2's normalisation wants the whole picture's activations at once
         self.triton = response is None and choice.without_triton(spatial.weight.device) is None
+        self.products: torch.dtype | None = None  # of `expand` and `project` in the compiled kernels; None: their own
 
     def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         if card and self.triton and fits_card(self, x):
@@ -127,7 +128,8 @@ class FoldedBlock(nn.Module):
         spatial, expand, project = self.spatial, self.expand, self.project
         if not _are([nn.Conv2d, nn.Linear, nn.Linear], spatial, expand, project):
             return None
-        tensors = (spatial.weight[:, 0], spatial.bias, expand.weight, expand.bias, project.weight, project.bias)
+        first, second = (layer.weight.to(self.products or layer.weight.dtype) for layer in (expand, project))
+        tensors = (spatial.weight[:, 0], spatial.bias, first, expand.bias, second, project.bias)
         return cpu.PackedBlock(*tensors, self.eps, self.response)
 
 

@@ -45,14 +45,17 @@ def optimize(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    products: torch.dtype | None = None,
     say: Callable[[str], None] = _print,
 ) -> nn.Module:
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
     With `mean` and `std`, one number a channel, it takes pictures that are not yet normalised, in the scale of these
-    numbers: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. The result keeps dtype, device,
-    `features` and `embed`; compile, export or quantize it like any other network. Our other networks come back as a
-    copy in evaluation mode and channels-last memory, and `say` says so. Raises ConvNeXtError for any other module.
+    numbers: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `products`: torch.bfloat16 lets the two
+    products of every V1 block take bfloat16 numbers where the compiled kernels have them, nearly twice as fast; maps, norms
+    and sums stay as they are, and so does all that runs elsewhere. The result keeps dtype, device, `features` and `embed`;
+    compile, export or quantize it like any other network. Our other networks come back as a copy in evaluation mode and
+    channels-last memory, and `say` says so. Raises ConvNeXtError for any other module.
     """
     if not isinstance(model, ConvNeXt):
         return _unfolded(model, mean is not None or std is not None, say)
@@ -66,7 +69,7 @@ def optimize(
             head = FoldedHead(head, norm.eps)
         given: Any = model.stages
         stages: list[list[nn.Module]] = [
-            [*(_halving(stage.downsample) for _ in range(i > 0)), *(_block(block) for block in stage.blocks)]
+            [*(_halving(stage.downsample) for _ in range(i > 0)), *(_block(block, products) for block in stage.blocks)]
             for i, stage in enumerate(given)
         ]
         return Folded(model.config, _stem(model.stem, shift, scale), stages, norm, head)
@@ -136,7 +139,7 @@ def _halving(halving: Any) -> FoldedHalving:
     return FoldedHalving(conv, halving.norm.eps)
 
 
-def _block(block: Any) -> FoldedBlock:
+def _block(block: Any, products: torch.dtype | None) -> FoldedBlock:
     spatial, expand, project = (copy.deepcopy(part) for part in (block.spatial, block.expand, block.project))
     _fill(expand, *_after_norm(expand, block.norm))
     weight, bias = project.weight.double(), project.bias.double()
@@ -148,7 +151,9 @@ def _block(block: Any) -> FoldedBlock:
         gamma = block.gamma.double()
         weight, bias = gamma[:, None] * weight, gamma * bias
     _fill(project, weight, bias)
-    return FoldedBlock(spatial, expand, project, block.norm.eps, response)
+    folded = FoldedBlock(spatial, expand, project, block.norm.eps, response)
+    folded.products = products
+    return folded
 
 
 def _after_norm(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from convnext.deploy.runtime import is_exported, open_exported
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
 from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.kernels import cpu
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.tasks.classification import Attacker, eval_batch, evaluate
@@ -37,8 +38,8 @@ class Prediction:
 class Predictor:
     """A trained network with everything it needs to answer: class names, preprocessing, precision, device.
 
-    In float32 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first picture; with
-    `plain` they use `model` itself, as `evaluate` always does.
+    In float32 and bfloat16 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first
+    picture, which is at least as exact; with `plain` they use `model` itself, as `evaluate` always does.
     """
 
     model: nn.Module
@@ -117,20 +118,22 @@ class Predictor:
 
     def logits(self, pictures: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 pictures that `eval_transform` made."""
-        with answering(self.recipe, self.device):
-            if self._folded is not None:
+        if self._folded is not None:
+            with torch.inference_mode():
                 return self._folded(pictures.permute(0, 3, 1, 2)).float()
+        with answering(self.recipe, self.device):
             return self.model(normalise(pictures.to(self.device), self.recipe.input)).float()
 
     @cached_property
     def _folded(self) -> nn.Module | None:
         """The network from pixels to logits with less to do, where it answers as exactly."""
         ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
-        if self.plain or not ours or self.recipe.precision != "fp32":
+        brain = self.recipe.precision == "bf16" and not cpu.unavailable()
+        if self.plain or not ours or not (brain or self.recipe.precision == "fp32"):
             return None
-        config = self.recipe.input
+        mean, std = ([255 * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
         try:
-            return optimize(self.model, mean=[255 * v for v in config.mean], std=[255 * v for v in config.std])
+            return optimize(self.model, mean=mean, std=std, products=torch.bfloat16 if brain else None)
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself
             return None
 

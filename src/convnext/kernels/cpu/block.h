@@ -5,7 +5,6 @@
 #pragma once
 
 #include "depthwise.h"
-#include "memory.h"
 
 namespace convnext {
 
@@ -34,9 +33,10 @@ INLINE void write_rows(float* to, const float* other, const float* bias, Scale s
 }
 
 // The same into a tile (gemm.h), through gelu.
-INLINE void write_gelu(float* tile, long a_block, const float* bias, long first, long rows, long column, long vectors,
+template <class T>
+INLINE void write_gelu(T* tile, long a_block, const float* bias, long first, long rows, long column, long vectors,
                        const float* sums) {
-    float* to = tile + column / KBLOCK * a_block + first * KBLOCK + column % KBLOCK;
+    T* to = tile + column / KBLOCK * a_block + first * KBLOCK + column % KBLOCK;
     const Pieces table(GELU.value);
     for (long j = 0; j < vectors; j++) {
         const Vector shift = load(bias + column + j * LANES);
@@ -45,8 +45,13 @@ INLINE void write_gelu(float* tile, long a_block, const float* bias, long first,
     }
 }
 
-struct Block {  // everything packed; biases padded to whole vectors
-    const float *spatial, *spatial_bias, *expand, *expand_bias, *project, *project_bias;
+template <class T>
+struct Block {  // everything packed; biases padded to whole vectors. T: what the products take
+    const float *spatial, *spatial_bias;
+    const T* expand;
+    const float* expand_bias;
+    const T* project;
+    const float* project_bias;
     const float* scale;  // (N,) of drop path, or null
     long channels, hidden, kernel;
     float epsilon;
@@ -72,14 +77,16 @@ struct Tiles {  // how `pixels` are dealt out: `count` tiles of `size` rows, the
 };
 
 // Where the panel of `project` that begins at `column` holds the hidden columns from `start` on.
-INLINE const float* project_panel(const Block& p, long column, long start) {
-    return p.project + column * p.hidden + start * least(PANEL, up(p.channels - column, LANES));
+template <class T>
+INLINE const T* project_panel(const Block<T>& p, long column, long start) {
+    return p.project + column * padded<T>(p.hidden) + start * least(PANEL, up(p.channels - column, LANES));
 }
 
 // Hidden columns [start, start + count) of a tile: hidden = gelu(tile * expand + bias).
-INLINE void expand_rows(const Block& p, const float* tile, long a_block, long rows, long start, long count,
-                        float* hidden) {
-    multiply(tile, a_block, rows, p.expand + start * p.channels, PANEL * p.channels, p.channels, count,
+template <class T>
+INLINE void expand_rows(const Block<T>& p, const T* tile, long a_block, long rows, long start, long count, T* hidden) {
+    const long depth = padded<T>(p.channels);
+    multiply(tile, a_block, rows, p.expand + start * depth, PANEL * depth, p.channels, count,
              [&](long first, long n, long column, long vectors, const float* sums) {
                  write_gelu(hidden, a_block, p.expand_bias + start, first, n, column, vectors, sums);
              },
@@ -88,9 +95,9 @@ INLINE void expand_rows(const Block& p, const float* tile, long a_block, long ro
 
 // These hidden columns times their part of `project`; finish(row, rows, column, vectors, sums) takes each register block,
 // `after` is what will be read next.
-template <class Finish, class Prepare = Unprepared>
-INLINE void project_rows(const Block& p, const float* hidden, long a_block, long rows, long start, long count,
-                         Finish finish, const float* after, Prepare prepare = {}) {
+template <class T, class Finish, class Prepare = Unprepared>
+INLINE void project_rows(const Block<T>& p, const T* hidden, long a_block, long rows, long start, long count,
+                         Finish finish, const T* after, Prepare prepare = {}) {
     for (long column = 0; column < p.channels; column += PANEL) {
         const long later = column + PANEL;
         multiply(hidden, a_block, rows, project_panel(p, column, start), 0, count,
@@ -104,8 +111,9 @@ INLINE void project_rows(const Block& p, const float* hidden, long a_block, long
 }
 
 // One tile, all of it: A -> hidden -> out.
-static void mix_channels(const Block& p, const float* tile, long a_block, long rows, const float* x, float* out,
-                         float* hidden, Scale scale) {
+template <class T>
+static void mix_channels(const Block<T>& p, const T* tile, long a_block, long rows, const float* x, float* out,
+                         T* hidden, Scale scale) {
     const long C = p.channels;
     for (long start = 0; start < p.hidden; start += HIDDEN) {
         const long count = least(HIDDEN, p.hidden - start), end = start + count;
@@ -115,7 +123,7 @@ static void mix_channels(const Block& p, const float* tile, long a_block, long r
                          write_rows(out, start ? out : x, start ? nullptr : p.project_bias, scale, C, first, n, column,
                                     vectors, C, sums);
                      },
-                     end < p.hidden ? p.expand + end * C : p.expand,
+                     end < p.hidden ? p.expand + end * padded<T>(C) : p.expand,
                      [&](long first, long n, long column) {
                          for (long i = first; i < first + n; i++)
                              for (long c = column; c < least(column + PANEL, C); c += LINE) {
@@ -126,14 +134,15 @@ static void mix_channels(const Block& p, const float* tile, long a_block, long r
     }
 }
 
-static void by_rows(const Block& p, const float* x, float* out, Map map, int threads) {
+template <class T>
+static void by_rows(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     const Tiles tiles(map.pixels(), tile_pixels(p.channels, map.pixels() / threads), threads);
     const long a_block = tiles.size * KBLOCK;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
     for (long t = 0; t < tiles.count; t++) {
         const long first = t * tiles.size, rows = tiles.rows(t);
-        float* tile = tile_memory.floats(tiles.size * up(p.channels, KBLOCK));
-        float* hidden = hidden_memory.floats(tiles.size * HIDDEN);
+        T* tile = tile_memory.numbers<T>(tiles.size * up(p.channels, KBLOCK));
+        T* hidden = hidden_memory.numbers<T>(tiles.size * HIDDEN);
         depthwise_norm(x, map, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                        nullptr);
         mix_channels(p, tile, a_block, rows, x + first * p.channels, out + first * p.channels, hidden,
@@ -142,11 +151,12 @@ static void by_rows(const Block& p, const float* x, float* out, Map map, int thr
 }
 
 // Few pixels for the threads: every thread takes all pixels and its part of the hidden columns, then sums are added.
-static void by_hidden(const Block& p, const float* x, float* out, Map map, int threads) {
+template <class T>
+static void by_hidden(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     const long pixels = map.pixels(), C = p.channels, a_block = pixels * KBLOCK;
     const long panels = (p.hidden + PANEL - 1) / PANEL;
-    float* tile = shared_memory.floats(pixels * (up(C, KBLOCK) + up(C, LANES) * threads));
-    float* partial = tile + pixels * up(C, KBLOCK);
+    float* partial = shared_memory.floats(pixels * (up(C, KBLOCK) + up(C, LANES) * threads));
+    T* tile = reinterpret_cast<T*>(partial + pixels * up(C, LANES) * threads);
     const Scale scale{p.scale, map.height * map.width, 0};
 #pragma omp parallel num_threads(threads)
     {
@@ -157,7 +167,7 @@ static void by_hidden(const Block& p, const float* x, float* out, Map map, int t
 #pragma omp barrier
         const long start = least(panels * me / team * PANEL, p.hidden);
         const long count = least(panels * (me + 1) / team * PANEL, p.hidden) - start;
-        float* hidden = hidden_memory.floats(pixels * up(count, KBLOCK));
+        T* hidden = hidden_memory.numbers<T>(pixels * up(count, KBLOCK));
         float* mine = partial + me * pixels * up(C, LANES);
         expand_rows(p, tile, a_block, pixels, start, count, hidden);
         project_rows(p, hidden, a_block, pixels, start, count,
@@ -165,7 +175,7 @@ static void by_hidden(const Block& p, const float* x, float* out, Map map, int t
                          write_rows(mine, nullptr, nullptr, {nullptr, 1, 0}, up(C, LANES), first, n, column, vectors,
                                     up(C, LANES), sums);
                      },
-                     nullptr);
+                     static_cast<const T*>(nullptr));
 #pragma omp barrier
         for (long i = from; i < to; i++)
             for (long c = 0; c < C; c += LANES) {
@@ -178,7 +188,8 @@ static void by_hidden(const Block& p, const float* x, float* out, Map map, int t
     }
 }
 
-inline void block(const Block& p, const float* x, float* out, Map map, int threads) {
+template <class T>
+void block(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     if (threads > 1 && map.pixels() < threads * 2 * BLOCK_ROWS)
         by_hidden(p, x, out, map, threads);
     else

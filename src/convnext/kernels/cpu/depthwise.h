@@ -4,6 +4,7 @@
 #pragma once
 
 #include "gemm.h"
+#include "memory.h"
 
 namespace convnext {
 
@@ -160,6 +161,7 @@ INLINE void each_vector(Float* row, long a_block, long vectors, Visit visit) {
     visit(row, true);
 }
 
+thread_local Scratch raw_memory;
 constexpr long TOGETHER = 128;  // rows whose sums are taken side by side, so that none waits for another's
 
 // The mean over `channels` values of each of `rows` <= TOGETHER rows of a tile, and 1 / its deviation.
@@ -186,17 +188,22 @@ struct Moments {
     }
 };
 
-// `rows` <= TOGETHER rows of a tile, each minus its mean, over its deviation. totals: as for Moments.
-inline void normalise_rows(float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals,
-                           float* inverse) {
+// `rows` <= TOGETHER rows of a tile, each minus its mean, over its deviation, into those of `to`, which may be the same tile.
+// totals: as for Moments.
+template <class T>
+void normalise_rows(const float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals, T* to,
+                    long to_block, float* inverse) {
     const long vectors = (channels + LANES - 1) / LANES;
     const Moments found(tile, a_block, rows, channels, epsilon, totals);
     for (long i = 0; i < rows; i++) {
         const Vector middle = splat(found.mean[i]), factor = splat(found.scale[i]);
-        each_vector(tile + i * KBLOCK, a_block, vectors, [&](float* place, bool last) {
+        T* put = to + i * KBLOCK;
+        long c = 0;
+        each_vector(tile + i * KBLOCK, a_block, vectors, [&](const float* place, bool last) {
             Vector value = (load(place) - middle) * factor;
             if (last) value = first_lanes(value, channels - (vectors - 1) * LANES);
-            store(place, value);
+            store(put + c / KBLOCK * to_block + c % KBLOCK, value);
+            c += LANES;
         });
         if (inverse) inverse[i] = found.scale[i];
     }
@@ -204,9 +211,16 @@ inline void normalise_rows(float* tile, long a_block, long rows, long channels, 
 
 // Pixels [first, last): the convolution, then every pixel minus its mean, over its deviation, into the tile A (gemm.h).
 // Also 1 / deviation of each pixel where `inverse` is given.
-inline void depthwise_norm(const float* x, Map map, long kernel, const float* weight, const float* bias, float epsilon,
-                           long first, long last, float* tile, long a_block, float* inverse) {
+template <class T>
+void depthwise_norm(const float* x, Map map, long kernel, const float* weight, const float* bias, float epsilon,
+                    long first, long last, T* tile, long a_block, float* inverse) {
     const long channels = map.channels;
+    float* raw;  // the convolution's answers: in the tile itself where that has floats
+    long raw_block = a_block;
+    if constexpr (TERMS<T> == 1)
+        raw = tile;
+    else
+        raw = raw_memory.floats(up(channels, KBLOCK) * TOGETHER), raw_block = TOGETHER * KBLOCK;
     for (; first < last; first += TOGETHER, tile += TOGETHER * KBLOCK, inverse += inverse ? TOGETHER : 0) {
         const long rows = least(TOGETHER, last - first);
         Vector totals[TOGETHER];
@@ -216,9 +230,10 @@ inline void depthwise_norm(const float* x, Map map, long kernel, const float* we
             for (long c = 0; c < channels; c += LANES)
                 depthwise(base + c, map, kernel, line, column, count, least(LANES, channels - c),
                           weight + c * kernel * kernel, load(bias + c),
-                          {tile + c / KBLOCK * a_block + row * KBLOCK + c % KBLOCK, KBLOCK, totals + row});
+                          {raw + c / KBLOCK * raw_block + row * KBLOCK + c % KBLOCK, KBLOCK, totals + row});
         });
-        normalise_rows(tile, a_block, rows, channels, epsilon, totals, inverse);
+        normalise_rows(raw, raw_block, rows, channels, epsilon, totals, tile, a_block, inverse);
+        if constexpr (TERMS<T> == 1) raw += TOGETHER * KBLOCK;
     }
 }
 

@@ -14,23 +14,39 @@ constexpr long BLOCK_ROWS = REGISTERS == 32 ? 14 : 6;  // rows of one: 14 x 2 ac
 
 constexpr long LINE = 16;  // floats of a cache line
 
+// An operand's numbers that one multiply-add takes: a matrix of Brain has its rows k in pairs, [k / 2][column][2], and one
+// row of zeros more where they are odd in number.
+template <class T> constexpr long TERMS = sizeof(float) / sizeof(T);
+template <class T> inline long padded(long depth) { return up(depth, TERMS<T>); }
+
+INLINE Vector load_terms(const float* b) { return load(b); }
+INLINE void add_product(Vector& sum, const float* a, Vector b) { sum += *a * b; }
+#if defined(CONVNEXT_BRAIN)
+INLINE __m512bh load_terms(const Brain* b) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)); }
+INLINE void add_product(Vector& sum, const Brain* a, __m512bh b) {
+    int pair;
+    std::memcpy(&pair, a, 4);
+    const __m512bh both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+    sum = reinterpret_cast<Vector>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), both, b));
+}
+#endif
+
 // tile[i][j] = sum over k of a[i][k] * b[k][j]; meanwhile `depth` lines from `ahead` on are called into the second cache.
-template <int ROWS, int VECTORS>
-__attribute__((noinline)) void multiply_block(const float* a, long a_block, const float* b, long depth, float* tile,
-                                              const float* ahead) {
+template <class T, int ROWS, int VECTORS>
+__attribute__((noinline)) void multiply_block(const T* a, long a_block, const T* b, long depth, float* tile,
+                                              const T* ahead) {
+    constexpr long STEP = TERMS<T>;
     Vector sums[ROWS][VECTORS];
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++) sums[i][j] = Vector{};
     for (; depth > 0; depth -= KBLOCK, a += a_block) {
         long count = least(depth, KBLOCK);
 #pragma GCC unroll 2
-        for (long k = 0; k < count; k++, b += VECTORS * LANES, ahead += LINE) {
+        for (long k = 0; k < count; k += STEP, b += VECTORS * LANES * STEP, ahead += LINE * STEP) {
             __builtin_prefetch(ahead, 0, 2);
-            Vector row[VECTORS];
-            UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load(b + j * LANES);
-            UNROLL for (int i = 0; i < ROWS; i++) {
-                float value = a[i * KBLOCK + k];
-                UNROLL for (int j = 0; j < VECTORS; j++) sums[i][j] += value * row[j];
-            }
+            decltype(load_terms(b)) row[VECTORS];
+            UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load_terms(b + j * LANES * STEP);
+            UNROLL for (int i = 0; i < ROWS; i++)
+                UNROLL for (int j = 0; j < VECTORS; j++) add_product(sums[i][j], a + i * KBLOCK + k, row[j]);
         }
     }
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++)
@@ -54,27 +70,30 @@ __attribute__((noinline)) void multiply_transposed(const float* a, const float* 
         store(tile + (i * 2 + j) * LANES, sums[i][j]);
 }
 
-using Multiply = void (*)(const float*, long, const float*, long, float*, const float*);
-extern const Multiply MULTIPLY[2][15];  // [vectors - 1][rows]
+template <class T>
+struct Multiply {
+    using Block = void (*)(const T*, long, const T*, long, float*, const T*);
+    static const Block table[2][15];  // [vectors - 1][rows]
+};
 
 // Rows of a tile times `columns` of B over `depth`; finish(row, rows, column, vectors, sums) takes each register block.
 // The panel of B stays in the first cache while the rows pass, and the next one is on its way from memory; `after` is what
 // will be read when the last one is done. Rows are dealt out evenly: 49 as 13, 12, 12, 12. prepare(row, rows, column) is
 // called before the block is computed, for what finish will touch.
 struct Unprepared { void operator()(long, long, long) const {} };
-template <class Finish, class Prepare = Unprepared>
-INLINE void multiply(const float* a, long a_block, long rows, const float* b, long b_panel, long depth, long columns,
-                     Finish finish, const float* after = nullptr, Prepare prepare = {}) {
+template <class T, class Finish, class Prepare = Unprepared>
+INLINE void multiply(const T* a, long a_block, long rows, const T* b, long b_panel, long depth, long columns,
+                     Finish finish, const T* after = nullptr, Prepare prepare = {}) {
     alignas(64) float sums[14 * PANEL];
     const long parts = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     for (long column = 0; column < columns; column += PANEL, b += b_panel) {
         const long vectors = columns - column > LANES ? 2 : 1;
-        const float* next = column + PANEL < columns ? b + b_panel : after ? after : b;
+        const T* next = column + PANEL < columns ? b + b_panel : after ? after : b;
         for (long part = 0; part < parts; part++) {
             const long first = rows * part / parts, count = rows * (part + 1) / parts - first;
-            const float* ahead = next + least(part, PANEL > LINE) * depth * LINE;
+            const T* ahead = next + least(part, PANEL > LINE) * depth * LINE;
             prepare(first, count, column);
-            MULTIPLY[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums, ahead);
+            Multiply<T>::table[vectors - 1][count](a + first * KBLOCK, a_block, b, depth, sums, ahead);
             finish(first, count, column, vectors, sums);
         }
     }

@@ -32,7 +32,8 @@ inline void head(const Head& p, const float* x, Map map, float* out, int threads
                     store(tile + c / KBLOCK * a_block + (first + i) * KBLOCK + c % KBLOCK, total * share);
                     totals[i] += total * share;
                 }
-            normalise_rows(tile + first * KBLOCK, a_block, rows, I, p.epsilon, totals, nullptr);
+            float* part = tile + first * KBLOCK;
+            normalise_rows(part, a_block, rows, I, p.epsilon, totals, part, a_block, nullptr);
         }
 #pragma omp barrier
         const long start = panels * me / team * PANEL, end = least(panels * (me + 1) / team * PANEL, p.outputs);

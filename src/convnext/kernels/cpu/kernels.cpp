@@ -10,15 +10,18 @@ namespace convnext {
 
 const GeluTable GELU;
 
-template <int VECTORS, int... ROWS>
+template <class T, int VECTORS, int... ROWS>
 constexpr auto block_table(std::integer_sequence<int, ROWS...>) {
-    struct Table { Multiply entry[15]; };
-    return Table{{nullptr, multiply_block<ROWS + 1, VECTORS>...}};
+    struct Table { typename Multiply<T>::Block entry[15]; };
+    return Table{{nullptr, multiply_block<T, ROWS + 1, VECTORS>...}};
 }
-constexpr auto ONE = block_table<1>(std::make_integer_sequence<int, 14>{});
-constexpr auto TWO = block_table<2>(std::make_integer_sequence<int, 14>{});
+template <class T> constexpr auto ONE = block_table<T, 1>(std::make_integer_sequence<int, 14>{});
+template <class T> constexpr auto TWO = block_table<T, 2>(std::make_integer_sequence<int, 14>{});
 #define ROW(t) {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14]}
-const Multiply MULTIPLY[2][15] = {ROW(ONE.entry), ROW(TWO.entry)};
+template <> const Multiply<float>::Block Multiply<float>::table[2][15] = {ROW(ONE<float>.entry), ROW(TWO<float>.entry)};
+#if defined(CONVNEXT_BRAIN)
+template <> const Multiply<Brain>::Block Multiply<Brain>::table[2][15] = {ROW(ONE<Brain>.entry), ROW(TWO<Brain>.entry)};
+#endif
 
 template <bool PART, int... PIXELS>
 constexpr auto depthwise_table(std::integer_sequence<int, PIXELS...>) {
@@ -47,6 +50,14 @@ extern "C" {
 
 long cn_panel() { return PANEL; }
 long cn_lanes() { return LANES; }
+
+long cn_brain() {  // whether products may have bfloat16 operands
+#if defined(CONVNEXT_BRAIN)
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 void cn_gelu(const float* x, float* value, float* slope, long count) {  // for the tests
     const Pieces values(GELU.value), slopes(GELU.slope);
@@ -79,13 +90,13 @@ long cn_products(long rounds, int threads) {
         float* b = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
         std::memset(a, 0, BLOCK_ROWS * DEPTH * 4);
         std::memset(b, 0, PANEL * DEPTH * 4);
-        for (long i = 0; i < rounds; i++) MULTIPLY[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH, b);
+        for (long i = 0; i < rounds; i++) Multiply<float>::table[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH, b);
     }
     return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
 }
 
 // For the cost picture: the convolution and the norm alone, into scratch.
-void cn_spatial(const Block* p, const float* x, long n, long h, long w, int threads) {
+void cn_spatial(const Block<float>* p, const float* x, long n, long h, long w, int threads) {
     const Map map{n, h, w, p->channels};
     const long tiles = (map.pixels() + 111) / 112;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)

@@ -7,11 +7,12 @@
 
 namespace convnext {
 
-struct Layer {  // one of the three; a block is V2's where there are weights of its response
+struct Layer {  // one of them; a block is V2's where there are weights of its response
     const Patch* patch;
-    const Block* block;
+    const Block<float>* block;
     const float* response;
     const Head* head;
+    const Block<Brain>* brain;  // its products in bfloat16, where the processor has them
 };
 
 thread_local Scratch between_memory;
@@ -39,6 +40,10 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
             patches(*layer.patch, x, strides, map, out, threads);
         else if (layer.head)
             head(*layer.head, x, map, out, threads);
+#if defined(CONVNEXT_BRAIN)
+        else if (layer.brain)
+            block(*layer.brain, x, out, map, threads);
+#endif
         else if (layer.response)
             block_v2(*layer.block, layer.response, x, out, map, threads);
         else

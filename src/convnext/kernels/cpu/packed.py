@@ -1,4 +1,7 @@
-"""The layers of a ConvNeXt, packed for the compiled kernels and run in one call: float32, inference only.
+"""The layers of a ConvNeXt, packed for the compiled kernels and run in one call: inference only.
+
+Maps and sums are float32. The two products of a block whose matrices are bfloat16 take bfloat16 numbers, twice as fast, on
+processors that have such products (`brain_products`); every other matrix is widened to float32.
 
 Axes: N images, H W feature rows and columns, C channels, E = 4C expanded channels, I inputs, O outputs, K kernel, P patch.
 Maps are (N, H, W, C) here. Results are the same to the bit for the same input and the same number of threads.
@@ -17,14 +20,21 @@ from convnext.kernels.build import built
 from convnext.kernels.cpu.library import describe, library_or_refuse, longs, pointer, threads
 
 Shape = tuple[int, int, int, int]  # (N, H, W, C)
+DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
+
+
+def brain_products() -> bool:
+    """Whether this processor multiplies bfloat16 numbers."""
+    return bool(library_or_refuse().cn_brain())
 
 
 class PackedLayers:
     """Packed layers one after the other; what lies between two of them never leaves the memory of the kernels.
 
-    Called with x (N, H, W, I), float32 on the CPU, of any strides: returns the maps of the layers that `wanted` names by
-    their places, which rise; the last one's alone where it names none. Layers behind those are not run. `out`: where to
-    write the maps, contiguous, never the memory of x. Raises ConvNeXtError for another x, MemoryError where memory is short.
+    Called with x (N, H, W, I), float32 or bfloat16 on the CPU, of any strides: returns the maps of the layers that `wanted`
+    names by their places, which rise, in x's dtype; the last one's alone where it names none. Layers behind those are not
+    run. `out`: where to write the maps, float32, contiguous, never the memory of x. Raises ConvNeXtError for another x,
+    MemoryError where memory is short.
     """
 
     def __init__(self, layers: Sequence["PackedBlock | PackedPatch | PackedHead"]):
@@ -37,12 +47,13 @@ class PackedLayers:
         return PackedLayers, (self.layers,)  # a copy has tensors of its own, and structs that point at them
 
     def __call__(self, x: Tensor, wanted: Sequence[int] = (), out: Sequence[Tensor] = ()) -> list[Tensor]:
-        x, first = x.detach(), self.layers[0]
-        if x.ndim != 4 or x.shape[-1] != first.inputs or x.dtype != torch.float32 or x.device.type != "cpu":
+        x, first, dtype = x.detach(), self.layers[0], x.dtype
+        if x.ndim != 4 or x.shape[-1] != first.inputs or dtype not in DTYPES or x.device.type != "cpu":
             raise ConvNeXtError(
-                f"the compiled kernels got {tuple(x.shape)} {x.dtype} on {x.device}: give (N, H, W, {first.inputs}) "
+                f"the compiled kernels got {tuple(x.shape)} {dtype} on {x.device}: give (N, H, W, {first.inputs}) "
                 "float32 on the CPU."
             )
+        x = x.float()
         x = x if isinstance(first, PackedPatch) else x.contiguous()
         n, height, width, inputs = shape = tuple(x.shape)
         wanted = wanted or (len(self.layers) - 1,)
@@ -58,7 +69,7 @@ class PackedLayers:
             maps = (pointer(x), strides, *longs(n, height, width, inputs), outs)
             if built().library.cn_network(self._array, *longs(len(layers)), *maps, threads()):  # type: ignore[union-attr]
                 raise MemoryError(f"no memory is left for the maps of {n} pictures: use a smaller batch.")
-        return made
+        return [each.to(dtype) for each in made]
 
 
 class PackedBlock:
@@ -83,12 +94,14 @@ class PackedBlock:
     ):
         lanes = library_or_refuse().cn_lanes()
         self.inputs, self.kernel, self.hidden, self.eps = spatial.shape[0], spatial.shape[-1], expand.shape[0], eps
+        self.brain = expand.dtype is torch.bfloat16 and response is None and brain_products()
+        pack = pack_pairs if self.brain else pack_matrix
         self.tensors: list[Tensor | None] = [
             pack_spatial(spatial, lanes),
             pad(spatial_bias, lanes),
-            pack_matrix(expand),
+            pack(expand),
             pad(expand_bias, lanes),
-            pack_matrix(project),
+            pack(project),
             pad(project_bias, lanes),
             None,  # no drop path
         ]
@@ -103,8 +116,11 @@ class PackedBlock:
         return describe(self.tensors, self.eps, self.inputs, self.hidden, self.kernel)
 
     def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
-        """As network.h's Layer: addresses of a patch, of a block, of the weights of its response, of a head."""
-        return [0, ctypes.addressof(struct), 0 if self.response is None else self.response.data_ptr(), 0]
+        """As network.h's Layer: addresses of a patch, a block, the weights of its response, a head, a bfloat16 block."""
+        place = ctypes.addressof(struct)
+        if self.brain:
+            return [0, 0, 0, 0, place]
+        return [0, place, 0 if self.response is None else self.response.data_ptr(), 0, 0]
 
 
 class PackedPatch:
@@ -142,7 +158,7 @@ class PackedPatch:
 
     def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
         """As network.h's Layer."""
-        return [ctypes.addressof(struct), 0, 0, 0]
+        return [ctypes.addressof(struct), 0, 0, 0, 0]
 
 
 class PackedHead:
@@ -166,7 +182,7 @@ class PackedHead:
 
     def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
         """As network.h's Layer."""
-        return [0, 0, 0, ctypes.addressof(struct)]
+        return [0, 0, 0, ctypes.addressof(struct), 0]
 
 
 def pad(vector: Tensor, lanes: int) -> Tensor:
@@ -190,3 +206,13 @@ def pack_matrix(weight: Tensor) -> Tensor:
     packed = torch.zeros((outputs + lanes) // lanes * lanes * inputs)
     library.cn_pack(pointer(weight), *longs(1, inputs, inputs, outputs), pointer(packed))
     return packed
+
+
+def pack_pairs(weight: Tensor) -> Tensor:
+    """The same in bfloat16: panels of [inputs / 2][outputs][2], zeros behind."""
+    library = library_or_refuse()
+    lanes, panel = library.cn_lanes(), library.cn_panel()
+    outputs, inputs = weight.shape
+    rows = F.pad(weight.detach().bfloat16(), (0, inputs % 2, 0, -outputs % lanes))
+    panels = rows.split(panel)  # (columns of a panel, inputs)
+    return torch.cat([each.view(len(each), -1, 2).transpose(0, 1).flatten() for each in panels])

@@ -33,7 +33,7 @@ static void responses(const float* hidden, const float* response, long pictures,
     }
 }
 
-inline void block_v2(const Block& p, const float* response, const float* x, float* out, Map map, int threads) {
+inline void block_v2(const Block<float>& p, const float* response, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
     const long most = tile_pixels(C, map.pixels() / threads);
     const long group = least(map.pictures, area < most * threads ? most * threads / area : 1);  // pictures at once
@@ -70,7 +70,7 @@ inline void block_v2(const Block& p, const float* response, const float* x, floa
                              write_rows(to + first * C, in + first * C, p.project_bias, {nullptr, 1, 0}, C, row, n,
                                         column, vectors, C, sums);
                          },
-                         nullptr);
+                         static_cast<const float*>(nullptr));
         }
     }
 }

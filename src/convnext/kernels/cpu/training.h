@@ -103,7 +103,7 @@ static void forward(const Weights& p, const float* x, float* out, float* memory,
     Arena arena(memory);
     Folded f(p, arena, false);
     fold(p, f, threads);
-    block({f.spatial, f.spatial_bias, f.expand, f.expand_bias, f.project, f.project_bias, p.scale, p.channels,
+    block<float>({f.spatial, f.spatial_bias, f.expand, f.expand_bias, f.project, f.project_bias, p.scale, p.channels,
            p.hidden, p.kernel, p.epsilon},
           x, out, map, threads);
 }
@@ -144,7 +144,7 @@ static void hidden_slopes(const Folded& f, long C, long E, long from, long to, S
     for (long row = from; row < to; row += 112)
         multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * C, C, E,
                  [&](long first, long n, long column, long vectors, const float* sums) {
-                     MULTIPLY[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, f.project_back + column * C, C,
+                     Multiply<float>::table[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, f.project_back + column * C, C,
                                               back, f.project_back + (column + PANEL) * C);
                      const long place = column / KBLOCK * s.block + (row + first) * KBLOCK + column % KBLOCK;
                      for (long i = 0; i < n; i++)

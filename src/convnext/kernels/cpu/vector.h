@@ -34,6 +34,14 @@ INLINE Vector load(const float* from) { return *reinterpret_cast<const Loose*>(f
 INLINE void store(float* to, Vector value) { *reinterpret_cast<Loose*>(to) = value; }
 INLINE Vector splat(float value) { return value - Vector{}; }
 
+struct Brain { uint16_t bits; };  // bfloat16: of a product's operands alone, sums are float32 everywhere
+#if defined(__AVX512BF16__)
+#define CONVNEXT_BRAIN
+INLINE void store(Brain* to, Vector value) {
+    *reinterpret_cast<__m256bh*>(to) = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+}
+#endif
+
 // The first `count` lanes; the others read as 0 and are never touched in memory.
 INLINE Vector load_part(const float* from, long count) {
     if (count >= LANES) return load(from);
