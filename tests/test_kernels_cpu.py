@@ -315,13 +315,31 @@ def test_frozen_weights_get_no_gradient_and_the_others_do(kernels):
     assert block.spatial.weight.grad is None and block.expand.weight.grad is not None
 
 
+@pytest.mark.parametrize("gamma", [1.0, None], ids=["scaled", "unscaled"])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
+def test_under_autocast_to_bfloat16_a_block_answers_in_its_dtype_and_closer(kernels, given, gamma):
+    block, x = random_block(40, gamma=gamma), grown(40, 9, 7, 2).to(given)
+    plain, slope = copy.deepcopy(block), torch.randn(x.shape)
+    fuse(block)
+    found = []
+    for model in (block, plain, copy.deepcopy(plain).double()):
+        own, double = x.clone().requires_grad_(), next(model.parameters()).dtype == torch.float64
+        with torch.autocast("cpu", torch.bfloat16, enabled=not double):
+            y = model(own.double() if double else own)
+        y.float().backward(slope)
+        found.append((y, own.grad, model.expand.weight.grad))
+    fused, low, exact = found
+    assert fused[0].dtype == low[0].dtype and fused[1].dtype == given
+    assert all(error(a, c) <= error(b, c) for a, b, c in zip(fused, low, exact, strict=True))
+
+
 def test_where_the_kernels_do_not_fit_the_block_is_the_plain_one(kernels):
     block, x = random_block(24), grown(24, 5, 5, 2)
     exact = block(x)
     fuse(block)
     assert fits(block, x)
     assert not fits(block, x.double()) and not fits(block, x.to("meta"))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not fits(block, x) and block(x).isfinite().all()
     assert torch.allclose(torch.func.vmap(lambda one: block(one[None])[0])(x), exact, atol=1e-5)
     program = torch.export.export(block.eval(), (x,))

@@ -79,7 +79,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
     parser.add_argument("--micro-batch", type=int, help="pictures per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="torch.compile the network")
-    kernels = "plain: without the compiled blocks that a CPU runs in fp32; triton: Triton's blocks on a GPU (auto)"
+    kernels = (
+        "plain: without the compiled blocks that a CPU runs in fp32 and bf16; triton: Triton's blocks on a GPU (auto)"
+    )
     parser.add_argument("--kernels", choices=("auto", "plain", "triton"), help=kernels)
     parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep pictures in memory (auto)")
     parser.add_argument("--checkpoint-steps", type=int, help="save every so many steps, besides every few minutes")

@@ -34,7 +34,7 @@ class Trained:
         """`model` with these weights, on `device`, ready to answer."""
         model.load_state_dict(self.tensors)
         model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        if choice.on_card(device) or (device.type == "cpu" and self.recipe.precision == "fp32"):
+        if choice.on_card(device) or (device.type == "cpu" and self.recipe.precision != "fp16"):
             fuse(model)  # as in training: the same scores to the bit
         return model
 

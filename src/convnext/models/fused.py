@@ -2,7 +2,7 @@
 
 fuse(model) changes the class of the blocks and nothing else: names, state dict, optimizer and average stay what they are.
 On a CPU the compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/choice.py). Where neither
-fits (another dtype or device, tracing, hooks, V2; on a CPU also autocast and torch.compile) a block runs as it always did.
+fits (another dtype or device, tracing, hooks, V2; on a CPU also torch.compile) a block runs as it always did.
 """
 
 from typing import Any
@@ -29,8 +29,9 @@ class FusedBlock(Block):
             return self._on_card(x) if fits_card(self, x) else super().forward(x)
         if not fits(self, x):
             return super().forward(x)
-        y = _Fused.apply(x.permute(0, 2, 3, 1).contiguous(), self._draws(x), self.norm.eps, *self._weights())
-        return y.permute(0, 3, 1, 2)
+        rows = x.float().permute(0, 2, 3, 1).contiguous()
+        y = _Fused.apply(rows, self._draws(rows), self.norm.eps, *self._weights())
+        return y.permute(0, 3, 1, 2).to(_answered(self, x))
 
     def _on_card(self, x: Tensor) -> Tensor:
         from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
@@ -101,10 +102,16 @@ def hindrance(device: torch.device, triton: bool = False) -> str | None:
 
 
 def fits(block: Block, x: Tensor) -> bool:
-    """Whether the CPU kernels compute this block for this input: float32 on the CPU, eager, nothing hooked in between."""
-    if type(x) not in (Tensor, nn.Parameter) or x.ndim != 4 or x.device.type != "cpu" or x.dtype != torch.float32:
+    """Whether the CPU kernels compute this block for this input: on the CPU, eager, nothing hooked in between.
+
+    They compute in float32, under autocast to bfloat16 too: that is faster there than the plain block, and more exact.
+    """
+    if type(x) not in (Tensor, nn.Parameter) or x.ndim != 4 or x.device.type != "cpu":
         return False
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or _watched():
+    low = torch.is_autocast_enabled("cpu")
+    if x.dtype != torch.float32 and not (low and x.dtype == torch.bfloat16):
+        return False
+    if (low and torch.get_autocast_dtype("cpu") != torch.bfloat16) or torch.compiler.is_compiling() or _watched():
         return False
     return (
         _as_built(block)

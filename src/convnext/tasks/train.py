@@ -160,13 +160,13 @@ def fit_described(
 def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: torch.device) -> nn.Module:
     """`model` on the blocks' kernels, where this run is one for them.
 
-    On a CPU float32, not compiled by torch; on a GPU any precision, also compiled, for those who ask for Triton.
+    On a CPU float32 and bfloat16, not compiled by torch; on a GPU any precision, also compiled, for those who ask for Triton.
     """
     if options.kernels == "plain":
         return model
     if choice.on_card(device):
         fuse(model, triton=options.kernels == "triton", device=device)
-    elif device.type == "cpu" and not options.compile and chosen.precision == "fp32":
+    elif device.type == "cpu" and not options.compile and chosen.precision != "fp16":
         fuse(model)
     return model
 
