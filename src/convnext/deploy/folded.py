@@ -1,7 +1,7 @@
 """A ConvNeXt for inference alone, as `optimize` leaves it: plain torch operations, or the fused ones of `kernels`.
 
-Those of the CPU answer eager float32 calls without gradients; compiling, exporting, tracing and autocast see plain torch.
-On a GPU Triton's answer, where they were asked for (see kernels/choice.py) when the network was made there.
+Those of the CPU answer eager calls without gradients in float32 and bfloat16; compiling, exporting, tracing and autocast see
+plain torch. On a GPU Triton's answer, where they were asked for (see kernels/choice.py) when the network was made there.
 Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channels, K classes. Maps are (N, C, H, W) in
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """

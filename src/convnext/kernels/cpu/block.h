@@ -138,8 +138,7 @@ template <class T>
 static void by_rows(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     const Tiles tiles(map.pixels(), tile_pixels(p.channels, map.pixels() / threads), threads);
     const long a_block = tiles.size * KBLOCK;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < tiles.count; t++) {
+    deal(tiles.count, threads, [&](long t) {
         const long first = t * tiles.size, rows = tiles.rows(t);
         T* tile = tile_memory.numbers<T>(tiles.size * up(p.channels, KBLOCK));
         T* hidden = hidden_memory.numbers<T>(tiles.size * HIDDEN);
@@ -147,7 +146,7 @@ static void by_rows(const Block<T>& p, const float* x, float* out, Map map, int 
                        nullptr);
         mix_channels(p, tile, a_block, rows, x + first * p.channels, out + first * p.channels, hidden,
                      {p.scale, map.height * map.width, first});
-    }
+    });
 }
 
 // Few pixels for the threads: every thread takes all pixels and its part of the hidden columns, then sums are added.

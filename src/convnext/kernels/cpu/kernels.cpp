@@ -99,11 +99,11 @@ long cn_products(long rounds, int threads) {
 void cn_spatial(const Block<float>* p, const float* x, long n, long h, long w, int threads) {
     const Map map{n, h, w, p->channels};
     const long tiles = (map.pixels() + 111) / 112;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < tiles; t++)
+    deal(tiles, threads, [&](long t) {
         depthwise_norm(x, map, p->kernel, p->spatial, p->spatial_bias, p->epsilon, t * 112,
                        least((t + 1) * 112, map.pixels()), tile_memory.floats(112 * up(p->channels, KBLOCK)),
                        112 * KBLOCK, nullptr);
+    });
 }
 
 // Inference of `count` layers. x by its strides in floats: picture, line, column, channel; where a block is first, channels

@@ -1,7 +1,9 @@
 // Scratch that a thread keeps between calls, so that a call does not ask the system for fresh pages.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
+#include <memory>
 
 #include "vector.h"
 
@@ -51,5 +53,19 @@ class Scratch {
     float* memory_ = nullptr;
     long size_ = 0;
 };
+
+// work(i) for every i below `count`: each thread takes its own range in order, which it finds in its caches where the layer
+// before was dealt out alike, and then helps those that are behind.
+template <class Work>
+void deal(long count, int threads, Work work) {
+    struct alignas(64) Next { std::atomic<long> place; };
+    const std::unique_ptr<Next[]> next(new Next[static_cast<size_t>(threads)]);
+    for (long i = 0; i < threads; i++) next[i].place = count * i / threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    for (long i = 0; i < threads; i++) {
+        const long owner = (omp_get_thread_num() + i) % threads, end = count * (owner + 1) / threads;
+        for (long place; (place = next[owner].place.fetch_add(1)) < end;) work(place);
+    }
+}
 
 }  // namespace convnext

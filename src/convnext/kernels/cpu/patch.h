@@ -110,8 +110,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
     const long depth = p.size * p.size * p.inputs, O = p.outputs, wide = up(O, KBLOCK);
     const Tiles tiles(to.pixels(), depth * O > 1 << 18 ? 112 : 56, threads);
     const long a_block = tiles.size * KBLOCK;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-    for (long t = 0; t < tiles.count; t++) {
+    deal(tiles.count, threads, [&](long t) {
         const long start = t * tiles.size, rows = tiles.rows(t);
         float* tile = tile_memory.floats(tiles.size * up(depth, KBLOCK));
         float* answer = out + start * O;
@@ -122,7 +121,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
                      [&](long first, long count, long column, long vectors, const float* sums) {
                          write_rows(answer, nullptr, p.bias, {nullptr, 1, 0}, O, first, count, column, vectors, O, sums);
                      });
-            continue;
+            return;
         }
         float* made = hidden_memory.floats(tiles.size * wide);
         Vector totals[TOGETHER];
@@ -144,7 +143,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
                 store_part(answer + i * O + c, (value - found.mean[i]) * found.scale[i] * weight + bias, O - c);
             }
         }
-    }
+    });
 }
 
 }  // namespace convnext

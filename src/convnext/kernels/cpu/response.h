@@ -45,18 +45,16 @@ inline void block_v2(const Block<float>& p, const float* response, const float* 
         float* to = out + done * area * C;
         float* hidden = shared_memory.floats(tiles.count * size * columns + part.pictures * columns);
         float* factors = hidden + tiles.count * size * columns;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (long t = 0; t < tiles.count; t++) {
+        deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
             float* tile = tile_memory.floats(size * up(C, KBLOCK));
             float* mine = hidden + first * columns;
             depthwise_norm(in, part, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                            nullptr);
             expand_rows(p, tile, a_block, rows, 0, p.hidden, mine);
-        }
+        });
         responses(hidden, response, part.pictures, area, size, columns, p.hidden, factors, threads);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
-        for (long t = 0; t < tiles.count; t++) {
+        deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
             float* mine = hidden + first * columns;
             for (long block = 0; block < columns; block += KBLOCK)
@@ -71,7 +69,7 @@ inline void block_v2(const Block<float>& p, const float* response, const float* 
                                         column, vectors, C, sums);
                          },
                          static_cast<const float*>(nullptr));
-        }
+        });
     }
 }
 
