@@ -215,7 +215,7 @@ def pixelate(x: Floats, level: int, scale: float, rng: np.random.Generator) -> F
     small = to_pillow(_pixels(x)).resize(
         (max(1, int(width * share)), max(1, int(height * share))), Image.Resampling.BOX
     )
-    return _floats(small.resize((width, height), Image.Resampling.BOX))
+    return from_pillow(small.resize((width, height), Image.Resampling.BOX)).astype(np.float32) / np.float32(255)
 
 
 def jpeg_compression(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
@@ -258,11 +258,6 @@ def _fraction(rng: np.random.Generator, scale: float, count: int) -> NDArray[np.
 
 def _pixels(x: Floats) -> Pixels:
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _floats(image: Image.Image) -> Floats:
-    x = np.asarray(image, np.float32) / np.float32(255)
-    return x[:, :, None] if x.ndim == 2 else x
 
 
 def _jpeg(picture: Pixels, quality: int) -> Pixels:

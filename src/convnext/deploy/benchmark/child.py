@@ -67,10 +67,8 @@ class _Server:
             import_module(job.library)
             if job.library == "timm":
                 import_module("timm.models.convnext")
-        if settings.mode == "training":
-            networks.optimizer(
-                [torch.nn.Parameter(torch.zeros(1))]
-            )  # the first one brings in 150 MB of torch's own code
+        if settings.mode == "training":  # the first optimizer brings in 150 MB of torch's own code
+            networks.optimizer([torch.nn.Parameter(torch.zeros(1))])
         self.peak = Peak(settings.device)
         if job.library in ("gemm", "copy"):
             self.make = {"gemm": limits.gemm, "copy": limits.copy}[job.library](settings)

@@ -164,21 +164,22 @@ INLINE void each_vector(Float* row, long a_block, long vectors, Visit visit) {
 thread_local Scratch raw_memory;
 constexpr long TOGETHER = 128;  // rows whose sums are taken side by side, so that none waits for another's
 
-// The mean over `channels` values of each of `rows` <= TOGETHER rows of a tile, and 1 / its deviation.
-// totals: each row's vectors, added up; they are lost.
+// The mean over `channels` values of each of `rows` <= TOGETHER rows, and 1 / its deviation. totals: each row's vectors,
+// added up; they are lost. each(row, visit) calls visit(vector, last) for the vectors of a row.
 struct Moments {
     alignas(64) float mean[TOGETHER], scale[TOGETHER];
 
-    Moments(const float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals) {
-        const long vectors = (channels + LANES - 1) / LANES;
+    template <class Each>
+    INLINE Moments(long rows, long channels, float epsilon, Vector* totals, Each each) {
+        const long tail = channels - (channels - 1) / LANES * LANES;  // channels of the last vector
         const Vector share = splat(1 / static_cast<float>(channels));
         for (long i = 0; i < rows; i += LANES) store(mean + i, sums(totals + i) * share);
         for (long i = 0; i < rows; i++) {
             const Vector middle = splat(mean[i]);
             Vector squares{};
-            each_vector(tile + i * KBLOCK, a_block, vectors, [&](const float* place, bool last) {
-                Vector off = load(place) - middle;
-                if (last) off = first_lanes(off, channels - (vectors - 1) * LANES);
+            each(i, [&](Vector value, bool last) {
+                Vector off = value - middle;
+                if (last) off = first_lanes(off, tail);
                 squares += off * off;
             });
             totals[i] = squares;
@@ -186,6 +187,12 @@ struct Moments {
         for (long i = 0; i < rows; i += LANES)
             store(scale + i, splat(1.0f) / root(sums(totals + i) * share + splat(epsilon)));
     }
+
+    Moments(const float* tile, long a_block, long rows, long channels, float epsilon, Vector* totals)  // of a tile's rows
+        : Moments(rows, channels, epsilon, totals, [&](long i, auto visit) {
+              each_vector(tile + i * KBLOCK, a_block, (channels + LANES - 1) / LANES,
+                          [&](const float* place, bool last) { visit(load(place), last); });
+          }) {}
 };
 
 // `rows` <= TOGETHER rows of a tile, each minus its mean, over its deviation, into those of `to`, which may be the same tile.
@@ -223,8 +230,7 @@ void depthwise_norm(const float* x, Map map, long kernel, const float* weight, c
         raw = raw_memory.floats(up(channels, KBLOCK) * TOGETHER), raw_block = TOGETHER * KBLOCK;
     for (; first < last; first += TOGETHER, tile += TOGETHER * KBLOCK, inverse += inverse ? TOGETHER : 0) {
         const long rows = least(TOGETHER, last - first);
-        Vector totals[TOGETHER];
-        for (long i = 0; i < up(rows, LANES); i++) totals[i] = Vector{};
+        Vector totals[TOGETHER]{};
         runs(map, first, first + rows, [&](long picture, long line, long column, long count, long row) {
             const float* base = x + picture * map.height * map.width * channels;
             for (long c = 0; c < channels; c += LANES)

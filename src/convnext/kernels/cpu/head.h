@@ -22,8 +22,7 @@ inline void head(const Head& p, const float* x, Map map, float* out, int threads
         const long last = map.pictures * (me + 1) / team;
         for (long first = map.pictures * me / team; first < last; first += TOGETHER) {
             const long rows = least(TOGETHER, last - first);
-            Vector totals[TOGETHER];
-            for (long i = 0; i < up(rows, LANES); i++) totals[i] = Vector{};
+            Vector totals[TOGETHER]{};
             for (long i = 0; i < rows; i++)
                 for (long c = 0; c < I; c += LANES) {
                     const float* from = x + (first + i) * area * I + c;

@@ -36,31 +36,16 @@ INLINE void put(float* row, long a_block, long k, Vector value, long lanes) {
 // The pixels that one place of the patch takes, one a row, into values [k, k + inputs) of the rows.
 static void gather_norm(const Patch& p, const float* const* from, long rows, float* tile, long a_block, long k) {
     const long I = p.inputs;
-    const Vector share = splat(1 / static_cast<float>(I));
-    Vector totals[TOGETHER];
-    alignas(64) float mean[TOGETHER], scale[TOGETHER];
-    for (long i = rows; i < up(rows, LANES); i++) totals[i] = Vector{};
-    for (long i = 0; i < rows; i++) {
-        Vector total{};
-        for (long c = 0; c < I; c += LANES) total += load_part(from[i] + c, I - c);
-        totals[i] = total;
-    }
-    for (long i = 0; i < rows; i += LANES) store(mean + i, sums(totals + i) * share);
-    for (long i = 0; i < rows; i++) {
-        const Vector middle = splat(mean[i]);
-        Vector squares{};
-        for (long c = 0; c < I; c += LANES) {
-            const Vector off = first_lanes(load_part(from[i] + c, I - c) - middle, I - c);
-            squares += off * off;
-        }
-        totals[i] = squares;
-    }
-    for (long i = 0; i < rows; i += LANES)
-        store(scale + i, splat(1.0f) / root(sums(totals + i) * share + splat(p.epsilon)));
+    auto each = [&](long i, auto visit) {
+        for (long c = 0; c < I; c += LANES) visit(load_part(from[i] + c, I - c), c + LANES >= I);
+    };
+    Vector totals[TOGETHER]{};
+    for (long i = 0; i < rows; i++) each(i, [&](Vector value, bool) { totals[i] += value; });
+    const Moments found(rows, I, p.epsilon, totals, each);
     for (long i = 0; i < rows; i++)
         for (long c = 0; c < I; c += LANES) {
-            const long lanes = least(LANES, I - c);
-            put(tile + i * KBLOCK, a_block, k + c, (load_part(from[i] + c, lanes) - mean[i]) * scale[i], lanes);
+            const Vector value = (load_part(from[i] + c, I - c) - found.mean[i]) * found.scale[i];
+            put(tile + i * KBLOCK, a_block, k + c, value, least(LANES, I - c));
         }
 }
 
@@ -124,8 +109,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
             return;
         }
         float* made = hidden_memory.floats(tiles.size * wide);
-        Vector totals[TOGETHER];
-        for (long i = 0; i < up(rows, LANES); i++) totals[i] = Vector{};
+        Vector totals[TOGETHER]{};
         multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
                  [&](long first, long count, long column, long vectors, const float* sums) {
                      for (long i = first; i < first + count; i++)

@@ -144,8 +144,9 @@ static void hidden_slopes(const Folded& f, long C, long E, long from, long to, S
     for (long row = from; row < to; row += 112)
         multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * C, C, E,
                  [&](long first, long n, long column, long vectors, const float* sums) {
-                     Multiply<float>::table[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, f.project_back + column * C, C,
-                                              back, f.project_back + (column + PANEL) * C);
+                     const float* panel = f.project_back + column * C;
+                     Multiply<float>::table[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, panel, C, back,
+                                                            panel + PANEL * C);
                      const long place = column / KBLOCK * s.block + (row + first) * KBLOCK + column % KBLOCK;
                      for (long i = 0; i < n; i++)
                          for (long j = 0; j < vectors; j++) {
