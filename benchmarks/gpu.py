@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=20, help="longest time for one step")
+    parser.add_argument("--jobs", type=int, default=8, help="processes that compile side by side beforehand")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--without", nargs="*", default=(), help=argparse.SUPPRESS)
@@ -48,6 +50,8 @@ def main() -> None:
     if not args.dry_run and not torch.cuda.is_available():
         sys.exit("No CUDA device here. `--dry-run` tries the logic on the processor.")
     rows = []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda name: list(process(name, [], args)), compilations(args)))
     for name in plan(args):
         for row in run(name, args):
             rows.append(row)
@@ -70,6 +74,20 @@ def plan(args: argparse.Namespace) -> list[str]:
     return steps + [f"sweep {model}" for model in args.models[:1] if "sweep" in args.parts]
 
 
+def compilations(args: argparse.Namespace) -> list[str]:
+    """What torch.compile is asked for later, each a process of its own, side by side, before anything is timed."""
+    from gpu_networks import CONTESTANTS
+
+    return [
+        f"precompile {part} {model} {name}"
+        for model in args.models
+        for part in ("inference", "training")
+        if part in args.parts and not args.dry_run
+        for name in CONTESTANTS[part]
+        if name.endswith("+compile")
+    ]
+
+
 def step(args: argparse.Namespace) -> None:
     """One step, in a process of its own: a line a row."""
     import gpu_kernels
@@ -77,7 +95,8 @@ def step(args: argparse.Namespace) -> None:
 
     kind, *words = args.step.split()
     steps = {"checks": gpu_kernels.checks, "kernels": gpu_kernels.kernels, "networks": gpu_networks.networks}
-    for row in (steps | {"sweep": gpu_networks.sweep})[kind](*words, args):
+    steps |= {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile}
+    for row in steps[kind](*words, args):
         print(json.dumps(row), flush=True)
 
 
@@ -101,6 +120,7 @@ def run(name: str, args: argparse.Namespace) -> Iterator[Row]:
 def process(name: str, without: list[str], args: argparse.Namespace) -> Iterator[Row]:
     """The rows as a process prints them, and one more if it dies or takes too long."""
     words = [sys.executable, "-W", "ignore", __file__, "--step", name, "--rounds", str(args.rounds)]
+    words += ["--minutes", str(args.minutes)]
     words += ["--without", *without] if without else []
     surroundings = os.environ | ({"TRITON_INTERPRET": "1"} if args.dry_run else {})
     with tempfile.TemporaryFile("w+") as errors:
@@ -128,7 +148,10 @@ def machine() -> Row:
 
     card = torch.cuda.get_device_properties(0)
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        commit = ""
     return {
         "card": card.name, "capability": f"{card.major}.{card.minor}", "memory_gb": round(card.total_memory / 2**30),
         "torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda,

@@ -13,7 +13,18 @@ from torch import Tensor
 from convnext.kernels import gpu
 from convnext.kernels.gpu import reference, tuning
 from convnext.kernels.gpu.checks import CHECKS, Case, bound
-from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds
+from gpu_timing import (
+    DEVICE,
+    DRY,
+    HALF,
+    Row,
+    attempt,
+    device_milliseconds,
+    failed,
+    frozen,
+    host_microseconds,
+    limits,
+)
 
 WIDTHS = {"tiny": (96, 192, 384, 768), "base": (128, 256, 512, 1024), "xlarge": (256, 512, 1024, 2048)}
 DTYPES = (torch.bfloat16, torch.float32)
@@ -53,16 +64,17 @@ def kernels(model: str, args: argparse.Namespace) -> Iterator[Row]:
             what = f"{name} {n}x{side}x{side}x{c}"
             if what in args.without:
                 continue
-            spent = attempt(what, lambda ours=ours: milliseconds(ours))
+            spent = attempt(what, lambda ours=ours: device_milliseconds(ours))
             if failed(spent):
                 yield spent
                 if spent["fatal"]:
                     return
                 continue
             floor = 1e3 * max(flops / rate, 2 * values / bandwidth)
-            beside = attempt(what, lambda plain=plain: milliseconds(plain)) if plain else None
+            beside = attempt(what, lambda plain=plain: device_milliseconds(plain)) if plain else None
             yield {
-                "kind": "kernel", "what": what, "model": model, "ms": spent, "of_matrix_rate": flops / spent * 1e3 / rate,
+                "kind": "kernel", "what": what, "model": model, "ms": spent, "host_us": host_microseconds(ours),
+                "of_matrix_rate": flops / spent * 1e3 / rate,
                 "of_bandwidth": 2 * values / spent * 1e3 / bandwidth, "of_limit": floor / spent,
                 "plain_ms": beside if isinstance(beside, float) else None,
             }  # fmt: skip

@@ -22,8 +22,13 @@ BATCH = {"inference": 256, "training": 128}
 SWEEP = (1, 8, 32, 128, 512)
 SWEPT = ("fused+graph", "fused+compile+graph", "fused+compile", "timm+compile+graph", "timm+compile", "swin+compile")
 SWIN = {"tiny": ("swin_t", 0.2), "base": ("swin_b", 0.5)}  # and the stochastic depth that torchvision builds it with
-OURS = ("fused", "fused+compile")
-PEERS = ("timm+compile", "torchvision+compile", "plain+compile", "plain", "swin+compile")
+OURS = ("fused", "fused+compile", "fused+graph")
+CONTESTANTS = {  # what matters most first: a short visit to a GPU may end before the last
+    "inference": ("fused", "timm+compile", "fused+compile", "fused+graph", "swin+compile", "plain", "timm+autotune",
+                  "torchvision+compile", "plain+compile", "fp8+compile"),
+    "training": ("fused", "timm+compile", "plain", "fused+compile", "swin+compile", "torchvision+compile",
+                 "plain+compile"),
+}  # fmt: skip
 RATE = 0.1  # stochastic depth of every network in training
 if DRY:
     choice.on_card = lambda device: True  # the interpreter's tensors lie on the processor
@@ -78,8 +83,9 @@ def network(name: str, model: str, training: bool) -> nn.Module:
     made = made.to(DEVICE, torch.float32 if training else HALF).to(memory_format=torch.channels_last)
     swap(made, family)
     made.train(training)
-    if "compile" in name:
-        made.compile(**({"backend": "eager"} if DRY else {"dynamic": False}))
+    if "compile" in name or "autotune" in name:
+        mode = {"mode": "max-autotune"} if "autotune" in name else {}
+        made.compile(**({"backend": "eager"} if DRY else {"dynamic": False, **mode}))
     return made
 
 
@@ -108,7 +114,7 @@ def contestant(name: str, model: str, training: bool, batch: int) -> Callable[[]
 def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
     """Every contestant in turn, round by round, and ours against each peer of the same round."""
     training, batch = part == "training", 2 if DRY else BATCH[part]
-    names = [*OURS, *PEERS, *(() if training else ("fp8+compile",))]
+    begin, names = time.monotonic(), CONTESTANTS[part]
     if not training:
         yield from logits_error(model)
     rate, bandwidth = limits()
@@ -119,6 +125,9 @@ def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
             name.startswith("fp8") and gpu.unavailable_fp8(torch.empty(1, 8, 2, 2, device=DEVICE))
         ):
             continue
+        if time.monotonic() - begin > 40 * args.minutes:  # two thirds of the step's time; the rest is for the rounds
+            yield {"kind": "skipped", "what": f"{part} {model}: {name}"}
+            continue
         made = attempt(name, lambda name=name: warm(contestant(name, model, training, batch)))
         if failed(made):
             yield made
@@ -126,6 +135,7 @@ def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
                 return
             continue
         runs[name] = made
+        yield {"kind": "ready", "what": f"{part} {model}: {name}", "after_s": time.monotonic() - begin}
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():
@@ -138,6 +148,14 @@ def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
             ratios = [b / a for a, b in zip(spent[ours], spent[peer], strict=True)]
             yield {"kind": "ratio", "what": f"{part} {model}: {ours} to {peer}", "batch": batch,
                    "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}  # fmt: skip
+
+
+def precompile(part: str, model: str, name: str, args: argparse.Namespace) -> Iterator[Row]:
+    """Compile one contestant into the compiler's caches, from where the process that measures it takes it."""
+    begin = time.monotonic()
+    failure = attempt(name, lambda: warm(contestant(name, model, part == "training", 2 if DRY else BATCH[part])))
+    yield failure if failed(failure) else {"kind": "compiled", "what": f"{part} {model}: {name}",
+                                           "after_s": time.monotonic() - begin}  # fmt: skip
 
 
 def logits_error(model: str) -> Iterator[Row]:

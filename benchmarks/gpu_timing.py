@@ -26,18 +26,16 @@ def limits() -> tuple[float, float]:
 
 
 def milliseconds(run: Callable[[], Any]) -> float:
-    """Median time of a run, over repetitions that fill a third of a second at least."""
+    """Median time of a run as its user sees it, over repetitions that fill a third of a second at least."""
     run()
     wait()
     begin = time.perf_counter()
     run()
     wait()
     once = max(1e-5, time.perf_counter() - begin)
-    repeats = 1 if DRY else max(10, min(500, int(0.3 / once)))
     if DRY:
-        begin = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - begin)
+        return 1e3 * once
+    repeats = max(10, min(500, int(0.3 / once)))
     marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
     for first, last in marks:
         first.record()
@@ -45,6 +43,32 @@ def milliseconds(run: Callable[[], Any]) -> float:
         last.record()
     wait()
     return statistics.median(first.elapsed_time(last) for first, last in marks)
+
+
+def device_milliseconds(run: Callable[[], Any], repeats: int = 20) -> float:
+    """Time of a run on the GPU alone: `repeats` of them recorded as one CUDA graph, the median of five replays."""
+    run()
+    wait()
+    if DRY:
+        return milliseconds(run)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(repeats):
+            run()
+    return milliseconds(graph.replay) / repeats
+
+
+def host_microseconds(run: Callable[[], Any], repeats: int = 100) -> float:
+    """Time that the host spends on a run without waiting for the GPU."""
+    run()
+    wait()
+    times = []
+    for _ in range(2 if DRY else repeats):
+        begin = time.perf_counter()
+        run()
+        times.append(1e6 * (time.perf_counter() - begin))
+        wait()
+    return statistics.median(times)
 
 
 def warm(run: Callable[[], Any]) -> Callable[[], Any]:

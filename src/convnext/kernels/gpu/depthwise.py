@@ -60,8 +60,8 @@ def convolve_norm(
         "scaled": scale is not None, "shifted": shift is not None, "keep_raw": keep_raw, "keep_stats": keep_stats,
         "quantise": quantise,
     }  # fmt: skip
-    key = (size_class(n), h, w, c, kernel, str(x.dtype), str(dtype))
-    settings = [_over(h, w, each) for each in tiles(h, w, block, chunks, kernel)]
+    key = (size_class(n), h, w, c, kernel, x.dtype, dtype)
+    settings = _norm_settings(h, w, block, chunks, kernel)
     launch(forward_kernels.convolve_norm, lambda s: n * s["strips"] * s["spans"], settings, key, x, arguments)
     return made
 
@@ -75,16 +75,12 @@ def convolve_add(x: Tensor, weight: Tensor, added: Tensor | None, *, dtype: torc
         "source": x, "taps": taps_of(weight), "added": added, "answer": answer, "height": h, "width": w,
         "channels": c, "kernel": kernel, "adds": added is not None,
     }  # fmt: skip
-    settings = []
-    for block in sorted({min(part, power(c)) for part in (32, 64, 128)}, reverse=True):
-        found = tiles(h, w, block, 1, kernel)[: CANDIDATES // 2]
-        settings += [{**_over(h, w, each), "block": block, "groups": -(-c // block)} for each in found]
-    key = (size_class(n), h, w, c, kernel, str(x.dtype), str(dtype))
+    key = (size_class(n), h, w, c, kernel, x.dtype, dtype)
 
     def programs(s: Setting) -> int:
         return n * s["strips"] * s["spans"] * s["groups"]
 
-    launch(forward_kernels.convolve_add, programs, settings, key, x, arguments)
+    launch(forward_kernels.convolve_add, programs, _add_settings(h, w, c, kernel), key, x, arguments)
     return answer
 
 
@@ -99,18 +95,10 @@ def filter_gradient(x: Tensor, gradient: Tensor, kernel: int) -> Tensor:
         "source": x, "gradient": gradient, "sums": sums, "images": n, "height": h, "width": w, "channels": c,
         "bands": bands, "programs": programs, "kernel": kernel, "depth": depth,
     }  # fmt: skip
-    settings = []
-    for columns, block, warps in ((8, 32, 4), (4, 64, 4), (8, 64, 8), (4, 32, 2), (16, 32, 8)):
-        if columns < 2 * power(w) and block < 2 * power(c):
-            spans, groups = -(-w // columns), -(-c // block)
-            shape = {"columns": columns, "block": block, "spans": spans, "groups": groups}
-            settings.append({**shape, "num_warps": warps})
-    settings = settings or [
-        {"columns": power(w), "block": 16, "spans": 1, "groups": -(-c // 16), "num_warps": 1}
-    ]  # a map of one or two columns
-    key = (size_class(n), h, w, c, kernel, str(x.dtype), str(gradient.dtype))
+    settings = _filter_settings(w, c)
+    key = (size_class(n), h, w, c, kernel, x.dtype, gradient.dtype)
     launch(backward_kernels.filter_gradient, lambda s: programs * bands * s["groups"], settings, key, x, arguments)
-    return sums.sum(0).t().reshape(c, 1, kernel, kernel)
+    return sums.sum(0).t().contiguous().view(c, 1, kernel, kernel)  # Inductor relies on the strides it was promised
 
 
 class NormGradients(NamedTuple):
@@ -151,7 +139,7 @@ def norm_backward(
     }  # fmt: skip
     half = max(1, lines // 2)
     settings = [{"lines": lines, "num_warps": 4}, {"lines": half, "num_warps": 4}, {"lines": lines, "num_warps": 8}]
-    key = (size_class(positions), c, str(source.dtype), str(gradient.dtype))
+    key = (size_class(positions), c, source.dtype, gradient.dtype)
     launch(backward_kernels.norm_backward, lambda s: programs, settings, key, source, arguments)
     total, *others = [each.sum(0) for each in sums]  # apart: an operator's answers may not share memory
     return NormGradients(answer, total, *(others if affine else (None, None)))
@@ -199,6 +187,33 @@ def _over(height: int, width: int, setting: Setting) -> Setting:
 def power(number: int) -> int:
     """The smallest power of two that is not below `number`."""
     return 1 << max(0, number - 1).bit_length()
+
+
+@cache
+def _norm_settings(height: int, width: int, block: int, chunks: int, kernel: int) -> tuple[Setting, ...]:
+    return tuple(_over(height, width, each) for each in tiles(height, width, block, chunks, kernel))
+
+
+@cache
+def _add_settings(height: int, width: int, channels: int, kernel: int) -> tuple[Setting, ...]:
+    settings = []
+    for block in sorted({min(part, power(channels)) for part in (32, 64, 128)}, reverse=True):
+        found = tiles(height, width, block, 1, kernel)[: CANDIDATES // 2]
+        settings += [{**_over(height, width, each), "block": block, "groups": -(-channels // block)} for each in found]
+    return tuple(settings)
+
+
+@cache
+def _filter_settings(width: int, channels: int) -> tuple[Setting, ...]:
+    settings = []
+    for columns, block, warps in ((8, 32, 4), (4, 64, 4), (8, 64, 8), (4, 32, 2), (16, 32, 8)):
+        if columns < 2 * power(width) and block < 2 * power(channels):
+            spans, groups = -(-width // columns), -(-channels // block)
+            shape = {"columns": columns, "block": block, "spans": spans, "groups": groups}
+            settings.append({**shape, "num_warps": warps})
+    if not settings:  # a map of one or two columns
+        return ({"columns": power(width), "block": 16, "spans": 1, "groups": -(-channels // 16), "num_warps": 1},)
+    return tuple(settings)
 
 
 @cache

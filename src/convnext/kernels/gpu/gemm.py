@@ -1,5 +1,7 @@
 """Launches of the matrix products. Rows are positions: tensors (..., C) or (..., E = 4C), contiguous and of one dtype."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,8 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, keep: bool = False) 
         "wide": wide, "inner": inner, "group": GROUP, "keep": keep, "fast": x.dtype != torch.float32,
         "precision": precision(x.dtype),
     }  # fmt: skip
-    key = (size_class(positions), wide, inner, keep, str(x.dtype), arguments["precision"])
-    launch(kernels.linear_gelu, _tiles_of(positions, wide), _settings(x, inner), key, x, arguments)
+    key = (size_class(positions), wide, inner, keep, x.dtype, arguments["precision"])
+    launch(kernels.linear_gelu, _tiles_of(positions, wide), _settings(x.dtype, wide, inner), key, x, arguments)
     return answer, before
 
 
@@ -55,8 +57,8 @@ def linear_residual(
         "positions": positions, "wide": wide, "inner": inner, "area": positions // x.shape[0], "group": GROUP,
         "scaled": gamma is not None, "drops": keep is not None, "precision": precision(x.dtype),
     }  # fmt: skip
-    key = (size_class(positions), wide, inner, str(x.dtype), str(residual.dtype), arguments["precision"])
-    launch(kernels.linear_residual, _tiles_of(positions, wide), _settings(x, inner), key, x, arguments)
+    key = (size_class(positions), wide, inner, x.dtype, residual.dtype, arguments["precision"])
+    launch(kernels.linear_residual, _tiles_of(positions, wide), _settings(x.dtype, wide, inner), key, x, arguments)
     return answer
 
 
@@ -80,7 +82,7 @@ def mlp(
     if channels > KEPT_ON_CHIP or x.dtype == torch.float32:
         return pair()
     ways = (fused, pair)
-    name = ("mlp", size_class(x.numel() // channels), channels, str(x.dtype), str(residual.dtype))
+    name = ("mlp", size_class(x.numel() // channels), channels, x.dtype, residual.dtype)
     try:
         return ways[faster(name, x, ways)]()
     except ConvNeXtError:  # a card with too little shared memory for any tile of the one kernel
@@ -106,13 +108,10 @@ def fused_mlp(
         "scaled": gamma is not None, "drops": keep is not None, "fast": x.dtype != torch.float32,
         "precision": precision(x.dtype),
     }  # fmt: skip
-    settings = [
-        {"block_m": m, "block_h": h, "whole": int(channels == block * chunks and hidden % h == 0), "num_warps": warps,
-         "num_stages": stages}
-        for m, h, warps, stages in MLP_TILES
-    ]  # fmt: skip
-    key = (size_class(positions), channels, hidden, str(x.dtype), str(residual.dtype))
-    launch(wide_kernels.mlp, lambda s: -(-positions // s["block_m"]), settings, key, x, arguments)
+    key = (size_class(positions), channels, hidden, x.dtype, residual.dtype)
+    launch(
+        wide_kernels.mlp, lambda s: -(-positions // s["block_m"]), _mlp_settings(channels, hidden), key, x, arguments
+    )
     return answer
 
 
@@ -133,7 +132,7 @@ def gelu_backward(
     positions = gradient.numel() // inner
     slope = torch.empty((*gradient.shape[:-1], wide), dtype=gradient.dtype, device=gradient.device)
     hidden = torch.empty_like(slope)
-    settings = _settings(gradient, inner, TWIN_TILES)
+    settings = _settings(gradient.dtype, wide, inner, TWIN_TILES)
     least = min(each["block_m"] for each in settings)
     sums = torch.empty((-(-positions // least), wide), device=gradient.device)
     arguments = {
@@ -142,7 +141,7 @@ def gelu_backward(
         "wide": wide, "inner": inner, "area": positions // gradient.shape[0], "group": GROUP, "again": before is None,
         "drops": keep is not None, "fast": gradient.dtype != torch.float32, "precision": precision(gradient.dtype),
     }  # fmt: skip
-    key = (size_class(positions), wide, inner, before is None, str(gradient.dtype), arguments["precision"])
+    key = (size_class(positions), wide, inner, before is None, gradient.dtype, arguments["precision"])
     taken = launch(kernels.gelu_backward, _tiles_of(positions, wide), settings, key, gradient, arguments)
     return slope, hidden, sums[: -(-positions // taken["block_m"])].sum(0)
 
@@ -197,20 +196,36 @@ def _scaled(
         tiles += [(128, 64, 4, 3), (64, 64, 4, 3)]
     names = ("block_m", "block_n", "num_warps", "num_stages")
     settings = [dict(zip(names, each, strict=True)) for each in tiles]
-    key = (size_class(positions), wide, inner, str(answer.dtype))
+    key = (size_class(positions), wide, inner, answer.dtype)
     launch(wide_kernels.scaled_product, _tiles_of(positions, wide), settings, key, x, arguments)
 
 
-def _settings(x: Tensor, inner: int, tiles: tuple[tuple[int, ...], ...] = HALF_TILES) -> list[Setting]:
+@cache
+def _mlp_settings(channels: int, hidden: int) -> tuple[Setting, ...]:
+    block, chunks = split(channels)
+    return tuple(
+        {"block_m": m, "block_h": h, "whole": int(channels == block * chunks and hidden % h == 0), "num_warps": warps,
+         "num_stages": stages}
+        for m, h, warps, stages in MLP_TILES
+    )  # fmt: skip
+
+
+@cache
+def _settings(
+    dtype: torch.dtype, wide: int, inner: int, tiles: tuple[tuple[int, ...], ...] = HALF_TILES
+) -> tuple[Setting, ...]:
     """Tile sizes for products along `inner`; those that would read past it by more than half are left out."""
     names = ("block_m", "block_n", "block_k", "num_warps", "num_stages")
-    if x.dtype == torch.float32:
+    if dtype == torch.float32:
         tiles = FULL_TILES
     fitting = [each for each in tiles if each[2] <= max(16, power(inner))]
     if not fitting:
         fitting = [(*each[:2], max(16, power(inner)), *each[3:]) for each in tiles[-2:]]
     settings = [dict(zip(names, each, strict=True)) for each in fitting]
-    return [{**each, "whole": int(inner % each["block_k"] == 0)} for each in settings]
+    return tuple(
+        {**each, "whole": int(inner % each["block_k"] == 0), "even": int(wide % each["block_n"] == 0)}
+        for each in settings
+    )
 
 
 def _tiles_of(positions: int, wide: int):  # type: ignore[no-untyped-def]

@@ -53,6 +53,14 @@ def place(program, tall, wide, group: tl.constexpr):
 
 
 @triton.jit
+def reach(columns, wide, even: tl.constexpr):
+    """The columns that exist: clamping costs the compiler its knowledge that neighbours lie side by side."""
+    if not even:
+        columns = tl.minimum(columns, wide - 1)
+    return columns
+
+
+@triton.jit
 def product(
     left,
     right,
@@ -98,6 +106,7 @@ def linear_gelu(
     block_k: tl.constexpr,
     group: tl.constexpr,
     whole: tl.constexpr,
+    even: tl.constexpr,
     keep: tl.constexpr,
     fast: tl.constexpr,
     precision: tl.constexpr,
@@ -106,7 +115,7 @@ def linear_gelu(
     tile_m, tile_n = place(tl.program_id(0), tl.cdiv(positions, block_m), tl.cdiv(wide, block_n), group)
     rows = tile_m * block_m + tl.arange(0, block_m)
     columns = tile_n * block_n + tl.arange(0, block_n)
-    inside, across = tl.minimum(rows, positions - 1), tl.minimum(columns, wide - 1)
+    inside, across = tl.minimum(rows, positions - 1), reach(columns, wide, even)
     total = tl.zeros((block_m, block_n), dtype=tl.float32)
     total = product(x, weight, inside, across, total, inner, inner, 1, block_k, whole, precision)
     total += tl.load(bias + across).to(tl.float32)[None, :]
@@ -135,6 +144,7 @@ def linear_residual(
     block_k: tl.constexpr,
     group: tl.constexpr,
     whole: tl.constexpr,
+    even: tl.constexpr,
     scaled: tl.constexpr,
     drops: tl.constexpr,
     precision: tl.constexpr,
@@ -143,7 +153,7 @@ def linear_residual(
     tile_m, tile_n = place(tl.program_id(0), tl.cdiv(positions, block_m), tl.cdiv(wide, block_n), group)
     rows = tile_m * block_m + tl.arange(0, block_m)
     columns = tile_n * block_n + tl.arange(0, block_n)
-    inside, across = tl.minimum(rows, positions - 1), tl.minimum(columns, wide - 1)
+    inside, across = tl.minimum(rows, positions - 1), reach(columns, wide, even)
     total = tl.zeros((block_m, block_n), dtype=tl.float32)
     total = product(x, weight, inside, across, total, inner, inner, 1, block_k, whole, precision)
     total += tl.load(bias + across).to(tl.float32)[None, :]
@@ -178,6 +188,7 @@ def gelu_backward(
     block_k: tl.constexpr,
     group: tl.constexpr,
     whole: tl.constexpr,
+    even: tl.constexpr,
     again: tl.constexpr,
     drops: tl.constexpr,
     fast: tl.constexpr,
@@ -191,7 +202,7 @@ def gelu_backward(
     tile_m, tile_n = place(tl.program_id(0), tall, tl.cdiv(wide, block_n), group)
     rows = tile_m * block_m + tl.arange(0, block_m)
     columns = tile_n * block_n + tl.arange(0, block_n)
-    inside, across = tl.minimum(rows, positions - 1), tl.minimum(columns, wide - 1)
+    inside, across = tl.minimum(rows, positions - 1), reach(columns, wide, even)
     offsets = rows.to(tl.int64)[:, None] * wide + columns[None, :]
     mask = (rows < positions)[:, None] & (columns < wide)[None, :]
     push = tl.zeros((block_m, block_n), dtype=tl.float32)

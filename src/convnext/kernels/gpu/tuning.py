@@ -20,6 +20,7 @@ from convnext.kernels.gpu.available import interpreted
 
 Setting = dict[str, int]  # block sizes by argument name, and num_warps, num_stages
 ROUNDS = 5  # timed runs of a setting
+FLUSHED = 2**28  # bytes: more than any L2 cache, and some 90 microseconds of work to queue launches behind
 _CHOSEN: dict[tuple[Any, ...], Setting] = {}
 _FORCED: int | None = None  # a test's wish
 
@@ -37,7 +38,7 @@ def launch(
     `programs` counts the programs of a setting; `arguments` are those that all settings share. The kernel must not
     read what it writes. Raises ConvNeXtError where no setting runs.
     """
-    name = (kernel.fn.__name__, str(where.device), *key)
+    name = (kernel.fn.__name__, where.device, *key)
     settings = settings if _FORCED is None else [settings[_FORCED % len(settings)]]
     with _on(where):
         fixed = _FORCED is not None or torch.are_deterministic_algorithms_enabled()
@@ -63,7 +64,7 @@ def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any
         return _FORCED % len(ways)
     if torch.are_deterministic_algorithms_enabled():
         return 0
-    key = (*name, str(where.device))
+    key = (*name, where.device)
     if key not in _CHOSEN:
         if not _may_measure():
             return 0
@@ -124,16 +125,17 @@ def _milliseconds_of(way: Callable[[], Any]) -> float:
 
 
 def _milliseconds(run: Callable[[], None]) -> float:
+    """Median time on the device. All rounds are queued behind a flush of the L2 cache each, which hides the launches."""
     run()
-    times = []
-    for _ in range(ROUNDS):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    flushed = torch.empty(FLUSHED, dtype=torch.uint8, device="cuda")
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(ROUNDS)]
+    for begin, end in events:
+        flushed.zero_()
         begin.record()
         run()
         end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    torch.cuda.synchronize()
+    return statistics.median(begin.elapsed_time(end) for begin, end in events)
 
 
 def _try(
