@@ -1,9 +1,9 @@
-"""The cost picture of a block on the CPU: where the plain one spends its time, and the fused one beside it, by stage.
+"""The cost image of a block on the CPU: where the plain one spends its time, and the fused one beside it, by stage.
 
     python benchmarks/block.py --model tiny --batch 8 --threads 2
 
 For every stage of a network: the plain block's parts (channels last, float32), the plain and the fused block for inference
-and for a training step, in turn, and the machine's limits from the same run: torch's matrix product of the stage's own
+and for a training step, in turn, and the machine's limits from the same run: torch's matmul of the stage's own
 shapes, and multiply-adds out of the first cache. The figures are the fastest of the rounds; a line of JSON goes to
 benchmarks/results/block.jsonl. Nothing is trained and no data are needed.
 """
@@ -70,11 +70,11 @@ def parts(block: Block, layer: cpu.PackedBlock, x: Tensor) -> dict[str, Callable
     n, height, width, _ = rows.shape
     fused = copy.deepcopy(block)
     assert fuse(fused)
-    slope = torch.randn_like(x)
+    gradient = torch.randn_like(x)
 
     def step(model: Block) -> None:
         model.zero_grad()
-        model(x.detach().requires_grad_()).backward(slope)
+        model(x.detach().requires_grad_()).backward(gradient)
 
     def inference(run: Callable[[], object]) -> Callable[[], object]:
         return torch.no_grad()(run)
@@ -103,11 +103,11 @@ def stage(width: int, side: int, batch: int, config: ConvNeXtConfig, seconds: fl
         layer = packed(block)
     x = torch.randn(batch, width, side, side).to(memory_format=torch.channels_last)
     found = fastest(parts(block, layer, x), seconds)
-    gflop = 16 * width * width * x[:, 0].numel() / 1e9  # the two products
+    gflop = 16 * width * width * x[:, 0].numel() / 1e9  # the two matmuls
     return found | {
         "width": width,
         "side": side,
-        "torch product GFLOP/s": gflop / (found["plain expand"] + found["plain project"]) * 1e3,
+        "torch matmul GFLOP/s": gflop / (found["plain expand"] + found["plain project"]) * 1e3,
         "fused block GFLOP/s": gflop / found["fused block"] * 1e3,
         "speed-up, inference": found["plain block"] / found["fused block"],
         "speed-up, step": found["plain step"] / found["fused step"],
@@ -125,7 +125,7 @@ def main() -> None:
     """Measure, print the table, append the line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="tiny", help="a name of `convnext models`")
-    parser.add_argument("--batch", type=int, default=8, help="pictures")
+    parser.add_argument("--batch", type=int, default=8, help="images")
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=6.0, help="for each stage")
@@ -135,12 +135,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     config = architecture(args.model)
-    limit = cpu.product_rate()
+    limit = cpu.matmul_rate()
     stages = [
         stage(width, args.size // (config.patch * 2**i), args.batch, config, args.seconds)
         for i, width in enumerate(config.widths)
     ]
-    limit = max(limit, cpu.product_rate())
+    limit = max(limit, cpu.matmul_rate())
     total = {
         kind: sum(depth * found[kind] for depth, found in zip(config.depths, stages, strict=True))
         for kind in ("plain block", "fused block", "plain step", "fused step")

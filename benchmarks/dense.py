@@ -1,11 +1,11 @@
 """Detection and segmentation from random weights on an annotated data set, by `small_detection` or `small_segmentation`.
 
-    python benchmarks/dense.py DATA [--model atto] [--seeds 0] [--px N] [--pictures N] [--recipe.field value ...]
+    python benchmarks/dense.py DATA [--model atto] [--seeds 0] [--px N] [--images N] [--recipe.field value ...]
 
 DATA is anything that `convnext train` takes for these tasks: a COCO JSON file, a folder, a zip. Figures are those of the
-held-out pictures in original pixels: AP of boxes and masks, or mIoU at one scale and at several with flips, also on a
-part called 'test' where there is one; which weights are best is decided on 'val'. `--pictures N` trains and evaluates on
-the first N training pictures: can they be learnt by heart? Every run goes on after an interruption and ends as one line
+held-out images in original pixels: AP of boxes and masks, or mIoU at one scale and at several with flips, also on a
+part called 'test' where there is one; which weights are best is decided on 'val'. `--images N` trains and evaluates on
+the first N training images: can they be learnt by heart? Every run goes on after an interruption and ends as one line
 of results/dense.jsonl with its command, seed, machine, versions and times.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from convnext.cli.words import changes_of
+from convnext.cli.options import changes_of
 from convnext.config import Recipe, RunOptions
 from convnext.data.dense.export import to_coco
 from convnext.data.dense.opening import open_dense, open_dense_splits, open_parts
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="atto")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--px", type=int, help="shorter side to train at (that of the pictures)")
-    parser.add_argument("--pictures", type=int, help="train and evaluate on the first N training pictures alone")
+    parser.add_argument("--px", type=int, help="shorter side to train at (that of the images)")
+    parser.add_argument("--images", type=int, help="train and evaluate on the first N training images alone")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=-1)
     parser.add_argument("--micro-batch", type=int, default=0)
@@ -50,15 +50,13 @@ def main() -> None:
     args, more = parser.parse_known_args()
     shown = [word for word in sys.argv[1:] if word not in (str(args.data), "--out", str(args.out))]
     data, where = args.data, {}
-    if args.pictures:
-        data = first_pictures(args.data, args.pictures, args.out)
+    if args.images:
+        data = first_images(args.data, args.images, args.out)
         where = {"images": str(args.data), "val": str(data)}
     for seed in (int(word) for word in args.seeds.split(",")):
         out = args.out / f"{data.stem}_{args.model}_seed{seed}"
         changes = changes_of(more)
-        request = DenseRequest(
-            data=str(data), **where, model=args.model, seed=seed, picture_px=args.px, changes=changes
-        )
+        request = DenseRequest(data=str(data), **where, model=args.model, seed=seed, image_px=args.px, changes=changes)
         options = RunOptions(out=str(out), device=args.device, workers=args.workers, micro_batch=args.micro_batch)
         _, _, evaluation = train_dense(request, options)
         if evaluation["task"] == "segmentation":
@@ -67,8 +65,8 @@ def main() -> None:
     table()
 
 
-def first_pictures(data: Path, count: int, folder: Path) -> Path:
-    """A COCO JSON file of the first `count` training pictures."""
+def first_images(data: Path, count: int, folder: Path) -> Path:
+    """A COCO JSON file of the first `count` training images."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{data.stem}_first{count}.json"
     file.write_text(json.dumps(to_coco(open_dense_splits(data).train, range(count))))
@@ -76,7 +74,7 @@ def first_pictures(data: Path, count: int, folder: Path) -> Path:
 
 
 def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
-    """mIoU of a finished segmenter at several scales, and both ways on pictures that decided nothing."""
+    """mIoU of a finished segmenter at several scales, and both ways on images that decided nothing."""
     chosen = Recipe.model_validate_json((out / "recipe.json").read_text())
     model = load_best(segmentation.build_segmenter(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(data)) else {})
@@ -106,7 +104,7 @@ def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> No
         "seed": recipe["seed"],
         **{name: evaluation[name] for name in (*FIGURES[task], "n", "most", "weights", "step") if name in evaluation},
         "training_minutes": round(sum(t["seconds"] for t in timings) / 60, 1),
-        "pictures_per_s": statistics.median(t["pictures_per_s"] for t in timings),
+        "images_per_s": statistics.median(t["images_per_s"] for t in timings),
         "command": command,
         **{key: environment[key] for key in ("device_name", "cores", "torch", "convnext")},
     }

@@ -1,9 +1,9 @@
 """What our Mask R-CNN costs beside torchvision's: time of a training step, and the most memory a process held.
 
-    python benchmarks/detection_cost.py [--px 320 448] [--pictures 2] [--objects 12] [--steps 3] [--rounds 2] [--samples 512]
+    python benchmarks/detection_cost.py [--px 320 448] [--images 2] [--objects 12] [--steps 3] [--rounds 2] [--samples 512]
 
 Both have a ResNet-50 from random weights, a pyramid of 256 channels, the same anchors, the same numbers of candidates,
-proposals and samples, 80 classes, plain SGD in fp32, and see the same pictures with the same boxes and masks. Each runs in
+proposals and samples, 80 classes, plain SGD in fp32, and see the same images with the same boxes and masks. Each runs in
 a process of its own, in turn (ours, theirs, ours, theirs, ...); only the ratios are worth comparing. `cpu_s` is the time
 that the cores worked, which neighbours on a busy machine disturb less than the clock. `start_mb` is what a process holds
 before its first step; what a step adds is the peak less that.
@@ -39,9 +39,9 @@ def main() -> None:
     """Run both `rounds` times in turn and add one line to the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--px", type=int, nargs=2, default=(320, 448), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--pictures", type=int, default=2)
-    parser.add_argument("--objects", type=int, default=12, help="of each picture")
-    parser.add_argument("--samples", type=int, default=512, help="proposals of a picture that the heads learn from")
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--objects", type=int, default=12, help="of each image")
+    parser.add_argument("--samples", type=int, default=512, help="proposals of an image that the heads learn from")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
@@ -59,8 +59,10 @@ def main() -> None:
 
 def alone(name: str) -> dict[str, float]:
     """One contestant in a fresh process."""
-    words = [sys.executable, *sys.argv, "--contestant", name]
-    answer: dict[str, float] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    arguments = [sys.executable, *sys.argv, "--contestant", name]
+    answer: dict[str, float] = json.loads(
+        subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout
+    )
     return answer
 
 
@@ -69,12 +71,12 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     model, losses = (ours if args.contestant == "ours" else torchvisions)(args)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-    pictures, objects = scene(args)
+    images, objects = scene(args)
     start_mb = peak_mb()
     wall_s, cpu_s = [], []
     for _ in range(args.steps + 1):
         clock, worked = time.perf_counter(), time.process_time()
-        parts = losses(pictures, objects)
+        parts = losses(images, objects)
         torch.stack(list(parts.values())).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -109,8 +111,8 @@ def ours(args: argparse.Namespace) -> tuple[nn.Module, Losses]:
     )
     model.to(memory_format=torch.channels_last)  # as the training loop has it
 
-    def losses(pictures: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return model.losses(pictures, [Targets(each["boxes"], each["labels"], each["masks"]) for each in objects])
+    def losses(images: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return model.losses(images, [Targets(each["boxes"], each["labels"], each["masks"]) for each in objects])
 
     return model.train(), losses
 
@@ -128,25 +130,25 @@ def torchvisions(args: argparse.Namespace) -> tuple[nn.Module, Losses]:
         box_batch_size_per_image=args.samples,
     )
 
-    def losses(pictures: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = model(pictures, [{**each, "labels": each["labels"] + 1} for each in objects])
+    def losses(images: list[Tensor], objects: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = model(images, [{**each, "labels": each["labels"] + 1} for each in objects])
         return found
 
     return model.train(), losses
 
 
 def scene(args: argparse.Namespace) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Pictures of noise with objects that are ellipses of many sizes; the same for both."""
+    """Images of noise with objects that are ellipses of many sizes; the same for both."""
     random = torch.Generator().manual_seed(0)
     height, width = args.px
-    pictures = [torch.rand(3, height, width, generator=random) for _ in range(args.pictures)]
-    return pictures, [_objects(args.objects, height, width, random) for _ in pictures]
+    images = [torch.rand(3, height, width, generator=random) for _ in range(args.images)]
+    return images, [_objects(args.objects, height, width, random) for _ in images]
 
 
 def _objects(count: int, height: int, width: int, random: torch.Generator) -> dict[str, Tensor]:
-    drawn = torch.rand(count, 4, generator=random)
-    sides = (drawn[:, 2:] * 0.45 + 0.05) * min(height, width)  # (count, 2) width, height
-    corners = drawn[:, :2] * (torch.tensor([width, height]) - sides)
+    sampled = torch.rand(count, 4, generator=random)
+    sides = (sampled[:, 2:] * 0.45 + 0.05) * min(height, width)  # (count, 2) width, height
+    corners = sampled[:, :2] * (torch.tensor([width, height]) - sides)
     boxes = torch.cat([corners, corners + sides], 1)
     centre, half = corners + sides / 2, sides / 2
     x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
@@ -164,7 +166,7 @@ def record(args: argparse.Namespace, found: dict[str, list[dict[str, float]]]) -
     }
     row: dict[str, Any] = {
         "px": list(args.px),
-        **{key: getattr(args, key) for key in ("pictures", "objects", "samples", "steps", "rounds")},
+        **{key: getattr(args, key) for key in ("images", "objects", "samples", "steps", "rounds")},
         **chosen,
         "ratio": {key: round(chosen["ours"][key] / chosen["torchvision"][key], 3) for key in chosen["ours"]},
         "runs": found,

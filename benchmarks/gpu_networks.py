@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.errors import ConvNeXtError
-from convnext.kernels import choice, gpu
+from convnext.kernels import dispatch, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
 from convnext.models.fused import fuse, hindrance, unfuse
@@ -31,7 +31,7 @@ CONTESTANTS = {  # what matters most first: a short visit to a GPU may end befor
 }  # fmt: skip
 RATE = 0.1  # stochastic depth of every network in training
 if DRY:
-    choice.on_card = lambda device: True  # the interpreter's tensors lie on the processor
+    dispatch.on_gpu = lambda device: True  # the interpreter's tensors lie on the processor
 
 
 class OnCardFp8(Block):

@@ -57,7 +57,7 @@ def main() -> int:
     for each in runs:
         tell(settings_text(each))
         measured = measure(
-            jobs(each), rounds=args.rounds, seconds=args.seconds, say=tell, advance=lambda note, done, total: None
+            jobs(each), rounds=args.rounds, seconds=args.seconds, info=tell, advance=lambda note, done, total: None
         )
         found = rows_of(measured)
         rows += found
@@ -66,7 +66,7 @@ def main() -> int:
         for row in found[1:]:
             share = f"{row['gemm_share']:.0%} of GEMM" if row["gemm_share"] else ""
             print(f"{row['batch']:>3} x {row['size_px']:>3} px  {row['threads']:>2} threads  {row['name']:<18} "
-                  f"{row['pictures_per_s']:8.2f}/s  {share}", flush=True)  # fmt: skip
+                  f"{row['images_per_s']:8.2f}/s  {share}", flush=True)  # fmt: skip
         if measured.stopped:
             break
     title = f"ConvNeXt {args.model}, fp32 inference, {rows[0]['processor']}"
@@ -88,14 +88,14 @@ def settings_of(base: Settings, *, quick: bool) -> Iterator[Settings]:
 
 
 def jobs(settings: Settings) -> list[Job]:
-    """The contenders and the machine's matrix products, which are no matter of copying here."""
+    """The contenders and the machine's matmuls, which are no matter of copying here."""
     made = jobs_of(settings, backends=("optimized", "eager"), peers=("timm:channels_last",))
     return [job for job in made if job.library != "copy"]
 
 
-def tell(words: str) -> None:
+def tell(line: str) -> None:
     """To the person who waits."""
-    print(words, file=sys.stderr, flush=True)
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

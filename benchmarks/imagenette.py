@@ -38,21 +38,21 @@ def main() -> None:
     args, more = parser.parse_known_args()
     for seed in args.seeds.split(","):
         for name in args.runs.split(","):
-            words = ["train", str(args.data), *RUNS[name], "--epochs", args.epochs, "--seed", seed]
-            words += ["--precision", args.precision, "--schedule.eval_epochs", "5", *more]
+            arguments = ["train", str(args.data), *RUNS[name], "--epochs", args.epochs, "--seed", seed]
+            arguments += ["--precision", args.precision, "--schedule.eval_epochs", "5", *more]
             out = args.out / f"{name}_{args.epochs}ep_{args.precision}_seed{seed}"
-            subprocess.run([sys.executable, "-m", "convnext", *words, "--out", str(out)], check=True)
-            record(out, name, words)
+            subprocess.run([sys.executable, "-m", "convnext", *arguments, "--out", str(out)], check=True)
+            record(out, name, arguments)
     table()
 
 
-def record(out: Path, name: str, words: list[str]) -> None:
+def record(out: Path, name: str, arguments: list[str]) -> None:
     """Add one run to the results, in place of an earlier line of the same command."""
     evaluation = json.loads((out / "evaluation.json").read_text())
     recipe = json.loads((out / "recipe.json").read_text())
     environment = json.loads((out / "environment.json").read_text())
     timings = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
-    shown = shlex.join(["convnext", "train", "DATA", *words[2:]])
+    shown = shlex.join(["convnext", "train", "DATA", *arguments[2:]])
     row = {
         "run": name,
         "epochs": recipe["schedule"]["epochs"],
@@ -62,7 +62,7 @@ def record(out: Path, name: str, words: list[str]) -> None:
         "weights": evaluation["weights"],
         "n": evaluation["n"],
         "training_minutes": round(sum(t["seconds"] for t in timings) / 60, 1),
-        "pictures_per_s": statistics.median(t["pictures_per_s"] for t in timings),
+        "images_per_s": statistics.median(t["images_per_s"] for t in timings),
         "command": shown,
         **{key: environment[key] for key in ("device_name", "cores", "torch", "convnext")},
     }
@@ -75,11 +75,11 @@ def record(out: Path, name: str, words: list[str]) -> None:
 def table() -> None:
     """Print every result there is, best first."""
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
-    print(f"{'run':<12} {'epochs':>6} {'seed':>4} {'top-1':>7} {'weights':>7} {'minutes':>8} {'pictures/s':>10}")
+    print(f"{'run':<12} {'epochs':>6} {'seed':>4} {'top-1':>7} {'weights':>7} {'minutes':>8} {'images/s':>10}")
     for row in sorted(rows, key=lambda r: (r["epochs"], -r["top1"])):
         print(
             f"{row['run']:<12} {row['epochs']:>6g} {row['seed']:>4} {row['top1']:>7.2%} {row['weights']:>7} "
-            f"{row['training_minutes']:>8} {row['pictures_per_s']:>10.0f}"
+            f"{row['training_minutes']:>8} {row['images_per_s']:>10.0f}"
         )
 
 

@@ -35,12 +35,12 @@ def main() -> int:
     args = parser.parse_args()
     started = time.monotonic()
     for model in args.models:
-        words = ["benchmark", "--model", model, "--batch", "1,8", "--dtype", args.dtype, "--device", args.device]
-        words += ["--rounds", args.rounds, "--seconds", args.seconds]
+        arguments = ["benchmark", "--model", model, "--batch", "1,8", "--dtype", args.dtype, "--device", args.device]
+        arguments += ["--rounds", args.rounds, "--seconds", args.seconds]
         for flag, names in (ALL if args.full or model == "tiny" else SHORT).items():
-            words += [f"--{flag}", names]
+            arguments += [f"--{flag}", names]
         plot = args.folder / f"inference_{model}_{args.dtype}.svg"
-        status = convnext([*words, "--out", str(args.folder / "inference.jsonl"), "--plot", str(plot)])
+        status = convnext([*arguments, "--out", str(args.folder / "inference.jsonl"), "--plot", str(plot)])
         if status:
             return status
     print(f"{time.monotonic() - started:.0f} s in all.", file=sys.stderr)

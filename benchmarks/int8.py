@@ -31,7 +31,7 @@ from convnext.deploy.runtime import Floats, Run, open_exported, openvino_run
 from convnext.engine.environment import processor
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
-CALIBRATION = 16  # pictures; the speed does not depend on them
+CALIBRATION = 16  # images; the speed does not depend on them
 LABELS = {
     "timm_fp32": "timm through OpenVINO, float32",
     "timm_int8": "timm through OpenVINO, nncf's defaults",
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--also", choices=("nhwc", "onnxruntime"), nargs="*", default=[])
     parser.add_argument("--run", type=Path, help="a trained run: what int8 costs it")
-    parser.add_argument("--data", type=Path, help="its pictures")
+    parser.add_argument("--data", type=Path, help="its images")
     parser.add_argument(
         "--to", choices=("openvino", "onnx"), default="openvino", help="the form that --run is put into"
     )
@@ -69,12 +69,12 @@ def main() -> None:
 
 
 def speed(args: argparse.Namespace) -> dict[str, object]:
-    """Pictures a second of every contestant, and ratios to timm's int8 of the same round."""
+    """Images per second of every contestant, and ratios to timm's int8 of the same round."""
     theirs, ours = pair(args.model)
-    pictures = calibration(args.size)
+    images = calibration(args.size)
     x = np.concatenate(calibration(args.size, args.batch, seed=1))
     with tempfile.TemporaryDirectory() as folder:
-        runs = contestants(theirs, ours, pictures, args, Path(folder))
+        runs = contestants(theirs, ours, images, args, Path(folder))
         print("measuring", file=sys.stderr, flush=True)
         answers = {name: run(x) for name, run in runs.items()}
         with torch.inference_mode():
@@ -85,14 +85,14 @@ def speed(args: argparse.Namespace) -> dict[str, object]:
     for name, rate in rates.items():
         faster = int8.ratio(times["timm_int8"], times[name])
         error = np.abs(answers[name] - exact).max() / np.abs(exact).max()
-        text = f"{LABELS[name]:<42} {rate:7.1f} pictures/s, {faster:5.2f} times timm_int8, largest error {error:.1e}"
+        text = f"{LABELS[name]:<42} {rate:7.1f} images/s, {faster:5.2f} times timm_int8, largest error {error:.1e}"
         print(text, file=sys.stderr)
     return {
         "model": args.model,
         "batch": args.batch,
         "size_px": args.size,
         "rounds": args.rounds,
-        "pictures_per_s": {name: round(rate, 2) for name, rate in rates.items()},
+        "images_per_s": {name: round(rate, 2) for name, rate in rates.items()},
         "times_timm_int8": {name: round(int8.ratio(times["timm_int8"], times[name]), 3) for name in times},
         "times_timm_int8_open": {name: round(int8.ratio(times["timm_int8_open"], times[name]), 3) for name in times},
         "times_timm_fp32": {name: round(int8.ratio(times["timm_fp32"], times[name]), 3) for name in times},
@@ -100,26 +100,26 @@ def speed(args: argparse.Namespace) -> dict[str, object]:
 
 
 def contestants(
-    theirs: nn.Module, ours: nn.Module, pictures: list[Floats], args: argparse.Namespace, folder: Path
+    theirs: nn.Module, ours: nn.Module, images: list[Floats], args: argparse.Namespace, folder: Path
 ) -> dict[str, Run]:
-    """Each as a function from pictures to logits."""
+    """Each as a function from images to logits."""
     their_graph = openvino.convert_model(
         torch.export.export(theirs, (torch.zeros(2, 3, args.size, args.size),), **any_batch())
     )
     found = {"timm_fp32": openvino_run(their_graph, exact=True)}
-    default = nncf.quantize(their_graph, nncf.Dataset(pictures), subset_size=len(pictures))
+    default = nncf.quantize(their_graph, nncf.Dataset(images), subset_size=len(images))
     found["timm_int8"] = openvino_run(default, exact=False)
     found["timm_int8_open"] = as_converted(default)
     our_graph = graph.to_openvino(graph.trace(graph.prepared(ours, convolutions=True), 3, args.size))
     found["ours_fp32"] = openvino_run(our_graph, exact=True)
-    found["ours_int8"] = openvino_run(int8.quantize_openvino(our_graph, pictures, "int8"), exact=False)
+    found["ours_int8"] = openvino_run(int8.quantize_openvino(our_graph, images, "int8"), exact=False)
     plain = graph.trace(graph.prepared(ours, convolutions=False), 3, args.size) if args.also else None
     if "nhwc" in args.also:
         found["ours_int8_nhwc"] = openvino_run(
-            int8.quantize_openvino(graph.to_openvino(plain), pictures, "int8"), exact=False
+            int8.quantize_openvino(graph.to_openvino(plain), images, "int8"), exact=False
         )
     if "onnxruntime" in args.also:
-        found["ours_ort_int8"] = onnxruntime_int8(plain, pictures, folder)
+        found["ours_ort_int8"] = onnxruntime_int8(plain, images, folder)
     return found
 
 
@@ -132,17 +132,17 @@ def as_converted(model: openvino.Model) -> Run:
 
 
 def any_batch() -> dict[str, object]:
-    """As `graph.trace` leaves the number of pictures open."""
+    """As `graph.trace` leaves the number of images open."""
     return {"dynamic_shapes": ({0: torch.export.Dim("batch", min=1, max=2**16)},)}
 
 
-def onnxruntime_int8(program: torch.export.ExportedProgram, pictures: list[Floats], folder: Path) -> Run:
+def onnxruntime_int8(program: torch.export.ExportedProgram, images: list[Floats], folder: Path) -> Run:
     """Ours under ONNX Runtime."""
     import onnxruntime
 
     whole, small = folder / "whole.onnx", folder / "small.onnx"
     whole.write_bytes(graph.to_onnx(program).SerializeToString())
-    int8.quantize_onnxruntime(whole, small, pictures, "int8")
+    int8.quantize_onnxruntime(whole, small, images, "int8")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(small), options, providers=["CPUExecutionProvider"])
@@ -150,7 +150,7 @@ def onnxruntime_int8(program: torch.export.ExportedProgram, pictures: list[Float
 
 
 def accuracy(args: argparse.Namespace) -> dict[str, object]:
-    """What int8 costs `args.run` on the held-out pictures of `args.data`, by the package's own command."""
+    """What int8 costs `args.run` on the held-out images of `args.data`, by the package's own command."""
     if not args.data:
         raise SystemExit("--run needs --data")
     with tempfile.TemporaryDirectory() as folder:
@@ -177,16 +177,16 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
                 parameter.normal_(0.3, 0.1)
     with tempfile.NamedTemporaryFile(suffix=".pth") as file:
         torch.save(theirs.state_dict(), file.name)
-        return theirs, convnext.create(name, weights=file.name, say=lambda _: None).eval()
+        return theirs, convnext.create(name, weights=file.name, info=lambda _: None).eval()
 
 
 def calibration(size_px: int, count: int = CALIBRATION, seed: int = 0) -> list[Floats]:
-    """(1, 3, H, W) normalised pictures: coarse noise with some fine."""
+    """(1, 3, H, W) normalised images: coarse noise with some fine."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 28, 28, generator=generator)
     x = nn.functional.interpolate(coarse, (size_px, size_px), mode="bicubic")
     x = x + 0.3 * torch.randn(x.shape, generator=generator)
-    return [picture[None].numpy() for picture in x]
+    return [image[None].numpy() for image in x]
 
 
 if __name__ == "__main__":

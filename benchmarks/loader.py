@@ -1,12 +1,12 @@
-"""Pictures a second that reach the network: our loader beside timm's and torchvision's, the same JPEGs, the same workers.
+"""Images per second that reach the network: our loader beside timm's and torchvision's, the same JPEGs, the same workers.
 
-    python benchmarks/loader.py [FOLDER] [--pictures 400] [--batch 64] [--workers N] [--rounds 5] [--seconds 6]
+    python benchmarks/loader.py [FOLDER] [--images 400] [--batch 64] [--workers N] [--rounds 5] [--seconds 6]
 
 Everyone reads the same files and makes of each what the recipe `imagenet1k` asks for: random resized crop to 224 px with
 bicubic interpolation, flip, RandAugment 'rand-m9-mstd0.5-inc1', normalised float32 batches with random erasing 0.25. The
 loaders take turns, forwards and backwards, each turn in a process of its own, and only ratios of the same round are worth
-comparing. Beside the rate stands the processor's time a picture, of all processes, which suffers less from neighbours.
-Without FOLDER (class folders of JPEGs), photograph-like pictures of about 500 x 375 px are made first, in a temporary folder.
+comparing. Beside the rate stands the processor's time an image, of all processes, which suffers less from neighbours.
+Without FOLDER (class folders of JPEGs), photograph-like images of about 500 x 375 px are made first, in a temporary folder.
 """
 
 import argparse
@@ -45,36 +45,36 @@ def main() -> None:
     """Run every loader `rounds` times in turn and append one line with medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each turn, after its first batch")
-    parser.add_argument("--only", choices=LOADERS, help="one turn of this loader: print its pictures a second")
+    parser.add_argument("--only", choices=LOADERS, help="one turn of this loader: print its images per second")
     args = parser.parse_args()
     if args.only:
         print(*rate(LOADERS[args.only](args.folder, args), args.seconds))
         return
     with tempfile.TemporaryDirectory() as place:
-        folder = args.folder or write_pictures(Path(place), args.pictures)
+        folder = args.folder or write_images(Path(place), args.images)
         turns: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADERS}
         for number in range(args.rounds):
             for name in list(LOADERS) if number % 2 == 0 else reversed(LOADERS):
                 turns[name].append(turn(name, folder, args))
-                print(f"{name:<12} {turns[name][-1][0]:7.1f} pictures/s {turns[name][-1][1]:6.3f} ms", file=sys.stderr)
+                print(f"{name:<12} {turns[name][-1][0]:7.1f} images/s {turns[name][-1][1]:6.3f} ms", file=sys.stderr)
         record(args, turns)
 
 
 def turn(name: str, folder: Path, args: argparse.Namespace) -> tuple[float, float]:
     """What `rate` says of one loader in a new process: nobody gains by what another left behind."""
-    words = {"--batch": args.batch, "--workers": args.workers, "--seconds": args.seconds, "--only": name}
-    command = [sys.executable, __file__, str(folder), *(str(part) for pair in words.items() for part in pair)]
-    pictures_per_s, cpu_ms = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    return float(pictures_per_s), float(cpu_ms)
+    arguments = {"--batch": args.batch, "--workers": args.workers, "--seconds": args.seconds, "--only": name}
+    command = [sys.executable, __file__, str(folder), *(str(part) for pair in arguments.items() for part in pair)]
+    images_per_s, cpu_ms = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(images_per_s), float(cpu_ms)
 
 
 def rate(batches: Iterator[torch.Tensor], seconds: float) -> tuple[float, float]:
-    """Pictures a second after the first batch, whole batches, for at least `seconds`; ms of processor time a picture.
+    """Images per second after the first batch, whole batches, for at least `seconds`; ms of processor time an image.
 
     The processes that read are counted from their start to their end, with the first batch and what they read ahead.
     """
@@ -90,7 +90,7 @@ def rate(batches: Iterator[torch.Tensor], seconds: float) -> tuple[float, float]
 
 
 def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
-    """As `convnext train` reads; no cache, so that every picture is decoded each time as in the other two."""
+    """As `convnext train` reads; no cache, so that every image is decoded each time as in the other two."""
     keep_freed_memory()  # as the loop does
     made, dataset = asked_for(args.batch), open_labelled(folder, split="train")
     steps, per_epoch = range(1_000_000), max(1, len(dataset.entries) // args.batch)
@@ -105,7 +105,7 @@ def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
     )
     augment = made.augment.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
     for step, batch in enumerate(batches):
-        x, _ = mix(normalise(batch.pictures, made.input), batch.labels, CLASSES, augment, (0, step))
+        x, _ = mix(normalise(batch.images, made.input), batch.labels, CLASSES, augment, (0, step))
         yield x
 
 
@@ -146,7 +146,7 @@ def timm_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor
 
 
 def torchvision_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
-    """torchvision.transforms.v2 on PIL pictures, as its reference scripts for classification do; torch's DataLoader."""
+    """torchvision.transforms.v2 on PIL images, as its reference scripts for classification do; torch's DataLoader."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import InterpolationMode, v2
 
@@ -182,7 +182,7 @@ LOADERS: dict[str, Callable[[Path, argparse.Namespace], Iterator[torch.Tensor]]]
 }
 
 
-def write_pictures(folder: Path, count: int) -> Path:
+def write_images(folder: Path, count: int) -> Path:
     """JPEGs with the detail of photographs: noise whose strength falls with its frequency, edges, and a sensor's grain."""
     for number in range(count):
         rng = np.random.default_rng(number)
@@ -196,8 +196,8 @@ def write_pictures(folder: Path, count: int) -> Path:
             pixels[top : top + tall, left : left + wide] += rng.normal(0, 35, 3)
         place = folder / f"{number % CLASSES:02d}"
         place.mkdir(exist_ok=True)
-        picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        picture.save(place / f"{number:05d}.jpg", quality=92)
+        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+        image.save(place / f"{number:05d}.jpg", quality=92)
     return folder
 
 
@@ -218,12 +218,12 @@ def record(args: argparse.Namespace, turns: dict[str, list[tuple[float, float]]]
     lighter = {name: quotients(times[name], times["convnext"]) for name in others}
     facts = environment(torch.device("cpu"))
     row = {
-        "pictures_per_s": {name: round(statistics.median(found), 1) for name, found in rates.items()},
-        "cpu_ms_a_picture": {name: round(statistics.median(found), 3) for name, found in times.items()},
+        "images_per_s": {name: round(statistics.median(found), 1) for name, found in rates.items()},
+        "cpu_ms_per_image": {name: round(statistics.median(found), 3) for name, found in times.items()},
         "faster_than": {name: statistics.median(found) for name, found in faster.items()},
         "less_cpu_than": {name: statistics.median(found) for name, found in lighter.items()},
         "rounds": {"faster_than": faster, "less_cpu_than": lighter},
-        "pictures": f"{args.pictures} made" if args.folder is None else args.folder.name,
+        "images": f"{args.images} made" if args.folder is None else args.folder.name,
         "size_px": SIDE_PX,
         "batch": args.batch,
         "workers": args.workers,

@@ -1,9 +1,9 @@
-"""What the training loop costs: pictures a second of `convnext train` beside a bare forward, backward and step.
+"""What the training loop costs: images per second of `convnext train` beside a bare forward, backward and step.
 
     python benchmarks/loop.py DATA [--size 128] [--batch 64] [--steps 60] [--rounds 3] [--precision fp32]
 
 The bare loop has one batch in memory, torch's own AdamW, and nothing else: no reading, no augmentation, no clipping, no
-averaged weights, no log. Everything runs alternately, each in a process of its own, and only ratios are worth comparing.
+EMA weights, no log. Everything runs alternately, each in a process of its own, and only ratios are worth comparing.
 `bare_timm` is timm's network of the same size (its stem sees the same patches).
 """
 
@@ -46,17 +46,17 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, found in rates.items():
             found.append(loop(args) if name == "loop" else alone(name))
-            print(f"{name:<18} {found[-1]:7.1f} pictures/s", file=sys.stderr)
+            print(f"{name:<18} {found[-1]:7.1f} images/s", file=sys.stderr)
     record(args, rates)
 
 
 def loop(args: argparse.Namespace) -> float:
-    """Median pictures a second of an ordinary training run."""
+    """Median images per second of an ordinary training run."""
     with tempfile.TemporaryDirectory() as out:
-        words = ["train", str(args.data), "--out", out, "--batch", str(args.batch), "--size", str(args.size)]
-        words += ["--model.patch", "4", "--precision", args.precision, "--optim.name", "adamw"]
+        arguments = ["train", str(args.data), "--out", out, "--batch", str(args.batch), "--size", str(args.size)]
+        arguments += ["--model.patch", "4", "--precision", args.precision, "--optim.name", "adamw"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "convnext", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "convnext", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         timings = Path(out) / "timings.jsonl"
         while process.poll() is None and last_step(timings) < args.steps + WARM:
@@ -76,16 +76,16 @@ def last_step(timings: Path) -> int:
 
 def alone(name: str) -> float:
     """A bare loop in a fresh process."""
-    words = [sys.executable, *sys.argv, "--contestant", name]
-    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    arguments = [sys.executable, *sys.argv, "--contestant", name]
+    return float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
 
 
 def bare(args: argparse.Namespace) -> float:
-    """Pictures a second of forward, backward and step on one batch in memory."""
+    """Images per second of forward, backward and step on one batch in memory."""
     if args.contestant == "bare_kept_memory":
         want_large_pages()
         keep_freed_memory()
-    chosen = recipe("small", "atto", images=10_000, picture_px=args.size, classes=10)
+    chosen = recipe("small", "atto", images=10_000, image_px=args.size, classes=10)
     if args.contestant == "bare_timm":
         import timm
 

@@ -1,10 +1,10 @@
-"""Which of the paper's decisions matter on these pictures: every step from ResNet to ConvNeXt under one budget.
+"""Which of the paper's decisions matter on these images: every step from ResNet to ConvNeXt under one budget.
 
     python benchmarks/roadmap.py DATA [--regime t] [--width-factor 0.25] [--epochs 10] [--seeds 2] [--steps a,b]
 
 DATA is a folder or zip with train/<class>/* and val/<class>/*. Goes on after an interruption. After every run,
 results/roadmap.json holds the figures, the command, the machine and the versions, and results/roadmap.svg the chart;
-`--name` keeps the results of another plan beside them. More words are recipe fields: --precision bf16 --optim.batch 64.
+`--name` keeps the results of another plan beside them. Further options are recipe fields: --precision bf16 --optim.batch 64.
 """
 
 import argparse
@@ -54,18 +54,18 @@ def main() -> None:
 def keep(results: dict[str, Any], args: argparse.Namespace) -> None:
     """Draw what there is so far and put it among the results, with the command that makes it."""
     drawing, _ = write_roadmap(args.out)
-    words = [word for word in sys.argv[1:] if word != str(args.data)]
-    command = shlex.join(["python", "benchmarks/roadmap.py", "DATA", *words])
+    arguments = [argument for argument in sys.argv[1:] if argument != str(args.data)]
+    command = shlex.join(["python", "benchmarks/roadmap.py", "DATA", *arguments])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{args.name}.json").write_text(json.dumps({"command": command, **results}, indent=1) + "\n")
     shutil.copyfile(drawing, RESULTS / f"{args.name}.svg")
 
 
-def fields(words: list[str]) -> dict[str, str]:
+def fields(arguments: list[str]) -> dict[str, str]:
     """['--optim.batch', '64', '--precision', 'bf16'] -> {'optim.batch': '64', 'precision': 'bf16'}"""
-    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise SystemExit(f"Recipe fields come as pairs, --optim.batch 64; not as {shlex.join(words)}.")
-    return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    if len(arguments) % 2 or not all(argument.startswith("--") for argument in arguments[::2]):
+        raise SystemExit(f"Recipe fields come as pairs, --optim.batch 64; not as {shlex.join(arguments)}.")
+    return dict(zip((argument.removeprefix("--") for argument in arguments[::2]), arguments[1::2], strict=True))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ def main() -> int:
     peers = "timm,timm:channels_last,torchvision" + (",timm:compiled" if args.compiled else "")
     started = time.monotonic()
     for model in args.models:
-        words = ["benchmark", "--mode", "training", "--model", model, "--batch", args.batch, "--dtype", args.dtype]
-        words += ["--device", args.device, "--rounds", args.rounds, "--seconds", args.seconds]
-        words += ["--backends", "eager,fused" + more, "--peers", peers]
+        arguments = ["benchmark", "--mode", "training", "--model", model, "--batch", args.batch, "--dtype", args.dtype]
+        arguments += ["--device", args.device, "--rounds", args.rounds, "--seconds", args.seconds]
+        arguments += ["--backends", "eager,fused" + more, "--peers", peers]
         plot = args.folder / f"training_{model}_{args.dtype}.svg"
-        status = convnext([*words, "--out", str(args.folder / "training.jsonl"), "--plot", str(plot)])
+        status = convnext([*arguments, "--out", str(args.folder / "training.jsonl"), "--plot", str(plot)])
         if status:
             return status
     print(f"{time.monotonic() - started:.0f} s in all.", file=sys.stderr)

@@ -27,12 +27,12 @@ class Done:
         return self.err.removeprefix("convnext: ").strip()
 
 
-def convnext(*words: object) -> Done:
+def convnext(*arguments: object) -> Done:
     """`convnext WORDS...`"""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = main([str(word) for word in words])
+            status = main([str(argument) for argument in arguments])
         except SystemExit as end:  # --help and --version
             status = int(end.code or 0)
     return Done(status, out.getvalue(), err.getvalue())
@@ -40,9 +40,9 @@ def convnext(*words: object) -> Done:
 
 def tiny(data: Path | str, out: Path, *more: object) -> list[object]:
     """Words that train two blocks on 16 px; `more` comes last and wins."""
-    words = ["train", data, "--out", out, "--epochs", 2, "--batch", 6, "--size", 16, "--workers", 0]
-    words += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", 2]
-    return [*words, *more]
+    arguments = ["train", data, "--out", out, "--epochs", 2, "--batch", 6, "--size", 16, "--workers", 0]
+    arguments += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", 2]
+    return [*arguments, *more]
 
 
 def trained(data: Path | str, out: Path, *more: object) -> Done:

@@ -1,4 +1,4 @@
-"""Small detectors and small annotated pictures for tests."""
+"""Small detectors and small annotated images for tests."""
 
 from typing import Any
 

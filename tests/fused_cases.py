@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from convnext.config import RunOptions
 from convnext.deploy.folded import FoldedBlock
 from convnext.deploy.optimize import optimize
-from convnext.kernels import choice, gpu
+from convnext.kernels import dispatch, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
-from convnext.models.fused import FusedBlock, fits_card, fuse, hindrance, unfuse
+from convnext.models.fused import FusedBlock, fits_gpu, fuse, hindrance, unfuse
 from convnext.recipes import recipe
 from convnext.tasks.train import with_kernels
 
@@ -61,7 +61,7 @@ def compared(made: Block, x: Tensor) -> dict[str, float]:
     """Fused in its dtype beside plain in float64: the errors by name."""
     exact = step(copy.deepcopy(made).double(), x.double())
     names = ["answer", "x", *(name for name, _ in made.named_parameters())]
-    assert fuse(made) == 1 and fits_card(made, x)
+    assert fuse(made) == 1 and fits_gpu(made, x)
     found = step(made, x)
     return {name: off(a, b) for name, a, b in zip(names, found, exact, strict=True)}
 
@@ -183,16 +183,16 @@ def plain_instead() -> object:
     for name, width, dtype in (("float64", 8, torch.float64), ("too wide", 4100, torch.float32)):
         made = block_of(width, kernel=1).to(dtype)
         fuse(made)
-        found[name] = fits_card(made, torch.zeros(1, width, 1, 1, dtype=dtype))
+        found[name] = fits_gpu(made, torch.zeros(1, width, 1, 1, dtype=dtype))
     made, x = block_of(16), map_of(16)
     fuse(made)
-    found["fits"] = fits_card(made, x)
-    found["mixed"] = fits_card(made, x.to(BRAIN))
+    found["fits"] = fits_gpu(made, x)
+    found["mixed"] = fits_gpu(made, x.to(BRAIN))
     handle = made.norm.register_forward_hook(lambda *words: None)
-    found["hooked"] = fits_card(made, x)
+    found["hooked"] = fits_gpu(made, x)
     handle.remove()
     with mock.patch("convnext.kernels.gpu.available._has_triton", return_value=False):
-        found["no triton"] = fits_card(made, x)
+        found["no triton"] = fits_gpu(made, x)
         answer = made(x)
     unfuse(made)
     return {**found, "the same": torch.equal(answer, made(x))}
@@ -202,11 +202,11 @@ def asking() -> object:
     """Who asks, and for what: how many blocks are fused, and the reason where none is."""
     here, found = torch.device("cpu"), {}
     for word in ("triton", "plain", "", "tritn"):
-        with mock.patch.dict(os.environ, {choice.SWITCH: word}):
+        with mock.patch.dict(os.environ, {dispatch.SWITCH: word}):
             told = {asked: fuse(block_of(16), triton=asked) for asked in (False, True)}
             found[word] = [told[False], told[True], hindrance(here)]
-    chosen = recipe("small", "atto", images=100, picture_px=32, classes=2)
-    with mock.patch.dict(os.environ, {choice.SWITCH: ""}):
+    chosen = recipe("small", "atto", images=100, image_px=32, classes=2)
+    with mock.patch.dict(os.environ, {dispatch.SWITCH: ""}):
         for word in ("auto", "plain", "triton"):
             model = with_kernels(nn.Sequential(block_of(16)), chosen, RunOptions(out="x", kernels=word), here)
             found[f"train {word}"] = type(model[0]).__name__
@@ -227,5 +227,5 @@ def attempt(run: Callable[[], object]) -> object:
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    choice.on_card = lambda device: device.type == "cpu"  # the interpreter's tensors lie where a card's would
+    dispatch.on_gpu = lambda device: device.type == "cpu"  # the interpreter's tensors lie where a card's would
     print(json.dumps({each.__name__: attempt(each) for each in CASES}))

@@ -11,23 +11,23 @@ from convnext.config import Recipe, override
 from convnext.data.dense.export import segmentation
 from convnext.data.dense.masks import boxes_of, encode
 from convnext.recipes import recipe
-from shapes import CLASSES, shape_picture
+from shapes import CLASSES, shape_image
 
 NAMES = CLASSES[1:]
 IDS = (9, 4)  # COCO's numbers, in another order than ours
 
 
 def write_objects(folder: Path, *, train: int = 6, val: int = 4, masks: bool = True) -> Path:
-    """train/*.png, val/*.png and annotations/instances_{train,val}.json; the last picture of each part is empty."""
+    """train/*.png, val/*.png and annotations/instances_{train,val}.json; the last image of each part is empty."""
     for part, count, first in (("train", train, 0), ("val", val, 1000)):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
         (folder / part).mkdir(parents=True)
         for i in range(count):
-            picture, labels = shape_picture(first + i, 40, 56 + 8 * (i % 2))
-            picture = np.full_like(picture, 30) if i == count - 1 else picture
-            Image.fromarray(picture).save(folder / part / f"{i:03d}.png")
-            size = {"height": picture.shape[0], "width": picture.shape[1]}
+            image, labels = shape_image(first + i, 40, 56 + 8 * (i % 2))
+            image = np.full_like(image, 30) if i == count - 1 else image
+            Image.fromarray(image).save(folder / part / f"{i:03d}.png")
+            size = {"height": image.shape[0], "width": image.shape[1]}
             images.append({"id": first + i + 1, "file_name": f"{i:03d}.png", **size})
             if i < count - 1:
                 annotations += _annotations(labels, first + i + 1, len(annotations) + 1, masks)
@@ -75,6 +75,6 @@ FIELDS: dict[str, Any] = {
 
 
 def small(**changes: Any) -> Recipe:
-    """Four blocks, two classes, three steps an epoch of six pictures."""
-    made = recipe("small_detection", "atto", images=6, picture_px=40, classes=2, batch=2)
+    """Four blocks, two classes, three steps an epoch of six images."""
+    made = recipe("small_detection", "atto", images=6, image_px=40, classes=2, batch=2)
     return override(made, FIELDS | {name.replace("__", "."): value for name, value in changes.items()})

@@ -1,4 +1,4 @@
-"""Pictures of squares and discs with maps of their classes, which a few steps learn."""
+"""Images of squares and discs with maps of their classes, which a few steps learn."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ from PIL import Image
 CLASSES = ("ground", "square", "disc")
 
 
-def shape_picture(seed: int, height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W, 3) picture and (H, W) map: a red square and a blue disc on dark noise, and a frame that does not count."""
+def shape_image(seed: int, height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 3) image and (H, W) map: a red square and a blue disc on dark noise, and a frame that does not count."""
     rng = np.random.default_rng(seed)
-    picture, labels = rng.integers(0, 60, (height, width, 3)), np.zeros((height, width), np.uint8)
+    image, labels = rng.integers(0, 60, (height, width, 3)), np.zeros((height, width), np.uint8)
     rows, columns = np.mgrid[:height, :width]
     for label, colour in ((1, (200, 60, 60)), (2, (60, 80, 210))):
         side = int(rng.integers(height // 3, height // 2))
@@ -20,10 +20,10 @@ def shape_picture(seed: int, height: int = 40, width: int = 56) -> tuple[np.ndar
         inside = np.maximum(abs(rows - y), abs(columns - x)) <= side // 2
         if label == 2:
             inside = np.hypot(rows - y, columns - x) <= side / 2
-        picture[inside] = colour + rng.integers(-20, 20, 3)
+        image[inside] = colour + rng.integers(-20, 20, 3)
         labels[inside] = label
     labels[:1] = labels[-1:] = 255
-    return np.clip(picture, 0, 255).astype(np.uint8), labels
+    return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
 def write_shapes(folder: Path, *, train: int = 12, val: int = 5) -> Path:
@@ -32,8 +32,8 @@ def write_shapes(folder: Path, *, train: int = 12, val: int = 5) -> Path:
         for name in ("images", "labels"):
             (folder / part / name).mkdir(parents=True)
         for i in range(count):
-            picture, labels = shape_picture(first + i, 40, 56 + 8 * (i % 2))
-            Image.fromarray(picture).save(folder / part / "images" / f"{i:03d}.png")
+            image, labels = shape_image(first + i, 40, 56 + 8 * (i % 2))
+            Image.fromarray(image).save(folder / part / "images" / f"{i:03d}.png")
             Image.fromarray(labels).save(folder / part / "labels" / f"{i:03d}.png")
     (folder / "classes.json").write_text(json.dumps({"classes": list(CLASSES), "ignore_index": 255}))
     return folder

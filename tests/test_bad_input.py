@@ -1,4 +1,4 @@
-"""Broken pictures, odd folders, full disks and damaged files: a clear refusal or a spoken skip, and nothing lost."""
+"""Broken images, odd folders, full disks and damaged files: a clear refusal or a spoken skip, and nothing lost."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ from convnext.cli import main
 from convnext.engine import checkpoint
 from convnext.engine import run as run_module
 from convnext.tasks import train as train_module
-from pictures import write_colours
+from images import write_colours
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def spoil(file: Path, how: str) -> None:
-    """Make `file` one of the pictures that people really have."""
+    """Make `file` one of the images that people really have."""
     if how == "empty":
         file.write_bytes(b"")
     elif how == "truncated":
         file.write_bytes(file.read_bytes()[: file.stat().st_size * 9 // 10])
     elif how == "text":
-        file.write_text("Dear diary, this is no picture.")
+        file.write_text("Dear diary, this is no image.")
     elif how == "bomb":
         Image.fromarray(np.zeros((1, 1), np.uint8)).save(file.with_suffix(".png"))
         pixels = bytearray(file.with_suffix(".png").read_bytes())
@@ -59,10 +59,10 @@ def spoil(file: Path, how: str) -> None:
         file.write_bytes(bytes(pixels))
 
 
-REASONS = {"empty": "0 bytes", "truncated": "cannot be decoded", "text": "not a picture", "bomb": "pixels"}
+REASONS = {"empty": "0 bytes", "truncated": "cannot be decoded", "text": "not an image", "bomb": "pixels"}
 
 
-# Pictures and folders
+# Images and folders
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -77,22 +77,22 @@ def test_one_class_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("how", REASONS)
-def test_a_broken_picture_is_named_counted_and_skipped_and_strictness_refuses_it(data, tmp_path, how):
+def test_a_broken_image_is_named_counted_and_skipped_and_strictness_refuses_it(data, tmp_path, how):
     spoil(data / "train" / "red" / "000.jpg", how)
     spoil(data / "val" / "blue" / "001.jpg", how)
     done = trained(data, tmp_path / "run", "--json")
-    assert "2 pictures cannot be read and will be skipped" in done.err
+    assert "2 images cannot be read and will be skipped" in done.err
     assert "train/red/000.jpg" in done.err and REASONS[how] in done.err
     assert json.loads(done.out)["n"] == 5
     skipped = json.loads((tmp_path / "run" / "data.json").read_text())["skipped"]
     assert set(skipped) == {"train/red/000.jpg", "val/blue/001.jpg"}
     assert REASONS[how] in skipped["train/red/000.jpg"]
     assert "train/red/000.jpg" in (tmp_path / "run" / "report.html").read_text()
-    line = convnext(*tiny(data, tmp_path / "strict", "--strict-pictures")).line
+    line = convnext(*tiny(data, tmp_path / "strict", "--strict-images")).line
     assert "train/red/000.jpg" in line and REASONS[how] in line
 
 
-def test_pictures_of_one_pixel_and_of_20000_are_trained_on_evaluated_and_predicted(data, tmp_path):
+def test_images_of_one_pixel_and_of_20000_are_trained_on_evaluated_and_predicted(data, tmp_path):
     for split, name in (("train", "red"), ("val", "blue")):
         Image.new("RGB", (1, 1)).save(data / split / name / "small.png")
         Image.new("RGB", (20_000, 3)).save(data / split / name / "wide.png")
@@ -132,7 +132,7 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_command(finished, tmp_path
     assert rb"sp\xe4ter.png: " in terminal.buffer.getvalue()
 
 
-def test_a_picture_that_breaks_during_training_is_named_counted_and_left_out(data, tmp_path, monkeypatch):
+def test_an_image_that_breaks_during_training_is_named_counted_and_left_out(data, tmp_path, monkeypatch):
     broken = data / "train" / "red" / "002.jpg"
     whole = broken.read_bytes()
     look = train_module.preflight
@@ -145,29 +145,29 @@ def test_a_picture_that_breaks_during_training_is_named_counted_and_left_out(dat
     monkeypatch.setattr(train_module, "preflight", look_and_break)
     done = trained(data, tmp_path / "run")
     assert done.err.count("Skipped 'train/red/002.jpg'") == 1
-    assert "1 picture could not be read and was left out" in done.err
+    assert "1 image could not be read and was left out" in done.err
     assert set(json.loads((tmp_path / "run" / "data.json").read_text())["skipped"]) == {"train/red/002.jpg"}
     broken.write_bytes(whole)
-    done = convnext(*tiny(data, tmp_path / "strict", "--strict-pictures"))
+    done = convnext(*tiny(data, tmp_path / "strict", "--strict-images"))
     assert done.status == 2 and "'train/red/002.jpg': it cannot be decoded" in done.err
     assert not (tmp_path / "strict" / "last.safetensors").exists()
 
 
-def test_the_same_picture_in_train_and_val_and_lopsided_classes_are_said(data, tmp_path):
+def test_the_same_image_in_train_and_val_and_lopsided_classes_are_said(data, tmp_path):
     shutil.copy(data / "train" / "red" / "000.jpg", data / "val" / "red" / "copy.jpg")
     for i in range(60):
         Image.new("RGB", (9, 9), (i, 0, 0)).save(data / "train" / "blue" / f"more{i}.png")
     done = trained(data, tmp_path / "run", "--epochs", 0.2)
-    assert "1 picture of val is also in train" in done.err
+    assert "1 image of val is also in train" in done.err
     assert "train/red/000.jpg = val/red/copy.jpg" in done.err
-    assert "Classes are uneven: 'blue' has 66 train pictures and 'green' 6 (11 to 1)." in done.err
+    assert "Classes are uneven: 'blue' has 66 train images and 'green' 6 (11 to 1)." in done.err
     assert "Classes are uneven" in " ".join(json.loads((tmp_path / "run" / "data.json").read_text())["findings"])
 
 
 def test_a_class_in_val_that_train_lacks_stops_before_the_first_step(data, tmp_path):
     shutil.copytree(data / "val" / "red", data / "val" / "amber")
     done = convnext(*tiny(data, tmp_path / "run"))
-    assert "1 class has pictures in val and none in train" in done.line and "amber" in done.line
+    assert "1 class has images in val and none in train" in done.line and "amber" in done.line
 
 
 @pytest.mark.parametrize("cause", ["no share", "one each", "all broken"])
@@ -183,7 +183,7 @@ def test_nothing_to_evaluate_on_stops_before_the_first_step(data, tmp_path, caus
         for file in data.glob("val/*/*.jpg"):
             spoil(file, "empty")
         done = convnext(*tiny(data, tmp_path / "run"))
-    assert ("None of the val pictures can be read" if cause == "all broken" else "held out") in done.line
+    assert ("None of the val images can be read" if cause == "all broken" else "held out") in done.line
 
 
 # The disk
@@ -313,8 +313,8 @@ def test_a_second_process_in_the_same_folder_is_refused(data, tmp_path):
         "print('held', flush=True); sys.stdin.read()"
     )
     (tmp_path / "run").mkdir()
-    words = [sys.executable, "-S", "-c", holder, str(tmp_path / "run" / ".lock")]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    arguments = [sys.executable, "-S", "-c", holder, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         line = convnext(*tiny(data, tmp_path / "run")).line
         other.communicate("")
@@ -338,12 +338,12 @@ def test_a_truncated_checkpoint_is_refused_with_the_reason_by_every_command(fini
         file = tmp_path / "run" / f"{name}.safetensors"
         file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     data = finished / "data"
-    for words in (
+    for arguments in (
         tiny(data, tmp_path / "run"),
         ("evaluate", tmp_path / "run", data),
         ("predict", tmp_path / "run", data),
     ):
-        done = convnext(*words)
+        done = convnext(*arguments)
         line = done.err.splitlines()[-1]
         assert done.status == 2 and "is damaged or no checkpoint" in line and ".safetensors" in line
 
@@ -401,10 +401,10 @@ def test_a_log_that_someone_removed_is_begun_anew_and_the_run_goes_on(data, tmp_
             raise KeyboardInterrupt
         save(path, tensors, metadata)
 
-    words = tiny(data, tmp_path / "run", "--checkpoint-steps", 1)
+    arguments = tiny(data, tmp_path / "run", "--checkpoint-steps", 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", stop_at_step_4)
-        assert convnext(*words).status == 130
+        assert convnext(*arguments).status == 130
     (tmp_path / "run" / "metrics.jsonl").unlink()
-    assert convnext(*words).status == 0
+    assert convnext(*arguments).status == 0
     assert [row["step"] for row in rows(tmp_path / "run")] == [5, 6]

@@ -12,7 +12,7 @@ from convnext.models.profile import measure
 from convnext.recipes import PUBLISHED, recipe
 from convnext.recipes.architectures import ARCHITECTURES, architecture
 from convnext.recipes.baselines import BASELINES, plain_name, with_grid
-from convnext.recipes.catalogue import classifiers
+from convnext.recipes.listing import classifiers
 from convnext.recipes.sizes import SIZES
 
 FACTS = {  # name, px: (parameters, MACs in units of 1e9 to four decimals)
@@ -115,17 +115,17 @@ def test_names_are_read_with_hyphens_and_capitals_and_found_again_from_timm():
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("recipe_name", ["small", *PUBLISHED])
 def test_every_recipe_takes_every_baseline(name, recipe_name):
-    made = recipe(recipe_name, name, images=300, picture_px=96, classes=5)
+    made = recipe(recipe_name, name, images=300, image_px=96, classes=5)
     assert made.model.classes == 5 and made.optim.layer_decay == 1
     assert not isinstance(made.model, ConvNeXtConfig | RoadmapConfig)
 
 
 def test_a_network_with_a_grid_is_built_for_the_size_that_a_recipe_trains_at():
-    made = with_grid(recipe("small", "vit_small", images=300, picture_px=60, classes=5))
+    made = with_grid(recipe("small", "vit_small", images=300, image_px=60, classes=5))
     assert made.model.size_px == made.input.size_px == 64
     kept = with_grid(override(made, {"model.size_px": 96}))
     assert kept.model.size_px == 96
-    plain = recipe("small", "atto", images=300, picture_px=60, classes=5)
+    plain = recipe("small", "atto", images=300, image_px=60, classes=5)
     assert with_grid(plain) is plain
 
 
@@ -140,7 +140,7 @@ def test_a_network_with_a_grid_is_built_for_the_size_that_a_recipe_trains_at():
         ("gfnet_h_tiny", 32),
     ],
 )
-def test_a_small_picture_gives_logits_of_the_right_shape_at_two_sizes(name, size_px):
+def test_a_small_image_gives_logits_of_the_right_shape_at_two_sizes(name, size_px):
     config = architecture(name).model_copy(update={"classes": 3, "size_px": size_px})
     with torch.device("meta"):
         model = build_model(config)
@@ -165,17 +165,17 @@ def test_a_step_of_training_lowers_the_loss_on_its_own_batch(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size_px", "words"),
+    ("name", "size_px", "message"),
     [
         ("vit_small", 100, "patches of 16 px, and 100 px is no multiple of that. Train with --size 96 or 112."),
         ("swin_tiny", 30, "patches of 4 px"),
         ("timm:eva02_tiny_patch14_224", 96, "Train with --size 84 or 98."),
     ],
 )
-def test_a_size_that_a_grid_cannot_have_is_one_line_with_the_fix(name, size_px, words):
+def test_a_size_that_a_grid_cannot_have_is_one_line_with_the_fix(name, size_px, message):
     with pytest.raises(ConvNeXtError) as error, torch.device("meta"):
         create(name, size_px=size_px)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_baseline_without_a_grid_does_not_look_at_the_size():

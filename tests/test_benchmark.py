@@ -28,7 +28,7 @@ def settings(**changes):
 
 
 class Here:
-    """A contender without a process: the same words, answered by numbers that its name decides."""
+    """A contender without a process: the same arguments, answered by numbers that its name decides."""
 
     broken: ClassVar[dict[str, str]] = {}
     stop_after = 10**9
@@ -37,18 +37,18 @@ class Here:
     def __init__(self, job, folder):
         self.job, self.batch = job, 0
 
-    def send(self, *words):
-        self.words = words
+    def send(self, *arguments):
+        self.arguments = arguments
 
     def answer(self):
-        return self.ask(*self.words)
+        return self.ask(*self.arguments)
 
-    def ask(self, word, *rest):
-        if Here.broken.get(self.job.name) == word:
-            raise run._Failed(f"it fell at {word}")
-        if word == "warm":
+    def ask(self, argument, *rest):
+        if Here.broken.get(self.job.name) == argument:
+            raise run._Failed(f"it fell at {argument}")
+        if argument == "warm":
             self.batch = rest[0]
-        if word == "turn":
+        if argument == "turn":
             Here.turns += 1
             if Here.turns > Here.stop_after:
                 raise KeyboardInterrupt
@@ -70,7 +70,7 @@ def here(monkeypatch):
 def measured(jobs, rounds=2):
     said, seen = [], []
     found = run.measure(
-        jobs, rounds=rounds, seconds=0.1, say=said.append, advance=lambda note, done, total: seen.append((done, total))
+        jobs, rounds=rounds, seconds=0.1, info=said.append, advance=lambda note, done, total: seen.append((done, total))
     )
     return found, said, seen
 
@@ -87,7 +87,7 @@ def test_every_contender_has_a_row_for_each_batch_with_ratios_round_by_round(her
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert row["latency_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
         assert row["gemm_share"] > 0 and row["copy_share"] > 0
-    assert rows[1]["pictures_per_s"] == 1.0 and rows[1]["latency_ms"] == 1000.0
+    assert rows[1]["images_per_s"] == 1.0 and rows[1]["latency_ms"] == 1000.0
     assert {"torch", "processor", "command", "gemm_gflops", "copy_gb_s", "timm"} <= set(rows[0])
     assert json.loads(json.dumps(rows)) == rows
     assert verdict(rows, 1) == {"ours": "optimized", "peer": "timm", "ratio": 1.6, "ratio_low": 1.6, "ratio_high": 1.6}
@@ -125,17 +125,17 @@ def test_ctrl_c_keeps_the_rounds_that_are_whole(here):
 def test_the_turns_go_forwards_and_backwards(here):
     order = []
     jobs = jobs_of(settings(batches=(1,)), ["eager", "optimized"], [])
-    run.measure(jobs, rounds=2, seconds=0.1, say=print, advance=lambda note, *_: order.append(note.split(", ")[1]))
+    run.measure(jobs, rounds=2, seconds=0.1, info=print, advance=lambda note, *_: order.append(note.split(", ")[1]))
     assert order == ["eager", "optimized", "gemm", "copy", "copy", "gemm", "optimized", "eager"]
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("arguments", "line"),
     [
         (("--model", "tinny"), "Did you mean 'tiny'"),
         (("--model", "resnet50"), "no ConvNeXt"),
         (("--batch", "1,x"), "'x' is not a whole number"),
-        (("--batch", ","), "names no number of pictures"),
+        (("--batch", ","), "names no number of images"),
         (("--backends", "eeger"), "Did you mean 'eager'"),
         (("--backends", "fused"), "No backend of inference is called 'fused'"),
         (("--mode", "training", "--backends", "openvino"), "No backend of training is called 'openvino'"),
@@ -152,23 +152,23 @@ def test_the_turns_go_forwards_and_backwards(here):
         (("--threds", "2"), "Did you mean 'threads'"),
     ],
 )
-def test_a_wrong_word_is_one_line(words, line):
-    assert line in convnext("benchmark", *words).line
+def test_a_wrong_word_is_one_line(arguments, line):
+    assert line in convnext("benchmark", *arguments).line
 
 
 def test_the_command_prints_tables_and_writes_lines_and_a_drawing(here, tmp_path, monkeypatch):
     monkeypatch.setattr("convnext.deploy.benchmark.jobs.network_of", lambda name: SMALL)
     lines, drawing = tmp_path / "a" / "rows.jsonl", tmp_path / "plot.svg"
-    words = ["benchmark", "--backends", "eager,optimized", "--peers", "timm", "--rounds", 2, "--size", 32]
-    done = convnext(*words, "--out", lines, "--plot", drawing)
+    arguments = ["benchmark", "--backends", "eager,optimized", "--peers", "timm", "--rounds", 2, "--size", 32]
+    done = convnext(*arguments, "--out", lines, "--plot", drawing)
     assert done.status == 0 and "3 contenders, 2 rounds: about" in done.err
     assert re.search(r"Batch 8\ncontender +img/s +of optimized", done.out)
     assert "Batch 8: optimized is 1.60 times timm, the best of the rest" in done.out and "GFLOP/s" in done.out
     assert len(lines.read_text().splitlines()) == 7
     assert "optimized" in "".join(ET.fromstring(drawing.read_text()).itertext())
-    assert json.loads(convnext(*words, "--json").out)[0]["kind"] == "machine"
+    assert json.loads(convnext(*arguments, "--json").out)[0]["kind"] == "machine"
     here.turns, here.stop_after = 0, 12
-    stopped = convnext(*words)
+    stopped = convnext(*arguments)
     assert stopped.status == 130 and "Stopped" in stopped.err and "optimized" in stopped.out
 
 
@@ -181,7 +181,7 @@ def test_a_table_and_a_drawing_stand_without_limits_and_without_peers(here):
     ET.fromstring(chart(rows, "one & all"))
 
 
-def test_the_products_are_those_of_the_blocks_and_nearly_all_of_the_network():
+def test_the_matmuls_are_those_of_the_blocks_and_nearly_all_of_the_network():
     wide = Settings(ARCHITECTURES["tiny"])
     assert gemm_flops(wide, 1) == 2 * 8 * (
         3 * 56**2 * 96**2 + 3 * 28**2 * 192**2 + 9 * 14**2 * 384**2 + 3 * 49 * 768**2
@@ -224,7 +224,7 @@ def test_a_contender_in_its_own_process_answers_and_its_failure_is_its_own():
     assert set(found.failed) == {"none"} and "no_such_network" in said[0] and "\n" not in said[0]
     rows = rows_of(found)
     assert [row["name"] for row in rows[1:]] == ["eager"] and rows[1]["peak_mb"] >= 0
-    assert rows[1]["pictures_per_s"] > 0 and rows[1]["gemm_share"] > 0
+    assert rows[1]["images_per_s"] > 0 and rows[1]["gemm_share"] > 0
 
 
 def test_reasons_are_one_line():

@@ -16,7 +16,7 @@ from commands import convnext, rows, tiny, trained
 from convnext.cli import demo
 from convnext.cli import main as convnext_main
 from convnext.recipes.sizes import SIZES, STEP_SIZES
-from pictures import write_colours
+from images import write_colours
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,14 @@ def table(folder: Path, file: Path) -> Path:
 # Help and lists
 
 
-@pytest.mark.parametrize("words", [(), ("train",), ("evaluate",), ("predict",), ("models",), ("demo",), ("doctor",)])
-def test_help_goes_to_stdout_and_names_every_verb(words):
-    done = convnext(*words, "--help")
+@pytest.mark.parametrize(
+    "arguments", [(), ("train",), ("evaluate",), ("predict",), ("models",), ("demo",), ("doctor",)]
+)
+def test_help_goes_to_stdout_and_names_every_verb(arguments):
+    done = convnext(*arguments, "--help")
     assert (done.status, done.err) == (0, "")
-    assert f"usage: convnext{' ' if words else ''}{''.join(words)}" in done.out
-    if not words:
+    assert f"usage: convnext{' ' if arguments else ''}{''.join(arguments)}" in done.out
+    if not arguments:
         assert all(verb in done.out for verb in ("train", "evaluate", "predict", "models", "demo", "doctor"))
 
 
@@ -80,14 +82,16 @@ def test_models_have_the_promised_fields_and_names_as_json_and_a_line_each_as_te
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="the extra 'demo' is not installed")
-def test_the_demo_trains_on_digits_without_mirrors_and_predicts_pictures_that_are_there(tmp_path, monkeypatch):
+def test_the_demo_trains_on_digits_without_mirrors_and_predicts_images_that_are_there(tmp_path, monkeypatch):
     called: list[list[str]] = []
-    monkeypatch.setattr(demo, "command", lambda *words: called.append(list(words)))  # the training takes a minute
+    monkeypatch.setattr(
+        demo, "command", lambda *arguments: called.append(list(arguments))
+    )  # the training takes a minute
     assert convnext_main(["demo", "--out", str(tmp_path / "run")]) == 0
     train, predict = called
-    assert train[:2] == ["train", str(tmp_path / "run" / "pictures")] and train[-1] == "--augment.hflip=0"
+    assert train[:2] == ["train", str(tmp_path / "run" / "images")] and train[-1] == "--augment.hflip=0"
     assert predict[:2] == ["predict", str(tmp_path / "run")]
-    assert [Path(word).is_file() for word in predict[2:-2]] == [True] * 5
+    assert [Path(argument).is_file() for argument in predict[2:-2]] == [True] * 5
 
 
 def test_doctor_says_versions_device_and_extras_and_the_same_as_json():
@@ -110,8 +114,8 @@ def test_doctor_says_versions_device_and_extras_and_the_same_as_json():
 
 def test_training_prints_one_result_line_and_says_the_rest_on_stderr(data, tmp_path):
     done = trained(data, tmp_path / "run")
-    assert done.out.count("\n") == 1 and "on 12 held-out pictures" in done.out
-    assert "Training atto by recipe 'small': 36 pictures in 3 classes, 12 held out" in done.err
+    assert done.out.count("\n") == 1 and "on 12 held-out images" in done.out
+    assert "Training atto by recipe 'small': 36 images in 3 classes, 12 held out" in done.err
     left = {"recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "best.safetensors"}
     left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html"}
     assert {file.name for file in (tmp_path / "run").iterdir() if not file.name.startswith(".")} == left
@@ -131,8 +135,8 @@ def test_a_table_and_a_zip_train_to_the_numbers_of_their_folder(data, run, tmp_p
 
 
 def test_recipe_fields_may_come_before_the_data_and_with_an_equals_sign(data, tmp_path):
-    words = tiny(data, tmp_path / "run", "--optim.clip=0.5")
-    done = convnext("train", "--optim.weight_decay", "0.01", *words[1:])
+    arguments = tiny(data, tmp_path / "run", "--optim.clip=0.5")
+    done = convnext("train", "--optim.weight_decay", "0.01", *arguments[1:])
     assert done.status == 0, done.err
     optim = json.loads((tmp_path / "run" / "recipe.json").read_text())["optim"]
     assert (optim["weight_decay"], optim["clip"]) == (0.01, 0.5)
@@ -152,8 +156,8 @@ def test_weights_with_another_class_count_get_a_new_head_and_it_is_said(run, tmp
 
 
 def test_a_baseline_trains_under_the_same_command(data, tmp_path):
-    words = ["train", data, "--out", tmp_path / "run", "--model", "timm:test_byobnet", "--epochs", 1, "--size", 32]
-    assert convnext(*words, "--workers", 0).status == 0
+    arguments = ["train", data, "--out", tmp_path / "run", "--model", "timm:test_byobnet", "--epochs", 1, "--size", 32]
+    assert convnext(*arguments, "--workers", 0).status == 0
     assert convnext("evaluate", tmp_path / "run", data, "--json").status == 0
 
 
@@ -172,7 +176,7 @@ def test_evaluation_as_json_holds_rates_and_counts(data, run):
 
 def test_evaluation_as_text_shows_the_classes_and_the_confusion(data, run):
     out = convnext("evaluate", run, data).out
-    assert out.startswith("top-1 ") and all(name in out for name in ("red", "green", "blue", "truth"))
+    assert out.startswith("top-1 ") and all(name in out for name in ("red", "green", "blue", "ground truth"))
 
 
 @pytest.mark.parametrize("form", ["train", "csv", "zip"])
@@ -228,7 +232,7 @@ def test_predictions_as_csv_are_a_table(data, run, tmp_path):
     assert "Skipped" in done.err
 
 
-def test_predictions_as_text_are_a_line_a_picture(data, run):
+def test_predictions_as_text_are_a_line_an_image(data, run):
     out = convnext("predict", run, data / "val" / "red" / "000.png").out
     assert out.startswith(f"{data / 'val' / 'red' / '000.png'}: ") and out.count("%") == 3
 
@@ -240,26 +244,26 @@ def test_a_glob_and_a_zip_are_predicted(data, run, tmp_path):
     assert len(lines) == 12 and json.loads(lines[0])["path"] == f"{archive}/blue/000.png"
 
 
-def test_a_broken_picture_costs_its_own_line_and_the_rest_is_answered(data, run, tmp_path):
-    (tmp_path / "broken.jpg").write_text("no picture")
+def test_a_broken_image_costs_its_own_line_and_the_rest_is_answered(data, run, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no image")
     done = convnext("predict", run, tmp_path / "broken.jpg", data / "val" / "red" / "000.png", "--json")
     good, broken = (json.loads(line) for line in done.out.splitlines())
     assert done.status == 0 and len(good["predictions"]) == 3
-    assert broken["predictions"] == [] and "not a picture" in broken["error"]
+    assert broken["predictions"] == [] and "not an image" in broken["error"]
     assert "not readable" in convnext("predict", run, tmp_path / "broken.jpg", data / "val" / "red" / "000.png").out
 
 
 def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
-    (tmp_path / "broken.jpg").write_text("no picture")
+    (tmp_path / "broken.jpg").write_text("no image")
     done = convnext("predict", run, tmp_path / "broken.jpg", "--json")
-    assert done.status == 2 and "None of the 1 pictures could be read" in done.err
+    assert done.status == 2 and "None of the 1 images could be read" in done.err
 
 
 # Mistakes: one line, the value, the nearest valid name, exit status 2
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         ((), ["VERB"]),
         (("trian", "x"), ["'trian'", "Did you mean 'train'?"]),
@@ -307,9 +311,9 @@ def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else "",
 )
-def test_a_mistake_is_one_line_with_the_value_and_the_fix(data, run, tmp_path, words, parts):
-    named = [word.replace("DATA", str(data)).replace("RUN", str(run)) for word in words]
-    if words[:1] == ("train",):
+def test_a_mistake_is_one_line_with_the_value_and_the_fix(data, run, tmp_path, arguments, parts):
+    named = [argument.replace("DATA", str(data)).replace("RUN", str(run)) for argument in arguments]
+    if arguments[:1] == ("train",):
         named += ["--out", str(tmp_path / "run")]
     done = convnext(*named)
     assert (done.status, done.out) == (2, ""), done.err
@@ -325,7 +329,7 @@ def test_evaluating_on_the_one_folder_of_the_training_scores_what_was_held_out(t
     done = convnext("evaluate", tmp_path / "run", data, "--json")
     counts = json.loads((tmp_path / "run" / "data.json").read_text())
     assert json.loads(done.out)["n"] == counts["val"]["n"]
-    assert f"trained on {counts['train']['n']} of these pictures" in done.err
+    assert f"trained on {counts['train']['n']} of these images" in done.err
     (data / "new").mkdir()  # no longer the folder of the training: all of it counts
     next(data.glob("*/*.png")).rename(data / "moved.png")
     assert "trained on" not in convnext("evaluate", tmp_path / "run", data, "--json").err
@@ -333,7 +337,7 @@ def test_evaluating_on_the_one_folder_of_the_training_scores_what_was_held_out(t
 
 def test_a_batch_larger_than_the_data_is_refused_with_one_that_fits(data, tmp_path):
     line = convnext(*tiny(data, tmp_path / "run", "--batch", 1000)).line
-    assert "more than the 36 training pictures" in line and "--batch 8" in line
+    assert "more than the 36 training images" in line and "--batch 8" in line
 
 
 @pytest.mark.parametrize("recipe", ["small_detection", "ade20k_upernet_160k"])
@@ -341,8 +345,8 @@ def test_a_recipe_of_another_task_is_refused(data, tmp_path, recipe):
     assert "is for" in convnext("train", data, "--recipe", recipe, "--model", "tiny", "--out", tmp_path / "run").line
 
 
-def test_a_run_among_the_pictures_is_refused(data):
-    assert "among the pictures" in convnext("train", data, "--out", data / "run").line
+def test_a_run_among_the_images_is_refused(data):
+    assert "among the images" in convnext("train", data, "--out", data / "run").line
 
 
 def test_every_step_took_its_time(run):

@@ -1,4 +1,4 @@
-"""The commands on boxes, masks and maps of classes: train, evaluate, predict, and what they refuse."""
+"""The commands on boxes, masks and label maps: train, evaluate, predict, and what they refuse."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from convnext.data.dense.sample import IGNORE
 from convnext.engine.distributed import World
 from convnext.reports.drawing import colour_of
 from convnext.tasks.detection.detection import Detection
-from pictures import write_colours
+from images import write_colours
 from shape_objects import IDS, NAMES, write_objects
 from shapes import CLASSES, write_shapes
 
@@ -31,13 +31,13 @@ HEADS = {
 PROPOSALS = [f"--head.{name}_{part}=40" for name in ("candidates", "proposals") for part in ("train", "test")]
 
 
-def words(data: Path, out: Path, task: str, *more: object) -> list[object]:
+def arguments(data: Path, out: Path, task: str, *more: object) -> list[object]:
     """Words that train four small blocks for two epochs at 64 px; `more` comes last and wins."""
     return ["train", data, "--out", out, *WORDS, *HEADS[task], *(PROPOSALS if task == "detection" else []), *more]
 
 
 def trained(data: Path, out: Path, task: str, *more: object) -> Done:
-    done = convnext(*words(data, out, task, *more))
+    done = convnext(*arguments(data, out, task, *more))
     assert done.status == 0, done.err
     return done
 
@@ -106,7 +106,7 @@ def test_the_task_follows_from_the_data_and_a_run_leaves_all_its_files(run, task
 
 def test_training_again_says_that_it_is_done_in_one_line_or_one_object(place, masks, maps):
     again = trained(place / "coco", masks, "detection")
-    assert again.out.count("\n") == 1 and "AP50" in again.out and "on 4 held-out pictures" in again.out
+    assert again.out.count("\n") == 1 and "AP50" in again.out and "on 4 held-out images" in again.out
     found = json.loads(trained(place / "maps", maps, "segmentation", "--json").out)
     assert found["run"] == str(maps) and Path(found["report"]).is_file() and found["n"] == 3
     assert {"miou", "mean_accuracy", "pixel_accuracy", "loss", "weights", "step", "task"} <= set(found)
@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_goes_on_by_the_same_command_to_the_same_bits(plac
                 raise KeyboardInterrupt
             yield batch
 
-    again = words(place / "coco", tmp_path / "run", "detection", "--checkpoint-steps", 3)
+    again = arguments(place / "coco", tmp_path / "run", "detection", "--checkpoint-steps", 3)
     with monkeypatch.context() as patched:
         patched.setattr(Detection, "batches", killed)
         assert convnext(*again).status == 130
@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_goes_on_by_the_same_command_to_the_same_bits(plac
     )
 
 
-def test_annotations_pictures_and_held_out_ones_can_lie_in_four_places(place, masks, tmp_path):
+def test_annotations_images_and_held_out_ones_can_lie_in_four_places(place, masks, tmp_path):
     apart = place / "coco" / "annotations"
     shutil.copy(apart / "instances_train.json", tmp_path / "a.json")
     shutil.copy(apart / "instances_val.json", tmp_path / "b.json")
@@ -162,13 +162,13 @@ def test_boxes_alone_have_no_figures_of_masks_and_what_was_held_out_is_scored(pl
     found, counts = json.loads(done.out), json.loads((boxes / "data.json").read_text())
     assert "box_ap" in found and not [name for name in found if name.startswith("mask_")]
     assert found["n"] == counts["val"]["n"] == 1
-    assert "trained on 5 of these pictures: scoring the 1 that it held out" in done.err
+    assert "trained on 5 of these images: scoring the 1 that it held out" in done.err
     learnt = convnext("evaluate", boxes, place / "yolo", "--part", "train", "--json")
-    assert json.loads(learnt.out)["n"] == 5 and "these very pictures" in learnt.err
+    assert json.loads(learnt.out)["n"] == 5 and "these very images" in learnt.err
     assert "no part 'test'" in convnext("evaluate", boxes, place / "yolo", "--part", "test").line
 
 
-def test_other_pictures_of_a_parted_folder_are_scored_whole(place, boxes, tmp_path):
+def test_other_images_of_a_parted_folder_are_scored_whole(place, boxes, tmp_path):
     shutil.copytree(place / "yolo", tmp_path / "yolo")
     (tmp_path / "yolo" / "images" / "000.png").rename(tmp_path / "yolo" / "images" / "100.png")
     (tmp_path / "yolo" / "labels" / "000.txt").rename(tmp_path / "yolo" / "labels" / "100.txt")
@@ -187,13 +187,13 @@ def test_a_segmenter_is_scored_at_one_scale_and_at_several(place, maps):
     assert text.startswith("mIoU ") and set(CLASSES) <= {line.split()[0] for line in text.splitlines() if line}
 
 
-def test_a_broken_picture_is_named_and_not_scored(place, masks, tmp_path):
+def test_a_broken_image_is_named_and_not_scored(place, masks, tmp_path):
     shutil.copytree(place / "coco", tmp_path / "coco")
-    (tmp_path / "coco" / "val" / "000.png").write_text("no picture")
+    (tmp_path / "coco" / "val" / "000.png").write_text("no image")
     done = convnext("evaluate", masks, tmp_path / "coco", "--json")
     found = json.loads(done.out)
-    assert found["n"] == 3 and len(found["skipped"]) == 1 and "1 picture cannot be read" in done.err
-    assert "1 picture could not be read and is not counted." in convnext("evaluate", masks, tmp_path / "coco").out
+    assert found["n"] == 3 and len(found["skipped"]) == 1 and "1 image cannot be read" in done.err
+    assert "1 image could not be read and is not counted." in convnext("evaluate", masks, tmp_path / "coco").out
 
 
 # Prediction
@@ -207,14 +207,14 @@ def test_predictions_of_a_detector_are_a_list_in_cocos_form(place, masks):
     for row in found:
         assert set(row) == {"image_id", "category_id", "bbox", "score", "segmentation", "file_name", "category"}
         assert NAMES[IDS.index(row["category_id"])] == row["category"] and Path(row["file_name"]).is_file()
-        with Image.open(row["file_name"]) as picture:
-            assert row["segmentation"]["size"] == [picture.height, picture.width]
+        with Image.open(row["file_name"]) as image:
+            assert row["segmentation"]["size"] == [image.height, image.width]
         area(Rle(*row["segmentation"]["size"], row["segmentation"]["counts"].encode()))
     assert json.loads(convnext("predict", masks, place / "coco" / "val", "--score", 1, "--json").out) == []
     assert convnext("predict", masks, place / "coco" / "val", "--score", 1).out.count(": nothing\n") == 4
 
 
-def test_drawn_pictures_have_the_size_of_the_originals_and_show_what_was_found(place, masks, tmp_path):
+def test_drawn_images_have_the_size_of_the_originals_and_show_what_was_found(place, masks, tmp_path):
     done = convnext("predict", masks, place / "coco" / "val", "--score", 0.05, "--out", tmp_path / "drawn")
     assert done.status == 0 and done.out.count("\n") == 4
     for line in done.out.splitlines():
@@ -225,7 +225,7 @@ def test_drawn_pictures_have_the_size_of_the_originals_and_show_what_was_found(p
         assert said == "nothing" or apart > 60
 
 
-def test_masks_are_numbers_at_the_size_of_the_picture_and_can_be_trained_on(place, maps, tmp_path):
+def test_masks_are_numbers_at_the_size_of_the_image_and_can_be_trained_on(place, maps, tmp_path):
     out = tmp_path / "out"
     done = convnext("predict", maps, place / "maps" / "val" / "images", "--out", out, "--json")
     found = [json.loads(line) for line in done.out.splitlines()]
@@ -233,8 +233,8 @@ def test_masks_are_numbers_at_the_size_of_the_picture_and_can_be_trained_on(plac
     for row in found:
         assert sum(item["share"] for item in row["shares"]) == pytest.approx(1)
         labels = decode_indices(Path(row["mask"]).read_bytes())
-        with Image.open(row["path"]) as picture, Image.open(row["mask"]) as mask:
-            assert mask.size == picture.size and mask.convert("RGB").getpixel((0, 0)) == colour_of(int(labels[0, 0]))
+        with Image.open(row["path"]) as image, Image.open(row["mask"]) as mask:
+            assert mask.size == image.size and mask.convert("RGB").getpixel((0, 0)) == colour_of(int(labels[0, 0]))
         assert (labels == CLASSES.index(row["shares"][0]["label"])).mean() == row["shares"][0]["share"]
         with Image.open(out / f"{Path(row['path']).stem}_overlay.jpg") as overlay:
             assert overlay.size == mask.size
@@ -242,47 +242,47 @@ def test_masks_are_numbers_at_the_size_of_the_picture_and_can_be_trained_on(plac
     assert len(open_dense(out, place / "maps" / "val" / "images").entries) == 3
 
 
-def test_shares_of_pixels_are_a_line_a_picture(place, maps):
+def test_shares_of_pixels_are_a_line_an_image(place, maps):
     out = convnext("predict", maps, place / "maps" / "val" / "images", "--top", 1, "--multi-scale").out
     assert out.count("\n") == 3 and all(line.count("%") == 1 for line in out.splitlines())
 
 
-def test_a_broken_picture_is_named_and_the_rest_is_answered(place, masks, maps, tmp_path):
-    (tmp_path / "broken.png").write_text("no picture")
+def test_a_broken_image_is_named_and_the_rest_is_answered(place, masks, maps, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
     whole = place / "coco" / "val" / "000.png"
     listed = convnext("predict", masks, tmp_path / "broken.png", whole, "--score", 0.05, "--json")
     assert {row["image_id"] for row in json.loads(listed.out)} == {2} and "Skipped" in listed.err
     answer, error = convnext("predict", maps, tmp_path / "broken.png", whole, "--json").out.splitlines()
-    assert json.loads(answer)["path"] == str(whole) and "not a picture" in json.loads(error)["error"]
+    assert json.loads(answer)["path"] == str(whole) and "not an image" in json.loads(error)["error"]
     assert "not readable" in convnext("predict", maps, tmp_path / "broken.png", whole).out
     done = convnext("predict", masks, tmp_path / "broken.png", "--json")
-    assert (done.status, done.out) == (2, "") and "None of the 1 pictures could be read" in done.err
+    assert (done.status, done.out) == (2, "") and "None of the 1 images could be read" in done.err
 
 
-def test_pictures_of_one_name_become_files_of_their_own(place, boxes, tmp_path):
+def test_images_of_one_name_become_files_of_their_own(place, boxes, tmp_path):
     source = place / "coco" / "val" / "000.png"
     for name in ("a/x.png", "b/x.png", "b/y.png", "b/y.bmp"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(source) as picture:
-            picture.save(tmp_path / "in" / name)
+        with Image.open(source) as image:
+            image.save(tmp_path / "in" / name)
     out = tmp_path / "out"
     assert convnext("predict", boxes, tmp_path / "in", "--out", out).status == 0
     written = {str(file.relative_to(out)) for file in out.rglob("*.jpg")}
     assert written == {"a/x.jpg", "b/x.jpg", "b/y.bmp.jpg", "b/y.png.jpg"}
 
 
-def test_nothing_is_overwritten_and_nothing_is_written_among_the_pictures(place, boxes, maps, tmp_path):
-    pictures = tmp_path / "in"
-    shutil.copytree(place / "coco" / "val", pictures)
+def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, boxes, maps, tmp_path):
+    images = tmp_path / "in"
+    shutil.copytree(place / "coco" / "val", images)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "001.jpg").write_text("mine")
-    refused = convnext("predict", boxes, pictures, "--out", tmp_path / "out").line
+    refused = convnext("predict", boxes, images, "--out", tmp_path / "out").line
     assert "already has '001.jpg'," in refused and (tmp_path / "out" / "001.jpg").read_text() == "mine"
     assert len(list((tmp_path / "out").iterdir())) == 1
-    for out in (pictures, pictures / "drawn"):
-        assert "among the pictures" in convnext("predict", boxes, pictures, "--out", out).line
-    assert "among the pictures" in convnext("predict", maps, pictures / "000.png", "--out", pictures).line
-    assert len(list(pictures.iterdir())) == 4
+    for out in (images, images / "drawn"):
+        assert "among the images" in convnext("predict", boxes, images, "--out", out).line
+    assert "among the images" in convnext("predict", maps, images / "000.png", "--out", images).line
+    assert len(list(images.iterdir())) == 4
 
 
 # Mistakes: one line, exit status 2
@@ -298,7 +298,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_pictures(place,
         ("train COCO --task segmentation", ["--task segmentation does not fit", "for detection"]),
         ("train COLOURS --task detection", ["no annotations that are known"]),
         ("train COLOURS --val COCO", ["no annotations that are known"]),
-        ("train COLOURS --kind coc", ["'coc'", "Did you mean 'coco'?"]),
+        ("train COLOURS --form coc", ["'coc'", "Did you mean 'coco'?"]),
         ("train COCO --cache on", ["--cache is for classification"]),
         ("train COCO --model mask_rcnn_tiny", ["--model tiny --recipe coco_mask_rcnn_3x"]),
         ("train COCO --model iso_small --size 64", ["nothing to build a pyramid from"]),
@@ -308,8 +308,8 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_pictures(place,
         ("train COCO --head.mots 7", ["'--head.mots'", "Did you mean 'head.most'?"]),
         ("train COCO --head.most 0", ["head.most"]),
         ("train MAPS --head.most 7", ["'--head.most'"]),
-        ("train COCO --out COCO/run", ["among the pictures"]),
-        ("train COCO/annotations/instances_train.json --images COCO/train --out COCO/train/run", ["among the pict"]),
+        ("train COCO --out COCO/run", ["among the images"]),
+        ("train COCO/annotations/instances_train.json --images COCO/train --out COCO/train/run", ["among the imag"]),
         ("evaluate MASKS MAPS", ["annotated for segmentation", "for detection"]),
         ("evaluate MASKS COCO --suite corruptions", ["--suite is for classification", "for detection"]),
         ("evaluate MASKS COCO --multi-scale", ["--multi-scale is for segmentation"]),
@@ -328,8 +328,8 @@ def test_a_mistake_is_one_line_with_the_value_and_the_fix(place, masks, maps, co
     named = {"COCO": place / "coco", "MAPS": place / "maps", "MASKS": masks, "MAPS_RUN": maps, "OUT": tmp_path / "out"}
     named |= {"COLOURS": colours / "data", "COLOURS_RUN": colours / "run"}
     given = []
-    for word in line.split():
-        first, slash, rest = word.partition("/")
+    for argument in line.split():
+        first, slash, rest = argument.partition("/")
         given.append(f"{named.get(first, first)}{slash}{rest}")
     if given[0] == "train" and "--out" not in given:
         given += ["--out", str(tmp_path / "run")]
@@ -355,12 +355,12 @@ def test_class_folders_are_classes_whatever_task_is_named_for_them(colours, tmp_
 
 
 @pytest.mark.parametrize("more", ["a.txt", "data.yaml", "a.png"])
-def test_class_folders_with_texts_names_or_a_picture_twice_stay_class_folders(tmp_path, more):
+def test_class_folders_with_texts_names_or_an_image_twice_stay_class_folders(tmp_path, more):
     data = write_colours(tmp_path / "data", train=4, val=2, suffix=".jpg")
     for folder in (data / "train").iterdir():
         if more == "a.txt":
-            for picture in list(folder.iterdir()):
-                picture.with_suffix(".txt").write_text("a plain colour")
+            for image in list(folder.iterdir()):
+                image.with_suffix(".txt").write_text("a plain colour")
         elif more == "a.png":
             Image.new("RGB", (24, 24)).save(folder / "000.png")
         else:

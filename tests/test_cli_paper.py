@@ -10,7 +10,7 @@ from convnext.cli import convert as convert_verb
 from convnext.cli import evaluate as evaluate_verb
 from convnext.models.convert import LIBRARIES
 from convnext.tasks.robustness import SUITES
-from pictures import write_colours
+from images import write_colours
 
 
 def test_the_roadmap_as_json_has_its_seventeen_rows_in_order():
@@ -27,7 +27,7 @@ def test_the_roadmap_as_text_marks_the_two_cells_that_are_most_likely_misprinted
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         (["roadmap", "--seeds", 2], ["--seeds is for training", "--train DATA"]),
         (["roadmap", "--regime", "c"], ["'c'", "t"]),
@@ -38,16 +38,16 @@ def test_the_roadmap_as_text_marks_the_two_cells_that_are_most_likely_misprinted
         (["convert", "RUN", "x.safetensors", "--to", "tim"], ["Did you mean 'timm'"]),
     ],
 )
-def test_a_mistake_is_one_line(words, parts, tmp_path):
+def test_a_mistake_is_one_line(arguments, parts, tmp_path):
     data = write_colours(tmp_path / "data")
-    line = convnext(*(data if word == "DATA" else word for word in words)).line
+    line = convnext(*(data if argument == "DATA" else argument for argument in arguments)).line
     assert all(part in line for part in parts), line
 
 
-def test_a_roadmap_on_own_pictures_leaves_results_chart_and_page(tmp_path):
+def test_a_roadmap_on_own_images_leaves_results_chart_and_page(tmp_path):
     data, out = write_colours(tmp_path / "data"), tmp_path / "out"
-    words = ["--steps", "resnet,patchify", "--width-factor", 0.125, "--epochs", 1, "--workers", 0, "--out", out]
-    done = convnext("roadmap", "--train", data, *words, "--input.size_px", 16, "--optim.batch", 6)
+    arguments = ["--steps", "resnet,patchify", "--width-factor", 0.125, "--epochs", 1, "--workers", 0, "--out", out]
+    done = convnext("roadmap", "--train", data, *arguments, "--input.size_px", 16, "--optim.batch", 6)
     assert done.status == 0, done.err
     assert "patchify" in done.out
     assert {"roadmap.json", "roadmap.svg", "roadmap.html"} <= {file.name for file in out.iterdir()}

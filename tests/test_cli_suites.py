@@ -5,7 +5,7 @@ import json
 import pytest
 
 from commands import convnext, trained
-from pictures import write_colours
+from images import write_colours
 
 
 @pytest.fixture(scope="module")
@@ -16,20 +16,20 @@ def place(tmp_path_factory):
 
 
 def test_corruptions_are_printed_kept_and_not_done_twice(place):
-    words = ["evaluate", place / "run", place / "data", "--suite", "corruptions", "--names", "fog,contrast"]
-    first = convnext(*words, "--severities", "1,5", "--json")
+    arguments = ["evaluate", place / "run", place / "data", "--suite", "corruptions", "--names", "fog,contrast"]
+    first = convnext(*arguments, "--severities", "1,5", "--json")
     assert first.status == 0, first.err
     kept = place / "run" / "robustness" / "robustness.json"
     before = kept.read_bytes()
-    again = convnext(*words, "--severities", "1,5")
+    again = convnext(*arguments, "--severities", "1,5")
     assert "fog" in again.out and "contrast" in again.out
     assert kept.read_bytes() == before
     assert json.loads(first.out)["suite"] == "corruptions"
 
 
-def test_attacks_lower_or_keep_the_accuracy_of_the_clean_pictures(place):
-    words = ["evaluate", place / "run", place / "data", "--suite", "attacks", "--eps", "8", "--steps", 2, "--json"]
-    done = convnext(*words)
+def test_attacks_lower_or_keep_the_accuracy_of_the_clean_images(place):
+    arguments = ["evaluate", place / "run", place / "data", "--suite", "attacks", "--eps", "8", "--steps", 2, "--json"]
+    done = convnext(*arguments)
     assert done.status == 0, done.err
     result = json.loads(done.out)
     assert all(error >= result["clean"]["error"] for row in result["errors"].values() for error in row.values())
@@ -42,7 +42,7 @@ def test_folders_that_are_some_of_the_classes_are_scored_among_these(place, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         (["--eps", "1"], ["--eps is for --suite attacks"]),
         (["--suite", "corruption"], ["Did you mean 'corruptions'"]),
@@ -51,6 +51,6 @@ def test_folders_that_are_some_of_the_classes_are_scored_among_these(place, tmp_
         (["--suite", "real"], ["--real FILE"]),
     ],
 )
-def test_a_mistake_is_one_line(place, words, parts):
-    line = convnext("evaluate", place / "run", place / "data", *words).line
+def test_a_mistake_is_one_line(place, arguments, parts):
+    line = convnext("evaluate", place / "run", place / "data", *arguments).line
     assert all(part in line for part in parts), line

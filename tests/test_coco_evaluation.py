@@ -1,4 +1,4 @@
-"""Average precision and the counts beside it: those of pycocotools to 1e-9, and of pictures that one can count."""
+"""Average precision and the counts beside it: those of pycocotools to 1e-9, and of images that one can count."""
 
 import contextlib
 import copy
@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext.data.dense.dataset import DenseDataset, Picture, Row, objects_of
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
 from convnext.data.dense.export import segmentation
 from convnext.data.dense.masks import encode, encode_inside
 from convnext.data.store import FolderStore
@@ -28,11 +28,11 @@ CATEGORIES = (7, 3, 90)  # in no order
 TYPES = {"box": "bbox", "mask": "segm"}
 
 
-def made_up(seed: int, pictures: int = 7, most: int = 25) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Objects of all sizes, crowds and pictures without any among them, and detections that often miss."""
+def made_up(seed: int, count: int = 7, most: int = 25) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Objects of all sizes, crowds and images without any among them, and detections that often miss."""
     rng = np.random.default_rng(seed)
     images, annotations, found = [], [], []
-    for i in range(pictures):
+    for i in range(count):
         height, width = (int(side) for side in rng.integers(150, 300, 2))
         images.append({"id": 10 + i, "file_name": f"{i}.png", "height": height, "width": width})
         for _ in range(0 if i % 4 == 3 else int(rng.integers(1, most))):
@@ -55,11 +55,13 @@ def made_up(seed: int, pictures: int = 7, most: int = 25) -> tuple[dict[str, Any
     return {"images": images, "annotations": annotations, "categories": categories}, found
 
 
-def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str, limits: tuple[int, ...]) -> COCOeval:
+def reference(
+    ground_truth: dict[str, Any], found: list[dict[str, Any]], kind: str, limits: tuple[int, ...]
+) -> COCOeval:
     """pycocotools; a mask's size is its own, so its box is left out."""
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()
-        known.dataset = copy.deepcopy(truth)
+        known.dataset = copy.deepcopy(ground_truth)
         known.createIndex()
         rows = [{k: v for k, v in row.items() if kind == "box" or k != "bbox"} for row in copy.deepcopy(found)]
         theirs = COCOeval(known, known.loadRes(rows), TYPES[kind])
@@ -75,59 +77,59 @@ def reference(truth: dict[str, Any], found: list[dict[str, Any]], kind: str, lim
 @pytest.mark.parametrize("limits", [(1, 10, 100), (1, 3, 8), (1, 10, 260)])
 def test_every_precision_and_recall_is_that_of_pycocotools(kind, limits):
     for seed in range(3):
-        truth, found = made_up(seed)
-        before = json.dumps([truth, found])
-        ours = average_precision(truth, found, CATEGORIES, kind, limits)
-        theirs = reference(truth, found, kind, limits)
+        ground_truth, found = made_up(seed)
+        before = json.dumps([ground_truth, found])
+        ours = average_precision(ground_truth, found, CATEGORIES, kind, limits)
+        theirs = reference(ground_truth, found, kind, limits)
         order = [sorted(CATEGORIES).index(number) for number in CATEGORIES]
         assert np.abs(ours.precision - theirs.eval["precision"][:, :, order]).max() < 1e-9
         assert np.abs(ours.recall - theirs.eval["recall"][:, order]).max() < 1e-9
-        assert json.dumps([truth, found]) == before  # neither is written to
+        assert json.dumps([ground_truth, found]) == before  # neither is written to
         if limits == (1, 10, 100):
             figures = [-1.0 if math.isnan(value) else value for value in ours.figures(limits).values()]
             assert np.abs(np.array(figures) - theirs.stats).max() < 1e-9
 
 
-def test_pictures_with_hundreds_of_objects_are_scored_to_the_last_one():
+def test_images_with_hundreds_of_objects_are_scored_to_the_last_one():
     boxes = [[float(x), float(y), 8.0, 8.0] for x in range(0, 160, 10) for y in range(0, 170, 10)]  # 272 objects
     rows = [{"image_id": 1, "category_id": 3, "bbox": box, "area": 64.0, "iscrowd": 0} for box in boxes]
     image = {"id": 1, "file_name": "x", "height": 200, "width": 200}
-    truth = {"images": [image], "annotations": [row | {"id": i + 1} for i, row in enumerate(rows)]}
-    truth["categories"] = [{"id": 3, "name": "nucleus"}]
+    ground_truth = {"images": [image], "annotations": [row | {"id": i + 1} for i, row in enumerate(rows)]}
+    ground_truth["categories"] = [{"id": 3, "name": "nucleus"}]
     found = [row | {"score": 1 - i / 1000} for i, row in enumerate(rows)]
-    capped = average_precision(truth, found, (3,), "box", (1, 10, 100)).figures((1, 10, 100))
-    whole = average_precision(truth, found, (3,), "box", (1, 10, 300)).figures((1, 10, 300))
+    capped = average_precision(ground_truth, found, (3,), "box", (1, 10, 100)).figures((1, 10, 100))
+    whole = average_precision(ground_truth, found, (3,), "box", (1, 10, 300)).figures((1, 10, 300))
     assert capped["ar"] == pytest.approx(100 / 272) and capped["ap"] < 0.4
     assert whole["ap"] == whole["ar"] == pytest.approx(1) and whole["ar_10"] == pytest.approx(10 / 272)
 
 
 def test_nothing_found_is_0_and_nothing_to_find_is_no_figure():
-    truth, found = made_up(0)
-    nothing = average_precision(truth, [], CATEGORIES, "mask")
+    ground_truth, found = made_up(0)
+    nothing = average_precision(ground_truth, [], CATEGORIES, "mask")
     assert nothing.figures((1, 10, 100))["ap"] == 0 and nothing.per_class()["ap50"] == [0, 0, 0]
-    empty = truth | {"annotations": []}
+    empty = ground_truth | {"annotations": []}
     for rows in (found, []):
         nowhere = average_precision(empty, rows, CATEGORIES, "box")
         assert all(math.isnan(value) for value in nowhere.figures((1, 10, 100)).values()) and not nowhere.curves()
 
 
 def test_an_object_without_an_outline_is_its_box():
-    truth, _ = made_up(1)
-    for row in truth["annotations"]:
+    ground_truth, _ = made_up(1)
+    for row in ground_truth["annotations"]:
         del row["segmentation"]
-    truth["annotations"] = [row for row in truth["annotations"] if not row["iscrowd"]]
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    ground_truth["annotations"] = [row for row in ground_truth["annotations"] if not row["iscrowd"]]
+    sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
     found = []
-    for row in truth["annotations"]:
+    for row in ground_truth["annotations"]:
         x, y, w, h = row["bbox"]
         inside = encode_inside(np.ones((h, w), bool), y, x, *sizes[row["image_id"]])
         found.append({**row, "score": 0.5, "segmentation": segmentation(inside)})
-    assert average_precision(truth, found, CATEGORIES, "mask").figures((1, 10, 100))["ap"] == pytest.approx(1)
+    assert average_precision(ground_truth, found, CATEGORIES, "mask").figures((1, 10, 100))["ap"] == pytest.approx(1)
 
 
 def test_curves_and_classes_average_to_the_figures():
-    truth, found = made_up(2)
-    precision: Precision = average_precision(truth, found, CATEGORIES, "box")
+    ground_truth, found = made_up(2)
+    precision: Precision = average_precision(ground_truth, found, CATEGORIES, "box")
     figures, classes, curves = precision.figures((1, 10, 100)), precision.per_class(), precision.curves()
     for name in ("ap", "ap50", "ap75"):
         assert np.mean(classes[name]) == pytest.approx(figures[name]) == pytest.approx(np.mean(curves[name]))
@@ -156,8 +158,8 @@ def found_in(image_id: int, boxes: np.ndarray, labels: list[int], scores: list[f
     return Found(f"{image_id}.png", image_id, size, boxes, *given, shapes)
 
 
-def dataset_of(*pictures: list[Row]) -> DenseDataset:
-    entries = [Picture(f"{i}.png", i, (40, 60), objects_of(rows)) for i, rows in enumerate(pictures, 1)]
+def dataset_of(*images: list[Row]) -> DenseDataset:
+    entries = [AnnotatedImage(f"{i}.png", i, (40, 60), objects_of(rows)) for i, rows in enumerate(images, 1)]
     return DenseDataset("detection", ("cat", "dog"), tuple(entries), FolderStore("."), (5, 2))
 
 
@@ -233,20 +235,20 @@ def test_the_working_point_is_where_f1_is_best_by_trying_every_score():
     assert (point.f1, point.score) == pytest.approx(best)
 
 
-def test_the_worst_pictures_come_first_with_their_objects_and_what_was_shown(dataset):
+def test_the_worst_images_come_first_with_their_objects_and_what_was_shown(dataset):
     wrong = found_in(1, squares((0, 0), (40, 20)), [0, 0], [0.9, 0.85])
     outcomes = Outcomes((0, 1, 2), (wrong, *perfect().found[1:]), (0.0, 0.0, 0.0))
     whole = report(outcomes, dataset)
     (worst,) = whole["worst"]
     assert (worst["path"], worst["right"], worst["false"], worst["missed"]) == ("1.png", 1, 1, 1)
     assert worst["f1"] == pytest.approx(0.5)
-    (drawn,) = whole["details"]["pictures"]
+    (drawn,) = whole["details"]["images"]
     assert [each["object"] for each in drawn["found"]] == [0, -1] and drawn["size"] == [40, 60]
     cat, dog = whole["per_class"]
     assert (cat["objects"], cat["precision"], cat["recall"]) == (1, 0.5, 1.0)
     assert (dog["objects"], dog["precision"], dog["recall"]) == (2, 1.0, 0.5) and dog["box_ap50"] < 1
 
 
-def test_a_picture_that_was_not_read_is_not_missed(dataset):
+def test_an_image_that_was_not_read_is_not_missed(dataset):
     some = Outcomes((1, 2), perfect().found[1:], (1.0, 1.0))
     assert metrics(some, dataset)["mask_ap"] == pytest.approx(1) and report(some, dataset)["n"] == 2

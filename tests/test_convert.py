@@ -237,7 +237,7 @@ def test_the_training_command_reads_every_converted_file(tmp_path):
     for library in able("v1"):
         out = convert(written(tmp_path, "v1"), target(tmp_path, library), library, check=False).out
         model = ConvNeXt(V1)
-        load_weights(model, str(out), say=lambda _: None)
+        load_weights(model, str(out), info=lambda _: None)
         assert identical(dict(model.state_dict()), network("v1").state)
 
 
@@ -333,12 +333,12 @@ def test_a_missing_an_extra_and_a_misshapen_tensor_are_named_as_in_the_file(tmp_
         "1 not in the model: stages.0.surprise": state | {"stages.0.surprise": torch.zeros(2)},
         f"1 of another shape: {name}": state | {name: torch.cat([state[name], state[name][:1]])},
     }
-    for words, changed in cases.items():
+    for message, changed in cases.items():
         save_file(changed, tmp_path / "w.safetensors")
         line = refusal(tmp_path / "w.safetensors", tmp_path / "out.safetensors", "timm")
-        if ours == "head.weight" and words.startswith("1 of another"):
-            words = "1 of another shape: "  # one class more in the weight or one less in the bias: either is named
-        assert words in line and str(tmp_path / "w.safetensors") in line
+        if ours == "head.weight" and message.startswith("1 of another"):
+            message = "1 of another shape: "  # one class more in the weight or one less in the bias: either is named
+        assert message in line and str(tmp_path / "w.safetensors") in line
 
 
 def express_one(key: str, library: str):
@@ -348,7 +348,7 @@ def express_one(key: str, library: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "library", "words"),
+    ("name", "library", "message"),
     [
         ("v2", "torchvision", "torchvision has no V2 block"),
         ("v2", "keras-npz", "keras-npz has no V2 block"),
@@ -360,8 +360,8 @@ def express_one(key: str, library: str):
         ("v1", "torchvison", "Did you mean 'torchvision'?"),
     ],
 )
-def test_a_library_that_cannot_hold_the_network_is_refused_with_those_that_can(tmp_path, name, library, words):
-    assert words in refusal(written(tmp_path, name), target(tmp_path, library, "out"), library)
+def test_a_library_that_cannot_hold_the_network_is_refused_with_those_that_can(tmp_path, name, library, message):
+    assert message in refusal(written(tmp_path, name), target(tmp_path, library, "out"), library)
 
 
 class Bomb:
@@ -388,7 +388,7 @@ def test_broken_archives_of_arrays_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("out", "library", "words"),
+    ("out", "library", "message"),
     [
         ("w.npz", "timm", "name end in .safetensors"),
         ("w.safetensors", "keras-npz", "name end in .npz"),
@@ -396,8 +396,8 @@ def test_broken_archives_of_arrays_are_refused(tmp_path):
         ("w", "timm", "name end in .safetensors"),
     ],
 )
-def test_a_suffix_that_cannot_hold_the_weights_is_refused(tmp_path, out, library, words):
-    assert words in refusal(written(tmp_path, "v1"), tmp_path / out, library)
+def test_a_suffix_that_cannot_hold_the_weights_is_refused(tmp_path, out, library, message):
+    assert message in refusal(written(tmp_path, "v1"), tmp_path / out, library)
 
 
 def test_source_and_result_may_not_be_one_file(tmp_path):

@@ -29,8 +29,8 @@ def scene(height: int = 96, width: int = 96, channels: int = 3) -> np.ndarray:
     """Smooth colours with an edge and some texture: something that every corruption changes."""
     i, j = np.mgrid[0:height, 0:width]
     waves = [128 + 70 * np.sin(i / (5 + c)) * np.cos(j / (7 - c)) for c in range(channels)]
-    picture = np.stack(waves, 2) + 40 * ((i - height / 2) ** 2 + (j - width / 3) ** 2 < (height / 4) ** 2)[:, :, None]
-    return picture.clip(0, 255).astype(np.uint8)
+    image = np.stack(waves, 2) + 40 * ((i - height / 2) ** 2 + (j - width / 3) ** 2 < (height / 4) ** 2)[:, :, None]
+    return image.clip(0, 255).astype(np.uint8)
 
 
 def test_there_are_fifteen_and_ten():
@@ -40,47 +40,45 @@ def test_there_are_fifteen_and_ten():
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(32, 32, 3), (40, 57, 3), (57, 40, 1), (1, 3, 3), (230, 225, 3)])
 def test_any_size_keeps_shape_and_type_and_the_input(name, shape):
-    picture = scene(*shape)
-    before = picture.copy()
+    image = scene(*shape)
+    before = image.copy()
     for severity in (1, 5):
-        out = corrupt(picture, name, severity, (0, 3))
+        out = corrupt(image, name, severity, (0, 3))
         assert out.shape == shape and out.dtype == np.uint8
-    assert np.array_equal(picture, before)
+    assert np.array_equal(image, before)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_same_key_gives_the_same_pixels_and_another_index_or_seed_others(name):
-    picture = scene(48, 48)
-    first = Corruption(name, 3, seed=1)(picture, 5)
-    assert np.array_equal(first, Corruption(name, 3, seed=1)(picture, 5))
+    image = scene(48, 48)
+    first = Corruption(name, 3, seed=1)(image, 5)
+    assert np.array_equal(first, Corruption(name, 3, seed=1)(image, 5))
     fixed = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"}
-    assert np.array_equal(first, Corruption(name, 3, seed=1)(picture, 6)) == (name in fixed)
-    assert np.array_equal(first, Corruption(name, 3, seed=2)(picture, 5)) == (name in fixed)
+    assert np.array_equal(first, Corruption(name, 3, seed=1)(image, 6)) == (name in fixed)
+    assert np.array_equal(first, Corruption(name, 3, seed=2)(image, 5)) == (name in fixed)
 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name not in UNEVEN])
-def test_a_higher_severity_is_further_from_the_clean_picture(name):
-    picture = scene()
+def test_a_higher_severity_is_further_from_the_clean_image(name):
+    image = scene()
     distances = [
-        np.mean([np.abs(corrupt(picture, name, s, (0, k)).astype(float) - picture).mean() for k in range(12)])
+        np.mean([np.abs(corrupt(image, name, s, (0, k)).astype(float) - image).mean() for k in range(12)])
         for s in range(1, 6)
     ]
     assert distances == sorted(distances) and distances[0] < distances[-1]
 
 
 @pytest.mark.parametrize("name", sorted(UNEVEN))
-def test_the_uneven_ones_change_the_picture_at_every_severity(name):
-    picture = scene()
+def test_the_uneven_ones_change_the_image_at_every_severity(name):
+    image = scene()
     for severity in range(1, 6):
-        assert np.abs(corrupt(picture, name, severity, (0, 0)).astype(float) - picture).mean() > 2
+        assert np.abs(corrupt(image, name, severity, (0, 0)).astype(float) - image).mean() > 2
 
 
 def test_elastic_severities_1_and_2_move_further_than_3():
-    picture = scene()
+    image = scene()
     far, further, near = (
-        np.mean(
-            [np.abs(corrupt(picture, "elastic_transform", s, (0, k)).astype(float) - picture).mean() for k in range(8)]
-        )
+        np.mean([np.abs(corrupt(image, "elastic_transform", s, (0, k)).astype(float) - image).mean() for k in range(8)])
         for s in (1, 2, 3)
     )
     assert near < far < further
@@ -103,16 +101,16 @@ def test_impulse_noise_sets_the_published_share_to_black_or_white():
 
 
 def test_contrast_and_brightness_equal_their_formulas():
-    picture = scene(20, 30)
-    x = picture / 255
+    image = scene(20, 30)
+    x = image / 255
     mean = x.mean((0, 1))
-    assert np.abs(corrupt(picture, "contrast", 2, (0, 0)) / 255 - ((x - mean) * 0.3 + mean)).max() < 0.51 / 255
+    assert np.abs(corrupt(image, "contrast", 2, (0, 0)) / 255 - ((x - mean) * 0.3 + mean)).max() < 0.51 / 255
     import colorsys
 
     slow = [
         colorsys.hsv_to_rgb(h, s, min(1, v + 0.3)) for h, s, v in (colorsys.rgb_to_hsv(*p) for p in x.reshape(-1, 3))
     ]
-    assert np.abs(corrupt(picture, "brightness", 3, (0, 0)).reshape(-1, 3) / 255 - np.array(slow)).max() < 0.51 / 255
+    assert np.abs(corrupt(image, "brightness", 3, (0, 0)).reshape(-1, 3) / 255 - np.array(slow)).max() < 0.51 / 255
 
 
 def test_black_under_brightness_is_grey():
@@ -140,7 +138,7 @@ def test_sampling_between_pixels_equals_scipy(ours, theirs):
     assert np.abs(sample(x, places[0], places[1], border=ours) - np.stack(expected, 2)).max() < 1e-5
 
 
-def test_the_zoom_equals_scipy_on_the_middle_of_the_picture():
+def test_the_zoom_equals_scipy_on_the_middle_of_the_image():
     filters = pytest.importorskip("scipy.ndimage")
     x = np.random.default_rng(0).random((50, 50, 1)).astype(np.float32)
     kept = math.ceil(50 / 1.3)
@@ -153,13 +151,13 @@ def test_the_zoom_equals_scipy_on_the_middle_of_the_picture():
 
 @pytest.mark.parametrize("name", ["glass_blur", "elastic_transform", "caustic_refraction"])
 def test_the_precision_of_the_network_around_changes_no_pixel(name):
-    picture = scene(40, 40)
+    image = scene(40, 40)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        inside = corrupt(picture, name, 3, (0, 0))
-    assert np.array_equal(inside, corrupt(picture, name, 3, (0, 0)))
+        inside = corrupt(image, name, 3, (0, 0))
+    assert np.array_equal(inside, corrupt(image, name, 3, (0, 0)))
 
 
-def test_blurs_keep_a_flat_picture_and_their_kernels_sum_to_one():
+def test_blurs_keep_a_flat_image_and_their_kernels_sum_to_one():
     flat = np.full((30, 40, 3), 0.4, np.float32)
     assert np.allclose(motion_blur(flat, 10, 3, 30), flat) and np.allclose(gaussian_blur(flat, 5), flat)
     assert _disc(6.0, 0.5).sum() == pytest.approx(1, abs=1e-6)
@@ -194,9 +192,9 @@ def test_brown_noise_is_of_low_and_blue_noise_of_high_frequency():
     assert step[0] < 0.5 < step[1] and brown.std() == pytest.approx(1) and blue.std() == pytest.approx(1)
 
 
-def test_stored_pictures_went_through_jpeg_of_quality_85():
-    picture = scene(32, 32)
-    plain, stored = (Corruption("contrast", 1, stored=kept)(picture, 0) for kept in (False, True))
+def test_stored_images_went_through_jpeg_of_quality_85():
+    image = scene(32, 32)
+    plain, stored = (Corruption("contrast", 1, stored=kept)(image, 0) for kept in (False, True))
     assert 0 < np.abs(plain.astype(int) - stored).mean() < 6
 
 

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the same honest 8-bit pixels, and everything else becomes one line."""
+"""Every kind of image becomes the same honest 8-bit pixels, and everything else becomes one line."""
 
 import contextlib
 import io
@@ -86,7 +86,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(monkeypatch, kind, turn)
     np.testing.assert_array_equal(decode(data), turned)
 
 
-def test_grey_palette_and_one_bit_pictures_become_the_colours_they_show():
+def test_grey_palette_and_one_bit_images_become_the_colours_they_show():
     grey = scene(channels=1)[..., 0]
     np.testing.assert_array_equal(decode(saved(Image.fromarray(grey), "PNG")), np.repeat(grey[..., None], 3, 2))
     palette = Image.fromarray(scene()).quantize(16)
@@ -155,13 +155,13 @@ def test_a_float_tiff_with_negative_values_is_stretched_and_one_with_nan_is_refu
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_a_picture_of_one_pixel_is_a_picture(kind):
+def test_an_image_of_one_pixel_is_an_image(kind):
     assert decode(saved(Image.new("RGB", (1, 1), "white"), kind), least_px=1)[0, 0].tolist() == [255] * 3
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
 @pytest.mark.parametrize("fast", [True, False])
-def test_a_truncated_picture_is_refused_with_the_reason(monkeypatch, kind, fast):
+def test_a_truncated_image_is_refused_with_the_reason(monkeypatch, kind, fast):
     if not fast:
         monkeypatch.setattr(decoding, "simplejpeg", None)
     data = saved(Image.fromarray(scene(200, 300)), kind)
@@ -171,16 +171,16 @@ def test_a_truncated_picture_is_refused_with_the_reason(monkeypatch, kind, fast)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0", b"hello, I am not a picture\n" * 9, b"\xff\xd8\xff\xe0", b"%!PS-Adobe-3.0\n"]
+    "data", [b"", b"\0", b"hello, I am not an image\n" * 9, b"\xff\xd8\xff\xe0", b"%!PS-Adobe-3.0\n"]
 )
-def test_what_is_not_a_picture_is_refused_in_one_line(data):
+def test_what_is_not_an_image_is_refused_in_one_line(data):
     for read in (decode, read_size):
         with pytest.raises(DataError) as error:
             read(data)
         assert "\n" not in str(error.value)
 
 
-def test_a_very_wide_picture_works_and_a_bomb_is_refused_before_it_is_decoded():
+def test_a_very_wide_image_works_and_a_bomb_is_refused_before_it_is_decoded():
     wide = saved(Image.new("L", (20_000, 3), 9), "PNG")
     assert read_size(wide) == (3, 20_000)
     assert decode(wide).shape == (3, 20_000, 3)
@@ -190,7 +190,7 @@ def test_a_very_wide_picture_works_and_a_bomb_is_refused_before_it_is_decoded():
             read(bomb)
 
 
-def test_a_large_picture_below_the_limit_makes_no_warning():
+def test_a_large_image_below_the_limit_makes_no_warning():
     large = saved(Image.new("1", (10_000, 10_000)), "PNG")  # Pillow would warn from 89 million pixels
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -198,7 +198,7 @@ def test_a_large_picture_below_the_limit_makes_no_warning():
     assert not caught
 
 
-def test_pictures_have_one_or_three_channels():
+def test_images_have_one_or_three_channels():
     with pytest.raises(DataError, match="4 were asked"):
         decode(saved(Image.new("RGB", (1, 1)), "PNG"), channels=4)
 

@@ -14,7 +14,7 @@ def batch(count: int = 8, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     return x.to(memory_format=torch.channels_last), torch.arange(count) % 5
 
 
-def test_off_leaves_pictures_alone_and_gives_one_hot_targets():
+def test_off_leaves_images_alone_and_gives_one_hot_targets():
     x, labels = batch()
     mixed, targets = mix(x.clone(), labels, 5, OFF, (0, 1))
     assert torch.equal(mixed, x)
@@ -45,7 +45,7 @@ def test_targets_follow_timm_and_the_pixels_that_were_kept(augment, count):
 
 
 def kept_share(x: torch.Tensor, mixed: torch.Tensor) -> float:
-    """What picture 0 kept of itself, read from the pixels: by area for cutmix, by weight for mixup."""
+    """What image 0 kept of itself, read from the pixels: by area for cutmix, by weight for mixup."""
     own, other = x[0], x.flip(0)[0]
     if torch.equal(own, other):  # a batch of one: any share gives the same target
         return 1.0

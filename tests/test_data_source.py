@@ -1,4 +1,4 @@
-"""What the user names becomes the same lists of pictures, whatever it is wrapped in."""
+"""What the user names becomes the same lists of images, whatever it is wrapped in."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from convnext.data.decode import decode
 from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
 from convnext.data.store import printable
 from convnext.errors import DataError
-from pictures import write_colours
+from images import write_colours
 
 
 def zipped(folder: Path, archive: Path, *, below: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -70,7 +70,7 @@ def test_one_folder_of_classes_is_split_by_class_and_always_the_same_way(plain):
     assert {open_splits(plain, seed=seed).val.entries for seed in range(5)} != {splits.val.entries}
 
 
-def test_every_class_with_two_pictures_keeps_one_for_each_part(tmp_path):
+def test_every_class_with_two_images_keeps_one_for_each_part(tmp_path):
     folder = write_colours(tmp_path, train=2, val=0, size=4) / "train"
     (folder / "red" / "000.png").unlink()
     for share in (0.01, 0.99):
@@ -174,10 +174,10 @@ def test_other_files_are_left_out_and_counted(folder):
     (folder / "__MACOSX" / "train" / "x.png").write_bytes(b"")
     splits = open_splits(folder)
     assert len(splits.train.entries) == 15
-    assert splits.left_out == {".json": 1, ".txt": 2, "pictures outside class folders": 1}
+    assert splits.left_out == {".json": 1, ".txt": 2, "images outside class folders": 1}
 
 
-def test_pictures_deep_in_a_class_folder_belong_to_it_and_endings_may_be_large(plain):
+def test_images_deep_in_a_class_folder_belong_to_it_and_endings_may_be_large(plain):
     (plain / "red" / "2024" / "may").mkdir(parents=True)
     shutil.move(plain / "red" / "000.png", plain / "red" / "2024" / "may" / "PHOTO.PNG")
     assert ("red/2024/may/PHOTO.PNG", "red") in labels(open_labelled(plain))
@@ -215,16 +215,16 @@ def test_a_missing_path_is_answered_with_its_nearest_sibling(folder):
 def test_what_cannot_be_trained_on_is_refused_with_the_reason(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     assert "is empty" in refusal(tmp_path / "empty")
-    assert "holds 2 pictures directly, without class folders" in refusal(folder / "val" / "red")
+    assert "holds 2 images directly, without class folders" in refusal(folder / "val" / "red")
     (tmp_path / "texts" / "a").mkdir(parents=True)
     (tmp_path / "texts" / "a" / "x.txt").write_text("")
-    assert "holds no pictures (only 1 .txt)" in refusal(tmp_path / "texts")
+    assert "holds no images (only 1 .txt)" in refusal(tmp_path / "texts")
     assert "is one file" in refusal(folder / "val" / "red" / "000.png")
     for name in ("green", "blue"):
         shutil.rmtree(folder / "train" / name)
-    assert "pictures of one class only ('red')" in refusal(folder)
+    assert "images of one class only ('red')" in refusal(folder)
     shutil.rmtree(folder / "train" / "red")
-    assert "no pictures in its train part" in refusal(folder)
+    assert "no images in its train part" in refusal(folder)
     (folder / "train").rename(folder / "trian")
     assert "no folder 'train'. Did you mean 'trian'?" in refusal(folder)
 
@@ -251,7 +251,7 @@ def test_a_class_that_the_model_does_not_know_is_refused_with_the_nearest(folder
         open_labelled(folder, classes=("blue", "greenish", "red"))
 
 
-def test_prediction_takes_files_folders_globs_and_zips_each_picture_once(folder, tmp_path, monkeypatch):
+def test_prediction_takes_files_folders_globs_and_zips_each_image_once(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     archive = zipped(folder / "val", tmp_path / "val.zip")
     (tmp_path / "photo").write_bytes((folder / "val" / "red" / "000.png").read_bytes())
@@ -264,11 +264,11 @@ def test_prediction_takes_files_folders_globs_and_zips_each_picture_once(folder,
     assert all(decode(dataset.store.read(path)).shape == (6, 6, 3) for path in paths)
 
 
-def test_prediction_without_pictures_is_refused(tmp_path):
+def test_prediction_without_images_is_refused(tmp_path):
     for paths, reason in (
-        ([], "No pictures to predict"),
+        ([], "No images to predict"),
         ([str(tmp_path / "*.jpg")], "does not exist"),
-        ([str(tmp_path)], "no pictures"),
+        ([str(tmp_path)], "no images"),
     ):
         with pytest.raises(DataError, match=reason):
             open_unlabelled(paths)
@@ -282,7 +282,7 @@ def test_a_test_part_is_held_out_only_where_there_is_no_val(tmp_path, val):
             Image.new("RGB", (4, 4), label).save(tmp_path / part / label / f"{part}.png")
     splits = open_splits(tmp_path)
     assert {Path(entry.path).stem for entry in splits.val.entries} == {"val" if val else "test"}
-    assert ("pictures of the test part" in splits.left_out) == val
+    assert ("images of the test part" in splits.left_out) == val
     rows = [f"{file.relative_to(tmp_path)},{file.parent.name},{file.stem}" for file in tmp_path.rglob("*.png")]
     (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
     table = open_splits(tmp_path / "all.csv")

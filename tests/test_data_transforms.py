@@ -26,18 +26,18 @@ from convnext.errors import DataError
 from convnext.kernels import cpu
 
 SIDES = st.integers(1, 3000)
-DRAWN = st.lists(st.floats(0, 1, exclude_max=True), min_size=26, max_size=26)
+SAMPLED = st.lists(st.floats(0, 1, exclude_max=True), min_size=26, max_size=26)
 RATIO = (3 / 4, 4 / 3)
 PLAIN = AugmentConfig(hflip=0)
 
 
-def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
+def random_image(height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-@given(SIDES, SIDES, DRAWN)
-def test_a_crop_lies_in_the_picture_and_keeps_area_and_aspect(height, width, drawn):
-    top, left, crop_h, crop_w = crop_box(height, width, (0.08, 1.0), RATIO, drawn)
+@given(SIDES, SIDES, SAMPLED)
+def test_a_crop_lies_in_the_image_and_keeps_area_and_aspect(height, width, sampled):
+    top, left, crop_h, crop_w = crop_box(height, width, (0.08, 1.0), RATIO, sampled)
     assert 0 <= top <= top + crop_h <= height
     assert 0 <= left <= left + crop_w <= width
     assert crop_h >= 1 and crop_w >= 1
@@ -45,14 +45,14 @@ def test_a_crop_lies_in_the_picture_and_keeps_area_and_aspect(height, width, dra
         assert RATIO[0] * 0.98 <= crop_w / crop_h <= RATIO[1] * 1.02
 
 
-@given(SIDES, SIDES, DRAWN)
-def test_the_whole_area_is_a_crop_only_where_the_aspect_allows(height, width, drawn):
-    _, _, crop_h, crop_w = crop_box(height, width, (1.0, 1.0), RATIO, drawn)
+@given(SIDES, SIDES, SAMPLED)
+def test_the_whole_area_is_a_crop_only_where_the_aspect_allows(height, width, sampled):
+    _, _, crop_h, crop_w = crop_box(height, width, (1.0, 1.0), RATIO, sampled)
     assert crop_h == height or crop_w == width or crop_h * crop_w >= 0.9 * height * width
 
 
 @pytest.mark.parametrize("size", [(100, 1000), (1000, 100), (1, 20_000), (1, 1)])
-def test_a_picture_no_crop_fits_in_gives_its_centre(size):
+def test_an_image_no_crop_fits_in_gives_its_centre(size):
     from torchvision.transforms import RandomResizedCrop
 
     box = crop_box(*size, (1.0, 1.0), RATIO, [0.999] * 26)
@@ -71,9 +71,9 @@ def test_crops_have_the_distribution_of_torchvision():
     np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.06)
 
 
-@given(st.integers(1, 2000), st.integers(1, 2000), DRAWN, st.integers(4, 256))
-def test_a_reduced_decode_leaves_the_crop_the_pixels_it_needs(height, width, drawn, size_px):
-    box = crop_box(height, width, (0.08, 1.0), RATIO, drawn)
+@given(st.integers(1, 2000), st.integers(1, 2000), SAMPLED, st.integers(4, 256))
+def test_a_reduced_decode_leaves_the_crop_the_pixels_it_needs(height, width, sampled, size_px):
+    box = crop_box(height, width, (0.08, 1.0), RATIO, sampled)
     least = least_px(height, width, box, size_px)
     for divisor in (2, 4, 8):
         if min(height, width) // divisor >= least:
@@ -88,7 +88,7 @@ def test_a_reduced_decode_leaves_the_crop_the_pixels_it_needs(height, width, dra
 def test_a_training_crop_has_the_pixels_of_torchvision_within_rounding(channels, size_px):
     from torchvision.transforms.functional import InterpolationMode, resized_crop
 
-    smooth = Image.fromarray(picture(14, 18, channels).squeeze()).resize((180, 140), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(random_image(14, 18, channels).squeeze()).resize((180, 140), Image.Resampling.BICUBIC)
     source, key = np.array(smooth).reshape(140, 180, channels), (1, 2, 3)
     box = crop_box(140, 180, PLAIN.scale, PLAIN.ratio, chances(key))
     expected = resized_crop(smooth, *box, [size_px, size_px], InterpolationMode.BICUBIC)
@@ -106,7 +106,7 @@ def test_a_training_crop_has_the_pixels_of_torchvision_within_rounding(channels,
 
 def test_the_key_decides_everything_and_global_random_state_nothing():
     augment = AugmentConfig(rand_augment="rand-m9-mstd0.5-inc1")
-    source = picture(40, 40)
+    source = random_image(40, 40)
     first = train_transform(source, 24, augment, InputConfig(), (0, 1, 2))
     state = (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist())
     again = train_transform(source, 24, augment, InputConfig(), (0, 1, 2))
@@ -120,23 +120,23 @@ def test_the_key_decides_everything_and_global_random_state_nothing():
     assert chances(7) == chances((7,)) != chances((-7,))
 
 
-def test_rand_augment_moves_colour_and_grey_pictures():
+def test_rand_augment_moves_colour_and_grey_images():
     for channels in (1, 3):
         config = InputConfig(mean=(0.5,) * channels, std=(0.5,) * channels)
         augment = AugmentConfig(hflip=0, rand_augment="rand-m9-n4-p1.0-inc1")
         for key in range(20):
-            moved = train_transform(picture(30, 30, channels), 20, augment, config, key)
+            moved = train_transform(random_image(30, 30, channels), 20, augment, config, key)
             assert moved.shape == (20, 20, channels)
-        assert (moved != train_transform(picture(30, 30, channels), 20, PLAIN, config, key)).any()
+        assert (moved != train_transform(random_image(30, 30, channels), 20, PLAIN, config, key)).any()
 
 
 @pytest.mark.parametrize("notation", ["rand-m9-mstd0.5-inc1", "rand-m5-n3-p0.7-tweights", "rand-m9-n1-p0.3"])
 def test_rand_augment_draws_as_often_as_timm_does(notation):
-    """Operations on a picture, and each one's share, against what timm's own class draws."""
+    """Operations on an image, and each one's share, against what timm's own class draws."""
     from timm.data import auto_augment
 
     policy = prepared(notation, 32, (0.5, 0.5, 0.5))
-    ours = [[op.name for op in policy.drawn(random.Random(seed))] for seed in range(4000)]
+    ours = [[op.name for op in policy.sampled(random.Random(seed))] for seed in range(4000)]
     official = auto_augment.rand_augment_transform(notation, {"translate_const": 1, "img_mean": (1, 1, 1)})
     for operation in official.ops:
         called = operation.aug_fn.__name__
@@ -154,9 +154,9 @@ def test_the_strongest_posterize_keeps_no_bit_and_ends_no_run():
     policy = prepared("rand-m10-n1-inc1", 8, (0.5, 0.5, 0.5))
     (operation,) = (each for each in policy.ops if each.name == "posterize")
     operation.act.magnitude_std = 0
-    assert not operation(picture(8, 8)).any()
+    assert not operation(random_image(8, 8)).any()
     operation.act.magnitude = 5
-    np.testing.assert_array_equal(operation(picture(8, 8)), picture(8, 8) & 0b11000000)
+    np.testing.assert_array_equal(operation(random_image(8, 8)), random_image(8, 8) & 0b11000000)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -172,9 +172,9 @@ def test_a_compiled_move_is_pillows_to_the_bit(size, channels):
         for key, level in enumerate((-0.37, -0.001, 0.0, 0.2, 0.45, 1.5, 28.3, -30.0)):
             for resample in (Image.BILINEAR, Image.BICUBIC, (Image.BILINEAR, Image.BICUBIC)):
                 random.seed(key)
-                ours = Move(name)(picture(*size, channels), level, fillcolor=fill, resample=resample)
+                ours = Move(name)(random_image(*size, channels), level, fillcolor=fill, resample=resample)
                 random.seed(key)
-                shown = to_pillow(picture(*size, channels))
+                shown = to_pillow(random_image(*size, channels))
                 expected = getattr(auto_augment, name)(shown, level, fillcolor=fill, resample=resample)
                 np.testing.assert_array_equal(ours, from_pillow(expected), f"{name} {level} {resample}")
 
@@ -183,7 +183,7 @@ def test_rand_augment_is_the_same_with_and_without_the_compiled_kernels(monkeypa
     def many():
         prepared.cache_clear()
         augment = AugmentConfig(rand_augment="rand-m9-mstd0.5-inc1")
-        return [train_transform(picture(48, 40), 32, augment, InputConfig(), (0, key)) for key in range(100)]
+        return [train_transform(random_image(48, 40), 32, augment, InputConfig(), (0, key)) for key in range(100)]
 
     compiled = many()
     monkeypatch.setenv("CONVNEXT_KERNELS", "plain")
@@ -194,7 +194,7 @@ def test_rand_augment_is_the_same_with_and_without_the_compiled_kernels(monkeypa
 
 def test_a_wrong_rand_augment_is_one_line():
     with pytest.raises(DataError, match=r"augment.rand_augment = 'random-m9' is not RandAugment") as error:
-        train_transform(picture(8, 8), 8, AugmentConfig(rand_augment="random-m9"), InputConfig(), 0)
+        train_transform(random_image(8, 8), 8, AugmentConfig(rand_augment="random-m9"), InputConfig(), 0)
     assert "\n" not in str(error.value)
 
 
@@ -210,9 +210,9 @@ def test_evaluation_is_torchvisions_to_the_pixel(size, px, resize, crop):
         "crop": [transforms.Resize(int(px / crop), bicubic), transforms.CenterCrop(px)],
         "warp": [transforms.Resize((px, px), bicubic)],
     }[resize]
-    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(picture(*size))))
+    expected = np.asarray(transforms.Compose(steps)(Image.fromarray(random_image(*size))))
     config = InputConfig(eval_size_px=px, eval_resize=resize, eval_crop=crop)
-    np.testing.assert_array_equal(eval_transform(picture(*size), config), expected)
+    np.testing.assert_array_equal(eval_transform(random_image(*size), config), expected)
 
 
 @pytest.mark.parametrize("px", [64, 224])
@@ -220,13 +220,13 @@ def test_evaluation_is_timms_to_the_pixel(px):
     from timm.data import create_transform
 
     steps = create_transform((3, px, px), interpolation="bicubic", crop_pct=0.875)
-    image = picture(300, 411)
+    image = random_image(300, 411)
     ours = normalise(torch.from_numpy(eval_transform(image, InputConfig(eval_size_px=px)))[None], InputConfig())
     torch.testing.assert_close(ours[0], steps(Image.fromarray(image)), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(40, 1700), (1700, 40)])
-def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_within_two_grey_levels(size):
+def test_a_thin_image_is_evaluated_without_a_huge_copy_and_within_two_grey_levels(size):
     from torchvision import transforms
 
     smooth = np.sin(np.mgrid[: size[0], : size[1]].sum(0) / 9) * 100 + 128
@@ -235,16 +235,18 @@ def test_a_thin_picture_is_evaluated_without_a_huge_copy_and_within_two_grey_lev
     expected = np.asarray(transforms.Compose(steps)(Image.fromarray(image))).astype(int)
     ours = eval_transform(image, InputConfig(eval_size_px=32, eval_crop=32 / 36))
     assert np.abs(ours - expected).max() <= 2
-    wide = eval_transform(picture(2, 20_000), InputConfig())  # at full width it would be 256 x 2,560,000
+    wide = eval_transform(random_image(2, 20_000), InputConfig())  # at full width it would be 256 x 2,560,000
     assert wide.shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalise_is_its_formula_in_channels_last_memory(channels):
     config = InputConfig(mean=(0.485, 0.456, 0.406)[:channels], std=(0.229, 0.224, 0.225)[:channels])
-    pictures = torch.from_numpy(np.stack([picture(5, 7, channels), picture(7, 5, channels).reshape(5, 7, channels)]))
-    x = normalise(pictures, config)
-    exact = (pictures.double() / 255 - torch.tensor(config.mean).double()) / torch.tensor(config.std).double()
+    images = torch.from_numpy(
+        np.stack([random_image(5, 7, channels), random_image(7, 5, channels).reshape(5, 7, channels)])
+    )
+    x = normalise(images, config)
+    exact = (images.double() / 255 - torch.tensor(config.mean).double()) / torch.tensor(config.std).double()
     torch.testing.assert_close(x.double(), exact.permute(0, 3, 1, 2), rtol=0, atol=1e-6)
     assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
-    assert normalise(pictures[:0], config).shape == (0, channels, 5, 7)
+    assert normalise(images[:0], config).shape == (0, channels, 5, 7)

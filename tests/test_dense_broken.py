@@ -12,16 +12,16 @@ from convnext.data.dense.coco import open_coco
 from convnext.data.dense.dataset import DenseDataset, read_sample
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.dense.preflight import preflight_dense
-from convnext.data.dense.semantic import open_semantic
+from convnext.data.dense.semantic import open_masks
 from convnext.data.dense.voc import open_voc
 from convnext.data.dense.yolo import open_yolo
 from convnext.errors import DataError
-from dense_pictures import HEIGHT, WIDTH, coco, square, write_coco, write_maps, write_picture
+from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
 
 LINE = [1.0, 1.0, 3.0, 3.0, 7.0, 7.0]
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # what is changed, the kind of problem, what is told of it
-    "right of the picture": ({"bbox": [40, 4, 8, 8]}, "box outside", "box 40 4 48 12 in 32 x 24"),
-    "above the picture": ({"bbox": [4, -9, 8, 8]}, "box outside", "box 4 -9 12 -1"),
+    "right of the image": ({"bbox": [40, 4, 8, 8]}, "box outside", "box 40 4 48 12 in 32 x 24"),
+    "above the image": ({"bbox": [4, -9, 8, 8]}, "box outside", "box 4 -9 12 -1"),
     "no width": ({"bbox": [4, 4, 0, 8]}, "zero area", "box 4 4 4 12"),
     "negative height": ({"bbox": [4, 4, 8, -2]}, "zero area", "box 4 4 12 2"),
     "a flat polygon": ({"segmentation": [LINE]}, "zero area", "3 points on one line"),
@@ -34,15 +34,15 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # what is changed, the k
     "a point at infinity": ({"segmentation": [[1, 1e300, 5, 5, 9, 1]]}, "unreadable", "1e+300 is not a place"),
     "not a number": ({"bbox": [float("nan"), 4, 8, 8]}, "unreadable", "nan is not a place"),
     "three numbers": ({"bbox": [4, 8, 8]}, "unreadable", "is not a list of 4 numbers"),
-    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "mask size", "4 x 4 in a picture of 32 x 24"),
+    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "mask size", "4 x 4 in an image of 32 x 24"),
     "too few runs": ({"segmentation": {"size": [24, 32], "counts": [9]}}, "mask size", "make 9 pixels"),
     "damaged runs": ({"segmentation": {"size": [24, 32], "counts": "~~"}}, "unreadable", "run lengths are damaged"),
     "negative runs": ({"segmentation": {"size": [24, 32], "counts": [-1, 769]}}, "unreadable", "are damaged"),
     "runs of words": ({"segmentation": {"size": [24, 32], "counts": ["x"]}}, "unreadable", "are damaged"),
     "no size": ({"segmentation": {"counts": "~~"}}, "unreadable", "None is not a list of 2 numbers"),
     "nothing at all": ({"segmentation": [], "bbox": None}, "unreadable", "neither box nor outline"),
-    "no picture": ({"image_id": 12345}, "stray annotation", "image_id 12345"),
-    "a list as picture": ({"image_id": [1]}, "stray annotation", "image_id [1]"),
+    "no image": ({"image_id": 12345}, "stray annotation", "image_id 12345"),
+    "a list as image": ({"image_id": [1]}, "stray annotation", "image_id [1]"),
 }
 
 
@@ -77,7 +77,7 @@ def test_a_box_that_reaches_out_is_cut_and_less_than_a_pixel_is_not_worth_a_word
     found = read_sample(dataset, 0).instances
     assert found.boxes.tolist() == [[0, 4, 5, 12], [24, 4, 32, 12]]
     assert found.masks[0].sum() == 5 * 8
-    assert "1 box is cut at the edge of the picture: 1.png annotation 1 (-3 4 8 8)." in told(dataset)
+    assert "1 box is cut at the edge of the image: 1.png annotation 1 (-3 4 8 8)." in told(dataset)
 
 
 def test_of_several_polygons_only_the_broken_one_is_left_out(tmp_path):
@@ -95,16 +95,16 @@ def test_lists_with_something_else_in_them_are_read_past_it(tmp_path):
     content["annotations"] += [None, 5]
     file.write_text(json.dumps(content))
     dataset = open_coco(file)["all"]
-    assert sorted(kinds(dataset)) == ["double picture", "unreadable", "unreadable", "unreadable"]
+    assert sorted(kinds(dataset)) == ["double image", "unreadable", "unreadable", "unreadable"]
     assert len(dataset.entries) == 5 and read_sample(dataset, 4).instances.labels.size == 0
 
 
 def test_images_numbered_by_words_get_numbers(tmp_path):
     content = coco()
     for item in content["images"]:
-        item["id"] = f"picture {item['id']}"
+        item["id"] = f"image {item['id']}"
     for item in content["annotations"]:
-        item["image_id"] = f"picture {item['image_id']}"
+        item["image_id"] = f"image {item['image_id']}"
     dataset = open_coco(write_coco(tmp_path, content))["all"]
     assert [entry.image_id for entry in dataset.entries] == [1, 2, 3, 4] and len(dataset.notes) == 1
     assert read_sample(dataset, 0).instances.ids.tolist() == [1, 2]
@@ -117,27 +117,27 @@ def test_preflight_names_counts_and_goes_on(tmp_path):
     content["annotations"][3]["segmentation"] = []
     file = write_coco(tmp_path, content)
     (tmp_path / "images" / "3.png").unlink()
-    write_picture(tmp_path / "images" / "4.png", height=9)
-    (tmp_path / "images" / "5.png").write_bytes(b"no picture")
+    write_image(tmp_path / "images" / "4.png", height=9)
+    (tmp_path / "images" / "5.png").write_bytes(b"no image")
     findings = preflight_dense(open_dense_splits(file, val_share=0))
     assert findings.problems == {"unknown category": 1, "box outside": 1, "missing file": 1, "no mask": 1}
     assert findings.broken == {
         "images/4.png": "it has 32 x 9 pixels, and its annotations are for 32 x 24",
-        "images/5.png": "not a picture, or damaged in its first bytes",
+        "images/5.png": "not an image, or damaged in its first bytes",
     }
     lines = "\n".join(findings.lines)
     for line in (
-        "2 pictures cannot be read and will be skipped: images/4.png (it has 32 x 9 pixels",
-        "1 picture is annotated and not there: 3.png.",
-        "1 box outside the picture is left out: 2.png annotation 3 (box 100 100 105 105",
+        "2 images cannot be read and will be skipped: images/4.png (it has 32 x 9 pixels",
+        "1 image is annotated and not there: 3.png.",
+        "1 box outside the image is left out: 2.png annotation 3 (box 100 100 105 105",
         "1 object of an unknown category is left out: 1.png annotation 1 (category 99).",
         "1 object without an outline is masked by the whole box: images/2.png annotation 4.",
         "2 classes have fewer than 10 objects in train: cat (6), dog (4).",
-        "1 train picture has no object at all.",
+        "1 train image has no object at all.",
     ):
         assert line in lines, line
     assert findings.per_class == {"train": {"cat": 6, "dog": 4}, "val": {"cat": 0, "dog": 0}}
-    assert findings.pictures["train"] == {"cat": 6, "dog": 4} and findings.median_size == (HEIGHT, WIDTH)
+    assert findings.images["train"] == {"cat": 6, "dog": 4} and findings.median_size == (HEIGHT, WIDTH)
     assert not findings.errors
 
 
@@ -153,7 +153,7 @@ def test_more_than_five_of_a_kind_are_counted_not_listed(tmp_path):
     )
 
 
-def test_data_without_one_good_object_or_picture_are_not_trained_on(tmp_path):
+def test_data_without_one_good_object_or_image_are_not_trained_on(tmp_path):
     content = coco()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0, 0, 0, 0]
@@ -163,11 +163,11 @@ def test_data_without_one_good_object_or_picture_are_not_trained_on(tmp_path):
     dataset = open_coco(write_coco(tmp_path / "b"))["all"]
     for file in (tmp_path / "b" / "images").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="none of the val pictures can be read"):
+    with pytest.raises(DataError, match="none of the val images can be read"):
         preflight_dense(dataset)
 
 
-def test_a_sample_of_very_many_pictures_is_looked_at(tmp_path):
+def test_a_sample_of_very_many_images_is_looked_at(tmp_path):
     dataset = open_coco(write_coco(tmp_path, coco(8)))["all"]
     assert "4 of 8 files were looked at" in preflight_dense(dataset, limit=4, full=False).lines[0]
 
@@ -184,14 +184,14 @@ def test_broken_voc_files_and_objects_are_named_and_the_others_stay(tmp_path):
     size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
     pages = {
         "a": size + good + thing("dog", 40, 2, 44, 9) + thing("cat", 5, 5, 4, 9) + thing("cat", 5, "", 4, 9),
-        "b": good + thing("", 2, 2, 9, 9) + thing("cat", "nan", 2, 9, 9),  # no size: the picture's own
+        "b": good + thing("", 2, 2, 9, 9) + thing("cat", "nan", 2, 9, 9),  # no size: the image's own
         "c": good,
         "d": "<object>",
     }
     for name, inside in pages.items():
         (tmp_path / f"{name}.xml").write_text(f"<annotation>{inside}</annotation>")
         if name != "c":
-            write_picture(tmp_path / f"{name}.jpg")
+            write_image(tmp_path / f"{name}.jpg")
     (tmp_path / "e.xml").write_text('<!DOCTYPE x [<!ENTITY a "b">]><annotation>&a;</annotation>')
     (tmp_path / "f.xml").write_text("<something/>")
     dataset = open_voc(tmp_path)["all"]
@@ -215,7 +215,7 @@ def test_broken_voc_files_and_objects_are_named_and_the_others_stay(tmp_path):
     ],
 )
 def test_a_broken_line_of_yolo_is_named_and_the_others_stay(tmp_path, line, kind):
-    write_picture(tmp_path / "images" / "a.jpg")
+    write_image(tmp_path / "images" / "a.jpg")
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text(f"1 0.5 0.5 0.5 0.5\n{line}\n")
     (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
@@ -226,11 +226,11 @@ def test_a_broken_line_of_yolo_is_named_and_the_others_stay(tmp_path, line, kind
     assert found.labels.tolist() == ([1, 0] if kind == "box cut" else [1]) and found.boxes.max() <= WIDTH
 
 
-def test_yolo_labels_and_places_without_pictures_are_named(tmp_path):
+def test_yolo_labels_and_places_without_images_are_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    write_picture(tmp_path / "images" / "a.jpg")
+    write_image(tmp_path / "images" / "a.jpg")
     (tmp_path / "data.yaml").write_text("train: images\nval: nowhere\nnames: [cat]\n")
     dataset = open_yolo(tmp_path)["train"]
     assert {problem.where for problem in dataset.problems} == {"labels/b.txt", "nowhere"}
@@ -246,14 +246,14 @@ def test_maps_that_do_not_fit_are_named_and_strange_values_do_not_count(tmp_path
     (tmp_path / "labels" / "d.png").unlink()
     Image.fromarray(good).save(tmp_path / "labels" / "e.png")
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
-    dataset = open_semantic(tmp_path)["all"]
+    dataset = open_masks(tmp_path)["all"]
     findings = preflight_dense(DenseSplits(dataset, dataset))
     assert findings.problems == {"no map": 1, "missing file": 1}
-    assert findings.broken == {"images/c.jpg": "its map 'labels/c.png' has 32 x 5 pixels, the picture 32 x 24"}
+    assert findings.broken == {"images/c.jpg": "its map 'labels/c.png' has 32 x 5 pixels, the image 32 x 24"}
     assert findings.per_class["train"] == {"sky": 2 * 20 * WIDTH, "road": 7 * WIDTH, "car": 0}
-    assert findings.pictures["train"] == {"sky": 2, "road": 2, "car": 0}
+    assert findings.images["train"] == {"sky": 2, "road": 2, "car": 0}
     lines = "\n".join(findings.lines)
-    assert "2 maps of classes have values that are no class, and do not count: images/b.jpg (9)" in lines
+    assert "2 label maps have values that are no class, and do not count: images/b.jpg (9)" in lines
     assert "1 class has no pixels in train: car." in lines
     with pytest.raises(DataError, match="has 32 x 5 pixels"):
         read_sample(dataset, 2)

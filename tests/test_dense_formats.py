@@ -1,4 +1,4 @@
-"""COCO, VOC, YOLO and maps of classes: the same pictures and objects come out, in a folder and in a zip."""
+"""COCO, VOC, YOLO and label maps: the same images and objects come out, in a folder and in a zip."""
 
 import json
 import pickle
@@ -16,12 +16,12 @@ from convnext.data.dense.export import results, to_coco
 from convnext.data.dense.masks import compress
 from convnext.data.dense.opening import open_dense, open_dense_splits, recognise, task_of
 from convnext.data.dense.sample import IGNORE
-from convnext.data.dense.semantic import open_semantic
+from convnext.data.dense.semantic import open_masks
 from convnext.data.dense.voc import open_voc
 from convnext.data.dense.yolo import open_yolo
 from convnext.data.dense.yolo_yaml import read_yaml
 from convnext.errors import DataError
-from dense_pictures import HEIGHT, WIDTH, coco, square, write_coco, write_maps, write_picture, zipped
+from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps, zipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
 
@@ -48,7 +48,7 @@ def test_coco_boxes_become_corners_and_categories_become_labels_in_the_order_of_
     assert sample.instances.masks[0, 4:12, 2:10].all()
 
 
-def test_a_picture_without_objects_is_kept_and_can_be_left_out(tmp_path):
+def test_an_image_without_objects_is_kept_and_can_be_left_out(tmp_path):
     dataset = open_coco(write_coco(tmp_path))["all"]
     empty = read_sample(dataset, 3)
     assert len(dataset.entries) == 4 and len(empty.instances) == 0
@@ -129,12 +129,12 @@ def test_a_coco_zip_with_two_files_has_two_parts_with_the_same_classes(tmp_path)
         assert boxes(pickle.loads(pickle.dumps(splits.train))) == boxes(splits.val)
 
 
-def test_pictures_are_found_wherever_they_are_and_the_part_decides_between_two_of_one_name(tmp_path):
+def test_images_are_found_wherever_they_are_and_the_part_decides_between_two_of_one_name(tmp_path):
     content = coco(2)
     content["images"].pop()
     write_coco(tmp_path, content, name="instances_val.json")
     for part in ("train", "val"):
-        write_picture(tmp_path / part / "deep" / "1.png", seed=5)
+        write_image(tmp_path / part / "deep" / "1.png", seed=5)
     (tmp_path / "images" / "1.png").unlink()
     assert [entry.path for entry in open_coco(tmp_path)["val"].entries] == ["val/deep/1.png"]
     apart = open_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "train")["all"]
@@ -205,7 +205,7 @@ def page(name: str, objects: list[tuple[str, tuple[float, ...], int]]) -> str:
 
 def write_voc(folder: Path, first: int = 1) -> Path:
     for n in range(4):
-        write_picture(folder / "JPEGImages" / f"p{n}.jpg", seed=n)
+        write_image(folder / "JPEGImages" / f"p{n}.jpg", seed=n)
         file = folder / "Annotations" / f"p{n}.xml"
         file.parent.mkdir(parents=True, exist_ok=True)
         kind = "dog" if n % 2 else "cat"
@@ -245,7 +245,7 @@ def test_voc_lists_name_the_parts(tmp_path):
 def write_yolo(folder: Path, yaml: str = "") -> Path:
     for part, count in (("train", 3), ("val", 2)):
         for n in range(count):
-            write_picture(folder / "images" / part / f"{part}{n}.jpg", seed=n)
+            write_image(folder / "images" / part / f"{part}{n}.jpg", seed=n)
             file = folder / "labels" / part / f"{part}{n}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{n % 2} 0.5 0.5 0.25 0.5\n1 0.125 0.25 0.125 0.75 0.375 0.75 0.375 0.25\n\n")
@@ -310,32 +310,30 @@ def test_quotes_and_marks_inside_names_are_kept():
     assert sheet == {"names": ["it's", "a, b", "c#d", "e: f"], "other": "x'y"}
 
 
-# Maps of classes
+# Label maps
 
 
 MAP = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 4
 
 
-def test_maps_beside_pictures_are_read_with_their_classes_and_what_does_not_count(tmp_path):
+def test_maps_beside_images_are_read_with_their_classes_and_what_does_not_count(tmp_path):
     write_maps(tmp_path, {f"{n}": MAP for n in range(5)})
     (tmp_path / "classes.json").write_text('{"classes": ["sky", "road", "car"], "ignore_index": 3}')
-    dataset = open_semantic(tmp_path)["all"]
+    dataset = open_masks(tmp_path)["all"]
     sample = read_sample(dataset, 0)
     assert dataset.classes == ("sky", "road", "car") and sample.instances is None
     assert np.array_equal(sample.semantic, np.where(MAP == 3, IGNORE, MAP))
-    assert (
-        sample.semantic.dtype == np.uint8 and recognise(tmp_path) == "semantic" and task_of(tmp_path) == "segmentation"
-    )
+    assert sample.semantic.dtype == np.uint8 and recognise(tmp_path) == "masks" and task_of(tmp_path) == "segmentation"
 
 
 def test_reduce_zero_label_makes_class_one_the_first_and_zero_not_count(tmp_path):
-    write_maps(tmp_path, {"a": MAP}, pictures="images/training", labels="annotations/training")
-    dataset = open_semantic(tmp_path, classes=("wall", "floor", "tree"), reduce_zero_label=True)["train"]
+    write_maps(tmp_path, {"a": MAP}, images="images/training", labels="annotations/training")
+    dataset = open_masks(tmp_path, classes=("wall", "floor", "tree"), reduce_zero_label=True)["train"]
     assert np.array_equal(read_sample(dataset, 0).semantic, np.where(MAP == 0, IGNORE, MAP - 1))
 
 
 def test_ade20k_is_known_by_its_table(tmp_path):
-    write_maps(tmp_path / "ADE", {"a": MAP}, pictures="images/validation", labels="annotations/validation")
+    write_maps(tmp_path / "ADE", {"a": MAP}, images="images/validation", labels="annotations/validation")
     table = ["Idx\tRatio\tTrain\tVal\tName"] + [f"{n}\t0.1\t1\t1\tthing {n}" for n in range(1, 151)]
     (tmp_path / "ADE" / "objectInfo150.txt").write_text("\n".join(table))
     dataset = open_dense(tmp_path)
@@ -344,7 +342,7 @@ def test_ade20k_is_known_by_its_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels"),
+    ("images", "labels"),
     [
         ("images", "masks"),
         ("train/images", "train/labels"),
@@ -354,26 +352,26 @@ def test_ade20k_is_known_by_its_table(tmp_path):
         ("JPEGImages", "SegmentationClass"),
     ],
 )
-def test_a_picture_and_its_map_find_each_other(tmp_path, pictures, labels):
-    write_maps(tmp_path / "data", {"a": MAP, "b": MAP}, pictures=pictures, labels=labels)
+def test_an_image_and_its_map_find_each_other(tmp_path, images, labels):
+    write_maps(tmp_path / "data", {"a": MAP, "b": MAP}, images=images, labels=labels)
     for place in (tmp_path / "data", zipped(tmp_path / "data", tmp_path / "data.zip")):
-        [dataset] = open_semantic(place).values()
+        [dataset] = open_masks(place).values()
         assert len(dataset.entries) == 2 and not dataset.problems
         assert dataset.classes == ("0", "1", "2", "3")
         assert np.array_equal(read_sample(dataset, 1).semantic, MAP)
 
 
-def test_a_map_may_be_named_after_its_picture_with_an_ending(tmp_path):
-    write_picture(tmp_path / "a.png")
+def test_a_map_may_be_named_after_its_image_with_an_ending(tmp_path):
+    write_image(tmp_path / "a.png")
     Image.fromarray(MAP.astype(np.uint8)).save(tmp_path / "a_mask.png")
-    [entry] = open_semantic(tmp_path)["all"].entries
+    [entry] = open_masks(tmp_path)["all"].entries
     assert (entry.path, entry.semantic) == ("a.png", "a_mask.png")
 
 
-def test_pictures_and_maps_may_be_in_two_places(tmp_path):
+def test_images_and_maps_may_be_in_two_places(tmp_path):
     write_maps(tmp_path, {"a": MAP, "b": MAP + 1})
     for images in (tmp_path / "images", zipped(tmp_path / "images", tmp_path / "images.zip")):
-        dataset = open_dense(tmp_path / "labels", images, kind="semantic")
+        dataset = open_dense(tmp_path / "labels", images, form="masks")
         assert np.array_equal(read_sample(dataset, 1).semantic, MAP + 1)
         assert pickle.loads(pickle.dumps(dataset)).store.read("a.jpg") == (tmp_path / "images" / "a.jpg").read_bytes()
 
@@ -394,12 +392,12 @@ def test_palettes_keep_their_numbers_and_colours_are_refused(tmp_path):
     with pytest.raises(DataError, match="from 0 to 255"):
         decode_indices((tmp_path / "x.png").read_bytes())
     with pytest.raises(DataError, match="PNG"):
-        decode_indices(write_picture(tmp_path / "x.jpg").read_bytes())
+        decode_indices(write_image(tmp_path / "x.jpg").read_bytes())
 
 
 def test_maps_of_0_and_255_are_background_and_foreground(tmp_path):
     write_maps(tmp_path, {"a": (MAP > 1) * 255})
-    dataset = open_semantic(tmp_path)["all"]
+    dataset = open_masks(tmp_path)["all"]
     assert dataset.classes == ("background", "foreground") and dataset.notes
     assert np.array_equal(read_sample(dataset, 0).semantic, MAP > 1)
 
@@ -417,7 +415,7 @@ def test_data_without_a_val_part_are_split_by_a_hash_the_same_everywhere(tmp_pat
     assert not set(names(splits.train)) & set(names(splits.val))
 
 
-def test_held_out_pictures_may_be_named_apart_and_must_not_have_classes_of_their_own(tmp_path):
+def test_held_out_images_may_be_named_apart_and_must_not_have_classes_of_their_own(tmp_path):
     train = write_coco(tmp_path / "train")
     content = coco(3)
     val = write_coco(tmp_path / "held_out", content)
@@ -438,7 +436,7 @@ def test_labels_follow_the_classes_of_a_checkpoint(tmp_path):
     assert np.array_equal(read_sample(known, 0).semantic, 3 - MAP)
 
 
-@pytest.mark.parametrize("case", ["empty", "file", "kind", "part", "no_val", "missing"])
+@pytest.mark.parametrize("case", ["empty", "file", "form", "part", "no_val", "missing"])
 def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path, case):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")
@@ -447,7 +445,7 @@ def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path, case):
     calls = {
         "empty": (lambda: open_dense(tmp_path / "empty"), "no annotations that are known"),
         "file": (lambda: open_dense(tmp_path / "file.txt"), "neither COCO JSON"),
-        "kind": (lambda: open_dense(tmp_path / "train", kind="cocoo"), "Did you mean 'coco'"),
+        "form": (lambda: open_dense(tmp_path / "train", form="cocoo"), "Did you mean 'coco'"),
         "part": (lambda: open_dense(tmp_path / "train", part="val"), "has no part 'val'"),
         "no_val": (lambda: open_dense_splits(tmp_path / "val"), "no train part"),
         "missing": (lambda: open_dense(tmp_path / "trian"), "Did you mean 'train'"),

@@ -11,9 +11,9 @@ from convnext.data.dense.coco import open_coco
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
 from convnext.data.dense.policy import Key, eval_dense, train_dense
 from convnext.data.dense.sample import Sample
-from convnext.data.dense.semantic import open_semantic
+from convnext.data.dense.semantic import open_masks
 from convnext.errors import DataError
-from dense_pictures import coco, write_coco, write_maps
+from dense_images import coco, write_coco, write_maps
 
 CONFIG = DenseConfig(precrop=0.5, precrop_short_px=(20,), precrop_px=(10, 20), short_px=(16, 24), photometric=True)
 
@@ -51,7 +51,7 @@ def test_a_run_that_goes_on_reads_what_an_unbroken_one_does_with_any_number_of_w
     assert not all(np.array_equal(whole[0].samples[0].image, one.samples[0].image) for one in whole[1:])
 
 
-def test_an_epoch_shows_every_picture_once_and_ranks_share_its_batches(dataset):
+def test_an_epoch_shows_every_image_once_and_ranks_share_its_batches(dataset):
     epoch = [index for batch in batches(dataset, range(4)) for index in batch.indices]
     assert sorted(epoch) == list(range(8))
     assert [index for batch in batches(dataset, range(4, 8)) for index in batch.indices] != epoch
@@ -69,30 +69,30 @@ def test_masks_arrive_as_they_left(dataset):
         assert sample.image.flags.c_contiguous
 
 
-def test_a_broken_picture_is_skipped_named_and_replaced_and_strictness_refuses_it(dataset, tmp_path):
+def test_a_broken_image_is_skipped_named_and_replaced_and_strictness_refuses_it(dataset, tmp_path):
     (tmp_path / "images" / "3.png").write_bytes(b"broken")
     read = batches(dataset, range(4))
     assert all(len(batch.samples) == 2 and 2 not in batch.indices for batch in read)
     assert dict(pair for batch in read for pair in batch.skipped) == {
-        "images/3.png": "not a picture, or damaged in its first bytes"
+        "images/3.png": "not an image, or damaged in its first bytes"
     }
-    with pytest.raises(DataError, match=r"'images/3.png': not a picture"):
+    with pytest.raises(DataError, match=r"'images/3.png': not an image"):
         batches(dataset, range(4), strict=True, workers=1)
     shown = list(eval_dense_batches(dataset, partial(eval_dense, config=CONFIG), batch=3))
     assert [len(batch.samples) for batch in shown] == [2, 3, 2]
     assert shown[0].indices == (0, 1) and shown[0].skipped[0][0] == "images/3.png"
 
 
-def test_no_picture_at_all_ends_the_run(dataset, tmp_path):
+def test_no_image_at_all_ends_the_run(dataset, tmp_path):
     for file in (tmp_path / "images").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 8 pictures can be read"):
+    with pytest.raises(DataError, match="none of the 8 images can be read"):
         batches(dataset, range(1))
     with pytest.raises(DataError, match="less than the 4 processes"):
         batches(dataset, range(1), share=(0, 4))
 
 
-def test_evaluation_shows_every_picture_once_in_order_over_all_ranks(dataset):
+def test_evaluation_shows_every_image_once_in_order_over_all_ranks(dataset):
     seen = [
         index
         for rank in range(3)
@@ -102,9 +102,9 @@ def test_evaluation_shows_every_picture_once_in_order_over_all_ranks(dataset):
     assert seen == list(range(8))
 
 
-def test_maps_and_grey_pictures_are_batched_too(tmp_path):
+def test_maps_and_grey_images_are_batched_too(tmp_path):
     maps = {f"{n}": np.full((9, 12), n) for n in range(4)}
-    dataset = open_semantic(write_maps(tmp_path, maps))["all"]
+    dataset = open_masks(write_maps(tmp_path, maps))["all"]
     config = DenseConfig(short_px=(16,), crop_px=16, photometric=True)
 
     def cropped(sample: Sample, key: Key) -> Sample:

@@ -84,9 +84,9 @@ def test_area_and_box_are_those_of_pycocotools_and_of_the_pixels(mask):
 
 @given(arrays(np.uint8, (5, 9, 7), elements=st.integers(0, 1)), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_overlap_is_that_of_pycocotools_for_objects_and_crowds(masks, crowd):
-    found, truth = masks[:2], masks[2:]
-    expected = theirs.iou([packed(one) for one in found], [packed(one) for one in truth], crowd)
-    assert np.array_equal(iou([encode(one) for one in found], [encode(one) for one in truth], crowd), expected)
+    found, ground_truth = masks[:2], masks[2:]
+    expected = theirs.iou([packed(one) for one in found], [packed(one) for one in ground_truth], crowd)
+    assert np.array_equal(iou([encode(one) for one in found], [encode(one) for one in ground_truth], crowd), expected)
 
 
 def test_the_overlap_of_nothing_is_an_empty_table():
@@ -101,10 +101,10 @@ def test_text_that_holds_no_runs_is_refused(text):
         decode_mask(Rle(4, 4, text))
 
 
-def test_runs_that_do_not_fill_the_picture_are_refused():
+def test_runs_that_do_not_fill_the_image_are_refused():
     with pytest.raises(DataError, match="15 pixels, and 4 x 4 are 16"):
         mask_of(np.array([5, 10]), 4, 4)
     with pytest.raises(DataError, match="negative"):
         mask_of(np.array([20, -4]), 4, 4)
-    with pytest.raises(DataError, match="its mask has 3 x 2 pixels and the picture 4 x 4"):
+    with pytest.raises(DataError, match="its mask has 3 x 2 pixels and the image 4 x 4"):
         render(encode(np.ones((2, 3))), 4, 4)

@@ -17,10 +17,10 @@ from convnext.errors import TrainingError
 from convnext.tasks.detection.detection import build_detector, evaluate
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.segmentation import segmentation
-from pictures import write_colours
+from images import write_colours
 from shape_objects import small, write_objects
 from shapes import write_shapes
-from test_cli_dense import trained, words
+from test_cli_dense import arguments, trained
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_evaluation_says_how_far_it_is_and_with_json_nothing(run):
     held = 4 if out.name == "detection" else 3
     lines = evaluations(done.err)
     assert [line.split()[1] for line in lines] == [f"{i}/{held}" for i in range(1, held)]  # the result ends it
-    assert all("pictures/s" in line and line.endswith("left") for line in lines)
+    assert all("images/s" in line and line.endswith("left") for line in lines)
     assert not evaluations(done.out)
     assert not evaluations(convnext("evaluate", out, data, "--workers", 0, "--json").err)
 
@@ -72,9 +72,7 @@ def test_evaluation_says_how_far_it_is_and_with_json_nothing(run):
 def test_evaluations_between_epochs_say_how_far_they_are_and_with_json_nothing(place, tmp_path, task):
     data = place / task
     said = trained(data, tmp_path / "shown", task, "--epochs", 1).err
-    assert len(evaluations(said)) == (
-        9 if task == "detection" else 6
-    )  # raw and averaged weights, and the best at the end
+    assert len(evaluations(said)) == (9 if task == "detection" else 6)  # raw and EMA weights, and the best at the end
     assert "step 2/" in said
     silent = trained(data, tmp_path / "silent", task, "--epochs", 1, "--json").err
     assert not evaluations(silent) and "step 2/" not in silent and "epoch 1/1" in silent
@@ -121,8 +119,8 @@ def test_a_terminal_has_one_bar_at_a_time_for_the_steps_or_for_the_evaluation(pl
     monkeypatch.setattr(Progress, "stop", stopped)
     terminal = Terminal()
     with redirect_stderr(terminal):
-        line = words(place / "detection", tmp_path / "run", "detection", "--epochs", 2, "--schedule.eval_epochs", 1)
-        assert main([str(word) for word in line]) == 0
+        line = arguments(place / "detection", tmp_path / "run", "detection", "--epochs", 2, "--schedule.eval_epochs", 1)
+        assert main([str(argument) for argument in line]) == 0
     assert not live and max(most) == 1
     assert len(most) == 1 + 2 * (2 + 1) + 1  # steps; twice two evaluations and steps again; the best weights
     assert "evaluating" in terminal.getvalue() and "step" in terminal.getvalue()
@@ -139,20 +137,20 @@ def test_no_room_for_a_training_batch_is_one_line_with_the_micro_batch_and_the_s
         return full() if len(images) > 1 else whole(network, images, *others)
 
     monkeypatch.setattr(Detector, "forward", one)
-    line = words(place / "detection", tmp_path / "run", "detection")
+    line = arguments(place / "detection", tmp_path / "run", "detection")
     said = convnext(*line).err.splitlines()[-1]
-    assert said.startswith("convnext: Out of memory with 2 pictures at a time.")
+    assert said.startswith("convnext: Out of memory with 2 images at a time.")
     assert all(f"`{flag}`" in said for flag in ("--micro-batch 1", "--dense.short_px", "--dense.crop_px"))
     assert convnext(*line, "--micro-batch", 1).status == 0
 
 
 def test_no_room_for_the_batch_itself_is_one_line_with_the_sizes(place, tmp_path, monkeypatch):
     monkeypatch.setattr(segmentation, "normalise", full)
-    said = convnext(*words(place / "segmentation", tmp_path / "run", "segmentation")).err.splitlines()[-1]
+    said = convnext(*arguments(place / "segmentation", tmp_path / "run", "segmentation")).err.splitlines()[-1]
     assert said.startswith("convnext: Out of memory") and "`--dense.crop_px`" in said and "`--dense.short_px`" in said
 
 
-def test_no_room_for_a_picture_in_evaluation_is_one_line_with_its_name_and_the_size(run, monkeypatch):
+def test_no_room_for_an_image_in_evaluation_is_one_line_with_its_name_and_the_size(run, monkeypatch):
     out, data = run
     monkeypatch.setattr(Detector, "judge", full)
     monkeypatch.setattr(segmentation, "log_probabilities", full)

@@ -36,18 +36,18 @@ def objects(dataset: DenseDataset) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "pictures", "annotations"),  # as the files' own descriptions count them
+    ("name", "classes", "images", "annotations"),  # as the files' own descriptions count them
     [
         ("minicoco", 80, (315, 302), (2780, 2457)),
         ("pennfudan", 1, (136, 34), (337, 86)),
         ("nuclei", 1, (535, 129), (22993, 5833)),
     ],
 )
-def test_real_coco_files_open_without_a_problem_and_draw_as_pycocotools_does(name, classes, pictures, annotations):
+def test_real_coco_files_open_without_a_problem_and_draw_as_pycocotools_does(name, classes, images, annotations):
     file = archive(name)
     splits = open_dense_splits(file)
     assert recognise(file) == "coco" and len(splits.train.classes) == classes
-    assert (len(splits.train.entries), len(splits.val.entries)) == pictures
+    assert (len(splits.train.entries), len(splits.val.entries)) == images
     assert (objects(splits.train), objects(splits.val)) == annotations
     assert not splits.train.problems and not splits.val.problems and not splits.val.notes
     with zipfile.ZipFile(file) as pack:

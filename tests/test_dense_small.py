@@ -1,4 +1,4 @@
-"""What training on a few hundred annotated pictures rests on: norms at any batch, and what is said when memory runs out."""
+"""What training on a few hundred annotated images rests on: norms at any batch, and what is said when memory runs out."""
 
 import pytest
 import torch
@@ -30,15 +30,15 @@ def test_the_group_norm_of_the_heads_is_torchs_whatever_the_memory_format(memory
     [
         (
             "coco_mask_rcnn_3x",
-            "smaller pictures: `--dense.short_px` (now 480 to 800) or `--dense.crop_px` (now no crop)",
+            "smaller images: `--dense.short_px` (now 480 to 800) or `--dense.crop_px` (now no crop)",
         ),
-        ("ade20k_upernet_160k", "smaller pictures: `--dense.short_px` (now 512) or `--dense.crop_px` (now 512)"),
+        ("ade20k_upernet_160k", "smaller images: `--dense.short_px` (now 512) or `--dense.crop_px` (now 512)"),
         ("small", "a smaller --size (input.size_px)"),
     ],
 )
 @pytest.mark.parametrize("most", [0, 2])
-def test_out_of_memory_names_the_micro_batch_and_the_fields_of_the_task_that_make_pictures_smaller(name, smaller, most):
-    chosen = override(recipe(name, "atto", images=50, picture_px=64, classes=2), {"optim.layer_decay": 1})
+def test_out_of_memory_names_the_micro_batch_and_the_fields_of_the_task_that_make_images_smaller(name, smaller, most):
+    chosen = override(recipe(name, "atto", images=50, image_px=64, classes=2), {"optim.layer_decay": 1})
     network = nn.Linear(2, 2)
 
     def full(model: nn.Module, piece: torch.Tensor) -> torch.Tensor:

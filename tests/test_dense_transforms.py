@@ -1,4 +1,4 @@
-"""Pixels, boxes, masks and maps of classes move together, and the same key moves them the same way."""
+"""Pixels, boxes, masks and label maps move together, and the same key moves them the same way."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from convnext.data.dense.masks import boxes_of
 from convnext.data.dense.policy import eval_dense, train_dense
 from convnext.data.dense.sample import IGNORE, Frame, Sample
 from convnext.data.dense.transforms import crop, distort, fitted, flip, pad, resize, stacked, without_slivers
-from dense_pictures import rectangles, sample_of
+from dense_images import rectangles, sample_of
 
 KEYS = st.integers(0, 2**32)
 SMALL = DenseConfig(
@@ -174,7 +174,7 @@ def test_slivers_are_left_out():
     ("size", "expected"),
     [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((400, 1200), (444, 1333)), ((800, 800), (800, 800))],
 )
-def test_a_picture_is_fitted_into_800_by_1333_as_the_paper_does(size, expected):
+def test_an_image_is_fitted_into_800_by_1333_as_the_paper_does(size, expected):
     assert fitted(size, 800, 1333) == expected
     sample = Sample(np.zeros((*size, 3), np.uint8), None, None, "x", 1, size)
     assert eval_dense(sample, DenseConfig()).image.shape[:2] == expected
@@ -183,7 +183,7 @@ def test_a_picture_is_fitted_into_800_by_1333_as_the_paper_does(size, expected):
     )
 
 
-def test_a_crop_that_one_class_fills_is_drawn_again():
+def test_a_crop_that_one_class_fills_is_sampled_again():
     semantic = np.zeros((40, 400), np.uint8)
     semantic[:, 200:] = np.arange(200) // 4 % 2 + 1  # stripes on the right, nothing on the left
     sample = Sample(np.zeros((40, 400, 3), np.uint8), None, semantic, "x", 1, (40, 400))
@@ -209,24 +209,24 @@ def test_large_scale_jitter_shrinks_pads_enlarges_and_cuts():
         assert shown == (one.image == 9).all(axis=2).sum()
 
 
-def test_distortion_leaves_shape_and_grey_pictures_alone_and_off_is_off():
+def test_distortion_leaves_shape_and_grey_images_alone_and_off_is_off():
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (9, 8, 3), np.uint8)
     assert np.array_equal(distort(image, [0.9] * 9), image)
-    for draw in range(50):
-        drawn = rng.random(9).tolist()
-        assert distort(image, drawn).shape == image.shape and distort(image, drawn).dtype == np.uint8
-        grey = distort(image[:, :, :1], drawn)
-        assert grey.shape == (9, 8, 1), draw
+    for number in range(50):
+        sampled = rng.random(9).tolist()
+        assert distort(image, sampled).shape == image.shape and distort(image, sampled).dtype == np.uint8
+        grey = distort(image[:, :, :1], sampled)
+        assert grey.shape == (9, 8, 1), number
 
 
 def test_distortion_does_what_it_says_to_one_colour():
     red = np.full((1, 1, 3), (200, 50, 50), np.uint8)
     off = 0.9
 
-    def colour(**drawn: float) -> list[int]:
+    def colour(**sampled: float) -> list[int]:
         names = ("bright", "by", "contrast", "times", "saturate", "much", "turn", "far", "first")
-        return distort(red, [drawn.get(name, off) for name in names])[0, 0].tolist()
+        return distort(red, [sampled.get(name, off) for name in names])[0, 0].tolist()
 
     assert colour(bright=0, by=1) == [232, 82, 82]
     assert colour(contrast=0, times=0) == [100, 25, 25]
@@ -235,7 +235,7 @@ def test_distortion_does_what_it_says_to_one_colour():
     assert colour(turn=0, far=1) == pytest.approx([200, 140, 50], abs=4)  # 36 degrees towards yellow
 
 
-def test_pictures_of_different_sizes_become_one_array():
+def test_images_of_different_sizes_become_one_array():
     batch = stacked([np.full((5, 40, 3), 7, np.uint8), np.full((33, 6, 3), 8, np.uint8)], 32)
     assert batch.shape == (2, 64, 64, 3)
     assert (batch[0, :5, :40] == 7).all() and (batch[1, :33, :6] == 8).all()

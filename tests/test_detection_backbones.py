@@ -62,15 +62,15 @@ def test_a_network_of_one_resolution_is_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("mask_rcnn_tinny", "Did you mean 'tiny'"),
         ("cascde_tiny", "Did you mean 'cascade_tiny'"),
         ("mask_rcnn_timm:no", "timm"),
     ],
 )
-def test_an_unknown_detector_is_told_the_nearest_name(name, words):
-    with pytest.raises(ConvNeXtError, match=words), torch.device("meta"):
+def test_an_unknown_detector_is_told_the_nearest_name(name, message):
+    with pytest.raises(ConvNeXtError, match=message), torch.device("meta"):
         detector(name)
 
 

@@ -75,7 +75,7 @@ def test_no_delta_makes_an_infinite_box():
     assert box[3] - box[1] == pytest.approx(10 / math.exp(LARGEST_STRETCH), rel=1e-2)
 
 
-def test_clipping_keeps_what_is_inside_the_picture():
+def test_clipping_keeps_what_is_inside_the_image():
     boxes = torch.tensor([[-5.0, -5, 5, 5], [90, 40, 130, 70], [10, 10, 20, 20]])
     expected = torch.tensor([[0.0, 0, 5, 5], [90, 40, 100, 50], [10, 10, 20, 20]])
     torch.testing.assert_close(clip(boxes, (50, 100)), expected)
@@ -133,7 +133,7 @@ def test_all_candidates_that_overlap_an_object_alike_are_its_own():
     assert found.tolist() == [0, 0, BACKGROUND]
 
 
-def test_a_picture_without_objects_is_background():
+def test_an_image_without_objects_is_background():
     found = match(random_boxes(4, seed=0), torch.zeros(0, 4), positive=0.7, negative=0.3, least=0.3)
     assert found.tolist() == [BACKGROUND] * 4
     assert match(torch.zeros(0, 4), random_boxes(2, seed=0), positive=0.7, negative=0.3, least=0.3).shape == (0,)

@@ -92,7 +92,7 @@ def test_a_detector_has_the_released_names_and_shapes(name, expected, count):
 def test_a_generated_checkpoint_loads_to_the_bit_and_detects_the_same(kind, norm, tmp_path):
     model, other = filled(kind, head_norm=norm), small_detector(kind, head_norm=norm)
     said: list[str] = []
-    load_official(other, checkpoint(model, tmp_path / "released.pth"), say=said.append)
+    load_official(other, checkpoint(model, tmp_path / "released.pth"), info=said.append)
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
     assert "released names" in said[-1]
 
@@ -104,7 +104,7 @@ def test_names_of_the_newer_backbone_are_read_too(tmp_path):
         for key, value in to_official(model.state_dict()).items()
     }
     torch.save({"state_dict": state}, tmp_path / "newer.pth")
-    load_official(other, tmp_path / "newer.pth", say=lambda _: None)
+    load_official(other, tmp_path / "newer.pth", info=lambda _: None)
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
 
 
@@ -112,31 +112,31 @@ def test_layers_for_other_classes_and_absent_mask_heads_are_said(tmp_path):
     path, said = checkpoint(filled("cascade"), tmp_path / "released.pth"), []
     fresh = Detector(BACKBONE, head("cascade", classes=5, masks=False))
     before = {key: value.clone() for key, value in fresh.state_dict().items()}
-    load_official(fresh, path, say=said.append)
+    load_official(fresh, path, info=said.append)
     assert "mask heads left out" in said[0] and "12 tensors for 3 classes replaced by new ones for 5" in said[1]
     changed = {key for key, value in fresh.state_dict().items() if not torch.equal(value, before[key])}
     assert "heads.box.0.linears.0.weight" in changed and not any("score" in key and "heads" in key for key in changed)
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "words"),
+    ("kind", "changes", "message"),
     [
         ("cascade", {}, r"missing: heads\.box\.0"),
         ("mask_rcnn", {"neck.extra.weight": torch.zeros(1)}, r"not in the model: neck\.extra\.weight"),
         ("mask_rcnn", {"rpn_head.rpn_conv.bias": torch.zeros(3)}, r"rpn\.conv\.bias \(3,\) instead of \(16,\)"),
     ],
 )
-def test_a_checkpoint_of_another_network_is_refused_in_one_line(kind, changes, words, tmp_path):
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(kind, changes, message, tmp_path):
     path = checkpoint(filled("mask_rcnn"), tmp_path / "released.pth", **changes)
-    with pytest.raises(CheckpointError, match=words) as error:
-        load_official(small_detector(kind), path, say=lambda _: None)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_official(small_detector(kind), path, info=lambda _: None)
     assert "\n" not in str(error.value)
 
 
 def test_what_is_no_detector_is_refused(tmp_path):
     torch.save(build_model(BACKBONE).state_dict(), tmp_path / "classifier.pth")
     with pytest.raises(CheckpointError, match="it has no roi_head"):
-        load_official(small_detector(), tmp_path / "classifier.pth", say=lambda _: None)
+        load_official(small_detector(), tmp_path / "classifier.pth", info=lambda _: None)
     with pytest.raises(CheckpointError, match="no place for 'other'"):
         to_official({"other": torch.zeros(1)})
 
@@ -148,7 +148,7 @@ def test_a_backbone_starts_from_classification_weights_in_any_format(form, tmp_p
     classifier = build_model(config)
     torch.save(their_names(classifier.state_dict(), FORMATS[form]), tmp_path / "weights.pth")
     model, said = small_detector(), []
-    load_backbone(model.backbone, tmp_path / "weights.pth", say=said.append)
+    load_backbone(model.backbone, tmp_path / "weights.pth", info=said.append)
     x = torch.randn(1, 3, 64, 64)
     for ours, theirs in zip(model.backbone.network.features(x).values(), classifier.features(x).values(), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -158,4 +158,4 @@ def test_a_backbone_starts_from_classification_weights_in_any_format(form, tmp_p
 def test_weights_of_another_backbone_are_refused(tmp_path):
     torch.save(build_model(BACKBONE.model_copy(update={"depths": (1, 1, 2, 1)})).state_dict(), tmp_path / "deeper.pth")
     with pytest.raises(CheckpointError, match=r"not in the model: stages\.2\.blocks\.1"):
-        load_backbone(small_detector().backbone, tmp_path / "deeper.pth", say=lambda _: None)
+        load_backbone(small_detector().backbone, tmp_path / "deeper.pth", info=lambda _: None)

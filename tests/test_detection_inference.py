@@ -12,7 +12,7 @@ from pycocotools import mask as theirs
 
 import convnext
 from convnext.config import RunOptions
-from convnext.data.dense.dataset import Picture, Row, objects_of
+from convnext.data.dense.dataset import AnnotatedImage, Row, objects_of
 from convnext.data.dense.masks import decode_mask, encode, encode_inside
 from convnext.data.dense.opening import open_dense
 from convnext.data.dense.policy import eval_dense
@@ -71,7 +71,7 @@ def test_a_part_of_a_mask_is_encoded_as_the_whole_and_as_pycocotools_has_it():
         assert found == encode(whole) and found.counts == theirs.encode(np.asfortranarray(whole))["counts"]
 
 
-def test_an_outline_is_the_mask_that_is_pasted_into_the_whole_picture():
+def test_an_outline_is_the_mask_that_is_pasted_into_the_whole_image():
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(40, 6, 6, generator=generator, dtype=torch.float64)
     corner = torch.rand(40, 2, generator=generator, dtype=torch.float64) * 30
@@ -83,9 +83,9 @@ def test_an_outline_is_the_mask_that_is_pasted_into_the_whole_picture():
         assert (decode_mask(outline(mask, box, (36, 40))) == pasted).all()
 
 
-def test_boxes_and_masks_go_back_to_the_original_picture_as_the_frame_says():
+def test_boxes_and_masks_go_back_to_the_original_image_as_the_frame_says():
     image = np.zeros((50, 90, 3), np.uint8)
-    config = recipe("small_detection", "atto", images=9, picture_px=64, classes=2).dense
+    config = recipe("small_detection", "atto", images=9, image_px=64, classes=2).dense
     shown = eval_dense(
         Sample(image, None, None, "x.png", 8, (50, 90)),
         config.model_copy(update={"eval_short_px": 100, "eval_long_px": 130}),
@@ -104,8 +104,8 @@ def test_boxes_and_masks_go_back_to_the_original_picture_as_the_frame_says():
 
 def test_a_run_answers_the_same_for_a_path_bytes_an_image_and_an_array(folder, predictor):
     file = folder / "val" / "001.png"
-    with Image.open(file) as picture:
-        forms = [str(file), file, file.read_bytes(), picture.convert("RGB"), np.asarray(picture)]
+    with Image.open(file) as image:
+        forms = [str(file), file, file.read_bytes(), image.convert("RGB"), np.asarray(image)]
         answers = [predictor(form, score=0) for form in forms]
     first = answers[0]
     assert len(first) == 10 and first.size == (40, 64) and first.path == str(file)
@@ -116,7 +116,7 @@ def test_a_run_answers_the_same_for_a_path_bytes_an_image_and_an_array(folder, p
     assert len(predictor(file, score=middle)) == int((first.scores >= middle).sum()) < 10
 
 
-def test_prediction_and_evaluation_find_the_same_in_every_picture(folder, run, predictor):
+def test_prediction_and_evaluation_find_the_same_in_every_image(folder, run, predictor):
     val = open_dense(folder, part="val", classes=predictor.classes)
     outcomes = predictor.evaluate(val)
     predicted = list(predictor.predict([folder / "val"], score=0))
@@ -130,7 +130,7 @@ def test_prediction_and_evaluation_find_the_same_in_every_picture(folder, run, p
         assert detection_report(predictor.model, val, predictor.recipe) == again
 
 
-def test_a_broken_picture_is_noted_and_the_others_are_answered(folder, predictor, tmp_path):
+def test_a_broken_image_is_noted_and_the_others_are_answered(folder, predictor, tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG no more")
     (tmp_path / "b.png").write_bytes((folder / "val" / "000.png").read_bytes())
     skipped: dict[str, str] = {}
@@ -156,7 +156,7 @@ def test_detections_are_rows_of_coco_s_result_file(folder, predictor):
 def checkpoint_of(task: str, folder: Path) -> Path:
     """A file as a run of `task` leaves it, with fresh weights."""
     name = {"classification": "small", "segmentation": "small_segmentation"}[task]
-    made = recipe(name, "atto", images=100, picture_px=64, classes=2)
+    made = recipe(name, "atto", images=100, image_px=64, classes=2)
     model = build_model(made.model) if task == "classification" else build_segmenter(made)
     metadata = {"recipe": made.model_dump(mode="json"), "task": task, "classes": ["a", "b"]}
     save(folder / "best.safetensors", model.state_dict(), metadata)
@@ -167,11 +167,11 @@ def checkpoint_of(task: str, folder: Path) -> Path:
 def test_a_checkpoint_loads_as_what_it_was_trained_for(task, kind, tmp_path):
     found = convnext.load(checkpoint_of(task, tmp_path), device="cpu")
     assert type(found) is kind and found.classes == ("a", "b")
-    picture = np.zeros((40, 50, 3), np.uint8)
+    image = np.zeros((40, 50, 3), np.uint8)
     if isinstance(found, SegmentationPredictor):
-        answer = found(picture)
+        answer = found(image)
         assert answer.labels.shape == answer.scores.shape == (40, 50) and answer.scores.min() >= 0.5
-        Image.fromarray(picture).save(tmp_path / "x.png")
+        Image.fromarray(image).save(tmp_path / "x.png")
         (tmp_path / "y.png").write_bytes(b"none")
         skipped: dict[str, str] = {}
         (again,) = found.predict([tmp_path / "x.png", tmp_path / "y.png"], skipped=skipped)
@@ -186,12 +186,12 @@ def test_a_detector_is_refused_where_a_classifier_is_needed(run, predictor, tmp_
         load(tmp_path / "nothing")
 
 
-def test_a_picture_without_annotations_has_no_targets_and_boxes_in_shares_are_counted_in_pixels(predictor, folder):
+def test_an_image_without_annotations_has_no_targets_and_boxes_in_shares_are_counted_in_pixels(predictor, folder):
     none = targets_of(None, torch.device("cpu"))
     assert none.boxes.shape == (0, 4) and none.labels.dtype == torch.int64
     val = open_dense(folder, part="val")
     shares = objects_of([Row((0.25, 0.25, 0.5, 0.5), 0, id=1)], relative=True)
-    val = replace(val, entries=(Picture(val.entries[0].path, 1, None, shares),))
+    val = replace(val, entries=(AnnotatedImage(val.entries[0].path, 1, None, shares),))
     sample = eval_dense(Sample(np.zeros((40, 56, 3), np.uint8), None, None, "x", 1, (40, 56)), predictor.recipe.dense)
     with torch.inference_mode():
         found = find(predictor.model, sample, predictor.recipe)
@@ -205,7 +205,7 @@ def test_a_picture_without_annotations_has_no_targets_and_boxes_in_shares_are_co
     assert report(Outcomes((0,), (exact,), (0.0,)), val)["working_point"]["f1"] == 1
 
 
-def test_objects_are_drawn_where_they_are_and_the_rest_of_the_picture_is_left():
+def test_objects_are_drawn_where_they_are_and_the_rest_of_the_image_is_left():
     image = np.full((100, 120, 3), 90, np.uint8)
     mask = np.zeros((100, 120), np.uint8)
     mask[40:60, 30:50] = 1
@@ -222,7 +222,7 @@ def test_objects_are_drawn_where_they_are_and_the_rest_of_the_picture_is_left():
     assert draw_objects(image, np.zeros((0, 4)), []).shape == image.shape
 
 
-def test_names_stay_inside_the_picture_and_are_left_out_where_they_would_hide_it():
+def test_names_stay_inside_the_image_and_are_left_out_where_they_would_hide_it():
     box = np.array([[100, 40, 119, 60]], np.float32)
     image = np.full((100, 120, 3), 90, np.uint8)
     named, free = (draw_objects(image, place, [3], names=["dog 0.97"]) for place in (box, box - [[60, 0, 60, 0]]))

@@ -1,4 +1,4 @@
-"""What detectors learn from: losses worked out by hand, pictures of every kind, and a network that learns two by heart."""
+"""What detectors learn from: losses worked out by hand, images of every kind, and a network that learns two by heart."""
 
 import math
 from typing import Any
@@ -26,12 +26,12 @@ LOSSES = {
 }
 
 
-def pictures() -> list[Tensor]:
+def images() -> list[Tensor]:
     torch.manual_seed(1)
     return [torch.randn(3, 50, 70), torch.randn(3, 64, 40)]
 
 
-def truth() -> list[Targets]:
+def ground_truth() -> list[Targets]:
     return [
         rectangles((50, 70), [[5, 5, 30, 40], [30, 10, 60, 45]], [0, 2]),
         rectangles((64, 40), [[4, 20, 36, 60]], [1]),
@@ -102,18 +102,18 @@ def test_region_proposals_that_know_nothing_cost_log_two_and_right_ones_nothing(
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
-def test_every_parameter_gets_a_finite_gradient_from_pictures_of_different_sizes(kind):
+def test_every_parameter_gets_a_finite_gradient_from_images_of_different_sizes(kind):
     model = small_detector(kind)
-    losses = model(pictures(), truth())
+    losses = model(images(), ground_truth())
     assert set(losses) == LOSSES[kind] and all(loss.isfinite() and loss >= 0 for loss in losses.values())
     sum(losses.values()).backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
-def test_a_picture_without_objects_teaches_background_to_the_whole_network(kind):
+def test_an_image_without_objects_teaches_background_to_the_whole_network(kind):
     model = small_detector(kind)
-    losses = model.losses(pictures()[:1], [rectangles((50, 70), [], [])])
+    losses = model.losses(images()[:1], [rectangles((50, 70), [], [])])
     assert all(losses[name] == 0 for name in losses if "box" in name or "mask" in name)
     sum(losses.values()).backward()  # with DistributedDataParallel each parameter must take part in every step
     assert not [name for name, p in model.named_parameters() if p.grad is None]
@@ -122,38 +122,38 @@ def test_a_picture_without_objects_teaches_background_to_the_whole_network(kind)
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
 @pytest.mark.parametrize("norm", ["group", "batch", "sync"])
-def test_one_picture_that_a_crowd_covers_is_learnt_from_without_failing(kind, norm):
+def test_one_image_that_a_crowd_covers_is_learnt_from_without_failing(kind, norm):
     model = small_detector(kind, head_norm=norm, box_head="convolutional")
     target = Targets(torch.tensor([[0.0, 0, 70, 50]]), torch.tensor([0]), crowd=torch.tensor([True]))
-    losses = model.losses(pictures()[:1], [target])
+    losses = model.losses(images()[:1], [target])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
 def test_boxes_without_masks_train_with_and_without_a_mask_head(kind):
-    boxes_only = [rectangles((50, 70), [[5, 5, 30, 40]], [0], masks=False), truth()[1]]
-    mixed = small_detector(kind).losses(pictures(), boxes_only)
-    assert sum(loss for name, loss in mixed.items() if "mask" in name) > 0  # of the picture that has masks
+    boxes_only = [rectangles((50, 70), [[5, 5, 30, 40]], [0], masks=False), ground_truth()[1]]
+    mixed = small_detector(kind).losses(images(), boxes_only)
+    assert sum(loss for name, loss in mixed.items() if "mask" in name) > 0  # of the image that has masks
     model = small_detector(kind, masks=False)
-    assert set(model.losses(pictures(), truth())) == {name for name in LOSSES[kind] if "mask" not in name}
-    assert model.eval().detect(pictures())[0].masks is None
+    assert set(model.losses(images(), ground_truth())) == {name for name in LOSSES[kind] if "mask" not in name}
+    assert model.eval().detect(images())[0].masks is None
 
 
 def test_a_generator_decides_all_samples():
     model = small_detector("cascade").eval()
     totals = [
-        sum(model.losses(pictures(), truth(), torch.Generator().manual_seed(seed)).values()).item()
+        sum(model.losses(images(), ground_truth(), torch.Generator().manual_seed(seed)).values()).item()
         for seed in (0, 0, 1)
     ]
     assert totals[0] == totals[1] != totals[2]
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
-def test_detections_lie_inside_their_own_picture_best_first(kind):
+def test_detections_lie_inside_their_own_image_best_first(kind):
     model = small_detector(kind).eval()
-    for found, picture in zip(model(Images.of(pictures())), pictures(), strict=True):
-        height, width = picture.shape[1:]
+    for found, image in zip(model(Images.of(images())), images(), strict=True):
+        height, width = image.shape[1:]
         assert 0 < len(found) <= 10 and found.masks is not None and found.masks.shape == (len(found), 28, 28)
         assert found.boxes.min() >= 0 and found.boxes[:, 2].max() <= width and found.boxes[:, 3].max() <= height
         assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
@@ -161,23 +161,23 @@ def test_detections_lie_inside_their_own_picture_best_first(kind):
 
 
 def test_a_detector_that_is_sure_of_nothing_shows_nothing():
-    found = small_detector("mask_rcnn", score=0.99).eval().detect(pictures())
+    found = small_detector("mask_rcnn", score=0.99).eval().detect(images())
     assert [len(each) for each in found] == [0, 0] and found[0].masks.shape == (0, 28, 28)
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade"])
 def test_mixed_precision_gives_float32_losses_near_the_full_ones(kind):
     model = small_detector(kind).train()
-    full = model.losses(pictures(), truth(), torch.Generator().manual_seed(0))
+    full = model.losses(images(), ground_truth(), torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = model.losses(pictures(), truth(), torch.Generator().manual_seed(0))
-        found = model.eval().detect(pictures())
+        mixed = model.losses(images(), ground_truth(), torch.Generator().manual_seed(0))
+        found = model.eval().detect(images())
     assert all(loss.dtype == torch.float32 for loss in mixed.values())
     assert mixed["rpn_score"].item() == pytest.approx(full["rpn_score"].item(), rel=0.05)
     assert found[0].boxes.dtype == found[0].scores.dtype == found[0].masks.dtype == torch.float32
 
 
-def test_resized_detections_lie_in_the_original_picture():
+def test_resized_detections_lie_in_the_original_image():
     found = Detections(torch.tensor([[10.0, 20, 30, 40]]), torch.ones(1), torch.zeros(1, dtype=torch.int64))
     assert found.resized((100, 50), (200, 25)).boxes.tolist() == [[5.0, 40.0, 15.0, 80.0]]
 
@@ -189,13 +189,13 @@ def test_a_cascade_that_moves_no_box_scores_by_the_mean_of_its_stages():
     model = small_detector("cascade").eval()
     for stage in model.heads.box:
         torch.nn.init.zeros_(stage.delta.weight)
-    images = Images.of(pictures()[:1])
+    batch = Images.of(images()[:1])
     with torch.no_grad():
-        pyramid, shapes = model.pyramid(images)
-        (boxes,) = model.rpn.proposals(*model.rpn(pyramid), shapes, images, training=False)
+        pyramid, shapes = model.pyramid(batch)
+        (boxes,) = model.rpn.proposals(*model.rpn(pyramid), shapes, batch, training=False)
         pooled = pool(pyramid, [boxes], model.heads.strides, 7)
         mean = torch.stack([stage(pooled)[0] for stage in model.heads.box]).mean(0).softmax(1)
-    (found,) = model.detect(images)
+    (found,) = model.detect(batch)
     assert found.scores[0].item() == pytest.approx(mean[:, :3].max().item(), abs=1e-6)
 
 
@@ -216,34 +216,34 @@ def test_the_next_stage_takes_moved_boxes_by_class_without_the_annotated_ones():
 
 
 def scene(seed: int) -> tuple[Tensor, Targets]:
-    """A grey picture with a bright square and a dark bar, somewhere."""
+    """A grey image with a bright square and a dark bar, somewhere."""
     torch.manual_seed(seed)
     x, y = torch.randint(2, 16, (2,)).tolist()
     boxes = [[float(x), float(y), x + 20.0, y + 20.0], [34.0 - x, y + 26.0, 60.0 - x, y + 38.0]]
     target = rectangles((64, 64), boxes, [0, 1])
     assert target.masks is not None
-    picture = torch.randn(3, 64, 64) * 0.1 + target.masks[0] * 2 - target.masks[1] * 2
-    return picture, target
+    image = torch.randn(3, 64, 64) * 0.1 + target.masks[0] * 2 - target.masks[1] * 2
+    return image, target
 
 
 def learnt(kind: str, steps: int, **fields: Any) -> tuple[Detector, list[Tensor], list[Targets]]:
-    pictures, targets = map(list, zip(*(scene(seed) for seed in (0, 1)), strict=True))
+    images, targets = map(list, zip(*(scene(seed) for seed in (0, 1)), strict=True))
     torch.manual_seed(0)
     model = Detector(BACKBONE, head(kind, classes=2, anchor_scale=4.0, score=0.3, **fields))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for step in range(steps):
-        sum(model.losses(pictures, targets, torch.Generator().manual_seed(step)).values()).backward()
+        sum(model.losses(images, targets, torch.Generator().manual_seed(step)).values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-    return model.eval(), pictures, targets
+    return model.eval(), images, targets
 
 
-def test_two_pictures_are_learnt_by_heart_with_their_boxes_classes_and_masks():
-    model, pictures, targets = learnt("mask_rcnn", 140)
-    for found, target in zip(model.detect(pictures), targets, strict=True):
+def test_two_images_are_learnt_by_heart_with_their_boxes_classes_and_masks():
+    model, images, targets = learnt("mask_rcnn", 140)
+    for found, target in zip(model.detect(images), targets, strict=True):
         order = found.labels.argsort()
         assert found.labels[order].tolist() == [0, 1]
         assert ious(found.boxes[order], target.boxes).diagonal().min() > 0.7

@@ -11,7 +11,7 @@ from torchvision.ops.poolers import LevelMapper
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.box_head import select
 from convnext.tasks.detection.boxes import clip, decode, ious
-from convnext.tasks.detection.mask_head import mask_loss, mask_truth, paste
+from convnext.tasks.detection.mask_head import mask_loss, mask_targets, paste
 from convnext.tasks.detection.roi import level_of, pool
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Images
@@ -20,9 +20,9 @@ from detectors import head, random_boxes
 STRIDES = (4, 8, 16, 32)
 
 
-def pyramid(side: int = 64, channels: int = 3, pictures: int = 2) -> list[Tensor]:
+def pyramid(side: int = 64, channels: int = 3, images: int = 2) -> list[Tensor]:
     torch.manual_seed(0)
-    return [torch.randn(pictures, channels, side // 2**i, side // 2**i) for i in range(5)]
+    return [torch.randn(images, channels, side // 2**i, side // 2**i) for i in range(5)]
 
 
 def bilinear(grid: Tensor, y: float, x: float) -> float:
@@ -61,12 +61,12 @@ def slow_suppression(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) 
     return kept
 
 
-def test_a_pooled_box_has_the_slow_means_of_its_own_level_and_picture():
+def test_a_pooled_box_has_the_slow_means_of_its_own_level_and_image():
     levels = pyramid()
     boxes = [torch.tensor([[10.0, 20, 50, 90], [3, 5, 250, 200]]), torch.tensor([[100.0, 30, 230, 160]])]
     pooled = pool(levels, boxes, STRIDES, 2)
-    for row, (picture, box, level) in enumerate([(0, boxes[0][0], 0), (0, boxes[0][1], 1), (1, boxes[1][0], 1)]):
-        slow = slow_roi_align(levels[level][picture, 1], box.tolist(), STRIDES[level], 2)
+    for row, (image, box, level) in enumerate([(0, boxes[0][0], 0), (0, boxes[0][1], 1), (1, boxes[1][0], 1)]):
+        slow = slow_roi_align(levels[level][image, 1], box.tolist(), STRIDES[level], 2)
         torch.testing.assert_close(pooled[row, 1], slow, rtol=1e-4, atol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_a_box_moves_one_level_up_with_every_doubling():
     assert level_of(boxes / 2, (2, 4, 8, 16)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]  # a finer backbone
 
 
-def test_pictures_without_boxes_are_skipped():
+def test_images_without_boxes_are_skipped():
     assert pool(pyramid(), [torch.zeros(0, 4), torch.zeros(0, 4)], STRIDES, 7).shape == (0, 3, 7, 7)
     one = pool(pyramid(), [torch.zeros(0, 4), torch.tensor([[0.0, 0, 64, 64]])], STRIDES, 7)
     torch.testing.assert_close(
@@ -140,18 +140,22 @@ def test_what_is_cut_out_of_a_mask_and_pasted_back_is_the_mask():
     yy, xx = torch.meshgrid(torch.arange(80), torch.arange(100), indexing="ij")
     disc = ((yy - 40) ** 2 + (xx - 50) ** 2 < 26**2).to(torch.uint8)[None]
     box = torch.tensor([[24.0, 14, 77, 67]])
-    again = paste(mask_truth(disc, torch.tensor([0]), box), box, (80, 100))[0]
+    again = paste(mask_targets(disc, torch.tensor([0]), box), box, (80, 100))[0]
     shared = (again & disc[0].bool()).sum() / (again | disc[0].bool()).sum()
     assert shared > 0.95
 
 
-def test_mask_truth_takes_the_box_of_its_own_object():
+def test_mask_ground_truth_takes_the_box_of_its_own_object():
     masks = torch.zeros(3, 40, 40, dtype=torch.uint8)
     masks[0, 10:20, 10:30], masks[2, :, 20:] = 1, 1
     boxes = torch.tensor([[10.0, 10, 30, 20], [0, 0, 40, 40], [10, 10, 30, 20]])
-    truth = mask_truth(masks, torch.tensor([0, 2, 2]), boxes, 8)
-    assert truth[0].all()
-    assert truth[1, :, 4:].all() and not truth[1, :, :4].any() and torch.equal(truth[1], truth[2])
+    ground_truth = mask_targets(masks, torch.tensor([0, 2, 2]), boxes, 8)
+    assert ground_truth[0].all()
+    assert (
+        ground_truth[1, :, 4:].all()
+        and not ground_truth[1, :, :4].any()
+        and torch.equal(ground_truth[1], ground_truth[2])
+    )
 
 
 def test_the_mask_loss_looks_at_the_class_of_the_object_alone():
@@ -205,7 +209,7 @@ def test_proposals_are_the_best_of_each_level_decoded_clipped_and_suppressed():
     assert found[:, 2].max() <= 28 and found[:, 3].max() <= 30
 
 
-def test_a_picture_whose_proposals_all_lie_outside_still_has_one():
+def test_an_image_whose_proposals_all_lie_outside_still_has_one():
     rpn = RPN(head(), (4,))
     far = torch.tensor([1000.0, 1000, 0, 0]).expand(1, 12, 4)
     (found,) = rpn.proposals(
@@ -231,7 +235,7 @@ def test_selection_keeps_the_best_of_each_class_after_suppression():
     assert found.labels.tolist() == groups[kept].tolist()
 
 
-def test_pictures_of_different_sizes_are_padded_right_and_below_to_whole_multiples():
+def test_images_of_different_sizes_are_padded_right_and_below_to_whole_multiples():
     images = Images.of([torch.ones(3, 40, 70), torch.ones(3, 64, 33)])
     assert images.x.shape == (2, 3, 64, 96) and images.sizes == ((40, 70), (64, 33)) and len(images) == 2
     assert images.x[0].sum() == 3 * 40 * 70 and images.x[0, :, :40, :70].all()

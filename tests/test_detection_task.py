@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from commands import rows
 from convnext.config import Recipe, RunOptions
-from convnext.data.dense.dataset import DenseDataset, Objects, Picture
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects
 from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.dense.preflight import preflight_dense
@@ -78,7 +78,7 @@ class Killed(Detection):
             yield batch
 
 
-def test_it_learns_six_pictures_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
+def test_it_learns_six_images_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
     plain = {"dense__photometric": False, "dense__short_px": (40,), "optim__name": "adamw", "optim__lr": 4e-3}
     chosen = small(**plain, schedule__epochs=40, schedule__eval_epochs=40, model__drop_path=0)
     finished = train(DenseSplits(data.train, data.train), chosen, tmp_path / "run")
@@ -125,7 +125,7 @@ def test_a_batch_depends_on_its_step_alone_and_two_ranks_share_it(data, tmp_path
             assert (a.instances.boxes == c.instances.boxes).all() and (a.instances.masks == b.instances.masks).all()
 
 
-def test_prepared_pictures_are_padded_with_zeros_and_their_objects_stay_in_their_pixels(data, tmp_path):
+def test_prepared_images_are_padded_with_zeros_and_their_objects_stay_in_their_pixels(data, tmp_path):
     task = task_of(data, small(optim__batch=6), tmp_path)
     (batch,) = task.batches(range(1), World())
     ready = task.prepare(batch, step=0, rank=0, device=CPU)
@@ -154,10 +154,10 @@ def test_the_parts_of_the_loss_are_those_of_the_detector(data, tmp_path):
     assert task.chance_loss == float("inf")  # no guard against flat losses: 0.98 times it is never reached
 
 
-def test_pictures_without_objects_are_trained_on_unless_the_recipe_leaves_them_out(data, tmp_path):
+def test_images_without_objects_are_trained_on_unless_the_recipe_leaves_them_out(data, tmp_path):
     assert len(task_of(data, small(), tmp_path).train.entries) == 6
     assert len(task_of(data, small(dense__empty=False), tmp_path).train.entries) == 5
-    assert not recipe("coco_cascade_3x", "tiny", images=9, picture_px=9, classes=2).dense.empty
+    assert not recipe("coco_cascade_3x", "tiny", images=9, image_px=9, classes=2).dense.empty
 
 
 def test_boxes_alone_are_learnt_without_masks_and_a_mask_head_for_them_is_refused(tmp_path):
@@ -200,7 +200,7 @@ def test_half_precision_trains_and_evaluates(data, tmp_path):
     assert all(np.isfinite(row["loss"]) for row in rows(tmp_path / "run"))
 
 
-def test_a_broken_picture_is_named_skipped_and_not_missed(tmp_path):
+def test_a_broken_image_is_named_skipped_and_not_missed(tmp_path):
     folder = write_objects(tmp_path / "data")
     for broken in ("train/001.png", "val/000.png"):
         (folder / broken).write_bytes((folder / broken).read_bytes()[:60])
@@ -211,7 +211,7 @@ def test_a_broken_picture_is_named_skipped_and_not_missed(tmp_path):
     with torch.inference_mode():
         assert evaluate(task.model.eval(), broken_data.val, task.recipe).indices == (1, 2, 3)
     with pytest.raises(DataError, match="001"):
-        list(task_of(broken_data, small(), tmp_path, strict_pictures=True).batches(range(3), World()))
+        list(task_of(broken_data, small(), tmp_path, strict_images=True).batches(range(3), World()))
 
 
 def test_norms_over_processes_need_gpus_and_a_recipe_of_another_task_is_refused(data, tmp_path):
@@ -219,15 +219,15 @@ def test_norms_over_processes_need_gpus_and_a_recipe_of_another_task_is_refused(
     with pytest.raises(ConvNeXtError, match=r"needs GPUs.*--head.head_norm group"):
         next(task_of(data, chosen, tmp_path).batches(range(1), World(0, 2)))
     with pytest.raises(ConvNeXtError, match=r"is for segmentation\. Take one for detection"):
-        build_detector(recipe("small_segmentation", "atto", images=12, picture_px=40, classes=3))
+        build_detector(recipe("small_segmentation", "atto", images=12, image_px=40, classes=3))
 
 
-def test_the_checkpoint_says_what_the_classes_are_and_which_pictures_they_were(data, tmp_path):
+def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(data, tmp_path):
     described = task_of(data, small(), tmp_path).describe()
     assert described["task"] == "detection" and json.loads(json.dumps(described)) == described
     assert dict(zip(described["classes"], described["category_ids"], strict=True)) == dict(zip(NAMES, IDS, strict=True))
     other = DenseSplits(data.val, data.val)
-    assert task_of(other, small(), tmp_path).describe()["pictures"] != described["pictures"]
+    assert task_of(other, small(), tmp_path).describe()["images"] != described["images"]
 
 
 def request(folder: Path, *, more: dict[str, Any] | None = None, **fields: Any) -> DenseRequest:
@@ -253,7 +253,7 @@ def test_a_request_becomes_a_folder_that_says_everything(folder, run):
     assert described["train"] == {
         "n": 6,
         "per_class": dict.fromkeys(NAMES, 5),
-        "pictures": dict.fromkeys(NAMES, 5),
+        "images": dict.fromkeys(NAMES, 5),
     }
     assert described["task"] == "detection" and not described["skipped"]
     assert json.loads((run / "recipe.json").read_text())["head"]["classes"] == 2
@@ -271,10 +271,10 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     several = Objects(
         *(getattr(objects, name)[many] for name in ("boxes", "labels", "crowd", "area", "ids")), (None,) * 130
     )
-    crowded = DenseDataset("detection", NAMES, (Picture("x", 1, None, several),), boxes.train.store)
+    crowded = DenseDataset("detection", NAMES, (AnnotatedImage("x", 1, None, several),), boxes.train.store)
     assert fitted_detector(crowded) == {"head.masks": False, "head.most": 200}
     assert fitted_detector(data.train) == {}
-    asked = DenseRequest(data="", changes={"head.most": 7, "schedule.epochs": "12"}, picture_px=96)
+    asked = DenseRequest(data="", changes={"head.most": 7, "schedule.epochs": "12"}, image_px=96)
     chosen = choose_dense_recipe(asked, boxes, findings)
     assert chosen.head.most == 7 and chosen.dense.eval_short_px == 96
     assert chosen.schedule.warmup_epochs == pytest.approx(12 / 20)
@@ -305,17 +305,17 @@ def test_a_run_starts_from_a_detector_of_other_classes_and_from_a_classifier(run
     target = build_detector(small(head__classes=5))
     said: list[str] = []
     fresh = {key: value.clone() for key, value in target.state_dict().items()}
-    load_dense_weights(target, str(run / "best.safetensors"), say=said.append)
+    load_dense_weights(target, str(run / "best.safetensors"), info=said.append)
     assert "tensors for other classes replaced by new ones" in said[0]
     held = load_file(run / "best.safetensors")
     for key, value in target.state_dict().items():
         assert torch.equal(value, held[key] if held[key].shape == value.shape else fresh[key])
     classifier = build_model(small().model.model_copy(update={"classes": 7}))
     torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
-    load_dense_weights(target, str(tmp_path / "classifier.pth"), say=said.append)
+    load_dense_weights(target, str(tmp_path / "classifier.pth"), info=said.append)
     assert torch.equal(target.backbone.network.stem.layers[0].weight, classifier.stem.layers[0].weight)
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_dense_weights(build_detector(small(head__channels=8)), str(run / "best.safetensors"), say=said.append)
+        load_dense_weights(build_detector(small(head__channels=8)), str(run / "best.safetensors"), info=said.append)
 
 
 def test_maps_of_classes_become_a_run_of_the_other_task_in_the_same_way(tmp_path):
@@ -335,7 +335,7 @@ train_dense(DenseRequest(data=data, changes=changes), RunOptions(out=out, worker
 """
 
 
-def test_two_processes_train_one_detector_and_score_all_pictures(folder, tmp_path):
+def test_two_processes_train_one_detector_and_score_all_images(folder, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}

@@ -1,4 +1,4 @@
-"""The averaged weights: their formula, their warm-up, and that a model gets its own weights back to the bit."""
+"""The EMA weights: their formula, their warm-up, and that a model gets its own weights back to the bit."""
 
 import pytest
 import torch

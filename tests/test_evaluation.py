@@ -28,7 +28,7 @@ def test_the_loss_is_the_cross_entropy_of_torch():
     assert metrics(found)["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
 
 
-def test_the_calibration_error_equals_a_loop_over_pictures():
+def test_the_calibration_error_equals_a_loop_over_images():
     found, logits, labels = outcomes()
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for row, label in zip(logits.softmax(1), labels, strict=True):
@@ -45,12 +45,12 @@ def test_a_network_that_always_answers_the_same_scores_no_better_than_its_share(
     assert metrics(found)["top1"] == pytest.approx(0.1)
 
 
-def test_the_confusion_matrix_counts_every_picture_once_with_truth_in_rows():
+def test_the_confusion_matrix_counts_every_image_once_with_ground_truth_in_rows():
     found, logits, labels = outcomes()
     table = confusion(found, 7)
     assert table.sum() == 200
-    for truth, said in zip(labels.tolist(), logits.argmax(1).tolist(), strict=True):
-        table[truth, said] -= 1
+    for ground_truth, predicted_label in zip(labels.tolist(), logits.argmax(1).tolist(), strict=True):
+        table[ground_truth, predicted_label] -= 1
     assert not table.any()
 
 
@@ -60,7 +60,7 @@ def test_precision_recall_and_f1_of_a_matrix_worked_by_hand():
     assert rows[2] == {"name": "c", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
-def test_joined_parts_are_in_dataset_order_and_a_picture_seen_twice_counts_once():
+def test_joined_parts_are_in_dataset_order_and_an_image_seen_twice_counts_once():
     found, logits, labels = outcomes(20)
     order = torch.randperm(20)
     parts = [Outcomes.of(logits[i], labels[i], i) for i in (*order.split(6), torch.tensor([3, 4]))]
@@ -69,7 +69,7 @@ def test_joined_parts_are_in_dataset_order_and_a_picture_seen_twice_counts_once(
     assert joined.rank.tolist() == found.rank.tolist()
 
 
-def test_the_report_lists_the_most_wrong_pictures_first():
+def test_the_report_lists_the_most_wrong_images_first():
     found, _, _ = outcomes()
     names = tuple("abcdefg")
     worst = report(found, names, [f"{i}.png" for i in range(200)])["worst"]

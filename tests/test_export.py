@@ -16,7 +16,7 @@ from convnext.deploy.export import Options, export
 from convnext.deploy.graph import normalised, prepared, trace
 from convnext.deploy.predictor import load, of_exported
 from convnext.errors import CheckpointError, ConvNeXtError
-from pictures import write_colours
+from images import write_colours
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
@@ -62,7 +62,7 @@ def test_an_exported_network_gives_the_logits_of_its_run(run, exported):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_a_batch_may_have_any_number_of_pictures(exported, count):
+def test_a_batch_may_have_any_number_of_images(exported, count):
     network = of_exported(exported).model
     assert torch.allclose(network(batch(7)[:count]), network(batch(7))[:count], atol=1e-5)
 
@@ -76,9 +76,9 @@ def test_class_names_recipe_and_preprocessing_travel_in_the_file(run, exported):
 
 
 def test_predict_and_evaluate_take_an_exported_file_and_say_what_the_run_says(run, exported, data):
-    pictures = sorted((data / "val" / "red").iterdir())
+    images = sorted((data / "val" / "red").iterdir())
     told = [
-        json.loads(convnext("predict", source, *pictures, "--json").out.splitlines()[0]) for source in (run, exported)
+        json.loads(convnext("predict", source, *images, "--json").out.splitlines()[0]) for source in (run, exported)
     ]
     for one, two in zip(told[0]["predictions"], told[1]["predictions"], strict=True):
         assert one["label"] == two["label"] and one["score"] == pytest.approx(two["score"], abs=1e-5)
@@ -104,13 +104,13 @@ def test_the_onnx_file_is_valid_and_names_its_input_output_and_classes(run, tmp_
     onnx.checker.check_model(model, full_check=True)
     (taken,), (given,) = model.graph.input, model.graph.output
     shape = [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim]
-    assert (taken.name, given.name) == ("pictures", "logits") and shape == ["batch", 3, 16, 16]
+    assert (taken.name, given.name) == ("images", "logits") and shape == ["batch", 3, 16, 16]
     kept = {pair.key: pair.value for pair in model.metadata_props}
     assert json.loads(kept["classes"]) == ["blue", "green", "red"] and "bicubic" in kept["preprocessing"]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_dynamic_file_takes_pictures_of_any_height_and_width(run, tmp_path, form):
+def test_a_dynamic_file_takes_images_of_any_height_and_width(run, tmp_path, form):
     out = tmp_path / f"x{SUFFIX[form]}"
     export(run, form, out, Options(dynamic=True))
     plain, x = load(run, device="cpu").model, torch.randn(3, 3, 20, 37)
@@ -122,7 +122,7 @@ def test_a_dynamic_file_takes_pictures_of_any_height_and_width(run, tmp_path, fo
 def test_weights_in_16_bits_halve_the_file_and_hardly_change_the_answers(tmp_path, form):
     from convnext.engine import checkpoint
 
-    recipe = package.recipe("small", "atto", classes=3, images=100, picture_px=16)
+    recipe = package.recipe("small", "atto", classes=3, images=100, image_px=16)
     changes = {"model": recipe.model.model_copy(update={"depths": (1, 1), "widths": (64, 96)})}
     recipe = recipe.model_copy(update={**changes, "input": recipe.input.model_copy(update={"eval_size_px": 16})})
     described = {"recipe": recipe.model_dump(mode="json"), "classes": ["a", "b", "c"], "weights": "raw"}
@@ -149,8 +149,8 @@ def test_a_torch_program_runs_where_this_package_is_not(run, tmp_path):
 
 
 def test_a_baseline_is_exported_unfolded(data, tmp_path):
-    words = ["train", data, "--out", tmp_path / "run", "--model", "timm:resnet10t", "--epochs", 1, "--batch", 6]
-    assert convnext(*words, "--size", 32, "--workers", 0).status == 0
+    arguments = ["train", data, "--out", tmp_path / "run", "--model", "timm:resnet10t", "--epochs", 1, "--batch", 6]
+    assert convnext(*arguments, "--size", 32, "--workers", 0).status == 0
     done = export(tmp_path / "run", "onnx")
     assert done.out == tmp_path / "run" / "model.onnx" and done.difference <= 1e-3 * done.largest
 
@@ -179,14 +179,14 @@ def test_the_flat_norm_is_layer_norm_over_the_channels():
     assert torch.allclose(normalised(x, norm), expected, atol=1e-12)
 
 
-def test_pictures_of_ones_own_may_be_compared_on(run, data, tmp_path):
+def test_images_of_ones_own_may_be_compared_on(run, data, tmp_path):
     done = convnext("export", run, "--to", "onnx", "--compare-on", data / "val", "--out", tmp_path / "x.onnx", "--json")
     told = json.loads(done.out)
-    assert told["compared"] == "8 pictures" and told["max_logit_difference"] < 1e-4 * told["max_logit"]
+    assert told["compared"] == "8 images" and told["max_logit_difference"] < 1e-4 * told["max_logit"]
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["--to", "onxn"], "Did you mean 'onnx'?"),
         ([], "--to onnx, --to openvino or --to torch"),
@@ -198,8 +198,8 @@ def test_pictures_of_ones_own_may_be_compared_on(run, data, tmp_path):
         (["--to", "onnx", "--compare-on", "nowhere"], "nowhere"),
     ],
 )
-def test_words_that_do_not_fit_are_refused_in_one_line(run, words, part):
-    assert part in convnext("export", run, *words).line
+def test_words_that_do_not_fit_are_refused_in_one_line(run, arguments, part):
+    assert part in convnext("export", run, *arguments).line
 
 
 def test_a_missing_package_is_one_line_that_names_the_extra(run, monkeypatch):
@@ -266,14 +266,14 @@ def test_a_numpy_program_can_use_the_file_without_this_package(run, exported, da
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
     kept = session.get_modelmeta().custom_metadata_map
     ways, names = json.loads(kept["preprocessing"]), json.loads(kept["classes"])
-    picture = next((data / "val" / "green").iterdir())
+    path = next((data / "val" / "green").iterdir())
     size = ways["size_px"]
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         shown = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     x = ((np.asarray(shown) / 255 - ways["mean"]) / ways["std"]).transpose(2, 0, 1)[None].astype(np.float32)
-    logits = session.run(None, {"pictures": x})[0][0]
+    logits = session.run(None, {"images": x})[0][0]
     assert load(run, device="cpu").recipe.input.eval_crop == 1
-    assert names[int(logits.argmax())] == load(run, device="cpu")(picture).predictions[0][0]
+    assert names[int(logits.argmax())] == load(run, device="cpu")(path).predictions[0][0]
 
 
 TWO_NETWORKS = """

@@ -26,7 +26,7 @@ from convnext.engine.fit import PATIENCE, Finished, fit
 from convnext.errors import TrainingError
 from convnext.recipes import recipe
 from convnext.tasks.classification import evaluate
-from pictures import write_colours
+from images import write_colours
 
 BATCH, PER_EPOCH, EPOCHS = 8, 5, 3
 
@@ -83,7 +83,7 @@ class Toy:
 
 def toy_recipe(**changes: Any) -> Recipe:
     fields = {"schedule.epochs": EPOCHS, "schedule.warmup_epochs": 0, "optim.lr": 0.1, "optim.ema": 0.0}
-    base = recipe("small", "atto", images=40, picture_px=32, classes=2, batch=BATCH)
+    base = recipe("small", "atto", images=40, image_px=32, classes=2, batch=BATCH)
     return override(base, fields | {name.replace("__", "."): value for name, value in changes.items()})
 
 
@@ -118,7 +118,7 @@ def test_micro_batches_of_any_size_train_to_the_weights_of_the_whole_batch(tmp_p
         )  # muon works in bfloat16
 
 
-def test_micro_batches_of_real_pictures_give_the_same_losses(data, tmp_path):
+def test_micro_batches_of_real_images_give_the_same_losses(data, tmp_path):
     for micro in (0, 2, 4):
         trained(data, tmp_path / str(micro), "--micro-batch", micro, "--optim.name", "sgd")
     for micro in ("2", "4"):
@@ -137,16 +137,16 @@ def test_reading_processes_and_the_cache_change_nothing(data, tmp_path):
     assert (tmp_path / "plain" / "metrics.jsonl").read_bytes() == (tmp_path / "other" / "metrics.jsonl").read_bytes()
 
 
-def test_two_processes_train_to_the_losses_of_one_write_one_log_and_evaluate_each_picture_once(data, tmp_path):
-    more = ["--optim.ema", 0.9, "--optim.name", "sgd", "--json"]  # 15 pictures are held out: an odd number
+def test_two_processes_train_to_the_losses_of_one_write_one_log_and_evaluate_each_image_once(data, tmp_path):
+    more = ["--optim.ema", 0.9, "--optim.name", "sgd", "--json"]  # 15 images are held out: an odd number
     one = json.loads(trained(data, tmp_path / "one", *more).out)
-    words = [sys.executable, "-m", "convnext", *map(str, tiny(data, tmp_path / "two", *more))]
+    arguments = [sys.executable, "-m", "convnext", *map(str, tiny(data, tmp_path / "two", *more))]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
     ranks = [  # what torchrun starts, without the third process that watches them
         subprocess.Popen(
-            words,
+            arguments,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -208,7 +208,7 @@ def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path):
     assert {row["loss"] for row in rows(tmp_path / "run", "eval")} == {None}
 
 
-def test_averaged_weights_are_scored_beside_the_raw_ones_and_the_best_of_each_is_kept_apart(tmp_path):
+def test_ema_weights_are_scored_beside_the_raw_ones_and_the_best_of_each_is_kept_apart(tmp_path):
     finished = run(Toy(), tmp_path / "run", toy_recipe(optim__ema=0.8))
     scored = rows(tmp_path / "run", "eval")
     assert [(row["step"], row["weights"]) for row in scored] == [
@@ -283,15 +283,15 @@ def no_room_above(most: int) -> Callable[[nn.Module, Piece, Tensor], Tensor]:
 
 
 def test_out_of_memory_says_which_micro_batch_fits_and_with_it_the_run_goes_through(tmp_path):
-    with pytest.raises(TrainingError, match=r"Out of memory with 8 pictures at a time. 2 fit: add `--micro-batch 2`"):
+    with pytest.raises(TrainingError, match=r"Out of memory with 8 images at a time. 2 fit: add `--micro-batch 2`"):
         run(Toy(no_room_above(3)), tmp_path / "run")
     run(Toy(no_room_above(3)), tmp_path / "run", micro_batch=2)
     run(Toy(), tmp_path / "whole")
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=1e-6)
 
 
-def test_no_room_for_a_single_picture_is_said_too(tmp_path):
-    with pytest.raises(TrainingError, match="even with one picture at a time"):
+def test_no_room_for_a_single_image_is_said_too(tmp_path):
+    with pytest.raises(TrainingError, match="even with one image at a time"):
         run(Toy(no_room_above(0)), tmp_path / "run")
 
 

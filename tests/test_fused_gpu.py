@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from convnext.config import RunOptions
-from convnext.kernels import choice
-from convnext.kernels.choice import gpu_path, without_triton
+from convnext.kernels import dispatch
+from convnext.kernels.dispatch import gpu_path, without_triton
 from convnext.kernels.gpu import available
 from convnext.models.convnext import Block
 from convnext.models.fused import FusedBlock, fuse, hindrance
@@ -100,7 +100,7 @@ def test_the_kernels_run_for_those_who_ask_by_the_environment_or_for_one_run(fou
 
 def card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0), *, triton: bool = True) -> None:
     """Let this machine seem to have a card."""
-    monkeypatch.delenv(choice.SWITCH, raising=False)
+    monkeypatch.delenv(dispatch.SWITCH, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(available, "_capability", lambda index: capability)
     monkeypatch.setattr(available, "_has_triton", lambda: triton)
@@ -112,9 +112,9 @@ def test_doctor_says_in_one_line_what_runs_on_the_gpu_and_why(monkeypatch):
     card(monkeypatch)
     assert gpu_path(CARD).startswith("plain torch: ") and "CONVNEXT_KERNELS=triton" in gpu_path(CARD)
     assert gpu_path(CARD, asked=True) == "triton"
-    monkeypatch.setenv(choice.SWITCH, "triton")
+    monkeypatch.setenv(dispatch.SWITCH, "triton")
     assert gpu_path(CARD) == gpu_path(torch.device("cpu")) == "triton"
-    monkeypatch.setenv(choice.SWITCH, "plain")
+    monkeypatch.setenv(dispatch.SWITCH, "plain")
     assert gpu_path(CARD, asked=True) == "plain torch: CONVNEXT_KERNELS=plain turns the kernels off"
 
 
@@ -135,9 +135,7 @@ def test_an_old_card_and_what_triton_lacks_are_named_and_plain_torch_runs(monkey
 def test_a_run_on_a_card_is_fused_before_it_is_moved_there_in_any_precision_and_compiled(monkeypatch):
     card(monkeypatch)
     for precision in ("fp32", "bf16", "fp16"):
-        chosen = recipe("small", "atto", images=100, picture_px=32, classes=2).model_copy(
-            update={"precision": precision}
-        )
+        chosen = recipe("small", "atto", images=100, image_px=32, classes=2).model_copy(update={"precision": precision})
         made = torch.nn.Sequential(Block(8, kernel=3, layer_scale=0.5, grn=False, drop_path=0.0))
         for word, kind in (("plain", Block), ("auto", Block), ("triton", FusedBlock)):
             with_kernels(made, chosen, RunOptions(out="x", kernels=word, compile=True), CARD)

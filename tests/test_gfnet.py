@@ -1,4 +1,4 @@
-"""Global filter networks: published sizes, the filter against a slow convolution, and pictures of other sizes."""
+"""Global filter networks: published sizes, the filter against a slow convolution, and images of other sizes."""
 
 import math
 
@@ -61,7 +61,7 @@ def test_the_filter_is_a_circular_convolution_with_a_kernel_as_large_as_the_map(
     assert torch.allclose(module(x), slow, atol=1e-6)
 
 
-def test_the_filter_moves_with_the_picture():
+def test_the_filter_moves_with_the_image():
     module = GlobalFilter(3, 6)
     x = torch.randn(2, 6, 6, 3)
     assert torch.allclose(module(x.roll((1, 2), (1, 2))), module(x).roll((1, 2), (1, 2)), atol=1e-6)
@@ -103,7 +103,7 @@ def test_every_parameter_learns_and_a_seed_gives_the_same_network():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 48), (24, 40), (64, 32)])
-def test_pictures_of_other_sizes_are_taken(size):
+def test_images_of_other_sizes_are_taken(size):
     model = build_model(small()).eval()
     assert model(torch.randn(2, 3, *size)).shape == (2, 3)
     assert model.embed(torch.randn(2, 3, *size)).shape == (2, 16)
@@ -131,17 +131,17 @@ def test_its_names_have_the_depths_that_layer_wise_decay_needs():
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"widths": (8,)}, "must name one or more stages, as many each"),
         ({"size_px": 4}, "size_px = 4 leaves the last stage no position: take 8 or more"),
         ({"kernel": 7}, "no field is called 'kernel'"),
     ],
 )
-def test_a_wrong_field_is_one_line_with_the_fix(fields, words):
+def test_a_wrong_field_is_one_line_with_the_fix(fields, message):
     with pytest.raises(ConvNeXtError) as error:
         parse(GFNetConfig, {"depths": (2, 1), "widths": (8, 16), "patch": 4, **fields}, where="model 'x'")
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_without_classes_it_gives_features_and_drops_paths_only_in_training():

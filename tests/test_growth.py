@@ -15,7 +15,7 @@ KEPT = {"batch": 4, "size_px": 224, "threads": 2}
 def row(name: str, rate: float, share: float | None = 0.5, **changed: int) -> dict[str, Any]:
     """One contender at one point."""
     values = {"kind": "contender", "name": name, **KEPT, **changed}
-    return {**values, "pictures_per_s": rate, "rates": [0.9 * rate, rate, 1.1 * rate], "gemm_share": share}
+    return {**values, "images_per_s": rate, "rates": [0.9 * rate, rate, 1.1 * rate], "gemm_share": share}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_drawing_is_one_svg_whose_points_lie_inside_and_whose_names_are_esca
     assert "timm <b>" in said and "tiny & more" in said and said.count("50\u202f%") == 8
 
 
-def test_more_pictures_a_second_stand_higher_and_equal_shares_stand_on_one_line_with_the_limit(rows):
+def test_more_images_a_second_stand_higher_and_equal_shares_stand_on_one_line_with_the_limit(rows):
     (batch, *_) = panels(rows, **KEPT)
     drawn = chart([batch], NAMES, "tiny")
     lines = dict(re.findall(r'<polyline points="([^"]*)" class="([^"]*)"', drawn))
@@ -62,7 +62,7 @@ def test_more_pictures_a_second_stand_higher_and_equal_shares_stand_on_one_line_
 @pytest.mark.parametrize("rates", [[0.004, 0.03], [3.0, 900.0], [5.0, 5.0], [99.0, 100.0]])
 def test_the_axis_holds_every_rate(log, rates):
     found = tuple(row("optimized", rate, None, batch=2**i) for i, rate in enumerate(rates))
-    drawn = chart([Panel("batch", "batch", "pictures", found, True, log)], NAMES, "tiny")
+    drawn = chart([Panel("batch", "batch", "images", found, True, log)], NAMES, "tiny")
     places = [float(y) for y in re.findall(r'<line [^>]*y[12]="([-\d.]+)"', drawn)]
     assert places and min(places) >= 40 and max(places) <= 324
 

@@ -1,4 +1,4 @@
-"""`convnext export --int8`: calibrated on some pictures, judged on others, and refused when it costs too much."""
+"""`convnext export --int8`: calibrated on some images, judged on others, and refused when it costs too much."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from convnext.deploy import graph, int8, runtime
 from convnext.deploy.predictor import of_exported
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.evaluation import Outcomes
-from pictures import write_colours
+from images import write_colours
 
 needs_export = pytest.mark.skipif(
     not all(map(runtime.installed, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra 'export' is not installed"
@@ -47,8 +47,8 @@ def outcomes(predicted: list[int], labels: list[int]) -> Outcomes:
 @pytest.mark.parametrize("form", FORMS)
 def test_an_int8_file_answers_nearly_as_its_run_and_says_what_it_cost(run, data, tmp_path, form):
     out = tmp_path / f"x{SUFFIX[form]}"
-    words = ["export", run, "--to", form, "--int8", data, "--out", out, "--calibrate", 9, "--workers", 0, "--json"]
-    done = convnext(*words, "--max-loss", 100)
+    arguments = ["export", run, "--to", form, "--int8", data, "--out", out, "--calibrate", 9, "--workers", 0, "--json"]
+    done = convnext(*arguments, "--max-loss", 100)
     assert done.status == 0, done.err
     told = json.loads(done.out)
     assert told["precision"] == "int8" and told["int8"]["n"] == 12 and told["int8"]["speed"] > 0
@@ -102,9 +102,9 @@ def test_a_comparison_is_the_one_that_is_counted_by_hand():
     assert found.error == pytest.approx(np.std(change) / np.sqrt(8))
 
 
-def test_too_few_pictures_to_tell_are_said_to_be_too_few():
+def test_too_few_images_to_tell_are_said_to_be_too_few():
     few = int8.Comparison(50, 0.9, 0.9, 1.0, 0.0)
-    assert few.doubt == 2.0 and "too few pictures to be sure that fewer than 0.5 points are lost" in few.text(0.5)
+    assert few.doubt == 2.0 and "too few images to be sure that fewer than 0.5 points are lost" in few.text(0.5)
     many = int8.Comparison(100_000, 0.9, 0.8995, 0.99, 0.0003)
     assert "too few" not in many.text(0.5)
     wanted = int8.Comparison(1000, 0.9, 0.9, 0.97, 0.005).text(0.5).rpartition("about ")[2].split()[0]
@@ -123,10 +123,10 @@ def test_what_calibrates_does_not_judge_and_labels_follow_the_networks_classes(d
         int8.parts_for(data, ("blue", "greens", "red"), metadata)
 
 
-def test_the_pictures_to_calibrate_on_are_drawn_by_the_seed(data):
+def test_the_images_to_calibrate_on_are_sampled_by_the_seed(data):
     dataset, config = (
         open_splits(data).train,
-        package.recipe("small", "atto", images=36, picture_px=24, classes=3).input,
+        package.recipe("small", "atto", images=36, image_px=24, classes=3).input,
     )
     one, same, other = (int8.calibration(dataset, config, 5, seed) for seed in (0, 0, 1))
     assert len(one) == 5 and one[0].shape == (1, 3, config.eval_size_px, config.eval_size_px)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
 from convnext.kernels import build, cpu
-from convnext.kernels.choice import SWITCH
 from convnext.kernels.cpu.library import pointer
+from convnext.kernels.dispatch import SWITCH
 from convnext.models.convnext import Block, ConvNeXt, Downsample, Stem
 from convnext.models.fused import FusedBlock, fits, fuse, unfuse
 
@@ -122,15 +122,15 @@ def test_a_packed_block_is_the_plain_block_in_float64(kernels, shape):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_packed_block_of_v2_is_the_plain_block_in_float64(kernels, shape):
-    """Also with more pictures than are held at once."""
+    """Also with more images than are held at once."""
     width, n, h, w, kernel = shape
     torch.manual_seed(width)
     block = Block(width, kernel=kernel, layer_scale=None, grn=True, drop_path=0.0)
     for p in block.parameters():
         nn.init.normal_(p, std=0.3 if p.ndim == 1 else p[0].numel() ** -0.5)
     block.norm.weight.data.add_(1)
-    for pictures in (n, 9 * n):
-        x = grown(width, h, w, pictures)
+    for images in (n, 9 * n):
+        x = grown(width, h, w, images)
         with torch.no_grad():
             exact = copy.deepcopy(block).double()(x.double()).permute(0, 2, 3, 1)
         answers = []
@@ -141,15 +141,15 @@ def test_a_packed_block_of_v2_is_the_plain_block_in_float64(kernels, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_bfloat16_products_are_closer_than_a_block_in_bfloat16(kernels, shape):
+def test_bf16_matmuls_are_closer_than_a_block_in_bfloat16(kernels, shape):
     """Maps, convolution, norm, GELU and sums stay float32: what is rounded are the matrices and what they multiply."""
-    if not cpu.brain_products():
+    if not cpu.bf16_matmuls():
         pytest.skip("this processor multiplies no bfloat16 numbers")
     width, n, h, w, kernel = shape
     block, x = random_block(width, kernel), grown(width, h, w, n)
     block.bfloat16()
     layer = packed(copy.deepcopy(block))
-    assert layer.brain
+    assert layer.bf16
     with torch.no_grad():
         exact = copy.deepcopy(block).double()(x.double()).permute(0, 2, 3, 1)
         plain = error(block(x.bfloat16()).double().permute(0, 2, 3, 1), exact)
@@ -186,7 +186,7 @@ def test_a_packed_stem_is_the_plain_stem_in_float64(kernels, shape):
 @pytest.mark.parametrize(
     "shape", [(40, 80, 2, 14, 14), (17, 5, 1, 7, 5), (96, 192, 1, 1, 9), (8, 24, 1, 1, 1)], ids=str
 )
-def test_a_packed_halving_layer_is_the_plain_one_in_float64(kernels, shape):
+def test_a_packed_downsampling_layer_is_the_plain_one_in_float64(kernels, shape):
     before, width, n, h, w = shape
     torch.manual_seed(0)
     layer, x = Downsample(before, width), grown(before, h, w, n)
@@ -217,8 +217,8 @@ def test_layers_in_one_call_give_the_bits_of_layers_alone(kernels):
     torch.manual_seed(0)
     blocks = [packed(random_block(width)) for width in (24, 24, 40)]
     stem = cpu.PackedPatch(torch.randn(24, 3, 4, 4), torch.randn(24), after=(torch.ones(24), torch.zeros(24)))
-    halving = cpu.PackedPatch(torch.randn(40, 24, 2, 2), torch.randn(40), normalise=True)
-    layers = [stem, blocks[0], blocks[1], halving, blocks[2], cpu.PackedHead(torch.randn(5, 40), torch.randn(5))]
+    downsample = cpu.PackedPatch(torch.randn(40, 24, 2, 2), torch.randn(40), normalise=True)
+    layers = [stem, blocks[0], blocks[1], downsample, blocks[2], cpu.PackedHead(torch.randn(5, 40), torch.randn(5))]
     together, x = cpu.PackedLayers(layers), torch.randn(2, 3, 20, 28)
     for given in (x.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1).contiguous()):
         alone = [given]
@@ -230,17 +230,17 @@ def test_layers_in_one_call_give_the_bits_of_layers_alone(kernels):
             assert all(torch.equal(y, alone[i + 1]) for i, y in zip(wanted or (5,), maps, strict=True))
 
 
-def test_gelu_and_its_slope_are_within_a_millionth(kernels):
+def test_gelu_and_its_derivative_are_within_a_millionth(kernels):
     library = build.built().library
     assert library
     x = torch.cat([torch.linspace(-9, 9, 200_001), torch.tensor([-1e4, -100.0, 100.0, 1e4, 0.0])])
-    value, slope = torch.empty_like(x), torch.empty_like(x)
-    library.cn_gelu(pointer(x), pointer(value), pointer(slope), ctypes.c_long(len(x)))
+    value, derivative = torch.empty_like(x), torch.empty_like(x)
+    library.cn_gelu(pointer(x), pointer(value), pointer(derivative), ctypes.c_long(len(x)))
     exact = x.double().requires_grad_()
     nn.functional.gelu(exact).sum().backward()
     gelu = nn.functional.gelu(exact.detach())
     assert float(((value - gelu).abs() / gelu.abs().clamp_min(1)).max()) < 1e-6
-    assert float((slope - exact.grad).abs().max()) < 3e-6
+    assert float((derivative - exact.grad).abs().max()) < 3e-6
 
 
 def test_a_value_that_is_not_a_number_is_not_hidden(kernels):
@@ -255,32 +255,32 @@ def test_every_gradient_of_a_fused_block_is_the_plain_one_in_float64(kernels, sh
     width, n, h, w, kernel = shape
     block, x = random_block(width, kernel, gamma), grown(width, h, w, n).requires_grad_()
     plain, exact_x = copy.deepcopy(block).double(), x.detach().double().requires_grad_()
-    exact, slope = plain(exact_x), torch.randn(x.shape)
-    exact.backward(slope.double())
+    exact, gradient = plain(exact_x), torch.randn(x.shape)
+    exact.backward(gradient.double())
     assert fuse(block) == 1 and fits(block, x)
     for threads in (1, 2):
         block.zero_grad()
         x.grad = None
         with on(threads):
             y = block(x)
-            y.backward(slope)
+            y.backward(gradient)
         assert error(y, exact) < 5e-6 and error(x.grad, exact_x.grad) < 1e-5
         for (name, p), q in zip(block.named_parameters(), plain.parameters(), strict=True):
             assert error(p.grad, q.grad) < 5e-5, name
 
 
-def test_drop_path_drops_the_pictures_that_it_drops_in_the_plain_block(kernels):
+def test_drop_path_drops_the_images_that_it_drops_in_the_plain_block(kernels):
     block, x = random_block(40, drop_path=0.5), grown(40, 6, 6, 16)
     plain = copy.deepcopy(block)
     fuse(block)
-    slopes = []
+    gradients = []
     for model in (block, plain):
         torch.manual_seed(3)
         model(x).square().sum().backward()
-        slopes.append([p.grad for p in model.parameters()])
-        slopes.append([torch.rand(1)])  # the generator stands where it would
-    assert torch.equal(slopes[1][0], slopes[3][0])
-    assert all(error(a, b) < 1e-4 for a, b in zip(slopes[0], slopes[2], strict=True))
+        gradients.append([p.grad for p in model.parameters()])
+        gradients.append([torch.rand(1)])  # the generator stands where it would
+    assert torch.equal(gradients[1][0], gradients[3][0])
+    assert all(error(a, b) < 1e-4 for a, b in zip(gradients[0], gradients[2], strict=True))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -319,14 +319,14 @@ def test_frozen_weights_get_no_gradient_and_the_others_do(kernels):
 @pytest.mark.parametrize("given", [torch.float32, torch.bfloat16], ids=str)
 def test_under_autocast_to_bfloat16_a_block_answers_in_its_dtype_and_closer(kernels, given, gamma):
     block, x = random_block(40, gamma=gamma), grown(40, 9, 7, 2).to(given)
-    plain, slope = copy.deepcopy(block), torch.randn(x.shape)
+    plain, gradient = copy.deepcopy(block), torch.randn(x.shape)
     fuse(block)
     found = []
     for model in (block, plain, copy.deepcopy(plain).double()):
         own, double = x.clone().requires_grad_(), next(model.parameters()).dtype == torch.float64
         with torch.autocast("cpu", torch.bfloat16, enabled=not double):
             y = model(own.double() if double else own)
-        y.float().backward(slope)
+        y.float().backward(gradient)
         found.append((y, own.grad, model.expand.weight.grad))
     fused, low, exact = found
     assert fused[0].dtype == low[0].dtype and fused[1].dtype == given

@@ -90,15 +90,15 @@ def test_nothing_heavy_is_imported_below_the_networks(file):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["--version"], ["train", "x", "--optim.lrr", "1"], []]
+    "arguments", [["--help"], ["train", "--help"], ["--version"], ["train", "x", "--optim.lrr", "1"], []]
 )
-def test_help_and_a_wrong_option_answer_without_torch(words):
+def test_help_and_a_wrong_option_answer_without_torch(arguments):
     code = (
         "import sys\nfrom convnext.cli import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
         f"sys.exit(bool(set({HEAVY}) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout + done.stderr
 
 
@@ -129,5 +129,5 @@ def test_public_functions_and_classes_have_docstrings(file):
 
 
 def test_names_say_what_is_inside():
-    words = {part for file in FILES for part in file.relative_to(SRC).with_suffix("").parts}
-    assert words.isdisjoint({"utils", "util", "helpers", "helper", "common", "misc"})
+    names = {part for file in FILES for part in file.relative_to(SRC).with_suffix("").parts}
+    assert names.isdisjoint({"utils", "util", "helpers", "helper", "common", "misc"})

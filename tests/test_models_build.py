@@ -22,7 +22,7 @@ def test_create_builds_a_published_network_with_the_fields_given():
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "words"),
+    ("name", "fields", "message"),
     [
         ("tinny", {}, "Did you mean 'tiny'?"),
         ("tiny", {"layer_scal": 0.1}, "'layer_scal'. Did you mean 'layer_scale'?"),
@@ -32,10 +32,10 @@ def test_create_builds_a_published_network_with_the_fields_given():
         ("timm:vgg11", {"drop_path": 0.1}, "no stochastic depth"),
     ],
 )
-def test_a_wrong_name_or_field_is_one_line_with_the_fix(name, fields, words):
+def test_a_wrong_name_or_field_is_one_line_with_the_fix(name, fields, message):
     with pytest.raises(ConvNeXtError) as error, torch.device("meta"):
         create(name, **fields)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])

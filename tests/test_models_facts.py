@@ -92,7 +92,7 @@ def test_counting_macs_follows_a_hand_count_and_leaves_the_model_as_it_was():
     model = build_model(config)
     model.norm.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    positions = 2 * 3  # a 4 x 6 picture in patches of 2
+    positions = 2 * 3  # a 4 x 6 image in patches of 2
     block = positions * (2 * 3 * 3 + 2 * 8 + 8 * 2)
     assert count_macs(model, (1, 4, 6)) == positions * 2 * 4 + block + 2 * 3
     assert model.training and model.stem.training and not model.norm.training

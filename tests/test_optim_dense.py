@@ -13,7 +13,7 @@ from convnext.recipes.architectures import architecture
 
 ADE20K = ScheduleConfig(epochs=1, steps=160_000, kind="linear", warmup_steps=1500, warmup_from=1e-6)
 COCO = ScheduleConfig(epochs=36, kind="step", milestones=(27, 33), warmup_steps=500, warmup_from=0.001)
-PER_EPOCH = 7330  # of COCO's 117,266 pictures with objects, 16 a step
+PER_EPOCH = 7330  # of COCO's 117,266 images with objects, 16 a step
 
 
 def dense(name: str, prefix: str = "backbone.network.") -> list[str]:

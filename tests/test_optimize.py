@@ -17,7 +17,7 @@ from convnext.kernels import cpu
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.recipes.architectures import ARCHITECTURES
-from pictures import write_colours
+from images import write_colours
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = {
@@ -45,7 +45,7 @@ def network(name: str = "v1") -> ConvNeXt:
     return model
 
 
-def pictures(model: ConvNeXt, size: int = 40) -> torch.Tensor:
+def images(model: ConvNeXt, size: int = 40) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, model.config.in_channels, size, size, generator=generator)
 
@@ -61,14 +61,14 @@ def apart(got: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", SMALL)
 def test_the_outputs_are_those_of_the_source_in_float64(name):
     model = network(name)
-    x = pictures(model)
+    x = images(model)
     assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_in_float64_the_folding_is_exact(name):
     model = network(name).double()
-    x = pictures(model).double()
+    x = images(model).double()
     assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-12
 
 
@@ -76,7 +76,7 @@ def test_in_float64_the_folding_is_exact(name):
 @pytest.mark.parametrize("size", [40, 43])
 def test_the_normalisation_of_the_input_is_inside_where_it_is_asked_for(name, size):
     model = network(name)
-    x = pictures(model, size)
+    x = images(model, size)
     mean, std = MEAN[: x.shape[1]], STD[: x.shape[1]]
     normal = (x.double() - torch.tensor(mean)[:, None, None].double()) / torch.tensor(std)[:, None, None].double()
     assert apart(convnext.optimize(model, mean=mean, std=std)(x), exact(model, normal)) < 1e-5
@@ -88,7 +88,7 @@ def test_the_normalisation_of_the_input_is_inside_where_it_is_asked_for(name, si
 
 def test_a_mean_alone_and_a_deviation_alone_are_taken():
     model = network()
-    x = pictures(model)
+    x = images(model)
     shifted = x - torch.tensor(MEAN)[:, None, None]
     assert apart(convnext.optimize(model, mean=MEAN)(x), exact(model, shifted)) < 1e-5
     assert apart(convnext.optimize(model, std=STD)(x), exact(model, x / torch.tensor(STD)[:, None, None])) < 1e-5
@@ -97,7 +97,7 @@ def test_a_mean_alone_and_a_deviation_alone_are_taken():
 @pytest.mark.parametrize("name", SMALL)
 def test_features_and_embed_answer_as_before(name):
     model, fast = network(name), convnext.optimize(network(name))
-    x = pictures(model)
+    x = images(model)
     model.eval()
     assert apart(fast.embed(x), model.embed(x).double()) < 1e-4
     wanted, got = model.features(x), fast.features(x)
@@ -106,9 +106,9 @@ def test_features_and_embed_answer_as_before(name):
 
 
 @pytest.mark.parametrize("size", [4, 5, 31, 33])
-def test_odd_and_smallest_pictures_pass(size):
+def test_odd_and_smallest_images_pass(size):
     model = network()
-    x = pictures(model, size)
+    x = images(model, size)
     assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
 
 
@@ -125,18 +125,18 @@ def test_the_given_network_stays_as_it_is():
 
 def test_the_maps_stay_channels_last():
     fast = convnext.optimize(network())
-    for each in fast.features(pictures(network())).values():
+    for each in fast.features(images(network())).values():
         assert each.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_identities_and_constants_are_gone():
     kinds = {type(part).__name__ for part in convnext.optimize(network("small_kernel")).modules()}
-    assert kinds.isdisjoint({"DropPath", "Block", "Downsample", "ResponseNorm"})
+    assert kinds.isdisjoint({"DropPath", "Block", "Downsample", "GlobalResponseNorm"})
 
 
 def test_bfloat16_before_and_after():
     model = network()
-    x = pictures(model)
+    x = images(model)
     wanted = exact(model, x)
     after, before = convnext.optimize(model).bfloat16(), convnext.optimize(copy.deepcopy(model).bfloat16())
     assert after(x.bfloat16()).dtype == before(x.bfloat16()).dtype == torch.bfloat16
@@ -149,7 +149,7 @@ def test_bfloat16_before_and_after():
 @pytest.mark.parametrize("name", ["v1", "v2", "overlap"])
 def test_it_exports_to_plain_operations(name):
     model = network(name)
-    x = pictures(model)
+    x = images(model)
     fast = convnext.optimize(model, mean=MEAN, std=STD)
     program = torch.export.export(fast, (x,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
     calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
@@ -159,7 +159,7 @@ def test_it_exports_to_plain_operations(name):
 
 def test_it_compiles_without_a_break():
     model = network()
-    x = pictures(model)
+    x = images(model)
     compiled = torch.compile(convnext.optimize(model), backend="eager", fullgraph=True)
     assert apart(compiled(x), exact(model, x)) < 1e-4
 
@@ -167,13 +167,13 @@ def test_it_compiles_without_a_break():
 @pytest.mark.filterwarnings("ignore")  # tracing is deprecated, and says much
 def test_a_traced_network_answers_the_same():
     fast = convnext.optimize(network())
-    x = pictures(network())
+    x = images(network())
     with torch.inference_mode():
         assert torch.allclose(torch.jit.trace(fast, x)(x), fast(x), atol=1e-4)
 
 
-def test_a_gradient_still_reaches_the_picture():
-    model, x = network(), pictures(network()).requires_grad_()
+def test_a_gradient_still_reaches_the_image():
+    model, x = network(), images(network()).requires_grad_()
     convnext.optimize(model)(x).sum().backward()
     got, x.grad = x.grad, None
     model.eval()(x).sum().backward()
@@ -181,7 +181,7 @@ def test_a_gradient_still_reaches_the_picture():
 
 
 def test_it_can_be_made_in_inference_mode_copied_and_pickled():
-    model, x = network(), pictures(network())
+    model, x = network(), images(network())
     with torch.inference_mode():
         fast = convnext.optimize(model)
         wanted = fast(x)
@@ -193,7 +193,7 @@ def test_it_can_be_made_in_inference_mode_copied_and_pickled():
 def test_a_head_of_ones_own_is_kept():
     model = network()
     model.head = nn.Sequential(nn.Linear(16, 7), nn.ReLU(), nn.Linear(7, 3))
-    x = pictures(model)
+    x = images(model)
     assert apart(convnext.optimize(model)(x), exact(model, x)) < 1e-5
 
 
@@ -202,13 +202,13 @@ class SlowBlock(nn.Module):
 
     made = 0
 
-    def __init__(self, spatial, spatial_bias, expand, expand_bias, project, project_bias, eps, response):
+    def __init__(self, spatial, spatial_bias, expand, expand_bias, project, project_bias, eps, grn):
         super().__init__()
         SlowBlock.made += 1
         self.tensors = [
             tensor.clone() for tensor in (spatial, spatial_bias, expand, expand_bias, project, project_bias)
         ]
-        self.eps, self.response = eps, response
+        self.eps, self.grn = eps, grn
 
     def forward(self, x):
         assert x.dtype == torch.float32
@@ -218,9 +218,9 @@ class SlowBlock(nn.Module):
             x.permute(0, 3, 1, 2), spatial[:, None], spatial_bias, padding=kernel // 2, groups=width
         ).permute(0, 2, 3, 1)
         y = nn.functional.gelu(nn.functional.layer_norm(y, (width,), eps=self.eps) @ expand.T + expand_bias)
-        if self.response is not None:
+        if self.grn is not None:
             energy = y.square().sum((1, 2), keepdim=True).sqrt()
-            y = y + self.response * y * (energy / (energy.mean(-1, keepdim=True) + 1e-6))
+            y = y + self.grn * y * (energy / (energy.mean(-1, keepdim=True) + 1e-6))
         return x + y @ project.T + project_bias
 
 
@@ -273,7 +273,7 @@ class SlowKernels:
         return None
 
     @staticmethod
-    def brain_products():
+    def bf16_matmuls():
         return False
 
 
@@ -287,7 +287,7 @@ def kernels(monkeypatch):
 @pytest.mark.parametrize("name", ["v1", "v2", "isotropic", "overlap", "overlap_2", "headless", "small_kernel"])
 def test_the_fused_kernels_get_what_they_need_for_the_same_answer(kernels, name):
     model = network(name)
-    x, fast = pictures(model), convnext.optimize(model)
+    x, fast = images(model), convnext.optimize(model)
     wanted = exact(model, x)
     for _ in range(2):
         assert apart(fast(x), wanted) < 1e-4
@@ -296,7 +296,7 @@ def test_the_fused_kernels_get_what_they_need_for_the_same_answer(kernels, name)
 
 def test_the_plain_path_answers_where_the_fused_one_may_not(kernels):
     model = network()
-    x, fast = pictures(model), convnext.optimize(model)
+    x, fast = images(model), convnext.optimize(model)
     fast.fused = False
     fast(x)
     fast.fused = True
@@ -314,7 +314,7 @@ def test_new_numbers_are_packed_anew(kernels):
     with torch.no_grad():
         for parameter in second.parameters():
             parameter.mul_(1.1)
-    x, fast = pictures(first), convnext.optimize(first)
+    x, fast = images(first), convnext.optimize(first)
     fast(x)
     fast.load_state_dict(convnext.optimize(second).state_dict())
     assert apart(fast(x), exact(second, x)) < 1e-4
@@ -326,7 +326,7 @@ def test_new_numbers_are_packed_anew(kernels):
 def test_a_part_that_was_changed_answers_itself(kernels):
     """A layer of another kind, a new bias, a hook: each is seen at the next call, in every output."""
     model = network()
-    x, fast = pictures(model), convnext.optimize(model)
+    x, fast = images(model), convnext.optimize(model)
     plain = copy.deepcopy(fast)
     plain.fused = False
 
@@ -358,7 +358,7 @@ def test_a_part_that_was_changed_answers_itself(kernels):
 def test_our_other_networks_come_back_channels_last_and_it_is_said():
     said = []
     model = convnext.create("roadmap_t:resnet", classes=3).train()
-    plain = convnext.optimize(model, say=said.append)
+    plain = convnext.optimize(model, info=said.append)
     assert type(plain) is type(model) and not plain.training and model.training
     assert len(said) == 1 and "no ConvNeXt" in said[0] and "\n" not in said[0]
     with pytest.raises(ConvNeXtError, match="fold into the stem of a ConvNeXt alone"):
@@ -368,10 +368,10 @@ def test_our_other_networks_come_back_channels_last_and_it_is_said():
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"mean": (0.5,)}, "mean has 1 numbers and the network 3 channels"),
-        ({"std": (0.5, 0.5)}, "std has 2 numbers and the network 3 channels"),
-        ({"std": (0.5, 0.0, 0.5)}, "cannot normalise pictures"),
-        ({"mean": (0.5, float("nan"), 0.5)}, "cannot normalise pictures"),
+        ({"mean": (0.5,)}, "mean has 1 values and the network 3 channels"),
+        ({"std": (0.5, 0.5)}, "std has 2 values and the network 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, "cannot normalise images"),
+        ({"mean": (0.5, float("nan"), 0.5)}, "cannot normalise images"),
     ],
 )
 def test_a_normalisation_that_does_not_fit_is_refused_in_one_line(change, line):
@@ -403,14 +403,14 @@ def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
 
 
 @pytest.mark.skipif(cpu.unavailable() is not None, reason="the compiled kernels are not here")
-def test_bfloat16_products_are_for_the_kernels_alone():
+def test_bf16_matmuls_are_for_the_kernels_alone():
     """Elsewhere the network stays float32; a network in bfloat16 keeps its dtype."""
     model = network()
-    x, wanted = pictures(model), exact(model, pictures(model))
-    fast, low = convnext.optimize(model, products=torch.bfloat16), convnext.optimize(model).bfloat16()
+    x, wanted = images(model), exact(model, images(model))
+    fast, low = convnext.optimize(model, matmul_dtype=torch.bfloat16), convnext.optimize(model).bfloat16()
     assert apart(fast(x), wanted) < 0.01 and fast(x).dtype == torch.float32
     assert torch.equal(copy.deepcopy(fast)(x), fast(x))
-    assert (apart(fast(x), wanted) > 1e-5) == cpu.brain_products()
+    assert (apart(fast(x), wanted) > 1e-5) == cpu.bf16_matmuls()
     assert low(x.bfloat16()).dtype == torch.bfloat16 and apart(low(x.bfloat16()), wanted) < 0.05
     fast.fused = False
     assert apart(fast(x), wanted) < 1e-5

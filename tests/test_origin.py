@@ -18,7 +18,7 @@ from convnext.models.convert import read_weights
 from convnext.models.convnext import ConvNeXt
 from convnext.models.provenance import provenance, read_provenance
 from convnext.tasks.detection.detector import Detector
-from pictures import write_colours
+from images import write_colours
 
 RELEASED = "convnextv2_atto_1k_224_ema.pt"  # by this name the licence is known
 V2 = ConvNeXtConfig(depths=(1, 1), widths=(8, 16), patch=2, layer_scale=None, grn=True, classes=10)
@@ -104,8 +104,8 @@ def test_a_converted_run_alone_predicts_as_the_run_does(run, data, tmp_path, lib
     assert done.as_json()["predicts"] and any("`convnext predict` takes it" in line for line in done.lines())
     own, other = load(run, device="cpu"), load(tmp_path / name, device="cpu")
     assert other.classes == own.classes == ("blue", "green", "red") and other.recipe == own.recipe
-    picture = next((data / "val" / "red").iterdir())
-    assert other(picture).predictions == own(picture).predictions
+    image = next((data / "val" / "red").iterdir())
+    assert other(image).predictions == own(image).predictions
 
 
 def test_a_run_that_went_through_another_library_is_a_run_again(run, tmp_path):

@@ -164,14 +164,14 @@ def test_runs_stand_beside_the_rows_of_their_network_with_the_nearest_resolution
 def test_a_folder_that_is_no_finished_run_is_refused_in_one_line(tmp_path):
     (tmp_path / "half").mkdir()
     broken = run_folder(tmp_path, "broken", {"family": "convnext"}, 0.5)
-    for folder, words in (
+    for folder, message in (
         (tmp_path / "half", "no recipe.json"),
         (tmp_path / "no", "no recipe.json"),
         (broken, "'name'"),
     ):
         with pytest.raises(ConvNeXtError) as error:
             compare(table("1"), [folder])
-        assert words in str(error.value) and "\n" not in str(error.value)
+        assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_figure_holds_every_classified_family_inside_its_frame():

@@ -11,10 +11,10 @@ from PIL import Image
 import convnext
 from commands import trained
 from convnext.cli import VERBS
+from convnext.cli.options import fields_apart, parser_of
 from convnext.cli.train import check
-from convnext.cli.words import fields_apart, parser_of
 from convnext.models.create import create
-from pictures import write_colours
+from images import write_colours
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -53,7 +53,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     for file in ("cat.jpg", "holiday/dog.jpg"):
         Image.new("RGB", (40, 30), "red").save(file)
     (code,) = blocks("python")
-    names = {"pictures": torch.zeros(1, 3, 64, 64), "convnext": convnext}
+    names = {"images": torch.zeros(1, 3, 64, 64), "convnext": convnext}
     exec(code, names)
     assert names["maps"]["stage3"].shape == (1, 768, 2, 2)
 

@@ -114,7 +114,7 @@ EXCEPTIONS = {  # the networks for which a table makes one
     **{(name, "xlarge"): {"optim.ema": 0.9999} for name in ("finetune", "finetune384")},
 }
 PUBLISHED_FOR = [(name, model) for name, models in DROP_PATH.items() for model in models]
-SMALL = {"images": 2000, "picture_px": 128, "classes": 10}
+SMALL = {"images": 2000, "image_px": 128, "classes": 10}
 
 
 @pytest.mark.parametrize(("name", "model"), PUBLISHED_FOR)
@@ -152,7 +152,7 @@ def test_layer_wise_decay_is_only_asked_of_networks_that_have_it():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_by_name_takes_classes_channels_batch_and_seed(name):
-    made = recipe(name, "atto", images=2000, picture_px=128, classes=7, in_channels=1, batch=48, seed=5)
+    made = recipe(name, "atto", images=2000, image_px=128, classes=7, in_channels=1, batch=48, seed=5)
     assert (made.name, made.model.classes, made.model.in_channels, made.optim.batch, made.seed) == (name, 7, 1, 48, 5)
     assert made.input.mean == (0.449,) and made.input.std == (0.226,)
 
@@ -163,7 +163,7 @@ def test_a_published_rate_is_not_scaled_behind_your_back(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "words"),
+    ("name", "model", "message"),
     [
         ("smal", "atto", "No recipe is called 'smal'. Did you mean 'small'?"),
         ("imagenet_1k", "atto", "Did you mean 'imagenet1k'?"),
@@ -171,10 +171,10 @@ def test_a_published_rate_is_not_scaled_behind_your_back(name):
         ("small", "convnextv2-ato", "Did you mean 'v2_atto'?"),
     ],
 )
-def test_an_unknown_recipe_or_network_is_one_line_with_the_nearest_name(name, model, words):
+def test_an_unknown_recipe_or_network_is_one_line_with_the_nearest_name(name, model, message):
     with pytest.raises(ConvNeXtError) as error:
         recipe(name, model, **SMALL)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 # Overrides
@@ -210,7 +210,7 @@ def test_a_field_is_overridden_and_all_others_stay():
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"optim.lrr": "1"}, "No recipe field is called 'optim.lrr'. Did you mean 'optim.lr'?"),
         ({"augment.mixupp": "1"}, "Did you mean 'augment.mixup'?"),
@@ -241,10 +241,10 @@ def test_a_field_is_overridden_and_all_others_stay():
         ({"model.in_channels": "1"}, "input.mean has 3 values and model.in_channels = 1"),
     ],
 )
-def test_a_wrong_override_is_one_line_with_the_value_and_the_rule(changes, words):
+def test_a_wrong_override_is_one_line_with_the_value_and_the_rule(changes, message):
     with pytest.raises(ConvNeXtError) as error:
         override(PUBLISHED["imagenet1k"]("tiny"), changes)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 FIELDS = sorted(fields_of(PUBLISHED["imagenet1k"]("tiny")))
@@ -289,11 +289,11 @@ def test_a_recipe_survives_json(name, model):
 
 def test_a_saved_recipe_that_was_damaged_is_one_line():
     saved = PUBLISHED["imagenet1k"]("tiny").model_dump()
-    for damage, words in [
+    for damage, message in [
         ({"optim": {**saved["optim"], "lrr": 1}}, "recipe.json: no field is called 'optim.lrr'. Did you mean 'lr'?"),
         ({"sed": 1}, "recipe.json: no field is called 'sed'. Did you mean 'seed'?"),
         ({"optim": {"lr": 1}}, "recipe.json: field 'optim.batch' is missing."),
     ]:
         with pytest.raises(ConvNeXtError) as error:
             parse(Recipe, {**saved, **damage}, where="recipe.json")
-        assert str(error.value) == words
+        assert str(error.value) == message

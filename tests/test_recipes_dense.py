@@ -135,7 +135,7 @@ ADE20K_ROWS = [  # recipe, backbone, size, lr, drop path, precision, stride
     (ade20k_upernet_160k, "large", 640, 1e-4, 0.4, "fp32", 426),
     (ade20k_upernet_160k, "xlarge", 640, 8e-5, 0.4, "fp32", 426),
 ]
-SMALL = {"images": 367, "picture_px": 360, "classes": 11}
+SMALL = {"images": 367, "image_px": 360, "classes": 11}
 
 
 @pytest.mark.parametrize(("make", "common", "model", "lr", "drop_path", "decay", "precision"), COCO_ROWS)
@@ -186,7 +186,7 @@ def test_a_long_name_is_the_same_network():
 
 
 def test_a_recipe_of_steps_keeps_them_on_other_data_and_is_evaluated_ten_times():
-    made = recipe("ade20k_upernet_160k", "tiny", images=1600, picture_px=500, classes=3)
+    made = recipe("ade20k_upernet_160k", "tiny", images=1600, image_px=500, classes=3)
     assert made.schedule.steps == 160_000 and made.schedule.epochs == 1600 and made.schedule.eval_epochs == 160
 
 
@@ -199,11 +199,11 @@ def test_small_recipes_fit_the_data():
     assert detection.head.head_norm == "group" and (detection.head.channels, detection.head.hidden) == (64, 256)
     assert detection.optim.batch == 8 and detection.dense.short_px == (360,)
     assert detection.dense.crop_px == 352 and detection.dense.eval_long_px == 1440
-    assert recipe("small_segmentation", "atto", images=5, picture_px=20, classes=2).optim.batch == 1
+    assert recipe("small_segmentation", "atto", images=5, image_px=20, classes=2).optim.batch == 1
     assert dense_epochs(100) == 120 and dense_epochs(400) == 60 and dense_epochs(100_000) == 12
 
 
-def test_grey_pictures_get_one_mean_and_a_stem_for_one_channel():
+def test_grey_images_get_one_mean_and_a_stem_for_one_channel():
     made = recipe("small_segmentation", "atto", **SMALL, in_channels=1)
     assert made.model.in_channels == len(made.input.mean) == 1
 
@@ -222,7 +222,7 @@ def test_a_field_of_the_head_can_be_set_and_a_wrong_one_is_named_with_the_neares
             parse(Recipe, values, where="recipe")
 
 
-def test_a_head_belongs_with_its_pictures_and_of_a_known_task():
+def test_a_head_belongs_with_its_images_and_of_a_known_task():
     values = recipe("small_segmentation", "atto", **SMALL).model_dump()
     with pytest.raises(ConvNeXtError, match="head and dense belong together"):
         parse(Recipe, values | {"dense": None}, where="recipe")

@@ -12,7 +12,7 @@ from convnext.recipes import PUBLISHED, RECIPES, expected_lr, lr_advice, recipe
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.recipes.learning_rate import FAR, PAIRS
 
-SMALL = {"images": 2000, "picture_px": 128, "classes": 10}
+SMALL = {"images": 2000, "image_px": 128, "classes": 10}
 
 # The learning rate and its batch
 
@@ -77,17 +77,17 @@ MODELS = st.sampled_from([*ARCHITECTURES, "timm:resnet18"])
 
 @settings(deadline=None)
 @given(IMAGES, PIXELS, MODELS)
-def test_small_fits_any_data_and_any_network(images, picture_px, model):
-    made = recipe("small", model, images=images, picture_px=picture_px, classes=3)
+def test_small_fits_any_data_and_any_network(images, image_px, model):
+    made = recipe("small", model, images=images, image_px=image_px, classes=3)
     assert parse(Recipe, json.loads(made.model_dump_json()), where="again") == made
     assert made.name == "small" and "\n" not in made.source
     assert 1 <= made.optim.batch <= images
     assert made.schedule.warmup_epochs < made.schedule.epochs
     assert math.isfinite(made.optim.lr) and made.schedule.min_lr <= made.optim.lr
     sizes = [size for _, size in made.input.progressive] + [made.input.size_px]
-    assert sizes == sorted(sizes)  # small pictures first
+    assert sizes == sorted(sizes)  # small images first
     assert int(made.input.eval_size_px / made.input.eval_crop) >= made.input.eval_size_px
-    assert made.input.eval_size_px <= max(32, 2 * picture_px)  # no network is fed on pixels that are not there
+    assert made.input.eval_size_px <= max(32, 2 * image_px)  # no network is fed on pixels that are not there
     if made.model.family == "convnext":
         assert made.model.patch <= min(sizes)
         changed = {"stem", "patch", "drop_path", "layer_scale", "classes", "head_scale"}
@@ -96,25 +96,25 @@ def test_small_fits_any_data_and_any_network(images, picture_px, model):
 
 @settings(deadline=None)
 @given(IMAGES, PIXELS, st.integers(1, 4096))
-def test_small_takes_the_batch_it_is_given_with_a_rate_that_needs_no_advice(images, picture_px, batch):
-    made = recipe("small", "atto", images=images, picture_px=picture_px, classes=3, batch=batch)
+def test_small_takes_the_batch_it_is_given_with_a_rate_that_needs_no_advice(images, image_px, batch):
+    made = recipe("small", "atto", images=images, image_px=image_px, classes=3, batch=batch)
     assert made.optim.batch == batch
     assert lr_advice(made) is None and expected_lr(made) == pytest.approx(made.optim.lr)
-    larger = recipe("small", "atto", images=images, picture_px=picture_px, classes=3, batch=2 * batch)
+    larger = recipe("small", "atto", images=images, image_px=image_px, classes=3, batch=2 * batch)
     assert larger.optim.lr >= made.optim.lr
 
 
 @settings(deadline=None)
 @given(IMAGES, PIXELS, MODELS)
-def test_small_is_silent_about_its_own_rate(images, picture_px, model):
-    assert lr_advice(recipe("small", model, images=images, picture_px=picture_px, classes=3)) is None
+def test_small_is_silent_about_its_own_rate(images, image_px, model):
+    assert lr_advice(recipe("small", model, images=images, image_px=image_px, classes=3)) is None
 
 
 @settings(deadline=None)
 @given(IMAGES, IMAGES, PIXELS)
-def test_small_never_takes_a_smaller_batch_or_more_epochs_for_more_pictures(one, other, picture_px):
+def test_small_never_takes_a_smaller_batch_or_more_epochs_for_more_images(one, other, image_px):
     fewer, more = (
-        recipe("small", "atto", images=images, picture_px=picture_px, classes=3) for images in sorted((one, other))
+        recipe("small", "atto", images=images, image_px=image_px, classes=3) for images in sorted((one, other))
     )
     assert fewer.optim.batch <= more.optim.batch
     assert fewer.schedule.epochs >= more.schedule.epochs

@@ -15,7 +15,7 @@ from PIL import Image
 from convnext.errors import ConvNeXtError
 from convnext.reports import charts
 from convnext.reports.markup import clean, tag
-from convnext.reports.numerals import duration, percent, plain, short, wilson
+from convnext.reports.numbers import duration, percent, plain, short, wilson
 from convnext.reports.run import write_report
 from pages import Page, change, dump, section
 
@@ -49,7 +49,7 @@ def make_run(folder: Path, names: list[str], *, epochs: int = 20, per_class: int
         "classes": names,
         "train": {"n": sum(counts.values()), "per_class": counts},
         "val": {"n": per_class * len(names), "per_class": held_out},
-        "findings": ["2 pictures are in train and in val: 'tench/n0144.jpg', 'church/n0302.jpg'."],
+        "findings": ["2 images are in train and in val: 'tench/n0144.jpg', 'church/n0302.jpg'."],
         "skipped": {"train/church/n0302_17.jpg": "cut short: 1,204 of 8,113 bytes", "train/tench/x.jpg": "0 bytes"},
     }
     metrics, timings = curves(rng, epochs, len(names))
@@ -72,7 +72,7 @@ def curves(rng: np.random.Generator, epochs: int, classes: int) -> tuple[list[di
         lr = 0.004 * min(epoch / 2, 0.5 + 0.5 * math.cos(math.pi * max(0.0, epoch - 2) / max(1, epochs - 2)))
         row = {"kind": "train", "step": step, "epoch": epoch, "lr": lr, "loss": loss, "grad_norm": None}
         metrics.append(row)
-        timings.append({"step": step, "seconds": 7.0, "pictures_per_s": 63 + rng.normal(0, 2)})
+        timings.append({"step": step, "seconds": 7.0, "images_per_s": 63 + rng.normal(0, 2)})
         if (i + 1) % 20 == 0:
             for weights, head_start in (("raw", 0.0), ("ema", 0.02)):
                 top1 = (
@@ -121,7 +121,7 @@ def evaluation(rng: np.random.Generator, names: list[str], per_class: int, worst
     }  # fmt: skip
 
 
-def picture(path: str) -> bytes:
+def image(path: str) -> bytes:
     """A cloud of coloured noise, another one for each path."""
     rng = np.random.default_rng(sum(path.encode("utf-8", "surrogateescape")))
     rough = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
@@ -136,7 +136,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_report_is_balanced_markup_with_every_section(run: Path) -> None:
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     parsed = Page(page)
     assert parsed.ids == list(SECTIONS)
     assert 'class="note"' not in page
@@ -146,7 +146,7 @@ def test_a_report_is_balanced_markup_with_every_section(run: Path) -> None:
 
 
 def test_a_report_loads_nothing_and_runs_nothing(run: Path) -> None:
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     assert "http://" not in page and "https://" not in page and "//fonts" not in page
     assert "url(" not in page and "@import" not in page
     parsed = Page(page)
@@ -188,7 +188,7 @@ def test_names_that_look_like_markup_stay_text(tmp_path: Path) -> None:
     run = make_run(tmp_path / "<i>run", names)
     change(run, "recipe.json", source='<img src=x onerror="1">')
     change(run, "environment.json", device="</table>")
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     parsed = Page(page)
     assert "<script" not in page and "<b>&amp;" not in page and "<i>run" not in page
     for name in names:
@@ -203,7 +203,7 @@ def test_a_path_that_is_not_utf8_is_shown_and_read_by_its_own_name(run: Path) ->
 
     def read(name: str) -> bytes:
         asked.append(name)
-        return picture("x")
+        return image("x")
 
     page = write_report(run, read=read).read_text("utf-8")
     assert asked == [path, "half pair \ud800.jpg"]
@@ -214,7 +214,7 @@ def test_a_path_that_is_not_utf8_is_shown_and_read_by_its_own_name(run: Path) ->
 @pytest.mark.parametrize("file", FILES)
 def test_a_missing_file_costs_its_section_and_nothing_else(run: Path, file: str) -> None:
     (run / file).unlink()
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     assert Page(page).ids == list(SECTIONS)
     assert (f"This run has no {file}." in page) == (file != "timings.jsonl")  # which only adds to others
 
@@ -223,7 +223,7 @@ def test_a_missing_file_costs_its_section_and_nothing_else(run: Path, file: str)
 @pytest.mark.parametrize("content", [b"", b'{"classes": ["a", "b', b"[1, 2]", b"{}", b"\xff\xfe\x00", b"null\nnull\n"])
 def test_a_damaged_file_is_noted(run: Path, file: str, content: bytes) -> None:
     (run / file).write_bytes(content)
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     assert Page(page).ids == list(SECTIONS)
     if file != "timings.jsonl":
         assert 'class="note"' in page
@@ -233,7 +233,7 @@ def test_a_damaged_file_is_noted(run: Path, file: str, content: bytes) -> None:
 def test_a_field_of_another_form_is_noted_not_fatal(run: Path, field: str) -> None:
     for value in (None, "text", 3, {"a": 1}, [], [[1]], float("nan")):
         change(run, "evaluation.json", **{field: value})
-        assert Page(write_report(run, read=picture).read_text("utf-8")).ids == list(SECTIONS)
+        assert Page(write_report(run, read=image).read_text("utf-8")).ids == list(SECTIONS)
 
 
 def test_an_empty_folder_gives_a_page_of_notes(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_numbers_that_are_not_finite_are_left_out(run: Path) -> None:
 def test_any_number_of_classes_gives_a_readable_page(tmp_path: Path, size: int) -> None:
     names = [f"class {i}" for i in range(size)]
     run = make_run(tmp_path / "run", names, epochs=1, per_class=50, worst=2)
-    page = write_report(run, read=picture).read_text("utf-8")
+    page = write_report(run, read=image).read_text("utf-8")
     parsed = Page(page)
     confusion = section(page, "confusion")
     assert ('class="heat' in confusion) == (size <= 30)
@@ -304,12 +304,12 @@ def test_every_field_of_the_recipe_is_shown(run: Path) -> None:
     assert "0.004" in text and "(0, 96), (0.6, 128)" in text and "1e-6" in text
 
 
-def test_a_picture_that_cannot_be_read_is_shown_as_its_name(run: Path) -> None:
+def test_an_image_that_cannot_be_read_is_shown_as_its_name(run: Path) -> None:
     def read(path: str) -> bytes:
         number = int(path[-9:-4])
         if number == 0:
             raise FileNotFoundError(path)
-        return {1: b"", 2: b"no picture", 3: picture("x")[:900]}.get(number, picture(path))
+        return {1: b"", 2: b"no image", 3: image("x")[:900]}.get(number, image(path))
 
     page = write_report(run, read=read).read_text("utf-8")
     section_of = section(page, "most-wrong")
@@ -319,7 +319,7 @@ def test_a_picture_that_cannot_be_read_is_shown_as_its_name(run: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
-def test_a_picture_of_any_mode_becomes_a_small_jpeg(run: Path, mode: str) -> None:
+def test_an_image_of_any_mode_becomes_a_small_jpeg(run: Path, mode: str) -> None:
     file = io.BytesIO()
     Image.new("L", (300, 40), 128).convert("L" if mode == "I;16" else mode).convert(mode).save(file, "TIFF")
     page = write_report(run, read=lambda path: file.getvalue()).read_text("utf-8")
@@ -329,7 +329,7 @@ def test_a_picture_of_any_mode_becomes_a_small_jpeg(run: Path, mode: str) -> Non
         assert small.format == "JPEG" and small.size == (160, 21) and small.mode == "RGB"
 
 
-def test_a_picture_is_turned_as_its_camera_was_held(run: Path) -> None:
+def test_an_image_is_turned_as_its_camera_was_held(run: Path) -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (320, 160), "red").save(file, "JPEG", exif=exif)
@@ -341,8 +341,8 @@ def test_a_picture_is_turned_as_its_camera_was_held(run: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_page(run: Path) -> None:
-    first = write_report(run, read=picture).read_bytes()
-    assert write_report(run, read=picture).read_bytes() == first
+    first = write_report(run, read=image).read_bytes()
+    assert write_report(run, read=image).read_bytes() == first
 
 
 def test_a_report_is_replaced_whole_or_not_at_all(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

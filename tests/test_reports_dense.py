@@ -1,4 +1,4 @@
-"""The report of detection and segmentation runs: its figures, its curves, and the truth beside the prediction."""
+"""The report of detection and segmentation runs: its figures, its curves, and the ground truth beside the prediction."""
 
 import io
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.data.dense.dataset import DenseDataset, Picture, Row, objects_of, read_sample
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
 from convnext.data.dense.masks import encode
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.store import FolderStore
@@ -22,7 +22,7 @@ from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report
 from convnext.reports.drawing import colour_of
-from convnext.reports.numerals import percent
+from convnext.reports.numbers import percent
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.inference import Found
 from convnext.tasks.preview import SIDE_PX, labels_of, preview, preview_size
@@ -33,7 +33,7 @@ from shapes import write_shapes
 
 FILES = ("recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "evaluation.json")
 DETECTION = (
-    "average-precision", "curves", "parts-of-the-loss", "precision-and-recall", "classes", "worst-pictures", "data",
+    "average-precision", "curves", "parts-of-the-loss", "precision-and-recall", "classes", "worst-images", "data",
     "recipe", "environment",
 )  # fmt: skip
 SEGMENTATION = (
@@ -41,7 +41,7 @@ SEGMENTATION = (
     "parts-of-the-loss",
     "classes",
     "confusion",
-    "worst-pictures",
+    "worst-images",
     "data",
     "recipe",
     "environment",
@@ -53,11 +53,9 @@ def write_run(folder: Path, splits: DenseSplits, evaluation: dict[str, Any]) -> 
     """A run's folder as training leaves it."""
     folder.mkdir()
     task = splits.train.task
-    chosen = (
-        small() if task == "detection" else recipe("small_segmentation", "atto", images=12, picture_px=40, classes=3)
-    )
+    chosen = small() if task == "detection" else recipe("small_segmentation", "atto", images=12, image_px=40, classes=3)
     per_class = {name: 40 * (place + 1) for place, name in enumerate(splits.train.classes)}
-    counts = {part: {"n": 6, "per_class": per_class, "pictures": per_class} for part in ("train", "val")}
+    counts = {part: {"n": 6, "per_class": per_class, "images": per_class} for part in ("train", "val")}
     data = {
         "task": task,
         "classes": list(splits.train.classes),
@@ -82,7 +80,7 @@ def write_run(folder: Path, splits: DenseSplits, evaluation: dict[str, Any]) -> 
     ]
     for weights in ("raw", "ema"):
         rows += [{"kind": "eval", "step": i, "epoch": i / 3, "weights": weights, **figures} for i in (15, 30)]
-    timings = [{"step": i, "seconds": 1.5, "pictures_per_s": 2.0 + i} for i in range(1, 31)]
+    timings = [{"step": i, "seconds": 1.5, "images_per_s": 2.0 + i} for i in range(1, 31)]
     dump(folder / "recipe.json", chosen.model_dump(mode="json"))
     dump(folder / "environment.json", {"torch": "2.11.0", "device": "cpu"})
     dump(folder / "data.json", data)
@@ -103,10 +101,10 @@ def guessed(dataset: DenseDataset, *, masks: bool = True, seed: int = 0) -> dete
     for index, entry in enumerate(dataset.entries):
         sample = read_sample(dataset, index)
         height, width = sample.size
-        truth = sample.instances
-        assert truth is not None
+        ground_truth = sample.instances
+        assert ground_truth is not None
         rows = []
-        for box, label in zip(truth.boxes, truth.labels, strict=True):
+        for box, label in zip(ground_truth.boxes, ground_truth.labels, strict=True):
             rows += [(box + rng.integers(-3, 4, 4), label, rng.random())] if rng.random() < 0.8 else []
             rows += [(box + 9, rng.integers(0, len(dataset.classes)), 0.7 * rng.random())]
         rows.sort(key=lambda row: -row[2])
@@ -121,14 +119,14 @@ def guessed(dataset: DenseDataset, *, masks: bool = True, seed: int = 0) -> dete
 
 
 def coloured(dataset: DenseDataset) -> segmentation.Outcomes:
-    """Maps as a mediocre segmenter has them: everything moved to the right, further in each picture."""
+    """Maps as a mediocre segmenter has them: everything moved to the right, further in each image."""
     judged = []
     table = np.zeros((len(dataset.classes),) * 2, np.int64)
     for index in range(len(dataset.entries)):
-        truth = read_sample(dataset, index).semantic
-        assert truth is not None
-        predicted = np.roll(np.where(truth == 255, 0, truth), index, axis=1).astype(np.uint8)
-        own = segmentation.confusion(predicted, truth, len(dataset.classes))
+        ground_truth = read_sample(dataset, index).semantic
+        assert ground_truth is not None
+        predicted = np.roll(np.where(ground_truth == 255, 0, ground_truth), index, axis=1).astype(np.uint8)
+        own = segmentation.confusion(predicted, ground_truth, len(dataset.classes))
         table += own
         judged.append(segmentation.Judged.of(index, own, 1.0, predicted))
     return segmentation.Outcomes(table, tuple(judged))
@@ -177,7 +175,7 @@ def page_of(run: Path, data: DenseDataset | None = None) -> str:
     return write_dense_report(run, data).read_text("utf-8")
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", Page(page).text.replace("\u202f", " "))
 
 
@@ -188,7 +186,7 @@ def test_the_report_of_a_detector_is_balanced_markup_with_every_section(detector
     assert section(page, "curves").count("<figure") == 6  # losses, box AP, mask AP, learning rate, speed
     assert section(page, "parts-of-the-loss").count("<figure") == 1
     assert section(page, "precision-and-recall").count("<figure") == 4
-    assert section(page, "worst-pictures").count("<img") == 2 * len(evaluation_of(detector)["worst"]) > 0
+    assert section(page, "worst-images").count("<img") == 2 * len(evaluation_of(detector)["worst"]) > 0
 
 
 def test_the_report_of_a_segmenter_is_balanced_markup_with_every_section(segmenter: Path, maps: DenseSplits) -> None:
@@ -196,7 +194,7 @@ def test_the_report_of_a_segmenter_is_balanced_markup_with_every_section(segment
     assert Page(page).ids == list(SEGMENTATION)
     assert 'class="note"' not in page and "not hold what this version" not in page
     assert section(page, "curves").count("<figure") == 6
-    assert section(page, "worst-pictures").count("<img") == 2 * len(evaluation_of(segmenter)["worst"]) > 0
+    assert section(page, "worst-images").count("<img") == 2 * len(evaluation_of(segmenter)["worst"]) > 0
 
 
 def test_a_report_loads_nothing_and_runs_nothing(
@@ -210,14 +208,14 @@ def test_a_report_loads_nothing_and_runs_nothing(
 
 
 def test_every_figure_of_the_evaluation_is_on_the_page(detector: Path, segmenter: Path) -> None:
-    found, said = evaluation_of(detector), words(page_of(detector))
+    found, said = evaluation_of(detector), text_of(page_of(detector))
     kinds = [
         f"{kind}_{name}" for kind in ("box", "mask") for name in ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ar")
     ]
     for figure in kinds:
         assert percent(found[figure]).replace("\u202f", " ") in said
     assert "Mask R-CNN, ConvNeXt atto on 2 classes" in said and "Mask AP , EMA weights" in said
-    found, said = evaluation_of(segmenter), words(page_of(segmenter))
+    found, said = evaluation_of(segmenter), text_of(page_of(segmenter))
     for figure in ("miou", "pixel_accuracy", "mean_accuracy"):
         assert percent(found[figure]).replace("\u202f", " ") in said
     assert "UperNet, ConvNeXt atto on 3 classes" in said
@@ -267,7 +265,7 @@ def test_curves_are_drawn_where_they_are(detector: Path) -> None:
 
 
 def squares(classes: int, hits: Callable[[int], int]) -> tuple[detection.Outcomes, DenseDataset]:
-    """A picture for each class with ten squares of it, of which `hits(class)` are found."""
+    """An image for each class with ten squares of it, of which `hits(class)` are found."""
     entries, found = [], []
     for label in range(classes):
         corners = [(20.0 * i, 0.0) for i in range(10)]
@@ -275,7 +273,7 @@ def squares(classes: int, hits: Callable[[int], int]) -> tuple[detection.Outcome
             Row((x, y, x + 10, y + 10), label, None, False, 100.0, 10 * label + i + 1)
             for i, (x, y) in enumerate(corners)
         ]
-        entries.append(Picture(f"{label}.png", label + 1, (20, 200), objects_of(rows)))
+        entries.append(AnnotatedImage(f"{label}.png", label + 1, (20, 200), objects_of(rows)))
         shown = np.array([row.box for row in rows[: hits(label)]], np.float32).reshape(-1, 4)
         given = np.full(len(shown), 0.9, np.float32), np.full(len(shown), label, np.int64)
         found.append(Found(f"{label}.png", label + 1, (20, 200), shown, *given, None))
@@ -294,17 +292,17 @@ def test_curves_of_classes_are_kept_for_the_three_best_and_the_three_worst() -> 
     assert list(detection.report(*squares(2, lambda label: 5))["details"]["classes"]["box"]) == ["class 0", "class 1"]
 
 
-def test_the_worst_pictures_come_first_with_what_is_missed_and_false(detector: Path, objects: DenseSplits) -> None:
+def test_the_worst_images_come_first_with_what_is_missed_and_false(detector: Path, objects: DenseSplits) -> None:
     rows = evaluation_of(detector)["worst"]
     assert [row["f1"] for row in rows] == sorted(row["f1"] for row in rows) and len(rows) > 2
-    shown = section(page_of(detector, objects.val), "worst-pictures")
+    shown = section(page_of(detector, objects.val), "worst-images")
     names = re.findall('<div class="file">([^<]*)</div>', shown)
     assert names == [row["path"].rsplit("/", 1)[-1] for row in rows]
     cards = shown.split("<figure")[1:]
     for card, row in zip(cards, rows, strict=True):
-        truth, said = card.split(">Prediction<")
-        assert len(re.findall('<rect[^>]* class="wrong"', truth)) == row["missed"]
-        assert len(re.findall('<rect[^>]* class="right"', truth)) == row["right"]
+        ground_truth, said = card.split(">Prediction<")
+        assert len(re.findall('<rect[^>]* class="wrong"', ground_truth)) == row["missed"]
+        assert len(re.findall('<rect[^>]* class="right"', ground_truth)) == row["right"]
         assert len(re.findall('<rect[^>]* class="wrong"', said)) == row["false"]
         assert f"{row['right']} right, {row['missed']} missed, {row['false']} false" in card
 
@@ -314,20 +312,20 @@ def test_the_worst_maps_come_first(segmenter: Path, maps: DenseSplits) -> None:
     assert [row["path"] for row in rows] == [
         entry.path for entry in reversed(maps.val.entries)
     ]  # they are moved further
-    names = re.findall('<div class="file">([^<]*)</div>', section(page_of(segmenter, maps.val), "worst-pictures"))
+    names = re.findall('<div class="file">([^<]*)</div>', section(page_of(segmenter, maps.val), "worst-images"))
     assert names == [row["path"].rsplit("/", 1)[-1] for row in rows]
 
 
 def test_an_object_is_found_by_the_detection_that_takes_it_and_crowds_are_neither() -> None:
     rows = [((0, 0, 10, 10), False), ((20, 0, 30, 10), False), ((40, 0, 60, 20), True)]
-    truth = objects_of([Row(box, 0, None, crowd, 1.0, i + 1) for i, (box, crowd) in enumerate(rows)])
+    ground_truth = objects_of([Row(box, 0, None, crowd, 1.0, i + 1) for i, (box, crowd) in enumerate(rows)])
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [41, 1, 50, 10], [70, 0, 80, 10]], np.float32)
     found = Found("x.png", 1, (20, 90), boxes, np.array([0.9, 0.8, 0.7, 0.6], np.float32), np.zeros(4, np.int64), None)
-    taken = detection.take(found, truth.boxes, truth.labels, truth.crowd)
+    taken = detection.take(found, ground_truth.boxes, ground_truth.labels, ground_truth.crowd)
     assert taken.tolist() == [0, detection.NOBODY, detection.CROWD, detection.NOBODY]
 
 
-def pictures_in(page: str) -> list[np.ndarray]:
+def images_in(page: str) -> list[np.ndarray]:
     data = re.findall('src="data:image/jpeg;base64,([^"]*)"', page)
     return [np.asarray(Image.open(io.BytesIO(b64decode(each)))) for each in data]
 
@@ -335,35 +333,35 @@ def pictures_in(page: str) -> list[np.ndarray]:
 def test_classes_are_painted_in_their_colours_and_what_does_not_count_is_black(
     segmenter: Path, maps: DenseSplits
 ) -> None:
-    row = evaluation_of(segmenter)["details"]["pictures"][0]
+    row = evaluation_of(segmenter)["details"]["images"][0]
     sample = read_sample(maps.val, row["index"])
     assert sample.semantic is not None
     given = labels_of(row["map"])
     assert (given == np.roll(np.where(sample.semantic == 255, 0, sample.semantic), row["index"], axis=1)).all()
-    truth, said = (
-        panel.astype(float) for panel in pictures_in(section(page_of(segmenter, maps.val), "worst-pictures"))[:2]
+    ground_truth, said = (
+        panel.astype(float) for panel in images_in(section(page_of(segmenter, maps.val), "worst-images"))[:2]
     )
     grey = sample.image @ np.array([0.299, 0.587, 0.114])
-    for panel, labels in ((truth, sample.semantic), (said, given)):
+    for panel, labels in ((ground_truth, sample.semantic), (said, given)):
         for label in (0, 1, 2):
             inside = labels == label
             expected = 0.32 * grey[inside].mean() + 0.68 * np.array(colour_of(label))
             assert panel[inside].mean(0) == pytest.approx(expected, abs=12)  # a JPEG, and edges
-    assert truth[sample.semantic == 255].mean() < 40
+    assert ground_truth[sample.semantic == 255].mean() < 40
 
 
 def test_masks_are_painted_where_they_are(detector: Path, objects: DenseSplits) -> None:
-    row = next(row for row in evaluation_of(detector)["details"]["pictures"] if row["found"])
+    row = next(row for row in evaluation_of(detector)["details"]["images"] if row["found"])
     sample = read_sample(objects.val, row["index"])
     assert sample.instances is not None and sample.instances.masks is not None
-    place = evaluation_of(detector)["details"]["pictures"].index(row)
-    truth = pictures_in(section(page_of(detector, objects.val), "worst-pictures"))[2 * place].astype(float)
-    changed = np.abs(truth - sample.image).sum(-1)
+    place = evaluation_of(detector)["details"]["images"].index(row)
+    ground_truth = images_in(section(page_of(detector, objects.val), "worst-images"))[2 * place].astype(float)
+    changed = np.abs(ground_truth - sample.image).sum(-1)
     inside = sample.instances.masks.any(0)
     assert changed[inside].mean() > 100 > 60 > changed[~inside].mean()
 
 
-def test_what_is_kept_of_the_worst_pictures_is_small(tmp_path: Path) -> None:
+def test_what_is_kept_of_the_worst_images_is_small(tmp_path: Path) -> None:
     size = (1200, 2000)
     mask = np.zeros(size, np.uint8)
     mask[300:900, 500:1500] = 1
@@ -371,19 +369,21 @@ def test_what_is_kept_of_the_worst_pictures_is_small(tmp_path: Path) -> None:
         Row((500, 300, 1500, 900), 0, encode(mask), False, 6e5, 1),
         Row((0, 0, 50, 50), 0, encode(mask), False, 1.0, 2),
     ]
-    dataset = DenseDataset("detection", ("it",), (Picture("a.png", 1, size, objects_of(rows)),), FolderStore("."), (1,))
+    dataset = DenseDataset(
+        "detection", ("it",), (AnnotatedImage("a.png", 1, size, objects_of(rows)),), FolderStore("."), (1,)
+    )
     boxes = np.array([[500, 300, 1500, 900]], np.float32)
     found = Found("a.png", 1, size, boxes, np.array([0.9], np.float32), np.zeros(1, np.int64), (encode(mask),))
     many = detection.Outcomes((0,) * 30, (found,) * 30, (1.0,) * 30)
     whole = detection.report(detection.Outcomes((0,), (found,), (1.0,)), dataset)
-    (kept,) = whole["details"]["pictures"]
+    (kept,) = whole["details"]["images"]
     assert kept["size"] == [1200, 2000] and preview_size(1200, 2000) == (288, SIDE_PX)
     assert len(kept["found"][0]["mask"]) < 1000
     assert len(detection._worst(many, dataset, [np.ones(1, np.int8)] * 30, 0.5)) == 30
     wide = segmentation.Judged.of(0, np.eye(2, dtype=int), 0.0, mask)
     content = segmentation.report(segmentation.Outcomes(np.eye(2, dtype=int), (wide,) * 20), ("a", "b"), ["x"])
-    assert len(content["details"]["pictures"]) == 12 and len(content["worst"]) == 20
-    assert (labels_of(content["details"]["pictures"][0]["map"]) == preview(mask, (288, 480))).all()
+    assert len(content["details"]["images"]) == 12 and len(content["worst"]) == 20
+    assert (labels_of(content["details"]["images"][0]["map"]) == preview(mask, (288, 480))).all()
 
 
 def test_a_preview_shows_what_lies_at_the_middle_of_each_small_pixel() -> None:
@@ -440,7 +440,7 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize("field", ["curves", "classes", "pictures"])
+@pytest.mark.parametrize("field", ["curves", "classes", "images"])
 def test_details_of_another_form_are_noted_not_fatal(
     detector: Path, segmenter: Path, objects: DenseSplits, maps: DenseSplits, field: str
 ) -> None:
@@ -448,7 +448,7 @@ def test_details_of_another_form_are_noted_not_fatal(
         details = evaluation_of(run)["details"]
         for value in (*ODD, *DAMAGED):
             change(run, "evaluation.json", details={**details, field: value})
-            assert Page(page_of(run, data.val if field == "pictures" else None)).ids == list(anchors)
+            assert Page(page_of(run, data.val if field == "images" else None)).ids == list(anchors)
 
 
 def test_an_empty_folder_gives_a_page_of_notes_and_no_folder_a_refusal(tmp_path: Path) -> None:
@@ -458,28 +458,28 @@ def test_an_empty_folder_gives_a_page_of_notes_and_no_folder_a_refusal(tmp_path:
         write_dense_report(tmp_path / "nothing", None)
 
 
-def test_without_the_details_there_are_figures_but_no_pictures(detector: Path, objects: DenseSplits) -> None:
+def test_without_the_details_there_are_figures_but_no_images(detector: Path, objects: DenseSplits) -> None:
     content = evaluation_of(detector)
     del content["details"]
     dump(detector / "evaluation.json", content)
     page = page_of(detector, objects.val)
     assert "evaluation.json has no curves" in section(page, "precision-and-recall")
-    shown = section(page, "worst-pictures")
+    shown = section(page, "worst-images")
     assert "<img" not in shown and shown.count("<tr>") == 1 + len(content["worst"])
 
 
-def test_a_picture_that_cannot_be_shown_is_its_name(detector: Path, objects: DenseSplits, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_shown_is_its_name(detector: Path, objects: DenseSplits, tmp_path: Path) -> None:
     count = len(evaluation_of(detector)["worst"])
     for data in (None, replace(objects.val, store=FolderStore(str(tmp_path))), replace(objects.val, entries=())):
-        shown = section(page_of(detector, data), "worst-pictures")
+        shown = section(page_of(detector, data), "worst-images")
         assert "<img" not in shown and shown.count('class="unseen"') == count
 
 
-def test_a_picture_is_known_by_its_path_where_the_data_were_opened_in_another_order(
+def test_an_image_is_known_by_its_path_where_the_data_were_opened_in_another_order(
     segmenter: Path, maps: DenseSplits
 ) -> None:
     turned = replace(maps.val, entries=maps.val.entries[::-1])
-    one, other = (section(page_of(segmenter, data), "worst-pictures") for data in (maps.val, turned))
+    one, other = (section(page_of(segmenter, data), "worst-images") for data in (maps.val, turned))
     assert one == other
 
 
@@ -487,8 +487,8 @@ def test_data_of_boxes_alone_have_no_masks(tmp_path: Path, boxes: DenseSplits) -
     run = write_run(tmp_path / "run", boxes, detection.report(guessed(boxes.val, masks=False), boxes.val))
     page = page_of(run, boxes.val)
     assert Page(page).ids == list(DETECTION) and 'class="note"' not in page
-    assert "Mask AP" not in words(page) and section(page, "precision-and-recall").count("<figure") == 2
-    assert section(page, "worst-pictures").count("<img") > 0
+    assert "Mask AP" not in text_of(page) and section(page, "precision-and-recall").count("<figure") == 2
+    assert section(page, "worst-images").count("<img") > 0
 
 
 def test_a_run_that_finds_nothing_has_a_report(tmp_path: Path, objects: DenseSplits) -> None:
@@ -516,15 +516,15 @@ def test_data_without_any_object_have_a_report(tmp_path: Path, objects: DenseSpl
     outcomes = detection.Outcomes(tuple(range(len(nothing))), nothing, (1.0,) * len(nothing))
     run = write_run(tmp_path / "run", objects, detection.report(outcomes, bare))
     page = page_of(run, bare)
-    assert Page(page).ids == list(DETECTION) and "Not one picture has a mistake." in page
+    assert Page(page).ids == list(DETECTION) and "Not one image has a mistake." in page
     assert "evaluation.json has no curves" in page
 
 
-def test_no_picture_to_evaluate_on_is_said(tmp_path: Path, maps: DenseSplits) -> None:
+def test_no_image_to_evaluate_on_is_said(tmp_path: Path, maps: DenseSplits) -> None:
     empty = segmentation.Outcomes(np.zeros((3, 3), np.int64), ())
     run = write_run(tmp_path / "run", maps, segmentation.report(empty, maps.val.classes, []))
     page = page_of(run, replace(maps.val, entries=()))
-    assert Page(page).ids == list(SEGMENTATION) and "No picture was evaluated." in page
+    assert Page(page).ids == list(SEGMENTATION) and "No image was evaluated." in page
 
 
 def test_names_that_look_like_markup_stay_text(tmp_path: Path, objects: DenseSplits, maps: DenseSplits) -> None:
@@ -557,7 +557,7 @@ def test_any_number_of_classes_gives_a_readable_page(tmp_path: Path, objects: De
     assert len(page) < 500_000
 
 
-def test_many_classes_of_maps_have_a_legend_for_each_picture(tmp_path: Path) -> None:
+def test_many_classes_of_maps_have_a_legend_for_each_image(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"class {label}" for label in range(150)]
     folder = tmp_path / "data"
@@ -572,7 +572,7 @@ def test_many_classes_of_maps_have_a_legend_for_each_picture(tmp_path: Path) -> 
     splits = open_dense_splits(folder)
     run = write_run(tmp_path / "run", splits, segmented(splits.val))
     page = page_of(run, splits.val)
-    shown = section(page, "worst-pictures")
+    shown = section(page, "worst-images")
     assert Page(page).ids == list(SEGMENTATION) and shown.count('class="legend') == shown.count("<figure") > 0
     assert shown.count("swatch") <= 8 * shown.count("<figure")
 
@@ -625,7 +625,7 @@ def test_a_run_that_counts_steps_is_drawn_over_its_steps(segmenter: Path) -> Non
     dump(segmenter / "recipe.json", chosen | {"schedule": chosen["schedule"] | {"steps": 30}})
     page = page_of(segmenter)
     assert "epoch" not in section(page, "curves") + section(page, "parts-of-the-loss")
-    assert "step 30" in words(page) and "epoch 10" not in words(page)
+    assert "step 30" in text_of(page) and "epoch 10" not in text_of(page)
 
 
 def test_the_recipe_has_what_these_tasks_use_and_no_more(detector: Path, segmenter: Path) -> None:
@@ -633,5 +633,5 @@ def test_the_recipe_has_what_these_tasks_use_and_no_more(detector: Path, segment
         fields = re.findall(r'<th scope="row">([^<]*)', section(page_of(run), "recipe"))
         assert {"mean", "std", "crop_px", "photometric"} <= set(fields)
         assert not {"mixup", "size_px", "progressive"} & set(fields)
-    said = words(page_of(detector))
+    said = text_of(page_of(detector))
     assert "(iou 0.5, stds (0.1, 0.1, 0.2, 0.2), weight 1" in said and "{'iou" not in said

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from pictures import write_colours
+from images import write_colours
 
 STEPS_PER_EPOCH, EPOCHS = 6, 4
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:
-    words = ["train", str(data), "--out", str(out), "--epochs", str(EPOCHS), "--batch", "6", "--size", "16"]
-    words += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", "2", "--model.drop_path", "0.3"]
-    words += ["--augment.mixup", "0.4", "--optim.ema", "0.9", "--checkpoint-steps", "1", "--workers", "1", *more]
-    return [sys.executable, "-m", "convnext", *words]
+    arguments = ["train", str(data), "--out", str(out), "--epochs", str(EPOCHS), "--batch", "6", "--size", "16"]
+    arguments += ["--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", "2", "--model.drop_path", "0.3"]
+    arguments += ["--augment.mixup", "0.4", "--optim.ema", "0.9", "--checkpoint-steps", "1", "--workers", "1", *more]
+    return [sys.executable, "-m", "convnext", *arguments]
 
 
-def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=120, check=False)
 
 
 def environment() -> dict[str, str]:
@@ -53,9 +53,9 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
     return bits(out)
 
 
-def kill_at(words: list[str], out: Path, rows: int, number: int) -> int:
+def kill_at(arguments: list[str], out: Path, rows: int, number: int) -> int:
     """Start a run, send it signal `number` once its log has `rows` rows, and return its exit status."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     log = out / "metrics.jsonl"
     while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < rows):
         time.sleep(0.002)
@@ -64,25 +64,25 @@ def kill_at(words: list[str], out: Path, rows: int, number: int) -> int:
 
 
 def test_a_run_killed_several_times_ends_with_the_bits_of_an_uninterrupted_one(data, whole, tmp_path):
-    words = command(data, tmp_path / "run")
+    arguments = command(data, tmp_path / "run")
     for rows in (3, 9, 17):  # in the first epoch, at the edge of the first evaluation, mid-epoch
-        assert kill_at(words, tmp_path / "run", rows, signal.SIGKILL) == -signal.SIGKILL
-    done = run(words)
+        assert kill_at(arguments, tmp_path / "run", rows, signal.SIGKILL) == -signal.SIGKILL
+    done = run(arguments)
     assert done.returncode == 0, done.stderr
     assert "Going on with" in done.stderr
     assert bits(tmp_path / "run") == whole
 
 
 def test_a_polite_stop_saves_says_so_and_goes_on(data, whole, tmp_path):
-    words = command(data, tmp_path / "run")
-    assert kill_at(words, tmp_path / "run", 5, signal.SIGTERM) == 130
-    assert run(words).returncode == 0
+    arguments = command(data, tmp_path / "run")
+    assert kill_at(arguments, tmp_path / "run", 5, signal.SIGTERM) == 130
+    assert run(arguments).returncode == 0
     assert bits(tmp_path / "run") == whole
 
 
 def test_the_same_command_after_the_end_trains_nothing_and_says_the_result(data, tmp_path):
-    words = command(data, tmp_path / "run", "--json")
-    first, second = run(words), run(words)
+    arguments = command(data, tmp_path / "run", "--json")
+    first, second = run(arguments), run(arguments)
     assert json.loads(first.stdout) == json.loads(second.stdout)
 
 

@@ -146,7 +146,7 @@ def test_a_narrow_step_learns_with_every_parameter(step):
 
 
 @pytest.mark.parametrize("patch", [2, 4])
-def test_either_stem_and_either_way_of_halving_take_small_and_odd_pictures(patch):
+def test_either_stem_and_either_way_of_downsampling_take_small_and_odd_images(patch):
     for step in chosen_steps("t", ("resnet", "patchify", "kernel_11", "separate_downsampling")):
         with torch.device("meta"):
             model = build_model(small(step.config).model_copy(update={"patch": patch}))
@@ -164,7 +164,7 @@ def test_any_combination_of_decisions_can_be_built():
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"kernel": 4}, "kernel = 4 is even"),
         ({"stem": "conv"}, "stem = 'conv' is refused"),
@@ -172,18 +172,18 @@ def test_any_combination_of_decisions_can_be_built():
         ({"kernal": 7}, "no field is called 'kernal'. Did you mean 'kernel'?"),
     ],
 )
-def test_a_decision_that_does_not_exist_is_one_line(fields, words):
+def test_a_decision_that_does_not_exist_is_one_line(fields, message):
     with pytest.raises(ConvNeXtError) as error:
         parse(RoadmapConfig, fields, where="step")
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_every_step_is_a_network_by_name_and_a_wrong_one_is_named():
     with torch.device("meta"):
         assert create("roadmap_b:patchify", classes=3).config.width == 84
-    chosen = recipe("small", "roadmap_t:gelu", images=1000, picture_px=32, classes=4)
+    chosen = recipe("small", "roadmap_t:gelu", images=1000, image_px=32, classes=4)
     assert (chosen.model.activation, chosen.model.patch, chosen.optim.name) == ("gelu", 2, "adamw")
-    assert recipe("imagenet1k", "roadmap_b:gelu", images=9, picture_px=9, classes=4).model.drop_path == 0.5
+    assert recipe("imagenet1k", "roadmap_b:gelu", images=9, image_px=9, classes=4).model.drop_path == 0.5
     with pytest.raises(ConvNeXtError, match="Did you mean 'kernel_7'"):
         create("roadmap_t:kernel7")
     with pytest.raises(ConvNeXtError, match="regime = 's'"):
@@ -196,7 +196,7 @@ def test_a_trained_step_gives_its_weights_to_another_number_of_classes(tmp_path)
     one = create("roadmap_t:gelu", classes=5, **shape)
     save(tmp_path / "best.safetensors", one.state_dict(), {})
     said: list[str] = []
-    other = create("roadmap_t:gelu", classes=3, weights=str(tmp_path / "best.safetensors"), say=said.append, **shape)
+    other = create("roadmap_t:gelu", classes=3, weights=str(tmp_path / "best.safetensors"), info=said.append, **shape)
     x = torch.randn(1, 3, 32, 32)
     assert torch.equal(one.eval().embed(x), other.eval().embed(x)) and "head" in said[0]
     with pytest.raises(ConvNeXtError, match="does not fit"):

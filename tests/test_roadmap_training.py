@@ -20,7 +20,7 @@ from convnext.reports.reading import read, summary
 from convnext.reports.roadmap import results_text, write_roadmap
 from convnext.reports.roadmap_chart import label, narrow_chart
 from convnext.tasks.roadmap import Plan, train_roadmap
-from pictures import write_colours
+from images import write_colours
 
 TWO = ("resnet_original", "separate_downsampling")
 QUICK = {"input.size_px": 16, "optim.batch": 12}
@@ -72,8 +72,8 @@ def test_a_plan_trains_its_steps_as_ordinary_runs_under_one_budget(whole):
 
 def test_a_plan_that_was_killed_goes_on_and_ends_with_the_same_figures(data, whole, tmp_path):
     out, code = tmp_path / "roadmap", KILLED.format(steps=TWO, changes=QUICK)
-    words = [sys.executable, "-c", code, str(data), str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [sys.executable, "-c", code, str(data), str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
     log = out / f"{TWO[1]}_seed0" / "metrics.jsonl"
     while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 3):
         time.sleep(0.002)
@@ -113,7 +113,7 @@ def test_a_step_that_fails_is_noted_and_the_others_go_on(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"steps": ("kernel7",)}, "Did you mean 'kernel_7'"),
         ({"regime": "s"}, "regime = 's'"),
@@ -124,10 +124,10 @@ def test_a_step_that_fails_is_noted_and_the_others_go_on(data, tmp_path):
         ({"epochs": 0}, "schedule.epochs = 0"),
     ],
 )
-def test_a_plan_that_cannot_be_carried_out_is_one_line_and_trains_nothing(data, tmp_path, fields, words):
+def test_a_plan_that_cannot_be_carried_out_is_one_line_and_trains_nothing(data, tmp_path, fields, message):
     with pytest.raises(ConvNeXtError) as error:
         train_roadmap(plan(data, **fields), options(tmp_path / "r"))
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert not list(tmp_path.glob("r/*_seed*"))
 
 
@@ -193,7 +193,7 @@ def test_the_spread_is_students_interval_with_one_variance_for_all_steps():
     assert reading.spread == pytest.approx(4.30 * pooled)  # sqrt(1/2 + 1/2) = 1
 
 
-def test_with_one_seed_the_spread_is_that_of_the_held_out_pictures():
+def test_with_one_seed_the_spread_is_that_of_the_held_out_images():
     results = made_up({"resnet": [50.0], "stage_ratio": [51.0]}, val=100)
     reading = next(r for r in read(results) if r.row["name"] == "stage_ratio")
     assert reading.verdict == "no clear difference" and reading.spread == pytest.approx(13.86, abs=0.01)
@@ -216,7 +216,7 @@ def test_the_chart_is_an_svg_of_its_own_and_the_page_loads_nothing(tmp_path):
 
 def test_one_of_a_thing_is_told_in_the_singular_and_what_was_not_trained_took_no_minutes(tmp_path):
     results = made_up({"resnet": [60.0]}) | {"epochs": 1.0, "train": 1, "classes": 1}
-    assert "1 epoch of 1 picture in 1 class, 128 px, 1 seed" in results_text(results)
+    assert "1 epoch of 1 image in 1 class, 128 px, 1 seed" in results_text(results)
     (tmp_path / "roadmap.json").write_text(json.dumps(results))
     steps = write_roadmap(tmp_path)[1].read_text().partition('<section id="steps">')[2]
     assert steps.count('<td class="number">2.0</td>') == 1 and "0.0</td>" not in steps

@@ -22,7 +22,7 @@ from convnext.tasks.evaluation import Outcomes
 from convnext.tasks.robustness import choose_reference, read_results, run_suite, suite
 from convnext.tasks.scores import ALEXNET, Reference, reference_of, summarise
 from convnext.tasks.subsets import imagenet_order, open_real, open_subset, real_accuracy
-from pictures import write_colours
+from images import write_colours
 
 CLASSES = ("blue", "green", "red")
 
@@ -38,7 +38,7 @@ def predictor(tmp_path) -> Predictor:
 
 
 def make_predictor(folder: Path, classes: tuple[str, ...]) -> Predictor:
-    chosen = recipe("small", model="atto", classes=len(classes), images=12, picture_px=24)
+    chosen = recipe("small", model="atto", classes=len(classes), images=12, image_px=24)
     values = chosen.model_dump()
     values["model"] |= {"depths": (1, 1), "widths": (8, 16), "patch": 2, "head_scale": 4.0}
     values["input"] |= {"size_px": 16, "eval_size_px": 16}
@@ -85,21 +85,21 @@ def test_a_corruption_comes_after_the_crop_and_follows_the_index(data, predictor
     dataset = open_labelled(data, classes=CLASSES)
     change = Corruption("glass_blur", 2, seed=1)
     (clean,) = eval_batches(dataset, predictor.recipe.input, batch=12)
-    expected = np.stack([change(picture.numpy(), i) for i, picture in enumerate(clean.pictures)])
+    expected = np.stack([change(image.numpy(), i) for i, image in enumerate(clean.images)])
     for workers in (0, 2):
         noisy = list(eval_batches(dataset, predictor.recipe.input, batch=5, change=change, workers=workers))
-        assert np.array_equal(torch.cat([part.pictures for part in noisy]).numpy(), expected)
+        assert np.array_equal(torch.cat([part.images for part in noisy]).numpy(), expected)
 
 
-def test_a_cell_is_the_error_of_the_network_on_corrupted_pictures(data, predictor, tmp_path):
+def test_a_cell_is_the_error_of_the_network_on_corrupted_images(data, predictor, tmp_path):
     dataset = open_labelled(data, classes=CLASSES)
     found = run_suite(predictor, dataset, small_suite(), tmp_path / "out", progress=False)
     change = Corruption("contrast", 5, seed=7)
     (batch,) = eval_batches(dataset, predictor.recipe.input, batch=12, change=change)
     with torch.no_grad():
-        said = predictor.model(normalise(batch.pictures, predictor.recipe.input)).argmax(1)
+        said = predictor.model(normalise(batch.images, predictor.recipe.input)).argmax(1)
     assert found["errors"]["contrast"]["5"] == pytest.approx((said != batch.labels).float().mean().item())
-    assert found["n"] == 12 and found["pictures_per_s"] > 0
+    assert found["n"] == 12 and found["images_per_s"] > 0
     text = robustness_text(found)
     assert "mean error" in text and "gaussian_noise" in text and "mCE" not in text
 
@@ -110,11 +110,11 @@ def test_an_interrupted_suite_goes_on_and_ends_with_the_same_file(data, predicto
     expected = run_suite(predictor, dataset, small_suite(), whole, progress=False)
     evaluate, calls = Predictor.evaluate, []
 
-    def stops(self, *words, **more):
+    def stops(self, *arguments, **more):
         calls.append(1)
         if len(calls) == 4:  # clean and two cells are done
             raise KeyboardInterrupt
-        return evaluate(self, *words, **more)
+        return evaluate(self, *arguments, **more)
 
     monkeypatch.setattr(Predictor, "evaluate", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -220,7 +220,7 @@ def test_numbered_folders_are_places_in_the_order_of_wordnet_ids(data):
     }  # fmt: skip
 
 
-def test_real_accuracy_counts_any_accepted_answer_and_leaves_out_pictures_without_one(tmp_path):
+def test_real_accuracy_counts_any_accepted_answer_and_leaves_out_images_without_one(tmp_path):
     folder = write_colours(tmp_path / "d", train=0, val=2, classes=2) / "val"
     files = sorted(folder.rglob("*.png"))
     for number, file in enumerate(files, start=1):

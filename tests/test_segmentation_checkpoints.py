@@ -65,7 +65,7 @@ def test_names_go_there_and_back_with_every_bit():
 def test_a_file_of_the_released_layout_loads_and_says_the_same(tmp_path):
     source, model, said = network(seed=1), network(seed=2), []
     torch.save({"meta": {"CLASSES": ["a"]}, "state_dict": to_official(source.state_dict())}, tmp_path / "upernet.pth")
-    load_official(model, tmp_path / "upernet.pth", say=said.append)
+    load_official(model, tmp_path / "upernet.pth", info=said.append)
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.state_dict().items())
     x = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
@@ -77,7 +77,7 @@ def test_classifiers_for_other_classes_stay_as_they_were_built_and_it_is_said(tm
     source, model, said = network(seed=1), network(HEAD.model_copy(update={"classes": 3}), seed=2), []
     torch.save({"state_dict": to_official(source.state_dict())}, tmp_path / "upernet.pth")
     own = {key: value.clone() for key, value in model.state_dict().items() if ".classify." in key}
-    load_official(model, tmp_path / "upernet.pth", say=said.append)
+    load_official(model, tmp_path / "upernet.pth", info=said.append)
     after = model.state_dict()
     assert len(own) == 4 and all(torch.equal(after[key], value) for key, value in own.items())
     assert torch.equal(after["decoder.fuse.conv.weight"], source.state_dict()["decoder.fuse.conv.weight"])
@@ -87,7 +87,7 @@ def test_classifiers_for_other_classes_stay_as_they_were_built_and_it_is_said(tm
 def test_an_auxiliary_head_that_the_model_lacks_is_left_out_and_it_is_said(tmp_path):
     model, said = network(HEAD.model_copy(update={"aux_weight": 0.0})), []
     torch.save({"state_dict": to_official(network().state_dict())}, tmp_path / "upernet.pth")
-    load_official(model, tmp_path / "upernet.pth", say=said.append)
+    load_official(model, tmp_path / "upernet.pth", info=said.append)
     assert said[0].startswith("auxiliary head of 8 tensors left out")
 
 
@@ -104,14 +104,14 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named(tmp_path):
     for name, tensors in spoiled.items():
         torch.save({"state_dict": tensors}, file)
         with pytest.raises(CheckpointError, match=name.replace(".", r"\.")) as error:
-            load_official(network(), file, say=print)
+            load_official(network(), file, info=print)
         assert "\n" not in str(error.value)
 
 
 def test_weights_of_a_classifier_and_a_foreign_backbone_are_refused(tmp_path):
     torch.save({"model": {"downsample_layers.0.0.weight": torch.zeros(4, 3, 4, 4)}}, tmp_path / "classifier.pth")
     with pytest.raises(CheckpointError, match="no decode_head"):
-        load_official(network(), tmp_path / "classifier.pth", say=print)
+        load_official(network(), tmp_path / "classifier.pth", info=print)
     other = UperNet(Backbone(TimmConfig(name="resnet18", classes=0)), HEAD)
     with pytest.raises(CheckpointError, match="ConvNeXt as backbone"):
-        load_official(other, tmp_path / "classifier.pth", say=print)
+        load_official(other, tmp_path / "classifier.pth", info=print)

@@ -24,23 +24,23 @@ TABLE = np.array([[2, 1, 0], [0, 2, 1], [0, 0, 1]])  # by hand; the pixel labell
 
 
 def outcomes(*tables: np.ndarray, loss: float = 0.0) -> Outcomes:
-    pictures = tuple(Judged.of(i, table, loss) for i, table in enumerate(tables))
-    return Outcomes(np.sum(tables, axis=0), pictures)
+    images = tuple(Judged.of(i, table, loss) for i, table in enumerate(tables))
+    return Outcomes(np.sum(tables, axis=0), images)
 
 
-def test_the_confusion_table_counts_pixels_by_truth_and_answer_and_leaves_ignored_ones_out():
+def test_the_confusion_table_counts_pixels_by_ground_truth_and_answer_and_leaves_ignored_ones_out():
     assert (confusion(PREDICTED, TRUTH, 3) == TABLE).all()
     assert confusion(PREDICTED, np.full_like(TRUTH, 255), 3).sum() == 0
 
 
 def test_confusion_is_what_a_loop_over_pixels_gives():
     rng = np.random.default_rng(0)
-    truth, predicted = rng.choice([0, 1, 2, 3, 255], (9, 11)), rng.integers(0, 4, (9, 11))
+    ground_truth, predicted = rng.choice([0, 1, 2, 3, 255], (9, 11)), rng.integers(0, 4, (9, 11))
     table = np.zeros((4, 4), int)
-    for t, p in zip(truth.flat, predicted.flat, strict=True):
+    for t, p in zip(ground_truth.flat, predicted.flat, strict=True):
         if t != 255:
             table[t, p] += 1
-    assert (confusion(predicted, truth.astype(np.uint8), 4) == table).all()
+    assert (confusion(predicted, ground_truth.astype(np.uint8), 4) == table).all()
 
 
 def test_iou_accuracy_and_their_means_are_those_by_hand():
@@ -60,7 +60,7 @@ def test_a_class_that_is_neither_there_nor_said_does_not_count_but_one_that_is_o
     assert mean_iou(np.zeros((2, 2), int)) == 0
 
 
-def test_miou_is_of_all_pixels_together_not_a_mean_over_pictures():
+def test_miou_is_of_all_pixels_together_not_a_mean_over_images():
     one, other = np.array([[8, 0], [0, 0]]), np.array([[0, 0], [1, 1]])
     assert metrics(outcomes(one, other))["miou"] == pytest.approx((8 / 9 + 1 / 2) / 2)
 
@@ -73,7 +73,7 @@ def test_the_rows_of_classes_say_none_where_there_is_nothing_to_divide_by():
     assert third["iou"] is third["accuracy"] is third["precision"] is None
 
 
-def test_the_worst_pictures_come_first_with_what_was_taken_for_what():
+def test_the_worst_images_come_first_with_what_was_taken_for_what():
     tables = [np.diag([5, 5]), np.array([[1, 4], [0, 5]]), np.zeros((2, 2), int), np.array([[4, 1], [0, 5]])]
     rows = worst(outcomes(*tables), ("road", "car"), ["a", "b", "c", "d"], most=2)
     assert [row["path"] for row in rows] == ["b", "d"]  # 'c' has no pixel that counts
@@ -84,9 +84,9 @@ def test_the_worst_pictures_come_first_with_what_was_taken_for_what():
 def test_parts_of_a_dataset_join_to_the_whole_in_its_order():
     tables = [np.array([[i, 1], [0, 2]]) for i in range(4)]
     whole = outcomes(*tables)
-    parts = [Outcomes(tables[i] + tables[i + 1], whole.pictures[i : i + 2]) for i in (2, 0)]
+    parts = [Outcomes(tables[i] + tables[i + 1], whole.images[i : i + 2]) for i in (2, 0)]
     joined = Outcomes.join(parts)
-    assert joined.pictures == whole.pictures and (joined.table == whole.table).all()
+    assert joined.images == whole.images and (joined.table == whole.table).all()
 
 
 def test_the_report_holds_every_figure_and_plain_numbers_only():

@@ -158,7 +158,7 @@ def test_groups_divide_any_width(width):
     assert width % norm_layer("group", width).num_groups == 0
 
 
-def test_with_group_norm_one_picture_is_the_same_alone_and_in_a_batch():
+def test_with_group_norm_one_image_is_the_same_alone_and_in_a_batch():
     model = network().double().eval()
     x = torch.randn(3, 3, 64, 64, dtype=torch.float64)
     assert torch.allclose(model(x)[1:2], model(x[1:2]))

@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 def small(**changes: Any) -> Recipe:
     """Four blocks at 32 px, three steps an epoch."""
-    made = recipe("small_segmentation", "atto", images=12, picture_px=40, classes=3, batch=4)
+    made = recipe("small_segmentation", "atto", images=12, image_px=40, classes=3, batch=4)
     fields = {
         "model.depths": (1, 1, 1, 1),
         "model.widths": (8, 12, 16, 24),
@@ -95,7 +95,7 @@ class Killed(Segmentation):
             yield batch
 
 
-def test_it_learns_shapes_from_a_dozen_pictures(data, tmp_path):
+def test_it_learns_shapes_from_a_dozen_images(data, tmp_path):
     easy = {"head.dropout": 0, "model.drop_path": 0, "dense.photometric": False, "dense.scale": (1, 1)}
     wide = {"head.width": 32, "head.aux_width": 16, "optim.name": "adamw", "optim.lr": 4e-3, "optim.ema": 0.9}
     chosen = override(small(schedule__epochs=20, schedule__eval_epochs=20), easy | wide)
@@ -155,18 +155,18 @@ with join(torch.device("cpu")) as world:
 """
 
 
-def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_picture_once(tmp_path):
-    folder = write_shapes(tmp_path / "data")  # 5 pictures are held out: an odd number
+def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(tmp_path):
+    folder = write_shapes(tmp_path / "data")  # 5 images are held out: an odd number
     same = {"head.norm": "group", "head.dropout": 0, "model.drop_path": 0}
     chosen = override(small(optim__name="sgd", optim__lr=0.01, schedule__epochs=2), same)
     train(open_dense_splits(folder), chosen, tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    words = [sys.executable, "-c", ONE_RANK, str(folder), chosen.model_dump_json(), str(tmp_path / "two")]
+    arguments = [sys.executable, "-c", ONE_RANK, str(folder), chosen.model_dump_json(), str(tmp_path / "two")]
     ranks = [  # what torchrun starts, without the third process that watches them
         subprocess.Popen(
-            words,
+            arguments,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -180,7 +180,7 @@ def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_picture_once
         assert np.array(two) == pytest.approx(np.array(one), rel=1e-4)
 
 
-def test_prepared_pictures_and_maps_are_padded_alike_and_padding_does_not_count(data, tmp_path):
+def test_prepared_images_and_maps_are_padded_alike_and_padding_does_not_count(data, tmp_path):
     task = task_of(data, small(dense__crop_px=0, dense__multiple=16), tmp_path)
     (batch,) = task.batches(range(1), World())
     ready = task.prepare(batch, step=0, rank=0, device=CPU)
@@ -226,7 +226,7 @@ def test_evaluation_is_in_original_pixels_and_that_of_a_plain_loop(data, tmp_pat
     assert scores == metrics(found) and scores["loss"] == pytest.approx(np.log(3), abs=0.5)
 
 
-def test_probabilities_of_a_picture_do_not_depend_on_the_window_when_it_holds_the_picture(data, tmp_path):
+def test_probabilities_of_an_image_do_not_depend_on_the_window_when_it_holds_the_image(data, tmp_path):
     chosen = small()
     model = task_of(data, chosen, tmp_path).model.eval()
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
@@ -240,20 +240,20 @@ def test_probabilities_of_a_picture_do_not_depend_on_the_window_when_it_holds_th
 
 def test_a_broken_map_is_named_and_skipped_in_training_and_evaluation(tmp_path):
     folder = write_shapes(tmp_path / "data")
-    (folder / "train" / "labels" / "003.png").write_bytes(b"no picture")
+    (folder / "train" / "labels" / "003.png").write_bytes(b"no image")
     (folder / "val" / "images" / "001.png").write_bytes((folder / "val" / "images" / "001.png").read_bytes()[:60])
     broken = open_dense_splits(folder)
     task = task_of(broken, small(schedule__epochs=1), tmp_path / "run")
     fit(task, task.recipe, task.options, device=CPU, world=World())
     assert sorted(Path(path).stem for path in task.skipped) == ["001", "003"]
     with pytest.raises(DataError, match="003"):
-        list(task_of(broken, small(), tmp_path, strict_pictures=True).batches(range(3), World()))
+        list(task_of(broken, small(), tmp_path, strict_images=True).batches(range(3), World()))
 
 
 @pytest.mark.parametrize(("norm", "batch", "micro"), [("batch", 1, 0), ("sync", 4, 1), ("batch", 4, 3)])
-def test_a_batch_norm_that_would_see_one_picture_is_refused_with_the_way_out(data, tmp_path, norm, batch, micro):
+def test_a_batch_norm_that_would_see_one_image_is_refused_with_the_way_out(data, tmp_path, norm, batch, micro):
     task = task_of(data, small(head__norm=norm, optim__batch=batch), tmp_path, micro_batch=micro)
-    with pytest.raises(ConvNeXtError, match=r"needs two pictures or more.*Set --head.norm group"):
+    with pytest.raises(ConvNeXtError, match=r"needs two images or more.*Set --head.norm group"):
         next(task.batches(range(1), World()))
 
 
@@ -265,13 +265,13 @@ def test_sync_norms_of_several_processes_need_gpus_and_group_norms_take_a_batch_
 
 
 def test_a_recipe_of_another_task_is_refused(data, tmp_path):
-    other = recipe("small_detection", "atto", images=12, picture_px=40, classes=3)
+    other = recipe("small_detection", "atto", images=12, image_px=40, classes=3)
     with pytest.raises(ConvNeXtError, match=r"is for detection\. Take one for segmentation"):
         build_segmenter(other)
 
 
-def test_the_checkpoint_says_what_the_classes_are_and_which_pictures_they_were(data, tmp_path):
+def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(data, tmp_path):
     described = task_of(data, small(), tmp_path).describe()
     assert described["task"] == "segmentation" and described["classes"] == list(CLASSES)
     other = DenseSplits(data.val, data.val)
-    assert task_of(other, small(), tmp_path).describe()["pictures"] != described["pictures"]
+    assert task_of(other, small(), tmp_path).describe()["images"] != described["images"]

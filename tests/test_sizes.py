@@ -9,7 +9,7 @@ from convnext.errors import number_of
 from convnext.models.profile import measure
 from convnext.recipes.architectures import architecture
 from convnext.recipes.baselines import BASELINES
-from convnext.recipes.catalogue import GROUPS, classifiers, detectors, segmenters
+from convnext.recipes.listing import GROUPS, classifiers, detectors, segmenters
 from convnext.recipes.paper import tables
 from convnext.recipes.roadmap import REGIMES, roadmap
 from convnext.recipes.sizes import DETECTORS, OTHER_SIZES, SEGMENTERS, STEP_SIZES
@@ -62,15 +62,15 @@ def test_every_network_of_the_papers_tables_is_listed_at_its_resolution():
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["roadmap"], ["roadmap", "--json"], ["paper"], ["paper", "1", "3", "10"], ["models"], ["models", "--json"]],
 )
-def test_tables_and_lists_are_printed_without_torch(words):
+def test_tables_and_lists_are_printed_without_torch(arguments):
     code = (
         "import sys; from convnext.cli import main; status = main(sys.argv[1:]); "
         "sys.exit(status or bool({'torch', 'timm', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout and not done.stderr
 
 
@@ -78,5 +78,5 @@ def test_one_thing_is_told_in_the_singular():
     assert [number_of(n, "epoch") for n in (0, 0.5, 1, 1.0, 2)] == [
         *("0 epochs", "0.5 epochs", "1 epoch", "1 epoch", "2 epochs")
     ]
-    assert number_of(9469, "picture") == "9,469 pictures" and number_of(1, "class", "classes") == "1 class"
+    assert number_of(9469, "image") == "9,469 images" and number_of(1, "class", "classes") == "1 class"
     assert number_of(3, "class", "classes") == "3 classes"

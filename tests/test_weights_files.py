@@ -32,7 +32,7 @@ def saved(path, model: ConvNeXt, format_name: str = "official"):
 
 def load(model, source) -> list[str]:
     said: list[str] = []
-    load_weights(model, str(source), say=said.append)
+    load_weights(model, str(source), info=said.append)
     assert all("\n" not in message for message in said)
     return said
 
@@ -83,7 +83,7 @@ def test_weights_without_a_head_leave_a_new_one_and_say_so(tmp_path):
     )
 
 
-def test_a_stem_for_colour_is_summed_for_grey_pictures_and_gives_their_logits(tmp_path):
+def test_a_stem_for_colour_is_summed_for_grey_images_and_gives_their_logits(tmp_path):
     source, model = changed().double(), changed(in_channels=1).double()
     said = load(model, saved(tmp_path / "w.pth", source))
     grey = torch.randn(2, 1, 32, 32, dtype=torch.float64)
@@ -168,7 +168,7 @@ def test_a_baseline_reads_its_weights_under_timms_names_and_gets_a_new_head(tmp_
 def test_create_loads_weights_and_says_what_it_adapted(tmp_path):
     source = saved(tmp_path / "w.pth", ConvNeXt(ARCHITECTURES["atto"]))
     said: list[str] = []
-    create("atto", classes=2, weights=source, say=said.append)
+    create("atto", classes=2, weights=source, info=said.append)
     assert "head of 1,000 classes replaced by a new one for 2" in said
 
 
@@ -217,10 +217,10 @@ def broken_files() -> dict[str, tuple[str, bytes, str]]:
 
 @pytest.mark.parametrize("case", broken_files())
 def test_a_broken_or_foreign_file_is_refused_with_the_reason(tmp_path, case):
-    name, content, words = broken_files()[case]
+    name, content, message = broken_files()[case]
     (tmp_path / name).write_bytes(content)
     line = refusal(changed(), tmp_path / name)
-    assert words in line and name in line
+    assert message in line and name in line
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.99])

@@ -75,7 +75,7 @@ def hub(tmp_path, monkeypatch):
 
 def load(source: str) -> ConvNeXt:
     model = ConvNeXt(SMALL)
-    load_weights(model, source, say=lambda message: None)
+    load_weights(model, source, info=lambda message: None)
     return model
 
 

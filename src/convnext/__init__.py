@@ -1,4 +1,4 @@
-"""ConvNeXt: train it on your pictures, trust it to the digit, ship it."""
+"""ConvNeXt: train it on your images, trust it to the digit, ship it."""
 
 from importlib import import_module
 from typing import Any

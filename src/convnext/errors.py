@@ -9,7 +9,7 @@ class ConvNeXtError(Exception):
 
 
 class DataError(ConvNeXtError):
-    """The pictures or their labels cannot be used as they are."""
+    """The images or their labels cannot be used as they are."""
 
 
 class CheckpointError(ConvNeXtError):
@@ -27,6 +27,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def number_of(n: float, one: str, many: str = "") -> str:
-    """'1 epoch', '9,469 pictures', '0.5 epochs'; `many` where it is not `one` and an s."""
+    """'1 epoch', '9,469 images', '0.5 epochs'; `many` where it is not `one` and an s."""
     written = f"{n:,}" if isinstance(n, int) else f"{n:g}"
     return f"{written} {one if n == 1 else many or one + 's'}"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from convnext.cli import benchmark, convert, demo, doctor, evaluate, export, models, paper, predict, roadmap, train
-from convnext.cli.words import Command, fields_apart, parser_of
+from convnext.cli.options import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,12 +29,12 @@ VERBS: dict[str, Command] = {
 }
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
-        fields, others = fields_apart(sys.argv[1:] if words is None else words)
+        fields, others = fields_apart(sys.argv[1:] if arguments is None else arguments)
         args, rest = parser_of(VERBS).parse_known_args(others)
         return VERBS[args.verb].run(args, fields + rest)
     except ConvNeXtError as error:

@@ -6,27 +6,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import count, device_flag, json_flag, refuse_more
+from convnext.cli.options import count, device_flag, json_flag, refuse_more
 from convnext.errors import ConvNeXtError
 
 HELP = "Measure this network here, beside other libraries and the machine's own limits, in turn."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("--model", default="tiny", help="a ConvNeXt, as `convnext models` lists them (tiny)")
-    parser.add_argument("--batch", default="1,8", metavar="N,...", help="pictures per call (1,8)")
+    parser.add_argument("--batch", default="1,8", metavar="N,...", help="images per call (1,8)")
     parser.add_argument("--size", type=count, default=224, help="height and width in pixels (224)")
     parser.add_argument("--mode", choices=("inference", "training"), default="inference", help="(inference)")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
     parser.add_argument("--backends", metavar="NAME,...", help="forms of this network: eager, optimized, compiled, ...")
     parser.add_argument("--peers", metavar="NAME,...", help="timm, torchvision, transformers; also timm:compiled, ...")
-    parser.add_argument("--others", metavar="NAME,...", default="", help="networks to run beside: swin_tiny,resnet50")
+    parser.add_argument(
+        "--others", metavar="NAME,...", default="", help="other networks to compare with: swin_tiny,resnet50"
+    )
     parser.add_argument("--rounds", type=count, default=5, help="turns of each contender at each batch (5)")
     parser.add_argument("--seconds", type=_seconds, default=1.0, help="length of a turn (1)")
-    parser.add_argument("--threads", type=count, default=0, help="of the CPU, for everyone (as many as torch takes)")
-    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="append every figure there, a line each")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it")
+    parser.add_argument("--threads", type=count, default=0, help="CPU threads for every contender (torch's default)")
+    parser.add_argument("--out", type=Path, metavar="FILE.jsonl", help="append every result as a line of JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="write a chart")
     device_flag(parser)
     json_flag(parser)
 
@@ -34,16 +36,16 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Measure, print, write."""
     refuse_more(args, rest)
-    batches = tuple(sorted({_batch(word) for word in _names(args.batch)}))
+    batches = tuple(sorted({_batch(name) for name in _names(args.batch)}))
     if not batches:
-        raise ConvNeXtError(f"--batch '{args.batch}' names no number of pictures. An example is --batch 1,8.")
+        raise ConvNeXtError(f"--batch '{args.batch}' names no number of images. An example is --batch 1,8.")
     _refuse_file(args.plot, "--plot", ".svg")
     _refuse_file(args.out, "--out", ".jsonl")
     from convnext.deploy.benchmark.jobs import Settings, jobs_of, network_of
     from convnext.deploy.benchmark.rows import rows_of
     from convnext.deploy.benchmark.run import expected_s, measure
     from convnext.engine.distributed import choose_device
-    from convnext.engine.records import Meter, say
+    from convnext.engine.records import Meter, info
 
     settings = Settings(
         config=network_of(args.model),
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     backends, peers = (None if names is None else _names(names) for names in (args.backends, args.peers))
     jobs = jobs_of(settings, backends, peers, _names(args.others))
     minutes = max(1, round(expected_s(jobs, args.rounds, args.seconds) / 60))
-    say(
+    info(
         f"{len(jobs) - 2} contenders, {args.rounds} rounds: about {minutes} min. Ctrl-C keeps the rounds that are whole."
     )
     meter: list[Meter] = []
@@ -67,14 +69,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             meter.append(Meter(total, 0, label="turn"))
         meter[0].advance(note, done)
 
-    measured = measure(jobs, rounds=args.rounds, seconds=args.seconds, say=say, advance=advance)
+    measured = measure(jobs, rounds=args.rounds, seconds=args.seconds, info=info, advance=advance)
     for each in meter:
         each.close()
     rows = rows_of(measured)
     _write(args, rows)
     _print(args, rows, settings)
     if measured.stopped:
-        say("Stopped: the rounds that were whole are counted.")
+        info("Stopped: the rounds that were whole are counted.")
     return 130 if measured.stopped else 0
 
 
@@ -134,13 +136,13 @@ def _threads() -> int:
 
 
 def _names(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _batch(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise ConvNeXtError(f"--batch: '{word}' is not a whole number of 1 or more. An example is --batch 1,8.")
-    return int(word)
+def _batch(name: str) -> int:
+    if not name.isdecimal() or int(name) < 1:
+        raise ConvNeXtError(f"--batch: '{name}' is not a whole number of 1 or more. An example is --batch 1,8.")
+    return int(name)
 
 
 def _seconds(text: str) -> float:

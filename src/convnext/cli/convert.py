@@ -3,21 +3,21 @@
 import argparse
 import json
 
-from convnext.cli.words import json_flag, refuse_more
+from convnext.cli.options import json_flag, refuse_more
 
-HELP = (
-    "Rewrite weights for another library, or another library's for this one, and compare what both make of a picture."
-)
+HELP = "Rewrite weights for another library, or another library's for this one, and compare what both make of an image."
 LIBRARIES = ("official", "timm", "torchvision", "transformers", "keras-npz", "mmpretrain", "convnext")
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("source", metavar="IN", help="file, run folder, transformers folder, or hub:OWNER/NAME")
     out = "the suffix decides: .safetensors, .pth (tensors only), .npz for keras-npz; a folder for transformers"
     parser.add_argument("out", metavar="OUT", help=out)
-    parser.add_argument("--to", required=True, choices=LIBRARIES, help="whose names and shapes")
-    parser.add_argument("--weights", default="best", help="of a run folder: best, raw, ema or last (best)")
+    parser.add_argument(
+        "--to", required=True, choices=LIBRARIES, help="library whose tensor names and shapes are written"
+    )
+    parser.add_argument("--weights", default="best", help="for a run folder: best, raw, ema or last (best)")
     parser.add_argument("--no-check", action="store_true", help="do not compare the logits")
     json_flag(parser)
 

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 from convnext.cli import predict, train
-from convnext.cli.words import Command, parser_of, refuse_more
+from convnext.cli.options import Command, parser_of, refuse_more
 
 HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: about a minute, no download."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("--out", default="runs/demo", help="folder of the run (runs/demo)")
 
 
@@ -20,19 +20,19 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     refuse_more(args, rest)
     from convnext.data.digits import write_digits
 
-    folder = Path(args.out) / "pictures"
+    folder = Path(args.out) / "images"
     write_digits(folder)
-    words = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "12", "--out", args.out]
-    command(*words, "--augment.hflip=0")  # a digit in the mirror is another one, or none
-    sys.stderr.write("\nA few pictures that it has not seen:\n")
+    arguments = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "12", "--out", args.out]
+    command(*arguments, "--augment.hflip=0")  # a digit in the mirror is another one, or none
+    sys.stderr.write("\nA few images that it has not seen:\n")
     some = [str(sorted((folder / "val" / str(digit)).iterdir())[0]) for digit in range(0, 10, 2)]
     command("predict", args.out, *some, "--top", "2")
     return 0
 
 
-def command(*words: str) -> None:
+def command(*arguments: str) -> None:
     """Say the command, and do it. Raises what it raises."""
-    sys.stderr.write(f"\n$ convnext {' '.join(words)}\n")
+    sys.stderr.write(f"\n$ convnext {' '.join(arguments)}\n")
     verbs: dict[str, Command] = {"train": train, "predict": predict}
-    args, rest = parser_of(verbs).parse_known_args(words)
+    args, rest = parser_of(verbs).parse_known_args(arguments)
     verbs[args.verb].run(args, rest)

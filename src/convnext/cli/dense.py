@@ -1,4 +1,4 @@
-"""What the verbs do with boxes, masks and maps of classes, after they have read their words."""
+"""What the verbs do with boxes, masks and label maps, after they have read their arguments."""
 
 import argparse
 import json
@@ -13,10 +13,10 @@ from convnext.config import RunOptions
 
 
 def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions) -> None:
-    """A detector or a segmenter, and what it scores on the held-out pictures."""
-    from convnext.engine.records import say
+    """A detector or a segmenter, and what it scores on the held-out images."""
+    from convnext.engine.records import info
     from convnext.reports.dense import write_dense_report
-    from convnext.reports.terminal import figures, scores_text
+    from convnext.reports.text import figures, scores_text
     from convnext.tasks.train_dense import DenseRequest, train_dense
 
     request = DenseRequest(
@@ -24,12 +24,12 @@ def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions
         images=args.images,
         val=args.val,
         val_images=args.val_images,
-        kind=args.kind,
+        form=args.form,
         recipe=args.recipe,
         model=args.model,
         weights=args.weights,
         channels=args.channels,
-        picture_px=args.size,
+        image_px=args.size,
         val_share=args.val_share,
         seed=args.seed,
         changes=changes,
@@ -42,23 +42,23 @@ def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions
         about = {name: result[name] for name in ("task", "n", "weights")}
         print(json.dumps({"run": out, "report": str(page), "step": finished.step, **figures(result), **about}))
     else:
-        print(f"{scores_text(result)} on {result['n']:,} held-out pictures: {out}")
-        say(f"The report: {page}")
+        print(f"{scores_text(result)} on {result['n']:,} held-out images: {out}")
+        info(f"The report: {page}")
 
 
 def evaluate(args: argparse.Namespace, predictor: Any) -> None:
-    """Score annotated pictures and print what `evaluation.json` of a run holds."""
+    """Score annotated images and print what `evaluation.json` of a run holds."""
     from convnext.data.dense.preflight import preflight_dense
     from convnext.deploy.trained import answering
-    from convnext.engine.records import say
-    from convnext.reports.terminal import dense_text
+    from convnext.engine.records import info
+    from convnext.reports.text import dense_text
     from convnext.tasks.dense_scoring import open_scored
     from convnext.tasks.train_dense import TASKS
 
     recipe, metadata = predictor.recipe, predictor.metadata
-    dataset = open_scored(args.data, recipe, metadata, images=args.images, kind=args.kind, part=args.part)
+    dataset = open_scored(args.data, recipe, metadata, images=args.images, form=args.form, part=args.part)
     for line in preflight_dense(dataset, workers=max(0, args.workers)).lines:
-        say(line)
+        info(line)
     ways: dict[str, Any] = {"multi_scale": True} if args.multi_scale else {}
     skipped: dict[str, str] = {}
     with answering(recipe, predictor.device):
@@ -72,31 +72,31 @@ def evaluate(args: argparse.Namespace, predictor: Any) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one picture: a line of text, and as JSON."""
+    """What is printed about one image: a line of text, and as JSON."""
 
     path: str
     text: str
     rows: list[dict[str, Any]]
 
 
-def detect(args: argparse.Namespace, predictor: Any, pictures: Any, skipped: dict[str, str]) -> Iterator[Answer]:
-    """The objects of each picture, as JSON in COCO's form of results; drawn where a folder is named."""
+def detect(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict[str, str]) -> Iterator[Answer]:
+    """The objects of each image, as JSON in COCO's form of results; drawn where a folder is named."""
     from PIL import Image
 
     from convnext.data.decode import decode
     from convnext.deploy.detector import SHOWN
     from convnext.reports.drawing import colours_of, draw_objects, names_of
 
-    paths = [entry.path for entry in pictures.entries]
+    paths = [entry.path for entry in images.entries]
     folder = Folder.planned(args.out, args.paths, paths, [".jpg"])
     score = SHOWN if args.score is None else args.score
-    for found in predictor.predict(pictures, score=score, workers=args.workers, skipped=skipped):
+    for found in predictor.predict(images, score=score, workers=args.workers, skipped=skipped):
         found = found.first(args.top or len(found))
         labels = found.labels.tolist()
         names = names_of(labels, found.scores.tolist(), predictor.classes)
         if folder:
             place = found.image_id - 1
-            image = decode(pictures.store.read(paths[place]))
+            image = decode(images.store.read(paths[place]))
             back = slice(None, None, -1)  # the best comes last, on top of the others
             colours, masks = colours_of(labels, predictor.classes), found.masks or ()
             drawn = draw_objects(image, found.boxes[back], colours[back], names[back], masks[back])
@@ -106,8 +106,8 @@ def detect(args: argparse.Namespace, predictor: Any, pictures: Any, skipped: dic
         yield Answer(found.path, ", ".join(objects) or "nothing", predictor.rows(found))
 
 
-def segment(args: argparse.Namespace, predictor: Any, pictures: Any, skipped: dict[str, str]) -> Iterator[Answer]:
-    """The share of each picture's pixels that a class has; index masks and overlays where a folder is named."""
+def segment(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict[str, str]) -> Iterator[Answer]:
+    """The share of each image's pixels that a class has; index masks and overlays where a folder is named."""
     import numpy as np
     from PIL import Image
 
@@ -116,11 +116,11 @@ def segment(args: argparse.Namespace, predictor: Any, pictures: Any, skipped: di
     from convnext.reports.drawing import colour_of, draw_map
 
     classes = predictor.classes
-    paths = [entry.path for entry in pictures.entries]
+    paths = [entry.path for entry in images.entries]
     folder = Folder.planned(args.out, args.paths, paths, [".png", "_overlay.jpg"], "classes.json")
     names = json.dumps({"classes": list(classes), "ignore_index": IGNORE})
     palette = [part for number in range(256) for part in colour_of(number)]
-    for found in predictor.predict(pictures, multi_scale=args.multi_scale, skipped=skipped):
+    for found in predictor.predict(images, multi_scale=args.multi_scale, skipped=skipped):
         counts = np.bincount(found.labels.ravel(), minlength=len(classes))
         order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
         shares = [(classes[label], float(counts[label] / found.labels.size)) for label in order[: args.top]]
@@ -129,7 +129,7 @@ def segment(args: argparse.Namespace, predictor: Any, pictures: Any, skipped: di
             place = found.image_id - 1
             mask = Image.fromarray(found.labels)
             mask.putpalette(palette)  # numbers as before, and colours for those who look at it
-            overlay = draw_map(decode(pictures.store.read(paths[place])), found.labels, classes)
+            overlay = draw_map(decode(images.store.read(paths[place])), found.labels, classes)
             row["mask"] = folder.draw(place, ".png", mask)
             folder.draw(place, "_overlay.jpg", Image.fromarray(overlay))
             folder.write_once("classes.json", names.encode())

@@ -3,13 +3,13 @@
 import argparse
 import json
 
-from convnext.cli.words import device_flag, json_flag, refuse_more
+from convnext.cli.options import device_flag, json_flag, refuse_more
 
 HELP = "Say what this machine and installation offer, and what is missing."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     device_flag(parser)
     json_flag(parser)
 

@@ -1,4 +1,4 @@
-"""The pictures that `convnext predict --out` writes: where they go is settled before the first is read."""
+"""The images that `convnext predict --out` writes: where they go is settled before the first is read."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import refuse_among
+from convnext.cli.options import refuse_among
 from convnext.errors import ConvNeXtError, number_of
 
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
@@ -19,27 +19,27 @@ _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder for results, and the name in it, without ending, of what each picture becomes."""
+    """A folder for results, and the name in it, without ending, of what each image becomes."""
 
     path: Path
     names: tuple[str, ...]
 
     @classmethod
     def planned(
-        cls, out: str | None, given: Sequence[str], pictures: Sequence[str], endings: Sequence[str], *more: str
+        cls, out: str | None, given: Sequence[str], images: Sequence[str], endings: Sequence[str], *more: str
     ) -> "Folder | None":
         """The folder `out`, made; None where none is asked for.
 
-        `given`: what the person named; `pictures`: every picture found there; `endings`: of the files that each becomes;
-        `more`: other files. Raises ConvNeXtError for a folder among the pictures, one that cannot be written to, and
+        `given`: what the person named; `images`: every image found there; `endings`: of the files that each becomes;
+        `more`: other files. Raises ConvNeXtError for a folder among the images, one that cannot be written to, and
         one where a file of these names is already.
         """
         if out is None:
             return None
         refuse_among(out, [path for path in given if os.path.isdir(path)])
-        if Path(out).resolve() in {Path(picture).resolve().parent for picture in pictures}:
+        if Path(out).resolve() in {Path(image).resolve().parent for image in images}:
             refuse_among(out, [out])
-        folder = cls(Path(out), tuple(_names(pictures)))
+        folder = cls(Path(out), tuple(_names(images)))
         files = [folder.path / f"{name}{ending}" for name in folder.names for ending in endings]
         there = [file for file in (*files, *(folder.path / name for name in more)) if os.path.lexists(file)]
         if there:
@@ -53,7 +53,7 @@ class Folder:
         return folder
 
     def draw(self, place: int, ending: str, image: Any) -> str:
-        """Write what picture `place` became, an image of Pillow; returns the file. Raises ConvNeXtError if it cannot."""
+        """Write the Pillow `image` of input number `place`; returns the file. Raises ConvNeXtError if it cannot."""
         stream = io.BytesIO()
         try:
             image.save(stream, **_SAVED[Path(f"x{ending}").suffix])
@@ -62,7 +62,7 @@ class Folder:
         return self.write(f"{self.names[place]}{ending}", stream.getvalue())
 
     def write_once(self, name: str, data: bytes) -> None:
-        """Write one new file that belongs to all pictures, beside the first of them."""
+        """Write one new file that belongs to all images, beside the first of them."""
         if not (self.path / name).exists():
             self.write(name, data)
 
@@ -78,9 +78,9 @@ class Folder:
         return str(file)
 
 
-def _names(pictures: Sequence[str]) -> list[str]:
-    """Paths below the folder that all pictures share, without ending; with it where two would have one name."""
-    paths = [os.path.abspath(picture) for picture in pictures]
+def _names(images: Sequence[str]) -> list[str]:
+    """Paths below the folder that all images share, without ending; with it where two would have one name."""
+    paths = [os.path.abspath(image) for image in images]
     shared = os.path.commonpath([os.path.dirname(path) for path in paths])
     whole = [os.path.relpath(path, shared) for path in paths]
     bare = [os.path.splitext(name)[0] for name in whole]

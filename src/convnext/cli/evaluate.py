@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext.cli import dense
-from convnext.cli.words import (
+from convnext.cli.options import (
     BATCH,
     CLASSES,
     DENSE,
@@ -19,7 +19,7 @@ from convnext.cli.words import (
 from convnext.errors import ConvNeXtError
 
 HELP = (
-    "Score a run on labelled pictures: top-1, top-5, calibration and confusion of a classifier, or a suite of harder "
+    "Score a run on labelled images: top-1, top-5, calibration and confusion of a classifier, or a suite of harder "
     "tests; average precision of a detector; IoU of a segmenter."
 )
 GRIDS = ("corruptions", "c-bar", "attacks")
@@ -38,35 +38,39 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "suite": CLASSES,
     "batch": CLASSES,
     "images": DENSE,
-    "kind": DENSE,
+    "form": DENSE,
     "part": DENSE,
     "multi_scale": ("segmentation",),
 }
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
-    data = "of the kind that the run was trained on; of pictures that it parted itself, those that it held out count"
+    data = "data in the form that the run was trained on; if the run split them itself, its held-out images are scored"
     parser.add_argument("data", metavar="DATA", help=data)
     predictor_flags(parser)
     annotated = parser.add_argument_group("detection and segmentation")
     annotation_flags(annotated)
-    annotated.add_argument("--part", choices=("train", "val", "test"), help="of the data (val, else test, else all)")
-    annotated.add_argument("--multi-scale", action="store_true", help="segmentation: at several scales, with flips")
+    annotated.add_argument(
+        "--part", choices=("train", "val", "test"), help="part of the data to score (val, else test, else all)"
+    )
+    annotated.add_argument(
+        "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
+    )
     suite = parser.add_argument_group("suites of a classifier")
     choices = (*GRIDS, "subset", "real")
     text = "ImageNet-C, C-bar; FGSM and PGD; folders that are some of the classes (ImageNet-A, -R, ...); ReaL labels"
     suite.add_argument("--suite", choices=choices, help=text)
-    suite.add_argument("--out", help="folder of a suite's results, where it also goes on (RUN/robustness)")
-    suite.add_argument("--seed", type=int, help="of corruptions and random starts (0)")
+    suite.add_argument("--out", help="folder of the suite's results, which a second call resumes (RUN/robustness)")
+    suite.add_argument("--seed", type=int, help="seed of corruptions and random starts (0)")
     suite.add_argument("--reference", help="auto, none, alexnet, or a robustness.json to divide errors by (auto)")
-    suite.add_argument("--severities", help="e.g. 1,3,5 (all)")
+    suite.add_argument("--severities", help="severities, e.g. 1,3,5 (all)")
     suite.add_argument("--names", help="corruptions, e.g. fog,frost (all)")
-    suite.add_argument("--stored", action="store_true", default=None, help="pass corrupted pictures through a JPEG")
-    suite.add_argument("--eps", help="largest changes of an attack, in 255ths (1,2,4,8)")
-    suite.add_argument("--steps", type=count, help="of PGD (10)")
-    suite.add_argument("--real", help="ReaL's file of labels, real.json")
+    suite.add_argument("--stored", action="store_true", default=None, help="pass corrupted images through a JPEG")
+    suite.add_argument("--eps", help="largest pixel change of an attack, in 255ths (1,2,4,8)")
+    suite.add_argument("--steps", type=count, help="steps of PGD (10)")
+    suite.add_argument("--real", help="ReaL label file, real.json")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -93,7 +97,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     """All classes, or those that the folders name."""
     from convnext.data.source import open_labelled
     from convnext.data.store import printable
-    from convnext.reports.terminal import evaluation_text
+    from convnext.reports.text import evaluation_text
     from convnext.tasks.classification import held_out
     from convnext.tasks.evaluation import report
     from convnext.tasks.subsets import Subset, open_subset
@@ -118,7 +122,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
 
 
 def _real(args: argparse.Namespace, predictor: Any) -> None:
-    """ImageNet's validation pictures with several right answers each."""
+    """ImageNet's validation images with several right answers each."""
     if args.real is None:
         raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
     from convnext.tasks.subsets import open_real, real_accuracy
@@ -127,7 +131,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
     skipped: dict[str, str] = {}
     outcomes = predictor.evaluate(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
     result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
-    text = f"ReaL {result['real']:.2%} on {result['n']:,} pictures; {labels.left_out:,} without an answer left out"
+    text = f"ReaL {result['real']:.2%} on {result['n']:,} images; {labels.left_out:,} without an answer left out"
     print(json.dumps({**result, "skipped": skipped}) if args.json else text)
 
 
@@ -138,10 +142,12 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.tasks.robustness import choose_reference, run_suite, suite
     from convnext.tasks.subsets import Subset, open_subset
 
-    words: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
-    words |= {name: _numbers(name, getattr(args, name)) for name in ("severities", "eps") if getattr(args, name)}
-    words |= {"names": tuple(args.names.split(","))} if args.names else {}
-    chosen = suite(args.suite, **{name: value for name, value in words.items() if value is not None})
+    chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
+    chosen_options |= {
+        name: _numbers(name, getattr(args, name)) for name in ("severities", "eps") if getattr(args, name)
+    }
+    chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
+    chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
     held = held_out(args.data, predictor.metadata)
     data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())

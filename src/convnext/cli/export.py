@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from convnext.cli.words import count, json_flag, refuse_more
+from convnext.cli.options import count, json_flag, refuse_more
 from convnext.errors import ConvNeXtError
 
 HELP = "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked."
@@ -12,24 +12,24 @@ FORM_OF = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
     parser.add_argument("--to", choices=FORMS, help="form of the file: .onnx, .xml with .bin, .pt2 (that of --backend)")
-    parser.add_argument("--out", metavar="FILE", help="where it goes (RUN/model.onnx and so on)")
-    parser.add_argument("--weights", default="best", help="of a run folder: best, raw, ema or last (best)")
-    parser.add_argument(
-        "--dynamic", action="store_true", help="pictures of any height and width, not of one size alone"
-    )
-    parser.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
-    parser.add_argument("--compare-on", metavar="PATH", help="pictures to compare both networks on (fixed noise)")
+    parser.add_argument("--out", metavar="FILE", help="file to write (RUN/model.onnx and so on)")
+    parser.add_argument("--weights", default="best", help="for a run folder: best, raw, ema or last (best)")
+    parser.add_argument("--dynamic", action="store_true", help="accept images of any height and width")
+    parser.add_argument("--half", action="store_true", help="store the weights in 16 bits: half the size")
+    parser.add_argument("--compare-on", metavar="PATH", help="images on which both networks are compared (fixed noise)")
     small = parser.add_argument_group("int8")
-    text = "compute in int8, calibrated and judged on these labelled pictures; held out ones judge"
+    text = "compute in int8; calibrate on these labelled images and judge on those held out"
     small.add_argument("--int8", metavar="DATA", help=text)
-    small.add_argument("--calibrate", type=count, default=300, metavar="N", help="pictures to calibrate on (300)")
-    text = "points of top-1 that int8 may cost; no file is kept where it costs more (0.5)"
+    small.add_argument("--calibrate", type=count, default=300, metavar="N", help="images to calibrate on (300)")
+    text = "points of top-1 accuracy that int8 may cost; if it costs more, no file is written (0.5)"
     small.add_argument("--max-loss", type=_points, default=0.5, help=text)
-    small.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
-    parser.add_argument("--backend", choices=("auto", *FORM_OF), default="auto", help="what runs the file here (auto)")
+    small.add_argument("--workers", type=int, default=-1, help="processes that read images (chosen automatically)")
+    parser.add_argument(
+        "--backend", choices=("auto", *FORM_OF), default="auto", help="runtime of the file on this machine (auto)"
+    )
     json_flag(parser)
 
 

@@ -4,23 +4,23 @@ import argparse
 import json
 from typing import Any
 
-from convnext.cli.words import json_flag, refuse_more
+from convnext.cli.options import json_flag, refuse_more
 
 HELP = "List every network that --model takes, with its parameters and multiply-accumulates for 1000 classes."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     tasks = ("classification", "detection", "segmentation")
-    parser.add_argument("--task", choices=tasks, default=tasks[0], help="of which networks (classification)")
+    parser.add_argument("--task", choices=tasks, default=tasks[0], help="task of the networks (classification)")
     json_flag(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was counted."""
     refuse_more(args, rest)
-    from convnext.recipes.catalogue import GROUPS, classifiers, detectors, segmenters
-    from convnext.reports.terminal import table
+    from convnext.recipes.listing import GROUPS, classifiers, detectors, segmenters
+    from convnext.reports.text import table
 
     rows = {"classification": classifiers, "detection": detectors, "segmentation": segmenters}[args.task]()
     if args.json:

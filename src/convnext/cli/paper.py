@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from convnext.cli.words import json_flag, refuse_more
+from convnext.cli.options import json_flag, refuse_more
 from convnext.errors import ConvNeXtError
 
 HELP = (
@@ -13,9 +13,9 @@ HELP = (
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.add_argument("tables", metavar="TABLE", nargs="*", help="1, 2, 3, 4, 8, 10, 11 or 12 (a list of them)")
-    parser.add_argument("--runs", nargs="+", metavar="RUN", default=[], help="run folders to put beside their rows")
+    parser.add_argument("--runs", nargs="+", metavar="RUN", default=[], help="run folders to show beside their rows")
     parser.add_argument("--plot", metavar="OUT", help="draw accuracy against MACs into this .svg or .html")
     json_flag(parser)
 

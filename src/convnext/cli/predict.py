@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from convnext.cli import dense
-from convnext.cli.words import (
+from convnext.cli.options import (
     BATCH,
     CLASSES,
     DENSE,
@@ -22,10 +22,10 @@ from convnext.cli.words import (
 from convnext.errors import ConvNeXtError
 
 HELP = (
-    "Name what is on pictures, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "
-    "A line a picture as text, JSON or CSV; drawn pictures and masks with --out."
+    "Name what is on images, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "
+    "One line per image as text, JSON or CSV; with --out also drawn images and masks."
 )
-TOP = 5  # classes of a picture that a classifier names
+TOP = 5  # classes of an image that a classifier names
 TASK_FLAGS = {  # flag -> the tasks that know it
     "csv": CLASSES,
     "batch": CLASSES,
@@ -36,24 +36,26 @@ TASK_FLAGS = {  # flag -> the tasks that know it
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.epilog = (
-        "--json: a line a picture; of a detector one list in COCO's format of results, with file_name and category "
+        "--json: one line per image; for a detector one list in COCO's result format, with file_name and category "
         "added, and masks as compressed run lengths."
     )
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="pictures, folders, globs or zips")
-    parser.add_argument("--top", type=count, help=f"classes or objects a picture ({TOP} of a classifier, else all)")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
+    parser.add_argument("--top", type=count, help=f"classes or objects per image ({TOP} for a classifier, else all)")
     parser.add_argument("--csv", action="store_true", help="classification: CSV on stdout")
-    parser.add_argument("--score", type=share, help="detection: least score of what is shown (0.5)")
-    parser.add_argument("--multi-scale", action="store_true", help="segmentation: at several scales, with flips")
-    out = "new folder for drawn pictures (detection), or for index masks and overlays (segmentation)"
+    parser.add_argument("--score", type=share, help="detection: lowest score shown (0.5)")
+    parser.add_argument(
+        "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
+    )
+    out = "new folder for drawn images (detection), or for index masks and overlays (segmentation)"
     parser.add_argument("--out", metavar="DIR", help=out)
     predictor_flags(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    """Predict and print, a picture as soon as it is known."""
+    """Predict and print, an image as soon as it is known."""
     refuse_more(args, rest)
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
@@ -63,17 +65,17 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     predictor = load(args.run, weights=args.weights, device=args.device)
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
-    pictures = open_unlabelled(args.paths)
-    (_classify if task == "classification" else _dense)(args, predictor, pictures)
+    images = open_unlabelled(args.paths)
+    (_classify if task == "classification" else _dense)(args, predictor, images)
     return 0
 
 
-def _dense(args: argparse.Namespace, predictor: Any, pictures: Any) -> None:
+def _dense(args: argparse.Namespace, predictor: Any, images: Any) -> None:
     """Objects, or classes of pixels."""
     detects = predictor.recipe.task == "detection"
     skipped: dict[str, str] = {}
     opening, done = "[", 0  # of a detector's list
-    for answer in (dense.detect if detects else dense.segment)(args, predictor, pictures, skipped):
+    for answer in (dense.detect if detects else dense.segment)(args, predictor, images, skipped):
         done += 1
         if not args.json:
             print(on_one_line(f"{answer.path}: {answer.text}"), flush=True)
@@ -87,38 +89,38 @@ def _dense(args: argparse.Namespace, predictor: Any, pictures: Any) -> None:
             print(json.dumps({"path": path, "shares": [], "error": reason}))
     if args.json and detects and done:
         print("]" if opening == "," else "[]")
-    _conclude(skipped, done, len(pictures.entries))
+    _conclude(skipped, done, len(images.entries))
 
 
-def _classify(args: argparse.Namespace, predictor: Any, pictures: Any) -> None:
-    """Classes of pictures."""
+def _classify(args: argparse.Namespace, predictor: Any, images: Any) -> None:
+    """Classes of images."""
     from convnext.data.store import printable
 
     skipped: dict[str, str] = {}
     write = _writer(args, len(predictor.classes))
     done = 0
     top, batch = args.top or TOP, args.batch or BATCH
-    for prediction in predictor.predict(pictures, top=top, batch=batch, workers=args.workers, skipped=skipped):
+    for prediction in predictor.predict(images, top=top, batch=batch, workers=args.workers, skipped=skipped):
         write(printable(prediction.path), prediction.predictions, "")
         done += 1
     for path, reason in skipped.items():
         write(printable(path), (), reason)
-    _conclude(skipped, done, len(pictures.entries))
+    _conclude(skipped, done, len(images.entries))
 
 
 def _conclude(skipped: dict[str, str], done: int, total: int) -> None:
     """Name what could not be read. Raises ConvNeXtError where that is everything."""
     from convnext.data.store import printable
-    from convnext.engine.records import say
+    from convnext.engine.records import warn
 
     for path, reason in skipped.items():
-        say(f"Skipped '{printable(path)}': {reason}")
+        warn(f"Skipped '{printable(path)}': {reason}")
     if not done:
-        raise ConvNeXtError(f"None of the {total} pictures could be read.")
+        raise ConvNeXtError(f"None of the {total} images could be read.")
 
 
 def _writer(args: argparse.Namespace, classes: int) -> Callable[[str, Sequence[tuple[str, float]], str], None]:
-    """How one picture's answer is printed."""
+    """How one image's answer is printed."""
     if args.csv:
         ranks = min(args.top or TOP, classes)
         rows = csv.writer(sys.stdout, lineterminator="\n")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.words import changes_of, count, json_flag, refuse_more
+from convnext.cli.options import changes_of, count, json_flag, refuse_more
 from convnext.config import RunOptions, parse
 from convnext.errors import ConvNeXtError
 
@@ -17,19 +17,19 @@ TRAINING = ("steps", "width_factor", "epochs", "seeds", "out", "channels", "val_
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words."""
+    """Declare its arguments."""
     parser.epilog = "With --train any field of input, augment and optim is an option too: --optim.lr 1e-3."
     parser.add_argument("--regime", choices=("t", "b"), default="t", help="ResNet-50 to T, or ResNet-200 to B (t)")
-    parser.add_argument("--train", metavar="DATA", help="train every step on these pictures and draw the chart")
-    parser.add_argument("--steps", help="only these, e.g. patchify,kernel_7 (all)")
-    parser.add_argument("--width-factor", type=float, help="channels of every step times this (1)")
-    parser.add_argument("--epochs", type=float, help="of every step (as recipe 'small' has it)")
-    parser.add_argument("--seeds", type=count, help="runs of every step, for error bars (1)")
-    parser.add_argument("--out", help="folder of the runs and the chart (runs/roadmap_<data>)")
+    parser.add_argument("--train", metavar="DATA", help="train every step on these images and draw the chart")
+    parser.add_argument("--steps", help="steps to train, e.g. patchify,kernel_7 (all)")
+    parser.add_argument("--width-factor", type=float, help="factor on the channels of every step (1)")
+    parser.add_argument("--epochs", type=float, help="epochs of every step (as in recipe 'small')")
+    parser.add_argument("--seeds", type=count, help="runs per step, for error bars (1)")
+    parser.add_argument("--out", help="folder for the runs and the chart (runs/roadmap_<data>)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="3 for colour, 1 for grey (3)")
-    parser.add_argument("--val-share", type=float, help="held out when the data have no val part (0.2)")
+    parser.add_argument("--val-share", type=float, help="share to hold out when the data have no val part (0.2)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
+    parser.add_argument("--workers", type=int, help="processes that read images (chosen automatically)")
     json_flag(parser)
 
 
@@ -56,7 +56,7 @@ def _train(args: argparse.Namespace, changes: dict[str, Any]) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in TRAINING if getattr(args, name) is not None}
     chosen: dict[str, Any] = {name: given.pop(name) for name in ("device", "workers") if name in given}
     options = parse(RunOptions, {**chosen, "out": str(out)}, where="options")
-    from convnext.engine.records import say
+    from convnext.engine.records import info
     from convnext.reports.roadmap import results_text, write_roadmap
     from convnext.tasks.roadmap import Plan, train_roadmap
 
@@ -73,6 +73,6 @@ def _train(args: argparse.Namespace, changes: dict[str, Any]) -> int:
     results = train_roadmap(plan, options, after=draw)
     if first:
         chart, page = write_roadmap(out)
-        say(f"The chart: {chart}, the page: {page}")
+        info(f"The chart: {chart}, the page: {page}")
         print(json.dumps(results) if args.json else results_text(results))
     return 0

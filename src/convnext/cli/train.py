@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext.cli import dense
-from convnext.cli.words import (
+from convnext.cli.options import (
     CLASSES,
     DENSE,
     TASKS,
@@ -25,8 +25,8 @@ from convnext.recipes import DENSE as DENSE_RECIPES
 from convnext.recipes import RECIPES, recipe
 
 HELP = (
-    "Train a classifier on pictures in class folders, a detector on boxes and masks, or a segmenter on maps of classes; "
-    "goes on where an earlier run of the same command stopped."
+    "Train a classifier on class folders, a detector on boxes and masks, or a segmenter on label maps. "
+    "The same command resumes a run that stopped."
 )
 SMALL = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
 WHOLE = {"mask_rcnn_": "coco_mask_rcnn_3x", "cascade_": "coco_cascade_3x", "upernet_": "ade20k_upernet_160k"}
@@ -37,62 +37,66 @@ SHORT = {  # flag -> the recipe field it is short for
     "precision": "precision",
 }
 MEANING = {
-    "epochs": "times that every picture is seen",
-    "batch": "pictures per optimizer step, over all devices",
-    "lr": "largest learning rate, for that batch",
+    "epochs": "passes over the training images",
+    "batch": "images per optimizer step, over all devices",
+    "lr": "peak learning rate for that batch",
     "precision": "fp32, bf16 or fp16",
 }
 TASK_FLAGS = {  # flag -> the tasks that know it
     "images": DENSE,
     "val": DENSE,
     "val_images": DENSE,
-    "kind": DENSE,
+    "form": DENSE,
     "cache": CLASSES,
 }
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """Declare its words. What decides the numbers is a recipe field; the rest is a `RunOptions` field."""
+    """Declare its arguments. What decides the numbers is a recipe field; the rest is a `RunOptions` field."""
     parser.epilog = (
         "Any recipe field is an option too: --optim.lr 1e-3 --augment.mixup 0 --model.stem overlap --head.most 300. "
         "`runs/<name>/recipe.json` lists them all."
     )
     data = (
         "class folders (or train/ and val/ with them) or a CSV: classification; COCO JSON, Pascal VOC or YOLO: "
-        "detection; pictures with index masks: segmentation; or a zip of any"
+        "detection; images with index masks: segmentation; or a zip of any"
     )
     parser.add_argument("data", metavar="DATA", help=data)
-    parser.add_argument("--task", choices=TASKS, help="what to learn (follows from the data)")
-    parser.add_argument("--model", default="atto", help="network or backbone: a name from `convnext models` (atto)")
+    parser.add_argument("--task", choices=TASKS, help="what to learn (detected from the data)")
+    parser.add_argument("--model", default="atto", help="network or backbone, as `convnext models` lists them (atto)")
     small = "small, imagenet1k, finetune, small_detection, coco_mask_rcnn_3x, ade20k_upernet_160k, ..."
-    parser.add_argument("--recipe", help=f"{small} (the small one of the task)")
-    parser.add_argument("--out", help="folder of the run (runs/<data>_<model>)")
+    parser.add_argument("--recipe", help=f"{small} (the small recipe of the task)")
+    parser.add_argument("--out", help="run folder (runs/<data>_<model>)")
     parser.add_argument("--weights", help="start from this file or run, or hub:OWNER/NAME")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="3 for colour, 1 for grey (3)")
-    parser.add_argument("--val-share", type=float, default=0.2, help="held out when the data have no val part (0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (0)")
-    for flag, field in SHORT.items():
-        parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (as the recipe has it)")
-    size = "pixels: side of the training crop, for detection and segmentation the shorter side of a picture"
-    parser.add_argument("--size", type=count, help=f"{size} (as the recipe has it)")
-    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    parser.add_argument("--workers", type=int, help="processes that read pictures (chosen)")
-    parser.add_argument("--micro-batch", type=int, help="pictures per forward pass; gradients add up to the batch")
-    parser.add_argument("--compile", action="store_true", default=None, help="torch.compile the network")
-    kernels = (
-        "plain: without the compiled blocks that a CPU runs in fp32 and bf16; triton: Triton's blocks on a GPU (auto)"
+    parser.add_argument(
+        "--val-share", type=float, default=0.2, help="share to hold out when the data have no val part (0.2)"
     )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order (0)")
+    for flag, field in SHORT.items():
+        parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (default: the recipe's value)")
+    size = "pixels: side of the training crop; for detection and segmentation, the shorter side of an image"
+    parser.add_argument("--size", type=count, help=f"{size} (default: the recipe's value)")
+    parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    parser.add_argument("--workers", type=int, help="processes that read images (chosen automatically)")
+    parser.add_argument("--micro-batch", type=int, help="images per forward pass; gradients add up to the batch")
+    parser.add_argument("--compile", action="store_true", default=None, help="compile the network with torch.compile")
+    kernels = "plain: no compiled blocks; triton: Triton blocks on a GPU; auto: compiled blocks on a CPU (auto)"
     parser.add_argument("--kernels", choices=("auto", "plain", "triton"), help=kernels)
-    parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep pictures in memory (auto)")
-    parser.add_argument("--checkpoint-steps", type=int, help="save every so many steps, besides every few minutes")
-    parser.add_argument("--checkpoint-minutes", type=float, help="save at least this often (5)")
-    parser.add_argument("--strict-pictures", action="store_true", default=None, help="a broken picture ends the run")
+    parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep images in memory (auto)")
+    parser.add_argument("--checkpoint-steps", type=int, help="also save a checkpoint every N steps")
+    parser.add_argument("--checkpoint-minutes", type=float, help="save a checkpoint at least every N minutes (5)")
+    parser.add_argument(
+        "--strict-images", action="store_true", default=None, help="stop the run at the first broken image"
+    )
     parser.add_argument("--tensorboard", action="store_true", default=None, help="write TensorBoard files as well")
     json_flag(parser)
     annotated = parser.add_argument_group("detection and segmentation")
     annotation_flags(annotated)
-    annotated.add_argument("--val", metavar="ANNOTATIONS", help="those of held-out pictures, when they are elsewhere")
-    annotated.add_argument("--val-images", metavar="DIR", help="their pictures (--images)")
+    annotated.add_argument(
+        "--val", metavar="ANNOTATIONS", help="annotations of the validation images, if they are in another file"
+    )
+    annotated.add_argument("--val-images", metavar="DIR", help="folder or zip of the validation images (as --images)")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -112,7 +116,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def check(args: argparse.Namespace, rest: list[str], task: str | None = None) -> dict[str, Any]:
-    """The recipe fields that the words change. What no recipe takes is refused, before torch or data are read.
+    """The recipe fields that the arguments change. What no recipe takes is refused, before torch or data are read.
 
     `task`: None while it is not known; then what one of the small recipes takes will do.
     """
@@ -144,13 +148,13 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
 def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     """Recipe `name` before the data are known. Raises ConvNeXtError where it is not for `task`, or not of that size."""
     dense_px = args.size if task in DENSE else None
-    probe = recipe(name, args.model, images=1000, picture_px=dense_px or 224, classes=2, in_channels=args.channels)
+    probe = recipe(name, args.model, images=1000, image_px=dense_px or 224, classes=2, in_channels=args.channels)
     if task and probe.task != task:
         fitting = _recipes_for(task)
         raise ConvNeXtError(f"Recipe '{name}' is for {probe.task}, and this is {task}. Take {', '.join(fitting)}.")
     if dense_px and probe.dense and probe.dense.eval_short_px != dense_px:
         raise ConvNeXtError(
-            f"--size {dense_px} does not suit recipe '{name}', whose pictures have a shorter side of "
+            f"--size {dense_px} does not suit recipe '{name}', whose images have a shorter side of "
             f"{probe.dense.eval_short_px} px. Give --dense.short_px and --dense.eval_short_px."
         )
     if args.epochs and probe.schedule.steps:
@@ -163,7 +167,7 @@ def _recipes_for(task: str) -> list[str]:
 
 
 def _tiny(name: str) -> Recipe:
-    return recipe(name, "tiny", images=1000, picture_px=224, classes=2)
+    return recipe(name, "tiny", images=1000, image_px=224, classes=2)
 
 
 def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
@@ -176,14 +180,14 @@ def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
 
 
 def _task(args: argparse.Namespace) -> str:
-    """What can be learned from the data: as the words say, else as the data look. Raises DataError where they differ."""
+    """What can be learned from the data: as the arguments say, else as the data look. Raises DataError where they differ."""
     if args.task == "classification":
         return args.task
     from convnext.data.dense.opening import recognise, task_of
 
-    if args.kind or args.task or args.images or args.val or args.val_images:  # it is no class folder, or says why not
-        form = args.kind or recognise(args.data, args.images)
-        found: str | None = "segmentation" if form == "semantic" else "detection"
+    if args.form or args.task or args.images or args.val or args.val_images:  # it is no class folder, or says why not
+        form = args.form or recognise(args.data, args.images)
+        found: str | None = "segmentation" if form == "masks" else "detection"
     else:
         found = task_of(args.data)
     if args.task and found != args.task:
@@ -195,7 +199,7 @@ def _task(args: argparse.Namespace) -> str:
 
 
 def _check_out(out: str, data: list[str | None]) -> None:
-    """A run among the pictures would be taken for pictures the next time."""
+    """A run among the images would be taken for images the next time."""
     if Path(out).resolve() == Path.cwd():
         raise ConvNeXtError(f"--out {out} is the current folder. Name one for this run alone, e.g. --out runs/first.")
     refuse_among(out, [place for place in data if place])
@@ -228,7 +232,7 @@ def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool)
     """Evaluate the best weights, write evaluation.json and report.html, and print the result."""
     from convnext.deploy.predictor import load
     from convnext.engine.checkpoint import write_text
-    from convnext.engine.records import say
+    from convnext.engine.records import info
     from convnext.reports.run import write_report
     from convnext.tasks.evaluation import report
 
@@ -243,5 +247,5 @@ def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool)
         keys = ("top1", "top5", "loss", "ece", "n", "weights")
         print(json.dumps({"run": out, "report": str(page), "step": finished.step, **{k: result[k] for k in keys}}))
     else:
-        print(f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%} on {result['n']:,} held-out pictures: {out}")
-        say(f"The report: {page}")
+        print(f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%} on {result['n']:,} held-out images: {out}")
+        info(f"The report: {page}")

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from convnext.config.base import Decay, Frozen, Rate
 from convnext.config.dense import DenseConfig, DetectorHeadConfig, HeadConfig, StageConfig, UperNetConfig
 from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
-from convnext.config.value import Decay, Frozen, Rate
 from convnext.errors import ConvNeXtError, nearest
 
 __all__ = [
@@ -44,14 +44,14 @@ __all__ = [
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-TAGS: dict[str, type[Frozen]] = {  # the word by which a union knows which of its values is meant
+TAGS: dict[str, type[Frozen]] = {  # the tag by which a union knows which of its values is meant
     **{kind.model_fields["family"].default: kind for kind in (ConvNeXtConfig, TimmConfig, RoadmapConfig, GFNetConfig)},
     **{kind.model_fields["task"].default: kind for kind in (DetectorHeadConfig, UperNetConfig)},
 }
 
 
 class InputConfig(Frozen):
-    """What the network sees: sizes in pixels, and how evaluation brings a picture to them."""
+    """What the network sees: sizes in pixels, and how evaluation brings an image to them."""
 
     size_px: Annotated[int, Field(ge=4, le=4096)] = 224  # training crop
     eval_size_px: Annotated[int, Field(ge=4, le=4096)] = 224
@@ -72,7 +72,7 @@ class InputConfig(Frozen):
 
 
 class AugmentConfig(Frozen):
-    """What training does to pictures and labels; every value at its 'off' leaves the picture alone."""
+    """What training does to images and labels; every value at its 'off' leaves the image alone."""
 
     scale: tuple[Rate, Rate] = (0.08, 1.0)  # area of the random resized crop
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # its aspect
@@ -99,7 +99,7 @@ class OptimConfig(Frozen):
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0)]
-    batch: Annotated[int, Field(ge=1)]  # pictures per optimizer step, over all devices and micro-batches
+    batch: Annotated[int, Field(ge=1)]  # images per optimizer step, over all devices and micro-batches
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # never on 1-D parameters (norms, biases, layer scale)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -108,7 +108,7 @@ class OptimConfig(Frozen):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     decay_by: Literal["layer", "stage"] = "layer"  # what a depth is, for layer_decay: groups of blocks, or stages
     clip: Annotated[float, Field(ge=0)] = 0.0  # largest gradient norm; 0 is off
-    ema: Decay = 0.0  # decay of the averaged weights; 0 is off
+    ema: Decay = 0.0  # decay of the EMA weights; 0 is off
     ema_warmup: bool = False  # lets the decay rise as (1 + t) / (10 + t), for short runs
 
 
@@ -148,7 +148,7 @@ class Recipe(Frozen):
     source: str  # where the values come from, e.g. 'arXiv 2201.03545, Table 5'
     model: ModelConfig
     head: HeadConfig | None = None  # of detection and segmentation, where `model` is the backbone
-    dense: DenseConfig | None = None  # what those two do to pictures, instead of `augment`
+    dense: DenseConfig | None = None  # what those two do to images, instead of `augment`
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
@@ -178,15 +178,15 @@ class RunOptions(Frozen):
 
     out: str
     device: str = "auto"
-    workers: Annotated[int, Field(ge=-1)] = -1  # processes that read pictures; -1 chooses
-    micro_batch: Annotated[int, Field(ge=0)] = 0  # pictures per forward pass and device; 0: the whole share
+    workers: Annotated[int, Field(ge=-1)] = -1  # processes that read images; -1 chooses
+    micro_batch: Annotated[int, Field(ge=0)] = 0  # images per forward pass and device; 0: the whole share
     compile: bool = False
     # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler; 'triton': also Triton's on a GPU
     kernels: Literal["auto", "plain", "triton"] = "auto"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0  # also save `last` every so many steps; 0: by time
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
-    cache: Literal["auto", "off", "on"] = "auto"  # keep decoded pictures in memory
-    strict_pictures: bool = False  # a picture that breaks ends the run instead of being skipped
+    cache: Literal["auto", "off", "on"] = "auto"  # keep decoded images in memory
+    strict_images: bool = False  # an image that breaks ends the run instead of being skipped
     tensorboard: bool = False
     progress: bool = True  # is shown while it trains and evaluates
 

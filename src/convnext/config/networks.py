@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.value import Frozen
+from convnext.config.base import Frozen
 
 
 class ConvNeXtConfig(Frozen):
@@ -24,7 +24,7 @@ class ConvNeXtConfig(Frozen):
     head_scale: float = 1.0  # factor on the head's initial weight and bias
     in_channels: Annotated[int, Field(ge=1)] = 3
     classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its normed, pooled features
-    checkpointing: bool = False  # recompute blocks in the backward pass: less memory, same numbers
+    checkpointing: bool = False  # recompute blocks in the backward pass: less memory, same values
 
     @model_validator(mode="after")
     def _fits(self) -> "ConvNeXtConfig":
@@ -33,7 +33,7 @@ class ConvNeXtConfig(Frozen):
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel = {self.kernel} is even: padding cannot keep the size. Take {self.kernel + 1}")
         if self.stem == "overlap" and self.patch not in (2, 4, 8):
-            raise ValueError(f"an overlap stem halves the picture once or more: patch = {self.patch} is not 2, 4 or 8")
+            raise ValueError(f"an overlap stem halves the image once or more: patch = {self.patch} is not 2, 4 or 8")
         return self
 
 
@@ -59,7 +59,7 @@ class RoadmapConfig(Frozen):
     depths: tuple[Annotated[int, Field(ge=1)], ...] = (3, 4, 6, 3)  # blocks in each stage
     width: Annotated[int, Field(ge=1)] = 64  # w; stage s works with w * 2^s channels
     stem: Literal["conv7", "patch"] = "conv7"  # 7x7 of stride 2 and a max pool, or patches that do not overlap
-    patch: Literal[2, 4] = 4  # input pixels per position of stage 0, with either stem; 2 is for small pictures
+    patch: Literal[2, 4] = 4  # input pixels per position of stage 0, with either stem; 2 is for small images
     depthwise: bool = False  # the spatial convolution sees one channel at a time
     bottleneck: Literal["narrow", "inverted"] = (
         "narrow"  # a block's output is 4x wider, or 4x narrower, than its inside
@@ -87,14 +87,14 @@ class RoadmapConfig(Frozen):
 
 
 class GFNetConfig(Frozen):
-    """A global filter network (arXiv 2107.00645): of one stage, or of several with halving layers between them."""
+    """A global filter network (arXiv 2107.00645): of one stage, or of several with downsampling layers between them."""
 
     family: Literal["gfnet"] = "gfnet"
     name: str = "custom"
     depths: tuple[Annotated[int, Field(ge=1)], ...]  # blocks in each stage
     widths: tuple[Annotated[int, Field(ge=1)], ...]  # channels C of each stage
     patch: Annotated[int, Field(ge=1)] = 16  # input pixels per position of stage 0
-    size_px: Annotated[int, Field(ge=4)] | None = None  # side of the pictures that the filters are made for; None: 224
+    size_px: Annotated[int, Field(ge=4)] | None = None  # side of the images that the filters are made for; None: 224
     layer_scale: float | None = None  # initial gamma; None: the block has no gamma
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
     in_channels: Annotated[int, Field(ge=1)] = 3

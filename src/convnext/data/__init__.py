@@ -1,1 +1,1 @@
-"""From disk to batch: where pictures come from, how they are decoded, checked, moved and handed to the network."""
+"""From disk to batch: where images come from, how they are decoded, checked, moved and handed to the network."""

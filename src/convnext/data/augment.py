@@ -1,6 +1,6 @@
 """RandAugment (arXiv 1909.13719) through timm, made a pure function of a seed. Axes: H W pixel rows and columns, C channels.
 
-timm takes seconds to import and evaluation never augments, so timm is imported by the first picture that does. Rotation,
+timm takes seconds to import and evaluation never augments, so timm is imported by the first image that does. Rotation,
 shears and shifts run on the compiled kernel where there is one, and through Pillow elsewhere, with the same bits.
 """
 
@@ -25,12 +25,12 @@ Matrix = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True)
 class Operation:
-    """One of timm's operations, with its own strength drawn at each call."""
+    """One of timm's operations, with its own strength sampled at each call."""
 
     name: str
     act: Any  # timm's AugmentOp, which acts whenever it is called
-    chance: float  # that it acts once it is drawn
-    on_arrays: bool  # takes pixels rather than a picture of Pillow's
+    chance: float  # that it acts once it is sampled
+    on_arrays: bool  # takes pixels rather than an image of Pillow's
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:  # (H, W, C) uint8 -> the same shape
         return self.act(pixels) if self.on_arrays else from_pillow(self.act(to_pillow(pixels)))
@@ -38,14 +38,14 @@ class Operation:
 
 @dataclass(frozen=True)
 class Policy:
-    """What RandAugment draws from: timm's operations, and what decides which of them act."""
+    """What RandAugment samples from: timm's operations, and what decides which of them act."""
 
     ops: tuple[Operation, ...]
-    layers: int  # drawn for each picture
+    layers: int  # sampled for each image
     weights: tuple[float, ...] | None  # of the draw, then without repetition; None: all alike, with it
 
-    def drawn(self, chance: random.Random) -> list[Operation]:
-        """The operations that act on one picture, in order."""
+    def sampled(self, chance: random.Random) -> list[Operation]:
+        """The operations that act on one image, in order."""
         if self.weights is None:
             places = [int(chance.random() * len(self.ops)) for _ in range(self.layers)]
         else:
@@ -57,9 +57,9 @@ class Policy:
 def rand_augment(pixels: np.ndarray, notation: str, size_px: int, mean: tuple[float, ...], seed: int) -> np.ndarray:
     """(H, W, C) uint8 after the operations that `seed` (32 bit) decides; gaps are filled with the mean colour.
 
-    timm's operations draw from Python's global generator: it is seeded here and given back as it was.
+    timm's operations sample from Python's global generator: it is seeded here and given back as it was.
     """
-    acting = prepared(notation, size_px, mean).drawn(random.Random(seed))
+    acting = prepared(notation, size_px, mean).sampled(random.Random(seed))
     if not acting:
         return pixels
     state = random.getstate()
@@ -133,7 +133,7 @@ def rotation(degrees: float, height: int, width: int) -> Matrix:
     return cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y
 
 
-MOVES = {  # timm's name -> the matrix for a strength and a picture's height and width
+MOVES = {  # timm's name -> the matrix for a strength and an image's height and width
     "rotate": rotation,
     "shear_x": lambda level, _height, _width: (1, level, 0, 0, 1, 0),
     "shear_y": lambda level, _height, _width: (1, 0, 0, level, 1, 0),

@@ -1,4 +1,4 @@
-"""What the loader hands over. Axes: N pictures, H W pixel rows and columns, C channels."""
+"""What the loader hands over. Axes: N images, H W pixel rows and columns, C channels."""
 
 from dataclasses import dataclass, replace
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of one step on this rank, still 8 bit: they travel small and are normalised where they are used."""
+    """Images of one step on this rank, still 8 bit: they travel small and are normalised where they are used."""
 
-    pictures: Tensor  # (N, H, W, C) uint8
+    images: Tensor  # (N, H, W, C) uint8
     labels: Tensor  # (N,) int64, -1 where unknown
     indices: Tensor  # (N,) int64 into dataset.entries
-    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of pictures that broke while this batch was read
+    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of images that broke while this batch was read
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; the DataLoader calls it by this name."""
         return replace(
             self,
-            pictures=self.pictures.pin_memory(),
+            images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
             indices=self.indices.pin_memory(),
         )

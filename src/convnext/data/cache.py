@@ -1,7 +1,7 @@
-"""Decoded pictures in memory that all loader processes share.
+"""Decoded images in memory that all loader processes share.
 
-One anonymous mapping made before the fork; pages cost memory only once they are written. Pictures are put in when they
-are first decoded, at each reduction that crops ask for, so a picture from the cache has the pixels of a decode.
+One anonymous mapping made before the fork; pages cost memory only once they are written. Images are put in when they
+are first decoded, at each reduction that crops ask for, so an image from the cache has the pixels of a decode.
 """
 
 import mmap
@@ -22,24 +22,24 @@ _SLACK = 1.15  # over the guess
 _SHARE = 0.25  # of the free memory that 'auto' may take
 
 
-class PictureCache:
-    """`count` pictures of any size, at most `capacity` bytes together; what does not fit is simply not kept."""
+class ImageCache:
+    """`count` images of any size, at most `capacity` bytes together; what does not fit is simply not kept."""
 
     def __init__(self, count: int, capacity: int, channels: int):
         self.channels, self.capacity = channels, capacity
         self.pixels = np.frombuffer(mmap.mmap(-1, max(1, capacity)), np.uint8)
-        self.places = _shared((count, len(DIVISORS)), np.int64)  # where a picture starts, plus 1; 0: not there
+        self.places = _shared((count, len(DIVISORS)), np.int64)  # where an image starts, plus 1; 0: not there
         self.headers = _shared((count, 3), np.int32)  # height, width, reducible; height 0: not known
         self.used = _shared((1,), np.int64)
         self.lock = multiprocessing.get_context("fork").Lock()
 
     def header(self, index: int) -> tuple[int, int, bool] | None:
-        """(height, width, reducible) of the whole picture, if it was seen before."""
+        """(height, width, reducible) of the whole image, if it was seen before."""
         height, width, reducible = self.headers[index].tolist()
         return (height, width, bool(reducible)) if height else None
 
     def get(self, index: int, divisor: int) -> np.ndarray | None:
-        """The kept picture at 1/divisor of its size, to read only."""
+        """The kept image at 1/divisor of its size, to read only."""
         place = int(self.places[index, DIVISORS.index(divisor)])
         if not place:
             return None
@@ -47,15 +47,15 @@ class PictureCache:
         shape = (-(-height // divisor), -(-width // divisor), self.channels)
         return self.pixels[place - 1 : place - 1 + shape[0] * shape[1] * shape[2]].reshape(shape)
 
-    def put(self, index: int, divisor: int, picture: np.ndarray, header: tuple[int, int, bool]) -> None:
-        """Keep `picture` if there is room. Two processes may both do so: the copies are equal."""
+    def put(self, index: int, divisor: int, image: np.ndarray, header: tuple[int, int, bool]) -> None:
+        """Keep `image` if there is room. Two processes may both do so: the copies are equal."""
         column = DIVISORS.index(divisor)
         with self.lock:
             start = int(self.used[0])
-            if self.places[index, column] or start + picture.size > self.capacity:
+            if self.places[index, column] or start + image.size > self.capacity:
                 return
-            self.used[0] = start + picture.size
-        self.pixels[start : start + picture.size] = picture.reshape(-1)
+            self.used[0] = start + image.size
+        self.pixels[start : start + image.size] = image.reshape(-1)
         with self.lock:  # the lock also orders the writes: pixels before the place that makes them visible
             self.headers[index] = header
             self.places[index, column] = start + 1
@@ -63,7 +63,7 @@ class PictureCache:
 
 def make_cache(
     dataset: Dataset, channels: int, wish: Literal["auto", "off", "on"], processes: int = 1
-) -> PictureCache | None:
+) -> ImageCache | None:
     """A cache for `dataset` if it is wished, or if under 'auto' all of it fits in a quarter of the free memory.
 
     `processes`: ranks on this machine, each of which keeps its own. None where processes cannot be forked.
@@ -73,7 +73,7 @@ def make_cache(
     expected = _expected_bytes(dataset, channels)
     if wish == "auto" and expected * processes > free_memory() * _SHARE:
         return None
-    return PictureCache(len(dataset.entries), expected, channels)
+    return ImageCache(len(dataset.entries), expected, channels)
 
 
 def free_memory() -> int:

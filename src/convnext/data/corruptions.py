@@ -1,7 +1,7 @@
 """The 15 corruptions of ImageNet-C at 5 severities: Hendrycks and Dietterich 2019, arXiv 1903.12261.
 
 The published parameters are for 224 px. Here lengths in pixels (radii, sigmas, shifts, snow flakes) are multiplied by
-the picture's shorter side / 224. What is a property of single pixels stays as published (noise, JPEG quality), and so
+the image's shorter side / 224. What is a property of single pixels stays as published (noise, JPEG quality), and so
 does what is relative already (zoom factors, the share of pixels that pixelate keeps, the fractal of the fog).
 
 Where this differs from the published files: values are rounded, not cut off; the random numbers are NumPy's of today;
@@ -37,7 +37,7 @@ Function = Callable[[Floats, int, float, np.random.Generator], Floats]  # (x in 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One cell of a suite, applied to pictures on their way into the network: a pure function of its fields."""
+    """One cell of a suite, applied to images on their way into the network: a pure function of its fields."""
 
     name: str
     severity: int
@@ -53,21 +53,21 @@ class Corruption:
         if self.severity not in SEVERITIES:
             raise ConvNeXtError(f"severity = {self.severity} is none of 1 to 5; 1 is mild.")
 
-    def __call__(self, picture: Pixels, index: int) -> Pixels:
-        """`picture`, the `index`-th of its data set, corrupted."""
-        out = corrupt(picture, self.name, self.severity, (self.seed, index))
+    def __call__(self, image: Pixels, index: int) -> Pixels:
+        """`image`, the `index`-th of its data set, corrupted."""
+        out = corrupt(image, self.name, self.severity, (self.seed, index))
         return _jpeg(out, _STORED_QUALITY) if self.stored else out
 
 
-def corrupt(picture: Pixels, name: str, severity: int, key: tuple[int, ...]) -> Pixels:
+def corrupt(image: Pixels, name: str, severity: int, key: tuple[int, ...]) -> Pixels:
     """(H, W, C) uint8 -> the same shape and type; chance comes from (*key, name, severity) alone.
 
     `name`: one of CORRUPTIONS, `severity` 1 to 5. The input is left as it is.
     """
     words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in (*key, zlib.crc32(name.encode()), severity)]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
-    scale = min(picture.shape[:2]) / _PUBLISHED_PX
-    x = picture.astype(np.float32) / np.float32(255)
+    scale = min(image.shape[:2]) / _PUBLISHED_PX
+    x = image.astype(np.float32) / np.float32(255)
     out = CORRUPTIONS[name](x, severity - 1, scale, rng)
     return _pixels(out)
 
@@ -85,9 +85,9 @@ def shot_noise(x: Floats, level: int, scale: float, rng: np.random.Generator) ->
 
 def impulse_noise(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
     """Bit errors: a share of the values becomes 0 or 1, each channel for itself."""
-    drawn = rng.random(x.shape, np.float32)
+    sampled = rng.random(x.shape, np.float32)
     share = np.float32((0.03, 0.06, 0.09, 0.17, 0.27)[level])
-    return np.where(drawn < share, (drawn < share / 2).astype(np.float32), x)
+    return np.where(sampled < share, (sampled < share / 2).astype(np.float32), x)
 
 
 def defocus_blur(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
@@ -132,7 +132,7 @@ def zoom_blur(x: Floats, level: int, scale: float, rng: np.random.Generator) -> 
 
 
 def snow(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
-    """Flakes: bright grains that fall slantwise, on a picture that is paler."""
+    """Flakes: bright grains that fall slantwise, on an image that is paler."""
     mean, spread, grain, least, radius, sigma, kept = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
@@ -159,7 +159,7 @@ def frost(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floa
 
 
 def fog(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
-    """A bright plasma fractal over the picture, which keeps its largest value."""
+    """A bright plasma fractal over the image, which keeps its largest value."""
     amount, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[level]
     height, width, _ = x.shape
     plasma = plasma_fractal(1 << math.ceil(math.log2(max(2, height, width))), decay, rng)[:height, :width, None]
@@ -183,7 +183,7 @@ def contrast(x: Floats, level: int, scale: float, rng: np.random.Generator) -> F
 def elastic_transform(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
     """Stretched: a random affine map, then a random smooth displacement.
 
-    Published in two regimes: severities 1 and 2 move the whole picture far, 3 to 5 wobble small regions.
+    Published in two regimes: severities 1 and 2 move the whole image far, 3 to 5 wobble small regions.
     """
     unit = 244 * scale  # 244, not 224: a slip in the published code that made the data set
     strength, sigma, moved = (
@@ -203,7 +203,7 @@ def elastic_transform(x: Floats, level: int, scale: float, rng: np.random.Genera
     back = i[:, :, None] * inverse[0] + j[:, :, None] * inverse[1] + inverse[2]
     x = sample(x, back[:, :, 0], back[:, :, 1], border="reflect")
     field = rng.uniform(-1, 1, (height, width, 2)).astype(np.float32)
-    # Averaging n = sigma^2 values weakens them by sigma: strength * scale keeps shifts the same part of the picture.
+    # Averaging n = sigma^2 values weakens them by sigma: strength * scale keeps shifts the same part of the image.
     shift = gaussian_blur(field, sigma * unit, truncate=3, border="symmetric") * np.float32(strength * unit * scale)
     return sample(x, i + shift[:, :, 0], j + shift[:, :, 1], border="symmetric")
 
@@ -260,9 +260,9 @@ def _pixels(x: Floats) -> Pixels:
     return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _jpeg(picture: Pixels, quality: int) -> Pixels:
+def _jpeg(image: Pixels, quality: int) -> Pixels:
     stream = io.BytesIO()
-    to_pillow(picture).save(stream, "JPEG", quality=quality)
+    to_pillow(image).save(stream, "JPEG", quality=quality)
     return from_pillow(Image.open(stream))
 
 

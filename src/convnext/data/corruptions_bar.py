@@ -1,7 +1,7 @@
 """The ten corruptions of ImageNet-C-bar: Mintun, Kirillov and Xie 2021, arXiv 2102.11273.
 
 Chosen by its authors to be far from ImageNet-C and as hard. A severity 1 to 5 stands for one of the strengths that they
-calibrated for 224 px; a strength of 10 is the most. Lengths are parts of the picture's shorter side, as in the paper's
+calibrated for 224 px; a strength of 10 is the most. Lengths are parts of the image's shorter side, as in the paper's
 code; noise of single pixels and the frequency of the grey wave stay in pixels.
 Lattice noise draws its lattice anew for each octave, where the original reads one table of 256.
 Axes: H W pixel rows and columns, C channels (1 or 3). Functions take and give float32 (H, W, C) in 0..1.
@@ -39,10 +39,10 @@ def caustic_refraction(x: Floats, level: int, scale: float, rng: np.random.Gener
     side = min(height, width)
     time, size = rng.uniform(0.5, 2.0), rng.uniform(0.75, 1.25) * side
     light = gaussian_blur(_caustics(height, width, size, time)[:, :, None].astype(np.float32), scale)[:, :, 0]
-    framed = np.pad(light, 1)  # dark beyond the picture
+    framed = np.pad(light, 1)  # dark beyond the image
     down = (framed[2:, 1:-1] - framed[:-2, 1:-1]).astype(np.float64)
     across = (framed[1:-1, 2:] - framed[1:-1, :-2]).astype(np.float64)
-    # A slope is a change over two pixels; per pixel of a 224 px picture it means the same at any size.
+    # A slope is a change over two pixels; per pixel of a 224 px image it means the same at any size.
     slope = np.hypot(down, across) * scale
     incidence = np.arctan(slope)
     bent = np.sin(incidence - np.arcsin(np.sin(incidence) / 4))  # Snell's law, refractive index 4
@@ -92,7 +92,7 @@ def inverse_sparkles(x: Floats, level: int, scale: float, rng: np.random.Generat
 
 
 def perlin_noise(x: Floats, level: int, scale: float, rng: np.random.Generator) -> Floats:
-    """Smoke: the picture gives way to five octaves of lattice noise."""
+    """Smoke: the image gives way to five octaves of lattice noise."""
     strength = (4.6, 5.2, 5.8, 7.6, 8.8)[level] / 10 * 0.5
     height, width, _ = x.shape
     octaves = [np.abs(1.5 * gradient_noise(height, width, 32 * scale / 2**k, rng)) / 2**k for k in range(5)]

@@ -1,6 +1,6 @@
-"""Bytes of a picture file to pixels. Axes: H W pixel rows and columns, C channels.
+"""Bytes of an image file to pixels. Axes: H W pixel rows and columns, C channels.
 
-Pillow reads every header and most pictures; simplejpeg, where installed, decodes plain JPEG. Both use the accurate
+Pillow reads every header and most images; simplejpeg, where installed, decodes plain JPEG. Both use the accurate
 transforms of libjpeg-turbo, so the pixels are the same and a run does not depend on what is installed.
 """
 
@@ -29,14 +29,14 @@ _MAX_16_BIT = 65_535
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
-    """Endings that are taken for pictures, lower case with the dot."""
+def image_suffixes() -> frozenset[str]:
+    """Endings that are taken for images, lower case with the dot."""
     known = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
     return frozenset(known | {".avif"} if features.check("avif") else known)
 
 
 def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
-    """The picture as people see it: (H, W, channels) uint8, EXIF rotation applied, transparency over white.
+    """The image as people see it: (H, W, channels) uint8, EXIF rotation applied, transparency over white.
 
     `channels`: 1 for luma, 3 for RGB. `least_px` allows a JPEG to come back at 1/2, 1/4 or 1/8 of its size, the
     smallest whose shorter side is still `least_px`. Raises DataError with the reason for anything that cannot be shown.
@@ -45,7 +45,7 @@ def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np
 
 
 class Opened:
-    """A picture whose header was read, once; its pixels come when they are asked for. Raises DataError as `decode` does."""
+    """An image whose header was read, once; its pixels come when they are asked for. Raises DataError as `decode` does."""
 
     def __init__(self, data: bytes):
         with _QUIET:
@@ -60,9 +60,9 @@ class Opened:
             return (width, height, reducible) if _orientation(self.image) in _SIDEWAYS else (height, width, reducible)
 
     def pixels(self, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
-        """What `decode` returns. To be asked once: the picture is closed afterwards."""
+        """What `decode` returns. To be asked once: the image is closed afterwards."""
         if channels not in (1, 3):
-            raise DataError(f"pictures have 1 (grey) or 3 (colour) channels; {channels} were asked for")
+            raise DataError(f"images have 1 (grey) or 3 (colour) channels; {channels} were asked for")
         with _QUIET, self.image as image:
             try:
                 pixels = _pixels(image, self.data, channels, least_px)
@@ -76,24 +76,24 @@ class Opened:
 
 
 def to_pillow(pixels: np.ndarray) -> Image.Image:
-    """(H, W, 1 or 3) uint8 as a picture of Pillow's."""
+    """(H, W, 1 or 3) uint8 as an image of Pillow's."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def from_pillow(shown: Image.Image) -> np.ndarray:
-    """(H, W, C) uint8 of a grey or coloured picture of Pillow's."""
+    """(H, W, C) uint8 of a grey or coloured image of Pillow's."""
     pixels = np.array(shown)  # a copy: what Pillow lends cannot be written to
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def decode_indices(data: bytes) -> np.ndarray:
-    """The numbers that a picture keeps for its pixels, untouched: (H, W) uint8 palette places or grey values.
+    """The values that an image keeps for its pixels, untouched: (H, W) uint8 palette places or grey values.
 
-    Raises DataError where there are none: several channels that differ, numbers above 255, lossy JPEG.
+    Raises DataError where there are none: several channels that differ, values above 255, lossy JPEG.
     """
     with _QUIET, _opened(data) as image:
         if image.format in ("JPEG", "MPO"):
-            raise DataError("a JPEG does not keep the numbers of its pixels; save it as PNG")
+            raise DataError("a JPEG does not keep the values of its pixels; save it as PNG")
         try:
             values = np.array(image)
         except Exception as error:  # noqa: BLE001 # as above
@@ -130,12 +130,12 @@ def reduction(height: int, width: int, least_px: int | None) -> int:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow may take a file for. Its JPEG reader also opens the two-picture files of phones, as 'MPO'."""
+    """What Pillow may take a file for. Its JPEG reader also opens the two-image files of phones, as 'MPO'."""
     return (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
 
 
 class _Quiet:
-    """Silences Pillow's warnings about odd files while any thread is inside; their pictures are decoded or refused.
+    """Silences Pillow's warnings about odd files while any thread is inside; their images are decoded or refused.
 
     `warnings.catch_warnings` alone is not safe in threads: the last to leave would restore another one's silence.
     """
@@ -171,7 +171,7 @@ def _opened(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise DataError("not a picture, or damaged in its first bytes") from None
+        raise DataError("not an image, or damaged in its first bytes") from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -217,7 +217,7 @@ def _simplejpeg(data: bytes, image: Image.Image, divisor: int) -> np.ndarray | N
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """`image` in a mode that converts to 8 bit without loss of meaning: no transparency, no wide numbers."""
+    """`image` in a mode that converts to 8 bit without loss of meaning: no transparency, no wide values."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_to_8_bit(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -234,7 +234,7 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
             return (values.astype(np.uint16) >> 8).astype(np.uint8)
         values = values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise DataError("its pixels are not all finite numbers")
+        raise DataError("its pixels are not all finite")
     low, high = float(values.min()), float(values.max())
     for top in (1, 255, _MAX_16_BIT):
         if low >= 0 and high <= top:
@@ -248,7 +248,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 # damaged EXIF is no reason to lose the picture
+    except Exception:  # noqa: BLE001 # damaged EXIF is no reason to lose the image
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits (UCI Optdigits, 1,797 scans of 8 x 8) as a folder of pictures: the embedded data."""
+"""Scikit-learn's handwritten digits (UCI Optdigits, 1,797 scans of 8 x 8) as a folder of images: the embedded data."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def write_digits(folder: Path) -> None:
     try:
         from sklearn.datasets import load_digits  # an extra: only the demo needs it
     except ImportError:
-        raise ConvNeXtError("The demo's pictures come with scikit-learn: pip install 'convnext[demo]'.") from None
+        raise ConvNeXtError("The demo's images come with scikit-learn: pip install 'convnext[demo]'.") from None
     bunch = load_digits()
     seen = [0] * 10
     for number, (scan, digit) in enumerate(zip(bunch.images, bunch.target.tolist(), strict=True)):

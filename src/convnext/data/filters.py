@@ -1,6 +1,6 @@
-"""Blurs, zooms and warps of float pictures, in NumPy and torch alone: what the corruptions are made of.
+"""Blurs, zooms and warps of float images, in NumPy and torch alone: what the corruptions are made of.
 
-Axes: H W pixel rows and columns, C channels. A picture is float32 (H, W, C); every function is pure.
+Axes: H W pixel rows and columns, C channels. An image is float32 (H, W, C); every function is pure.
 """
 
 import math
@@ -16,11 +16,11 @@ Floats = NDArray[np.float32]
 def gaussian_blur(x: Floats, sigma_px: float, *, truncate: float = 4.0, border: str = "edge") -> Floats:
     """Blur the first two axes with a Gaussian cut off at `truncate` sigmas.
 
-    Two matrix products, in torch because its threads are counted in a worker: the cost does not depend on sigma.
+    Two matmuls, in torch because its threads are counted in a worker: the cost does not depend on sigma.
     `border`: 'edge' repeats the last pixel, 'symmetric' mirrors.
     """
     down, across = (torch.from_numpy(_gaussian_matrix(count, sigma_px, truncate, border)) for count in x.shape[:2])
-    with torch.autocast("cpu", enabled=False):  # where the network's precision is lower, pictures keep theirs
+    with torch.autocast("cpu", enabled=False):  # where the network's precision is lower, images keep theirs
         rows = torch.tensordot(down, torch.from_numpy(np.ascontiguousarray(x)), ([1], [0]))  # (H, W, C)
         both = torch.tensordot(rows, across, ([1], [1]))  # (H, C, W)
     out: Floats = both.movedim(-1, 1).contiguous().numpy()
@@ -88,7 +88,7 @@ def motion_blur(x: Floats, radius_px: float, sigma_px: float, angle_degrees: flo
 
 
 def zoom(x: Floats, factor: float) -> Floats:
-    """The centre of the picture, `factor` times as large, in the same frame; linear in between."""
+    """The centre of the image, `factor` times as large, in the same frame; linear in between."""
     for axis in (0, 1):
         count = x.shape[axis]
         kept = math.ceil(count / factor)
@@ -103,7 +103,7 @@ def zoom(x: Floats, factor: float) -> Floats:
 
 
 def sample(x: Floats, rows: NDArray[np.floating], columns: NDArray[np.floating], *, border: str) -> Floats:
-    """The picture at fractional (H, W) places, bilinear. `border`: 'reflect', 'symmetric' or 'zero' beyond the edge."""
+    """The image at fractional (H, W) places, bilinear. `border`: 'reflect', 'symmetric' or 'zero' beyond the edge."""
     top, left = np.floor(rows), np.floor(columns)
     down, across = (rows - top)[:, :, None].astype(np.float32), (columns - left)[:, :, None].astype(np.float32)
     i, j = top.astype(int), left.astype(int)

@@ -1,4 +1,4 @@
-"""Ice on a window, drawn by a formula: it stands in for the photographs that ImageNet-C lays over pictures.
+"""Ice on a window, drawn by a formula: it stands in for the photographs that ImageNet-C lays over images.
 
 Those photographs cannot be shipped. What is kept of them: dark glass with bright, bluish white feathers that grow from
 many places in many directions, light denser in some regions than in others. H W: rows and columns of the texture.
@@ -17,7 +17,7 @@ _SEEDS_A_SIDE = 4  # crystals across the texture
 
 @lru_cache(maxsize=16)
 def frost_texture(which: int, side_px: int) -> NDArray[np.float32]:
-    """(2 side_px, 2 side_px, 3) float32 in 0..1, always the same for the same arguments; pictures take a piece of it."""
+    """(2 side_px, 2 side_px, 3) float32 in 0..1, always the same for the same arguments; images take a piece of it."""
     rng = np.random.default_rng([0xF2057, which])
     size = 2 * side_px
     cell = size / _SEEDS_A_SIDE

@@ -1,4 +1,4 @@
-"""Batches in an order that depends on nothing but (seed, step): any number of workers, any restart, the same pictures.
+"""Batches in an order that depends on nothing but (seed, step): any number of workers, any restart, the same images.
 
 The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
 One DataLoader serves all the steps, so that reading ahead runs on through the end of an epoch.
@@ -14,7 +14,7 @@ from torch import Tensor
 from convnext.config import InputConfig, Recipe
 from convnext.data.augment import prepared
 from convnext.data.batch import Batch
-from convnext.data.cache import PictureCache, make_cache
+from convnext.data.cache import ImageCache, make_cache
 from convnext.data.decode import Opened, decode, reduction
 from convnext.data.source import Dataset
 from convnext.data.store import printable
@@ -22,13 +22,11 @@ from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_t
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead, reason_of
 from convnext.errors import DataError
 
-Change = Callable[
-    [np.ndarray, int], np.ndarray
-]  # (picture as evaluation shows it, index of its entry) -> the same shape
+Change = Callable[[np.ndarray, int], np.ndarray]  # (image as evaluation shows it, index of its entry) -> the same shape
 
 
 def steps_in_epoch(count: int, batch: int) -> int:
-    """Whole batches in `count` pictures, the rest dropped; one where there are fewer pictures than a batch."""
+    """Whole batches in `count` images, the rest dropped; one where there are fewer images than a batch."""
     return max(1, count // batch)
 
 
@@ -46,8 +44,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """One batch for each of `steps`; `size_at` gives the pixels of each step.
 
-    A picture that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
-    raises DataError. Raises DataError when no picture can be read at all.
+    An image that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
+    raises DataError. Raises DataError when no image can be read at all.
     """
     world = share[1]
     if recipe.optim.batch < world:
@@ -55,7 +53,7 @@ def train_batches(
             f"optim.batch = {recipe.optim.batch} is less than the {world} processes that share it. Raise it."
         )
     if not dataset.entries:
-        raise DataError("there are no pictures to train on.")
+        raise DataError("there are no images to train on.")
     plan = [(step, size_at(step)) for step in steps]
     for size_px in sorted({size_px for _, size_px in plan}):
         if recipe.augment.rand_augment:
@@ -76,9 +74,9 @@ def eval_batches(
     workers: int = 0,
     change: Change | None = None,
 ) -> Iterator[Batch]:
-    """Every picture of this rank's share once, in order. Broken ones are left out and named in `skipped`.
+    """Every image of this rank's share once, in order. Broken ones are left out and named in `skipped`.
 
-    A batch can be short, and even empty, where pictures broke. `change`, such as a corruption, comes after the crop.
+    A batch can be short, and even empty, where images broke. `change`, such as a corruption, comes after the crop.
     """
     plan, world = eval_plan(len(dataset.entries), batch, share), share[1]
     own = sum(last - first for first, last in plan)
@@ -96,7 +94,7 @@ class _TrainReader:
         recipe: Recipe,
         steps_per_epoch: int,
         share: Share,
-        cache: PictureCache | None,
+        cache: ImageCache | None,
         strict: bool,
     ):
         self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
@@ -113,46 +111,46 @@ class _TrainReader:
         own = self.recipe.optim.batch // world
         epoch, place = divmod(step, self.steps_per_epoch)
         start = (place * world + rank) * own
-        pictures = np.empty((own, size_px, size_px, self.channels), np.uint8)
+        images = np.empty((own, size_px, size_px, self.channels), np.uint8)
         indices: list[int] = []
         skipped: dict[str, str] = {}
         try:
             for slot in range(own):
-                index, pictures[slot] = self.replacing.read(
-                    epoch, start + slot, skipped, lambda index, key: self._picture(index, key, size_px)
+                index, images[slot] = self.replacing.read(
+                    epoch, start + slot, skipped, lambda index, key: self._image(index, key, size_px)
                 )
                 indices.append(index)
         except DataError as error:
             return error
-        return _batch(self.dataset, torch.from_numpy(pictures), indices, skipped)
+        return _batch(self.dataset, torch.from_numpy(images), indices, skipped)
 
-    def _picture(self, index: int, key: tuple[int, ...], size_px: int) -> np.ndarray:
+    def _image(self, index: int, key: tuple[int, ...], size_px: int) -> np.ndarray:
         augment, config = self.recipe.augment, self.recipe.input
         header = self.cache.header(index) if self.cache else None
-        opened = picture = None
+        opened = image = None
         if header is None:
             data = self.dataset.store.read(self.dataset.entries[index].path)
             if data[:2] == b"\xff\xd8":  # JPEG: its size decides how much of it to decode
                 opened = Opened(data)
                 header = opened.header
             else:
-                picture = decode(data, channels=self.channels)
-                header = (picture.shape[0], picture.shape[1], False)
+                image = decode(data, channels=self.channels)
+                header = (image.shape[0], image.shape[1], False)
         height, width, reducible = header
-        drawn = chances(key)
-        box = crop_box(height, width, augment.scale, augment.ratio, drawn)
+        sampled = chances(key)
+        box = crop_box(height, width, augment.scale, augment.ratio, sampled)
         least = least_px(height, width, box, size_px)
         divisor = reduction(height, width, least) if reducible else 1
-        kept = self.cache.get(index, divisor) if self.cache and picture is None else None
+        kept = self.cache.get(index, divisor) if self.cache and image is None else None
         if kept is not None:
-            picture = kept
-        elif picture is None:
+            image = kept
+        elif image is None:
             opened = opened or Opened(self.dataset.store.read(self.dataset.entries[index].path))
-            picture = opened.pixels(channels=self.channels, least_px=least)
+            image = opened.pixels(channels=self.channels, least_px=least)
         if self.cache and kept is None:
-            self.cache.put(index, divisor, picture, header)
-        box = scaled_box(box, height, width, picture.shape[0], picture.shape[1])
-        return crop_and_augment(picture, box, size_px, augment, config, drawn)
+            self.cache.put(index, divisor, image, header)
+        box = scaled_box(box, height, width, image.shape[0], image.shape[1])
+        return crop_and_augment(image, box, size_px, augment, config, sampled)
 
 
 class _EvalReader:
@@ -166,21 +164,21 @@ class _EvalReader:
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
         size, channels = self.config.eval_size_px, len(self.config.mean)
-        pictures = np.empty((item[1] - item[0], size, size, channels), np.uint8)
+        images = np.empty((item[1] - item[0], size, size, channels), np.uint8)
         indices: list[int] = []
         skipped: dict[str, str] = {}
         for index in range(*item):
             path = self.dataset.entries[index].path
             try:
-                picture = decode(self.dataset.store.read(path), channels=channels)
-                shown = eval_transform(picture, self.config)
-                pictures[len(indices)] = self.change(shown, index) if self.change else shown
+                image = decode(self.dataset.store.read(path), channels=channels)
+                shown = eval_transform(image, self.config)
+                images[len(indices)] = self.change(shown, index) if self.change else shown
                 indices.append(index)
             except (DataError, OSError) as error:
                 skipped[printable(path)] = reason_of(error)
-        return _batch(self.dataset, torch.from_numpy(pictures[: len(indices)]), indices, skipped)
+        return _batch(self.dataset, torch.from_numpy(images[: len(indices)]), indices, skipped)
 
 
-def _batch(dataset: Dataset, pictures: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:
+def _batch(dataset: Dataset, images: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:
     labels = torch.tensor([dataset.entries[index].label for index in indices], dtype=torch.int64)
-    return Batch(pictures, labels, torch.tensor(indices, dtype=torch.int64), tuple(skipped.items()))
+    return Batch(images, labels, torch.tensor(indices, dtype=torch.int64), tuple(skipped.items()))

@@ -2,7 +2,7 @@
 
 Random erasing: arXiv 1708.04896. Mixup: 1710.09412. CutMix: 1905.04899. The conventions are timm's, which the paper
 trained with: one lambda a batch, partners from the reversed batch, cutmix's lambda from the true area of its box.
-Axes: N pictures, C channels, H W rows and columns, K classes.
+Axes: N images, C channels, H W rows and columns, K classes.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convnext.config import AugmentConfig
 
-_ERASED_AREA = (0.02, 1 / 3)  # of the picture
+_ERASED_AREA = (0.02, 1 / 3)  # of the image
 _ERASED_ASPECT = 0.3  # height over width, from this to its inverse
 _TRIES = 10
 
@@ -21,37 +21,37 @@ _TRIES = 10
 def mix(
     x: Tensor, labels: Tensor, classes: int, augment: AugmentConfig, seed: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W) normalised float and (N,) int64 -> the same pictures, changed in place, and (N, K) float targets.
+    """(N, C, H, W) normalised float and (N,) int64 -> the same images, changed in place, and (N, K) float targets.
 
-    Every random choice is a function of `seed`. Any N will do: in an odd batch the middle picture meets itself.
+    Every random choice is a function of `seed`. Any N will do: in an odd batch the middle image meets itself.
     """
     rng = np.random.default_rng([word & 0xFFFF_FFFF_FFFF_FFFF for word in seed])
     if augment.erasing:
         noise = torch.Generator(x.device).manual_seed(int(rng.integers(2**62)))
-        for picture in x:
+        for image in x:
             if rng.random() < augment.erasing:
-                _erase(picture, rng, noise)
-    share = _mix_pictures(x, augment, rng)
+                _erase(image, rng, noise)
+    share = _mix_images(x, augment, rng)
     targets = _smooth(labels, classes, augment.smoothing)
     return x, targets if share == 1 else targets * share + targets.flip(0) * (1 - share)
 
 
-def _erase(picture: Tensor, rng: np.random.Generator, noise: torch.Generator) -> None:
+def _erase(image: Tensor, rng: np.random.Generator, noise: torch.Generator) -> None:
     """Fill one rectangle of (C, H, W) with standard normal noise; none when ten tries do not fit."""
-    channels, height, width = picture.shape
+    channels, height, width = image.shape
     for _ in range(_TRIES):
         area = rng.uniform(*_ERASED_AREA) * height * width
         aspect = math.exp(rng.uniform(math.log(_ERASED_ASPECT), -math.log(_ERASED_ASPECT)))
         tall, wide = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < tall < height and 0 < wide < width:
             top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-            pixels = torch.randn((channels, tall, wide), generator=noise, device=picture.device, dtype=picture.dtype)
-            picture[:, top : top + tall, left : left + wide] = pixels
+            pixels = torch.randn((channels, tall, wide), generator=noise, device=image.device, dtype=image.dtype)
+            image[:, top : top + tall, left : left + wide] = pixels
             return
 
 
-def _mix_pictures(x: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> float:
-    """Mix `x` with its reverse in place; the share that each picture keeps of itself."""
+def _mix_images(x: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> float:
+    """Mix `x` with its reverse in place; the share that each image keeps of itself."""
     if not (augment.mixup or augment.cutmix) or rng.random() >= augment.mix_prob:
         return 1.0
     cut = bool(augment.cutmix) and (not augment.mixup or rng.random() < augment.mix_switch)

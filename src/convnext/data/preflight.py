@@ -1,4 +1,4 @@
-"""A look at all pictures before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
+"""A look at all images before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
 
 import hashlib
 from collections import Counter
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from convnext.data.decode import decode, read_size
-from convnext.data.looking import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
+from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.source import Dataset, Splits
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
 from convnext.errors import DataError
 
 _UNEVEN = 10  # largest class over smallest
-_FEW = 10  # train pictures of a class
+_FEW = 10  # train images of a class
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Findings:
 
     lines: tuple[str, ...]
     errors: tuple[str, ...]
-    per_class: dict[str, dict[str, int]]  # part -> class -> pictures
+    per_class: dict[str, dict[str, int]]  # part -> class -> images
     broken: dict[str, str]  # printable path -> reason
     duplicates: tuple[tuple[str, str], ...]  # (train path, val path) with the same bytes
     repeats: tuple[tuple[str, str], ...]  # (first path, copy) with the same bytes within train
@@ -45,9 +45,9 @@ class _Seen:
 
 
 def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT) -> Findings:
-    """Look at every picture of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
+    """Look at every image of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
 
-    `full`: decode them all; None decides by their number. Raises DataError when not one train picture can be read.
+    `full`: decode them all; None decides by their number. Raises DataError when not one train image can be read.
     """
     parts = {"train": data.train, "val": data.val} if isinstance(data, Splits) else {"val": data}
     total = sum(len(part.entries) for part in parts.values())
@@ -58,18 +58,18 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     main = next(iter(parts))
     if not any(item.part == main for item in good):
         path, reason = next(iter(broken.items()), ("", "there are none"))
-        raise DataError(f"none of the {main} pictures can be read; the first is '{path}': {reason}.")
+        raise DataError(f"none of the {main} images can be read; the first is '{path}': {reason}.")
     duplicates, repeats, torn = _copies(good)
     per_class = {name: _counts(part) for name, part in parts.items()}
     left_out = data.left_out if isinstance(data, Splits) else {}
     lines = [
         sampled(len(seen), total),
-        listed(len(broken), "picture{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())),
+        listed(len(broken), "image{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())),
         listed(
-            len(duplicates), "picture{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
+            len(duplicates), "image{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
         ),
-        listed(len(torn), "picture{s} {are} in train under two classes", map(_pair, torn)),
-        listed(len(repeats), "picture{s} in train {are} exact copies of others", map(_pair, repeats)),
+        listed(len(torn), "image{s} {are} in train under two classes", map(_pair, torn)),
+        listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
         *_class_lines(per_class),
         _left_out(left_out),
     ]
@@ -87,7 +87,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
 
 
 def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
-    """Every stride-th picture of each part, in order, read by threads (the decoders let go of the interpreter)."""
+    """Every stride-th image of each part, in order, read by threads (the decoders let go of the interpreter)."""
 
     def look(task: tuple[str, int]) -> _Seen:
         part, number = task
@@ -138,15 +138,15 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     unseen = [name for name in train if train[name] and val and not val.get(name)]
     few = [f"{printable(name)} ({count})" for name, count in train.items() if 0 < count < _FEW]
     lines = [
-        listed(len(empty), "class{es} {have} no pictures", map(printable, empty)),
-        listed(len(unseen), "class{es} {have} no val pictures, so their results are unknown", map(printable, unseen)),
-        listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train pictures", few),
+        listed(len(empty), "class{es} {have} no images", map(printable, empty)),
+        listed(len(unseen), "class{es} {have} no val images, so their results are unknown", map(printable, unseen)),
+        listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train images", few),
     ]
     held = {name: count for name, count in train.items() if count}
     most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
     if held[most] > _UNEVEN * held[least]:
         lines.append(
-            f"Classes are uneven: '{printable(most)}' has {held[most]:,} train pictures and "
+            f"Classes are uneven: '{printable(most)}' has {held[most]:,} train images and "
             f"'{printable(least)}' {held[least]:,} ({held[most] / held[least]:.0f} to 1)."
         )
     return lines
@@ -155,13 +155,11 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[str, ...]:
     train = per_class.get("train", {})
     alone = [printable(name) for name, count in per_class["val"].items() if count and name in train and not train[name]]
-    line = listed(
-        len(alone), "class{es} {have} pictures in val and none in train: add some, or remove the folder", alone
-    )
+    line = listed(len(alone), "class{es} {have} images in val and none in train: add some, or remove the folder", alone)
     held_out = [item for item in seen if item.part == "val"]
     if held_out and all(item.reason for item in held_out):
         path, reason = held_out[0].path, held_out[0].reason
-        return (*((line,) if line else ()), f"None of the val pictures can be read; the first is '{path}': {reason}.")
+        return (*((line,) if line else ()), f"None of the val images can be read; the first is '{path}': {reason}.")
     return (line,) if line else ()
 
 

@@ -1,4 +1,4 @@
-"""From what the user names on the command line to lists of labelled pictures.
+"""From what the user names on the command line to lists of labelled images.
 
 Three layouts, each as a folder or inside a zip: `train/<class>/*` with `val/<class>/*`; one folder of class folders,
 split here and always the same way; a CSV with the columns `path`, `label` and perhaps `split`.
@@ -13,18 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from convnext.data.decode import picture_suffixes
+from convnext.data.decode import image_suffixes
 from convnext.data.store import FolderStore, MixedStore, Store, Tree, ZipStore, is_zip, printable, require, tree_of
 from convnext.data.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
 from convnext.errors import DataError, nearest, number_of
 
-_OUTSIDE = "pictures outside class folders"
-_TEST = "pictures of the test part"
+_OUTSIDE = "images outside class folders"
+_TEST = "images of the test part"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One picture: a path that its dataset's store can read (`printable` shows it), and a label, -1 where unknown."""
+    """One image: a path that its dataset's store can read (`printable` shows it), and a label, -1 where unknown."""
 
     path: str
     label: int
@@ -32,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures in a fixed order, and the class names that their labels index."""
+    """Images in a fixed order, and the class names that their labels index."""
 
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
@@ -67,7 +67,7 @@ class _Layout:
 
 
 def open_splits(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> Splits:
-    """The train and val pictures of `data`.
+    """The train and val images of `data`.
 
     Data without a val part is split by class: `val_share` of each, at least one of two, by a hash of (seed, path), so
     that the same files give the same split on every machine and in a zip. Raises DataError when nothing can be trained.
@@ -80,11 +80,11 @@ def open_splits(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> S
     else:
         train, val = _split(layout.rows, val_share, seed)
     if not train:
-        raise DataError(f"'{name}' has no pictures in its train part. Put them into train/<class>/.")
+        raise DataError(f"'{name}' has no images in its train part. Put them into train/<class>/.")
     found = {row.label for row in train}
     if len(found) < 2:
         raise DataError(
-            f"'{name}' has pictures of one class only ('{printable(min(found))}'); training needs two or more. "
+            f"'{name}' has images of one class only ('{printable(min(found))}'); training needs two or more. "
             "Add a second class folder."
         )
     return Splits(
@@ -98,14 +98,14 @@ def open_splits(data: str | Path, *, val_share: float = 0.2, seed: int = 0) -> S
 def open_labelled(
     data: str | Path, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val"] = "val"
 ) -> Dataset:
-    """Labelled pictures to evaluate on: the `split` part where `data` has parts, else all of it.
+    """Labelled images to evaluate on: the `split` part where `data` has parts, else all of it.
 
     `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
     """
     name, layout = printable(str(data)), _recognise(Path(data), only=True)
     rows = layout.part(split) if any(row.split for row in layout.rows) else layout.rows
     if not rows:
-        raise DataError(f"'{name}' has no pictures in its {split} part. Name the folder that holds the class folders.")
+        raise DataError(f"'{name}' has no images in its {split} part. Name the folder that holds the class folders.")
     known = layout.classes if classes is None else classes
     unknown = sorted({row.label for row in rows} - set(known))
     if unknown:
@@ -117,7 +117,7 @@ def open_labelled(
 
 
 def open_unlabelled(paths: Sequence[str]) -> Dataset:
-    """Pictures to predict: files (whatever their ending), folders with all below, globs, zips; each once, in order."""
+    """Images to predict: files (whatever their ending), folders with all below, globs, zips; each once, in order."""
     zips: dict[str, ZipStore] = {}
     found: dict[str, None] = {}
     for path in paths:
@@ -126,23 +126,21 @@ def open_unlabelled(paths: Sequence[str]) -> Dataset:
             require(Path(path))
         for match in matches:
             before = len(found)
-            found |= dict.fromkeys(_pictures_at(match, zips))
+            found |= dict.fromkeys(_images_at(match, zips))
             if len(matches) == 1 and len(found) == before and not os.path.isfile(match):
-                raise DataError(f"'{printable(match)}' holds no pictures; they end in {_endings()}.")
+                raise DataError(f"'{printable(match)}' holds no images; they end in {_endings()}.")
     if not found:
-        raise DataError(
-            f"No pictures to predict. Name a file, a folder, a glob or a zip; pictures end in {_endings()}."
-        )
+        raise DataError(f"No images to predict. Name a file, a folder, a glob or a zip; images end in {_endings()}.")
     return Dataset((), tuple(Entry(path, -1) for path in found), MixedStore(zips))
 
 
-def _pictures_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
+def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
     if os.path.isfile(path) and not is_zip(Path(path)):
         return [path]
     tree = tree_of(Path(path))
     if isinstance(tree.store, ZipStore):
         zips[path] = tree.store
-    return [f"{path.rstrip('/')}/{name}" for name in tree.files if _is_picture(name)]
+    return [f"{path.rstrip('/')}/{name}" for name in tree.files if _is_image(name)]
 
 
 def _recognise(data: Path, *, only: bool = False) -> _Layout:
@@ -165,7 +163,7 @@ def _recognise(data: Path, *, only: bool = False) -> _Layout:
     if val is not None and _has_classes(tree, val):
         raise DataError(
             f"'{name}' has a folder '{val}' and no folder 'train'.{nearest('train', tops)} Rename the folder with the "
-            "pictures to train on."
+            "images to train on."
         )
     return _from_folders(tree, name, {})
 
@@ -177,7 +175,7 @@ def _descend(tree: Tree) -> Tree:
         if len(tops) != 1 or tops[0].lower() in (*TRAIN_NAMES, *VAL_NAMES, TEST_NAME) or _tables(tree):
             return tree
         inside = tree.below(tops[0])
-        if any(_is_picture(file) for file in tree.files if "/" not in file) or not (inside.folders or _tables(inside)):
+        if any(_is_image(file) for file in tree.files if "/" not in file) or not (inside.folders or _tables(inside)):
             return tree
         tree = inside
 
@@ -197,7 +195,7 @@ def _text(data: bytes) -> str:
 def _from_table(data: bytes, name: str, store: Store, left_out: dict[str, int]) -> _Layout:
     rows = rows_of(_text(data), name)
     if not rows:
-        raise DataError(f"'{name}' has a header and no rows. Add one line for each picture.")
+        raise DataError(f"'{name}' has a header and no rows. Add one line for each image.")
     if any(row.split == "val" for row in rows):
         kept = [row for row in rows if row.split != TEST_NAME]
         left_out = left_out | ({_TEST: len(rows) - len(kept)} if len(kept) < len(rows) else {})
@@ -213,7 +211,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> _Layout:
     classes = {printable(folder.split("/")[depth]) for folder in tree.folders if _class_depth(folder, parts)}
     rows, outside, test = [], 0, 0
     for file in tree.files:
-        if not _is_picture(file):
+        if not _is_image(file):
             continue
         folders = file.split("/")[:-1]
         split = parts.get(folders[0]) if parts and folders else ""
@@ -226,7 +224,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> _Layout:
     left_out = _left_out(tree.files) | ({_OUTSIDE: outside} if outside else {})
     left_out |= {_TEST: test} if test else {}
     if not rows:
-        raise DataError(_no_pictures(tree, name, outside, left_out))
+        raise DataError(_no_images(tree, name, outside, left_out))
     return _Layout(rows, tuple(sorted(classes)), tree.store, left_out)
 
 
@@ -235,29 +233,29 @@ def _class_depth(folder: str, parts: dict[str, str]) -> bool:
     return len(names) == 2 and names[0] in parts if parts else len(names) == 1
 
 
-def _no_pictures(tree: Tree, name: str, outside: int, left_out: dict[str, int]) -> str:
+def _no_images(tree: Tree, name: str, outside: int, left_out: dict[str, int]) -> str:
     if not tree.files and not tree.folders:
-        return f"'{name}' is empty. It should hold one folder of pictures for each class."
+        return f"'{name}' is empty. It should hold one folder of images for each class."
     if outside:
         return (
-            f"'{name}' holds {number_of(outside, 'picture')} directly, without class folders. "
-            "Put the pictures of each class into a folder with its name."
+            f"'{name}' holds {number_of(outside, 'image')} directly, without class folders. "
+            "Put the images of each class into a folder with its name."
         )
     others = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
-    return f"'{name}' holds no pictures{f' (only {others})' if others else ''}; they end in {_endings()}."
+    return f"'{name}' holds no images{f' (only {others})' if others else ''}; they end in {_endings()}."
 
 
 def _left_out(files: Sequence[str]) -> dict[str, int]:
-    endings = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files if not _is_picture(file))
+    endings = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files if not _is_image(file))
     return dict(sorted(endings.items()))
 
 
-def _is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in picture_suffixes()
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in image_suffixes()
 
 
 def _endings() -> str:
-    return " ".join(sorted(picture_suffixes()))
+    return " ".join(sorted(image_suffixes()))
 
 
 def _split(rows: list[Row], val_share: float, seed: int) -> tuple[list[Row], list[Row]]:

@@ -1,4 +1,4 @@
-"""Where the bytes of a picture come from: a folder, a zip read in place, or a list of both.
+"""Where the bytes of an image come from: a folder, a zip read in place, or a list of both.
 
 A store pickles, survives a fork and may be read from many threads at once: no file position is ever shared.
 Names that are not UTF-8 are kept as surrogate escapes, as Python's own file functions do; `printable` is for people.

@@ -1,4 +1,4 @@
-"""A CSV of pictures: a header with the columns `path` and `label`, and `split` if the pictures are split already."""
+"""A CSV of images: a header with the columns `path` and `label`, and `split` if the images are split already."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ TEST_NAME = "test"  # held out where there is no val part, else left alone
 
 
 class Row(NamedTuple):
-    """One picture of the table; `split` is 'train', 'val', 'test' or '' where the table has no such column."""
+    """One image of the table; `split` is 'train', 'val', 'test' or '' where the table has no such column."""
 
     path: str
     label: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def is_table(text: str) -> bool:
-    """Whether the first line names both columns, so that other CSV files beside the pictures are left alone."""
+    """Whether the first line names both columns, so that other CSV files beside the images are left alone."""
     return {"path", "label"} <= set(_header(text)[0])
 
 

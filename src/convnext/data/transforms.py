@@ -1,6 +1,6 @@
-"""The pixels of one picture on their way into the network, in training and in evaluation.
+"""The pixels of one image on their way into the network, in training and in evaluation.
 
-Axes: H W pixel rows and columns, C channels (1 or 3), N pictures. Boxes here are (top, left, height, width).
+Axes: H W pixel rows and columns, C channels (1 or 3), N images. Boxes here are (top, left, height, width).
 """
 
 import math
@@ -25,26 +25,26 @@ _THIN = 32  # longer side over crop from which evaluation resizes only what the 
 
 
 def chances(key: Key) -> list[float]:
-    """The random numbers in [0, 1) that decide one picture of one epoch: a pure function of `key`."""
+    """The random numbers in [0, 1) that decide one image of one epoch: a pure function of `key`."""
     words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in (key if isinstance(key, tuple) else (key,))]
     return list(np.random.Generator(np.random.PCG64(np.random.SeedSequence(words))).random(_CHANCES).tolist())
 
 
 def crop_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], drawn: Sequence[float]
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], sampled: Sequence[float]
 ) -> Box:
     """The random resized crop: a share of the area from `scale`, an aspect w/h log-uniform in `ratio`.
 
-    Ten tries, then the largest centred box whose aspect is allowed. `drawn`: at least 22 numbers in [0, 1).
+    Ten tries, then the largest centred box whose aspect is allowed. `sampled`: at least 22 values in [0, 1).
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for attempt in range(_TRIES):
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[2 * attempt])
-        aspect = math.exp(low + (high - low) * drawn[2 * attempt + 1])
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * sampled[2 * attempt])
+        aspect = math.exp(low + (high - low) * sampled[2 * attempt + 1])
         crop_w, crop_h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < crop_w <= width and 0 < crop_h <= height:
-            top = int(drawn[2 * _TRIES] * (height - crop_h + 1))
-            left = int(drawn[2 * _TRIES + 1] * (width - crop_w + 1))
+            top = int(sampled[2 * _TRIES] * (height - crop_h + 1))
+            left = int(sampled[2 * _TRIES + 1] * (width - crop_w + 1))
             return top, left, crop_h, crop_w
     aspect = min(max(width / height, ratio[0]), ratio[1])
     crop_w = min(width, max(1, round(height * aspect)))
@@ -58,7 +58,7 @@ def least_px(height: int, width: int, box: Box, size_px: int) -> int:
 
 
 def scaled_box(box: Box, height: int, width: int, to_height: int, to_width: int) -> Box:
-    """`box` of a (height, width) picture, on the same picture decoded to (to_height, to_width)."""
+    """`box` of a (height, width) image, on the same image decoded to (to_height, to_width)."""
     if (height, width) == (to_height, to_width):
         return box
     top, left, crop_h, crop_w = box
@@ -69,36 +69,36 @@ def scaled_box(box: Box, height: int, width: int, to_height: int, to_width: int)
 
 
 def train_transform(
-    picture: np.ndarray, size_px: int, augment: AugmentConfig, config: InputConfig, rng_seed: Key
+    image: np.ndarray, size_px: int, augment: AugmentConfig, config: InputConfig, rng_seed: Key
 ) -> np.ndarray:
     """(H, W, C) uint8 -> (size_px, size_px, C) uint8: random resized crop, flips, RandAugment, all from `rng_seed`."""
-    drawn = chances(rng_seed)
-    box = crop_box(picture.shape[0], picture.shape[1], augment.scale, augment.ratio, drawn)
-    return crop_and_augment(picture, box, size_px, augment, config, drawn)
+    sampled = chances(rng_seed)
+    box = crop_box(image.shape[0], image.shape[1], augment.scale, augment.ratio, sampled)
+    return crop_and_augment(image, box, size_px, augment, config, sampled)
 
 
 def crop_and_augment(
-    picture: np.ndarray, box: Box, size_px: int, augment: AugmentConfig, config: InputConfig, drawn: Sequence[float]
+    image: np.ndarray, box: Box, size_px: int, augment: AugmentConfig, config: InputConfig, sampled: Sequence[float]
 ) -> np.ndarray:
-    """What follows once the crop is chosen; the same `drawn` numbers decide the rest."""
+    """What follows once the crop is chosen; the same `sampled` values decide the rest."""
     top, left, height, width = box
-    flip_x, flip_y = drawn[2 * _TRIES + 2] < augment.hflip, drawn[2 * _TRIES + 3] < augment.vflip
-    pixels = _resized(picture[top : top + height, left : left + width], size_px, flip_x, flip_y)
+    flip_x, flip_y = sampled[2 * _TRIES + 2] < augment.hflip, sampled[2 * _TRIES + 3] < augment.vflip
+    pixels = _resized(image[top : top + height, left : left + width], size_px, flip_x, flip_y)
     if not augment.rand_augment:
         return pixels
-    seed = int(drawn[2 * _TRIES + 4] * 2**32)
+    seed = int(sampled[2 * _TRIES + 4] * 2**32)
     return rand_augment(pixels, augment.rand_augment, size_px, config.mean, seed)
 
 
-def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
+def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
     """(H, W, C) uint8 -> (size, size, C) uint8 as every evaluation, prediction and server sees it.
 
     'crop': bicubic resize of the shorter side to int(size / eval_crop), then the centre. 'warp': both sides to size.
     """
-    size, shown = config.eval_size_px, to_pillow(picture)
+    size, shown = config.eval_size_px, to_pillow(image)
     if config.eval_resize == "warp":
         return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     shorter = int(size / config.eval_crop)
     new_h = shorter if height <= width else int(shorter * height / width)
     new_w = shorter if width <= height else int(shorter * width / height)
@@ -111,15 +111,13 @@ def eval_transform(picture: np.ndarray, config: InputConfig) -> np.ndarray:
     return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
-def normalise(pictures: Tensor, config: InputConfig) -> Tensor:
+def normalise(images: Tensor, config: InputConfig) -> Tensor:
     """(N, H, W, C) uint8 -> (N, C, H, W) float32, channels-last memory, same device: (x / 255 - mean) / std."""
-    count, height, width, channels = pictures.shape
+    count, height, width, channels = images.shape
     std = torch.tensor(config.std, dtype=torch.float64)
-    gain = (1 / (255 * std)).float().repeat(width).to(pictures.device)
-    shift = (-torch.tensor(config.mean, dtype=torch.float64) / std).float().repeat(width).to(pictures.device)
-    rows = pictures.contiguous().view(
-        count, height, width * channels
-    )  # whole rows: three times as fast as C = 3 inside
+    gain = (1 / (255 * std)).float().repeat(width).to(images.device)
+    shift = (-torch.tensor(config.mean, dtype=torch.float64) / std).float().repeat(width).to(images.device)
+    rows = images.contiguous().view(count, height, width * channels)  # whole rows: three times as fast as C = 3 inside
     x = rows.float().mul_(gain).add_(shift)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""What every loader of pictures needs: an order that depends on (seed, epoch) alone, and processes that read ahead."""
+"""What every loader of images needs: an order that depends on (seed, epoch) alone, and processes that read ahead."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ class Named(Protocol):
         ...
 
 
-_TINY = 512  # pictures that are read faster than a process starts
+_TINY = 512  # images that are read faster than a process starts
 _MOST_WORKERS = 8
 _SHM = "/dev/shm"  # where batches travel between processes on Linux
 
@@ -39,19 +39,19 @@ def order_of(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a picture could not be read, in words."""
+    """Why an image could not be read, in words."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:
-    """(first, last) of each batch of this rank's share of `count` pictures: every picture once, in order."""
+    """(first, last) of each batch of this rank's share of `count` images: every image once, in order."""
     rank, world = share
     first, last = count * rank // world, count * (rank + 1) // world
     return [(start, min(start + batch, last)) for start in range(first, last, batch)]
 
 
 class Replacing:
-    """Reads the picture at a place of an epoch's order, or the next that can be read. Lives in one process."""
+    """Reads the image at a place of an epoch's order, or the next that can be read. Lives in one process."""
 
     def __init__(self, entries: Sequence[Named], seed: int, strict: bool):
         self.entries, self.seed, self.strict = entries, seed, strict
@@ -60,7 +60,7 @@ class Replacing:
     def read(
         self, epoch: int, position: int, skipped: dict[str, str], attempt: Callable[[int, tuple[int, ...]], Read]
     ) -> tuple[int, Read]:
-        """(index, `attempt(index, key)`), where the key is that of this picture in this place of this epoch.
+        """(index, `attempt(index, key)`), where the key is that of this image in this place of this epoch.
 
         What breaks is named in `skipped`. Raises DataError when nothing can be read or, under `strict`, at once.
         """
@@ -75,14 +75,12 @@ class Replacing:
             except (DataError, OSError) as error:
                 path, reason = printable(self.entries[index].path), reason_of(error)
                 if self.strict:
-                    raise DataError(
-                        f"'{path}': {reason}. Mend or remove it, or train without strict pictures."
-                    ) from None
+                    raise DataError(f"'{path}': {reason}. Mend or remove it, or train without strict images.") from None
                 skipped[path] = reason
                 if isinstance(error, DataError):  # an OSError may be a passing trouble of the disk
                     self.broken[index] = reason
         path, reason = next(iter(skipped.items()))
-        raise DataError(f"none of the {count} pictures can be read; the first is '{path}': {reason}.")
+        raise DataError(f"none of the {count} images can be read; the first is '{path}': {reason}.")
 
 
 def read_ahead(
@@ -108,7 +106,7 @@ def read_ahead(
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            "a process that reads pictures was ended by the system, most often for want of memory. "
+            "a process that reads images was ended by the system, most often for want of memory. "
             "Lower --workers, or take --cache off."
         ) from error
 

@@ -1,6 +1,6 @@
 """The parts of a folded network on the compiled kernels of the CPU: as many in one call as can be.
 
-Packed once, and again as soon as anything of them has changed: a layer, its numbers, a hook. Axes as in folded.py.
+Packed once, and again as soon as anything of them has changed: a layer, its values, a hook. Axes as in folded.py.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from convnext.kernels import cpu
 
 
 def fits(x: Tensor, patch: int, dtype: torch.dtype) -> bool:
-    """Whether the CPU kernels may answer `x`: as the network's numbers, in this machine's memory, and nobody records it."""
+    """Whether the CPU kernels may answer `x`: as the network's values, in this machine's memory, and nobody records it."""
     return (
         type(x) is Tensor
         and x.ndim == 4
@@ -25,12 +25,12 @@ def fits(x: Tensor, patch: int, dtype: torch.dtype) -> bool:
         and not (torch.compiler.is_compiling() or torch._C._get_tracing_state() or torch.is_autocast_enabled("cpu"))
         and not (x.requires_grad and torch.is_grad_enabled())
         and not cpu.unavailable()
-        and (dtype is torch.float32 or (dtype is torch.bfloat16 and cpu.brain_products()))
+        and (dtype is torch.float32 or (dtype is torch.bfloat16 and cpu.bf16_matmuls()))
     )
 
 
 class Compiled:
-    """What `parts`, one after the other, make of a picture; a part that cannot be packed answers itself.
+    """What `parts`, one after the other, make of an image; a part that cannot be packed answers itself.
 
     `holders`: the modules that hold the parts.
     """
@@ -72,7 +72,7 @@ class Compiled:
         return found
 
     def current(self) -> bool:
-        """Whether these are still the same parts with the same numbers; asked at every call."""
+        """Whether these are still the same parts with the same values; asked at every call."""
         members, state = self._now()
         return state == self._state and len(members) == len(self._members) and all(map(is_, members, self._members))
 
@@ -83,7 +83,7 @@ class Compiled:
 
 
 def _plain(part: nn.Module) -> bool:
-    """Whether all numbers of a part are parameters of one dtype, and nobody has hooked in."""
+    """Whether all tensors of a part are parameters of one dtype, and nobody has hooked in."""
     kinds = {(type(tensor), tensor.dtype) for tensor in part.parameters()}
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in part.modules())
     return not hooked and kinds in ({(nn.Parameter, torch.float32)}, {(nn.Parameter, torch.bfloat16)})

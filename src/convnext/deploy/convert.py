@@ -25,7 +25,7 @@ from convnext.engine.run import BEST, LAST, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
-from convnext.models.libraries import DEFAULT_EPS, NotComparable, outputs, picture, transformers_config
+from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
 from convnext.models.provenance import NON_COMMERCIAL
 from convnext.models.tensors import NPZ_METADATA, PROVENANCE, RUN, read_tensors
 
@@ -116,14 +116,14 @@ def convert(
 
 
 def compare(source: Weights, out: str | Path, library: str, *, side_px: int = 224) -> Comparison:
-    """Run source and result on one fixed picture, each in its own library where that is installed.
+    """Run source and result on one fixed image, each in its own library where that is installed.
 
     The source runs in the library it was written for, or else in ours; the result in `library`, from what now lies on
     the disk. Dense backbones are compared in all their normed maps, networks without a head in their features.
     """
     path = Path(out)
     written = read_weights(path)
-    x = picture(source.config, side_px)
+    x = image(source.config, side_px)
     theirs = read_tensors(path / "model.safetensors" if path.is_dir() else path)[0]
     if library == "keras-npz":
         theirs = express(written, library)

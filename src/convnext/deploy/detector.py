@@ -1,4 +1,4 @@
-"""A trained detector: pictures in, boxes, masks and class names out, in pixels of the pictures as they came."""
+"""A trained detector: images in, boxes, masks and class names out, in pixels of the images as they came."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from convnext.config import Recipe
-from convnext.data.dense.dataset import DenseDataset, Picture
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
 from convnext.data.dense.loader import eval_dense_batches
 from convnext.data.dense.policy import eval_dense
 from convnext.data.dense.sample import Sample
 from convnext.data.source import Dataset, open_unlabelled
-from convnext.deploy import pictures
+from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering
 from convnext.tasks.detection.detection import build_detector, evaluate
 from convnext.tasks.detection.inference import Found, find, values_of
@@ -42,13 +42,13 @@ class DetectionPredictor:
         numbers = tuple(trained.metadata.get("category_ids") or range(1, len(trained.classes) + 1))
         return cls(model, trained.recipe, trained.classes, numbers, device, trained.source, trained.metadata)
 
-    def __call__(self, picture: pictures.Picture, *, score: float = SHOWN) -> Found:
-        """What one picture shows with at least `score`: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
+    def __call__(self, image: ImageInput, *, score: float = SHOWN) -> Found:
+        """What one image shows with at least `score`: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
 
-        Raises DataError when the picture cannot be read.
+        Raises DataError when the image cannot be read.
         """
-        name, image = pictures.pixels(picture, len(self.recipe.input.mean))
-        sample = Sample(image, None, None, name, 1, (image.shape[0], image.shape[1]))
+        name, decoded = pixels_of(image, len(self.recipe.input.mean))
+        sample = Sample(decoded, None, None, name, 1, (decoded.shape[0], decoded.shape[1]))
         return self._find(eval_dense(sample, values_of(self.recipe)[1])).above(score)
 
     def predict(
@@ -59,13 +59,13 @@ class DetectionPredictor:
         workers: int = 0,
         skipped: dict[str, str] | None = None,
     ) -> Iterator[Found]:
-        """What files, folders, globs or zips show, in order. Broken pictures are left out, noted in `skipped`.
+        """What files, folders, globs or zips show, in order. Broken images are left out, noted in `skipped`.
 
-        Pictures are numbered from 1 in the order in which they were found, broken ones too.
+        Images are numbered from 1 in the order in which they were found, broken ones too.
         """
         if not isinstance(paths, Dataset):
             paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
-        entries = tuple(Picture(entry.path, number) for number, entry in enumerate(paths.entries, 1))
+        entries = tuple(AnnotatedImage(entry.path, number) for number, entry in enumerate(paths.entries, 1))
         dataset = DenseDataset("detection", self.classes, entries, paths.store, self.category_ids)
         change = partial(eval_dense, config=values_of(self.recipe)[1])
         for batch in eval_dense_batches(
@@ -77,12 +77,12 @@ class DetectionPredictor:
                 yield self._find(sample).above(score)
 
     def evaluate(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
-        """What the network finds in every readable picture of an annotated dataset; broken ones go into `skipped`."""
+        """What the network finds in every readable image of an annotated dataset; broken ones go into `skipped`."""
         with answering(self.recipe, self.device):
             return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped)
 
     def rows(self, found: Found) -> list[dict[str, Any]]:
-        """Detections as COCO's result file lists them, each with its picture's name and its class's."""
+        """Detections as COCO's result file lists them, each with its image's name and its class's."""
         names = dict(zip(self.category_ids, self.classes, strict=True))
         return [
             {**row, "file_name": found.path, "category": names[row["category_id"]]}

@@ -1,7 +1,7 @@
 """`convnext export`: a trained classifier as a file that runs without this package, compared with what it was made of.
 
 The file appears whole or not at all, and only when its answers are those of the run: within float rounding, or for int8
-within a limit of lost accuracy on labelled pictures. Recipe, class names and preprocessing travel in it.
+within a limit of lost accuracy on labelled images. Recipe, class names and preprocessing travel in it.
 """
 
 import json
@@ -30,7 +30,7 @@ from convnext.deploy.runtime import (
     needs,
     open_exported,
 )
-from convnext.engine.records import say
+from convnext.engine.records import info
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.tasks.evaluation import Outcomes
 
@@ -43,11 +43,11 @@ KEPT = (
     "score",
     "metrics",
     "step",
-    "pictures",
+    "images",
     "val_share",
     "provenance",
 )  # of the run's description
-COMPARED = 8  # pictures in the batch that is compared and timed
+COMPARED = 8  # images in the batch that is compared and timed
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Options:
     dynamic: bool = False
     half: bool = False
     int8: str | None = None  # data to calibrate and to judge on
-    calibrate: int = 300  # pictures
+    calibrate: int = 300  # images
     max_loss: float = 0.5  # points of top-1
-    compare_on: str | None = None  # pictures; None: fixed noise
+    compare_on: str | None = None  # images; None: fixed noise
     workers: int = -1
 
 
@@ -113,7 +113,7 @@ def export(run: str | Path, form: str, out: str | Path | None = None, options: O
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
     predictor = load(run, weights=options.weights, device="cpu", plain=True)
-    x, compared = _pictures(predictor, options)
+    x, compared = _images(predictor, options)
     with tempfile.TemporaryDirectory(prefix="convnext-export-") as folder:
         made = Path(folder) / f"{path.stem}{FORMS[form]}"
         precision = "fp16" if options.half else "fp32"
@@ -127,7 +127,7 @@ def export(run: str | Path, form: str, out: str | Path | None = None, options: O
         expected = _answers(predictor.model, x)
         result = _run(made, program, form, options.backend)
         difference, largest = _differ(result(x), expected)
-        if not difference <= BOUNDS[precision] * max(largest, 1e-6):  # also where it is no number
+        if not difference <= BOUNDS[precision] * max(largest, 1e-6):  # also refuses NaN
             raise ConvNeXtError(
                 f"The exported network answers otherwise: logits differ by {difference:.1e} where they go up to "
                 f"{largest:.2g}. No file is kept. Try another --to, or leave out --half."
@@ -166,7 +166,7 @@ def description(predictor: Predictor, precision: str) -> dict[str, Any]:
 
 
 def _place(run: str | Path, form: str, out: str | Path | None, options: Options) -> Path:
-    """Where the file goes. Raises ConvNeXtError for words that do not fit together, before any work is done."""
+    """Where the file goes. Raises ConvNeXtError for options that do not fit together, before any work is done."""
     if form not in FORMS:
         raise ConvNeXtError(f"There is no form '{form}': onnx, openvino or torch.{nearest(form, FORMS)}")
     if options.int8 and (form == "torch" or options.half):
@@ -222,19 +222,19 @@ def _to_int8(
     """Replace the float file `made` by its int8 form, where that is good enough; says how good."""
     train, val = int8.parts_for(str(options.int8), predictor.classes, predictor.metadata)
     if options.calibrate < 1:
-        raise ConvNeXtError(f"--calibrate {options.calibrate} must be 1 picture or more.")
-    pictures = int8.calibration(train, predictor.recipe.input, options.calibrate, predictor.recipe.seed)
-    say(f"Calibrating on {len(pictures):,} pictures, judging by {len(val.entries):,} others.")
+        raise ConvNeXtError(f"--calibrate {options.calibrate} must be 1 image or more.")
+    images = int8.calibration(train, predictor.recipe.input, options.calibrate, predictor.recipe.seed)
+    info(f"Calibrating on {len(images):,} images, judging by {len(val.entries):,} others.")
     floats = open_exported(made, backend=options.backend)[0]
     before = scored(floats, predictor, val, options.workers)
     small = made.with_name(f"int8{made.suffix}")
 
     def judged(variant: str) -> int8.Comparison:
-        _quantize(made, small, pictures, variant, described)
+        _quantize(made, small, images, variant, described)
         quick = open_exported(small, backend=options.backend)[0]
         return int8.Comparison.of(before, scored(quick, predictor, val, options.workers))
 
-    variant, found = int8.first_within(tuple(int8.VARIANTS), judged, options.max_loss, say)
+    variant, found = int8.first_within(tuple(int8.VARIANTS), judged, options.max_loss, info)
     quick = open_exported(small, backend=options.backend)[0]
     plain = predictor.model
     contestants = {"float": lambda: floats(x), "int8": lambda: quick(x), "torch": lambda: _answers(plain, x)}
@@ -244,7 +244,7 @@ def _to_int8(
     move(small, made)
     notes = [
         *found.text(options.max_loss).split("\n"),
-        f"speed on {len(x)} pictures: {faster[0]:.2f} times the same network in float32 under {floats.backend}, "
+        f"speed on {len(x)} images: {faster[0]:.2f} times the same network in float32 under {floats.backend}, "
         f"{faster[1]:.2f} times plain torch",
         f"size: {sizes[0]:.1f} -> {sizes[1]:.1f} MB",
     ]
@@ -253,17 +253,17 @@ def _to_int8(
     return variant, notes, figures
 
 
-def _quantize(source: Path, out: Path, pictures: list[Floats], variant: str, described: dict[str, Any]) -> None:
-    described = described | {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(pictures)}}
+def _quantize(source: Path, out: Path, images: list[Floats], variant: str, described: dict[str, Any]) -> None:
+    described = described | {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
     if source.suffix == ".onnx":
-        int8.quantize_onnxruntime(source, out, pictures, variant)
+        int8.quantize_onnxruntime(source, out, images, variant)
         onnx = needs("onnx", "--int8")
         proto = onnx.load(str(out))
         _describe_onnx(proto, described)
         out.write_bytes(proto.SerializeToString())
         return
     openvino = needs("openvino", "--int8")
-    model = int8.quantize_openvino(openvino.Core().read_model(source), pictures, variant)
+    model = int8.quantize_openvino(openvino.Core().read_model(source), images, variant)
     model.set_rt_info(json.dumps(described), [KEY])
     openvino.save_model(model, out, compress_to_fp16=False)
 
@@ -275,20 +275,20 @@ def scored(network: torch.nn.Module, predictor: Predictor, dataset: Dataset, wor
     return judge.evaluate(dataset, workers=workers, batch=32)
 
 
-def _pictures(predictor: Predictor, options: Options) -> tuple[Tensor, str]:
-    """(COMPARED, C, H, W) normalised pictures to compare on, and what they are."""
+def _images(predictor: Predictor, options: Options) -> tuple[Tensor, str]:
+    """(COMPARED, C, H, W) normalised images to compare on, and what they are."""
     config: Any = predictor.recipe.input
     where = options.compare_on or options.int8
     if where:
         dataset = open_unlabelled([where])
         some = Dataset((), dataset.entries[:: max(1, len(dataset.entries) // COMPARED)][:COMPARED], dataset.store)
-        found = [batch.pictures for batch in eval_batches(some, config, batch=COMPARED)]
+        found = [batch.images for batch in eval_batches(some, config, batch=COMPARED)]
         if found and len(found[0]):
             x = normalise(torch.cat(found), config)
-            return x, f"{len(x)} pictures"
-        raise ConvNeXtError(f"None of {len(some.entries)} pictures of '{where}' could be read.")
+            return x, f"{len(x)} images"
+        raise ConvNeXtError(f"None of {len(some.entries)} images of '{where}' could be read.")
     shape = (COMPARED, len(config.mean), config.eval_size_px, config.eval_size_px)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2022)), f"{COMPARED} pictures of fixed noise"
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2022)), f"{COMPARED} images of fixed noise"
 
 
 def _answers(network: torch.nn.Module, x: Tensor) -> Tensor:

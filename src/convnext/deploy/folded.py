@@ -1,7 +1,7 @@
 """A ConvNeXt for inference alone, as `optimize` leaves it: plain torch operations, or the fused ones of `kernels`.
 
 Those of the CPU answer eager calls without gradients in float32 and bfloat16; compiling, exporting, tracing and autocast see
-plain torch. On a GPU Triton's answer, where they were asked for (see kernels/choice.py) when the network was made there.
+plain torch. On a GPU Triton's answer, where they were asked for (see kernels/dispatch.py) when the network was made there.
 Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channels, K classes. Maps are (N, C, H, W) in
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
 from convnext.deploy.compiled import Compiled, fits
-from convnext.kernels import choice, cpu
+from convnext.kernels import cpu, dispatch
 from convnext.models.convnext import EPS
-from convnext.models.fused import fits_card
+from convnext.models.fused import fits_gpu
 
 
 class Folded(nn.Module):
@@ -67,13 +67,13 @@ class Folded(nn.Module):
         """What the parts at these rising places make of x."""
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
-        card, found = self.fused and choice.on_card(x.device), []
-        if self.fused and not card and fits(x, self.config.patch, self.norm.weight.dtype):
+        on_gpu, found = self.fused and dispatch.on_gpu(x.device), []
+        if self.fused and not on_gpu and fits(x, self.config.patch, self.norm.weight.dtype):
             if self._compiled is None or not self._compiled.current():
                 self._compiled = Compiled(self._parts(), [self, *self.stages])
             return self._compiled(x, wanted)
         for place, part in enumerate(self._parts()[: wanted[-1] + 1]):
-            x = part(x, card)
+            x = part(x, on_gpu)
             found += [x] * (place in wanted)
         return found
 
@@ -95,32 +95,32 @@ def _are(kinds: list[type], *layers: nn.Module) -> bool:
 
 
 class FoldedBlock(nn.Module):
-    """x + project(response(gelu(expand(normalise(spatial(x)))))); `response` is V2's, its bias inside `project`."""
+    """x + project(grn(gelu(expand(normalise(spatial(x)))))); `grn` is V2's, its bias inside `project`."""
 
     spatial: Any
-    response: nn.Parameter | None
+    grn: nn.Parameter | None
 
-    def __init__(
-        self, spatial: nn.Conv2d, expand: nn.Linear, project: nn.Linear, eps: float, response: nn.Parameter | None
-    ):
+    def __init__(self, spatial: nn.Conv2d, expand: nn.Linear, project: nn.Linear, eps: float, grn: nn.Parameter | None):
         super().__init__()
         self.spatial, self.expand, self.project, self.eps = spatial, expand, project, eps
-        self.register_parameter("response", response)  # (E,) weights of the response normalisation
-        # asked for, and there; V2's normalisation wants the whole picture's activations at once
-        self.triton = response is None and choice.without_triton(spatial.weight.device) is None
-        self.products: torch.dtype | None = None  # of `expand` and `project` in the compiled kernels; None: their own
+        self.register_parameter("grn", grn)  # (E,) weights of the global response normalisation
+        # asked for, and there; V2's normalisation wants the whole image's activations at once
+        self.triton = grn is None and dispatch.without_triton(spatial.weight.device) is None
+        self.matmul_dtype: torch.dtype | None = (
+            None  # of `expand` and `project` in the compiled kernels; None: their own
+        )
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if card and self.triton and fits_card(self, x):
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if on_gpu and self.triton and fits_gpu(self, x):
             from convnext.kernels import gpu
 
             layers = (self.expand.weight, self.expand.bias, self.project.weight, self.project.bias)
             return gpu.block(x, self.spatial.weight, self.spatial.bias, None, None, self.eps, *layers)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
         y = F.gelu(self.expand(F.layer_norm(y, y.shape[-1:], eps=self.eps)))  # (N, H, W, E)
-        if self.response is not None:
+        if self.grn is not None:
             energy = torch.linalg.vector_norm(y, dim=(1, 2), keepdim=True)  # (N, 1, 1, E)
-            y = y * (1 + self.response * (energy / (energy.mean(-1, keepdim=True) + EPS)))
+            y = y * (1 + self.grn * (energy / (energy.mean(-1, keepdim=True) + EPS)))
         return x + self.project(y).permute(0, 3, 1, 2)
 
     def packed(self) -> cpu.PackedBlock | None:
@@ -128,13 +128,13 @@ class FoldedBlock(nn.Module):
         spatial, expand, project = self.spatial, self.expand, self.project
         if not _are([nn.Conv2d, nn.Linear, nn.Linear], spatial, expand, project):
             return None
-        first, second = (layer.weight.to(self.products or layer.weight.dtype) for layer in (expand, project))
+        first, second = (layer.weight.to(self.matmul_dtype or layer.weight.dtype) for layer in (expand, project))
         tensors = (spatial.weight[:, 0], spatial.bias, first, expand.bias, second, project.bias)
-        return cpu.PackedBlock(*tensors, self.eps, self.response)
+        return cpu.PackedBlock(*tensors, self.eps, self.grn)
 
 
-class FoldedHalving(nn.Module):
-    """conv(normalise(x)): the halving layer between stages."""
+class FoldedDownsample(nn.Module):
+    """conv(normalise(x)): the downsampling layer between stages."""
 
     conv: Any
 
@@ -142,7 +142,7 @@ class FoldedHalving(nn.Module):
         super().__init__()
         self.conv, self.eps = conv, eps
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
@@ -168,7 +168,7 @@ class FoldedStem(nn.Module):
         self.layers, self.norm = layers, norm
         self.register_buffer("shift", shift)  # (in_channels, 1, 1)
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.layers(x if self.shift is None else x - self.shift))
 
@@ -189,7 +189,7 @@ class FoldedHead(nn.Module):
         super().__init__()
         self.linear, self.eps = linear, eps
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, K)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, K)
         pooled = x.mean((2, 3))
         return self.linear(F.layer_norm(pooled, pooled.shape[-1:], eps=self.eps))
 

@@ -1,6 +1,6 @@
 """From a network to the graph of another runtime: traced once by torch, then ONNX's, OpenVINO's or torch's own.
 
-Axes: N pictures, C channels, H W rows and columns, E = 4C expanded channels, K classes.
+Axes: N images, C channels, H W rows and columns, E = 4C expanded channels, K classes.
 """
 
 import copy
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
-from convnext.deploy.folded import Folded, FoldedBlock, FoldedHalving, FoldedStem
+from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedStem
 from convnext.deploy.optimize import optimize
 from convnext.deploy.runtime import needs
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
-INPUT, OUTPUT = "pictures", "logits"
-TRACED = 2  # pictures in the batch that is traced; the graph takes any number
+INPUT, OUTPUT = "images", "logits"
+TRACED = 2  # images in the batch that is traced; the graph takes any number
 
 
 def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
@@ -31,7 +31,7 @@ def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
     network = copy.deepcopy(model).to("cpu", torch.float32).eval()
     if not isinstance(network, ConvNeXt):
         return _in_order(network)
-    folded = optimize(network, say=lambda _: None)
+    folded = optimize(network, info=lambda _: None)
     assert isinstance(folded, Folded)
     folded.fused = False
     if convolutions:
@@ -45,7 +45,7 @@ def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
 def trace(
     network: nn.Module, channels: int, size_px: int, *, dynamic: bool = False, half: bool = False
 ) -> ExportedProgram:
-    """The graph of `network` for any number of pictures; with `dynamic` also of any height and width.
+    """The graph of `network` for any number of images; with `dynamic` also of any height and width.
 
     `half`: the weights are kept in 16 bits and widened on their way into the computation. Raises ConvNeXtError where
     torch cannot trace it.
@@ -62,7 +62,7 @@ def trace(
         fix = (
             "Leave out --dynamic: it may be made for one size."
             if dynamic
-            else "It may decide by the values of a picture."
+            else "It may decide by the values of an image."
         )
         raise ConvNeXtError(f"torch cannot trace this network: {reason} {fix}") from None
 
@@ -110,42 +110,42 @@ class _Named(nn.Module):
                 if parameter.ndim > 1:
                     parameter.data = parameter.data.half()
 
-    def forward(self, pictures: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         if not self.half_weights:
-            return self.network(pictures)
+            return self.network(images)
         named = chain(self.network.named_parameters(), self.network.named_buffers())
         wide = {name: tensor.float() if tensor.dtype is torch.float16 else tensor for name, tensor in named}
-        return torch.func.functional_call(self.network, wide, (pictures,))
+        return torch.func.functional_call(self.network, wide, (images,))
 
 
 class _Block(nn.Module):
     """FoldedBlock with 1x1 convolutions for its linear layers."""
 
-    response: Tensor | None
+    grn: Tensor | None
 
     def __init__(self, block: FoldedBlock):
         super().__init__()
         self.spatial, self.eps = block.spatial, block.eps
         self.expand, self.project = _pointwise(block.expand), _pointwise(block.project)
-        response: Any = block.response
-        self.register_buffer("response", None if response is None else response.detach()[:, None, None])  # (E, 1, 1)
+        grn: Any = block.grn
+        self.register_buffer("grn", None if grn is None else grn.detach()[:, None, None])  # (E, 1, 1)
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = F.gelu(self.expand(normalised(self.spatial(x), eps=self.eps)))  # (N, E, H, W)
-        if self.response is not None:
+        if self.grn is not None:
             energy = y.square().sum((2, 3), keepdim=True).sqrt()  # (N, E, 1, 1)
-            y = y * (1 + self.response * (energy / (energy.mean(1, keepdim=True) + EPS)))
+            y = y * (1 + self.grn * (energy / (energy.mean(1, keepdim=True) + EPS)))
         return x + self.project(y)
 
 
-class _Halving(nn.Module):
-    """FoldedHalving with its norm as one operation."""
+class _Downsample(nn.Module):
+    """FoldedDownsample with its norm as one operation."""
 
-    def __init__(self, halving: FoldedHalving):
+    def __init__(self, downsample: FoldedDownsample):
         super().__init__()
-        self.conv, self.eps = halving.conv, halving.eps
+        self.conv, self.eps = downsample.conv, downsample.eps
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # decided by the size that is traced
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
@@ -159,7 +159,7 @@ class _Stem(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList([*stem.layers, stem.norm])
 
-    def forward(self, x: Tensor, card: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         for part in self.parts:
             x = normalised(x, part) if isinstance(part, ChannelNorm) else part(x)
         return x
@@ -173,7 +173,7 @@ def _in_order(network: nn.Module) -> nn.Module:
 
 
 def _as_convolutions(part: nn.Module) -> nn.Module:
-    return _Block(part) if isinstance(part, FoldedBlock) else _Halving(part)  # type: ignore[arg-type]
+    return _Block(part) if isinstance(part, FoldedBlock) else _Downsample(part)  # type: ignore[arg-type]
 
 
 def _pointwise(linear: nn.Linear) -> nn.Conv2d:

@@ -1,7 +1,7 @@
-"""Eight-bit integers for a network that is to run on a processor: calibrated on pictures, then judged on others.
+"""Eight-bit integers for a network that is to run on a processor: calibrated on images, then judged on others.
 
 A variant says which layers stay as they are. The first whose accuracy is within the limit is taken.
-Axes: N pictures, C channels, H W pixel rows and columns, K classes.
+Axes: N images, C channels, H W pixel rows and columns, K classes.
 """
 
 import contextlib
@@ -29,24 +29,24 @@ from convnext.tasks.evaluation import Outcomes
 CERTAIN = 1.96  # standard errors: 19 times of 20
 VARIANTS = {  # what stays in floating point, from the fastest to the most faithful
     "int8": (),
-    "int8, the stem, the halving layers and the head in float": ("first", "dense", "head"),
+    "int8, the stem, the downsampling layers and the head in float": ("first", "dense", "head"),
     "int8 in the expanding and projecting layers alone": ("first", "dense", "head", "spatial"),
 }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same labelled pictures seen by two networks."""
+    """The same labelled images seen by two networks."""
 
     n: int
     before: float  # top-1, a rate
     after: float
-    agreement: float  # share of pictures with the same answer
+    agreement: float  # share of images with the same answer
     error: float  # standard error of `before - after`, of the pairs
 
     @classmethod
     def of(cls, before: Outcomes, after: Outcomes) -> "Comparison":
-        """From the outcomes of both, over the pictures that both have seen."""
+        """From the outcomes of both, over the images that both have seen."""
         _, one, two = np.intersect1d(before.index, after.index, return_indices=True)
         right = before.rank[one] == 0, after.rank[two] == 0
         change = right[0].astype(float) - right[1].astype(float)
@@ -61,25 +61,25 @@ class Comparison:
 
     @property
     def doubt(self) -> float:
-        """How far from `loss` the loss on endless pictures of this kind may well be, in points; at least one picture."""
+        """How far from `loss` the loss on endless images of this kind may well be, in points; at least one image."""
         return 100 * max(CERTAIN * self.error, 1 / self.n)
 
     def text(self, limit: float) -> str:
-        """One line for people, and a second where the pictures are too few to tell `limit` points."""
+        """One line for people, and a second where the images are too few to tell `limit` points."""
         line = (
             f"top-1 {self.before:.2%} -> {self.after:.2%} ({-self.loss:+.2f} points, give or take {self.doubt:.2f}) on "
-            f"{self.n:,} pictures; the same answer on {self.agreement:.1%}"
+            f"{self.n:,} images; the same answer on {self.agreement:.1%}"
         )
         if self.loss + self.doubt > limit:
             changed = max(self.error**2 * self.n, 1e-3)
             wanted = math.ceil(max(changed * (100 * CERTAIN / limit) ** 2, 100 / limit)) if limit else 0
-            line += f"\ntoo few pictures to be sure that fewer than {limit:g} points are lost"
+            line += f"\ntoo few images to be sure that fewer than {limit:g} points are lost"
             line += f": about {wanted:,} would tell" if wanted > self.n else ""
         return line
 
 
 def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]) -> tuple[Dataset, Dataset]:
-    """Pictures to calibrate on and labelled ones to judge by, none in both, labels by the network's `classes`.
+    """Images to calibrate on and labelled ones to judge by, none in both, labels by the network's `classes`.
 
     Of a folder without parts the run's own share is held out, by the run's seed: what it has not learnt judges it.
     Raises DataError where nothing is held out or a class is unknown to the network.
@@ -87,7 +87,7 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     share = metadata.get("val_share")
     splits = open_splits(data, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
     if not splits.val.entries:
-        raise DataError(f"'{data}' has no pictures apart from those to calibrate on. Add a val part with its labels.")
+        raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")
     number = {name: i for i, name in enumerate(classes)}
     held = splits.val
     for label in sorted({entry.label for entry in held.entries}):
@@ -102,24 +102,24 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
 
 
 def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Floats]:
-    """`count` pictures of `dataset`, drawn by `seed`, as the network sees them: (1, C, H, W) each. Broken ones drop out.
+    """`count` images of `dataset`, sampled by `seed`, as the network sees them: (1, C, H, W) each. Broken ones drop out.
 
     Raises DataError where none can be read.
     """
-    drawn = np.random.default_rng(seed).permutation(len(dataset.entries))[:count]
-    some = Dataset(dataset.classes, tuple(dataset.entries[i] for i in drawn), dataset.store)
+    sampled = np.random.default_rng(seed).permutation(len(dataset.entries))[:count]
+    some = Dataset(dataset.classes, tuple(dataset.entries[i] for i in sampled), dataset.store)
     found = [
-        normalise(batch.pictures[i : i + 1], config).contiguous().numpy()
+        normalise(batch.images[i : i + 1], config).contiguous().numpy()
         for batch in eval_batches(some, config, batch=32)
-        for i in range(len(batch.pictures))
+        for i in range(len(batch.images))
     ]
     if not found:
-        raise DataError(f"None of {len(drawn)} pictures to calibrate on could be read.")
+        raise DataError(f"None of {len(sampled)} images to calibrate on could be read.")
     return found
 
 
-def quantize_openvino(model: Any, pictures: Sequence[Floats], variant: str) -> Any:
-    """An OpenVINO model with int8 arithmetic, the activations' ranges from `pictures`."""
+def quantize_openvino(model: Any, images: Sequence[Floats], variant: str) -> Any:
+    """An OpenVINO model with int8 arithmetic, the activations' ranges from `images`."""
     nncf = needs("nncf", "--int8 with openvino")
     nncf.set_log_level(logging.ERROR)
     kept = [name for name, _ in _kept(_openvino_layers(model), variant)]
@@ -127,15 +127,15 @@ def quantize_openvino(model: Any, pictures: Sequence[Floats], variant: str) -> A
     with contextlib.redirect_stdout(io.StringIO()), signal_stack.kept():  # it draws bars
         return nncf.quantize(
             model.clone(),
-            nncf.Dataset(list(pictures)),
-            subset_size=len(pictures),
+            nncf.Dataset(list(images)),
+            subset_size=len(images),
             preset=presets.MIXED if VARIANTS[variant] else presets.PERFORMANCE,
             ignored_scope=nncf.IgnoredScope(names=kept),
         )
 
 
-def quantize_onnxruntime(source: Path, out: Path, pictures: Sequence[Floats], variant: str) -> None:
-    """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `pictures`."""
+def quantize_onnxruntime(source: Path, out: Path, images: Sequence[Floats], variant: str) -> None:
+    """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `images`."""
     onnx = needs("onnx", "--int8 with onnxruntime")
     needs("onnxruntime", "--int8 with onnxruntime")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -145,7 +145,7 @@ def quantize_onnxruntime(source: Path, out: Path, pictures: Sequence[Floats], va
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = iter(pictures)
+            self.left = iter(images)
 
         def get_next(self) -> dict[str, Floats] | None:
             found = next(self.left, None)
@@ -170,7 +170,7 @@ def quantize_onnxruntime(source: Path, out: Path, pictures: Sequence[Floats], va
 
 
 def first_within(
-    variants: Sequence[str], judged: Callable[[str], Comparison], limit: float, say: Callable[[str], None]
+    variants: Sequence[str], judged: Callable[[str], Comparison], limit: float, info: Callable[[str], None]
 ) -> tuple[str, Comparison]:
     """The first variant that costs at most `limit` points. Raises ConvNeXtError where none does."""
     tried = []
@@ -178,12 +178,12 @@ def first_within(
         found = judged(variant)
         if found.loss <= limit:
             return variant, found
-        say(f"{variant}: {found.loss:.2f} points of top-1 lost, more than {limit:g}.")
+        info(f"{variant}: {found.loss:.2f} points of top-1 lost, more than {limit:g}.")
         tried.append(found)
     best = min(tried, key=lambda each: each.loss)
     raise ConvNeXtError(
-        f"int8 costs {best.loss:.2f} points of top-1 at best ({best.before:.2%} -> {best.after:.2%} on {best.n:,} pictures), "
-        f"more than --max-loss {limit:g}: no file is kept. Calibrate on more pictures, or allow a larger --max-loss."
+        f"int8 costs {best.loss:.2f} points of top-1 at best ({best.before:.2%} -> {best.after:.2%} on {best.n:,} images), "
+        f"more than --max-loss {limit:g}: no file is kept. Calibrate on more images, or allow a larger --max-loss."
     )
 
 

@@ -1,7 +1,7 @@
 """The same network with less to do: whatever is constant in inference is multiplied out beforehand.
 
-Folded, exactly: the affine part of each block's LayerNorm into `expand`, of a halving layer's into its convolution, of the
-last one into the head; layer scale and the bias of V2's response normalisation into `project`; mean and standard
+Folded, exactly: the affine part of each block's LayerNorm into `expand`, of a downsampling layer's into its convolution, of the
+last one into the head; layer scale and the bias of V2's global response normalisation into `project`; mean and standard
 deviation of the input into the stem. Dropped: identities and stochastic depth. The stem's own LayerNorm stays whole,
 because the first block's residual needs its answer. Products are taken in float64 and rounded once.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import GFNetConfig, RoadmapConfig, TimmConfig
-from convnext.deploy.folded import Folded, FoldedBlock, FoldedHalving, FoldedHead, FoldedStem
+from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedHead, FoldedStem
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import (
     Block,
@@ -26,13 +26,13 @@ from convnext.models.convnext import (
     ConvNeXt,
     Downsample,
     DropPath,
-    ResponseNorm,
+    GlobalResponseNorm,
     Stage,
     Stem,
 )
 from convnext.models.fused import FusedBlock
 
-_KNOWN = {ConvNeXt, FusedBlock, Stem, Stage, Block, Downsample, ChannelNorm, ResponseNorm, DropPath}
+_KNOWN = {ConvNeXt, FusedBlock, Stem, Stage, Block, Downsample, ChannelNorm, GlobalResponseNorm, DropPath}
 _KNOWN |= {nn.Conv2d, nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity, nn.Sequential, nn.ModuleList}
 
 
@@ -45,20 +45,20 @@ def optimize(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    products: torch.dtype | None = None,
-    say: Callable[[str], None] = _print,
+    matmul_dtype: torch.dtype | None = None,
+    info: Callable[[str], None] = _print,
 ) -> nn.Module:
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
-    With `mean` and `std`, one number a channel, it takes pictures that are not yet normalised, in the scale of these
-    numbers: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `products`: torch.bfloat16 lets the two
-    products of every V1 block take bfloat16 numbers where the compiled kernels have them, nearly twice as fast; maps, norms
+    With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
+    values: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `matmul_dtype`: torch.bfloat16 lets the two
+    matmuls of every V1 block take bf16 values where the compiled kernels have them, nearly twice as fast; maps, norms
     and sums stay as they are, and so does all that runs elsewhere. The result keeps dtype, device, `features` and `embed`;
     compile, export or quantize it like any other network. Our other networks come back as a copy in evaluation mode and
-    channels-last memory, and `say` says so. Raises ConvNeXtError for any other module.
+    channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.
     """
     if not isinstance(model, ConvNeXt):
-        return _unfolded(model, mean is not None or std is not None, say)
+        return _unfolded(model, mean is not None or std is not None, info)
     _refuse_changes(model)
     shift, scale = _scaling(mean, std, model.config.in_channels)
     norm = copy.deepcopy(model.norm)
@@ -69,13 +69,16 @@ def optimize(
             head = FoldedHead(head, norm.eps)
         given: Any = model.stages
         stages: list[list[nn.Module]] = [
-            [*(_halving(stage.downsample) for _ in range(i > 0)), *(_block(block, products) for block in stage.blocks)]
+            [
+                *(_downsample(stage.downsample) for _ in range(i > 0)),
+                *(_block(block, matmul_dtype) for block in stage.blocks),
+            ]
             for i, stage in enumerate(given)
         ]
         return Folded(model.config, _stem(model.stem, shift, scale), stages, norm, head)
 
 
-def _unfolded(model: nn.Module, scaled: bool, say: Callable[[str], None]) -> nn.Module:
+def _unfolded(model: nn.Module, scaled: bool, info: Callable[[str], None]) -> nn.Module:
     if isinstance(model, Folded) and not scaled:
         return copy.deepcopy(model)
     config = getattr(model, "config", None)
@@ -86,9 +89,9 @@ def _unfolded(model: nn.Module, scaled: bool, say: Callable[[str], None]) -> nn.
         )
     if scaled:
         raise ConvNeXtError(
-            f"mean and std fold into the stem of a ConvNeXt alone, not into '{config.name}'. Normalise its pictures."
+            f"mean and std fold into the stem of a ConvNeXt alone, not into '{config.name}'. Normalise its images."
         )
-    say(f"'{config.name}' is no ConvNeXt: nothing is folded; this is its copy in evaluation mode, channels-last.")
+    info(f"'{config.name}' is no ConvNeXt: nothing is folded; this is its copy in evaluation mode, channels-last.")
     plain: nn.Module = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     return plain
 
@@ -109,12 +112,10 @@ def _scaling(mean: Sequence[float] | None, std: Sequence[float] | None, channels
     for name, values in given.items():
         if values is not None and len(values) != channels:
             raise ConvNeXtError(
-                f"{name} has {len(values)} numbers and the network {channels} channels. Give one for each."
+                f"{name} has {len(values)} values and the network {channels} channels. Give one for each."
             )
         if values is not None and not all(math.isfinite(v) and (v > 0 or name == "mean") for v in values):
-            raise ConvNeXtError(
-                f"{name} = {tuple(values)} cannot normalise pictures: give finite numbers, std above 0."
-            )
+            raise ConvNeXtError(f"{name} = {tuple(values)} cannot normalise images: give finite values, std above 0.")
     shift = None if mean is None else torch.tensor(list(mean), dtype=torch.float64)
     return shift, torch.tensor([1.0] * channels if std is None else list(std), dtype=torch.float64)
 
@@ -133,26 +134,26 @@ def _stem(stem: Any, shift: Tensor | None, scale: Tensor) -> FoldedStem:
     return FoldedStem(layers, norm, left)
 
 
-def _halving(halving: Any) -> FoldedHalving:
-    conv = copy.deepcopy(halving.conv)
-    _fill(conv, *_after_norm(conv, halving.norm))
-    return FoldedHalving(conv, halving.norm.eps)
+def _downsample(downsample: Any) -> FoldedDownsample:
+    conv = copy.deepcopy(downsample.conv)
+    _fill(conv, *_after_norm(conv, downsample.norm))
+    return FoldedDownsample(conv, downsample.norm.eps)
 
 
-def _block(block: Any, products: torch.dtype | None) -> FoldedBlock:
+def _block(block: Any, matmul_dtype: torch.dtype | None) -> FoldedBlock:
     spatial, expand, project = (copy.deepcopy(part) for part in (block.spatial, block.expand, block.project))
     _fill(expand, *_after_norm(expand, block.norm))
     weight, bias = project.weight.double(), project.bias.double()
-    response = None
-    if isinstance(block.grn, ResponseNorm):
-        response = nn.Parameter(block.grn.weight.detach().clone())
+    grn = None
+    if isinstance(block.grn, GlobalResponseNorm):
+        grn = nn.Parameter(block.grn.weight.detach().clone())
         bias = bias + weight @ block.grn.bias.double()
     if block.gamma is not None:
         gamma = block.gamma.double()
         weight, bias = gamma[:, None] * weight, gamma * bias
     _fill(project, weight, bias)
-    folded = FoldedBlock(spatial, expand, project, block.norm.eps, response)
-    folded.products = products
+    folded = FoldedBlock(spatial, expand, project, block.norm.eps, grn)
+    folded.matmul_dtype = matmul_dtype
     return folded
 
 

@@ -13,8 +13,8 @@ from convnext.config import Recipe, parse
 from convnext.data.loader import Change, eval_batches
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
+from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.optimize import optimize
-from convnext.deploy.pictures import Picture, pixels
 from convnext.deploy.runtime import is_exported, open_exported
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
@@ -28,7 +28,7 @@ from convnext.tasks.evaluation import Outcomes
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one picture: (label, score) from likely to unlikely; scores are probabilities."""
+    """What the network says of one image: (label, score) from likely to unlikely; scores are probabilities."""
 
     path: str
     predictions: tuple[tuple[str, float], ...]
@@ -39,7 +39,7 @@ class Predictor:
     """A trained network with everything it needs to answer: class names, preprocessing, precision, device.
 
     In float32 and bfloat16 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first
-    picture, which is at least as exact; with `plain` they use `model` itself, as `evaluate` always does.
+    image, which is at least as exact; with `plain` they use `model` itself, as `evaluate` always does.
     """
 
     model: nn.Module
@@ -56,13 +56,13 @@ class Predictor:
         model = trained.into(build_model(trained.recipe.model), device)
         return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata, plain)
 
-    def __call__(self, picture: Picture, *, top: int = 5) -> Prediction:
-        """The `top` classes of one picture: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
+    def __call__(self, image: ImageInput, *, top: int = 5) -> Prediction:
+        """The `top` classes of one image: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
 
-        Raises DataError when the picture cannot be read.
+        Raises DataError when the image cannot be read.
         """
-        name, image = pixels(picture, len(self.recipe.input.mean))
-        ready = torch.from_numpy(eval_transform(image, self.recipe.input))[None]
+        name, decoded = pixels_of(image, len(self.recipe.input.mean))
+        ready = torch.from_numpy(eval_transform(decoded, self.recipe.input))[None]
         return self._top(self.logits(ready), [name], top)[0]
 
     def predict(
@@ -74,7 +74,7 @@ class Predictor:
         workers: int = 0,
         skipped: dict[str, str] | None = None,
     ) -> Iterator[Prediction]:
-        """Predictions for files, folders, globs or zips, in order. Broken pictures are left out, noted in `skipped`."""
+        """Predictions for files, folders, globs or zips, in order. Broken images are left out, noted in `skipped`."""
         if not isinstance(paths, Dataset):
             paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
         for raw in eval_batches(paths, self.recipe.input, batch=batch, workers=workers):
@@ -82,7 +82,7 @@ class Predictor:
                 skipped.update(raw.skipped)
             if len(raw.indices):
                 names = [paths.entries[i].path for i in raw.indices.tolist()]
-                yield from self._top(self.logits(raw.pictures), names, top)
+                yield from self._top(self.logits(raw.images), names, top)
 
     def evaluate(
         self,
@@ -96,7 +96,7 @@ class Predictor:
         only: Sequence[int] = (),
         progress: bool = False,
     ) -> Outcomes:
-        """What the network makes of every readable picture of a labelled dataset; broken ones are noted in `skipped`.
+        """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
 
         `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.evaluate`.
         """
@@ -116,24 +116,24 @@ class Predictor:
                 progress=progress,
             )
 
-    def logits(self, pictures: Tensor) -> Tensor:
-        """(N, K) float32 logits of (N, H, W, C) uint8 pictures that `eval_transform` made."""
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
         if self._folded is not None:
             with torch.inference_mode():
-                return self._folded(pictures.permute(0, 3, 1, 2)).float()
+                return self._folded(images.permute(0, 3, 1, 2)).float()
         with answering(self.recipe, self.device):
-            return self.model(normalise(pictures.to(self.device), self.recipe.input)).float()
+            return self.model(normalise(images.to(self.device), self.recipe.input)).float()
 
     @cached_property
     def _folded(self) -> nn.Module | None:
         """The network from pixels to logits with less to do, where it answers as exactly."""
         ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
-        brain = self.recipe.precision == "bf16" and not cpu.unavailable()
-        if self.plain or not ours or not (brain or self.recipe.precision == "fp32"):
+        bf16 = self.recipe.precision == "bf16" and not cpu.unavailable()
+        if self.plain or not ours or not (bf16 or self.recipe.precision == "fp32"):
             return None
         mean, std = ([255 * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
         try:
-            return optimize(self.model, mean=mean, std=std, products=torch.bfloat16 if brain else None)
+            return optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself
             return None
 

@@ -1,6 +1,6 @@
 """An exported network behind the calls of a torch module: ONNX Runtime or OpenVINO computes, the predictor stays the same.
 
-Axes: N pictures, C channels, H W pixel rows and columns, K classes.
+Axes: N images, C channels, H W pixel rows and columns, K classes.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ VERSION = 1
 OWN_GRAPHS = 2  # shapes that OpenVINO compiles a graph for: the batches of an evaluation, and the last one
 
 Floats = NDArray[np.float32]
-Run = Callable[[Floats], Floats]  # (N, C, H, W) normalised pictures -> (N, K) logits
+Run = Callable[[Floats], Floats]  # (N, C, H, W) normalised images -> (N, K) logits
 
 
 class Exported(nn.Module):

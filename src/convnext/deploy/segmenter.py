@@ -1,4 +1,4 @@
-"""A trained segmenter: pictures in, a class for every pixel out, at the size of the pictures as they came."""
+"""A trained segmenter: images in, a class for every pixel out, at the size of the images as they came."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from convnext.data.dense.dataset import DenseDataset
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
-from convnext.deploy import pictures
+from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering
 from convnext.errors import DataError
 from convnext.tasks.segmentation.metrics import Outcomes
@@ -25,10 +25,10 @@ from convnext.tasks.segmentation.segmentation import build_segmenter, evaluate, 
 
 @dataclass(frozen=True)
 class Segmented:
-    """What every pixel of one picture is."""
+    """What every pixel of one image is."""
 
     path: str
-    image_id: int  # its number among the pictures that were asked about, from 1
+    image_id: int  # its number among the images that were asked about, from 1
     labels: NDArray[np.uint8]  # (H, W) classes
     scores: NDArray[np.float32]  # (H, W) their probabilities
 
@@ -50,13 +50,13 @@ class SegmentationPredictor:
         model = trained.into(build_segmenter(trained.recipe), device)
         return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata)
 
-    def __call__(self, picture: pictures.Picture, *, multi_scale: bool = False) -> Segmented:
-        """The classes of one picture: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
+    def __call__(self, image: ImageInput, *, multi_scale: bool = False) -> Segmented:
+        """The classes of one image: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
 
-        `multi_scale`: the scales of the recipe with flips. Raises DataError when the picture cannot be read.
+        `multi_scale`: the scales of the recipe with flips. Raises DataError when the image cannot be read.
         """
-        name, image = pictures.pixels(picture, len(self.recipe.input.mean))
-        return self._segment(name, 1, image, multi_scale)
+        name, decoded = pixels_of(image, len(self.recipe.input.mean))
+        return self._segment(name, 1, decoded, multi_scale)
 
     def predict(
         self,
@@ -65,9 +65,9 @@ class SegmentationPredictor:
         multi_scale: bool = False,
         skipped: dict[str, str] | None = None,
     ) -> Iterator[Segmented]:
-        """The classes of files, folders, globs or zips, in order. Broken pictures are left out, noted in `skipped`.
+        """The classes of files, folders, globs or zips, in order. Broken images are left out, noted in `skipped`.
 
-        Pictures are numbered from 1 in the order in which they were found, broken ones too.
+        Images are numbered from 1 in the order in which they were found, broken ones too.
         """
         if not isinstance(paths, Dataset):
             paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
@@ -88,7 +88,7 @@ class SegmentationPredictor:
         skipped: dict[str, str] | None = None,
         multi_scale: bool = False,
     ) -> Outcomes:
-        """What the network makes of every readable picture of an annotated dataset; broken ones go into `skipped`."""
+        """What the network makes of every readable image of an annotated dataset; broken ones go into `skipped`."""
         with answering(self.recipe, self.device):
             return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale)
 

@@ -14,7 +14,7 @@ from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.engine.update import autocast
 from convnext.errors import CheckpointError
-from convnext.kernels import choice
+from convnext.kernels import dispatch
 from convnext.models.convert import read_weights
 from convnext.models.fused import fuse
 from convnext.models.tensors import read_header, record_of
@@ -34,7 +34,7 @@ class Trained:
         """`model` with these weights, on `device`, ready to answer."""
         model.load_state_dict(self.tensors)
         model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        if choice.on_card(device) or (device.type == "cpu" and self.recipe.precision != "fp16"):
+        if dispatch.on_gpu(device) or (device.type == "cpu" and self.recipe.precision != "fp16"):
             fuse(model)  # as in training: the same scores to the bit
         return model
 

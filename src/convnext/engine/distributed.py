@@ -45,7 +45,7 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def first_says(self, value: Any) -> Any:
+    def from_first(self, value: Any) -> Any:
         """The value of rank 0, in every process."""
         values = [value]
         if self.size > 1:
@@ -81,7 +81,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # also refuses devices that hold no numbers, such as 'meta'
+        torch.zeros(1, device=device).item()  # also refuses devices that hold no values, such as 'meta'
     except (RuntimeError, AssertionError, NotImplementedError):
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ConvNeXtError(f"--device {name}: there is no such device here. Found: {', '.join(found)}.") from None

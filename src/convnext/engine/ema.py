@@ -57,7 +57,7 @@ class Ema:
         mine = self.tensors()
         wrong = sorted(set(mine) ^ set(tensors)) or [n for n in mine if mine[n].shape != tensors[n].shape]
         if wrong:
-            raise CheckpointError(f"The averaged weights do not fit this model; first at '{wrong[0]}'.")
+            raise CheckpointError(f"The EMA weights do not fit this model; first at '{wrong[0]}'.")
         for name, value in mine.items():
             value.copy_(tensors[name])
 

@@ -20,10 +20,10 @@ from convnext.config import Recipe, RunOptions
 from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
-from convnext.engine.records import Board, Log, Meter, say
+from convnext.engine.records import Board, Log, Meter, info, warn
 from convnext.engine.run import Run, State
 from convnext.engine.schedule import lr_at, total_steps, warmup_steps
-from convnext.engine.stop import Stop
+from convnext.engine.signals import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.errors import ConvNeXtError, TrainingError, number_of
@@ -83,7 +83,7 @@ def fit(
 
 
 def _best_of(found: dict[str, dict[str, Any]]) -> tuple[float, str, int]:
-    """(score, weights, step) of the better of raw and averaged weights."""
+    """(score, weights, step) of the better of raw and EMA weights."""
     weights = max(found, key=lambda name: (found[name]["score"], -found[name]["loss"], name))
     return found[weights]["score"], weights, found[weights]["step"]
 
@@ -203,12 +203,12 @@ class _Loop:
     def _time(self, step: int, loss: float, now: float) -> None:
         rate = (step - self.clock_step) * self.recipe.optim.batch / max(now - self.clock_s, 1e-9)
         if self.timings:
-            self.timings.write(step=step, seconds=round(now - self.clock_s, 3), pictures_per_s=round(rate, 2))
+            self.timings.write(step=step, seconds=round(now - self.clock_s, 3), images_per_s=round(rate, 2))
         self.clock_s, self.clock_step = now, step
-        self.meter.advance(f"loss {loss:.3f}  {rate:.0f} pictures/s", step)
+        self.meter.advance(f"loss {loss:.3f}  {rate:.0f} images/s", step)
 
     def _evaluate(self) -> None:
-        """Score the raw weights and, beside them, the averaged ones; keep each when it is its best so far."""
+        """Score the raw weights and, beside them, the EMA ones; keep each when it is its best so far."""
         self.model.eval()
         with self.meter.aside():
             scores = {"raw": self._score("raw")}
@@ -219,7 +219,7 @@ class _Loop:
             shown = [
                 f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
             ]
-            say(f"{self._place()}  " + "   ".join(shown))
+            info(f"{self._place()}  " + "   ".join(shown))
         self.clock_s, self.clock_step = time.monotonic(), self.state.step
 
     def _place(self) -> str:
@@ -251,15 +251,15 @@ class _Loop:
         epoch = state.step / self.task.steps_per_epoch
         warmup = warmup_steps(self.task.steps_per_epoch, schedule) / self.task.steps_per_epoch
         learnt = state.step - warmup * self.task.steps_per_epoch  # steps at full rate: fewer can be flat by chance
-        if epoch < warmup + 1 or learnt < PATIENCE or mean < 0.98 * self.task.chance_loss or state.said_flat:
+        if epoch < warmup + 1 or learnt < PATIENCE or mean < 0.98 * self.task.chance_loss or state.flat_warned:
             return
-        state.said_flat = True
+        state.flat_warned = True
         if self.world.first:
             length = number_of(state.step, "step") if schedule.steps else number_of(epoch, "epoch")
-            say(
+            warn(
                 f"The loss is {mean:.3f} after {length}, warm-up included; guessing gives "
                 f"{self.task.chance_loss:.3f}. Most likely optim.lr = {self.recipe.optim.lr:g} does not suit a batch of "
-                f"{self.recipe.optim.batch} (try a third and three times of it), or the labels do not match the pictures."
+                f"{self.recipe.optim.batch} (try a third and three times of it), or the labels do not match the images."
             )
 
     def _write(self, kind: str, row: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ class _Loop:
         if every and self.state.step % every == 0:
             return True
         late = time.monotonic() - self.saved_s > 60 * self.options.checkpoint_minutes
-        return late if self.world.size == 1 else self.state.step % 100 == 0 and bool(self.world.first_says(late))
+        return late if self.world.size == 1 else self.state.step % 100 == 0 and bool(self.world.from_first(late))
 
     def _save(self, *, final: bool = False) -> None:
         """Write `last`: where this run goes on. A refusal is spoken and tried again; at the end it is an error."""
@@ -295,7 +295,7 @@ class _Loop:
                 raise TrainingError(
                     f"{reason} The checkpoint before it is whole: make room and give the same command again."
                 ) from error
-            say(f"{reason} The run goes on and tries again; make room.")
+            warn(f"{reason} The run goes on and tries again; make room.")
             self.saved_s = time.monotonic() - 60 * self.options.checkpoint_minutes + 30  # again in half a minute
             return False
         return True
@@ -313,6 +313,6 @@ def _mean(values: list[float]) -> float:
 def _not_finite(what: str, step: int, lr: float, names: list[str]) -> TrainingError:
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return TrainingError(
-        f"{what} at step {step + 1} (lr {lr:.3g}); its pictures: {shown}. Lower optim.lr, set optim.clip (1.0 is usual) "
+        f"{what} at step {step + 1} (lr {lr:.3g}); its images: {shown}. Lower optim.lr, set optim.clip (1.0 is usual) "
         "or use --precision fp32; `last`, if it was written already, holds the state before."
     )

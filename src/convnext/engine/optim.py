@@ -61,7 +61,7 @@ def layer_scales(names: list[str], decay: float, *, by: str = "layer") -> dict[s
 
 
 def stage_ids(names: list[str]) -> dict[str, int]:
-    """The numbering published for ADE20K: 0 the stem and all halving layers, s + 1 stage s, the largest id the head.
+    """The numbering published for ADE20K: 0 the stem and all downsampling layers, s + 1 stage s, the largest id the head.
 
     That largest id is the one of `layer_ids`, 13 where there are 27 blocks in a stage, although four stages take but
     four ids: so no stage of such a backbone learns faster than decay ** 9.
@@ -80,7 +80,7 @@ def layer_ids(names: list[str]) -> dict[str, int]:
     """How deep each parameter sits: 0 the stem, the largest id the final norm and the head.
 
     Four stages: each of the first two is one id, the third is cut into groups of consecutive blocks, the last is one
-    id; a halving layer belongs to the first blocks behind it. 27 blocks make nine groups of three, which is the
+    id; a downsampling layer belongs to the first blocks behind it. 27 blocks make nine groups of three, which is the
     published numbering up to 13; 9 or fewer make three, which is the published one of 'tiny' in detection, up to 7.
     Networks of two or three stages drop the early ones; one stage (isotropic) is cut into groups of three.
     """
@@ -119,7 +119,7 @@ def _block_ids(depths: list[int]) -> list[list[int]]:
 def _layer_id(name: str, ids: list[list[int]], last: int) -> int:
     if match := _BLOCK.match(name):
         return ids[int(match[1])][int(match[2])]
-    if match := _STAGE.match(name):  # the halving layer
+    if match := _STAGE.match(name):  # the downsampling layer
         return ids[int(match[1])][0]
     if name.startswith("stem."):
         return 0

@@ -18,10 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from convnext.errors import ConvNeXtError, TrainingError
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """One line to the person, on stderr: results alone go to stdout."""
     sys.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
     sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """One line about something that may be wrong; it goes where `info` goes."""
+    info(text)
 
 
 class Log:
@@ -70,7 +75,7 @@ class Log:
         try:
             self._file.close()
         except OSError:
-            say("The disk is full: the last lines of the log were not written.")
+            warn("The disk is full: the last lines of the log were not written.")
 
 
 class Board:
@@ -125,7 +130,7 @@ class Meter:
             self._task = self._bar.add_task(label, total=total, completed=done, note="")
 
     def advance(self, note: str, done: int) -> None:
-        """Show that `done` units are finished, with a short note such as 'loss 1.23  180 pictures/s'."""
+        """Show that `done` units are finished, with a short note such as 'loss 1.23  180 images/s'."""
         self._done = done
         if self._bar:
             self._bar.update(self._task, completed=done, note=note)
@@ -133,7 +138,7 @@ class Meter:
         now = time.monotonic()
         if self._shown and (now - self._spoke > self._every_s or done == self._total):
             self._spoke = now
-            say(f"{self._label} {done}/{self._total}  {note}  {_clock(self._left_s(now))} left")
+            info(f"{self._label} {done}/{self._total}  {note}  {_clock(self._left_s(now))} left")
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -156,7 +161,7 @@ class Meter:
 
 
 class Counted(Protocol):
-    """A batch that says how many pictures it took from the data."""
+    """A batch that says how many images it took from the data."""
 
     @property
     def indices(self) -> Sized: ...
@@ -169,7 +174,7 @@ Batches = TypeVar("Batches", bound=Counted)
 
 @contextmanager
 def watched(batches: Iterable[Batches], total: int, *, shown: bool) -> Iterator[Iterator[Batches]]:
-    """`batches` of an evaluation as they come, and how many of the `total` pictures are done, for the person who waits."""
+    """`batches` of an evaluation as they come, and how many of the `total` images are done, for the person who waits."""
     with closing(Meter(total, 0, label="evaluating", shown=shown)) as meter:
         yield _counted(batches, total, meter)
 
@@ -180,11 +185,11 @@ def _counted(batches: Iterable[Batches], total: int, meter: Meter) -> Iterator[B
         yield batch
         done += len(batch.indices) + len(batch.skipped)
         if done < total:  # after the last one the result says more
-            meter.advance(f"{done / max(time.monotonic() - start, 1e-9):.3g} pictures/s", done)
+            meter.advance(f"{done / max(time.monotonic() - start, 1e-9):.3g} images/s", done)
 
 
 def _number(value: Any) -> Any:
-    """JSON has no word for inf and nan; null takes their place."""
+    """JSON has no value for inf and nan; null takes their place."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

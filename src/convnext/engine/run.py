@@ -17,7 +17,7 @@ from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
-from convnext.engine.records import Log, say
+from convnext.engine.records import Log, info
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 
 LAST = "last.safetensors"
@@ -35,7 +35,7 @@ class State:
     parts: dict[str, list[float]] = field(default_factory=dict)  # of these losses, where the task names them
     epoch_losses: list[float] = field(default_factory=list)  # logged means of the epoch so far
     best: dict[str, dict[str, Any]] = field(default_factory=dict)  # 'raw' / 'ema' -> score, step
-    said_flat: bool = False
+    flat_warned: bool = False
 
 
 class Run:
@@ -77,7 +77,7 @@ class Run:
             self.scaler.load_state_dict(metadata["scaler"])
         state = State(**metadata["state"])
         if world.first:
-            say(f"Going on with '{self.path}' after step {state.step}.")
+            info(f"Going on with '{self.path}' after step {state.step}.")
         return state
 
     def save_last(self, state: State, log: Log | None) -> None:

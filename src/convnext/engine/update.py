@@ -23,11 +23,11 @@ class Prepared(Protocol):
     def __len__(self) -> int: ...
 
     def split(self, size: int) -> Sequence[Any]:
-        """Pieces of at most `size` pictures, in order."""
+        """Pieces of at most `size` images, in order."""
         ...
 
 
-# The mean over the pictures that it is given; or, by name, the parts whose sum that is.
+# The mean over the images that it is given; or, by name, the parts whose sum that is.
 Loss = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
 
 
@@ -55,7 +55,7 @@ class Update:
         self.device = device
 
     def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> Learnt:
-        """Learn from `batch` in pieces of `micro` pictures."""
+        """Learn from `batch` in pieces of `micro` images."""
         self.optimizers.set_lr(lr)
         pieces = batch.split(micro)
         total = torch.zeros(1, device=self.parameters[0].device)
@@ -64,10 +64,10 @@ class Update:
             share = len(piece) / len(batch)
             with self._synchronised(last=i == len(pieces) - 1):
                 with self.autocast():
-                    said = self.loss(self.network, piece)
-                    loss = summed(said)
+                    answer = self.loss(self.network, piece)
+                    loss = summed(answer)
                 self.scaler.scale(loss * share).backward()
-            parts = {} if isinstance(said, Tensor) else said
+            parts = {} if isinstance(answer, Tensor) else answer
             names = tuple(parts)
             total = total + torch.stack([each.detach() for each in (loss, *parts.values())]).float() * share
         norm = self._apply()
@@ -98,9 +98,9 @@ class Update:
         return self.network.no_sync()
 
 
-def summed(said: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """The () loss, of which a task may have said the parts."""
-    return said if isinstance(said, Tensor) else torch.stack(list(said.values())).sum()
+def summed(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The () loss, of which a task may have named the parts."""
+    return loss if isinstance(loss, Tensor) else torch.stack(list(loss.values())).sum()
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
@@ -132,7 +132,7 @@ def explain_memory(update: Update, batch: Prepared | None, micro: int, error: Ba
     """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there."""
     smaller = _smaller(update.dense) if update.dense else "a smaller --size (input.size_px)"
     if batch is None:
-        return TrainingError(f"Out of memory before the first layer, with the pictures of a step. Take {smaller}.")
+        return TrainingError(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
     traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
     update.optimizers.zero_grad()
     micro = min(micro, len(batch))
@@ -151,20 +151,20 @@ def explain_memory(update: Update, batch: Prepared | None, micro: int, error: Ba
     fits = largest_that_fits(attempt, micro)
     if not fits:
         return TrainingError(
-            "Out of memory even with one picture at a time, as `--micro-batch 1` has it. Take a smaller model "
+            "Out of memory even with one image at a time, as `--micro-batch 1` has it. Take a smaller model "
             f"or {smaller}, or turn on model.checkpointing."
         )
-    # With samples of proposals, and norms over the pictures at hand, pieces are not quite the whole.
+    # With samples of proposals, and norms over the images at hand, pieces are not quite the whole.
     same = f"the batch stays the same), or take {smaller}" if update.dense else None
     return TrainingError(
-        f"Out of memory with {number_of(micro, 'picture')} at a time. {fits} fit: add `--micro-batch {fits}` "
+        f"Out of memory with {number_of(micro, 'image')} at a time. {fits} fit: add `--micro-batch {fits}` "
         f"(gradients are accumulated, so {same or 'the batch and the result stay the same)'}."
     )
 
 
 @contextmanager
 def explained_memory(path: str, dense: DenseConfig) -> Iterator[None]:
-    """A TrainingError with what to turn where evaluation of the one picture at `path` does not fit."""
+    """A TrainingError with what to turn where evaluation of the one image at `path` does not fit."""
     try:
         yield
     except Exception as error:
@@ -177,7 +177,7 @@ def explained_memory(path: str, dense: DenseConfig) -> Iterator[None]:
 
 
 def _smaller(dense: DenseConfig) -> str:
-    """How training pictures become smaller, and what they are now."""
+    """How training images become smaller, and what they are now."""
     least, most = min(dense.short_px), max(dense.short_px)
-    short = f"smaller pictures: `--dense.short_px` (now {least if least == most else f'{least} to {most}'})"
+    short = f"smaller images: `--dense.short_px` (now {least if least == most else f'{least} to {most}'})"
     return f"{short} or `--dense.crop_px` (now {dense.crop_px or 'no crop'})"

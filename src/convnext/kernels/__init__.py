@@ -1,1 +1,1 @@
-"""Compiled kernels behind the plain networks: same numbers, less time. The plain path always works without them."""
+"""Compiled kernels behind the plain networks: same values, less time. The plain path always works without them."""

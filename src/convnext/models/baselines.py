@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convnext.config import TimmConfig
 from convnext.errors import ConvNeXtError, nearest
 
-_FLEXIBLE = {  # file in timm: what lets its networks take pictures of another size than the one they are built for
+_FLEXIBLE = {  # file in timm: what lets its networks take images of another size than the one they are built for
     "vision_transformer": {"dynamic_img_size": True},
     "deit": {"dynamic_img_size": True},
     "swin_transformer": {"strict_img_size": False},
@@ -63,7 +63,7 @@ def _create(config: TimmConfig) -> Any:
         if published and "img_size" in str(error):
             px = published.input_size[-1]
             raise ConvNeXtError(
-                f"timm's '{config.name}' takes pictures of {px} px only, not of {config.size_px}. Train with --size {px}."
+                f"timm's '{config.name}' takes images of {px} px only, not of {config.size_px}. Train with --size {px}."
             ) from None
         raise
     if "img_size" in wanted:
@@ -77,6 +77,6 @@ def _refuse_size(name: str, size_px: int, network: Any) -> None:
     if size_px % patch:
         below = max(1, size_px // patch) * patch
         raise ConvNeXtError(
-            f"'{name}' cuts pictures into patches of {patch} px, and {size_px} px is no multiple of that. "
+            f"'{name}' cuts images into patches of {patch} px, and {size_px} px is no multiple of that. "
             f"Train with --size {below} or {below + patch}."
         )

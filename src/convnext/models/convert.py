@@ -153,7 +153,7 @@ def lacks(library: str, weights: Weights) -> str:
         ),
         (config.kernel != 7, f"kernel of {config.kernel}", every - {"timm"}),
         (config.patch != patch, f"stem of {config.patch} px", hard_coded),
-        (config.patch == 2, "stem of 2 px without a halving behind it", {"timm"}),
+        (config.patch == 2, "stem of 2 px without a downsampling layer behind it", {"timm"}),
         (config.in_channels != 3, f"stem for {number_of(config.in_channels, 'channel')}", {"torchvision"}),
     ]
     return next((what for applies, what, without in rules if applies and library in without), "")

@@ -18,7 +18,7 @@ EPS = 1e-6  # every LayerNorm of the network
 
 
 class ConvNeXt(nn.Module):
-    """Stem, stages of blocks with halving layers between them, then mean over space, norm and a linear head (Fig. 4).
+    """Stem, stages of blocks with downsampling layers between them, then mean over space, norm and a linear head (Fig. 4).
 
     Takes (N, in_channels, H, W) of any H, W >= patch and returns (N, K) logits; with classes = 0, (N, C) features.
     """
@@ -70,7 +70,7 @@ class Block(nn.Module):
         self.spatial = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.expand = nn.Linear(width, 4 * width)
-        self.grn = ResponseNorm(4 * width) if grn else nn.Identity()
+        self.grn = GlobalResponseNorm(4 * width) if grn else nn.Identity()
         self.project = nn.Linear(4 * width, width)
         gamma = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
         self.register_parameter("gamma", gamma)  # (C,) near 0: each block is born an identity
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Halve the picture where the stage is not the first, then run its blocks."""
+    """Halve the image where the stage is not the first, then run its blocks."""
 
     def __init__(
         self, config: ConvNeXtConfig, width_before: int | None, width: int, depth: int, rates: Iterator[float]
@@ -114,10 +114,10 @@ class Stage(nn.Module):
 
 
 class Stem(nn.Module):
-    """Turn the picture into C0 channels, one position for every patch x patch pixels.
+    """Turn the image into C0 channels, one position for every patch x patch pixels.
 
     'patch': one convolution of kernel and stride `patch` (section 2.3). 'overlap': 3x3 convolutions of stride 2, with
-    norm and GELU between them, which learn faster from few pictures (after arXiv 2106.14881).
+    norm and GELU between them, which learn faster from few images (after arXiv 2106.14881).
     """
 
     def __init__(self, config: ConvNeXtConfig):
@@ -126,10 +126,10 @@ class Stem(nn.Module):
         if config.stem == "patch":
             self.layers = nn.Sequential(nn.Conv2d(config.in_channels, width, config.patch, stride=config.patch))
         else:
-            halvings = config.patch.bit_length() - 1
-            widths = [config.in_channels, *(width // 2**i for i in reversed(range(halvings)))]
+            convolutions = config.patch.bit_length() - 1
+            widths = [config.in_channels, *(width // 2**i for i in reversed(range(convolutions)))]
             layers: list[nn.Module] = []
-            for i in range(halvings):
+            for i in range(convolutions):
                 between = [ChannelNorm(widths[i]), nn.GELU()] if i else []
                 layers += [*between, nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1)]
             self.layers = nn.Sequential(*layers)
@@ -140,7 +140,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Norm, then a 2x2 convolution of stride 2: the halving layer between stages (section 2.6)."""
+    """Norm, then a 2x2 convolution of stride 2: the downsampling layer between stages (section 2.6)."""
 
     def __init__(self, width_before: int, width: int, *, norm: nn.Module | None = None, bias: bool = True):
         super().__init__()
@@ -165,8 +165,8 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ResponseNorm(nn.Module):
-    """Global response normalisation (V2, section 3.2): channels compete by their energy over the whole picture.
+class GlobalResponseNorm(nn.Module):
+    """Global response normalisation (V2, section 3.2): channels compete by their energy over the whole image.
 
     G = ||x||_2 over H, W;  N = G / (mean over channels of G + eps);  y = weight * (x * N) + bias + x
     """

@@ -23,18 +23,18 @@ def create(
     in_channels: int = 3,
     weights: str | None = None,
     drop_path: float = 0.0,
-    say: Callable[[str], None] = _print,
+    info: Callable[[str], None] = _print,
     **fields: Any,
 ) -> nn.Module:
     """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.
 
     `weights` is a file or 'hub:OWNER/NAME'; `fields` are any others of ConvNeXtConfig, e.g. stem="overlap"; what was
-    adapted on loading goes to `say`. Raises ConvNeXtError for an unknown name or field, CheckpointError for weights
+    adapted on loading goes to `info`. Raises ConvNeXtError for an unknown name or field, CheckpointError for weights
     that cannot be read or do not fit.
     """
     config = architecture(name)
     values = config.model_dump() | {"classes": classes, "in_channels": in_channels, "drop_path": drop_path} | fields
     model = build_model(parse(type(config), values, where=f"model '{name}'"))
     if weights is not None:
-        load_weights(model, weights, say=say)
+        load_weights(model, weights, info=info)
     return model

@@ -55,7 +55,7 @@ TIMM = {
     "norm": "head.norm",
     "head": "head.fc",
 }
-TORCHVISION = {  # V1 only; 'features' lists stem, stage, halving, stage, ...
+TORCHVISION = {  # V1 only; 'features' lists stem, stage, downsampling layer, stage, ...
     "stem.layers.0": "features.0.0",
     "stem.norm": "features.0.1",
     "stages.{s}.downsample.norm": "features.{2s}.0",

@@ -1,7 +1,7 @@
-"""The block of convnext.py on the kernels of `kernels`: same parameters, same numbers, less time and memory.
+"""The block of convnext.py on the kernels of `kernels`: same parameters, same values, less time and memory.
 
 fuse(model) changes the class of the blocks and nothing else: names, state dict, optimizer and average stay what they are.
-On a CPU the compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/choice.py). Where neither
+On a CPU the compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/dispatch.py). Where neither
 fits (another dtype or device, tracing, hooks, V2; on a CPU also torch.compile) a block runs as it always did.
 """
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convnext.kernels import choice
+from convnext.kernels import dispatch
 from convnext.kernels.cpu import training, unavailable
 from convnext.models.convnext import Block
 
-_CARD_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LAYERS = {"spatial": nn.Conv2d, "norm": nn.LayerNorm, "expand": nn.Linear, "project": nn.Linear}
 
 
@@ -25,15 +25,15 @@ class FusedBlock(Block):
     triton = False  # for tensors on a GPU: it was asked for when `fuse` was called
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if self.triton and choice.on_card(x.device):
-            return self._on_card(x) if fits_card(self, x) else super().forward(x)
+        if self.triton and dispatch.on_gpu(x.device):
+            return self._on_gpu(x) if fits_gpu(self, x) else super().forward(x)
         if not fits(self, x):
             return super().forward(x)
         rows = x.float().permute(0, 2, 3, 1).contiguous()
         y = _Fused.apply(rows, self._draws(rows), self.norm.eps, *self._weights())
         return y.permute(0, 3, 1, 2).to(_answered(self, x))
 
-    def _on_card(self, x: Tensor) -> Tensor:
+    def _on_gpu(self, x: Tensor) -> Tensor:
         from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
 
         weights, x = self._weights(), x.to(_answered(self, x))
@@ -62,9 +62,9 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, scale, *weights = ctx.saved_tensors
-        by_x, by_weights = training.backward(weights, x, scale, ctx.eps, slope.contiguous())
+        by_x, by_weights = training.backward(weights, x, scale, ctx.eps, gradient.contiguous())
         return (by_x, None, None, *by_weights)
 
 
@@ -82,7 +82,7 @@ def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None 
         return 0
     for block in blocks:
         block.__class__ = FusedBlock
-        if choice.on_card(device):
+        if dispatch.on_gpu(device):
             block.triton = True  # type: ignore[assignment] # a plain value of the module, in no state dict
     return len(blocks)
 
@@ -98,7 +98,7 @@ def unfuse(model: nn.Module) -> int:
 
 def hindrance(device: torch.device, triton: bool = False) -> str | None:
     """Why `fuse` leaves the blocks of a model on `device` as they are, in words for a person; None where it does not."""
-    return choice.without_triton(device, triton) if choice.on_card(device) else unavailable()
+    return dispatch.without_triton(device, triton) if dispatch.on_gpu(device) else unavailable()
 
 
 def fits(block: Block, x: Tensor) -> bool:
@@ -120,7 +120,7 @@ def fits(block: Block, x: Tensor) -> bool:
     )
 
 
-def fits_card(block: nn.Module, x: Tensor) -> bool:
+def fits_gpu(block: nn.Module, x: Tensor) -> bool:
     """Whether the Triton kernels compute this block for this input; also under autocast and in torch.compile."""
     from convnext.kernels import gpu
 
@@ -132,15 +132,15 @@ def fits_card(block: nn.Module, x: Tensor) -> bool:
     if not _as_built(block) or gpu.unavailable(x) is not None:
         return False
     if torch.is_autocast_enabled(x.device.type):
-        known = torch.get_autocast_dtype(x.device.type) in _CARD_DTYPES
-        dtypes: tuple[torch.dtype, ...] = _CARD_DTYPES
+        known = torch.get_autocast_dtype(x.device.type) in _GPU_DTYPES
+        dtypes: tuple[torch.dtype, ...] = _GPU_DTYPES
     else:
         known, dtypes = True, (x.dtype,)
     return known and all(p.dtype in dtypes and p.device == x.device and p.is_contiguous() for p in block.parameters())
 
 
 def _answered(block: Block, x: Tensor) -> torch.dtype:
-    """The dtype that the plain block answers in: autocast decides that of the products, layer scale keeps its own."""
+    """The dtype that the plain block answers in: autocast decides that of the matmuls, layer scale keeps its own."""
     kind = x.device.type
     branch = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     if isinstance(block.gamma, Tensor):

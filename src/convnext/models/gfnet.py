@@ -1,7 +1,7 @@
 """Global filter networks: Rao et al. 2021, arXiv 2107.00645.
 
 Space is mixed by one circular convolution as large as the map, done as a product of spectra (section 3.2); the rest is
-a transformer's. Axes: N pictures, C channels, H W feature rows and columns, F = W // 2 + 1 columns of a real picture's
+a transformer's. Axes: N images, C channels, H W feature rows and columns, F = W // 2 + 1 columns of a real image's
 spectrum, K classes. Feature maps are (N, H, W, C) throughout.
 """
 
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from convnext.config import GFNetConfig
 from convnext.models.convnext import EPS, DropPath
 
-PUBLISHED_PX = 224  # side of the pictures that the published networks are made for
+PUBLISHED_PX = 224  # side of the images that the published networks are made for
 
 
 class GFNet(nn.Module):
-    """Patches with learnt positions, stages of blocks with halving layers between them, norm, mean, linear head.
+    """Patches with learnt positions, stages of blocks with downsampling layers between them, norm, mean, linear head.
 
-    Takes (N, in_channels, H, W) and returns (N, K) logits; with classes = 0, (N, C) features. Pictures of another size
+    Takes (N, in_channels, H, W) and returns (N, K) logits; with classes = 0, (N, C) features. Images of another size
     than `config.size_px` are taken too: filters and positions then follow the map.
     """
 
@@ -71,7 +71,7 @@ class Stem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, H // patch, W // patch, C0)
         x = self.conv(x).permute(0, 2, 3, 1)
         position: Tensor = self.position
-        if x.shape[1:3] != position.shape[1:3]:  # a picture of another size
+        if x.shape[1:3] != position.shape[1:3]:  # an image of another size
             grid = position.permute(0, 3, 1, 2)
             position = F.interpolate(grid, size=x.shape[1:3], mode="bicubic").permute(0, 2, 3, 1)
         return x + position

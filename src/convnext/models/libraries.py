@@ -17,7 +17,7 @@ from convnext.models.convert import Weights, keras_name
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
 MODULES = {"timm": "timm", "torchvision": "torchvision", "transformers": "transformers", "keras-npz": "keras"}
-SIDE_PX = 224  # of the fixed picture
+SIDE_PX = 224  # of the fixed image
 DEFAULT_EPS = 1e-12  # of the final norm in transformers' ConvNextConfig; in all other networks it is EPS
 
 
@@ -25,8 +25,8 @@ class NotComparable(ConvNeXtError):
     """This library's network cannot be run here; the message says why."""
 
 
-def picture(config: ConvNeXtConfig, side_px: int = SIDE_PX) -> Tensor:
-    """(1, in_channels, side_px, side_px): the same normal noise every time, as a normalised picture would be."""
+def image(config: ConvNeXtConfig, side_px: int = SIDE_PX) -> Tensor:
+    """(1, in_channels, side_px, side_px): the same normal noise every time, as a normalised image would be."""
     return torch.randn(1, config.in_channels, side_px, side_px, generator=torch.Generator().manual_seed(2022))
 
 
@@ -163,7 +163,7 @@ def _keras(keras: Any, state: dict[str, Tensor], weights: Weights, x: Tensor) ->
 def fill_keras(model: Any, arrays: Mapping[str, Tensor]) -> None:
     """Set every weight of a Keras model from '<layer>/<variable>' arrays. Raises KeyError for one that they lack."""
     for layer in model.layers:
-        if hasattr(layer, "layers"):  # the stem and the halving layers are models of their own
+        if hasattr(layer, "layers"):  # the stem and the downsampling layers are models of their own
             fill_keras(layer, arrays)
         elif layer.weights:
             variables = [w.path.rpartition("/")[2] for w in layer.weights]

@@ -6,7 +6,7 @@ Axes: N images, C channels, H W feature rows and columns, w the width of the fir
 - The shortcut's 1x1 convolution keeps its norm in every step, and so does the stem. Only blocks lose norms.
 - The activation behind the stem, which ResNet has, goes together with those of the blocks ("fewer activations").
 - "LayerNorm" replaces every norm, in the blocks and outside of them.
-- The last step brings what the released ConvNeXt has besides its halving layers: the norm behind the pooling (the paper
+- The last step brings what the released ConvNeXt has besides its downsampling layers: the norm behind the pooling (the paper
   names it there), biases of convolutions and layer scale.
 - Every step starts from weights of std 0.02, as the released code does, ResNet too: the norms hide the scale.
 """
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one size; all stages but the first begin by halving the map, in a layer of its own or in a block."""
+    """Blocks of one size; all stages but the first begin by downsampling the map, in a layer of its own or in a block."""
 
     def __init__(
         self, config: RoadmapConfig, width_in: int, width: int, depth: int, rates: Iterator[float], *, first: bool

@@ -27,8 +27,8 @@ FOREIGN = {  # first bytes, lower case: what the file really is
     b"<": "a web page (a download that went wrong?)",
     b"version https://git-lfs": "a Git LFS pointer. Fetch the real file with `git lfs pull`",
     b"\x89hdf": "an HDF5 file, as Keras writes them",
-    b"\x89png": "a picture",
-    b"\xff\xd8\xff": "a picture",
+    b"\x89png": "an image",
+    b"\xff\xd8\xff": "an image",
 }
 
 

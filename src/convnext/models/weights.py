@@ -20,10 +20,10 @@ from convnext.recipes.architectures import ARCHITECTURES
 STRUCTURE = ("depths", "widths", "stem", "patch", "stem_norm", "kernel", "grn")  # fields that decide names and shapes
 
 
-def load_weights(model: nn.Module, source: str, *, say: Callable[[str], None]) -> None:
+def load_weights(model: nn.Module, source: str, *, info: Callable[[str], None]) -> None:
     """Copy the weights of `source`, a file or 'hub:OWNER/NAME', into `model`; every tensor must find its place.
 
-    Three things are adapted, and said: a head for another number of classes keeps the fresh values it was built with,
+    Three things are adapted and logged: a head for another number of classes keeps the fresh values it was built with,
     a head that the network does not have is left out, and a stem for colour is summed over its channels for grey.
     Files from transformers were trained with the final norm's eps of their config (1e-12 by default); ours is 1e-6.
     Raises CheckpointError for anything else: it names the tensors, or the architecture found and the one asked for.
@@ -34,18 +34,18 @@ def load_weights(model: nn.Module, source: str, *, say: Callable[[str], None]) -
             format_name = recognise(state)
             state = our_names(state, FORMATS[format_name])
             _same_architecture(state, model.config)
-            state = _grey_stem(state, model.config, say)
+            state = _grey_stem(state, model.config, info)
         elif not hasattr(model, "head_prefixes"):  # a network of this package that no other library has
             format_name = "convnext"
         else:
             format_name = "timm"
             state = {key if key.startswith("network.") else f"network.{key}": value for key, value in state.items()}
-        state = _fitting_head(state, model, say)
+        state = _fitting_head(state, model, info)
         check_tensors(state, model.state_dict())
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state)
-    say(f"{source}: {len(state)} tensors read ('{format_name}' names).")
+    info(f"{source}: {len(state)} tensors read ('{format_name}' names).")
 
 
 def to_ours(state: Mapping[str, Tensor], format_name: str, config: ConvNeXtConfig) -> dict[str, Tensor]:
@@ -97,13 +97,15 @@ def infer_config(state: Mapping[str, Tensor]) -> ConvNeXtConfig:
         stem = _all_of(state, r"stem\.layers\.0\.weight")[0]  # (C, in_channels, k, k)
         kernel = mode(each.shape[-1] for each in _all_of(state, r"stages\.\d+\.blocks\.\d+\.spatial\.weight"))
         head = [state[key] for key in ("head.weight", "head.bias") if key in state]
-        halvings = [key for key in state if re.fullmatch(r"stem\.layers\.\d+\.weight", key) and state[key].ndim == 4]
-        overlap = len(halvings) > 1 or stem.shape[-1] == 3
+        convolutions = [
+            key for key in state if re.fullmatch(r"stem\.layers\.\d+\.weight", key) and state[key].ndim == 4
+        ]
+        overlap = len(convolutions) > 1 or stem.shape[-1] == 3
         config = ConvNeXtConfig(
             depths=depths,
             widths=widths,
             stem="overlap" if overlap else "patch",
-            patch=2 ** len(halvings) if overlap else stem.shape[-1],
+            patch=2 ** len(convolutions) if overlap else stem.shape[-1],
             stem_norm=any(key.startswith("stem.norm.") for key in state),
             kernel=kernel,
             layer_scale=1e-6 if any(key.endswith(".gamma") for key in state) else None,
@@ -162,8 +164,8 @@ def _same_architecture(state: Mapping[str, Tensor], asked: ConvNeXtConfig) -> No
     )
 
 
-def _grey_stem(state: dict[str, Tensor], config: ConvNeXtConfig, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """The stem's kernel for the model's input channels: 3 -> 1 is the sum, which is what a grey picture would give."""
+def _grey_stem(state: dict[str, Tensor], config: ConvNeXtConfig, info: Callable[[str], None]) -> dict[str, Tensor]:
+    """The stem's kernel for the model's input channels: 3 -> 1 is the sum, which is what a grey image would give."""
     kernel = state["stem.layers.0.weight"]
     held = kernel.shape[1]
     if held == config.in_channels:
@@ -173,11 +175,11 @@ def _grey_stem(state: dict[str, Tensor], config: ConvNeXtConfig, say: Callable[[
             f"its stem reads {number_of(held, 'channel')} and the model {config.in_channels}; only 3 can become 1. "
             f"Set in_channels = {held}, or start without weights."
         )
-    say("stem for 3 channels summed into one for grey pictures")
+    info("stem for 3 channels summed into one for grey images")
     return state | {"stem.layers.0.weight": kernel.sum(1, keepdim=True)}
 
 
-def _fitting_head(state: dict[str, Tensor], model: nn.Module, say: Callable[[str], None]) -> dict[str, Tensor]:
+def _fitting_head(state: dict[str, Tensor], model: nn.Module, info: Callable[[str], None]) -> dict[str, Tensor]:
     """`state` with the model's own fresh head, or without one, where the classes differ."""
     prefix = getattr(model, "head_prefixes", "head.")
     fresh = {key: value for key, value in model.state_dict().items() if key.startswith(prefix)}
@@ -186,14 +188,14 @@ def _fitting_head(state: dict[str, Tensor], model: nn.Module, say: Callable[[str
         return state
     rest = {key: value for key, value in state.items() if key not in held}
     if not fresh:
-        say(f"head of {number_of(_classes(held), 'class', 'classes')} left out: the model has none")
+        info(f"head of {number_of(_classes(held), 'class', 'classes')} left out: the model has none")
         return rest
     if not held:
-        say(f"no head in the weights: a new one for {_classes(fresh)}")
+        info(f"no head in the weights: a new one for {_classes(fresh)}")
         return rest | fresh
     if {key: value.shape[1:] for key, value in held.items()} != {key: value.shape[1:] for key, value in fresh.items()}:
         return state  # not the class count alone: the check names what is wrong
-    say(f"head of {number_of(_classes(held), 'class', 'classes')} replaced by a new one for {_classes(fresh)}")
+    info(f"head of {number_of(_classes(held), 'class', 'classes')} replaced by a new one for {_classes(fresh)}")
     return rest | fresh
 
 

@@ -55,27 +55,27 @@ def recipe(
     model: str,
     *,
     images: int,
-    picture_px: int,
+    image_px: int,
     classes: int,
     batch: int | None = None,
     in_channels: int = 3,
     seed: int = 0,
 ) -> Recipe:
-    """Recipe `name` for network `model`, fitted to data of `images` training pictures of about `picture_px` a side.
+    """Recipe `name` for network `model`, fitted to data of `images` training images of about `image_px` a side.
 
     `batch` rescales the learning rate of 'small'; a published recipe keeps the rate it was published with, as the
     released code does, and `lr_advice` says what the batch calls for.
     Raises ConvNeXtError for an unknown recipe or network, with the nearest valid name.
     """
     if name in DENSE:
-        return _dense(name, model, images, picture_px, classes, batch, in_channels, seed)
+        return _dense(name, model, images, image_px, classes, batch, in_channels, seed)
     if name not in RECIPES:
         known = [*RECIPES, *DENSE]
         raise ConvNeXtError(f"No recipe is called '{name}'.{nearest(name, known)} There are: {', '.join(known)}.")
     if name in PUBLISHED:
         chosen = PUBLISHED[name](model)
     else:
-        chosen = small(model, images=images, picture_px=picture_px, classes=classes, batch=batch)
+        chosen = small(model, images=images, image_px=image_px, classes=classes, batch=batch)
     return override(chosen, {"model.classes": classes, **_fitted(chosen, batch, in_channels, seed)})
 
 
@@ -83,7 +83,7 @@ def _dense(
     name: str,
     model: str,
     images: int,
-    picture_px: int,
+    image_px: int,
     classes: int,
     batch: int | None,
     in_channels: int,
@@ -93,7 +93,7 @@ def _dense(
     if name in PUBLISHED_DENSE:
         chosen = PUBLISHED_DENSE[name](model)
     else:
-        chosen = DENSE[name](model, images=images, picture_px=picture_px, classes=classes, batch=batch)
+        chosen = DENSE[name](model, images=images, image_px=image_px, classes=classes, batch=batch)
     changes: dict[str, Any] = {"head.classes": classes, **_fitted(chosen, batch, in_channels, seed)}
     if chosen.schedule.steps:
         epochs = chosen.schedule.steps / max(1, images // changes["optim.batch"])

@@ -1,4 +1,4 @@
-"""The networks that ConvNeXt is measured against, by plain names: their values, and the picture size they are known at.
+"""The networks that ConvNeXt is measured against, by plain names: their values, and the image size they are known at.
 
 Most come from timm; global filter networks (arXiv 2107.00645) are in no library, so they are written here.
 """
@@ -16,7 +16,7 @@ class Published:
     """A network as its authors describe it."""
 
     config: TimmConfig | GFNetConfig
-    size_px: int  # side of the pictures that its published numbers are for
+    size_px: int  # side of the images that its published numbers are for
     source: str
 
 

@@ -1,8 +1,8 @@
-"""Detection and segmentation: the published recipes of COCO and ADE20K, and two for a few hundred pictures of one's own.
+"""Detection and segmentation: the published recipes of COCO and ADE20K, and two for a few hundred images of one's own.
 
 Liu et al. 2022, arXiv 2201.03545, appendix A.3, with what only the released code tells: layer-wise decay on COCO,
 stage-wise on ADE20K, warm-up in steps, mixed precision for the smaller networks. All start from classification weights
-(not averaged ones); `layer_scale = 1` is how the code creates gamma before the weights replace it.
+(not the EMA ones); `layer_scale = 1` is how the code creates gamma before the weights replace it.
 """
 
 import math
@@ -24,7 +24,7 @@ from convnext.recipes.architectures import architecture
 from convnext.recipes.small import MUON_RATIO, lr_for
 
 PAPER = "arXiv 2201.03545"
-ADE20K_PICTURES, ADE20K_STEPS = 20_210, 160_000
+ADE20K_IMAGES, ADE20K_STEPS = 20_210, 160_000
 
 # (lr, stochastic depth of the last block, decay a layer, mixed precision) by backbone and what it was pretrained on
 MASK_RCNN = {"tiny": (1e-4, 0.4, 0.95, True)}
@@ -39,7 +39,7 @@ UPERNET = {
     "xlarge": (8e-5, 0.4, False),
 }
 UPERNET_640 = ("large", "xlarge")  # at 640 px, as 'base' is when it was pretrained on ImageNet-22K
-_BATCH_NORM = 4  # pictures a step from which batch norms learn faster than group norms, which any batch will do for
+_BATCH_NORM = 4  # images a step from which batch norms learn faster than group norms, which any batch will do for
 LIKE = {"v2_tiny": "tiny", "v2_base": "base", "v2_large": "large", "v2_huge": "large"}  # not published, so ours
 
 THREE_STAGES = (
@@ -86,14 +86,14 @@ def ade20k_upernet_160k_640(model: str) -> Recipe:
     return _ade20k("ade20k_upernet_160k_640", model, 640)
 
 
-def small_segmentation(model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None) -> Recipe:
-    """A few hundred pictures with a shorter side of about `picture_px`, one machine, no pretrained weights."""
+def small_segmentation(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> Recipe:
+    """A few hundred images with a shorter side of about `image_px`, one machine, no pretrained weights."""
     batch = batch or dense_batch(images)
-    crop = _crop_for(picture_px)
+    crop = _crop_for(image_px)
     epochs = dense_epochs(images)
     return Recipe(
         name="small_segmentation",
-        source=f"set for this package; fitted to {images} pictures of {picture_px} px",
+        source=f"set for this package; fitted to {images} images of {image_px} px",
         model=_own_network(model),
         head=UperNetConfig(
             classes=classes,
@@ -101,7 +101,7 @@ def small_segmentation(model: str, *, images: int, picture_px: int, classes: int
             aux_width=64,
             norm="batch" if batch >= _BATCH_NORM else "group",
         ),
-        dense=_crops(picture_px, crop, scale=(0.5, 2.0), most=0.75),
+        dense=_crops(image_px, crop, scale=(0.5, 2.0), most=0.75),
         input=_input(crop),
         optim=_small_optim(model, batch, epochs * images / batch),
         schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 10))),
@@ -109,17 +109,17 @@ def small_segmentation(model: str, *, images: int, picture_px: int, classes: int
 
 
 def small_detection(
-    model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None, masks: bool = True
+    model: str, *, images: int, image_px: int, classes: int, batch: int | None = None, masks: bool = True
 ) -> Recipe:
-    """A few hundred pictures with a shorter side of about `picture_px`, one machine, no pretrained weights."""
+    """A few hundred images with a shorter side of about `image_px`, one machine, no pretrained weights."""
     batch = batch or dense_batch(images)
-    short = min(800, max(64, picture_px))
+    short = min(800, max(64, image_px))
     crop = 32 * math.floor(short / 32 + 0.5)
     epochs = dense_epochs(images)
     channels = _head_width(model)
     return Recipe(
         name="small_detection",
-        source=f"set for this package; fitted to {images} pictures of {picture_px} px",
+        source=f"set for this package; fitted to {images} images of {image_px} px",
         model=_own_network(model),
         head=DetectorHeadConfig(
             classes=classes,
@@ -129,7 +129,7 @@ def small_detection(
             box_head="convolutional",  # linears without a norm hardly learn from random weights
             head_norm="group",
             anchor_scale=4.0,  # objects of a few pixels on; the pyramid has anchors of 16 to 256 px
-            roi_samples=32,  # heads cost as much as the backbone: few samples, more pictures; raise it for many objects
+            roi_samples=32,  # heads cost as much as the backbone: few samples, more images; raise it for many objects
             candidates_train=500,
             proposals_train=300,
             candidates_test=500,
@@ -143,7 +143,7 @@ def small_detection(
 
 
 def dense_batch(images: int) -> int:
-    """Pictures a step: a picture holds many objects and thousands of pixels, so fewer will do than in classification."""
+    """Images a step: an image holds many objects and thousands of pixels, so fewer will do than in classification."""
     return max(1, min(8, images // 8))
 
 
@@ -177,7 +177,7 @@ def _ade20k(name: str, model: str, size_px: int) -> Recipe:
     network, like, known = _network(model, UPERNET)
     lr, drop_path, mixed = UPERNET[like]
     layered = isinstance(network, ConvNeXtConfig)
-    steps_per_epoch = ADE20K_PICTURES // 16
+    steps_per_epoch = ADE20K_IMAGES // 16
     return Recipe(
         name=name,
         source=_source(f"{PAPER}, appendix A.3 and released code, ADE20K", model, known),
@@ -217,7 +217,7 @@ def _source(published: str, model: str, known: bool) -> str:
 
 
 def _crops(short_px: int, crop_px: int, *, scale: tuple[float, float], most: float = 1.0) -> DenseConfig:
-    """Square crops of pictures whose shorter side is `short_px` times one of `scale`; evaluated whole, at `short_px`."""
+    """Square crops of images whose shorter side is `short_px` times one of `scale`; evaluated whole, at `short_px`."""
     return DenseConfig(
         short_px=(short_px,),
         long_px=4 * short_px,
@@ -235,7 +235,7 @@ def _input(size_px: int) -> InputConfig:
 
 
 def _own_network(model: str) -> ModelConfig:
-    """The backbone with a stem and blocks that learn from few pictures, as `small` has them."""
+    """The backbone with a stem and blocks that learn from few images, as `small` has them."""
     network = architecture(model)
     if not isinstance(network, ConvNeXtConfig):
         return network.model_copy(update={"classes": 0})
@@ -267,6 +267,6 @@ def _small_optim(model: str, batch: int, steps: float) -> OptimConfig:
     )
 
 
-def _crop_for(picture_px: int) -> int:
+def _crop_for(image_px: int) -> int:
     """About four fifths of the shorter side, in whole multiples of 32, 64 to 512."""
-    return max(64, min(512, 32 * math.floor(0.8 * picture_px / 32 + 0.5)))
+    return max(64, min(512, 32 * math.floor(0.8 * image_px / 32 + 0.5)))

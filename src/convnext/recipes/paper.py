@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import paper_rows
-from convnext.recipes.catalogue import listed, listed_dense
+from convnext.recipes.listing import listed, listed_dense
 from convnext.recipes.paper_rows import DOUBTS, Cell
 from convnext.recipes.roadmap import REGIMES, Regime, roadmap
 
@@ -43,7 +43,7 @@ class Row:
     label: str
     model: str | None  # the name that `recipes.architectures.architecture` knows; None: not in this package
     trained_on: str | None  # '1K' or '22K'
-    size_px: int | None  # side of the pictures behind the MACs; None in the tables of detectors
+    size_px: int | None  # side of the images behind the MACs; None in the tables of detectors
     values: dict[str, Cell]  # by the keys of the columns
     doubts: dict[str, Doubt]
 

@@ -5,7 +5,7 @@ Only numbers; `recipes.paper` says what the columns are. None: the table leaves 
 
 Cell = str | float | None
 
-# Table 1. network, our name, trained on, px, parameters (1e6), MACs (1e9), pictures/s on a V100, top-1 (%)
+# Table 1. network, our name, trained on, px, parameters (1e6), MACs (1e9), images/s on a V100, top-1 (%)
 TABLE_1: tuple[tuple[Cell, ...], ...] = (
     ("RegNetY-16G", "regnety_16g", "1K", 224, 84, 16.0, 334.7, 82.9),
     ("EffNet-B7", "efficientnet_b7", "1K", 600, 66, 37.0, 55.1, 84.3),
@@ -44,7 +44,7 @@ TABLE_1: tuple[tuple[Cell, ...], ...] = (
     ("ConvNeXt-XL", "xlarge", "22K", 384, 350, 179.0, 30.2, 87.8),
 )
 
-# Table 2. network, our name, px, parameters (1e6), MACs (1e9), pictures/s, training memory (GB), top-1 (%)
+# Table 2. network, our name, px, parameters (1e6), MACs (1e9), images/s, training memory (GB), top-1 (%)
 TABLE_2: tuple[tuple[Cell, ...], ...] = (
     ("ViT-S", "vit_small", 224, 22, 4.6, 978.5, 4.9, 79.8),
     ("ConvNeXt-S (iso.)", "iso_small", 224, 22, 4.3, 1038.7, 4.2, 79.7),
@@ -54,7 +54,7 @@ TABLE_2: tuple[tuple[Cell, ...], ...] = (
     ("ConvNeXt-L (iso.)", "iso_large", 224, 306, 59.7, 94.4, 20.4, 82.6),
 )
 
-# Table 3. backbone, our name, trained on, detector, FLOPs (1e9, whole detector), pictures/s on an A100,
+# Table 3. backbone, our name, trained on, detector, FLOPs (1e9, whole detector), images/s on an A100,
 # box AP, AP50, AP75, mask AP, AP50, AP75
 TABLE_3: tuple[tuple[Cell, ...], ...] = (
     ("Swin-T", "swin_tiny", "1K", "Mask R-CNN", 267, 23.1, 46.0, 68.1, 50.3, 41.6, 65.1, 44.9),
@@ -106,7 +106,7 @@ TABLE_8: tuple[tuple[Cell, ...], ...] = (
     ("ConvNeXt-XL", "xlarge", "22K", 384, 179.0, 350.2, 87.8, 38.8, 27.1, 69.3, 68.2, 55.0),
 )
 
-# Table 12. network, our name, px, MACs (1e9), pictures/s on an A100 (TF32, channels last)
+# Table 12. network, our name, px, MACs (1e9), images/s on an A100 (TF32, channels last)
 TABLE_12: tuple[tuple[Cell, ...], ...] = (
     ("Swin-T", "swin_tiny", 224, None, 1325.6),
     ("ConvNeXt-T", "tiny", 224, None, 1943.5),

@@ -4,7 +4,7 @@ Two regimes: 't' goes from ResNet-50 to ConvNeXt-T, 'b' from ResNet-200 to ConvN
 another row, its `base`: the row before it, but for GELU, which goes on from kernel 7 and not from kernel 11.
 
 Choices where the paper is silent: ResNet's stem grows with the width of regime 'b'; what is kept and what leaves with
-which step is told in `models.roadmap`. The last row changes three fields: the halving layers that give it its name, and
+which step is told in `models.roadmap`. The last row changes three fields: the downsampling layers that give it its name, and
 biases and layer scale, which ConvNeXt has and ResNet has not, and for which the paper names no step.
 """
 

@@ -1,10 +1,10 @@
 """Parameters and multiply-accumulates of every named network, counted once: lists and tables answer without torch.
 
-At 1000 classes and the picture size beside them; detectors and segmenters at those of the paper's tables, by mmcv's rule
+At 1000 classes and the image size beside them; detectors and segmenters at those of the paper's tables, by mmcv's rule
 (see `tasks.detection.profile`). `tests/test_sizes.py` counts every one again, to the unit.
 """
 
-SIZES: dict[str, tuple[int, int, int]] = {  # name: (parameters, MACs of one picture, its side in pixels)
+SIZES: dict[str, tuple[int, int, int]] = {  # name: (parameters, MACs of one image, its side in pixels)
     "atto": (3_695_520, 547_332_480, 224),
     "femto": (5_217_784, 779_629_824, 224),
     "pico": (9_045_672, 1_367_055_360, 224),
@@ -108,7 +108,7 @@ OTHER_SIZES: dict[
     ("vit_large", 384): (304_715_752, 191_066_300_416),
 }
 
-DETECTORS: dict[str, tuple[int, int]] = {  # (parameters, MACs of one picture of 800 x 1280) at 80 classes
+DETECTORS: dict[str, tuple[int, int]] = {  # (parameters, MACs of one image of 800 x 1280) at 80 classes
     "mask_rcnn_tiny": (48_095_376, 262_135_950_260),
     "mask_rcnn_small": (69_729_936, 348_453_006_260),
     "mask_rcnn_base": (107_965_040, 485_601_678_260),

@@ -1,6 +1,6 @@
-"""The recipe for people with 300 to 50,000 pictures, one machine and no pretrained weights.
+"""The recipe for people with 300 to 50,000 images, one machine and no pretrained weights.
 
-Everything follows from three numbers of the data: how many pictures, how many pixels a side, how many per step.
+Everything follows from three numbers of the data: how many images, how many pixels a side, how many per step.
 The values are ours (no paper); how they were found is in docs/log.md.
 """
 
@@ -22,16 +22,16 @@ BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the 
 MUON_RATIO = 10.0  # to lr, for the matrices of the blocks: their update does not depend on the size of the gradient
 
 
-def small(model: str, *, images: int, picture_px: int, classes: int, batch: int | None = None) -> Recipe:
-    """A run of a few thousand steps that fits `images` training pictures of about `picture_px` pixels a side."""
-    size_px = training_size(picture_px)
+def small(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> Recipe:
+    """A run of a few thousand steps that fits `images` training images of about `image_px` pixels a side."""
+    size_px = training_size(image_px)
     batch = batch or batch_for(images)
     epochs = epochs_for(images)
     steps = max(1.0, epochs * images / batch)
-    network = _network(model, size_px, picture_px).model_copy(update={"classes": classes})
+    network = _network(model, size_px, image_px).model_copy(update={"classes": classes})
     return Recipe(
         name="small",
-        source=f"measured for this package; fitted to {images} pictures of {picture_px} px",
+        source=f"measured for this package; fitted to {images} images of {image_px} px",
         model=network,
         input=_input(size_px, finer=isinstance(network, ConvNeXtConfig) and network.patch < 4),
         augment=AugmentConfig(scale=(0.35, 1.0) if size_px > 32 else (0.6, 1.0), smoothing=0.1),
@@ -50,13 +50,13 @@ def small(model: str, *, images: int, picture_px: int, classes: int, batch: int 
 
 
 def batch_for(images: int) -> int:
-    """16 to 128 pictures a step: the power of two below the square root of the data, never more than there are."""
+    """16 to 128 images a step: the power of two below the square root of the data, never more than there are."""
     power = 2 ** int(math.log2(max(1, images)) / 2)
     return max(1, min(images, max(16, min(128, power))))
 
 
 def epochs_for(images: int) -> float:
-    """Fewer pictures are seen more often: 150 epochs for a few hundred, 30 from ten thousand on."""
+    """Fewer images are seen more often: 150 epochs for a few hundred, 30 from ten thousand on."""
     return float(max(30, min(150, round(3000 / math.sqrt(max(1, images))))))
 
 
@@ -65,13 +65,13 @@ def lr_for(batch: int) -> float:
     return BASE_LR * math.sqrt(batch / BASE_BATCH)
 
 
-def training_size(picture_px: int) -> int:
-    """The native size as a multiple of 32 where pictures are small (32 to 160 px), else 224."""
-    return 224 if picture_px > 160 else max(32, 32 * round(picture_px / 32))
+def training_size(image_px: int) -> int:
+    """The native size as a multiple of 32 where images are small (32 to 160 px), else 224."""
+    return 224 if image_px > 160 else max(32, 32 * round(image_px / 32))
 
 
 def _input(size_px: int, *, finer: bool) -> InputConfig:
-    """Sizes; where the stem is finer, and each picture costs four times as much, most of the run sees it smaller."""
+    """Sizes; where the stem is finer, and each image costs four times as much, most of the run sees it smaller."""
     progressive = ((0.5, size_px // 2), (0.8, size_px * 3 // 4)) if finer and size_px >= 96 else ()
     return InputConfig(
         size_px=size_px * 7 // 8 if progressive else size_px,  # crops enlarge: evaluation is best a little larger
@@ -81,20 +81,20 @@ def _input(size_px: int, *, finer: bool) -> InputConfig:
     )
 
 
-def _network(model: str, size_px: int, picture_px: int) -> ModelConfig:
-    """The named network with a stem that leaves enough positions of a small picture, and blocks that wake early."""
+def _network(model: str, size_px: int, image_px: int) -> ModelConfig:
+    """The named network with a stem that leaves enough positions of a small image, and blocks that wake early."""
     network = architecture(model)
     if not isinstance(network, ConvNeXtConfig | RoadmapConfig):
         return network
     changes: dict[str, object] = {"drop_path": 0.1 if sum(network.depths) > 14 else 0.0}
     if network.layer_scale is not None and sum(network.depths) <= 18:
         changes["layer_scale"] = 0.1  # 1e-6 is for 300 epochs: here a block would sleep for much of the run
-    if isinstance(network, RoadmapConfig):  # its stems are what it compares: only their stride follows the picture
+    if isinstance(network, RoadmapConfig):  # its stems are what it compares: only their stride follows the image
         return network.model_copy(update={**changes, "patch": 2 if size_px <= 64 else 4})
     if len(network.depths) == 1:  # isotropic: about 14 x 14 positions, as at 224 px
         return network.model_copy(update={**changes, "patch": 2 ** round(math.log2(size_px / 14))})
-    # Pictures that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 160 px do.
-    fine = size_px <= 160 and 2 * picture_px > size_px
+    # Images that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 160 px do.
+    fine = size_px <= 160 and 2 * image_px > size_px
     return network.model_copy(update={**changes, "stem": "overlap", "patch": 2 if fine else 4})
 
 

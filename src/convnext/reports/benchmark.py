@@ -1,7 +1,7 @@
 """The rows of a benchmark for people: a table for each batch, and a drawing that stands alone as an SVG file.
 
 The drawing has a bar for each contender, ours in blue, with its slowest and fastest round, and a broken line where the
-machine's matrix products would end. Positions are in units of the drawing, which scales as a whole.
+machine's matmuls would end. Positions are in units of the drawing, which scales as a whole.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import NOTHING
-from convnext.reports.terminal import table
+from convnext.reports.numbers import NOTHING
+from convnext.reports.text import table
 
 _HEAD = ("img/s", "of it", "lowest", "highest", "ms", "p90", "p99", "MB", "of GEMM", "of copy")
 WIDTH = 960
@@ -37,7 +37,7 @@ _STYLE = """
   font-weight: 650; } .bench .name, .bench .value { fill: var(--ink); } .bench .base { stroke: var(--line); }
 .bench .own { fill: var(--blue); } .bench .engine { fill: var(--faint); } .bench .peer { fill: var(--grey); }
 .bench .other { fill: var(--line); } .bench .whisker { stroke: var(--ink); stroke-width: 1.25; }
-.bench .limit { stroke: var(--orange); stroke-width: 1.5; stroke-dasharray: 4 4; } .bench .said { fill: var(--orange); }
+.bench .limit { stroke: var(--orange); stroke-width: 1.5; stroke-dasharray: 4 4; } .bench .note { fill: var(--orange); }
 """
 
 
@@ -64,13 +64,13 @@ def limits_text(machine: dict[str, Any]) -> str:
     """What the machine did beside them, in one line."""
     gemm = ", ".join(f"{rate:,.0f} GFLOP/s at batch {batch}" for batch, rate in machine["gemm_gflops"].items())
     copied = f"copying {machine['copy_gb_s']:.1f} GB/s" if machine["copy_gb_s"] else "copying not measured"
-    return f"This machine: matrix products of these shapes {gemm or 'not measured'}; {copied} (read and written)."
+    return f"This machine: matmuls of these shapes {gemm or 'not measured'}; {copied} (read and written)."
 
 
 def rows_of(rows: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
     """The contenders of one batch, fastest first."""
     here = [row for row in rows if row["kind"] == "contender" and row["batch"] == batch]
-    return sorted(here, key=lambda row: -row["pictures_per_s"])
+    return sorted(here, key=lambda row: -row["images_per_s"])
 
 
 def chart(rows: Sequence[dict[str, Any]], title: str) -> Html:
@@ -101,35 +101,35 @@ def _panel(rows: list[dict[str, Any]], batch: int, top: float) -> tuple[list[obj
     unit = (_RIGHT - _LEFT) / longest
     bottom = top + _HEADING + _ROW * len(rows)
     parts: list[object] = [_text(0, top + 12, f"batch {batch}", "panel", "start")]
-    parts += [_text(_RIGHT + 62, top + 12, "pictures/s", "", "end")]
+    parts += [_text(_RIGHT + 62, top + 12, "images/s", "", "end")]
     parts += [_text(_RATIO + 128, top + 12, f"of {rows[0]['reference']}", "", "end")]
     for i, row in enumerate(rows):
         parts.append(_bar(row, top + _HEADING + i * _ROW, unit))
     if limit:
         x = _LEFT + unit * limit
         parts.append(tag("line", x1=_round(x), x2=_round(x), y1=top + 18, y2=bottom, class_="limit"))
-        parts.append(_text(x - 6, top + 12, f"the machine's matrix products: {_rate(limit)}", "said", "end"))
+        parts.append(_text(x - 6, top + 12, f"the machine's matmuls: {_rate(limit)}", "note", "end"))
     parts.append(tag("line", x1=_LEFT, x2=_LEFT, y1=top + _HEADING - 6, y2=bottom, class_="base"))
     return parts, bottom - top
 
 
 def _bar(row: dict[str, Any], y: float, unit: float) -> Html:
     middle, ends = y + _ROW / 2, [_LEFT + unit * rate for rate in (min(row["rates"]), max(row["rates"]))]
-    wide = _round(unit * row["pictures_per_s"])
+    wide = _round(unit * row["images_per_s"])
     ratio = f"{row['ratio']:.2f}" + (
         f" ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})" if row["rounds"] > 1 else ""
     )
-    said = (
-        f"{row['name']}: {_rate(row['pictures_per_s'])} pictures/s, {row['latency_ms']:.1f} ms, {row['peak_mb']:.0f} MB"
+    sentence = (
+        f"{row['name']}: {_rate(row['images_per_s'])} images/s, {row['latency_ms']:.1f} ms, {row['peak_mb']:.0f} MB"
     )
     return tag(
         "g",
-        tag("title", said),
+        tag("title", sentence),
         _text(_LABELS, middle + 4, row["name"], "name", "end"),
         tag("rect", x=_LEFT, y=y + (_ROW - _BAR) / 2, width=wide, height=_BAR, rx=1.5, class_=_KINDS[row["origin"]]),
         tag("line", x1=_round(ends[0]), x2=_round(ends[1]), y1=middle, y2=middle, class_="whisker"),
         [tag("line", x1=_round(x), x2=_round(x), y1=middle - 3, y2=middle + 3, class_="whisker") for x in ends],
-        _text(_RIGHT + 62, middle + 4, _rate(row["pictures_per_s"]), "value", "end"),
+        _text(_RIGHT + 62, middle + 4, _rate(row["images_per_s"]), "value", "end"),
         _text(_RATIO + 128, middle + 4, ratio, "value", "end"),
     )
 
@@ -145,8 +145,8 @@ def _legend(rows: Sequence[dict[str, Any]]) -> list[Html]:
 
 
 def _limit(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Pictures a second at which the network would run at the machine's rate of matrix products."""
-    shares = [row["pictures_per_s"] / row["gemm_share"] for row in rows if row["gemm_share"]]
+    """Images per second at which the network would run at the machine's rate of matmuls."""
+    shares = [row["images_per_s"] / row["gemm_share"] for row in rows if row["gemm_share"]]
     return sorted(shares)[len(shares) // 2] if shares else None
 
 
@@ -154,7 +154,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     shares = [f"{row[name]:.0%}" if row[name] else NOTHING for name in ("gemm_share", "copy_share")]
     ratios = [f"{row[name]:.2f}" for name in ("ratio", "ratio_low", "ratio_high")]
     times = [f"{row[name]:.1f}" for name in ("latency_ms", "latency_p90_ms", "latency_p99_ms")]
-    return [row["name"], _rate(row["pictures_per_s"]), *ratios, *times, f"{row['peak_mb']:,.0f}", *shares]
+    return [row["name"], _rate(row["images_per_s"]), *ratios, *times, f"{row['peak_mb']:,.0f}", *shares]
 
 
 def _batches(rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -169,5 +169,5 @@ def _round(value: float) -> float:
     return round(value, 1)
 
 
-def _text(x: float, y: float, words: str, class_: str, anchor: str) -> Html:
-    return tag("text", words, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)
+def _text(x: float, y: float, content: str, class_: str, anchor: str) -> Html:
+    return tag("text", content, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)

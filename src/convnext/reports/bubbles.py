@@ -12,7 +12,7 @@ from convnext.errors import ConvNeXtError
 from convnext.recipes.paper import PAPER, Row, tables
 from convnext.recipes.sizes import SIZES
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import GAP
+from convnext.reports.numbers import GAP
 from convnext.reports.page import page
 
 WIDTH, HEIGHT = 1080, 520
@@ -97,7 +97,7 @@ def bubble_chart() -> Html:
     sheet = tag("rect", class_="sheet", x=-_EDGE, y=-_EDGE, width=WIDTH + 2 * _EDGE, height=HEIGHT + 2 * _EDGE)
     title = _text(0, 16, "ImageNet accuracy against multiply-accumulates", "title", "start")
     source = _text(0, 36, f"Numbers as printed in {PAPER}, tables 1, 10 and 11", "", "start")
-    note = _text(WIDTH, HEIGHT, "multiply-accumulates of one picture, logarithmic", "", "end")
+    note = _text(WIDTH, HEIGHT, "multiply-accumulates of one image, logarithmic", "", "end")
     inside = [tag("style", Html(_STYLE)), sheet, title, source, note, _legend(), [_panel(p) for p in panels()]]
     return tag(
         "svg",
@@ -218,5 +218,5 @@ def _radius(params_m: float) -> float:
     return round(_RADIUS * math.sqrt(params_m), 1)
 
 
-def _text(x: float, y: float, words: object, class_: str, anchor: str) -> Html:
-    return tag("text", words, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)
+def _text(x: float, y: float, content: object, class_: str, anchor: str) -> Html:
+    return tag("text", content, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import GAP, count, percent, plain
+from convnext.reports.numbers import GAP, count, percent, plain
 
 _MOST_POINTS = 700  # of a curve; more would only make the file larger
 _MOST_COLUMNS = 160  # that answer to the pointer
@@ -84,7 +84,7 @@ def interval(low: float, value: float, high: float) -> Html:
 
 
 def heat_map(names: Sequence[str], table: NDArray[np.int64], *, numbers: Literal["counts", "shares"] | None) -> Html:
-    """(K, K) counts, rows the truth: right ones in blue, wrong ones in orange, deeper for a larger share of the row.
+    """(K, K) counts, rows the ground truth: right ones in blue, wrong ones in orange, deeper for a larger share of the row.
 
     `numbers`: what is written on a cell, its count or its share of the row in percent.
     """
@@ -117,7 +117,7 @@ def heat_map(names: Sequence[str], table: NDArray[np.int64], *, numbers: Literal
         aria_label="Confusion matrix",
         style=f"--margin:{margin}px;--size:{size}",
     )
-    title = "Rows: truth. Columns: prediction" + (", in % of the row." if numbers == "shares" else ".")
+    title = "Rows: ground truth. Columns: prediction" + (", in % of the row." if numbers == "shares" else ".")
     return figure(title, tag("div", plot, class_="scroll"), [])
 
 
@@ -130,7 +130,7 @@ def reliability(bins: Sequence[dict[str, Any]]) -> Html:
         low, high = sorted((part["accuracy"], part["confidence"]))
         says = (
             f"confidence {percent(part['low'], 0)} to {percent(part['high'], 0)}: right {percent(part['accuracy'])}, "
-            f"claimed {percent(part['confidence'])}, {count(part['n'])} pictures"
+            f"claimed {percent(part['confidence'])}, {count(part['n'])} images"
         )
         pale = " pale" if part["n"] < 10 else ""
         box = {"x": _at(part["low"] + 0.003), "width": _at(part["high"] - part["low"] - 0.006)}
@@ -144,7 +144,7 @@ def reliability(bins: Sequence[dict[str, Any]]) -> Html:
 
 
 def histogram(bins: Sequence[dict[str, Any]]) -> Html:
-    """How the pictures are spread over the confidence of their prediction."""
+    """How the images are spread over the confidence of their prediction."""
     total = sum(part["n"] for part in bins) or 1
     tallest = max((part["n"] for part in bins), default=0) / total or 1.0
     step = _nice(tallest / 4)
@@ -152,14 +152,14 @@ def histogram(bins: Sequence[dict[str, Any]]) -> Html:
     inside = []
     for part in bins:
         height = part["n"] / total / top
-        says = f"confidence {percent(part['low'], 0)} to {percent(part['high'], 0)}: {count(part['n'])} pictures"
+        says = f"confidence {percent(part['low'], 0)} to {percent(part['high'], 0)}: {count(part['n'])} images"
         box = {"x": _at(part["low"] + 0.003), "width": _at(part["high"] - part["low"] - 0.006)}
         inside.append(tag("rect", tag("title", says), **box, y=_at(1 - height), height=_at(height), class_="fill grey"))
     y_ticks = [(v / top, _tick(v, step, True)) for v in _steps(0.0, top, step)]
     plot = _plot(
         "Histogram of confidence", [(i / 5, percent(i / 5, 0)) for i in range(6)], y_ticks, inside, "confidence"
     )
-    return figure("How sure it is: share of pictures", plot, [])
+    return figure("How sure it is: share of images", plot, [])
 
 
 def figure(title: str, drawing: Html, legend: list[tuple[str, str]]) -> Html:

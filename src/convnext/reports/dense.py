@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from convnext.data.dense.dataset import DenseDataset
-from convnext.reports import dense_pictures, dense_sections, sections
+from convnext.reports import dense_images, dense_sections, sections
 from convnext.reports.charts import bar
-from convnext.reports.files import RunFiles
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import count, finite, percent, plain, short
+from convnext.reports.numbers import count, finite, percent, plain, short
+from convnext.reports.run_files import RunFiles
 
 _FRAMEWORKS = {"mask_rcnn": "Mask R-CNN", "cascade": "Cascade Mask R-CNN"}
 _SCORES = {"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"}  # the first that there is stands in large
@@ -18,7 +18,7 @@ _SCORES = {"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"}  # the 
 def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
     """Write `report.html` into the folder of a run of detection or segmentation and return its path.
 
-    `data` are the pictures that the run was evaluated on; without them, or where one cannot be read, a picture is shown
+    `data` are the images that the run was evaluated on; without them, or where one cannot be read, an image is shown
     as its name. A file of the run that is missing or cut short costs its section, never the report. Raises ConvNeXtError
     when `run` is no folder or cannot be written to.
     """
@@ -41,7 +41,7 @@ def _detection(data: DenseDataset | None) -> list[Section]:
         Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Precision and recall", "evaluation.json", dense_sections.curves_of_precision),
         Section("Classes", "evaluation.json", dense_sections.detected_classes),
-        Section("Worst pictures", "evaluation.json", lambda f: dense_pictures.worst_detections(f, data)),
+        Section("Worst images", "evaluation.json", lambda f: dense_images.worst_detections(f, data)),
         Section("Data", "data.json", lambda f: sections.data(f, "objects")),
     ]
 
@@ -52,22 +52,22 @@ def _segmentation(data: DenseDataset | None) -> list[Section]:
         Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Classes", "evaluation.json", dense_sections.segmented_classes),
         Section("Confusion", "evaluation.json", lambda f: sections.confusion(f, "pixel")),
-        Section("Worst pictures", "evaluation.json", lambda f: dense_pictures.worst_maps(f, data)),
+        Section("Worst images", "evaluation.json", lambda f: dense_images.worst_maps(f, data)),
         Section("Data", "data.json", lambda f: sections.data(f, "pixels", _pixels)),
     ]
 
 
 def _is_segmentation(files: RunFiles, data: DenseDataset | None) -> bool:
-    """By the first file that says so, else by the pictures."""
+    """By the first file that says so, else by the images."""
     head = (files.recipe or {}).get("head")
-    said = [
+    sentence = [
         (files.evaluation or {}).get("task"),
         (files.data or {}).get("task"),
         head.get("task") if isinstance(head, dict) else None,
         "segmentation" if any("miou" in row for row in files.evals) else None,
         data.task if data else None,
     ]
-    return next((task for task in said if task in ("detection", "segmentation")), "detection") == "segmentation"
+    return next((task for task in sentence if task in ("detection", "segmentation")), "detection") == "segmentation"
 
 
 def _network(files: RunFiles) -> str:
@@ -98,14 +98,14 @@ def _score(files: RunFiles) -> Html:
     weights = sections.WEIGHTS.get(found.get("weights", ""), ("", ""))[0]
     n, classes = found.get("n"), len(found.get("classes") or (files.data or {}).get("classes") or ())
     over = f"{count(classes)} class{'' if classes == 1 else 'es'}"
-    said = f"mean over {over}" if figure == "miou" else f"mean over IoU 0.50 to 0.95 and {over}"
+    sentence = f"mean over {over}" if figure == "miou" else f"mean over IoU 0.50 to 0.95 and {over}"
     return tag(
         "div",
         tag("p", _SCORES[figure], tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(found[figure]), class_="hero"),
         tag("div", bar(found[figure]), class_="interval"),
-        tag("p", said, class_="below"),
-        tag("p", f"on {count(n)} held-out pictures" if n else "pictures not counted", class_="below"),
+        tag("p", sentence, class_="below"),
+        tag("p", f"on {count(n)} held-out images" if n else "images not counted", class_="below"),
         class_="score",
     )
 

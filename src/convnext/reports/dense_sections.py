@@ -10,9 +10,9 @@ import numpy as np
 
 from convnext.reports import charts, sections
 from convnext.reports.charts import Line
-from convnext.reports.files import RunFiles
 from convnext.reports.markup import Html, join, table, tag
-from convnext.reports.numerals import NOTHING, count, finite, percent
+from convnext.reports.numbers import NOTHING, count, finite, percent
+from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import Score, columns, folded, note
 
 DETECTION_SCORES = (
@@ -59,7 +59,7 @@ def precision(files: RunFiles) -> Html:
         "Average precision (AP) is the mean over the classes of the area under the curve of precision against recall; AP "
         "alone is the mean of ten, at overlaps (IoU) from 0.50 to 0.95. Small objects have less than 32 × 32 pixels, "
         f"large ones more than 96 × 96. Recall is the mean of the same ten with at most {count(found.get('most'))} "
-        f"detections a picture. {NOTHING} stands where there is nothing to find."
+        f"detections an image. {NOTHING} stands where there is nothing to find."
     )
     head: list[object] = ["", *_FIGURES.values()]
     rows: list[list[object]] = [
@@ -87,7 +87,7 @@ def curves_of_precision(files: RunFiles) -> Html:
 
 
 def recipe(files: RunFiles) -> Html:
-    """Every field that these tasks use: what they do to pictures is in `dense`, and of `input` they take two fields."""
+    """Every field that these tasks use: what they do to images is in `dense`, and of `input` they take two fields."""
     values = {name: group for name, group in (files.recipe or {}).items() if name != "augment"}
     if isinstance(values.get("input"), dict):
         values["input"] = {name: value for name, value in values["input"].items() if name in ("mean", "std")}
@@ -180,12 +180,12 @@ def _working_point(found: dict[str, Any]) -> Html | None:
         return None
     if not point["f1"]:
         return note("No detection is right, whatever its score.")
-    said = (
+    sentence = (
         f"F1 is best, {percent(point['f1'])}, where detections with a score of {point['score']:.2f} or more are shown: "
         f"{percent(point['precision'])} of them are right, and {percent(point['recall'])} of the objects are found (boxes "
         "at IoU 0.50). Everything below that counts single objects does so from this score on."
     )
-    return tag("p", said, class_="lead")
+    return tag("p", sentence, class_="lead")
 
 
 def _score(files: RunFiles) -> str:

@@ -1,4 +1,4 @@
-"""Boxes, masks and names drawn on a picture. Axes: H W pixel rows and columns, M objects."""
+"""Boxes, masks and names drawn on an image. Axes: H W pixel rows and columns, M objects."""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from convnext.data.dense.sample import IGNORE
 Colour = tuple[int, int, int]
 
 _GOLDEN = 0.618033988749895  # of a turn from one hue to the next: neighbours differ, however many there are
-_NAMED_PX = 96  # shorter side from which on a picture has room for names: on smaller ones they would hide everything
-_COVER = 0.45  # how much of a mask's colour covers the picture
+_NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything
+_COVER = 0.45  # how much of a mask's colour covers the image
 
 
 def colour_of(number: int) -> Colour:
@@ -84,7 +84,7 @@ def colours_of(labels: Sequence[int], classes: Sequence[str]) -> list[int]:
 
 
 def _font(shape: Sequence[int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Letters that suit a picture of (H, W, ...) `shape`."""
+    """Letters that suit an image of (H, W, ...) `shape`."""
     return ImageFont.load_default(size=max(10, round(min(shape[:2]) / 28)))
 
 
@@ -96,7 +96,7 @@ def _write(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width_px: int,
 ) -> None:
-    """On a plate of `colour` above the corner, or below where there is no room above, inside the picture's width."""
+    """On a plate of `colour` above the corner, or below where there is no room above, inside the image's width."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     x, y = corner
     height, width = bottom - top + 4, right - left + 4

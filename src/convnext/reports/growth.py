@@ -1,7 +1,7 @@
 """How throughput grows with batch, resolution and cores: the rows of several benchmarks as three panels of one drawing.
 
 Each panel varies one thing and keeps the others. Points are medians, bars through them the slowest and fastest round, the
-numbers below ours its share of the machine's matrix products, whose own end is a broken line. The drawing stands alone as
+numbers below ours its share of the machine's matmuls, whose own end is a broken line. The drawing stands alone as
 an SVG file; positions are in units of the drawing, which scales as a whole.
 """
 
@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import GAP, plain
+from convnext.reports.numbers import GAP, plain
 
 WIDTH, HEIGHT = 1080, 384
 _TOP, _FLOOR = 112, 324  # upper and lower end of the plots
@@ -20,7 +20,7 @@ _LEFT, _ACROSS, _APART = 34, 288, 76  # where the first plot begins, how wide on
 _INSET = 18  # between the ends of a plot and its first and last point, where numbers stand
 _EDGE = 16  # empty, all round
 _LOOKS = ("own", "plain", "peer")  # of the contenders, in the order of `names`
-_LIMIT = "the machine's matrix products"
+_LIMIT = "the machine's matmuls"
 _STYLE = """
 .growth { --page: #fff; --ink: #1a2127; --soft: #5a6570; --line: #d9dee3; --grid: #e9edf0; --blue: #0b64a8;
   --orange: #bd5206; --grey: #7b8792; --faint: #8db4d3; font: 12px system-ui, -apple-system, "Segoe UI", Roboto,
@@ -56,7 +56,7 @@ def panels(rows: Sequence[dict[str, Any]], *, batch: int, size_px: int, threads:
     """The three plots of `rows` (those of deploy.benchmark.rows); each keeps two of the three values given."""
     kept = {"batch": batch, "size_px": size_px, "threads": threads}
     kinds = (
-        ("batch", f"batch, at {size_px} px on {_cores(threads)}", "pictures in a call", True, False),
+        ("batch", f"batch, at {size_px} px on {_cores(threads)}", "images in a call", True, False),
         ("size_px", f"resolution, at batch {batch} on {_cores(threads)}", "pixels, both axes logarithmic", True, True),
         ("threads", f"cores, at batch {batch} and {size_px} px", "threads", False, False),
     )
@@ -82,7 +82,7 @@ def chart(plots: Sequence[Panel], names: dict[str, str], title: str) -> Html:
         x += 52 + 6.1 * len(name)
     drawn = [_panel(plot, names, _LEFT + i * (_ACROSS + _APART)) for i, plot in enumerate(plots) if plot.rows]
     sheet = tag("rect", class_="sheet", x=-_EDGE, y=-_EDGE, width=WIDTH + 2 * _EDGE, height=HEIGHT + 2 * _EDGE)
-    note = _text(0, HEIGHT, "pictures a second; below ours, its share of the rate of the matrix products", "", "start")
+    note = _text(0, HEIGHT, "images per second; below ours, its share of the rate of the matmuls", "", "start")
     return tag(
         "svg",
         [tag("style", Html(_STYLE)), sheet, _text(0, 16, title, "title", "start"), legend, drawn, note],
@@ -113,7 +113,7 @@ def _panel(plot: Panel, names: dict[str, str], left: float) -> list[object]:
     parts.append(_curve([(x_of(value), y_of(limit)) for value, limit in limits.items()], "curve limit"))
     for i, (name, look) in reversed(list(enumerate(zip(names, _LOOKS, strict=False)))):
         here = [row for row in plot.rows if row["name"] == name]
-        parts.append(_curve([(x_of(row[plot.key]), y_of(row["pictures_per_s"])) for row in here], f"curve {look}"))
+        parts.append(_curve([(x_of(row[plot.key]), y_of(row["images_per_s"])) for row in here], f"curve {look}"))
         parts += [_point(plot, row, names[name], look, x_of, y_of, written=i == 0) for row in here]
     return parts
 
@@ -128,14 +128,14 @@ def _point(
     *,
     written: bool,
 ) -> Html:
-    x, y, share = x_of(row[plot.key]), y_of(row["pictures_per_s"]), row["gemm_share"]
-    said = (
-        f"{name}, {row['batch']} pictures of {row['size_px']} px, {_cores(row['threads'])}: {row['pictures_per_s']:.1f}"
+    x, y, share = x_of(row[plot.key]), y_of(row["images_per_s"]), row["gemm_share"]
+    sentence = (
+        f"{name}, {row['batch']} images of {row['size_px']} px, {_cores(row['threads'])}: {row['images_per_s']:.1f}"
     )
     label = f"{100 * share:.0f}{GAP}%" if written and share else None
     return tag(
         "g",
-        tag("title", f"{said} pictures/s" + (f", {share:.0%} of the matrix products" if share else "")),
+        tag("title", f"{sentence} images/s" + (f", {share:.0%} of the matmuls" if share else "")),
         tag("line", x1=x, x2=x, y1=y_of(min(row["rates"])), y2=y_of(max(row["rates"])), class_=f"spread {look}"),
         tag("circle", cx=x, cy=y, r=3, class_=look),
         _text(x, y + 17, label, "share", "middle") if label else None,
@@ -143,9 +143,9 @@ def _point(
 
 
 def _limit(plot: Panel, value: float) -> float | None:
-    """Pictures a second at which the network would run at the machine's rate of matrix products."""
+    """Images per second at which the network would run at the machine's rate of matmuls."""
     here = [row for row in plot.rows if row[plot.key] == value and row["gemm_share"]]
-    return median(row["pictures_per_s"] / row["gemm_share"] for row in here) if here else None
+    return median(row["images_per_s"] / row["gemm_share"] for row in here) if here else None
 
 
 def _axis(values: tuple[float, float], places: tuple[float, float], *, log: bool) -> Callable[[float], float]:
@@ -183,5 +183,5 @@ def _cores(threads: int) -> str:
     return f"{threads} core{'' if threads == 1 else 's'}"
 
 
-def _text(x: float, y: float, words: object, class_: str, anchor: str) -> Html:
-    return tag("text", words, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)
+def _text(x: float, y: float, content: object, class_: str, anchor: str) -> Html:
+    return tag("text", content, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)

@@ -11,10 +11,10 @@ from typing import Any
 
 from convnext import __version__
 from convnext.errors import ConvNeXtError
-from convnext.reports.files import RunFiles, read_run
 from convnext.reports.markup import Html, clean, tag
-from convnext.reports.numerals import NOTHING, count, duration, finite, percent, plain, short
+from convnext.reports.numbers import NOTHING, count, duration, finite, percent, plain, short
 from convnext.reports.page import page
+from convnext.reports.run_files import RunFiles, read_run
 from convnext.reports.sections import note
 
 # What a file of another form raises where a section reads it.
@@ -44,16 +44,16 @@ class Section:
             "evaluation.json": files.evaluation,
             "metrics.jsonl": files.train or files.evals,
         }[self.needs]
-        said = files.notes.get(self.needs)
+        sentence = files.notes.get(self.needs)
         inside = None
         if there:
             try:
                 inside = self.body(files)
             except STRANGE:
-                said = f"{self.needs} {OTHER_FORM}"
-        elif not said:
-            said = f"{self.needs} is still empty."
-        return tag("section", tag("h2", self.title), inside, note(said) if said else None, id=self.anchor)
+                sentence = f"{self.needs} {OTHER_FORM}"
+        elif not sentence:
+            sentence = f"{self.needs} is still empty."
+        return tag("section", tag("h2", self.title), inside, note(sentence) if sentence else None, id=self.anchor)
 
 
 def write_page(run: Path, build: Callable[[RunFiles], Html]) -> Path:
@@ -112,12 +112,12 @@ def headline(
 def cost(files: RunFiles) -> dict[str, object]:
     """What the run took: size of the network, length, time."""
     seconds = sum(row["seconds"] for row in files.timings if finite(row.get("seconds")))
-    rates = [row["pictures_per_s"] for row in files.timings if finite(row.get("pictures_per_s"))]
+    rates = [row["images_per_s"] for row in files.timings if finite(row.get("images_per_s"))]
     return {
         "Parameters": short(files.parameters) if files.parameters else NOTHING,
         **_length(files),
         "Training time": duration(seconds) if seconds else NOTHING,
-        "Pictures a second": plain(median(rates), 3) if rates else NOTHING,
+        "Images per second": plain(median(rates), 3) if rates else NOTHING,
     }
 
 

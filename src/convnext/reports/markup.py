@@ -49,12 +49,16 @@ def clean(value: str) -> str:
     return _UNSEEN.sub("\ufffd", data.decode("utf-8", "backslashreplace"))
 
 
-def table(head: list[object], rows: list[list[object]], *, words: set[int] | None = None, class_: str = "") -> Html:
-    """A table whose columns are numbers, right-aligned, but for those in `words` (the first one if not said)."""
-    words = {0} if words is None else words
+def table(
+    head: list[object], rows: list[list[object]], *, text_columns: set[int] | None = None, class_: str = ""
+) -> Html:
+    """A table whose columns are numbers, right-aligned, but for those in `text_columns` (the first one if not given)."""
+    text_columns = {0} if text_columns is None else text_columns
 
     def line(kind: str, cells: list[object]) -> Html:
-        return tag("tr", [tag(kind, cell, class_=None if i in words else "number") for i, cell in enumerate(cells)])
+        return tag(
+            "tr", [tag(kind, cell, class_=None if i in text_columns else "number") for i, cell in enumerate(cells)]
+        )
 
     top = tag("thead", line("th", head)) if head else None
     body = tag("table", top, tag("tbody", [line("td", row) for row in rows]), class_=class_ or None)

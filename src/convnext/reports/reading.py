@@ -2,7 +2,7 @@
 
 A difference between two steps counts when it is larger than its spread, which would hold 95 % of the differences that
 chance alone makes. With two or more seeds, the spread comes from the runs: one variance pooled over all steps, because a
-variance of two or three runs is no estimate of anything. With one seed, it is that of the held-out pictures only.
+variance of two or three runs is no estimate of anything. With one seed, it is that of the held-out images only.
 """
 
 import math
@@ -62,8 +62,8 @@ def summary(readings: Sequence[Reading]) -> str:
     total = sum(counts.values())
     if not total:
         return "No step has been trained together with the one that it changes, so there is nothing to compare yet."
-    *said, last = (f"{n} {VERDICTS[name][n > 1]}" for name, n in counts.items() if n)
-    return f"Of {number_of(total, 'change')} measured, {' and '.join(filter(None, [', '.join(said), last]))}."
+    *sentence, last = (f"{n} {VERDICTS[name][n > 1]}" for name, n in counts.items() if n)
+    return f"Of {number_of(total, 'change')} measured, {' and '.join(filter(None, [', '.join(sentence), last]))}."
 
 
 def method(results: dict[str, Any]) -> str:
@@ -72,10 +72,10 @@ def method(results: dict[str, Any]) -> str:
     if freedom:
         return (
             f"The spread is a 95 % interval from {number_of(freedom, 'degree')} of freedom over the seeds; one run scatters by "
-            f"{100 * deviation:.2f} points. It does not cover the choice of the {results['val']:,} held-out pictures."
+            f"{100 * deviation:.2f} points. It does not cover the choice of the {results['val']:,} held-out images."
         )
     return (
-        f"One seed a step: the spread is that of {results['val']:,} held-out pictures alone, and another seed would "
+        f"One seed a step: the spread is that of {results['val']:,} held-out images alone, and another seed would "
         "scatter too. Train two seeds or more before you believe a small difference."
     )
 
@@ -94,7 +94,7 @@ def _spread(row: dict[str, Any], base: dict[str, Any], results: dict[str, Any]) 
     freedom, deviation = _pooled(results["steps"])
     if freedom:
         chance = _quantile(freedom) * deviation * math.sqrt(1 / len(row["runs"]) + 1 / len(base["runs"]))
-        return max(chance, 1 / max(1, results["val"]))  # one picture is no difference, however much the seeds agree
+        return max(chance, 1 / max(1, results["val"]))  # one image is no difference, however much the seeds agree
     rates = (row["mean"], base["mean"])
     return 1.96 * math.sqrt(sum(rate * (1 - rate) for rate in rates) / max(1, results["val"]))
 

@@ -8,7 +8,7 @@ from convnext import __version__
 from convnext.engine.checkpoint import write_text
 from convnext.errors import ConvNeXtError
 from convnext.reports.markup import Html, table, tag
-from convnext.reports.numerals import GAP, NOTHING, short
+from convnext.reports.numbers import GAP, NOTHING, short
 from convnext.reports.page import page
 from convnext.reports.reading import Reading, method, read, summary
 from convnext.reports.roadmap_chart import NARROW, WIDTH, accuracy, caption, chart, label, narrow_chart
@@ -94,10 +94,10 @@ def _reading(readings: list[Reading], results: dict[str, Any]) -> list[Html]:
     note = tag(
         "p",
         "The change is to the step before, for GELU to kernel 7. The paper trains at full width on ImageNet-1K; a smaller "
-        "network, fewer pictures or fewer epochs may well turn a step's effect round, and that is what this table shows.",
+        "network, fewer images or fewer epochs may well turn a step's effect round, and that is what this table shows.",
         class_="note",
     )
-    return [lead, table(head, cells, words={0, 5}), note]
+    return [lead, table(head, cells, text_columns={0, 5}), note]
 
 
 def _steps(readings: list[Reading]) -> Html:
@@ -109,19 +109,21 @@ def _steps(readings: list[Reading]) -> Html:
         minutes = f"{sum(run['minutes'] for run in row['runs']):.1f}" if row["runs"] else NOTHING
         cells.append([label(row["name"]), row["change"], short(row["params"]), short(row["macs"]), printed, minutes])
     head: list[object] = ["Step", "What changes", "Parameters", "MACs here", "GFLOPs in the paper", "Minutes"]
-    return table(head, cells, words={0, 1})
+    return table(head, cells, text_columns={0, 1})
 
 
 def _notes(results: dict[str, Any]) -> list[Html]:
-    said = (
-        "Every step is trained by the same recipe with AdamW and without averaged weights, and scored with its last "
+    sentence = (
+        "Every step is trained by the same recipe with AdamW and without EMA weights, and scored with its last "
         "weights. Only the first has ResNet's own optimizer (SGD, the rate a tenth after each third), for as many epochs. "
         "MACs and parameters are those of the networks trained here."
     )
-    notes = [tag("p", said, class_="note")]
+    notes = [tag("p", sentence, class_="note")]
     if any(row["likely_gflops"] is not None for row in results["steps"]):
-        said = "Two cells of the paper's table 10 are most likely misprints; this is our reading, no erratum is known."
-        notes.append(tag("p", said, class_="note"))
+        sentence = (
+            "Two cells of the paper's table 10 are most likely misprints; this is our reading, no erratum is known."
+        )
+        notes.append(tag("p", sentence, class_="note"))
     return notes
 
 

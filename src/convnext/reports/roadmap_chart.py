@@ -1,7 +1,7 @@
 """The paper's Figure 2 for a person's own data: a drawing that stands alone as an SVG file and inside a page.
 
 Steps from top to bottom in the paper's groups; accuracy as bars with every run and the spread over seeds, the
-multiply-accumulates of one picture beside it. Positions are in units of the drawing, which scales as a whole; for narrow
+multiply-accumulates of one image beside it. Positions are in units of the drawing, which scales as a whole; for narrow
 screens, where its words would become too small, a page has the same rows once more with the names above the bars.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from convnext.errors import number_of
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import GAP, short
+from convnext.reports.numbers import GAP, short
 
 WIDTH = 960
 _LABELS, _LEFT, _RIGHT = 196, 208, 610  # end of the labels, ends of the accuracy axis
@@ -64,7 +64,7 @@ def chart(results: dict[str, Any]) -> Html:
     for x in (_LEFT, _COST_LEFT):
         inside.append(tag("line", x1=x, x2=x, y1=_TOP - 6, y2=bottom, class_="base"))
     inside.append(_text(_LEFT, bottom + 32, f"top-1 accuracy, %{_starts(low)}", "tick", "start"))
-    inside.append(_text(_COST_LEFT, bottom + 32, "MACs of one picture", "tick", "start"))
+    inside.append(_text(_COST_LEFT, bottom + 32, "MACs of one image", "tick", "start"))
     group = None
     for row, y in zip(rows, places, strict=True):
         if row["group"] != group:
@@ -95,7 +95,7 @@ def narrow_chart(results: dict[str, Any]) -> Html:
         inside.append(_text(x, y + 16, f"{100 * value:g}", "tick", "middle" if x else "start"))
     inside += [tag("line", x1=x, x2=x, y1=top, y2=y, class_="base") for x in (0, _SLIM_COST)]
     inside.append(_text(0, y + 34, f"top-1 accuracy, %{_starts(low)}", "tick", "start"))
-    inside.append(_text(_SLIM_COST, y + 34, "MACs a picture", "tick", "start"))
+    inside.append(_text(_SLIM_COST, y + 34, "MACs an image", "tick", "start"))
     return _svg(tag("style", Html(_STYLE)), inside, bars, box=f"-1 0 {NARROW} {y + 42:g}")
 
 
@@ -106,7 +106,7 @@ def caption(results: dict[str, Any]) -> str:
     most = max((len(row["runs"]) for row in results["steps"]), default=0)
     return (
         f"{ends}, {width}, {number_of(results['epochs'], 'epoch')} of "
-        f"{number_of(results['train'], 'picture')} in {number_of(results['classes'], 'class', 'classes')}, "
+        f"{number_of(results['train'], 'image')} in {number_of(results['classes'], 'class', 'classes')}, "
         f"{results['size_px']} px, {number_of(most, 'seed')}, {results['val']:,} held out"
     )
 
@@ -169,8 +169,10 @@ def _bar(x: float, y: float, wide: float, high: float, kind: str, row: dict[str,
 
 def _titled(row: dict[str, Any], parts: list[object]) -> Html:
     """The parts of a row with what is said when a pointer rests on them."""
-    said = f"{label(row['name'])}: {row['change']} {accuracy(row) or 'not trained'}, {short(row['params'])} parameters"
-    return tag("g", tag("title", said.replace("±", f"±{GAP}")), parts)
+    sentence = (
+        f"{label(row['name'])}: {row['change']} {accuracy(row) or 'not trained'}, {short(row['params'])} parameters"
+    )
+    return tag("g", tag("title", sentence.replace("±", f"±{GAP}")), parts)
 
 
 def _spread(row: dict[str, Any], y: float, low: float, high: float, left: float, right: float) -> list[object]:
@@ -212,5 +214,5 @@ def _across(value: float, low: float, high: float, left: float, right: float) ->
     return round(left + (right - left) * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
 
-def _text(x: float, y: float, words: str, class_: str, anchor: str) -> Html:
-    return tag("text", words, x=round(x, 1), y=round(y, 1), class_=class_, text_anchor=anchor)
+def _text(x: float, y: float, content: str, class_: str, anchor: str) -> Html:
+    return tag("text", content, x=round(x, 1), y=round(y, 1), class_=class_, text_anchor=anchor)

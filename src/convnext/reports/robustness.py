@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from convnext.reports.terminal import not_counted, table
+from convnext.reports.text import not_counted, table
 
 _IMAGENET = 1000  # classes
 
@@ -23,10 +23,10 @@ def robustness_text(result: dict[str, Any]) -> str:
 
 
 def _headline(result: dict[str, Any]) -> str:
-    rate = result["pictures_per_s"]
+    rate = result["images_per_s"]
     return (
         f"{result['about'][:1].upper()}{result['about'][1:]}   n {result['n']:,}   classes {result['classes']:,}   "
-        f"clean top-1 {1 - result['clean']['error']:.2%}" + (f"   {rate:,.0f} pictures/s" if rate else "")
+        f"clean top-1 {1 - result['clean']['error']:.2%}" + (f"   {rate:,.0f} images/s" if rate else "")
     )
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from convnext.reports import charts, sections
-from convnext.reports.files import RunFiles
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.markup import Html, tag
-from convnext.reports.numerals import GAP, count, finite, percent, plain, wilson
+from convnext.reports.numbers import GAP, count, finite, percent, plain, wilson
+from convnext.reports.run_files import RunFiles
 
 
 def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
-    `read` gives the bytes of a picture by its path in evaluation.json; without it, or where it fails, a picture is
+    `read` gives the bytes of an image by its path in evaluation.json; without it, or where it fails, an image is
     shown as its name. A file of the run that is missing or cut short costs its section, never the report. Raises
     ConvNeXtError when `run` is no folder or cannot be written to.
     """
@@ -44,14 +44,14 @@ def _score(files: RunFiles) -> Html:
         return sections.note("This run has not been evaluated yet.")
     low, high = wilson(top1, n)
     weights = sections.WEIGHTS.get(found.get("weights", ""), ("", ""))[0]
-    said = f"{count(top1 * n)} of {count(n)} pictures right" if n else "pictures not counted"
+    sentence = f"{count(top1 * n)} of {count(n)} images right" if n else "images not counted"
     between = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
     return tag(
         "div",
         tag("p", "Top-1 accuracy", tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(top1), class_="hero"),
         [charts.interval(low, top1, high), tag("p", between, class_="below")] if n else None,
-        tag("p", said, class_="below"),
+        tag("p", sentence, class_="below"),
         class_="score",
     )
 

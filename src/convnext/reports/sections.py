@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from convnext.reports import charts
 from convnext.reports.charts import Line
-from convnext.reports.files import RunFiles
 from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numerals import NOTHING, count, finite, percent, plain, short
+from convnext.reports.numbers import NOTHING, count, finite, percent, plain, short
+from convnext.reports.run_files import RunFiles
 from convnext.reports.thumbnails import thumbnail
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
@@ -51,23 +51,23 @@ def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
     x, lr = columns(files.train, unit, "lr")
     if len(x):
         drawn.append(charts.line_chart("Learning rate", [Line("lr", "blue", x, lr)], zero=True, x_name=unit))
-    x, rate = columns(files.timings, "step", "pictures_per_s")
+    x, rate = columns(files.timings, "step", "images_per_s")
     if len(x) > 1:
-        drawn.append(charts.line_chart("Training pictures a second", _smoothed(x, rate), zero=True, x_name="step"))
+        drawn.append(charts.line_chart("Training images per second", _smoothed(x, rate), zero=True, x_name="step"))
     if not drawn:
         return note("No row of metrics.jsonl can be drawn yet.")
     return tag("div", drawn, class_="pair")
 
 
-def confusion(files: RunFiles, unit: str = "picture") -> Html:
+def confusion(files: RunFiles, unit: str = "image") -> Html:
     """A heat map where the classes are few, and the pairs most often confused; `unit` is what the table counts."""
     evaluation = files.evaluation or {}
     names, counts = evaluation["classes"], np.asarray(evaluation["confusion"], np.int64)
     pairs = _pairs(names, counts, 24 if len(names) > _MOST_MAPPED else 10, unit)
     if len(names) > _MOST_MAPPED:
-        said = f"{count(len(names))} classes are too many to draw, so these are the pairs most often confused."
-        return join([tag("p", said, class_="lead"), pairs])
-    written: Literal["counts", "shares"] = "counts" if unit == "picture" else "shares"
+        sentence = f"{count(len(names))} classes are too many to draw, so these are the pairs most often confused."
+        return join([tag("p", sentence, class_="lead"), pairs])
+    written: Literal["counts", "shares"] = "counts" if unit == "image" else "shares"
     drawing = charts.heat_map(names, counts, numbers=written if len(names) <= _MOST_COUNTED else None)
     right = tag("div", tag("h3", "Most often confused"), pairs)
     return tag("div", drawing, right, class_="beside" if len(names) <= _MOST_COUNTED else "below-each-other")
@@ -87,7 +87,7 @@ def per_class(files: RunFiles) -> Html:
         ]
         for row in rows
     ]
-    head: list[object] = ["Class", "Pictures", "Precision", "Recall", "F1", ""]
+    head: list[object] = ["Class", "Images", "Precision", "Recall", "F1", ""]
     return folded(head, cells, "dense")
 
 
@@ -96,7 +96,7 @@ def calibration(files: RunFiles) -> Html:
     bins = (files.evaluation or {})["calibration"]
     total = sum(part["n"] for part in bins)
     if not total:
-        return note("No picture was evaluated.")
+        return note("No image was evaluated.")
     confidence = sum(part["n"] * part["confidence"] for part in bins) / total
     accuracy = sum(part["n"] * part["accuracy"] for part in bins) / total
     points = 100 * (confidence - accuracy)
@@ -108,30 +108,30 @@ def calibration(files: RunFiles) -> Html:
         f"On average it claims {percent(confidence)} and is right {percent(accuracy)} of the time: "
         f"{verdict}{'' if abs(points) < 0.5 else f' by {abs(points):.1f} points'}. ",
         f"The expected calibration error is {percent((files.evaluation or {}).get('ece'))}. "
-        "Pale bars stand for fewer than ten pictures.",
+        "Pale bars stand for fewer than ten images.",
         class_="lead",
     )
     return join([lead, tag("div", charts.reliability(bins), charts.histogram(bins), class_="pair")])
 
 
 def worst(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
-    """The pictures that the network was most sure about and wrong."""
+    """The images that the network was most sure about and wrong."""
     rows = (files.evaluation or {})["worst"]
     if not rows:
-        return note("Not one picture was wrong.")
+        return note("Not one image was wrong.")
     return tag("div", [_card(row, read) for row in rows], class_="cards")
 
 
 def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count) -> Html:
     """How much there is of each class, what the check before training found, and what had to be skipped.
 
-    `unit` is what is counted where it is not pictures; `shown` writes such a number.
+    `unit` is what is counted where it is not images; `shown` writes such a number.
     """
     found = files.data or {}
     names = found["classes"]
     parts = {part: found[part]["per_class"] for part in ("train", "val") if found.get(part)}
     most = {part: max((n.get(name, 0) for name in names), default=0) or 1 for part, n in parts.items()}
-    head: list[object] = ["Class", *[word for part in parts for word in (f"{_part(part)} {unit}".strip(), "")]]
+    head: list[object] = ["Class", *[cell for part in parts for cell in (f"{_part(part)} {unit}".strip(), "")]]
     order = sorted(names, key=lambda name: -parts["train"].get(name, 0)) if "train" in parts else names
     rows: list[list[object]] = []
     for name in order:
@@ -140,7 +140,7 @@ def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count
             n = parts[part].get(name, 0)
             row += [shown(n), charts.bar(n / most[part], colour)]
         rows.append(row)
-    sizes = [f"{count(found[part]['n'])} pictures for {_part(part).lower()}" for part in parts]
+    sizes = [f"{count(found[part]['n'])} images for {_part(part).lower()}" for part in parts]
     lead = tag(
         "p", f"{count(len(names))} {'class' if len(names) == 1 else 'classes'}; {', '.join(sizes)}.", class_="lead"
     )
@@ -174,9 +174,9 @@ def folded(head: list[object], rows: list[list[object]], class_: str) -> Html:
     return join([first, tag("details", title, table(head, more, class_=class_))])
 
 
-def note(said: str) -> Html:
+def note(sentence: str) -> Html:
     """A quiet line in place of what cannot be shown."""
-    return tag("p", said, class_="note")
+    return tag("p", sentence, class_="note")
 
 
 def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
@@ -197,9 +197,9 @@ def _pairs(names: list[str], counts: NDArray[np.int64], most: int, unit: str) ->
     for i, j in cells:
         share = wrong[i, j] / counts[i].sum()
         pair = [tag("span", names[i], class_="name"), " → ", tag("span", names[j], class_="name")]
-        many = count(int(wrong[i, j])) if unit == "picture" else short(int(wrong[i, j]))
+        many = count(int(wrong[i, j])) if unit == "image" else short(int(wrong[i, j]))
         rows.append([pair, many, percent(float(share)), charts.bar(wrong[i, j] / largest, "orange")])
-    return table(["Truth → prediction", f"{unit.capitalize()}s", "Of its class", ""], rows, class_="short")
+    return table(["Ground truth → prediction", f"{unit.capitalize()}s", "Of its class", ""], rows, class_="short")
 
 
 def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:
@@ -208,17 +208,17 @@ def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:
     small = thumbnail(read, path) if read else None
     if small:
         pixels = "pixels" if small[1] < 80 else None  # a magnified scan shall show its pixels, not a blur
-        picture = tag("img", src=small[0], alt=f"{row['label']}, taken for {row['predicted']}", class_=pixels)
+        image = tag("img", src=small[0], alt=f"{row['label']}, taken for {row['predicted']}", class_=pixels)
     else:
-        picture = tag("div", name, class_="unseen")
+        image = tag("div", name, class_="unseen")
     caption = tag(
         "figcaption",
-        tag("div", row["label"], class_="truth"),
+        tag("div", row["label"], class_="ground-truth"),
         tag("div", "→ ", tag("b", row["predicted"]), " ", tag("span", percent(row["score"]), class_="sure")),
         tag("div", name, class_="file") if small else None,
     )
     says = f"{clean(path)}: the true class has {percent(row['label_score'], 2)}"
-    return tag("figure", tag("div", picture, class_="frame"), caption, title=says, class_="card")
+    return tag("figure", tag("div", image, class_="frame"), caption, title=says, class_="card")
 
 
 def _findings(found: list[str] | None) -> Html | None:
@@ -232,10 +232,12 @@ def _findings(found: list[str] | None) -> Html | None:
 def _skipped(skipped: dict[str, str] | None) -> Html | None:
     if not skipped:
         return None
-    title = tag("h3", f"Skipped pictures ({count(len(skipped))})")
+    title = tag("h3", f"Skipped images ({count(len(skipped))})")
     rows: list[list[object]] = [[tag("span", path, class_="path"), reason] for path, reason in skipped.items()]
-    first = table(["Picture", "Reason"], rows[:20], words={0, 1})
-    more = tag("details", tag("summary", f"The other {count(len(rows) - 20)}"), table([], rows[20:], words={0, 1}))
+    first = table(["Image", "Reason"], rows[:20], text_columns={0, 1})
+    more = tag(
+        "details", tag("summary", f"The other {count(len(rows) - 20)}"), table([], rows[20:], text_columns={0, 1})
+    )
     return join([title, first, more if len(rows) > 20 else None])
 
 

@@ -1,9 +1,9 @@
-"""Pictures changed a little on purpose, so that the network errs: FGSM (Goodfellow et al. 2015, arXiv 1412.6572) and
+"""Images changed a little on purpose, so that the network errs: FGSM (Goodfellow et al. 2015, arXiv 1412.6572) and
 PGD (Madry et al. 2018, arXiv 1706.06083), without a target, in the maximum norm.
 
 A change is measured and limited where people see it, in grey levels of 255, before normalisation: no value moves by more
-than `eps`, and none leaves 0..255. Adversarial pictures stay floating point; they are not rounded to whole levels.
-Axes: N pictures, C channels, H W rows and columns.
+than `eps`, and none leaves 0..255. Adversarial images stay floating point; they are not rounded to whole levels.
+Axes: N images, C channels, H W rows and columns.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from convnext.errors import ConvNeXtError
 
 @dataclass(frozen=True)
 class Attack:
-    """Steps of the gradient's sign that raise the loss; a pure function of the network, the pictures and these fields.
+    """Steps of the gradient's sign that raise the loss; a pure function of the network, the images and these fields.
 
-    `fgsm`: one step of `eps` from the picture. `pgd`: `steps` of `step` from a random start within `eps`, each followed
+    `fgsm`: one step of `eps` from the image. `pgd`: `steps` of `step` from a random start within `eps`, each followed
     by a return into the limits.
     """
 
@@ -30,7 +30,7 @@ class Attack:
     eps: float = 4.0  # of 255
     steps: int = 10  # of PGD
     step: float = 1.0  # of 255, of PGD
-    random_start: bool = True  # of PGD; from (seed, index of the picture)
+    random_start: bool = True  # of PGD; from (seed, index of the image)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,31 +43,27 @@ class Attack:
             )
 
     def __call__(
-        self, model: nn.Module, pictures: Tensor, labels: Tensor, indices: Tensor, config: InputConfig
+        self, model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, config: InputConfig
     ) -> Tensor:
-        """(N, H, W, C) uint8 pictures -> (N, C, H, W) normalised adversarial ones, on the same device.
+        """(N, H, W, C) uint8 images -> (N, C, H, W) normalised adversarial ones, on the same device.
 
         `labels` (N,), `indices` (N,) into the data set. The gradient is taken in float32 whatever the precision around.
         """
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(pictures.device.type, enabled=False):
-            return _normalised(self.pixels(model, pictures, labels, indices, config), config)
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            return _normalised(self.pixels(model, images, labels, indices, config), config)
 
-    def pixels(
-        self, model: nn.Module, pictures: Tensor, labels: Tensor, indices: Tensor, config: InputConfig
-    ) -> Tensor:
-        """The same before normalisation: (N, C, H, W) float32 in 0..1, within eps / 255 of the pictures."""
-        clean = (
-            pictures.clone().permute(0, 3, 1, 2).float() / 255
-        )  # a clone: tensors of inference mode take no gradient
+    def pixels(self, model: nn.Module, images: Tensor, labels: Tensor, indices: Tensor, config: InputConfig) -> Tensor:
+        """The same before normalisation: (N, C, H, W) float32 in 0..1, within eps / 255 of the images."""
+        clean = images.clone().permute(0, 3, 1, 2).float() / 255  # a clone: tensors of inference mode take no gradient
         eps = self.eps / 255
         low, high = (clean - eps).clamp(min=0), (clean + eps).clamp(max=1)
         steps, step, x = (1, eps, clean) if self.name == "fgsm" else (self.steps, self.step / 255, clean)
         if self.name == "pgd" and self.random_start:
             x = (clean + eps * self._chance(clean, indices)).clamp(0, 1)
-        truth = labels.to(pictures.device).clone()
+        ground_truth = labels.to(images.device).clone()
         for _ in range(steps):
             x = x.detach().requires_grad_()
-            loss = F.cross_entropy(model(_normalised(x, config)).float(), truth, reduction="sum")
+            loss = F.cross_entropy(model(_normalised(x, config)).float(), ground_truth, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, x)
             x = torch.clamp(x.detach() + step * gradient.sign(), low, high)
         return x.detach()

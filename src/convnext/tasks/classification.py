@@ -1,4 +1,4 @@
-"""Picture classification: how a batch becomes a loss, and how a network is scored on labelled pictures."""
+"""Image classification: how a batch becomes a loss, and how a network is scored on labelled images."""
 
 import contextlib
 import hashlib
@@ -21,19 +21,19 @@ from convnext.data.source import Dataset, Splits, open_splits
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.records import say, watched
+from convnext.engine.records import info, warn, watched
 from convnext.engine.schedule import total_steps
 from convnext.engine.update import out_of_memory
 from convnext.errors import DataError
 from convnext.tasks.evaluation import Outcomes, metrics
 
-# (network, (N, H, W, C) uint8 pictures, (N,) labels, (N,) indices, input) -> (N, C, H, W) normalised, made to mislead
+# (network, (N, H, W, C) uint8 images, (N,) labels, (N,) indices, input) -> (N, C, H, W) normalised, made to mislead
 Attacker = Callable[[nn.Module, Tensor, Tensor, Tensor, InputConfig], Tensor]
 
 
 @dataclass(frozen=True)
 class Targeted:
-    """Pictures ready for the network with what they should give."""
+    """Images ready for the network with what they should give."""
 
     x: Tensor  # (N, C, H, W) normalised
     targets: Tensor  # (N, K) probabilities
@@ -42,12 +42,12 @@ class Targeted:
         return len(self.x)
 
     def split(self, size: int) -> Sequence["Targeted"]:
-        """Pieces of at most `size` pictures."""
+        """Pieces of at most `size` images."""
         return [Targeted(*pair) for pair in zip(self.x.split(size), self.targets.split(size), strict=True)]
 
 
 class Classification:
-    """The task that `engine.fit` trains when the data are pictures in classes."""
+    """The task that `engine.fit` trains when the data are images in classes."""
 
     metric = "top1"
 
@@ -56,10 +56,10 @@ class Classification:
         self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
         self.chance_loss = math.log(len(self.train.classes))
-        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+        self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
 
     def batches(self, steps: range, world: World) -> Iterator[Batch]:
-        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
         batches = train_batches(
             self.train,
             self.recipe,
@@ -69,7 +69,7 @@ class Classification:
             share=(world.rank, world.size),
             workers=self.options.workers,
             cache=self.options.cache,
-            strict=self.options.strict_pictures,
+            strict=self.options.strict_images,
         )
         for batch in batches:
             note_skipped(batch, self.skipped)
@@ -85,17 +85,17 @@ class Classification:
 
     def prepare(self, batch: Batch, *, step: int, rank: int, device: torch.device) -> Targeted:
         """To the device, normalised, mixed and with soft targets."""
-        x = normalise(batch.pictures.to(device, non_blocking=True), self.recipe.input)
+        x = normalise(batch.images.to(device, non_blocking=True), self.recipe.input)
         labels = batch.labels.to(device, non_blocking=True)
         seed = (self.recipe.seed, step, rank)
         return Targeted(*mix(x, labels, len(self.train.classes), self.recipe.augment, seed))
 
     def loss(self, network: nn.Module, piece: Targeted) -> Tensor:
-        """Cross-entropy against soft targets, in float32, mean over the pictures."""
+        """Cross-entropy against soft targets, in float32, mean over the images."""
         return F.cross_entropy(network(piece.x).float(), piece.targets)
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """Top-1, top-5, loss and calibration error on the held-out pictures."""
+        """Top-1, top-5, loss and calibration error on the held-out images."""
         outcomes = evaluate(
             model,
             self.val,
@@ -117,7 +117,7 @@ class Classification:
         return {
             "task": "classification",
             "classes": list(self.train.classes),
-            "pictures": fingerprint(self.train),
+            "images": fingerprint(self.train),
             "val_share": self.val_share,
         }
 
@@ -131,15 +131,15 @@ def held_out(data: str | Path, metadata: Mapping[str, Any]) -> Dataset | None:
         return None
     with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
         splits = open_splits(data, val_share=metadata["val_share"], seed=metadata["recipe"]["seed"])
-        if fingerprint(splits.train) == metadata["pictures"]:
+        if fingerprint(splits.train) == metadata["images"]:
             held, learnt = len(splits.val.entries), len(splits.train.entries)
-            say(f"The run was trained on {learnt:,} of these pictures: scoring the {held:,} that it held out.")
+            info(f"The run was trained on {learnt:,} of these images: scoring the {held:,} that it held out.")
             return splits.val
     return None
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A word that tells this set of pictures from another; the same on every machine."""
+    """A hash that tells this set of images from another; the same on every machine."""
     listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
     return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -158,11 +158,11 @@ def evaluate(
     only: Sequence[int] = (),
     progress: bool = False,
 ) -> Outcomes:
-    """What `model`, in its present mode and precision, makes of every readable picture of `dataset`.
+    """What `model`, in its present mode and precision, makes of every readable image of `dataset`.
 
-    `change` is done to each picture after the crop, `attack` to each batch. `only`: the classes that may be answered,
+    `change` is done to each image after the crop, `attack` to each batch. `only`: the classes that may be answered,
     for data whose classes are a part of the model's; empty for all. `progress`: how far it is, is shown. Raises DataError
-    when no picture could be read.
+    when no image could be read.
     """
     device = next(model.parameters()).device
     parts = []
@@ -172,12 +172,12 @@ def evaluate(
         for raw in passing:
             note_skipped(raw, skipped if skipped is not None else {})
             if len(raw.labels):
-                pictures = raw.pictures.to(device)
-                x = attack(model, pictures, raw.labels, raw.indices, config) if attack else normalise(pictures, config)
+                images = raw.images.to(device)
+                x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
                 parts.append(Outcomes.of(restricted(_logits(model, x), only), raw.labels, raw.indices))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
-        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
     return Outcomes.join(parts)
 
 
@@ -201,13 +201,13 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def note_skipped(batch: Batch | DenseBatch, skipped: dict[str, str]) -> None:
-    """Say each broken picture once, and keep it with its reason."""
+    """Say each broken image once, and keep it with its reason."""
     for path, reason in batch.skipped:
         if path not in skipped:
             skipped[path] = reason
-            say(f"Skipped '{printable(path)}': {reason}")
+            warn(f"Skipped '{printable(path)}': {reason}")
 
 
 def eval_batch(recipe: Recipe) -> int:
-    """Pictures per forward pass in evaluation; no gradients, so more fit than in training."""
+    """Images per forward pass in evaluation; no gradients, so more fit than in training."""
     return min(256, max(16, 3 * recipe.optim.batch // 2))

@@ -1,4 +1,4 @@
-"""Which annotated pictures a trained detector or segmenter is scored on: never those that it has learnt, unless asked."""
+"""Which annotated images a trained detector or segmenter is scored on: never those that it has learnt, unless asked."""
 
 import contextlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from convnext.config import Recipe
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, task_of
 from convnext.data.store import printable
-from convnext.engine.records import say
+from convnext.engine.records import info, warn
 from convnext.errors import DataError
 from convnext.tasks.train_dense import TASKS
 
@@ -19,45 +19,45 @@ def open_scored(
     metadata: Mapping[str, Any],
     *,
     images: str | None = None,
-    kind: str | None = None,
+    form: str | None = None,
     part: str | None = None,
 ) -> DenseDataset:
-    """The pictures of `data` to score a run on, with labels that index its classes.
+    """The images of `data` to score a run on, with labels that index its classes.
 
     `recipe` and `metadata` are its checkpoint's. `part`: 'train', 'val' or 'test'; None: val where there is one, else
-    test, else all. Of data that the run parted itself, what it held out is val. What is scored is said where it is not
+    test, else all. Of data that the run parted itself, what it held out is val. What is scored is logged where it is not
     what one would think. Raises DataError for data of another task, of unknown classes, or without that part.
     """
     name = printable(data)
-    found = task_of(data, images) if kind is None else "segmentation" if kind == "semantic" else "detection"
+    found = task_of(data, images) if form is None else "segmentation" if form == "masks" else "detection"
     if found not in (None, recipe.task):
         raise DataError(f"'{name}' is annotated for {found}, and the run is for {recipe.task}. Name data of its kind.")
-    held = _held_out(data, recipe, metadata, images, kind)
+    held = _held_out(data, recipe, metadata, images, form)
     if held is None:
-        dataset = open_dense(data, images, kind=kind, part=part, classes=tuple(metadata["classes"]))
+        dataset = open_dense(data, images, form=form, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
         raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
     else:
         dataset = held.train if part == "train" else held.val
-    if TASKS[recipe.task].fingerprint(dataset, recipe) == metadata.get("pictures"):
-        say("The run was trained on these very pictures: the figures say little about others.")
+    if TASKS[recipe.task].fingerprint(dataset, recipe) == metadata.get("images"):
+        warn("The run was trained on these very images: the figures say little about others.")
     elif held is not None:
-        say(
-            f"The run was trained on {len(held.train.entries):,} of these pictures: scoring the "
+        info(
+            f"The run was trained on {len(held.train.entries):,} of these images: scoring the "
             f"{len(held.val.entries):,} that it held out."
         )
     return dataset
 
 
 def _held_out(
-    data: str, recipe: Recipe, metadata: Mapping[str, Any], images: str | None, kind: str | None
+    data: str, recipe: Recipe, metadata: Mapping[str, Any], images: str | None, form: str | None
 ) -> DenseSplits | None:
-    """`data` as the run parted it, where it did, and the pictures are still the same."""
+    """`data` as the run parted it, where it did, and the images are still the same."""
     share = metadata.get("val_share")
     if share is None:
         return None
     with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
-        splits = open_dense_splits(data, images, kind=kind, val_share=share, seed=recipe.seed)
-        if TASKS[recipe.task].fingerprint(splits.train, recipe) == metadata["pictures"]:
+        splits = open_dense_splits(data, images, form=form, val_share=share, seed=recipe.seed)
+        if TASKS[recipe.task].fingerprint(splits.train, recipe) == metadata["images"]:
             return splits
     return None

@@ -18,8 +18,8 @@ _RELEASED = ("roi_head.", "decode_head.")  # what only released detectors and se
 _OURS = "backbone.network."
 
 
-def load_dense_weights(model: nn.Module, source: str, *, say: Callable[[str], None]) -> None:
-    """Copy the weights of `source`, a file or 'hub:OWNER/NAME', into a detector or a segmenter; what it is, is said.
+def load_dense_weights(model: nn.Module, source: str, *, info: Callable[[str], None]) -> None:
+    """Copy the weights of `source`, a file or 'hub:OWNER/NAME', into a detector or a segmenter; what was read is logged.
 
     Layers for another number of classes keep the fresh values that they were built with. Raises CheckpointError for
     tensors that do not fit, with their names.
@@ -28,17 +28,17 @@ def load_dense_weights(model: nn.Module, source: str, *, say: Callable[[str], No
     path = str(download(source.removeprefix("hub:"))) if source.startswith("hub:") else source
     names = read_tensors(path)[0].keys()
     if any(name.startswith(_OURS) for name in names):
-        _load_own(model, path, say)
+        _load_own(model, path, info)
     elif any(name.startswith(_RELEASED) for name in names):
         if isinstance(model, Detector):
-            detection.load_official(model, path, say=say)
+            detection.load_official(model, path, info=info)
         else:
-            segmentation.load_official(model, path, say=say)
+            segmentation.load_official(model, path, info=info)
     else:
-        detection.load_backbone(model.backbone, path, say=say)
+        detection.load_backbone(model.backbone, path, info=info)
 
 
-def _load_own(model: nn.Module, path: str, say: Callable[[str], None]) -> None:
+def _load_own(model: nn.Module, path: str, info: Callable[[str], None]) -> None:
     """A whole network of this package; layers that differ in the number of their outputs alone are the classes'."""
     state, own = read_tensors(path)[0], model.state_dict()
     fresh = {
@@ -52,5 +52,5 @@ def _load_own(model: nn.Module, path: str, say: Callable[[str], None]) -> None:
         raise CheckpointError(f"{path} does not fit: {error}") from None
     model.load_state_dict(state | fresh)
     if fresh:
-        say(f"{len(fresh)} tensors for other classes replaced by new ones: {', '.join(fresh)}")
-    say(f"{path}: {len(state) - len(fresh)} tensors read (a network of this package).")
+        info(f"{len(fresh)} tensors for other classes replaced by new ones: {', '.join(fresh)}")
+    info(f"{path}: {len(state) - len(fresh)} tensors read (a network of this package).")

@@ -1,4 +1,4 @@
-"""What a classifier did on labelled pictures: one outcome a picture, and the figures made of them."""
+"""What a classifier did on labelled images: one outcome an image, and the figures made of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One row a picture, in dataset order; K classes. Nothing here grows with K, so millions of pictures fit."""
+    """One row an image, in dataset order; K classes. Nothing here grows with K, so millions of images fit."""
 
     index: NDArray[np.int64]  # into the dataset's entries
     label: NDArray[np.int64]
@@ -40,7 +40,7 @@ class Outcomes:
 
     @staticmethod
     def join(parts: list["Outcomes"]) -> "Outcomes":
-        """All parts as one, in dataset order, each picture once."""
+        """All parts as one, in dataset order, each image once."""
         names = list(Outcomes.__dataclass_fields__)
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         _, order = np.unique(columns["index"], return_index=True)
@@ -61,7 +61,7 @@ def metrics(outcomes: Outcomes) -> dict[str, float]:
 
 
 def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
-    """Equal bins of confidence with their pictures, mean confidence and accuracy."""
+    """Equal bins of confidence with their images, mean confidence and accuracy."""
     right = outcomes.rank == 0
     which = np.minimum((outcomes.score * BINS).astype(int), BINS - 1)
     rows = []
@@ -81,21 +81,21 @@ def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
 
 
 def confusion(outcomes: Outcomes, classes: int) -> NDArray[np.int64]:
-    """(K, K) counts; rows are the truth."""
+    """(K, K) counts; rows are the ground truth."""
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (outcomes.label, outcomes.predicted), 1)
     return table
 
 
 def per_class(table: NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class of a confusion table; 0 where a class was never seen or said."""
-    hits, truth, said = table.diagonal(), table.sum(1), table.sum(0)
+    """Precision, recall and F1 of every class of a confusion table; 0 where a class was never seen or predicted."""
+    hits, ground_truth, predicted = table.diagonal(), table.sum(1), table.sum(0)
     rows = []
     for i, name in enumerate(names):
-        precision = float(hits[i] / said[i]) if said[i] else 0.0
-        recall = float(hits[i] / truth[i]) if truth[i] else 0.0
+        precision = float(hits[i] / predicted[i]) if predicted[i] else 0.0
+        recall = float(hits[i] / ground_truth[i]) if ground_truth[i] else 0.0
         f1 = 2 * precision * recall / (precision + recall) if hits[i] else 0.0
-        rows.append({"name": name, "n": int(truth[i]), "precision": precision, "recall": recall, "f1": f1})
+        rows.append({"name": name, "n": int(ground_truth[i]), "precision": precision, "recall": recall, "f1": f1})
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Maps small enough to be kept in a run's files, for the pictures that its report shows. Axes: H W rows and columns."""
+"""Maps small enough to be kept in a run's files, for the images that its report shows. Axes: H W rows and columns."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ SIDE_PX = 480  # the longer side at most
 
 
 def preview_size(height: int, width: int) -> tuple[int, int]:
-    """(H, W) of a picture's preview: the same shape, nowhere larger than the picture."""
+    """(H, W) of an image's preview: the same shape, nowhere larger than the image."""
     scale = min(1.0, SIDE_PX / max(height, width))
     return max(1, round(scale * height)), max(1, round(scale * width))
 

@@ -20,7 +20,7 @@ from convnext.data.preflight import Findings
 from convnext.data.source import Splits
 from convnext.engine import checkpoint
 from convnext.engine.environment import environment
-from convnext.engine.records import say
+from convnext.engine.records import info, warn
 from convnext.engine.run import LAST, Claim
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError, TrainingError
@@ -58,7 +58,7 @@ class _Runs:
     out: Path
 
     def recipe(self, step: Step, seed: int) -> Recipe:
-        """The recipe 'small', fitted to the data, with this step's network; averaged weights are off, as in the paper.
+        """The recipe 'small', fitted to the data, with this step's network; EMA weights are off, as in the paper.
 
         AdamW for every step but the first, which stands for ResNet's own recipe: SGD with a rate of 0.1 for a batch of
         256, a tenth of it after each third of the run, no warm-up, no label smoothing, no stochastic depth.
@@ -82,13 +82,13 @@ class _Runs:
         return self.out / f"{step.name}_seed{seed}"
 
     def finished(self, step: Step, seed: int) -> bool:
-        """Whether this run, by exactly this recipe and on these pictures, was trained to its end."""
+        """Whether this run, by exactly this recipe and on these images, was trained to its end."""
         last, chosen, train = self.folder(step, seed) / LAST, self.recipe(step, seed), self.splits.train
         if not last.exists():
             return False
         metadata = checkpoint.read_metadata(last)
         steps = total_steps(steps_in_epoch(len(train.entries), chosen.optim.batch), chosen.schedule)
-        there = (parse(Recipe, metadata["recipe"], where=f"'{last}'"), metadata["pictures"], metadata["state"]["step"])
+        there = (parse(Recipe, metadata["recipe"], where=f"'{last}'"), metadata["images"], metadata["state"]["step"])
         return there == (chosen, fingerprint(train), steps)
 
     def result(self, step: Step) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def train_roadmap(
 ) -> dict[str, Any]:
     """Train what is left of `plan` under `options.out` and return what roadmap.json then holds.
 
-    Seed by seed, so that a first picture of all steps is there early; `after` gets the results after every run.
+    Seed by seed, so that a first image of all steps is there early; `after` gets the results after every run.
     A step that cannot be trained (its loss became infinite, say) is noted under 'failed' and the others go on.
     Raises ConvNeXtError for a plan that cannot be carried out, Interrupted when asked to stop.
     """
@@ -132,10 +132,10 @@ def train_roadmap(
         results = _results(runs, failed, facts)
         for i, (seed, step) in enumerate((seed, step) for seed in range(plan.seeds) for step in steps):
             place = runs.folder(step, seed)
-            if world.first_says(world.first and runs.finished(step, seed)):
+            if world.from_first(world.first and runs.finished(step, seed)):
                 continue
             if world.first:
-                say(f"Run {i + 1} of {plan.seeds * len(steps)}: {step.name}, seed {seed}. {step.change}")
+                info(f"Run {i + 1} of {plan.seeds * len(steps)}: {step.name}, seed {seed}. {step.change}")
             try:
                 with Claim(place) if world.first else contextlib.nullcontext():
                     here = options.model_copy(update={"out": str(place)})
@@ -144,7 +144,7 @@ def train_roadmap(
                 if world.size > 1:  # the other processes may not know
                     raise
                 failed[place.name] = str(error)
-                say(f"{step.name} failed and is left out: {error}")
+                warn(f"{step.name} failed and is left out: {error}")
             if world.first:
                 results = _results(runs, failed, facts)
                 if after:
@@ -153,7 +153,7 @@ def train_roadmap(
 
 
 def _check(plan: Plan) -> tuple[Step, ...]:
-    """The plan's steps in order. Raises ConvNeXtError for a wrong plan, before any picture is read."""
+    """The plan's steps in order. Raises ConvNeXtError for a wrong plan, before any image is read."""
     steps = chosen_steps(plan.regime, plan.steps)
     narrower(steps[0].config, plan.width_factor)
     if plan.seeds < 1:
@@ -193,7 +193,7 @@ def _results(runs: _Runs, failed: dict[str, str], facts: Mapping[str, str]) -> d
 
 
 def _score(folder: Path, seed: int) -> dict[str, Any]:
-    """What a finished run reached with its last weights; not its best, which the held-out pictures would have chosen."""
+    """What a finished run reached with its last weights; not its best, which the held-out images would have chosen."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [row for row in lines if row["kind"] == "eval" and row["weights"] == "raw"][-1]
     clock = [json.loads(line) for line in (folder / "timings.jsonl").read_text().splitlines()]

@@ -18,7 +18,7 @@ from convnext.data.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Co
 from convnext.data.loader import Change
 from convnext.data.source import Dataset
 from convnext.engine.checkpoint import write_text
-from convnext.engine.records import Log, Meter, say
+from convnext.engine.records import Log, Meter, info
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
 from convnext.tasks.attacks import Attack
@@ -27,7 +27,7 @@ from convnext.tasks.evaluation import Outcomes
 from convnext.tasks.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
-VERSION = 1  # of the file and of what the corruptions draw: results of another version are not continued
+VERSION = 1  # of the file and of what the corruptions sample: results of another version are not continued
 SUITES = {
     "corruptions": "the 15 corruptions of ImageNet-C (frost synthetic)",
     "c-bar": "the 10 corruptions of ImageNet-C-bar",
@@ -59,13 +59,13 @@ class Scorer(Protocol):
         attack: Attacker | None = None,
         only: Sequence[int] = (),
     ) -> Outcomes:
-        """One outcome a readable picture."""
+        """One outcome a readable image."""
         ...
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation: row and column in the table, and what is done to the pictures."""
+    """One evaluation: row and column in the table, and what is done to the images."""
 
     row: str
     column: str
@@ -91,7 +91,7 @@ def suite(
     eps: Sequence[float] = (1, 2, 4, 8),
     steps: int = 10,
 ) -> Suite:
-    """The suite called `name`. `names` and `severities` choose corruptions; `stored` saves each picture as JPEG of quality
+    """The suite called `name`. `names` and `severities` choose corruptions; `stored` saves each image as JPEG of quality
     85, as the published files are; `eps` (grey levels of 255) and `steps` are for attacks, PGD's step is 2.5 eps / steps.
     """
     if name not in SUITES:
@@ -177,7 +177,7 @@ def run_suite(
         "n": clean["n"],
         "classes": len(only) or len(dataset.classes),
         "clean": clean,
-        "pictures_per_s": _clean_rate(folder / TIMINGS),
+        "images_per_s": _clean_rate(folder / TIMINGS),
         "errors": errors,
         "summary": summary,
         "skipped": run.skipped,
@@ -202,7 +202,7 @@ class _Run:
         self.skipped: dict[str, str] = {}
 
     def clean(self) -> dict[str, Any]:
-        """Error on the pictures as they are."""
+        """Error on the images as they are."""
         if "clean" not in self.results.value:
             self.results.value["clean"] = self._measure("clean", {})
             self.results.write()
@@ -225,7 +225,7 @@ class _Run:
         start = time.monotonic()
         outcomes = self.scorer.evaluate(self.dataset, skipped=self.skipped, **self.evaluation, **how)
         seconds = time.monotonic() - start
-        self.log.write(cell=name, seconds=seconds, pictures_per_s=len(outcomes) / max(seconds, 1e-9))
+        self.log.write(cell=name, seconds=seconds, images_per_s=len(outcomes) / max(seconds, 1e-9))
         return {"error": float((outcomes.rank > 0).mean()), "n": len(outcomes)}
 
 
@@ -245,7 +245,7 @@ class _Results:
                 "Choose another --out, or remove that file."
             )
         self.value = found
-        say(f"Going on with '{self.path}': {sum(map(len, found['cells'].values()))} cells are done.")
+        info(f"Going on with '{self.path}': {sum(map(len, found['cells'].values()))} cells are done.")
 
     def write(self) -> None:
         write_text(self.path, json.dumps(self.value, indent=1) + "\n")
@@ -266,7 +266,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(scorer: Scorer, dataset: Dataset, seed: int, only: Sequence[int]) -> dict[str, Any]:
-    """What results depend on: weights, pictures with labels, preprocessing, precision, seed."""
+    """What results depend on: weights, images with labels, preprocessing, precision, seed."""
     with open(scorer.source, "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
@@ -285,10 +285,10 @@ def _digest(text: str) -> str:
 
 
 def _clean_rate(path: Path) -> float | None:
-    """Pictures a second of the clean pass, reading included, as it was measured last."""
+    """Images per second of the clean pass, reading included, as it was measured last."""
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError):
         return None
-    rates = [row["pictures_per_s"] for row in rows if row.get("cell") == "clean"]
+    rates = [row["images_per_s"] for row in rows if row.get("cell") == "clean"]
     return float(rates[-1]) if rates else None

@@ -1,5 +1,5 @@
 """Test sets of ImageNet that carry their own labels: part of the classes (ImageNet-A, -R), all of them by name (Sketch)
-or by number (V2), or several right answers for a picture (ReaL).
+or by number (V2), or several right answers for an image (ReaL).
 
 No list of classes is stored here: which classes count follows from the folders that are there.
 """
@@ -24,14 +24,14 @@ _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 @dataclass(frozen=True)
 class Subset:
-    """Labelled pictures of some of a model's classes."""
+    """Labelled images of some of a model's classes."""
 
     dataset: Dataset  # labels index the model's classes
     only: tuple[int, ...]  # classes that may be answered; empty when all may
 
 
 def open_subset(data: str | Path, classes: Sequence[str]) -> Subset:
-    """Pictures in class folders that are some of `classes`; answers are then limited to these, as for ImageNet-A and -R
+    """Images in class folders that are some of `classes`; answers are then limited to these, as for ImageNet-A and -R
     (arXiv 1907.07174, 2006.16241).
 
     Folders named by numbers are positions in ImageNet's order (as ImageNet-V2 has them). Raises DataError for a folder
@@ -69,17 +69,17 @@ def imagenet_order(classes: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class RealLabels:
-    """Validation pictures with all the answers that people accepted: Beyer et al. 2020, arXiv 2006.07159."""
+    """Validation images with all the answers that people accepted: Beyer et al. 2020, arXiv 2006.07159."""
 
-    dataset: Dataset  # only pictures that have an answer; the label is one of them
+    dataset: Dataset  # only images that have an answer; the label is one of them
     answers: tuple[frozenset[int], ...]  # of each entry, as positions in the model's classes
-    left_out: int  # pictures without any accepted answer: ReaL does not count them
+    left_out: int  # images without any accepted answer: ReaL does not count them
 
 
 def open_real(data: str | Path, labels: str | Path, classes: Sequence[str]) -> RealLabels:
-    """The ImageNet validation pictures below `data` with the answers of `labels`, the published `real.json`.
+    """The ImageNet validation images below `data` with the answers of `labels`, the published `real.json`.
 
-    Pictures are told by their names, ILSVRC2012_val_XXXXXXXX; folders do not matter. Raises DataError.
+    Images are told by their names, ILSVRC2012_val_XXXXXXXX; folders do not matter. Raises DataError.
     """
     if len(classes) != _IMAGENET:
         raise DataError(f"ReaL labels are for the {_IMAGENET} ImageNet classes; this model knows {len(classes)}.")
@@ -91,7 +91,7 @@ def open_real(data: str | Path, labels: str | Path, classes: Sequence[str]) -> R
         number = _VALIDATION.search(entry.path)
         if number is None or not 1 <= int(number[1]) <= len(rows):
             raise DataError(
-                f"'{printable(entry.path)}' is no picture of the ImageNet validation set: ReaL needs names "
+                f"'{printable(entry.path)}' is no image of the ImageNet validation set: ReaL needs names "
                 f"ILSVRC2012_val_00000001 to {len(rows):08d}."
             )
         right = frozenset(order[k] for k in rows[int(number[1]) - 1])
@@ -101,18 +101,18 @@ def open_real(data: str | Path, labels: str | Path, classes: Sequence[str]) -> R
         else:
             left_out += 1
     if not entries:
-        raise DataError(f"None of the {left_out} pictures of '{printable(str(data))}' has a ReaL label.")
+        raise DataError(f"None of the {left_out} images of '{printable(str(data))}' has a ReaL label.")
     return RealLabels(Dataset(tuple(classes), tuple(entries), found.store), tuple(answers), left_out)
 
 
 def real_accuracy(outcomes: Outcomes, labels: RealLabels) -> float:
-    """The share of pictures whose first answer is among the accepted ones."""
+    """The share of images whose first answer is among the accepted ones."""
     pairs = zip(outcomes.index.tolist(), outcomes.predicted.tolist(), strict=True)
     return float(np.mean([predicted in labels.answers[index] for index, predicted in pairs]))
 
 
 def _read_answers(path: Path) -> list[list[int]]:
-    """One list of class numbers for each validation picture, in order."""
+    """One list of class numbers for each validation image, in order."""
     try:
         rows = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -122,5 +122,5 @@ def _read_answers(path: Path) -> list[list[int]]:
     if not isinstance(rows, list) or not all(
         isinstance(row, list) and all(isinstance(k, int) and 0 <= k < _IMAGENET for k in row) for row in rows
     ):
-        raise DataError(f"'{path}' is no ReaL file: it should be a list with a list of class numbers for each picture.")
+        raise DataError(f"'{path}' is no ReaL file: it should be a list with a list of class numbers for each image.")
     return rows

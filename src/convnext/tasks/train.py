@@ -19,11 +19,11 @@ from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
 from convnext.engine.memory import keep_freed_memory, want_large_pages
-from convnext.engine.records import say
+from convnext.engine.records import info, warn
 from convnext.engine.run import LAST, Claim, weights_file
 from convnext.engine.task import Task
 from convnext.errors import ConvNeXtError, DataError, number_of
-from convnext.kernels import choice
+from convnext.kernels import dispatch
 from convnext.models.build import build_model
 from convnext.models.fused import fuse
 from convnext.models.provenance import NON_COMMERCIAL, read_provenance
@@ -64,7 +64,7 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
     """The device and the processes to work with, and `options.out` claimed for them."""
     device = choose_device(options.device)
     if device.type != "cuda" and options.device == "auto" and torch.cuda.device_count():
-        say("A GPU is present, but this torch cannot use it: training on the CPU.")
+        warn("A GPU is present, but this torch cannot use it: training on the CPU.")
     if device.type == "cpu":
         want_large_pages()
         keep_freed_memory()
@@ -73,14 +73,14 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
 
 
 def examine(request: Request, options: RunOptions, world: World) -> tuple[Splits, Findings]:
-    """The pictures, and what a look at all of them found, which is said. Raises DataError when they cannot be used."""
+    """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
     splits = open_splits(request.data, val_share=request.val_share, seed=request.seed)
     findings = preflight(splits, workers=max(0, options.workers)) if world.first else None
-    findings = world.first_says(findings)
+    findings = world.from_first(findings)
     _refuse(splits, findings, options)
     if world.first:
         for line in findings.lines:
-            say(line)
+            info(line)
     return splits, findings
 
 
@@ -99,11 +99,11 @@ def carry_out(
     if world.first:
         advice = lr_advice(chosen)
         if advice:
-            say(advice)
-        say(_headline(chosen, splits, device, world))
+            warn(advice)
+        info(_headline(chosen, splits, device, world))
     model = fresh(build_model, chosen.model, chosen.seed)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        load_weights(model, weights_source(weights), say=say if world.first else silent)
+        load_weights(model, weights_source(weights), info=info if world.first else silent)
     task = Classification(model, chosen, options, splits)
     finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
     skipped = dict(findings.broken)  # an earlier process of this run may have met them
@@ -142,7 +142,7 @@ def fit_described(
         known = read_provenance(weights_source(weights))
         origin = known.as_text()
         if known.licence == NON_COMMERCIAL:
-            say(
+            info(
                 f"These weights are under {known.licence}: what is trained from them is not for commercial use, either."
             )
     if world.first and not (out / LAST).exists():
@@ -164,7 +164,7 @@ def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: 
     """
     if options.kernels == "plain":
         return model
-    if choice.on_card(device):
+    if dispatch.on_gpu(device):
         fuse(model, triton=options.kernels == "triton", device=device)
     elif device.type == "cpu" and not options.compile and chosen.precision != "fp16":
         fuse(model)
@@ -177,19 +177,19 @@ def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:
         raise DataError(" ".join(findings.errors))
     if not splits.val.entries:
         raise DataError(
-            "No pictures are held out to evaluate on. Add val/<class>/ with some, give each class two pictures or more, "
+            "No images are held out to evaluate on. Add val/<class>/ with some, give each class two images or more, "
             "or raise --val-share."
         )
     refuse_broken(findings.broken, options)
 
 
 def refuse_broken(broken: Mapping[str, str], options: RunOptions) -> None:
-    """Raise DataError where pictures, path -> reason, cannot be read and the person wants to know before the run."""
-    if options.strict_pictures and broken:
+    """Raise DataError where images, path -> reason, cannot be read and the person wants to know before the run."""
+    if options.strict_images and broken:
         path, reason = next(iter(broken.items()))
         raise DataError(
-            f"{number_of(len(broken), 'picture')} cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
-            "leave out --strict-pictures."
+            f"{number_of(len(broken), 'image')} cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
+            "leave out --strict-images."
         )
 
 
@@ -199,7 +199,7 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
         request.recipe,
         request.model,
         images=len(splits.train.entries),
-        picture_px=findings.median_px,
+        image_px=findings.median_px,
         classes=len(splits.train.classes),
         batch=asked_batch(request.changes),
         in_channels=request.channels,
@@ -220,7 +220,7 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
     if chosen.optim.batch > len(splits.train.entries):
         some = 2 ** max(0, int(math.log2(len(splits.train.entries))) - 2)
         raise ConvNeXtError(
-            f"optim.batch = {chosen.optim.batch} is more than the {number_of(len(splits.train.entries), 'training picture')}. "
+            f"optim.batch = {chosen.optim.batch} is more than the {number_of(len(splits.train.entries), 'training image')}. "
             f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
         )
     return chosen
@@ -230,7 +230,7 @@ def asked_batch(changes: Mapping[str, Any]) -> int | None:
     """The batch that a person asks for. Raises ConvNeXtError where it is no whole number."""
     batch = changes.get("optim.batch")
     if batch is not None and not str(batch).isdigit():
-        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of pictures, 1 or more.")
+        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of images, 1 or more.")
     return None if batch is None else int(batch)
 
 
@@ -251,10 +251,10 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
     px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
     many = f" x {world.size}" if world.size > 1 else ""
     length = length_of(chosen)
-    pictures = number_of(len(splits.train.entries), "picture")
+    images = number_of(len(splits.train.entries), "image")
     classes = number_of(len(splits.train.classes), "class", "classes")
     return (
-        f"Training {chosen.model.name} by recipe '{chosen.name}': {pictures} in {classes}, "
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {images} in {classes}, "
         f"{len(splits.val.entries):,} held out, {length}, batch {chosen.optim.batch}, "
         f"{px} px, {chosen.precision} on {device.type}{many}"
     )
@@ -267,7 +267,7 @@ def length_of(chosen: Recipe) -> str:
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
-    """data.json: what the run was made of, and which pictures could not be used."""
+    """data.json: what the run was made of, and which images could not be used."""
     say_skipped(skipped, out)
     data = {
         "classes": list(splits.train.classes),
@@ -280,10 +280,10 @@ def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str,
 
 
 def say_skipped(skipped: Mapping[str, str], out: Path) -> None:
-    """How many pictures, path -> reason, the run in `out` had to do without; nothing where it had them all."""
+    """How many images, path -> reason, the run in `out` had to do without; nothing where it had them all."""
     if skipped:
         were = "was left out; it is" if len(skipped) == 1 else "were left out; they are"
-        say(f"{number_of(len(skipped), 'picture')} could not be read and {were} listed in '{out / 'data.json'}'.")
+        warn(f"{number_of(len(skipped), 'image')} could not be read and {were} listed in '{out / 'data.json'}'.")
 
 
 def _counts(dataset: Any) -> dict[str, Any]:

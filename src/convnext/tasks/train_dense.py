@@ -1,4 +1,4 @@
-"""From annotated pictures to a finished run of detection or segmentation, as `train.py` does it for classes."""
+"""From annotated images to a finished run of detection or segmentation, as `train.py` does it for classes."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from convnext.engine import checkpoint
 from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
-from convnext.engine.records import say
+from convnext.engine.records import info
 from convnext.engine.run import LAST, weights_file
 from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, DataError, number_of
@@ -44,23 +44,23 @@ from convnext.tasks.train import (
     workplace,
 )
 
-_FEW = 60  # objects of a picture; with more, more than COCO's 100 detections are shown
+_FEW = 60  # objects of an image; with more, more than COCO's 100 detections are shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseRequest:
-    """What a person asks for when they train on boxes, masks or maps of classes."""
+    """What a person asks for when they train on boxes, masks or label maps."""
 
     data: str  # anything that `open_dense_splits` knows
-    images: str | None = None  # where the pictures are, when not beside the annotations
-    val: str | None = None  # annotations of held-out pictures, when they are elsewhere
+    images: str | None = None  # where the images are, when not beside the annotations
+    val: str | None = None  # annotations of held-out images, when they are elsewhere
     val_images: str | None = None
-    kind: str | None = None  # 'coco', 'voc', 'yolo' or 'semantic'; None: recognised
+    form: str | None = None  # 'coco', 'voc', 'yolo' or 'masks'; None: recognised
     recipe: str | None = None  # None: the small one of the data's task
     model: str = "atto"
     weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for the backbone
     channels: int = 3
-    picture_px: int | None = None  # shorter side that a small recipe trains at; None: that of the pictures
+    image_px: int | None = None  # shorter side that a small recipe trains at; None: that of the images
     val_share: float = 0.2
     seed: int = 0
     changes: Mapping[str, Any]  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
@@ -92,7 +92,7 @@ def segmentation_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe,
 
 
 def fitted_detector(train: DenseDataset) -> dict[str, Any]:
-    """No mask head where there are no masks, and room for half as many detections again as a picture has objects."""
+    """No mask head where there are no masks, and room for half as many detections again as an image has objects."""
     changes: dict[str, Any] = {} if train.has_masks else {"head.masks": False}
     objects = max((int((~e.objects.crowd).sum()) for e in train.entries if e.objects is not None), default=0)
     return changes | ({"head.most": 100 * math.ceil(1.5 * objects / 100)} if objects > _FEW else {})
@@ -132,25 +132,25 @@ def train_dense(request: DenseRequest, options: RunOptions) -> tuple[Finished, D
 
 
 def examine_dense(request: DenseRequest, options: RunOptions, world: World) -> tuple[DenseSplits, DenseFindings]:
-    """The pictures, and what a look at all of them found, which is said. Raises DataError when they cannot be used."""
+    """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
     splits = open_dense_splits(
         request.data,
         request.images,
         val=request.val,
         val_images=request.val_images,
-        kind=request.kind,
+        form=request.form,
         val_share=request.val_share,
         seed=request.seed,
     )
-    findings = world.first_says(preflight_dense(splits, workers=max(0, options.workers)) if world.first else None)
+    findings = world.from_first(preflight_dense(splits, workers=max(0, options.workers)) if world.first else None)
     if findings.errors:
         raise DataError(" ".join(findings.errors))
     if not splits.val.entries:
-        raise DataError("No pictures are held out to evaluate on. Name some with --val, or raise --val-share.")
+        raise DataError("No images are held out to evaluate on. Name some with --val, or raise --val-share.")
     refuse_broken(findings.broken, options)
     if world.first:
         for line in findings.lines:
-            say(line)
+            info(line)
     return splits, findings
 
 
@@ -164,7 +164,7 @@ def choose_dense_recipe(request: DenseRequest, splits: DenseSplits, findings: De
         request.recipe or TASKS[task].recipe,
         request.model,
         images=len(splits.train.entries),
-        picture_px=request.picture_px or min(findings.median_size),
+        image_px=request.image_px or min(findings.median_size),
         classes=len(splits.train.classes),
         batch=asked_batch(request.changes),
         in_channels=request.channels,
@@ -205,10 +205,10 @@ def _carry_out(
     """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of."""
     out, kind = Path(options.out), TASKS[chosen.task]
     if world.first:
-        say(_headline(chosen, splits, device, world))
+        info(_headline(chosen, splits, device, world))
     model = fresh(kind.build, chosen, chosen.seed)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        load_dense_weights(model, weights_source(weights), say=say if world.first else silent)
+        load_dense_weights(model, weights_source(weights), info=info if world.first else silent)
     task = kind.task(model, chosen, options, splits.train, splits.val, splits.val_share)
     finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
     skipped = dict(findings.broken)  # an earlier process of this run may have met them
@@ -222,7 +222,7 @@ def _carry_out(
 def _evaluate(
     chosen: Recipe, val: DenseDataset, options: RunOptions, finished: Finished, *, device: torch.device, world: World
 ) -> dict[str, Any]:
-    """evaluation.json: what the best weights make of the held-out pictures."""
+    """evaluation.json: what the best weights make of the held-out images."""
     out, kind = Path(options.out), TASKS[chosen.task]
     model = with_kernels(load_best(kind.build(chosen), out, finished.weights), chosen, options, device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -240,14 +240,14 @@ def _headline(chosen: Recipe, splits: DenseSplits, device: torch.device, world: 
     many = f" x {world.size}" if world.size > 1 else ""
     return (
         f"Training {chosen.task} on {chosen.model.name} by recipe '{chosen.name}': "
-        f"{number_of(len(splits.train.entries), 'picture')} with "
+        f"{number_of(len(splits.train.entries), 'image')} with "
         f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, "
         f"{length_of(chosen)}, batch {chosen.optim.batch}, {chosen.precision} on {device.type}{many}"
     )
 
 
 def _note_data(out: Path, splits: DenseSplits, findings: DenseFindings, skipped: dict[str, str]) -> None:
-    """data.json: what the run was made of, and which pictures could not be used."""
+    """data.json: what the run was made of, and which images could not be used."""
     say_skipped(skipped, out)
     data = {
         "task": splits.train.task,
@@ -261,5 +261,5 @@ def _note_data(out: Path, splits: DenseSplits, findings: DenseFindings, skipped:
 
 
 def _counts(dataset: DenseDataset, findings: DenseFindings, part: str) -> dict[str, Any]:
-    """'per_class' counts objects, or pixels of maps; 'pictures' those that show the class."""
-    return {"n": len(dataset.entries), "per_class": findings.per_class[part], "pictures": findings.pictures[part]}
+    """'per_class' counts objects, or pixels of maps; 'images' those that show the class."""
+    return {"n": len(dataset.entries), "per_class": findings.per_class[part], "images": findings.images[part]}

@@ -1,1 +1,1 @@
-"""Pictures with boxes, masks or a class for every pixel: read in four forms, checked, moved together, and batched."""
+"""Images with boxes, masks or a class for every pixel: read in four forms, checked, moved together, and batched."""

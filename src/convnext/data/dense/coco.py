@@ -1,4 +1,4 @@
-"""COCO JSON: polygons, run lengths both ways, crowds, empty pictures; read with every mistake named and left out.
+"""COCO JSON: polygons, run lengths both ways, crowds, empty images; read with every mistake named and left out.
 
 The format's boxes are x y width height; here and everywhere else in this package they are x0 y0 x1 y1.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from convnext.data.dense.dataset import DenseDataset, Picture, Row, objects_of
-from convnext.data.dense.files import Pictures, open_tree, part_of_name
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
+from convnext.data.dense.files import ImageFinder, open_tree, part_of_name
 from convnext.data.dense.masks import Rle, Shape, box, compress, decompress
 from convnext.data.dense.problems import (
     CUT,
@@ -41,7 +41,7 @@ _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 def open_coco(path: str | Path, images: str | Path | None = None) -> dict[str, DenseDataset]:
     """The data sets of a COCO JSON file, or of all such files in a folder or zip, by part: 'train', 'val', 'test', 'all'.
 
-    `images`: the folder or zip of the pictures; None: they are looked for beside the annotations, however deep.
+    `images`: the folder or zip of the images; None: they are looked for beside the annotations, however deep.
     A single file is 'all'. Raises DataError when nothing can be read.
     """
     path = Path(path)
@@ -49,7 +49,7 @@ def open_coco(path: str | Path, images: str | Path | None = None) -> dict[str, D
     if path.is_file() and not is_zip(path):
         found = {"all": (path.read_bytes(), printable(str(path)))}
         beside = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-        tree = open_tree(images, what="the pictures") if images is not None else tree_of(beside)
+        tree = open_tree(images, what="the images") if images is not None else tree_of(beside)
     else:
         own = open_tree(path, what="COCO annotations")
         found = {
@@ -58,9 +58,9 @@ def open_coco(path: str | Path, images: str | Path | None = None) -> dict[str, D
         }
         if not found:
             raise DataError(f"'{printable(str(path))}' has no COCO annotations: a JSON file of images and annotations.")
-        tree = open_tree(images, what="the pictures") if images is not None else own
-    pictures = Pictures(tree.files)
-    return {part: _Reader(data, name, part, pictures).dataset(tree) for part, (data, name) in found.items()}
+        tree = open_tree(images, what="the images") if images is not None else own
+    finder = ImageFinder(tree.files)
+    return {part: _Reader(data, name, part, finder).dataset(tree) for part, (data, name) in found.items()}
 
 
 def coco_files(tree: Tree) -> dict[str, str]:
@@ -78,8 +78,8 @@ def coco_files(tree: Tree) -> dict[str, str]:
 class _Reader:
     """One annotation file on its way to a data set. What cannot be used is named in `problems` and left out."""
 
-    def __init__(self, data: bytes, name: str, part: str, pictures: Pictures):
-        self.name, self.part, self.pictures = name, part, pictures
+    def __init__(self, data: bytes, name: str, part: str, finder: ImageFinder):
+        self.name, self.part, self.finder = name, part, finder
         self.content = _loaded(data, name)
         self.problems: list[Problem] = []
         self.notes: list[str] = []
@@ -92,21 +92,21 @@ class _Reader:
         images = [item for item in self.content["images"] if isinstance(item, dict)]
         others = [item for item in self.content["images"] if not isinstance(item, dict)]
         self.problems += [Problem(UNREADABLE, f"image {_shown(item)}") for item in others]
-        by_picture: dict[Any, list[Any]] = {item["id"]: [] for item in images if _is_key(item.get("id"))}
+        by_image: dict[Any, list[Any]] = {item["id"]: [] for item in images if _is_key(item.get("id"))}
         for item in self.content["annotations"]:
             owner = item.get("image_id") if isinstance(item, dict) else None
-            if _is_key(owner) and owner in by_picture:
-                by_picture[owner].append(item)
+            if _is_key(owner) and owner in by_image:
+                by_image[owner].append(item)
             else:
                 kind = STRAY if isinstance(item, dict) else UNREADABLE
                 self.problems.append(Problem(kind, f"annotation {_shown(item)}", f"image_id {owner!r}"))
         if not images:
             raise DataError(f"'{self.name}' lists no images. Is it the right file?")
-        entries = self._entries(images, by_picture)
+        entries = self._entries(images, by_image)
         if not entries:
             first = printable(str(images[0].get("file_name")))
             raise DataError(
-                f"none of the {len(images)} pictures of '{self.name}' is there; the first is '{first}'. "
+                f"none of the {len(images)} images of '{self.name}' is there; the first is '{first}'. "
                 "Name their folder or zip with --images."
             )
         if self.numbering.changed:
@@ -137,15 +137,15 @@ class _Reader:
         order = tuple(sorted(names))
         return order, tuple(names[number] for number in order)
 
-    def _entries(self, images: list[dict[str, Any]], by_picture: dict[Any, list[Any]]) -> list[Picture]:
-        plain = all(whole(key) is not None for key in by_picture)
+    def _entries(self, images: list[dict[str, Any]], by_image: dict[Any, list[Any]]) -> list[AnnotatedImage]:
+        plain = all(whole(key) is not None for key in by_image)
         if not plain:
             self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
         entries, seen = [], set()
         for place, item in enumerate(images, 1):
             name, key = str(item.get("file_name", "")), item.get("id")
             shown = printable(name)
-            path = self.pictures.find(name, self.part)
+            path = self.finder.find(name, self.part)
             if path is None:
                 self.problems.append(Problem(MISSING, shown))
                 continue
@@ -158,13 +158,13 @@ class _Reader:
             height, width = whole(item.get("height")), whole(item.get("width"))
             size = (height, width) if height and width and min(height, width) > 0 else None
             number = whole(key) if plain and not isinstance(key, tuple) else None
-            rows = [row for entry in by_picture.get(key, ()) if (row := self._row(entry, shown, size)) is not None]
+            rows = [row for entry in by_image.get(key, ()) if (row := self._row(entry, shown, size)) is not None]
             objects = objects_of(rows)
-            entries.append(Picture(path, place if number is None else number, size, objects))
+            entries.append(AnnotatedImage(path, place if number is None else number, size, objects))
         return entries
 
-    def _row(self, item: dict[str, Any], picture: str, size: tuple[int, int] | None) -> Row | None:
-        where = f"{picture} annotation {_shown(item)}"
+    def _row(self, item: dict[str, Any], image: str, size: tuple[int, int] | None) -> Row | None:
+        where = f"{image} annotation {_shown(item)}"
         try:
             category = whole(item.get("category_id"))
             if category is None or category not in self.labels:
@@ -231,7 +231,7 @@ def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | 
         raise WrongError(UNREADABLE, f"segmentation of type {type(segmentation).__name__}")
     height, width = (int(side) for side in numbers(segmentation.get("size"), 2))
     if size is not None and (height, width) != size:
-        raise WrongError(MASK_SIZE, f"{width} x {height} in a picture of {size[1]} x {size[0]}")
+        raise WrongError(MASK_SIZE, f"{width} x {height} in an image of {size[1]} x {size[0]}")
     counts = segmentation.get("counts")
     try:
         runs = np.array([whole(run) for run in counts], np.int64) if isinstance(counts, list) else None

@@ -1,4 +1,4 @@
-"""Pictures and what is known about them, in a fixed order; the pixels of pictures and masks are made when one is read.
+"""Images and what is known about them, in a fixed order; the pixels of images and masks are made when one is read.
 
 Axes: H W pixel rows and columns, M objects.
 """
@@ -23,9 +23,9 @@ Task = Literal["detection", "segmentation"]
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of one picture as their file has them, at full precision."""
+    """The objects of one image as their file has them, at full precision."""
 
-    boxes: np.ndarray  # (M, 4) float64 x0 y0 x1 y1: pixels, or shares of the picture's sides where `relative`
+    boxes: np.ndarray  # (M, 4) float64 x0 y0 x1 y1: pixels, or shares of the image's sides where `relative`
     labels: np.ndarray  # (M,) int64
     crowd: np.ndarray  # (M,) bool
     area: np.ndarray  # (M,) float64 pixels, NaN where the file does not say
@@ -37,7 +37,7 @@ class Objects:
         return len(self.labels)
 
     def in_pixels(self, height: int, width: int) -> "Objects":
-        """The same with boxes and outlines in pixels of a picture of (height, width), and every area known."""
+        """The same with boxes and outlines in pixels of an image of (height, width), and every area known."""
         boxes, shapes = self.boxes, self.shapes
         if self.relative:
             side = np.array([width, height], np.float64)
@@ -55,23 +55,23 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a data set: a path that its store can read (`printable` shows it), and what is known about it."""
+class AnnotatedImage:
+    """One image of a data set: a path that its store can read (`printable` shows it), and what is known about it."""
 
     path: str
     image_id: int
     size: tuple[int, int] | None = None  # (H, W) as the annotations have it; None: they do not say
     objects: Objects | None = None
-    semantic: str | None = None  # path of the map of classes, in the same store
+    semantic: str | None = None  # path of the label map, in the same store
 
 
 @dataclass(frozen=True)
 class DenseDataset:
-    """Pictures in a fixed order, the class names that labels index, and what was left out on the way here."""
+    """Images in a fixed order, the class names that labels index, and what was left out on the way here."""
 
     task: Task
     classes: tuple[str, ...]
-    entries: tuple[Picture, ...]
+    entries: tuple[AnnotatedImage, ...]
     store: Store
     category_ids: tuple[int, ...] = ()  # COCO's number of each class, for files that go back to COCO's tools
     values: tuple[int, ...] = ()  # segmentation: the label for each value 0 to 255 of a map; IGNORE: not counted
@@ -87,7 +87,7 @@ class DenseDataset:
         )
 
     def annotated(self) -> "DenseDataset":
-        """Without the pictures that show no object but crowds: they teach a detector little."""
+        """Without the images that show no object but crowds: they teach a detector little."""
         kept = (entry for entry in self.entries if entry.objects is None or not entry.objects.crowd.all())
         return replace(self, entries=tuple(kept))
 
@@ -117,9 +117,9 @@ def objects_of(rows: Sequence[Row], *, relative: bool = False) -> Objects:
 
 
 def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: bool = True) -> Sample:
-    """The picture at `index` with everything known about it, `masks` False: outlines are not drawn.
+    """The image at `index` with everything known about it, `masks` False: outlines are not drawn.
 
-    Raises DataError with the reason, and OSError, when the picture or its map of classes cannot be used.
+    Raises DataError with the reason, and OSError, when the image or its label map cannot be used.
     """
     entry = dataset.entries[index]
     image = decode(dataset.store.read(entry.path), channels=channels)
@@ -135,7 +135,7 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
 
 
 def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> np.ndarray:
-    """The map of classes of one picture of `size`, (H, W) uint8. Raises DataError when it does not fit the picture."""
+    """The label map of one image of `size`, (H, W) uint8. Raises DataError when it does not fit the image."""
     path = dataset.entries[index].semantic
     assert path is not None
     try:
@@ -144,22 +144,22 @@ def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> n
         raise DataError(f"its map '{printable(path)}': {error}") from None
     if values.shape != size:
         raise DataError(
-            f"its map '{printable(path)}' has {values.shape[1]} x {values.shape[0]} pixels, the picture {size[1]} x "
+            f"its map '{printable(path)}' has {values.shape[1]} x {values.shape[0]} pixels, the image {size[1]} x "
             f"{size[0]}"
         )
     return np.array(dataset.values, np.uint8)[values]
 
 
 def size_of(dataset: DenseDataset, index: int) -> tuple[int, int]:
-    """(H, W) of a picture: as its annotations have it, else from the header of its file."""
+    """(H, W) of an image: as its annotations have it, else from the header of its file."""
     entry = dataset.entries[index]
     return entry.size or read_size(dataset.store.read(entry.path))
 
 
 def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> DenseDataset:
-    """The same pictures with labels that index `classes`, usually a checkpoint's; `name` is what messages call them.
+    """The same images with labels that index `classes`, usually a checkpoint's; `name` is what messages call them.
 
-    Raises DataError when the pictures show a class that is not among them.
+    Raises DataError when the images show a class that is not among them.
     """
     if dataset.classes == classes:
         return dataset

@@ -12,13 +12,13 @@ from convnext.errors import DataError
 
 
 def to_coco(dataset: DenseDataset, which: Iterable[int] | None = None) -> dict[str, Any]:
-    """The pictures at the places `which` (None: all) and their objects as a COCO annotation file holds them.
+    """The images at the places `which` (None: all) and their objects as a COCO annotation file holds them.
 
-    Numbers are those of the file they came from, at full precision. A picture whose size is written nowhere is looked
+    Numbers are those of the file they came from, at full precision. An image whose size is written nowhere is looked
     at; raises DataError when it cannot be read.
     """
     if dataset.task != "detection":
-        raise DataError("maps of classes have no form in COCO's JSON of objects.")
+        raise DataError("label maps have no form in COCO's JSON of objects.")
     images, annotations = [], []
     for place in range(len(dataset.entries)) if which is None else which:
         entry = dataset.entries[place]
@@ -60,7 +60,7 @@ def results(
     scores: Sequence[float] | np.ndarray,
     masks: np.ndarray | Sequence[Rle] | None = None,
 ) -> list[dict[str, Any]]:
-    """Detections of one picture as COCO's result file lists them; boxes and masks in pixels of the original picture.
+    """Detections of one image as COCO's result file lists them; boxes and masks in pixels of the original image.
 
     `category_ids` is COCO's number of each class, as a data set and a checkpoint have it.
     """

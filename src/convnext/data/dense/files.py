@@ -1,10 +1,10 @@
-"""Finding the picture that an annotation means, whatever folder it was moved to."""
+"""Finding the image that an annotation means, whatever folder it was moved to."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from convnext.data.decode import picture_suffixes
+from convnext.data.decode import image_suffixes
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
 from convnext.data.table import TRAIN_NAMES, VAL_NAMES
 from convnext.errors import DataError
@@ -12,11 +12,11 @@ from convnext.errors import DataError
 PARTS = ("train", "val", "test")
 
 
-class Pictures:
-    """The picture files of a tree, by name."""
+class ImageFinder:
+    """The image files of a tree, by name."""
 
     def __init__(self, files: Iterable[str]):
-        self.files = {file for file in files if is_picture(file)}
+        self.files = {file for file in files if is_image(file)}
         self.by_name: dict[str, list[str]] = {}
         self.by_stem: dict[str, list[str]] = {}
         for file in sorted(self.files):
@@ -76,9 +76,9 @@ def part_of_word(word: str) -> str:
     return "test" if bare == "test" else "val" if bare in VAL_NAMES else ""
 
 
-def is_picture(file: str) -> bool:
-    """Whether its ending is a picture's."""
-    return os.path.splitext(file)[1].lower() in picture_suffixes()
+def is_image(file: str) -> bool:
+    """Whether its ending is an image's."""
+    return os.path.splitext(file)[1].lower() in image_suffixes()
 
 
 def open_tree(path: str | Path, *, what: str) -> Tree:

@@ -1,4 +1,4 @@
-"""Batches of samples in an order that depends on nothing but (seed, step), as `data/loader.py` has for pictures alone.
+"""Batches of samples in an order that depends on nothing but (seed, step), as `data/loader.py` has for images alone.
 
 The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
 Masks travel between processes as bits: at full size they would be most of what is sent.
@@ -22,11 +22,11 @@ Evaluate = Callable[[Sample], Sample]
 
 @dataclass(frozen=True)
 class DenseBatch:
-    """The pictures of one step on this rank. They differ in size: `transforms.stacked` makes one array of them."""
+    """The images of one step on this rank. They differ in size: `transforms.stacked` makes one array of them."""
 
     samples: tuple[Sample, ...]
     indices: tuple[int, ...]  # into dataset.entries
-    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of pictures that broke while this batch was read
+    skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of images that broke while this batch was read
 
 
 def train_dense_batches(
@@ -43,16 +43,16 @@ def train_dense_batches(
     masks: bool = True,
     strict: bool = False,
 ) -> Iterator[DenseBatch]:
-    """One batch for each of `steps`; `batch` is that of all ranks together, `change` what happens to each picture.
+    """One batch for each of `steps`; `batch` is that of all ranks together, `change` what happens to each image.
 
-    A picture that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
-    raises DataError. Raises DataError when no picture can be read at all.
+    An image that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
+    raises DataError. Raises DataError when no image can be read at all.
     """
     rank, world = share
     if batch < world:
         raise DataError(f"optim.batch = {batch} is less than the {world} processes that share it. Raise it.")
     if not dataset.entries:
-        raise DataError("there are no pictures to train on.")
+        raise DataError("there are no images to train on.")
     reader = _TrainReader(
         dataset, change, (seed, steps_per_epoch, batch // world, rank, world), channels, masks, strict
     )
@@ -70,9 +70,9 @@ def eval_dense_batches(
     channels: int = 3,
     masks: bool = True,
 ) -> Iterator[DenseBatch]:
-    """Every picture of this rank's share once, in order. Broken ones are left out and named in `skipped`.
+    """Every image of this rank's share once, in order. Broken ones are left out and named in `skipped`.
 
-    A batch can be short, and even empty, where pictures broke.
+    A batch can be short, and even empty, where images broke.
     """
     plan, world = eval_plan(len(dataset.entries), batch, share), share[1]
     own = sum(last - first for first, last in plan)
@@ -87,7 +87,7 @@ class _TrainReader:
         self,
         dataset: DenseDataset,
         change: Train,
-        order: tuple[int, int, int, int, int],  # seed, steps per epoch, pictures of this rank, rank, world
+        order: tuple[int, int, int, int, int],  # seed, steps per epoch, images of this rank, rank, world
         channels: int,
         masks: bool,
         strict: bool,

@@ -82,7 +82,7 @@ def runs_of(mask: np.ndarray) -> np.ndarray:
 
 
 def mask_of(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(R,) run lengths -> (H, W) uint8. Raises DataError when they do not fill the picture exactly."""
+    """(R,) run lengths -> (H, W) uint8. Raises DataError when they do not fill the image exactly."""
     _check(runs, height, width)
     inside = (np.arange(len(runs)) & 1).astype(np.uint8)
     return np.repeat(inside, runs).reshape(width, height).T
@@ -147,11 +147,11 @@ def decode_mask(rle: Rle) -> np.ndarray:
 
 
 def render(shape: Shape, height: int, width: int) -> np.ndarray:
-    """The pixels of polygons or run lengths in a picture of (height, width): (H, W) uint8, 0 or 1."""
+    """The pixels of polygons or run lengths in an image of (height, width): (H, W) uint8, 0 or 1."""
     if not isinstance(shape, Rle):
         return rasterise(shape, height, width)
     if (shape.height, shape.width) != (height, width):
-        raise DataError(f"its mask has {shape.width} x {shape.height} pixels and the picture {width} x {height}")
+        raise DataError(f"its mask has {shape.width} x {shape.height} pixels and the image {width} x {height}")
     return decode_mask(shape)
 
 
@@ -183,7 +183,7 @@ def iou(masks: Sequence[Rle], others: Sequence[Rle], crowd: Sequence[bool] | Non
         return answer
     sizes = {(rle.height, rle.width) for rle in (*masks, *others)}
     if len(sizes) > 1:
-        raise DataError(f"masks of pictures of different sizes have no overlap: {sorted(sizes)}.")
+        raise DataError(f"masks of images of different sizes have no overlap: {sorted(sizes)}.")
     spans = [_spans(decompress(rle.counts)) for rle in others]
     owner = np.repeat(np.arange(len(others)), [len(first) for first, _ in spans])
     first, last = (np.concatenate([span[side] for span in spans]) for side in (0, 1))

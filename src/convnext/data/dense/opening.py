@@ -1,4 +1,4 @@
-"""From what the user names to pictures with boxes, masks or maps: the form is recognised, or said."""
+"""From what the user names to images with boxes, masks or maps: the form is recognised or named."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,18 +9,18 @@ from typing import Literal, get_args
 from convnext.data.decode import decode_indices
 from convnext.data.dense.coco import coco_files, open_coco
 from convnext.data.dense.dataset import DenseDataset, Task, with_classes
-from convnext.data.dense.files import is_picture
-from convnext.data.dense.semantic import open_semantic, paired
+from convnext.data.dense.files import is_image
+from convnext.data.dense.semantic import open_masks, paired
 from convnext.data.dense.voc import open_voc, xml_files
 from convnext.data.dense.yolo import label_files, open_yolo, yaml_file
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
 from convnext.errors import DataError, nearest
 
-Kind = Literal["coco", "voc", "yolo", "semantic"]
+Form = Literal["coco", "voc", "yolo", "masks"]
 Parts = dict[str, DenseDataset]
 
 _YOLO_NUMBERS = 5  # of an object, or more: its class and its box
-_FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or pictures with maps of classes"
+_FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or images with label maps"
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ def open_dense(
     path: str | Path,
     images: str | Path | None = None,
     *,
-    kind: str | None = None,
+    form: str | None = None,
     part: str | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> DenseDataset:
-    """Annotated pictures to evaluate on or to look at: one part of `path`.
+    """Annotated images to evaluate on or to look at: one part of `path`.
 
     `part`: 'train', 'val' or 'test'; None: val where there is one, else test, else all there is. `classes`, usually a
     checkpoint's, fixes what labels mean. Raises DataError when nothing can be read, or a class is not known.
     """
-    parts = open_parts(path, images, kind=kind)
+    parts = open_parts(path, images, form=form)
     name = printable(str(path))
     if part is not None and part not in parts and set(parts) != {"all"}:
         raise DataError(f"'{name}' has no part '{part}'.{nearest(part, parts)} It has {', '.join(sorted(parts))}.")
-    chosen = next(parts[word] for word in (part, "val", "test", "all", "train") if word in parts)
+    chosen = next(parts[name] for name in (part, "val", "test", "all", "train") if name in parts)
     return chosen if classes is None else with_classes(chosen, classes, name)
 
 
@@ -59,42 +59,42 @@ def open_dense_splits(
     *,
     val: str | Path | None = None,
     val_images: str | Path | None = None,
-    kind: str | None = None,
+    form: str | None = None,
     val_share: float = 0.2,
     seed: int = 0,
 ) -> DenseSplits:
-    """The train and val pictures of `path`, or of `path` and `val`, its file or folder of held-out pictures.
+    """The train and val images of `path`, or of `path` and `val`, its file or folder of held-out images.
 
-    Data without a val part is split: `val_share` of the pictures, at least one of two, by a hash of (seed, path).
+    Data without a val part is split: `val_share` of the images, at least one of two, by a hash of (seed, path).
     Raises DataError when nothing can be trained.
     """
     if not 0 <= val_share < 1:
         raise DataError(f"val_share = {val_share:g} must be at least 0 and less than 1.")
-    name, parts = printable(str(path)), open_parts(path, images, kind=kind)
+    name, parts = printable(str(path)), open_parts(path, images, form=form)
     if val is not None:
         train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
-        held_out = open_dense(val, val_images if val_images is not None else images, kind=kind)
+        held_out = open_dense(val, val_images if val_images is not None else images, form=form)
         return DenseSplits(train, with_classes(held_out, train.classes, printable(str(val))))
     whole = parts.get("train") or parts.get("all")
     if whole is None:
-        raise DataError(f"'{name}' has no train part, only {', '.join(sorted(parts))}. Name the pictures to train on.")
+        raise DataError(f"'{name}' has no train part, only {', '.join(sorted(parts))}. Name the images to train on.")
     held = parts.get("val") or (parts.get("test") if "train" in parts else None)
     return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
 
 
-def open_parts(path: str | Path, images: str | Path | None = None, *, kind: str | None = None) -> Parts:
+def open_parts(path: str | Path, images: str | Path | None = None, *, form: str | None = None) -> Parts:
     """All parts of `path`: of 'train', 'val', 'test' those there are, or 'all'. They share their classes."""
-    known = get_args(Kind)
-    if kind is not None and kind not in known:
-        raise DataError(f"no form of data is called '{kind}'.{nearest(kind, known)} There are {', '.join(known)}.")
-    form = kind or recognise(path, images)
+    known = get_args(Form)
+    if form is not None and form not in known:
+        raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
+    form = form or recognise(path, images)
     if form == "yolo":
         return open_yolo(path)
-    openers: dict[str, Callable[..., Parts]] = {"coco": open_coco, "voc": open_voc, "semantic": open_semantic}
+    openers: dict[str, Callable[..., Parts]] = {"coco": open_coco, "voc": open_voc, "masks": open_masks}
     return _agreed(openers[form](path, images))
 
 
-def recognise(path: str | Path, images: str | Path | None = None) -> Kind:
+def recognise(path: str | Path, images: str | Path | None = None) -> Form:
     """Which of the four forms the user named. Raises DataError when it is none of them."""
     path = Path(path)
     require(path)
@@ -106,11 +106,11 @@ def recognise(path: str | Path, images: str | Path | None = None) -> Kind:
             return "yolo"
         raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {_FORMS}.")
     tree = tree_of(path)
-    checks: dict[Kind, Callable[[Tree], object]] = {  # the surest first
+    checks: dict[Form, Callable[[Tree], object]] = {  # the surest first
         "coco": coco_files,
         "voc": _has_annotations,
         "yolo": lambda tree: yaml_file(tree) or label_files(tree),
-        "semantic": lambda tree: images is not None or paired(tree, []),
+        "masks": lambda tree: images is not None or paired(tree, []),
     }
     form = next((form for form, check in checks.items() if check(tree)), None)
     if form is None:
@@ -121,7 +121,7 @@ def recognise(path: str | Path, images: str | Path | None = None) -> Kind:
 def task_of(path: str | Path, images: str | Path | None = None) -> Task | None:
     """What can be learned from `path`; None: it is not annotated in a form of this module.
 
-    Class folders may hold a text beside each picture, a list of names, or one picture twice: they stay class folders.
+    Class folders may hold a text beside each image, a list of names, or one image twice: they stay class folders.
     """
     try:
         form = recognise(path, images)
@@ -129,9 +129,9 @@ def task_of(path: str | Path, images: str | Path | None = None) -> Task | None:
         return None
     if images is None and (Path(path).is_dir() or is_zip(Path(path))):
         tree = tree_of(Path(path))
-        if (form == "yolo" and not _has_boxes(tree)) or (form == "semantic" and not _has_maps(tree)):
+        if (form == "yolo" and not _has_boxes(tree)) or (form == "masks" and not _has_maps(tree)):
             return None
-    return "segmentation" if form == "semantic" else "detection"
+    return "segmentation" if form == "masks" else "detection"
 
 
 def _has_boxes(tree: Tree) -> bool:
@@ -139,7 +139,7 @@ def _has_boxes(tree: Tree) -> bool:
     labels = label_files(tree)
     first = next((text for file in labels if (text := tree.store.read(file).split(b"\n", 1)[0].split())), None)
     if first is None:
-        return yaml_file(tree) is not None and (bool(labels) or not any(map(is_picture, tree.files)))
+        return yaml_file(tree) is not None and (bool(labels) or not any(map(is_image, tree.files)))
     try:
         return len([float(word) for word in first]) >= _YOLO_NUMBERS
     except ValueError:
@@ -147,9 +147,9 @@ def _has_boxes(tree: Tree) -> bool:
 
 
 def _has_maps(tree: Tree) -> bool:
-    """Whether half of the pictures have a map, and the first map holds numbers instead of colours."""
+    """Whether half of the images have a map, and the first map holds numbers instead of colours."""
     pairs = paired(tree, [])
-    alone = sum(map(is_picture, tree.files)) - 2 * len(pairs)
+    alone = sum(map(is_image, tree.files)) - 2 * len(pairs)
     try:
         decode_indices(tree.store.read(pairs[0][1]))
     except DataError:

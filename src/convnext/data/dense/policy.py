@@ -1,4 +1,4 @@
-"""What happens to a picture of a dense task in training and in evaluation, as `DenseConfig` says it.
+"""What happens to an image of a dense task in training and in evaluation, as `DenseConfig` says it.
 
 All that is random comes from a key: the same key gives the same pixels, whoever asks and whenever.
 """
@@ -20,12 +20,12 @@ _FAR = 1_000_000  # no limit for a long side
 
 
 def generator_of(key: Key) -> np.random.Generator:
-    """The random numbers that decide one picture of one epoch. Only `random` may be drawn: it never changes."""
+    """The random numbers that decide one image of one epoch. Only `random` may be sampled: it never changes."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([word & 0xFFFF_FFFF_FFFF_FFFF for word in key])))
 
 
 def train_dense(sample: Sample, config: DenseConfig, key: Key) -> Sample:
-    """One training picture: cropped, fitted, scaled, cropped, flipped, distorted; not yet padded to a batch.
+    """One training image: cropped, fitted, scaled, cropped, flipped, distorted; not yet padded to a batch.
 
     Objects that are gone or thinner than a pixel are left out; there may be none.
     """
@@ -50,21 +50,21 @@ def train_dense(sample: Sample, config: DenseConfig, key: Key) -> Sample:
 
 
 def eval_dense(sample: Sample, config: DenseConfig, *, factor: float = 1.0, mirrored: bool = False) -> Sample:
-    """One picture as evaluation and prediction see it; `factor` and `mirrored` are for tests at several scales."""
+    """One image as evaluation and prediction see it; `factor` and `mirrored` are for tests at several scales."""
     short_px, long_px = config.eval_short_px * factor, config.eval_long_px * factor
     sample = resize(sample, fitted(_size(sample), short_px, long_px))
     return flip(sample) if mirrored else sample
 
 
 def _crop_between(sample: Sample, sides: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """A crop whose height and width are each drawn between two sides, or the picture's own where that is less."""
+    """A crop whose height and width are each sampled between two sides, or the image's own where that is less."""
     low, high = sides
     wanted = [min(side, low) + int(rng.random() * (min(side, high) - min(side, low) + 1)) for side in _size(sample)]
     return _crop_somewhere(sample, (wanted[0], wanted[1]), rng)
 
 
 def _crop_to(sample: Sample, side: int, most: float, rng: np.random.Generator) -> Sample:
-    """A square crop, less where the picture is smaller; the first of ten that no class fills beyond the share `most`."""
+    """A square crop, less where the image is smaller; the first of ten that no class fills beyond the share `most`."""
     height, width = _size(sample)
     size = (min(side, height), min(side, width))
     if sample.semantic is None or most >= 1:

@@ -1,6 +1,6 @@
-"""A look at all annotated pictures before the first step: what is broken, missing, empty or rare, in spoken lines.
+"""A look at all annotated images before the first step: what is broken, missing, empty or rare, in spoken lines.
 
-What the readers of annotations found is told again here; the pictures and maps themselves are opened now.
+What the readers of annotations found is told again here; the images and maps themselves are opened now.
 """
 
 from collections import Counter
@@ -14,12 +14,12 @@ from convnext.data.dense.dataset import DenseDataset, read_semantic
 from convnext.data.dense.opening import DenseSplits
 from convnext.data.dense.problems import KINDS, NO_MASK, Problem
 from convnext.data.dense.sample import IGNORE
-from convnext.data.looking import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
+from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
 from convnext.errors import DataError
 
-_FEW = 10  # objects of a class, or pictures that show it
+_FEW = 10  # objects of a class, or images that show it
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DenseFindings:
     lines: tuple[str, ...]
     errors: tuple[str, ...]
     per_class: dict[str, dict[str, int]]  # part -> class -> objects, or pixels of maps
-    pictures: dict[str, dict[str, int]]  # part -> class -> pictures that show it
+    images: dict[str, dict[str, int]]  # part -> class -> images that show it
     problems: dict[str, int]  # kind -> how many
     broken: dict[str, str]  # printable path -> reason
     median_size: tuple[int, int]  # (height, width)
@@ -37,7 +37,7 @@ class DenseFindings:
 
 @dataclass
 class _Seen:
-    """One picture after a look at it."""
+    """One image after a look at it."""
 
     part: str
     path: str
@@ -50,10 +50,10 @@ class _Seen:
 def preflight_dense(
     data: DenseSplits | DenseDataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT
 ) -> DenseFindings:
-    """Look at every picture of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
+    """Look at every image of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
 
-    `full`: decode them all; None decides by their number. Maps of classes are always decoded. Raises DataError when
-    not one train picture can be read.
+    `full`: decode them all; None decides by their number. Label maps are always decoded. Raises DataError when
+    not one train image can be read.
     """
     parts = {"train": data.train, "val": data.val} if isinstance(data, DenseSplits) else {"val": data}
     total = sum(len(part.entries) for part in parts.values())
@@ -64,19 +64,19 @@ def preflight_dense(
     main = next(iter(parts))
     if not any(item.part == main for item in good):
         path, reason = next(iter(broken.items()), ("", "there are none"))
-        raise DataError(f"none of the {main} pictures can be read; the first is '{path}': {reason}.")
+        raise DataError(f"none of the {main} images can be read; the first is '{path}': {reason}.")
     problems = list(dict.fromkeys(problem for part in parts.values() for problem in part.problems))
     problems += [problem for part in parts.values() for problem in _without_masks(part)]
     counted = {name: _counts(part, [item for item in good if item.part == name]) for name, part in parts.items()}
     per_class = {name: counts[0] for name, counts in counted.items()}
-    pictures = {name: counts[1] for name, counts in counted.items()}
+    images = {name: counts[1] for name, counts in counted.items()}
     sizes = np.array([item.size for item in good])
     return DenseFindings(
         lines=tuple(filter(None, (*_file_lines(seen, total, broken), *_problem_lines(problems), *_notes(parts),
-                                  *_class_lines(parts, per_class, pictures)))),
+                                  *_class_lines(parts, per_class, images)))),
         errors=tuple(filter(None, (_nothing_to_learn(parts[main], per_class[main], main), *_broken_val(seen)))),
         per_class=per_class,
-        pictures=pictures,
+        images=images,
         problems=dict(Counter(problem.kind for problem in problems)),
         broken=broken,
         median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
@@ -84,7 +84,7 @@ def preflight_dense(
 
 
 def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
-    """Every stride-th picture of each part, in order, read by threads (the decoders let go of the interpreter)."""
+    """Every stride-th image of each part, in order, read by threads (the decoders let go of the interpreter)."""
 
     def look(task: tuple[str, int]) -> _Seen:
         part, place = task
@@ -121,7 +121,7 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
 
 
 def _counts(dataset: DenseDataset, seen: list[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
-    """(objects or pixels, pictures) of each class."""
+    """(objects or pixels, images) of each class."""
     many, shown = np.zeros(len(dataset.classes), np.int64), np.zeros(len(dataset.classes), np.int64)
     if dataset.task == "segmentation":
         for item in seen:
@@ -152,10 +152,10 @@ def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
 def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:
     yield sampled(len(seen), total)
     why = (f"{path} ({reason})" for path, reason in broken.items())
-    yield _listed(len(broken), "picture{s} cannot be read and will be skipped", why)
+    yield _listed(len(broken), "image{s} cannot be read and will be skipped", why)
     strange = [item for item in seen if item.strange]
     names = (f"{item.path} ({', '.join(map(str, item.strange[:NAMED]))})" for item in strange)
-    yield _listed(len(strange), "map{s} of classes {have} values that are no class, and do not count", names)
+    yield _listed(len(strange), "label map{s} {have} values that are no class, and do not count", names)
 
 
 def _problem_lines(problems: list[Problem]) -> Iterator[str]:
@@ -170,24 +170,24 @@ def _notes(parts: dict[str, DenseDataset]) -> list[str]:
 
 
 def _class_lines(
-    parts: dict[str, DenseDataset], per_class: dict[str, dict[str, int]], pictures: dict[str, dict[str, int]]
+    parts: dict[str, DenseDataset], per_class: dict[str, dict[str, int]], images: dict[str, dict[str, int]]
 ) -> Iterator[str]:
     if "train" not in parts:
         return
     train, val = per_class["train"], per_class["val"]
     segmentation = parts["train"].task == "segmentation"
     what = "pixels" if segmentation else "objects"
-    counted = pictures["train"] if segmentation else train
+    counted = images["train"] if segmentation else train
     absent = [printable(name) for name in train if not train[name]]
     unseen = [printable(name) for name in train if train[name] and not val[name]]
     few = [f"{printable(name)} ({count})" for name, count in counted.items() if 0 < count < _FEW]
-    unit = "pictures" if segmentation else "objects"
+    unit = "images" if segmentation else "objects"
     yield _listed(len(absent), f"class{{es}} {{have}} no {what} in train", absent)
     yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so that their results are unknown", unseen)
     yield _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} {unit} in train", few)
     if not segmentation:
         empty = sum(entry.objects is None or not len(entry.objects) for entry in parts["train"].entries)
-        yield _listed(empty, "train picture{s} {have} no object at all", ())
+        yield _listed(empty, "train image{s} {have} no object at all", ())
 
 
 def _nothing_to_learn(dataset: DenseDataset, counts: dict[str, int], part: str) -> str:
@@ -199,7 +199,7 @@ def _broken_val(seen: list[_Seen]) -> Iterator[str]:
     held_out = [item for item in seen if item.part == "val"]
     if held_out and all(item.reason for item in held_out):
         first = held_out[0]
-        yield f"None of the val pictures can be read; the first is '{first.path}': {first.reason}."
+        yield f"None of the val images can be read; the first is '{first.path}': {first.reason}."
 
 
 def _listed(count: int, what: str, names: Iterable[str]) -> str:

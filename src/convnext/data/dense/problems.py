@@ -17,25 +17,25 @@ MASK_SIZE = "mask size"
 UNREADABLE = "unreadable"
 STRAY = "stray annotation"
 NO_MASK = "no mask"
-DOUBLE = "double picture"
+DOUBLE = "double image"
 NO_MAP = "no map"
 
 KINDS = {  # kind -> a line of preflight
-    MISSING: "picture{s} {are} annotated and not there",
-    OUTSIDE: "box{es} outside the picture {are} left out",
+    MISSING: "image{s} {are} annotated and not there",
+    OUTSIDE: "box{es} outside the image {are} left out",
     EMPTY: "object{s} of zero area {are} left out",
     UNKNOWN: "object{s} of an unknown category {are} left out",
     FEW_POINTS: "polygon{s} of fewer than three points {are} left out",
-    MASK_SIZE: "mask{s} of another size than the picture's {are} left out",
+    MASK_SIZE: "mask{s} of another size than the image's {are} left out",
     UNREADABLE: "annotation{s} that cannot be read {are} left out",
-    STRAY: "annotation{s} of no known picture {are} left out",
-    DOUBLE: "picture{s} listed twice {are} left out",
-    NO_MAP: "picture{s} without a map of classes {are} left out",
-    CUT: "box{es} {are} cut at the edge of the picture",
+    STRAY: "annotation{s} of no known image {are} left out",
+    DOUBLE: "image{s} listed twice {are} left out",
+    NO_MAP: "image{s} without a label map {are} left out",
+    CUT: "box{es} {are} cut at the edge of the image",
     NO_MASK: "object{s} without an outline {are} masked by the whole box",
 }
 
-_SLACK_PX = 1.0  # a box may reach this far beyond its picture: so do COCO's own
+_SLACK_PX = 1.0  # a box may reach this far beyond its image: so do COCO's own
 _FARTHEST = 100_000.0  # a point beyond is a mistake, and would take long to draw
 
 Box = tuple[float, float, float, float]
@@ -64,14 +64,14 @@ def numbers(values: object, count: int | None = None) -> list[float]:
         raise WrongError(UNREADABLE, f"{_short(values)} is not a list of {count or 'some'} numbers")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST:
-            raise WrongError(UNREADABLE, f"{_short(value)} is not a place in a picture")
+            raise WrongError(UNREADABLE, f"{_short(value)} is not a place in an image")
     return [float(value) for value in values]
 
 
 def fitting_box(box: Box, size: tuple[float, float] | None, slack: float = _SLACK_PX) -> tuple[Box, bool]:
-    """`box`, x0 y0 x1 y1, and whether it had to be cut to a picture of `size` (H, W). Raises WrongError if none is left.
+    """`box`, x0 y0 x1 y1, and whether it had to be cut to an image of `size` (H, W). Raises WrongError if none is left.
 
-    Up to `slack` beyond the picture is left as it is, and cut when the picture is read.
+    Up to `slack` beyond the image is left as it is, and cut when the image is read.
     """
     x0, y0, x1, y1 = box
     shown = " ".join(f"{edge:g}" for edge in box)

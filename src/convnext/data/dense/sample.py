@@ -1,6 +1,6 @@
-"""One picture with everything that is known about it. Axes: H W pixel rows and columns, C channels, M objects.
+"""One image with everything that is known about it. Axes: H W pixel rows and columns, C channels, M objects.
 
-Boxes are x0 y0 x1 y1 in pixels of the picture they belong to; a pixel is one wide, so a box round the first pixel is
+Boxes are x0 y0 x1 y1 in pixels of the image they belong to; a pixel is one wide, so a box round the first pixel is
 (0, 0, 1, 1).
 """
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-IGNORE = 255  # in a map of classes: a pixel that does not count
+IGNORE = 255  # in a label map: a pixel that does not count
 
 
 @dataclass(frozen=True)
 class Instances:
-    """The objects of one picture."""
+    """The objects of one image."""
 
     boxes: np.ndarray  # (M, 4) float32
     labels: np.ndarray  # (M,) int64, 0 to classes - 1
     masks: np.ndarray | None  # (M, H, W) uint8, 0 or 1; None where the data have boxes alone
     crowd: np.ndarray  # (M,) bool: many objects in one, or one that need not be found
-    area: np.ndarray  # (M,) float32, pixels of this picture
+    area: np.ndarray  # (M,) float32, pixels of this image
     ids: np.ndarray  # (M,) int64, of the annotation file
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Instances:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where the original picture lies in this one: x = scale_x * x_original + shift_x, and y alike.
+    """Where the original image lies in this one: x = scale_x * x_original + shift_x, and y alike.
 
     A negative scale is a flip. It holds for the edges of pixels, as boxes have them.
     """
@@ -55,11 +55,11 @@ class Frame:
         )
 
     def forward(self, boxes: np.ndarray) -> np.ndarray:
-        """(M, 4) boxes of the original picture -> the same in this one."""
+        """(M, 4) boxes of the original image -> the same in this one."""
         return self._sorted(boxes * self._scales + self._shifts)
 
     def back(self, boxes: np.ndarray) -> np.ndarray:
-        """(M, 4) boxes of this picture -> the same in the original one."""
+        """(M, 4) boxes of this image -> the same in the original one."""
         return self._sorted((boxes - self._shifts) / self._scales)
 
     @property
@@ -77,19 +77,19 @@ class Frame:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture on its way into the network, with its objects, or a class for every pixel, or both."""
+    """An image on its way into the network, with its objects, or a class for every pixel, or both."""
 
     image: np.ndarray  # (H, W, C) uint8
     instances: Instances | None
     semantic: np.ndarray | None  # (H, W) uint8, IGNORE where a pixel does not count
     path: str
     image_id: int
-    size: tuple[int, int]  # (H, W) of the original picture
+    size: tuple[int, int]  # (H, W) of the original image
     frame: Frame = field(default_factory=Frame)
 
     @property
     def content(self) -> tuple[int, int, int, int]:
-        """(x0, y0, x1, y1) of the pixels here that show the original picture; the others are padding."""
+        """(x0, y0, x1, y1) of the pixels here that show the original image; the others are padding."""
         height, width = self.image.shape[:2]
         whole = self.frame.forward(np.array([[0.0, 0.0, self.size[1], self.size[0]]]))[0]
         x0, y0, x1, y1 = (round(float(edge)) for edge in whole)

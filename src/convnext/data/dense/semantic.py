@@ -1,6 +1,6 @@
-"""Segmentation: pictures, and beside each a map of the same size whose pixels hold the number of a class.
+"""Segmentation: images, and beside each a map of the same size whose pixels hold the number of a class.
 
-Maps are lossless pictures, grey or with a palette; the numbers count, whatever their colours.
+Maps are lossless images, grey or with a palette; the numbers count, whatever their colours.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convnext.data.decode import decode_indices
-from convnext.data.dense.dataset import DenseDataset, Picture
-from convnext.data.dense.files import is_picture, open_tree, part_of
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
+from convnext.data.dense.files import is_image, open_tree, part_of
 from convnext.data.dense.problems import MISSING, NO_MAP, Problem, whole
 from convnext.data.dense.sample import IGNORE
 from convnext.data.store import Store, Tree, printable
 from convnext.errors import DataError
 
-_PICTURES = {"images", "image", "imgs", "img", "pictures", "jpegimages", "leftimg8bit"}
+_IMAGES = {"images", "image", "imgs", "img", "pictures", "jpegimages", "leftimg8bit"}
 _MAPS = {
     "labels",
     "label",
@@ -48,7 +48,7 @@ class _Meaning(NamedTuple):
     reduce_zero_label: bool
 
 
-def open_semantic(
+def open_masks(
     path: str | Path,
     images: str | Path | None = None,
     *,
@@ -56,33 +56,31 @@ def open_semantic(
     ignore_index: int | None = None,
     reduce_zero_label: bool | None = None,
 ) -> dict[str, DenseDataset]:
-    """The data sets of a folder or zip of pictures and maps, by part: 'train', 'val', 'test', 'all'.
+    """The data sets of a folder or zip of images and maps, by part: 'train', 'val', 'test', 'all'.
 
-    `images`: the pictures, when `path` holds the maps alone. `ignore_index`: the value of pixels that do not count,
+    `images`: the images, when `path` holds the maps alone. `ignore_index`: the value of pixels that do not count,
     beside 255. `reduce_zero_label`: 0 does not count and 1 is the first class, as in ADE20K. What is None is taken from
     classes.json, classes.txt or ADE20K's own table, else from the maps. Raises DataError when nothing can be read.
     """
     name = printable(str(path))
-    tree = open_tree(path, what="pictures and maps of classes")
+    tree = open_tree(path, what="images and label maps")
     problems: list[Problem] = []
     store: Store = tree.store
     if images is None:
         pairs = paired(tree, problems)
     else:
-        shown = open_tree(images, what="the pictures")
+        shown = open_tree(images, what="the images")
         store = _TwoStores(shown.store, tree.store)
         pairs = _paired_apart(shown, tree, problems)
     if not pairs:
-        raise DataError(
-            f"'{name}' has no pictures with maps of classes: images/*.jpg and labels/*.png with the same names."
-        )
+        raise DataError(f"'{name}' has no images with label maps: images/*.jpg and labels/*.png with the same names.")
     meaning = _meaning(tree, name, classes, ignore_index, reduce_zero_label)
     notes: list[str] = []
     names, values, ignored = _table(meaning, store, pairs, notes)
-    entries: dict[str, list[Picture]] = {}
-    for place, (picture, semantic) in enumerate(pairs, 1):
-        entry = Picture(picture, place, semantic=semantic)
-        entries.setdefault(part_of(picture) or part_of(semantic) or "all", []).append(entry)
+    entries: dict[str, list[AnnotatedImage]] = {}
+    for place, (image, semantic) in enumerate(pairs, 1):
+        entry = AnnotatedImage(image, place, semantic=semantic)
+        entries.setdefault(part_of(image) or part_of(semantic) or "all", []).append(entry)
     return {
         part: DenseDataset(
             "segmentation", names, tuple(rows), store, (), values, ignored, tuple(problems), tuple(notes)
@@ -92,24 +90,24 @@ def open_semantic(
 
 
 def paired(tree: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
-    """(picture, map) for every picture of a tree that has one, in the order of the pictures."""
+    """(image, map) for every image of a tree that has one, in the order of the images."""
     if not any(file.lower().endswith(_LOSSLESS) for file in tree.files):
         return []
-    files = [file for file in tree.files if is_picture(file)]
+    files = [file for file in tree.files if is_image(file)]
     maps = {file: keys for file in files if (keys := _map_keys(file))}
     lossy = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}
     beside = [file for file in files if file.lower().endswith(_LOSSLESS) and file not in maps and _stem(file) in lossy]
-    maps |= {file: [_picture_key(file)] for file in beside}
-    pictures = {_picture_key(file): file for file in files if file not in maps}
+    maps |= {file: [_image_key(file)] for file in beside}
+    images = {_image_key(file): file for file in files if file not in maps}
     found = {}
     for file, keys in maps.items():
-        key = next((key for key in keys if key in pictures), None)
+        key = next((key for key in keys if key in images), None)
         if key is None:
             problems.append(Problem(MISSING, printable(file)))
         else:
-            found[pictures[key]] = file
+            found[images[key]] = file
     if found:
-        problems += [Problem(NO_MAP, printable(file)) for file in pictures.values() if file not in found]
+        problems += [Problem(NO_MAP, printable(file)) for file in images.values() if file not in found]
     return sorted(found.items())
 
 
@@ -118,7 +116,7 @@ def _paired_apart(shown: Tree, maps: Tree, problems: list[Problem]) -> list[tupl
     stems = {_stem(file): file for file in maps.files if file.lower().endswith(_LOSSLESS)}
     names = {stem.rsplit("/", 1)[-1]: file for stem, file in stems.items()}
     pairs = []
-    for file in filter(is_picture, shown.files):
+    for file in filter(is_image, shown.files):
         semantic = stems.get(_stem(file)) or names.get(_stem(file).rsplit("/", 1)[-1])
         if semantic is None:
             problems.append(Problem(NO_MAP, printable(file)))
@@ -128,34 +126,34 @@ def _paired_apart(shown: Tree, maps: Tree, problems: list[Problem]) -> list[tupl
 
 
 class _TwoStores:
-    """Pictures in one place, maps in another."""
+    """Images in one place, maps in another."""
 
     PREFIX = "maps: "
 
-    def __init__(self, pictures: Store, maps: Store):
-        self.pictures, self.maps = pictures, maps
+    def __init__(self, images: Store, maps: Store):
+        self.images, self.maps = images, maps
 
     def read(self, path: str) -> bytes:
         if path.startswith(self.PREFIX):
             return self.maps.read(path.removeprefix(self.PREFIX))
-        return self.pictures.read(path)
+        return self.images.read(path)
 
 
 def _stem(file: str) -> str:
     return os.path.splitext(file)[0]
 
 
-def _picture_key(file: str) -> str:
+def _image_key(file: str) -> str:
     """Its path without ending, the folder that says 'images' as '*'."""
     words = _stem(file).split("/")
-    place = next((place for place in reversed(range(len(words) - 1)) if words[place].lower() in _PICTURES), None)
+    place = next((place for place in reversed(range(len(words) - 1)) if words[place].lower() in _IMAGES), None)
     if place is not None:
         words[place] = "*"
     return "/".join(words)
 
 
 def _map_keys(file: str) -> list[str]:
-    """What the key of its picture can be; [] when neither folder nor name says that it is a map."""
+    """What the key of its image can be; [] when neither folder nor name says that it is a map."""
     if not file.lower().endswith(_LOSSLESS):
         return []
     words = _stem(file).split("/")
@@ -170,13 +168,13 @@ def _map_keys(file: str) -> list[str]:
             if folder.endswith(end) and folder != end:
                 renamed = [*words[:place], words[place][: -len(end)], *words[place + 1 : -1]]
                 return ["/".join([*renamed, name]) for name in names]
-    return [_picture_key("/".join([*words[:-1], names[1] + ".png"]))] if ending else []
+    return [_image_key("/".join([*words[:-1], names[1] + ".png"]))] if ending else []
 
 
 def _meaning(
     tree: Tree, name: str, classes: Sequence[str] | None, ignore_index: int | None, reduce_zero_label: bool | None
 ) -> _Meaning:
-    """The caller's word first, then what files beside the maps say."""
+    """The caller's arguments first, then what files beside the maps say."""
     tables = {file.rsplit("/", 1)[-1]: file for file in reversed(tree.files)}
     named, ignored, reduced = None, None, False
     if "classes.json" in tables:
@@ -225,7 +223,7 @@ def _table(
 
 
 def _values(store: Store, maps: list[str]) -> set[int]:
-    """Every value of all maps; those that cannot be read are named when their picture is."""
+    """Every value of all maps; those that cannot be read are named when their image is."""
 
     def look(path: str) -> set[int]:
         try:

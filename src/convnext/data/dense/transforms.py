@@ -1,7 +1,7 @@
-"""Steps from one sample to the next: pixels, boxes, masks and maps of classes move together.
+"""Steps from one sample to the next: pixels, boxes, masks and label maps move together.
 
-Axes: H W pixel rows and columns, C channels, M objects, N pictures. Every step is a pure function; `frame` remembers
-the way back. `policy.py` decides which steps a training picture takes.
+Axes: H W pixel rows and columns, C channels, M objects, N images. Every step is a pure function; `frame` remembers
+the way back. `policy.py` decides which steps a training image takes.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def padded_size(size: Size, multiple: int) -> Size:
 
 
 def resize(sample: Sample, size: Size) -> Sample:
-    """The whole picture at another size: bilinear for pixels, the nearest pixel for masks and maps."""
+    """The whole image at another size: bilinear for pixels, the nearest pixel for masks and maps."""
     old_h, old_w = sample.image.shape[:2]
     height, width = size
     if (old_h, old_w) == size:
@@ -141,27 +141,27 @@ def pad(sample: Sample, size: Size, fill: Sequence[int] = _GREY) -> Sample:
     return replace(sample, image=image, instances=found, semantic=semantic)
 
 
-def distort(image: np.ndarray, drawn: Sequence[float]) -> np.ndarray:
+def distort(image: np.ndarray, sampled: Sequence[float]) -> np.ndarray:
     """Brightness, contrast, saturation and hue, each half of the time (arXiv 1512.02325): (H, W, C) uint8 to the same.
 
     Brightness by at most 32 levels, contrast and saturation by 0.5 to 1.5, hue by at most 36 degrees; contrast comes
-    before or after the colours. `drawn`: nine numbers in [0, 1).
+    before or after the colours. `sampled`: nine values in [0, 1).
     """
     levels = np.arange(256, dtype=np.float32)
     table = levels
-    contrast = 0.5 + drawn[3] if drawn[2] < 0.5 else 1.0
-    if drawn[0] < 0.5:
-        table = np.clip(table + 64 * (drawn[1] - 0.5), 0, 255)
-    first = drawn[8] < 0.5
+    contrast = 0.5 + sampled[3] if sampled[2] < 0.5 else 1.0
+    if sampled[0] < 0.5:
+        table = np.clip(table + 64 * (sampled[1] - 0.5), 0, 255)
+    first = sampled[8] < 0.5
     if first:
         table = np.clip(table * contrast, 0, 255)
     image = _mapped(image, table)
-    if image.shape[2] == 3 and (drawn[4] < 0.5 or drawn[6] < 0.5):
+    if image.shape[2] == 3 and (sampled[4] < 0.5 or sampled[6] < 0.5):
         colours = np.array(Image.fromarray(image).convert("HSV"))
-        if drawn[4] < 0.5:
-            colours[:, :, 1] = _mapped(colours[:, :, 1], levels * (0.5 + drawn[5]))
-        if drawn[6] < 0.5:
-            turn = round((drawn[7] - 0.5) * 2 * 36 / 360 * 256)
+        if sampled[4] < 0.5:
+            colours[:, :, 1] = _mapped(colours[:, :, 1], levels * (0.5 + sampled[5]))
+        if sampled[6] < 0.5:
+            turn = round((sampled[7] - 0.5) * 2 * 36 / 360 * 256)
             colours[:, :, 0] = (colours[:, :, 0].astype(np.int16) + turn).astype(np.uint8)  # a circle of 256 steps
         planes = [Image.fromarray(colours[:, :, place]) for place in range(3)]
         image = np.array(Image.merge("HSV", planes).convert("RGB"))
@@ -180,7 +180,7 @@ def without_slivers(sample: Sample, least_px: float = 1.0) -> Sample:
 
 
 def stacked(images: Sequence[np.ndarray], multiple: int = 32, fill: Sequence[int] = _GREY) -> np.ndarray:
-    """Pictures (H, W, C) of different sizes -> (N, H, W, C) uint8, each at the top left, sides multiples of `multiple`."""
+    """Images (H, W, C) of different sizes -> (N, H, W, C) uint8, each at the top left, sides multiples of `multiple`."""
     channels = images[0].shape[2]
     height, width = padded_size((max(one.shape[0] for one in images), max(one.shape[1] for one in images)), multiple)
     batch = np.empty((len(images), height, width, channels), np.uint8)

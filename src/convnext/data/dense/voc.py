@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file of boxes for each picture.
+"""Pascal VOC: one XML file of boxes for each image.
 
 VOC counts pixels from 1 and a box includes its last pixel, so that (1, 1, 1, 1) is the first pixel, here (0, 0, 1, 1).
 Many tools write the same XML counting from 0; a data set in which any box starts at 0 is taken to be one of theirs.
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import DenseDataset, Picture, Row, objects_of
-from convnext.data.dense.files import Pictures, open_tree, part_of, part_of_word
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
+from convnext.data.dense.files import ImageFinder, open_tree, part_of, part_of_word
 from convnext.data.dense.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
@@ -31,7 +31,7 @@ class _Page(NamedTuple):
     """One XML file."""
 
     file: str
-    picture: str  # its <filename>
+    image: str  # its <filename>
     size: tuple[int, int] | None  # (H, W)
     things: list[_Thing]
 
@@ -41,12 +41,12 @@ def open_voc(
 ) -> dict[str, DenseDataset]:
     """The data sets of a folder or zip of VOC XML files, by part: by ImageSets/Main, else by folder names, else 'all'.
 
-    `images`: the folder or zip of the pictures; None: beside the XML. `from_zero`: how the files count; None: they show
+    `images`: the folder or zip of the images; None: beside the XML. `from_zero`: how the files count; None: they show
     it. Objects marked difficult become crowds, which need not be found. Raises DataError when nothing can be read.
     """
     name = printable(str(path))
     tree = open_tree(path, what="VOC annotations")
-    shown = open_tree(images, what="the pictures") if images is not None else tree
+    shown = open_tree(images, what="the images") if images is not None else tree
     files = xml_files(tree)
     if not files:
         raise DataError(f"'{name}' has no VOC annotations: XML files with an <annotation> each.")
@@ -58,16 +58,16 @@ def open_voc(
     classes = tuple(sorted({thing.name for page in pages for thing in page.things}))
     if not classes:
         raise DataError(f"'{name}' has {len(files)} XML files and no object in them that can be read.")
-    lists, pictures, numbering = _lists(tree), Pictures(shown.files), Numbering()
-    parts: dict[str, list[Picture]] = {}
+    lists, finder, numbering = _lists(tree), ImageFinder(shown.files), Numbering()
+    parts: dict[str, list[AnnotatedImage]] = {}
     for place, page in enumerate(pages, 1):
         stem = page.file.rsplit("/", 1)[-1].removesuffix(".xml")
         part = lists.get(stem, "") if lists else part_of(page.file) or "all"
-        entry = _picture(page, place, pictures, part, classes, from_zero, numbering, problems)
+        entry = _image(page, place, finder, part, classes, from_zero, numbering, problems)
         if entry is not None and part:
             parts.setdefault(part, []).append(entry)
     if not parts:
-        raise DataError(f"none of the pictures of '{name}' is there. Name their folder or zip with --images.")
+        raise DataError(f"none of the images of '{name}' is there. Name their folder or zip with --images.")
     numbered = tuple(range(1, len(classes) + 1))
     blank = DenseDataset(
         "detection", classes, (), shown.store, category_ids=numbered, problems=tuple(problems), notes=(note,)
@@ -83,7 +83,7 @@ def xml_files(tree: Tree) -> list[str]:
 
 
 def _lists(tree: Tree) -> dict[str, str]:
-    """Name of a picture without ending -> part, from ImageSets/Main/train.txt and val.txt; {} where there are none."""
+    """Name of an image without ending -> part, from ImageSets/Main/train.txt and val.txt; {} where there are none."""
     parts: dict[str, str] = {}
     for file in tree.files:
         folders, _, name = file.rpartition("/")
@@ -130,15 +130,15 @@ def _thing(item: ElementTree.Element) -> _Thing:
     return _Thing(name, numbers(corners), (item.findtext("difficult") or "").strip() == "1")
 
 
-def _picture(
-    page: _Page, place: int, pictures: Pictures, part: str, classes: tuple[str, ...], from_zero: bool,
+def _image(
+    page: _Page, place: int, finder: ImageFinder, part: str, classes: tuple[str, ...], from_zero: bool,
     numbering: Numbering, problems: list[Problem],
-) -> Picture | None:  # fmt: skip
+) -> AnnotatedImage | None:  # fmt: skip
     folder, _, name = page.file.rpartition("/")
     stem = f"{folder}/{name.removesuffix('.xml')}"
-    path = (pictures.find(f"{folder}/{page.picture}", part) if page.picture else None) or pictures.find_stem(stem, part)
+    path = (finder.find(f"{folder}/{page.image}", part) if page.image else None) or finder.find_stem(stem, part)
     if path is None:
-        problems.append(Problem(MISSING, printable(page.picture or stem)))
+        problems.append(Problem(MISSING, printable(page.image or stem)))
         return None
     rows = []
     for number, thing in enumerate(page.things, 1):
@@ -153,7 +153,7 @@ def _picture(
         if cut:
             problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in thing.box)))
         rows.append(Row(box, classes.index(thing.name), None, thing.difficult, id=numbering.take()))
-    return Picture(path, place, page.size, objects_of(rows))
+    return AnnotatedImage(path, place, page.size, objects_of(rows))
 
 
 def _number(text: str | None) -> float | None:

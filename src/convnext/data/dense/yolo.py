@@ -1,7 +1,7 @@
-"""YOLO text: beside each picture a file with a line for each object, in shares of the picture's sides.
+"""YOLO text: beside each image a file with a line for each object, in shares of the image's sides.
 
-A line is `class x y width height` with the centre of a box, or `class x y x y x y ...`, the points of an outline. A
-picture without a file, or with an empty one, shows no object. Names come from data.yaml or classes.txt.
+A line is `class x y width height` with the centre of a box, or `class x y x y x y ...`, the points of an outline. An
+image without a file, or with an empty one, shows no object. Names come from data.yaml or classes.txt.
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import DenseDataset, Objects, Picture, Row, objects_of
-from convnext.data.dense.files import Pictures, is_picture, open_tree, part_of, part_of_word
+from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects, Row, objects_of
+from convnext.data.dense.files import ImageFinder, is_image, open_tree, part_of, part_of_word
 from convnext.data.dense.problems import (
     CUT,
     EMPTY,
@@ -30,20 +30,20 @@ from convnext.data.dense.yolo_yaml import Value, read_yaml
 from convnext.data.store import Tree, printable, require
 from convnext.errors import DataError
 
-_SLACK = 0.002  # of the picture's side: what six written digits and a tool's rounding can add
+_SLACK = 0.002  # of the image's side: what six written digits and a tool's rounding can add
 _NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
 _NOT_LABELS = {*_NAME_FILES, "readme.txt", "requirements.txt", "license.txt"}
 
 
 def open_yolo(path: str | Path) -> dict[str, DenseDataset]:
-    """The data sets of a data.yaml, or of a folder or zip of pictures and YOLO text, by part: 'train', 'val', 'all'...
+    """The data sets of a data.yaml, or of a folder or zip of images and YOLO text, by part: 'train', 'val', 'all'...
 
     Raises DataError when nothing can be read.
     """
     path = Path(path)
     require(path)
     named = path.name if path.is_file() and path.suffix.lower() in (".yaml", ".yml") else None
-    tree = open_tree(path.parent if named else path, what="pictures and YOLO labels")
+    tree = open_tree(path.parent if named else path, what="images and YOLO labels")
     sheet_file = named or yaml_file(tree)
     sheet = read_yaml(_text(tree, sheet_file)) if sheet_file else {}
     return _Reader(tree, sheet, printable(str(path))).parts(sheet_file or "")
@@ -57,15 +57,15 @@ def yaml_file(tree: Tree) -> str | None:
 
 
 def label_files(tree: Tree) -> list[str]:
-    """Text files that hold objects, by the place of their picture."""
+    """Text files that hold objects, by the place of their image."""
     files = {file for file in tree.files if file.endswith(".txt")}
-    if not files:  # a million pictures in class folders are asked as well
+    if not files:  # a million images in class folders are asked as well
         return []
-    return [label for file in tree.files if is_picture(file) and (label := _label_of(file, files))]
+    return [label for file in tree.files if is_image(file) and (label := _label_of(file, files))]
 
 
 class _Reader:
-    """A tree of pictures and text on its way to data sets. What cannot be used is named in `problems` and left out."""
+    """A tree of images and text on its way to data sets. What cannot be used is named in `problems` and left out."""
 
     def __init__(self, tree: Tree, sheet: dict[str, Value], name: str):
         self.tree, self.sheet, self.name = tree, sheet, name
@@ -78,7 +78,7 @@ class _Reader:
     def parts(self, sheet_file: str) -> dict[str, DenseDataset]:
         chosen = self._chosen(sheet_file.rpartition("/")[0])
         if not chosen:
-            raise DataError(f"'{self.name}' has no pictures with YOLO labels: images/*.jpg beside labels/*.txt.")
+            raise DataError(f"'{self.name}' has no images with YOLO labels: images/*.jpg beside labels/*.txt.")
         self._name_labels_alone()
         lines = {file: self._lines(file) for files in chosen.values() for file in files}
         if not self.classes:
@@ -87,12 +87,12 @@ class _Reader:
                 raise DataError(f"'{self.name}' names no classes and has no objects. Add a data.yaml with 'names'.")
             self.classes = tuple(str(number) for number in range(highest + 1))
             self.notes.append("Classes have no names, only numbers: no data.yaml or classes.txt was found.")
-        entries: dict[str, list[Picture]] = {}
+        entries: dict[str, list[AnnotatedImage]] = {}
         place = 0
         for part, files in chosen.items():
             for file in files:
                 place += 1
-                entries.setdefault(part, []).append(Picture(file, place, None, self._objects(lines[file])))
+                entries.setdefault(part, []).append(AnnotatedImage(file, place, None, self._objects(lines[file])))
         numbered = tuple(range(1, len(self.classes) + 1))
         blank = DenseDataset(
             "detection",
@@ -121,42 +121,42 @@ class _Reader:
         return ()
 
     def _chosen(self, base: str) -> dict[str, list[str]]:
-        """Pictures of each part: as data.yaml says where its places are found here, else by the names of folders."""
+        """Images of each part: as data.yaml says where its places are found here, else by the names of folders."""
         chosen: dict[str, list[str]] = {}
         root = self.sheet.get("path")
         for part in ("train", "val", "test"):
             places = self.sheet.get(part, [])
             for place in [places] if isinstance(places, str) else places if isinstance(places, list) else []:
-                found = self._pictures_of(place, root if isinstance(root, str) else "", base)
+                found = self._images_of(place, root if isinstance(root, str) else "", base)
                 if not found:
                     self.problems.append(Problem(MISSING, printable(place), f"'{part}' of data.yaml"))
                 chosen.setdefault(part, []).extend(found)
         chosen = {part: files for part, files in chosen.items() if files}
         if not chosen:
             for file in self.tree.files:
-                if is_picture(file):
+                if is_image(file):
                     chosen.setdefault(part_of(file) or "all", []).append(file)
         return chosen if any(_label_of(file, self.files) for files in chosen.values() for file in files) else {}
 
     def _name_labels_alone(self) -> None:
-        """Text in a folder 'labels' whose picture is missing."""
-        used = {_label_of(file, self.files) for file in self.tree.files if is_picture(file)}
+        """Text in a folder 'labels' whose image is missing."""
+        used = {_label_of(file, self.files) for file in self.tree.files if is_image(file)}
         folders = {label.rpartition("/")[0] for label in used if label and "labels" in label.split("/")}
         alone = (file for file in self.tree.files if file.rpartition("/")[0] in folders and file not in used)
         self.problems += [Problem(MISSING, printable(file)) for file in alone if file.endswith(".txt")]
 
-    def _pictures_of(self, place: str, root: str, base: str) -> list[str]:
-        """What one entry of data.yaml names: a folder with all below, or a text file with a picture a line."""
+    def _images_of(self, place: str, root: str, base: str) -> list[str]:
+        """What one entry of data.yaml names: a folder with all below, or a text file with an image a line."""
         for folder in (base, f"{base}/{root}", root, ""):
             name = _inside(f"{folder}/{place}")
-            below = [file for file in self.tree.files if file.startswith(f"{name}/") and is_picture(file)]
+            below = [file for file in self.tree.files if file.startswith(f"{name}/") and is_image(file)]
             if below:
                 return below
             if name in self.files and name.endswith(".txt"):
                 lines = (line.strip() for line in _text(self.tree, name).splitlines())
-                pictures, listed = Pictures(self.tree.files), []
+                images, listed = ImageFinder(self.tree.files), []
                 for line in filter(None, lines):
-                    file = pictures.find(_inside(line), part_of_word(name))
+                    file = images.find(_inside(line), part_of_word(name))
                     if file:
                         listed.append(file)
                     else:
@@ -164,9 +164,9 @@ class _Reader:
                 return listed
         return []
 
-    def _lines(self, picture: str) -> list[tuple[int, list[float], str]]:
+    def _lines(self, image: str) -> list[tuple[int, list[float], str]]:
         """(class, numbers behind it, place) of each line that can be read."""
-        label = _label_of(picture, self.files)
+        label = _label_of(image, self.files)
         rows = []
         for number, line in enumerate(_text(self.tree, label).splitlines() if label else [], 1):
             words, where = line.split(), f"{printable(label or '')} line {number}"
@@ -210,9 +210,9 @@ def _row(label: int, values: list[float]) -> tuple[Row, bool]:
     return Row(box, label, polygons), cut
 
 
-def _label_of(picture: str, files: set[str]) -> str | None:
-    """Where the objects of a picture are: in the folder 'labels' for its 'images', else beside it."""
-    folders, stem = picture.split("/")[:-1], os.path.splitext(picture)[0]
+def _label_of(image: str, files: set[str]) -> str | None:
+    """Where the objects of an image are: in the folder 'labels' for its 'images', else beside it."""
+    folders, stem = image.split("/")[:-1], os.path.splitext(image)[0]
     for place in reversed(range(len(folders))):
         if folders[place].lower() == "images":
             moved = "/".join([*folders[:place], "labels", *folders[place + 1 :], stem.rsplit("/", 1)[-1]]) + ".txt"

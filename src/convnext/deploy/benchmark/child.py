@@ -38,11 +38,11 @@ def serve(pipe: Connection, job: Job, folder: str) -> None:
     server = _Server(job, folder)
     while True:
         try:
-            word, *rest = pipe.recv()
+            command, *rest = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            answer = "done", getattr(server, word)(*rest)
+            answer = "done", getattr(server, command)(*rest)
         except Exception as error:  # noqa: BLE001 # a contender may fail in any way, and the others go on
             answer = "failed", reason_of(error)
         try:

@@ -10,7 +10,7 @@ import torch
 
 from convnext.deploy import signal_stack
 from convnext.deploy.benchmark.jobs import Job, Settings
-from convnext.deploy.benchmark.networks import Call, pictures, plain
+from convnext.deploy.benchmark.networks import Call, images, plain
 from convnext.errors import ConvNeXtError
 
 FILE = "network.onnx"
@@ -44,7 +44,7 @@ def onnxruntime(job: Job, folder: str) -> Callable[[int], Call]:
         options.add_free_dimension_override_by_name("n", batch)
         options.log_severity_level = 3
         session = ort.InferenceSession(str(Path(folder) / FILE), options, providers=["CPUExecutionProvider"])
-        x = {session.get_inputs()[0].name: pictures(job, batch).numpy()}
+        x = {session.get_inputs()[0].name: images(job, batch).numpy()}
         return lambda: session.run(None, x)
 
     return of
@@ -63,7 +63,7 @@ def openvino(job: Job, folder: str) -> Callable[[int], Call]:
         wanted = {"INFERENCE_NUM_THREADS": settings.threads, "PERFORMANCE_HINT": "LATENCY"}
         with signal_stack.kept():
             compiled = core.compile_model(model, "CPU", wanted | {"INFERENCE_PRECISION_HINT": precision})
-        request, x = compiled.create_infer_request(), pictures(job, batch).float().numpy()
+        request, x = compiled.create_infer_request(), images(job, batch).float().numpy()
         return lambda: request.infer([x], share_inputs=True, share_outputs=True)
 
     return of

@@ -1,6 +1,6 @@
-"""What the machine itself can do, measured beside the contenders: matrix products of the network's shapes, and copying.
+"""What the machine itself can do, measured beside the contenders: matmuls of the network's shapes, and copying.
 
-Axes: N pictures, H W rows and columns of a stage's map, C its channels, E = 4C.
+Axes: N images, H W rows and columns of a stage's map, C its channels, E = 4C.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ _BYTES = {"fp32": 4, "bf16": 2}
 
 
 def stages(config: ConvNeXtConfig, size_px: int) -> Iterator[tuple[int, int, int]]:
-    """(blocks, C, positions of the map of one picture) of each stage."""
+    """(blocks, C, positions of the map of one image) of each stage."""
     side = size_px // config.patch
     for i, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
         yield depth, width, max(1, side >> i) ** 2
@@ -33,7 +33,7 @@ def gemm_flops(settings: Settings, batch: int) -> float:
 
 
 def gemm(settings: Settings) -> Callable[[int], Call]:
-    """batch -> both pointwise products of every block, with nothing in between: (N H W, C) x (C, E) and back."""
+    """batch -> both pointwise matmuls of every block, with nothing in between: (N H W, C) x (C, E) and back."""
     dtype = torch.float32 if settings.dtype == "fp32" else torch.bfloat16
 
     def of(batch: int) -> Call:
@@ -55,7 +55,7 @@ def gemm(settings: Settings) -> Callable[[int], Call]:
 
 
 def _noise(settings: Settings, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
-    """Normal, of a size that a product keeps: numbers that vanish or overflow could be slower."""
+    """Normal, of a size that a matmul keeps: values that vanish or overflow could be slower."""
     return (torch.randn(rows, columns, device=settings.device) / max(1, rows) ** 0.5).to(dtype)
 
 
@@ -67,7 +67,7 @@ def copy(settings: Settings) -> Callable[[int], Call]:
 
 
 def least_bytes(settings: Settings, batch: int) -> float:
-    """What inference of one batch must move at least: weights, picture, and each part's map, read once and written once."""
+    """What inference of one batch must move at least: weights, image, and each part's map, read once and written once."""
     config, item = settings.config, _BYTES[settings.dtype]
     maps, weights, before = 0, 0, (config.in_channels, settings.size_px**2)
     for depth, width, area in stages(config, settings.size_px):

@@ -1,6 +1,6 @@
-"""Networks of the same shape from every library, as one call on a batch of random pictures.
+"""Networks of the same shape from every library, as one call on a batch of random images.
 
-Nothing is loaded: speed does not depend on the weights. Axes: N pictures, K classes.
+Nothing is loaded: speed does not depend on the weights. Axes: N images, K classes.
 """
 
 import copy
@@ -56,7 +56,7 @@ def inference(job: Job, model: nn.Module) -> Callable[[int], Call]:
     run = _compiled(job, model)
 
     def of(batch: int) -> Call:
-        x = pictures(job, batch)
+        x = images(job, batch)
 
         def call() -> None:
             with torch.inference_mode():
@@ -75,7 +75,7 @@ def training(job: Job, model: nn.Module) -> Callable[[int], Call]:
     cast = settings.dtype == "bf16"
 
     def of(batch: int) -> Call:
-        x = pictures(job, batch)
+        x = images(job, batch)
         labels = torch.randint(0, settings.config.classes, (batch,), device=settings.device)
 
         def call() -> None:
@@ -95,7 +95,7 @@ def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.05, fused=True)
 
 
-def pictures(job: Job, batch: int) -> Tensor:
+def images(job: Job, batch: int) -> Tensor:
     """(N, in_channels, H, W) normal noise in the dtype and memory format of `job`."""
     settings = job.settings
     x = torch.randn(batch, settings.config.in_channels, settings.size_px, settings.size_px).to(settings.device)

@@ -48,7 +48,7 @@ def verdict(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, Any] | None
     peers = [row for row in here if row["origin"] in ("peer", "engine")]
     if ours is None or not peers:
         return None
-    best = max(peers, key=lambda row: row["pictures_per_s"])
+    best = max(peers, key=lambda row: row["images_per_s"])
     pairs = [a / b for a, b in zip(ours["rates"], best["rates"], strict=False)]
     return {"ours": ours["name"], "peer": best["name"], **_spread(pairs)}
 
@@ -103,7 +103,7 @@ def _row(
         "threads": settings.threads,
         "rounds": len(turns),
         "calls": len(calls),
-        "pictures_per_s": round(median(rates), 3),
+        "images_per_s": round(median(rates), 3),
         "latency_ms": round(p50, 3),
         "latency_p90_ms": round(p90, 3),
         "latency_p99_ms": round(p99, 3),
@@ -116,7 +116,7 @@ def _row(
 
 
 def _shares(job: Job, batch: int, rates: list[float], limits: dict[str, list[float]]) -> dict[str, float | None]:
-    """Of the machine's rate of matrix products, and of its copying, were every map read and written once and no more."""
+    """Of the machine's rate of matmuls, and of its copying, were every map read and written once and no more."""
     settings = job.settings
     shares: dict[str, float | None] = {"gemm_share": None, "copy_share": None}
     if job.origin == "other":
@@ -132,9 +132,9 @@ def _shares(job: Job, batch: int, rates: list[float], limits: dict[str, list[flo
     return shares
 
 
-def _rates(turns: Sequence[Turn], pictures: int) -> list[float]:
-    """Pictures a second of each turn: its calls over their sum."""
-    return [pictures * len(turn.seconds) / sum(turn.seconds) for turn in turns]
+def _rates(turns: Sequence[Turn], images: int) -> list[float]:
+    """Images per second of each turn: its calls over their sum."""
+    return [images * len(turn.seconds) / sum(turn.seconds) for turn in turns]
 
 
 def _spread(ratios: Sequence[float]) -> dict[str, float]:

@@ -34,12 +34,12 @@ def measure(
     *,
     rounds: int = 5,
     seconds: float = 1.0,
-    say: Callable[[str], None],
+    info: Callable[[str], None],
     advance: Callable[[str, int, int], None],
 ) -> Measured:
     """Run every job `rounds` times for about `seconds` at each batch. Ctrl-C ends it and keeps the whole rounds.
 
-    `say` gets a line for each contender that cannot run, `advance` (note, turns done, turns in all) after each turn.
+    `info` gets a line for each contender that cannot run, `advance` (note, turns done, turns in all) after each turn.
     Raises ConvNeXtError when no contender can run.
     """
     settings = jobs[0].settings
@@ -47,11 +47,11 @@ def measure(
 
     def fail(job: Job, reason: str) -> None:
         measured.failed[job.name] = reason
-        say(f"{job.name} does not take part: {reason}")
+        info(f"{job.name} does not take part: {reason}")
 
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            ready = _ready(jobs, folder, stack, fail, say)
+            ready = _ready(jobs, folder, stack, fail, info)
             if not any(child.job.origin != "limit" for child in ready):
                 raise ConvNeXtError("No contender could be started: " + "; ".join(measured.failed.values()) + ".")
             _rounds(measured, ready, rounds, seconds, fail, advance)
@@ -82,15 +82,15 @@ class _Child:
         self.process.start()
         theirs.close()
 
-    def ask(self, *words: Any) -> Any:
+    def ask(self, *message: Any) -> Any:
         """The answer. Raises _Failed with the reason."""
-        self.send(*words)
+        self.send(*message)
         return self.answer()
 
-    def send(self, *words: Any) -> None:
+    def send(self, *message: Any) -> None:
         """Ask without waiting."""
         with contextlib.suppress(OSError):  # `answer` finds out why
-            self.pipe.send(words)
+            self.pipe.send(message)
 
     def answer(self) -> Any:
         """What was asked for last. Raises _Failed."""
@@ -122,7 +122,7 @@ def _ready(
     folder: str,
     stack: contextlib.ExitStack,
     fail: Callable[[Job, str], None],
-    say: Callable[[str], None],
+    info: Callable[[str], None],
 ) -> list[_Child]:
     """The contenders that could be built and have answered once at every batch."""
     children = []
@@ -150,7 +150,7 @@ def _ready(
             continue
         ready.append(child)
         if time.monotonic() - started > 20:
-            say(f"{child.job.name} is ready after {time.monotonic() - started:.0f} s.")
+            info(f"{child.job.name} is ready after {time.monotonic() - started:.0f} s.")
     return ready
 
 

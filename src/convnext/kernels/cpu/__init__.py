@@ -1,8 +1,8 @@
 """Compiled for this processor: the layers of inference, the moves of augmentation, and why they may be unavailable."""
 
 from convnext.kernels.cpu.affine import affine
-from convnext.kernels.cpu.library import product_rate, unavailable
-from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch, brain_products
+from convnext.kernels.cpu.library import matmul_rate, unavailable
+from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch, bf16_matmuls
 
 __all__ = [
     "PackedBlock",
@@ -10,7 +10,7 @@ __all__ = [
     "PackedLayers",
     "PackedPatch",
     "affine",
-    "brain_products",
-    "product_rate",
+    "bf16_matmuls",
+    "matmul_rate",
     "unavailable",
 ]

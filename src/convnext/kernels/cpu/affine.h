@@ -1,4 +1,4 @@
-// An affine move of an 8-bit picture, to the bit as Pillow computes it: double precision, no fused products, cut off
+// An affine move of an 8-bit image, to the bit as Pillow computes it: double precision, no fused products, cut off
 // towards zero. Where the place in the source falls on a row or a column of pixels, one direction is left out: its cubic
 // or line would return that row or column unchanged. Shears and shifts, most of RandAugment's moves, are so in every pixel.
 #pragma once

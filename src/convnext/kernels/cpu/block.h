@@ -8,10 +8,10 @@
 
 namespace convnext {
 
-// One factor per picture, for drop path: null is 1 everywhere.
+// One factor per image, for drop path: null is 1 everywhere.
 struct Scale {
     const float* factors;
-    long area, start;  // pixels of a picture, the pixel that row 0 is
+    long area, start;  // pixels of an image, the pixel that row 0 is
     float of(long row) const { return factors ? factors[(start + row) / area] : 1.0f; }
 };
 
@@ -46,7 +46,7 @@ INLINE void write_gelu(T* tile, long a_block, const float* bias, long first, lon
 }
 
 template <class T>
-struct Block {  // everything packed; biases padded to whole vectors. T: what the products take
+struct Block {  // everything packed; biases padded to whole vectors. T: what the matmuls take
     const float *spatial, *spatial_bias;
     const T* expand;
     const float* expand_bias;
@@ -140,8 +140,8 @@ static void by_rows(const Block<T>& p, const float* x, float* out, Map map, int 
     const long a_block = tiles.size * KBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long first = t * tiles.size, rows = tiles.rows(t);
-        T* tile = tile_memory.numbers<T>(tiles.size * up(p.channels, KBLOCK));
-        T* hidden = hidden_memory.numbers<T>(tiles.size * HIDDEN);
+        T* tile = tile_memory.values<T>(tiles.size * up(p.channels, KBLOCK));
+        T* hidden = hidden_memory.values<T>(tiles.size * HIDDEN);
         depthwise_norm(x, map, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                        nullptr);
         mix_channels(p, tile, a_block, rows, x + first * p.channels, out + first * p.channels, hidden,
@@ -166,7 +166,7 @@ static void by_hidden(const Block<T>& p, const float* x, float* out, Map map, in
 #pragma omp barrier
         const long start = least(panels * me / team * PANEL, p.hidden);
         const long count = least(panels * (me + 1) / team * PANEL, p.hidden) - start;
-        T* hidden = hidden_memory.numbers<T>(pixels * up(count, KBLOCK));
+        T* hidden = hidden_memory.values<T>(pixels * up(count, KBLOCK));
         float* mine = partial + me * pixels * up(C, LANES);
         expand_rows(p, tile, a_block, pixels, start, count, hidden);
         project_rows(p, hidden, a_block, pixels, start, count,

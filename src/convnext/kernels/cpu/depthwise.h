@@ -9,8 +9,8 @@
 namespace convnext {
 
 struct Map {  // one (N, H, W, C) tensor's shape
-    long pictures, height, width, channels;
-    long pixels() const { return pictures * height * width; }
+    long images, height, width, channels;
+    long pixels() const { return images * height * width; }
     long floats() const { return pixels() * channels; }
 };
 
@@ -22,7 +22,7 @@ struct Result {  // where a run of pixels goes: pixel j to values + j * step; to
     Vector* totals;
 };
 
-// The convolution at pixels column + j, j < PIXELS, of `lanes` channels from x = &picture[0][0][channel].
+// The convolution at pixels column + j, j < PIXELS, of `lanes` channels from x = &image[0][0][channel].
 template <int PIXELS, bool PART>
 __attribute__((noinline)) void depthwise7(const float* x, Map map, long line, long column, long lanes,
                                           const float* weight, Vector bias, Result to) {
@@ -94,9 +94,9 @@ template <int PIXELS, bool PART>
 __attribute__((noinline)) void taps7(const float* g, const float* x, Map map, long line, long column, long lanes,
                                      float* taps) {
     constexpr int K = 7, R = 3;
-    Vector slopes[PIXELS];
+    Vector gradients[PIXELS];
     UNROLL for (int j = 0; j < PIXELS; j++)
-        slopes[j] = PART ? load_part(g + j * map.channels, lanes) : load(g + j * map.channels);
+        gradients[j] = PART ? load_part(g + j * map.channels, lanes) : load(g + j * map.channels);
     for (long ky = 0; ky < K; ky++, taps += K * LANES) {
         const long y = line + ky - R;
         if (y < 0 || y >= map.height) continue;
@@ -110,7 +110,7 @@ __attribute__((noinline)) void taps7(const float* g, const float* x, Map map, lo
                 const Vector value = PART ? load_part(from, lanes) : load(from);
                 UNROLL for (int kx = 0; kx < K; kx++)
                     if (i - kx >= 0 && i - kx < PIXELS)
-                        sums[kx] += value * slopes[i - kx < 0 || i - kx >= PIXELS ? 0 : i - kx];
+                        sums[kx] += value * gradients[i - kx < 0 || i - kx >= PIXELS ? 0 : i - kx];
             }
         }
         UNROLL for (int kx = 0; kx < K; kx++) store(taps + kx * LANES, sums[kx]);
@@ -120,7 +120,7 @@ __attribute__((noinline)) void taps7(const float* g, const float* x, Map map, lo
 using Taps = void (*)(const float*, const float*, Map, long, long, long, float*);
 extern const Taps TAPS7[2][15];
 
-// The same for a kernel of any odd size; x = &picture[0][0][channel], g = the first of `count` pixels.
+// The same for a kernel of any odd size; x = &image[0][0][channel], g = the first of `count` pixels.
 inline void taps_any(const float* g, const float* x, Map map, long kernel, long line, long column, long count,
                      long lanes, float* taps) {
     const long radius = kernel / 2;
@@ -139,7 +139,7 @@ inline void taps_any(const float* g, const float* x, Map map, long kernel, long 
         }
 }
 
-// Calls visit(picture, line, column, count, offset) for runs of at most RUN pixels that cover [first, last).
+// Calls visit(image, line, column, count, offset) for runs of at most RUN pixels that cover [first, last).
 template <class Visit>
 INLINE void runs(Map map, long first, long last, Visit visit) {
     for (long pixel = first; pixel < last;) {
@@ -231,8 +231,8 @@ void depthwise_norm(const float* x, Map map, long kernel, const float* weight, c
     for (; first < last; first += TOGETHER, tile += TOGETHER * KBLOCK, inverse += inverse ? TOGETHER : 0) {
         const long rows = least(TOGETHER, last - first);
         Vector totals[TOGETHER]{};
-        runs(map, first, first + rows, [&](long picture, long line, long column, long count, long row) {
-            const float* base = x + picture * map.height * map.width * channels;
+        runs(map, first, first + rows, [&](long image, long line, long column, long count, long row) {
+            const float* base = x + image * map.height * map.width * channels;
             for (long c = 0; c < channels; c += LANES)
                 depthwise(base + c, map, kernel, line, column, count, least(LANES, channels - c),
                           weight + c * kernel * kernel, load(bias + c),

@@ -1,4 +1,4 @@
-// Matrix products out of a cache: rows of a tile times a packed matrix, a register block at a time.
+// Matmuls out of a cache: rows of a tile times a packed matrix, a register block at a time.
 //
 // A, the tile: [block of KBLOCK columns][row][KBLOCK], so that a register block reads it at fixed distances.
 // B, packed:   [panel of PANEL columns][row k][PANEL], the last panel padded with zeros to whole vectors.
@@ -14,16 +14,16 @@ constexpr long BLOCK_ROWS = REGISTERS == 32 ? 14 : 6;  // rows of one: 14 x 2 ac
 
 constexpr long LINE = 16;  // floats of a cache line
 
-// An operand's numbers that one multiply-add takes: a matrix of Brain has its rows k in pairs, [k / 2][column][2], and one
+// An operand's values that one multiply-add takes: a matrix of Bf16 has its rows k in pairs, [k / 2][column][2], and one
 // row of zeros more where they are odd in number.
 template <class T> constexpr long TERMS = sizeof(float) / sizeof(T);
 template <class T> inline long padded(long depth) { return up(depth, TERMS<T>); }
 
 INLINE Vector load_terms(const float* b) { return load(b); }
-INLINE void add_product(Vector& sum, const float* a, Vector b) { sum += *a * b; }
-#if defined(CONVNEXT_BRAIN)
-INLINE __m512bh load_terms(const Brain* b) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)); }
-INLINE void add_product(Vector& sum, const Brain* a, __m512bh b) {
+INLINE void multiply_add(Vector& sum, const float* a, Vector b) { sum += *a * b; }
+#if defined(CONVNEXT_BF16)
+INLINE __m512bh load_terms(const Bf16* b) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)); }
+INLINE void multiply_add(Vector& sum, const Bf16* a, __m512bh b) {
     int pair;
     std::memcpy(&pair, a, 4);
     const __m512bh both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
@@ -46,7 +46,7 @@ __attribute__((noinline)) void multiply_block(const T* a, long a_block, const T*
             decltype(load_terms(b)) row[VECTORS];
             UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load_terms(b + j * LANES * STEP);
             UNROLL for (int i = 0; i < ROWS; i++)
-                UNROLL for (int j = 0; j < VECTORS; j++) add_product(sums[i][j], a + i * KBLOCK + k, row[j]);
+                UNROLL for (int j = 0; j < VECTORS; j++) multiply_add(sums[i][j], a + i * KBLOCK + k, row[j]);
         }
     }
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < VECTORS; j++)

@@ -10,7 +10,7 @@ struct Backward {  // everything in the workspace
     Folded folded;
     long length;
     Span span;
-    float *pixels, *taps, *column_sums;  // slope by the convolution's output; each thread's taps; t of training.h
+    float *pixels, *taps, *column_sums;  // gradient by the convolution's output; each thread's taps; t of training.h
 
     Backward(const Weights& p, float* memory, Map map, int threads)
         : arena(memory), folded(p, arena, true), length(span_of(map.pixels(), p.channels)),
@@ -57,36 +57,36 @@ static void unfold(const Weights& p, const Folded& f, const Gradients& to, const
     }
 }
 
-// Pixels [first, last): dx = slope + the convolution's slope, and this thread's share of its weight's gradient.
-static void spatial_slopes(const Weights& p, const Backward& b, const float* x, const float* slope, float* to, Map map,
+// Pixels [first, last): dx = gradient + the convolution's gradient, and this thread's share of its weight's gradient.
+static void spatial_gradients(const Weights& p, const Backward& b, const float* x, const float* gradient, float* to, Map map,
                            long first, long last, float* taps) {
     const long C = p.channels, square = p.kernel * p.kernel, area = map.height * map.width * C;
     std::memset(taps, 0, static_cast<size_t>(up(C, LANES) * (square + 1)) * 4);
     alignas(64) float values[RUN * LANES];
     Vector unused[RUN]{};
-    runs(map, first, last, [&](long picture, long line, long column, long count, long) {
-        const long place = picture * area + (line * map.width + column) * C;
+    runs(map, first, last, [&](long image, long line, long column, long count, long) {
+        const long place = image * area + (line * map.width + column) * C;
         for (long c = 0; c < C; c += LANES) {
             const long lanes = least(LANES, C - c);
-            const float *g = b.pixels + place + c, *from = x + picture * area + c;
+            const float *g = b.pixels + place + c, *from = x + image * area + c;
             float* mine = taps + c * (square + 1);
             if (p.kernel == 7)
                 TAPS7[lanes < LANES][count](g, from, map, line, column, lanes, mine);
             else
                 taps_any(g, from, map, p.kernel, line, column, count, lanes, mine);
             Vector total = load(mine + square * LANES);
-            depthwise(b.pixels + picture * area + c, map, p.kernel, line, column, count, lanes,
+            depthwise(b.pixels + image * area + c, map, p.kernel, line, column, count, lanes,
                       b.folded.flipped + c * square, Vector{}, {values, LANES, unused});
             for (long j = 0; j < count; j++) {
                 total += load_part(g + j * C, lanes);
-                store_part(to + place + j * C + c, load(values + j * LANES) + load_part(slope + place + j * C + c, lanes), lanes);
+                store_part(to + place + j * C + c, load(values + j * LANES) + load_part(gradient + place + j * C + c, lanes), lanes);
             }
             store(mine + square * LANES, total);
         }
     });
 }
 
-static void backward(const Weights& p, const float* x, const float* slope, const Gradients& to, float* memory, Map map,
+static void backward(const Weights& p, const float* x, const float* gradient, const Gradients& to, float* memory, Map map,
                      int threads) {
     Backward b(p, memory, map, threads);
     const long C = p.channels, E = p.hidden, pixels = map.pixels(), square = p.kernel * p.kernel;
@@ -101,20 +101,20 @@ static void backward(const Weights& p, const float* x, const float* slope, const
             const long rows = least(b.length, pixels - start), from = rows * me / team, end = rows * (me + 1) / team;
             depthwise_norm(x, map, p.kernel, b.folded.spatial, b.folded.spatial_bias, p.epsilon, start + from,
                            start + end, s.norm + from * KBLOCK, s.block, s.inverse + from);
-            scale_slope(slope, {p.scale, map.height * map.width, 0}, C, start, from, end, s);
-            hidden_slopes(b.folded, C, E, from, end, s);
-            norm_slopes(b.folded, C, E, start, from, end, s, b.pixels);
+            scale_gradient(gradient, {p.scale, map.height * map.width, 0}, C, start, from, end, s);
+            hidden_gradients(b.folded, C, E, from, end, s);
+            norm_gradients(b.folded, C, E, start, from, end, s, b.pixels);
 #pragma omp barrier
             const Range mine{wide * me / team * KBLOCK, least(E, wide * (me + 1) / team * KBLOCK)};
-            sum_products(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
-            sum_products(s.slope, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
+            sum_matmul(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
+            sum_matmul(s.gradient, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
             for (long i = wide * me / team; i < wide * (me + 1) / team; i++)
                 sum_columns(s.before, s.block, i, E, rows, to.expand_bias, start == 0);
             for (long i = narrow * me / team; i < narrow * (me + 1) / team; i++)
-                sum_columns(s.slope, s.block, i, C, rows, b.column_sums, start == 0);
+                sum_columns(s.gradient, s.block, i, C, rows, b.column_sums, start == 0);
 #pragma omp barrier
         }
-        spatial_slopes(p, b, x, slope, to.x, map, pixels * me / team, pixels * (me + 1) / team,
+        spatial_gradients(p, b, x, gradient, to.x, map, pixels * me / team, pixels * (me + 1) / team,
                        b.taps + me * taps_size);
         unfold(p, b.folded, to, b.column_sums, me, team);
 #pragma omp barrier

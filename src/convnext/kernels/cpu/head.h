@@ -1,4 +1,4 @@
-// The end of a classifier: every picture's mean over its pixels, normed, times the classes' matrix.
+// The end of a classifier: every image's mean over its pixels, normed, times the classes' matrix.
 #pragma once
 
 #include "patch.h"
@@ -13,14 +13,14 @@ struct Head {  // (N, H, W, I) -> (N, 1, 1, O); the affine part of the norm is f
 
 inline void head(const Head& p, const float* x, Map map, float* out, int threads) {
     const long I = p.inputs, area = map.height * map.width, panels = (p.outputs + PANEL - 1) / PANEL;
-    const long a_block = map.pictures * KBLOCK;
-    float* tile = shared_memory.floats(map.pictures * up(I, KBLOCK));  // as gemm.h's A: [block][picture][KBLOCK]
+    const long a_block = map.images * KBLOCK;
+    float* tile = shared_memory.floats(map.images * up(I, KBLOCK));  // as gemm.h's A: [block][image][KBLOCK]
     const Vector share = splat(1 / static_cast<float>(area));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const long me = omp_get_thread_num(), team = omp_get_num_threads();
-        const long last = map.pictures * (me + 1) / team;
-        for (long first = map.pictures * me / team; first < last; first += TOGETHER) {
+        const long last = map.images * (me + 1) / team;
+        for (long first = map.images * me / team; first < last; first += TOGETHER) {
             const long rows = least(TOGETHER, last - first);
             Vector totals[TOGETHER]{};
             for (long i = 0; i < rows; i++)
@@ -36,7 +36,7 @@ inline void head(const Head& p, const float* x, Map map, float* out, int threads
         }
 #pragma omp barrier
         const long start = panels * me / team * PANEL, end = least(panels * (me + 1) / team * PANEL, p.outputs);
-        multiply(tile, a_block, map.pictures, p.weight + start * I, PANEL * I, I, end - start,
+        multiply(tile, a_block, map.images, p.weight + start * I, PANEL * I, I, end - start,
                  [&](long first, long rows, long column, long vectors, const float* sums) {
                      write_rows(out, nullptr, p.bias, {nullptr, 1, 0}, p.outputs, first, rows, start + column, vectors,
                                 p.outputs, sums);

@@ -19,8 +19,8 @@ template <class T> constexpr auto ONE = block_table<T, 1>(std::make_integer_sequ
 template <class T> constexpr auto TWO = block_table<T, 2>(std::make_integer_sequence<int, 14>{});
 #define ROW(t) {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14]}
 template <> const Multiply<float>::Block Multiply<float>::table[2][15] = {ROW(ONE<float>.entry), ROW(TWO<float>.entry)};
-#if defined(CONVNEXT_BRAIN)
-template <> const Multiply<Brain>::Block Multiply<Brain>::table[2][15] = {ROW(ONE<Brain>.entry), ROW(TWO<Brain>.entry)};
+#if defined(CONVNEXT_BF16)
+template <> const Multiply<Bf16>::Block Multiply<Bf16>::table[2][15] = {ROW(ONE<Bf16>.entry), ROW(TWO<Bf16>.entry)};
 #endif
 
 template <bool PART, int... PIXELS>
@@ -51,20 +51,20 @@ extern "C" {
 long cn_panel() { return PANEL; }
 long cn_lanes() { return LANES; }
 
-long cn_brain() {  // whether products may have bfloat16 operands
-#if defined(CONVNEXT_BRAIN)
+long cn_bf16() {  // whether matmuls may have bfloat16 operands
+#if defined(CONVNEXT_BF16)
     return 1;
 #else
     return 0;
 #endif
 }
 
-void cn_gelu(const float* x, float* value, float* slope, long count) {  // for the tests
-    const Pieces values(GELU.value), slopes(GELU.slope);
+void cn_gelu(const float* x, float* value, float* derivative, long count) {  // for the tests
+    const Pieces values(GELU.value), derivatives(GELU.derivative);
     for (long i = 0; i < count; i += LANES) {
         Vector s;
-        store_part(value + i, gelu_and_slope(load_part(x + i, count - i), values, slopes, s), count - i);
-        store_part(slope + i, s, count - i);
+        store_part(value + i, gelu_and_derivative(load_part(x + i, count - i), values, derivatives, s), count - i);
+        store_part(derivative + i, s, count - i);
     }
 }
 
@@ -76,13 +76,13 @@ void cn_affine(const uint8_t* in, uint8_t* out, long height, long width, long ch
     move(in, out, height, width, m, fill);
 }
 
-// B[k][n] = from[k * by_k + n * by_n], packed for the products.
+// B[k][n] = from[k * by_k + n * by_n], packed for the matmuls.
 void cn_pack(const float* from, long by_k, long by_n, long depth, long columns, float* to) {
     pack(from, by_k, by_n, depth, columns, nullptr, nullptr, to, 0, (columns + PANEL - 1) / PANEL);
 }
 
-// For the cost picture: `rounds` register blocks of depth 256 out of the first cache on every thread, the limit of all.
-long cn_products(long rounds, int threads) {
+// For the cost image: `rounds` register blocks of depth 256 out of the first cache on every thread, the limit of all.
+long cn_matmuls(long rounds, int threads) {
     constexpr long DEPTH = 256;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
@@ -95,7 +95,7 @@ long cn_products(long rounds, int threads) {
     return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
 }
 
-// For the cost picture: the convolution and the norm alone, into scratch.
+// For the cost image: the convolution and the norm alone, into scratch.
 void cn_spatial(const Block<float>* p, const float* x, long n, long h, long w, int threads) {
     const Map map{n, h, w, p->channels};
     const long tiles = (map.pixels() + 111) / 112;
@@ -106,7 +106,7 @@ void cn_spatial(const Block<float>* p, const float* x, long n, long h, long w, i
     });
 }
 
-// Inference of `count` layers. x by its strides in floats: picture, line, column, channel; where a block is first, channels
+// Inference of `count` layers. x by its strides in floats: image, line, column, channel; where a block is first, channels
 // lie together. The map of layer i goes to outs[i], or nowhere where that is null. 1 where memory is short, else 0.
 int cn_network(const Layer* layers, long count, const float* x, const long* stride, long n, long h, long w, long channels,
                float* const* outs, int threads) {
@@ -121,11 +121,11 @@ int cn_forward(const Weights* p, const float* x, float* out, long n, long h, lon
     return !memory;
 }
 
-int cn_backward(const Weights* p, const float* x, const float* slope, const Gradients* to, long n, long h, long w,
+int cn_backward(const Weights* p, const float* x, const float* gradient, const Gradients* to, long n, long h, long w,
                 int threads) {
     const Map map{n, h, w, p->channels};
     float* memory = step_memory.ask(workspace(*p, map, true, threads));
-    if (memory) backward(*p, x, slope, *to, memory, map, threads);
+    if (memory) backward(*p, x, gradient, *to, memory, map, threads);
     return !memory;
 }
 

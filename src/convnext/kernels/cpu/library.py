@@ -10,7 +10,7 @@ from torch import Tensor
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels.build import built
-from convnext.kernels.choice import SWITCH
+from convnext.kernels.dispatch import SWITCH
 
 
 def unavailable() -> str | None:
@@ -25,13 +25,13 @@ def threads() -> int:
     return torch.get_num_threads() if built().parallel else 1
 
 
-def product_rate(seconds: float = 0.2) -> float:
-    """GFLOP/s of this machine's fused multiply-adds out of the first cache, on torch's threads: what no product exceeds."""
+def matmul_rate(seconds: float = 0.2) -> float:
+    """GFLOP/s of this machine's fused multiply-adds out of the first cache, on torch's threads: what no matmul exceeds."""
     library, rate, end = library_or_refuse(), 0.0, time.perf_counter() + seconds
-    library.cn_products.restype = ctypes.c_long
+    library.cn_matmuls.restype = ctypes.c_long
     while time.perf_counter() < end:
         start = time.perf_counter()
-        work = library.cn_products(ctypes.c_long(2000), threads())
+        work = library.cn_matmuls(ctypes.c_long(2000), threads())
         rate = max(rate, work / (time.perf_counter() - start) / 1e9)
     return rate
 

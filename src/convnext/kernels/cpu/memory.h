@@ -46,7 +46,7 @@ class Scratch {
     }
 
     template <class T>
-    T* numbers(long count) { return reinterpret_cast<T*>(floats(count * static_cast<long>(sizeof(T)) / 4 + 1)); }
+    T* values(long count) { return reinterpret_cast<T*>(floats(count * static_cast<long>(sizeof(T)) / 4 + 1)); }
 
   private:
     static constexpr long LARGE_PAGE = 2 << 20;  // fewer misses of the address cache

@@ -3,16 +3,16 @@
 #pragma once
 
 #include "head.h"
-#include "response.h"
+#include "grn.h"
 
 namespace convnext {
 
-struct Layer {  // one of them; a block is V2's where there are weights of its response
+struct Layer {  // one of them; a block is V2's where there are weights of its GRN
     const Patch* patch;
     const Block<float>* block;
-    const float* response;
+    const float* grn;
     const Head* head;
-    const Block<Brain>* brain;  // its products in bfloat16, where the processor has them
+    const Block<Bf16>* bf16;  // its matmuls in bfloat16, where the processor has them
 };
 
 thread_local Scratch between_memory;
@@ -21,7 +21,7 @@ thread_local Scratch between_memory;
 inline bool network(const Layer* layers, long count, const float* x, Strides strides, Map map, float* const* outs,
                     int threads) {
     auto after = [](const Layer& layer, Map from) -> Map {
-        if (layer.head) return {from.pictures, 1, 1, layer.head->outputs};
+        if (layer.head) return {from.images, 1, 1, layer.head->outputs};
         return layer.patch ? patched(*layer.patch, from) : from;
     };
     long largest = 0;
@@ -40,12 +40,12 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
             patches(*layer.patch, x, strides, map, out, threads);
         else if (layer.head)
             head(*layer.head, x, map, out, threads);
-#if defined(CONVNEXT_BRAIN)
-        else if (layer.brain)
-            block(*layer.brain, x, out, map, threads);
+#if defined(CONVNEXT_BF16)
+        else if (layer.bf16)
+            block(*layer.bf16, x, out, map, threads);
 #endif
-        else if (layer.response)
-            block_v2(*layer.block, layer.response, x, out, map, threads);
+        else if (layer.grn)
+            block_v2(*layer.block, layer.grn, x, out, map, threads);
         else
             block(*layer.block, x, out, map, threads);
         x = out, map = next;

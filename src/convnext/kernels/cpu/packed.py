@@ -1,7 +1,7 @@
 """The layers of a ConvNeXt, packed for the compiled kernels and run in one call: inference only.
 
-Maps and sums are float32. The two products of a block whose matrices are bfloat16 take bfloat16 numbers, twice as fast, on
-processors that have such products (`brain_products`); every other matrix is widened to float32.
+Maps and sums are float32. The two matmuls of a block whose matrices are bfloat16 take bf16 values, twice as fast, on
+processors that have such matmuls (`bf16_matmuls`); every other matrix is widened to float32.
 
 Axes: N images, H W feature rows and columns, C channels, E = 4C expanded channels, I inputs, O outputs, K kernel, P patch.
 Maps are (N, H, W, C) here. Results are the same to the bit for the same input and the same number of threads.
@@ -23,9 +23,9 @@ Shape = tuple[int, int, int, int]  # (N, H, W, C)
 DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
 
 
-def brain_products() -> bool:
-    """Whether this processor multiplies bfloat16 numbers."""
-    return bool(library_or_refuse().cn_brain())
+def bf16_matmuls() -> bool:
+    """Whether this processor multiplies bf16 values."""
+    return bool(library_or_refuse().cn_bf16())
 
 
 class PackedLayers:
@@ -68,16 +68,16 @@ class PackedLayers:
             strides = (ctypes.c_long * 4)(*x.stride())
             maps = (pointer(x), strides, *longs(n, height, width, inputs), outs)
             if built().library.cn_network(self._array, *longs(len(layers)), *maps, threads()):  # type: ignore[union-attr]
-                raise MemoryError(f"no memory is left for the maps of {n} pictures: use a smaller batch.")
+                raise MemoryError(f"no memory is left for the maps of {n} images: use a smaller batch.")
         return [each.to(dtype) for each in made]
 
 
 class PackedBlock:
-    """x + project(response(gelu(expand(normalise(spatial(x)))))) of one block, its weights folded and packed.
+    """x + project(grn(gelu(expand(normalise(spatial(x)))))) of one block, its weights folded and packed.
 
     spatial (C, K, K) with K odd, spatial_bias (C,), expand (E, C), expand_bias (E,), project (C, E), project_bias (C,).
     `normalise` is a LayerNorm over C without affine part: fold its weight and bias into `expand`, layer scale into
-    `project`. `response` (E,): the weights of V2's response normalisation, whose bias belongs to `project`; None in V1.
+    `project`. `grn` (E,): the weights of V2's global response normalisation, whose bias belongs to `project`; None in V1.
     The error against the same block in float64 is about 1e-6 of the largest value.
     """
 
@@ -90,12 +90,12 @@ class PackedBlock:
         project: Tensor,
         project_bias: Tensor,
         eps: float = 1e-6,
-        response: Tensor | None = None,
+        grn: Tensor | None = None,
     ):
         lanes = library_or_refuse().cn_lanes()
         self.inputs, self.kernel, self.hidden, self.eps = spatial.shape[0], spatial.shape[-1], expand.shape[0], eps
-        self.brain = expand.dtype is torch.bfloat16 and response is None and brain_products()
-        pack = pack_pairs if self.brain else pack_matrix
+        self.bf16 = expand.dtype is torch.bfloat16 and grn is None and bf16_matmuls()
+        pack = pack_pairs if self.bf16 else pack_matrix
         self.tensors: list[Tensor | None] = [
             pack_spatial(spatial, lanes),
             pad(spatial_bias, lanes),
@@ -105,7 +105,7 @@ class PackedBlock:
             pad(project_bias, lanes),
             None,  # no drop path
         ]
-        self.response = None if response is None else response.detach().float().contiguous()
+        self.grn = None if grn is None else grn.detach().float().contiguous()
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
@@ -116,19 +116,19 @@ class PackedBlock:
         return describe(self.tensors, self.eps, self.inputs, self.hidden, self.kernel)
 
     def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
-        """As network.h's Layer: addresses of a patch, a block, the weights of its response, a head, a bfloat16 block."""
+        """As network.h's Layer: addresses of a patch, a block, the weights of its GRN, a head, a bf16 block."""
         place = ctypes.addressof(struct)
-        if self.brain:
+        if self.bf16:
             return [0, 0, 0, 0, place]
-        return [0, place, 0 if self.response is None else self.response.data_ptr(), 0, 0]
+        return [0, place, 0 if self.grn is None else self.grn.data_ptr(), 0, 0]
 
 
 class PackedPatch:
     """A PxP convolution of stride P, after a norm of the input's pixels, or before one of the output's.
 
-    weight (O, I, P, P), bias (O,); `normalise`: LayerNorm over I without affine part first (a halving layer);
+    weight (O, I, P, P), bias (O,); `normalise`: LayerNorm over I without affine part first (a downsampling layer);
     `after`: weight and bias (O,) of a LayerNorm over O that follows (the stem). A map of fewer than P rows or columns is
-    repeated to P first, as the plain halving layer does.
+    repeated to P first, as the plain downsampling layer does.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ def pack_spatial(weight: Tensor, lanes: int) -> Tensor:
 
 
 def pack_matrix(weight: Tensor) -> Tensor:
-    """A linear layer's (outputs, inputs) in the panels that the products read."""
+    """A linear layer's (outputs, inputs) in the panels that the matmuls read."""
     library = library_or_refuse()
     weight = weight.detach().float().contiguous()
     outputs, inputs = weight.shape

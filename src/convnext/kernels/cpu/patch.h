@@ -1,4 +1,4 @@
-// Convolutions whose kernel is their stride, as a gather and a matrix product: the stem and the halving layers.
+// Convolutions whose kernel is their stride, as a gather and a matmul: the stem and the downsampling layers.
 #pragma once
 
 #include "block.h"
@@ -14,12 +14,12 @@ struct Patch {
     float epsilon;
 };
 
-struct Strides { long picture, line, column, channel; };
+struct Strides { long image, line, column, channel; };
 
 // The map that a patch layer makes of `map`: a side shorter than the patch gives one pixel.
 inline Map patched(const Patch& p, Map map) {
     auto parts = [&](long side) { return side < p.size ? 1 : side / p.size; };
-    return {map.pictures, parts(map.height), parts(map.width), p.outputs};
+    return {map.images, parts(map.height), parts(map.width), p.outputs};
 }
 
 // A row's values [k, k + lanes) in a tile (gemm.h); `row` is where its first block starts.
@@ -65,7 +65,7 @@ static void gather(const Patch& p, const float* corner, Strides s, long lines, l
     for (long k = 0; k < depth; k += KBLOCK) std::memcpy(tile + k / KBLOCK * a_block, row + k, KBLOCK * 4);
 }
 
-// Rows of the product: the patches of the output's pixels from `start` on. A map smaller than a patch repeats its last
+// Rows of the matmul: the patches of the output's pixels from `start` on. A map smaller than a patch repeats its last
 // line and column.
 static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map to, long start, long rows, float* tile,
                         long a_block) {
@@ -73,7 +73,7 @@ static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map 
     long lines[TOGETHER], columns[TOGETHER];  // from the corner to the end of the map
     for (long i = 0; i < rows; i++) {
         const long line = (start + i) / to.width, y = line % to.height * p.size, at = (start + i) % to.width * p.size;
-        corner[i] = x + line / to.height * s.picture + y * s.line + at * s.column;
+        corner[i] = x + line / to.height * s.image + y * s.line + at * s.column;
         lines[i] = map.height - y, columns[i] = map.width - at;
     }
     if (p.normalise) {

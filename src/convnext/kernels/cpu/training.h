@@ -5,7 +5,7 @@
 // Affine parts are folded into the matrices here too; their own gradients follow from those of the folded matrices:
 //   a = n * w + b, so d expand[e][c] = w[c] G[e][c] + b[c] d expand_bias[e],  G = (d hidden before gelu)^T n
 //   d w[c] = sum over e of expand[e][c] G[e][c],   d b[c] = sum over e of expand[e][c] d expand_bias[e]
-// and for the layer scale in front of project, with D = (scaled slope)^T hidden and t = the column sums of that slope:
+// and for the layer scale in front of project, with D = (scaled gradient)^T hidden and t = the column sums of that gradient:
 //   d project[c][e] = gamma[c] D[c][e],   d gamma[c] = sum over e of project[c][e] D[c][e] + project_bias[c] t[c]
 #pragma once
 
@@ -115,37 +115,37 @@ static long span_of(long pixels, long channels) {
 }
 
 struct Span {  // tiles (gemm.h) of all the pixels of a span
-    float *norm, *slope, *hidden, *before, *inverse;
+    float *norm, *gradient, *hidden, *before, *inverse;
     long block;  // distance of their blocks of columns
 
     Span(long pixels, long channels, long hidden_channels, Arena& arena) : block(pixels * KBLOCK) {
         norm = arena.take(pixels * up(channels, KBLOCK));
-        slope = arena.take(pixels * up(channels, KBLOCK));
+        gradient = arena.take(pixels * up(channels, KBLOCK));
         hidden = arena.take(pixels * up(hidden_channels, KBLOCK));
         before = arena.take(pixels * up(hidden_channels, KBLOCK));
         inverse = arena.take(pixels);
     }
 };
 
-// Rows [from, to) of a span that starts at pixel `start`: the slope of the loss times the drop-path factor, as a tile.
-static void scale_slope(const float* slope, Scale scale, long C, long start, long from, long to, Span s) {
+// Rows [from, to) of a span that starts at pixel `start`: the gradient of the loss times the drop-path factor, as a tile.
+static void scale_gradient(const float* gradient, Scale scale, long C, long start, long from, long to, Span s) {
     for (long row = from; row < to; row++) {
         const Vector factor = splat(scale.of(start + row));
         for (long c = 0; c < C; c += LANES)
-            store(s.slope + c / KBLOCK * s.block + row * KBLOCK + c % KBLOCK,
-                  load_part(slope + (start + row) * C + c, C - c) * factor);
+            store(s.gradient + c / KBLOCK * s.block + row * KBLOCK + c % KBLOCK,
+                  load_part(gradient + (start + row) * C + c, C - c) * factor);
     }
 }
 
-// Rows [from, to): hidden = gelu(before), and `before` becomes the loss's slope by it.
-static void hidden_slopes(const Folded& f, long C, long E, long from, long to, Span s) {
+// Rows [from, to): hidden = gelu(before), and `before` becomes the loss's gradient by it.
+static void hidden_gradients(const Folded& f, long C, long E, long from, long to, Span s) {
     alignas(64) float back[14 * PANEL];
-    const Pieces values(GELU.value), slopes(GELU.slope);
+    const Pieces values(GELU.value), derivatives(GELU.derivative);
     for (long row = from; row < to; row += 112)
         multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * C, C, E,
                  [&](long first, long n, long column, long vectors, const float* sums) {
                      const float* panel = f.project_back + column * C;
-                     Multiply<float>::table[vectors - 1][n](s.slope + (row + first) * KBLOCK, s.block, panel, C, back,
+                     Multiply<float>::table[vectors - 1][n](s.gradient + (row + first) * KBLOCK, s.block, panel, C, back,
                                                             panel + PANEL * C);
                      const long place = column / KBLOCK * s.block + (row + first) * KBLOCK + column % KBLOCK;
                      for (long i = 0; i < n; i++)
@@ -153,16 +153,16 @@ static void hidden_slopes(const Folded& f, long C, long E, long from, long to, S
                              const long at = (i * vectors + j) * LANES, put = place + i * KBLOCK + j * LANES;
                              Vector steep;
                              const Vector bias = load(f.expand_bias + column + j * LANES);
-                             store(s.hidden + put, gelu_and_slope(load(sums + at) + bias, values, slopes, steep));
+                             store(s.hidden + put, gelu_and_derivative(load(sums + at) + bias, values, derivatives, steep));
                              store(s.before + put, load(back + at) * steep);
                          }
                  });
 }
 
-// Rows [from, to): through expand and the norm, to the slope by the convolution's output, `to_pixels` [pixel][C].
-static void norm_slopes(const Folded& f, long C, long E, long start, long from, long to, Span s, float* to_pixels) {
+// Rows [from, to): through expand and the norm, to the gradient by the convolution's output, `to_pixels` [pixel][C].
+static void norm_gradients(const Folded& f, long C, long E, long start, long from, long to, Span s, float* to_pixels) {
     const long wide = up(C, LANES);
-    float* slopes = tile_memory.floats(112 * wide);
+    float* gradients = tile_memory.floats(112 * wide);
     for (long row = from; row < to; row += 112) {
         const long rows = least(112, to - row);
         for (long deep = 0; deep < E; deep += HIDDEN) {
@@ -172,13 +172,13 @@ static void norm_slopes(const Folded& f, long C, long E, long start, long from, 
                 multiply(s.before + deep / KBLOCK * s.block + row * KBLOCK, s.block, rows,
                          f.expand_back + column * E + deep * width, 0, count, width,
                          [&](long first, long n, long inside, long vectors, const float* sums) {
-                             write_rows(slopes, deep ? slopes : nullptr, nullptr, {nullptr, 1, 0}, wide, first, n,
+                             write_rows(gradients, deep ? gradients : nullptr, nullptr, {nullptr, 1, 0}, wide, first, n,
                                         column + inside, vectors, wide, sums);
                          });
             }
         }
         for (long i = 0; i < rows; i++) {  // LayerNorm: d = (g - mean(g) - n * mean(g * n)) / deviation
-            const float *g = slopes + i * wide, *n = s.norm + (row + i) * KBLOCK;
+            const float *g = gradients + i * wide, *n = s.norm + (row + i) * KBLOCK;
             Vector total{}, along{};
             for (long c = 0; c < C; c += LANES) {  // beyond C both are 0
                 total += load(g + c);
@@ -197,7 +197,7 @@ static void norm_slopes(const Folded& f, long C, long E, long start, long from, 
 struct Range { long from, to; };
 
 // to[i][j] += sum over `rows` of a[row][i] * b[row][j]; `i` and `j` start at multiples of KBLOCK, `width` is to's.
-static void sum_products(const float* a, Range i, const float* b, Range j, long width, long block, long rows, float* to,
+static void sum_matmul(const float* a, Range i, const float* b, Range j, long width, long block, long rows, float* to,
                          bool fresh) {
     constexpr int STRIP = REGISTERS == 32 ? 8 : 4;
     constexpr long DEPTH = 256;

@@ -27,15 +27,15 @@ def forward(weights: Weights, x: Tensor, scale: Tensor | None, eps: float) -> Te
 
 
 def backward(
-    weights: Weights, x: Tensor, scale: Tensor | None, eps: float, slope: Tensor
+    weights: Weights, x: Tensor, scale: Tensor | None, eps: float, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """The slope of the loss by x and by each of the weights, from its slope by the output (N, H, W, C)."""
+    """The gradient of the loss by x and by each of the weights, from its gradient by the output (N, H, W, C)."""
     if not x.numel():
-        return slope.clone(), [None if weight is None else torch.zeros_like(weight) for weight in weights]
+        return gradient.clone(), [None if weight is None else torch.zeros_like(weight) for weight in weights]
     by_x = torch.empty_like(x)
     by_weights = [None if weight is None else torch.empty_like(weight) for weight in weights]
     places = describe([by_x, *by_weights], 0.0)
-    _call("cn_backward", weights, x, scale, eps, [pointer(slope), places])
+    _call("cn_backward", weights, x, scale, eps, [pointer(gradient), places])
     return by_x, by_weights
 
 

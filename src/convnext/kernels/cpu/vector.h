@@ -34,10 +34,10 @@ INLINE Vector load(const float* from) { return *reinterpret_cast<const Loose*>(f
 INLINE void store(float* to, Vector value) { *reinterpret_cast<Loose*>(to) = value; }
 INLINE Vector splat(float value) { return value - Vector{}; }
 
-struct Brain { uint16_t bits; };  // bfloat16: of a product's operands alone, sums are float32 everywhere
+struct Bf16 { uint16_t bits; };  // bfloat16: of a matmul's operands alone, sums are float32 everywhere
 #if defined(__AVX512BF16__)
-#define CONVNEXT_BRAIN
-INLINE void store(Brain* to, Vector value) {
+#define CONVNEXT_BF16
+INLINE void store(Bf16* to, Vector value) {
     *reinterpret_cast<__m256bh*>(to) = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
 }
 #endif
@@ -150,12 +150,12 @@ constexpr float LIMIT = 5.5f, STEP = LIMIT / 31.49f;
 
 struct GeluTable {
     alignas(64) float value[4][PIECES];
-    alignas(64) float slope[4][PIECES];
+    alignas(64) float derivative[4][PIECES];
 
     GeluTable() {
         for (long i = 0; i < PIECES; i++) {
             fit(i, value, [](double a) { return 0.5 * std::erf(a * std::sqrt(0.5)); });
-            fit(i, slope, [](double a) {
+            fit(i, derivative, [](double a) {
                 return 0.5 * std::erf(a * std::sqrt(0.5)) + a * std::exp(-0.5 * a * a) * 0.3989422804014327;
             });
         }
@@ -217,12 +217,12 @@ INLINE Vector gelu(Vector x, const Pieces& value) {
     return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, value(t, index), half));
 }
 
-INLINE Vector gelu_and_slope(Vector x, const Pieces& value, const Pieces& steepness, Vector& slope) {
+INLINE Vector gelu_and_derivative(Vector x, const Pieces& value, const Pieces& derivatives, Vector& derivative) {
     __m512 v = reinterpret_cast<__m512>(x), size = _mm512_abs_ps(v);
     __m512i index;
     __m512 t = piece_of(size, index);
     __m512 sign = _mm512_and_ps(v, _mm512_set1_ps(-0.0f));
-    slope = reinterpret_cast<Vector>(_mm512_add_ps(_mm512_or_ps(steepness(t, index), sign), _mm512_set1_ps(0.5f)));
+    derivative = reinterpret_cast<Vector>(_mm512_add_ps(_mm512_or_ps(derivatives(t, index), sign), _mm512_set1_ps(0.5f)));
     __m512 half = _mm512_mul_ps(v, _mm512_set1_ps(0.5f));
     return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, value(t, index), half));
 }
@@ -239,23 +239,23 @@ struct Pieces {
     }
 };
 
-INLINE Vector gelu_and_slope(Vector x, const Pieces& value, const Pieces& steepness, Vector& slope) {
+INLINE Vector gelu_and_derivative(Vector x, const Pieces& value, const Pieces& derivatives, Vector& derivative) {
     Vector result;
     for (long i = 0; i < LANES; i++) {
         float size = x[i] < 0 ? -x[i] : x[i];
         float clipped = size < LIMIT ? size : LIMIT;
         int piece = static_cast<int>(clipped * (1 / STEP) + 0.5f);
         float t = clipped - static_cast<float>(piece) * STEP;
-        float s = steepness(t, piece);
-        slope[i] = 0.5f + (x[i] < 0 ? -s : s);
+        float s = derivatives(t, piece);
+        derivative[i] = 0.5f + (x[i] < 0 ? -s : s);
         result[i] = 0.5f * x[i] + size * value(t, piece);
     }
     return result;
 }
 
 INLINE Vector gelu(Vector x, const Pieces& value) {
-    Vector slope;
-    return gelu_and_slope(x, value, Pieces(GELU.slope), slope);
+    Vector derivative;
+    return gelu_and_derivative(x, value, Pieces(GELU.derivative), derivative);
 }
 
 #endif

@@ -25,7 +25,7 @@ class Anchors:
     def inside(
         self, shapes: Sequence[tuple[int, int]], size: tuple[int, int], device: torch.device | str
     ) -> list[Tensor]:
-        """Of each level, (H * W * A,) whether the position is one of a picture of `size`, not of its padding."""
+        """Of each level, (H * W * A,) whether the position is one of an image of `size`, not of its padding."""
         found = []
         for (rows, columns), stride in zip(shapes, self.strides, strict=True):
             down = torch.arange(rows, device=device) * stride < size[0]

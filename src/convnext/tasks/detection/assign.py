@@ -72,7 +72,7 @@ def _choose(places: Tensor, most: int, generator: torch.Generator | None) -> Ten
 
 @dataclass(frozen=True)
 class Sampled:
-    """Proposals of one picture that a head learns from; the P with an object come first.
+    """Proposals of one image that a head learns from; the P with an object come first.
 
     Axes: R of them in all, P with an object.
     """
@@ -94,11 +94,11 @@ def sample_proposals(
     stage: StageConfig,
     generator: torch.Generator | None = None,
 ) -> list[Sampled]:
-    """For each picture, what a stage learns from; its objects' own boxes are proposals too, so that none goes unseen."""
-    return [_sample_picture(*pair, config, stage, generator) for pair in zip(proposals, targets, strict=True)]
+    """For each image, what a stage learns from; its objects' own boxes are proposals too, so that none goes unseen."""
+    return [_sample_image(*pair, config, stage, generator) for pair in zip(proposals, targets, strict=True)]
 
 
-def _sample_picture(
+def _sample_image(
     proposals: Tensor,
     target: Targets,
     config: DetectorHeadConfig,

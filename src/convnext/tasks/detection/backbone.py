@@ -17,7 +17,7 @@ from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.convnext import ChannelNorm
 
-_PROBE_PX = 256  # side of the picture that widths and strides are measured with
+_PROBE_PX = 256  # side of the image that widths and strides are measured with
 
 
 class Backbone(nn.Module):
@@ -65,7 +65,7 @@ class TimmStages(nn.Module):
             import_module("convnext.models.baselines").Baseline(config)  # refuses, and says what is near
         wanted: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
         if config.name.startswith("swin_"):
-            wanted["strict_img_size"] = False  # pictures of any size
+            wanted["strict_img_size"] = False  # images of any size
         try:
             self.network = timm.create_model(config.name, features_only=True, in_chans=config.in_channels, **wanted)
         except (TypeError, RuntimeError) as error:
@@ -73,7 +73,7 @@ class TimmStages(nn.Module):
                 f"timm's '{config.name}' gives no stages ({str(error).splitlines()[0]}). Take another backbone, e.g. 'tiny'."
             ) from None
         reductions = self.network.feature_info.reduction()
-        # what comes before the first halving by 4 is too large for a pyramid
+        # what comes before the first downsampling by 4 is too large for a pyramid
         self.taken = [i for i, reduction in enumerate(reductions) if reduction >= 4]
         if len({reductions[i] for i in self.taken}) < len(self.taken):
             raise ConvNeXtError(
@@ -108,7 +108,7 @@ def _ends_in_a_sum(config: ModelConfig, network: nn.Module) -> bool:
 
 
 def _probe(network: nn.Module, in_channels: int) -> list[Tensor]:
-    """Every stage's map of one picture of 256 x 256, in shapes only; the network is left as it was."""
+    """Every stage's map of one image of 256 x 256, in shapes only; the network is left as it was."""
 
     class Stages(nn.Module):
         def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Box heads: what is in a proposal, and where exactly; their losses, and the choice of what is shown.
 
-Axes: R proposals of all pictures, C channels, S = 7 side of a pooled map, K classes, P proposals with an object.
+Axes: R proposals of all images, C channels, S = 7 side of a pooled map, K classes, P proposals with an object.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def box_losses(
     goals = torch.cat([each.goals for each in sampled])
     positive = torch.nonzero(
         (labels >= 0) & (labels < config.classes)
-    ).flatten()  # objects come first in each picture, as in `goals`
+    ).flatten()  # objects come first in each image, as in `goals`
     chosen = deltas[positive, labels[positive]]  # (P, 4)
     if config.box_loss == "giou":
         box = (1 - gious(decode(boxes[positive], chosen, stage.stds), goals)).sum()
@@ -78,7 +78,7 @@ def box_losses(
 def select(
     boxes: Tensor, scores: Tensor, deltas: Tensor, size: Size, config: DetectorHeadConfig, stage: StageConfig
 ) -> Detections:
-    """What is shown of one picture: above the least score, suppressed within each class, the best `most`.
+    """What is shown of one image: above the least score, suppressed within each class, the best `most`.
 
     (R, 4) proposals, (R, K + 1) logits and (R, K, 4) deltas; every class of a proposal is a candidate of its own.
     """

@@ -36,7 +36,7 @@ def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., 4) boxes cut at the borders of a picture of `size` (height, width)."""
+    """(..., 4) boxes cut at the borders of an image of `size` (height, width)."""
     height, width = size
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], -1)

@@ -1,7 +1,7 @@
 """Cascade Mask R-CNN (Cai and Vasconcelos 2019, arXiv 1906.09756): stages that each take the boxes of the one before.
 
 Later stages are trained for a higher overlap, and are given boxes that have it. Boxes are class-specific, as in the
-configurations released with arXiv 2201.03545. Axes: N pictures, R proposals of all pictures, K classes.
+configurations released with arXiv 2201.03545. Axes: N images, R proposals of all images, K classes.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class CascadeHeads(nn.Module):
         return losses
 
     def detect(self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
-        """What is shown of each picture: the last stage's boxes by the mean of all stages' logits."""
+        """What is shown of each image: the last stage's boxes by the mean of all stages' logits."""
         counts = [len(boxes) for boxes in proposals]
         total: Tensor | None = None
         for stage, head in zip(self.config.stages, self.box, strict=True):
@@ -76,7 +76,7 @@ class CascadeHeads(nn.Module):
 def _next_proposals(
     scores: Tensor, deltas: Tensor, sampled: Sequence[Sampled], sizes: Sequence[Size], stage: StageConfig
 ) -> list[Tensor]:
-    """For each picture, the sampled boxes as the stage moved them; annotated boxes are left out, the next adds them."""
+    """For each image, the sampled boxes as the stage moved them; annotated boxes are left out, the next adds them."""
     counts, classes = [len(each) for each in sampled], deltas.shape[1]
     proposals = []
     for each, logits, of_class, size in zip(sampled, scores.split(counts), deltas.split(counts), sizes, strict=True):
@@ -87,6 +87,6 @@ def _next_proposals(
 
 
 def _refined(boxes: Tensor, labels: Tensor, deltas: Tensor, size: Size, stage: StageConfig) -> Tensor:
-    """(R, 4) boxes moved by the deltas of their class, cut at the picture's borders."""
+    """(R, 4) boxes moved by the deltas of their class, cut at the image's borders."""
     chosen = deltas[torch.arange(len(labels), device=labels.device), labels]
     return clip(decode(boxes, chosen, stage.stds), size)

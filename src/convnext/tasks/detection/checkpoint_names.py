@@ -65,10 +65,10 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_official(model: Detector, source: str | Path, *, say: Callable[[str], None]) -> None:
+def load_official(model: Detector, source: str | Path, *, info: Callable[[str], None]) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted, and said: layers for another number of classes stay as they were built, and mask heads that
+    Two things are adapted and logged: layers for another number of classes stay as they were built, and mask heads that
     the model does not have are left out. Raises CheckpointError for anything else, with the names.
     """
     _refuse_foreign(model.backbone, source)
@@ -80,18 +80,18 @@ def load_official(model: Detector, source: str | Path, *, say: Callable[[str], N
     state, own = from_official(tensors), model.state_dict()
     if model.heads.mask is None:
         state = {key: value for key, value in state.items() if not key.startswith("heads.mask.")}
-        say("mask heads left out: the model finds boxes only")
-    state = _fresh_classes(state, own, say)
+        info("mask heads left out: the model finds boxes only")
+    state = _fresh_classes(state, own, info)
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | counters, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | counters)
-    say(f"{source}: {len(state)} tensors read (released names).")
+    info(f"{source}: {len(state)} tensors read (released names).")
 
 
-def load_backbone(backbone: Backbone, source: str | Path, *, say: Callable[[str], None]) -> None:
+def load_backbone(backbone: Backbone, source: str | Path, *, info: Callable[[str], None]) -> None:
     """Copy classification weights, in any format that is known, into a ConvNeXt backbone; its own norms stay fresh.
 
     The final norm and the head are left out. Raises CheckpointError where another tensor is missing or too much.
@@ -106,7 +106,7 @@ def load_backbone(backbone: Backbone, source: str | Path, *, say: Callable[[str]
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     backbone.network.load_state_dict(state)
-    say(f"{source}: {len(state)} tensors of the backbone read ('{form}' names), {len(ours) - len(state)} left out.")
+    info(f"{source}: {len(state)} tensors of the backbone read ('{form}' names), {len(ours) - len(state)} left out.")
 
 
 def _refuse_foreign(backbone: Backbone, source: str | Path) -> None:
@@ -118,7 +118,7 @@ def _refuse_foreign(backbone: Backbone, source: str | Path) -> None:
 
 
 def _fresh_classes(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], say: Callable[[str], None]
+    state: dict[str, Tensor], own: Mapping[str, Tensor], info: Callable[[str], None]
 ) -> dict[str, Tensor]:
     """`state` with the model's own fresh values wherever only the number of classes differs."""
     fresh = {
@@ -131,7 +131,7 @@ def _fresh_classes(
     }
     if fresh:
         held, asked = (_classes(values) for values in (state, own))
-        say(f"{len(fresh)} tensors for {held} classes replaced by new ones for {asked}")
+        info(f"{len(fresh)} tensors for {held} classes replaced by new ones for {asked}")
     return state | fresh
 
 

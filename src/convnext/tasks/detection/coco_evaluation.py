@@ -1,7 +1,7 @@
 """Average precision as COCO defines it (cocodataset.org/#detection-eval), through faster-coco-eval.
 
 Axes: T = 10 overlaps from 0.5 to 0.95, R = 101 recalls from 0 to 1, K classes, A = 4 ranges of area, L limits of
-detections a picture.
+detections an image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def library() -> Any:
 
 
 def average_precision(
-    truth: Mapping[str, Any],
+    ground_truth: Mapping[str, Any],
     detections: Sequence[Mapping[str, Any]],
     category_ids: Sequence[int],
     kind: Kind,
@@ -78,14 +78,14 @@ def average_precision(
 ) -> Precision:
     """Evaluate rows of a COCO result file against a COCO annotation file's content; neither is changed.
 
-    `category_ids` is COCO's number of each class, whose order the answer has. `limits`: detections a picture and class,
+    `category_ids` is COCO's number of each class, whose order the answer has. `limits`: detections an image and class,
     rising; the last decides the average precision. By masks, an object without one is its box, and the size of a
     detection is that of its mask. Raises ConvNeXtError where faster-coco-eval is not installed.
     """
     coco = library()
-    known = coco.COCO({**truth, "annotations": [_copied(row, kind) for row in truth["annotations"]]})
-    said = known.loadRes([_copied(row, kind) for row in detections])
-    judge = coco.COCOeval_faster(known, said, iouType=_IOU_TYPES[kind])
+    known = coco.COCO({**ground_truth, "annotations": [_copied(row, kind) for row in ground_truth["annotations"]]})
+    found = known.loadRes([_copied(row, kind) for row in detections])
+    judge = coco.COCOeval_faster(known, found, iouType=_IOU_TYPES[kind])
     judge.params.maxDets = list(limits)
     judge.evaluate()
     judge.accumulate()

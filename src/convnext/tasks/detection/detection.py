@@ -1,6 +1,6 @@
-"""Detection: how a batch of annotated pictures becomes a loss, and how a network is scored in original pixels.
+"""Detection: how a batch of annotated images becomes a loss, and how a network is scored in original pixels.
 
-Axes: N pictures, C channels, H W pixel rows and columns of the padded batch, M objects.
+Axes: N images, C channels, H W pixel rows and columns of the padded batch, M objects.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from convnext.tasks.detection.types import Images, Targets
 
 @dataclass(frozen=True)
 class Annotated:
-    """Pictures ready for the network with the objects in each."""
+    """Images ready for the network with the objects in each."""
 
     images: Images
     targets: tuple[Targets, ...]
@@ -41,13 +41,13 @@ class Annotated:
         return len(self.images)
 
     def split(self, size: int) -> Sequence["Annotated"]:
-        """Pieces of at most `size` pictures, padded as they are together."""
+        """Pieces of at most `size` images, padded as they are together."""
         parts = [slice(first, first + size) for first in range(0, len(self), size)]
         return [Annotated(Images(self.images.x[p], self.images.sizes[p]), self.targets[p]) for p in parts]
 
 
 class Detection:
-    """The task that `engine.fit` trains when the data are pictures with boxes, and masks where they are known."""
+    """The task that `engine.fit` trains when the data are images with boxes, and masks where they are known."""
 
     chance_loss = math.inf  # a sum of parts that each begin elsewhere: no value tells that nothing is learnt
 
@@ -69,10 +69,10 @@ class Detection:
         self.val, self.val_share = val, val_share
         self.metric = "mask_ap" if self.head.masks and val.has_masks else "box_ap"
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
-        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+        self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
 
     def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
-        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
         _refuse_sync(self.head, next(self.model.parameters()).device, world)
         batches = train_dense_batches(
             self.train,
@@ -85,19 +85,19 @@ class Detection:
             workers=self.options.workers,
             channels=len(self.recipe.input.mean),
             masks=self.head.masks,
-            strict=self.options.strict_pictures,
+            strict=self.options.strict_images,
         )
         for batch in batches:
             note_skipped(batch, self.skipped)
             yield batch
 
     def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Annotated:
-        """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded pictures."""
+        """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded images."""
         images = images_of(batch.samples, self.recipe, device)
         return Annotated(images, tuple(targets_of(sample.instances, device) for sample in batch.samples))
 
     def loss(self, network: nn.Module, piece: Annotated) -> dict[str, Tensor]:
-        """All parts, each a mean over the samples of the pictures together, as in the released code.
+        """All parts, each a mean over the samples of the images together, as in the released code.
 
         Which anchors and proposals are sampled follows from the step's own random numbers, so micro-batches draw others.
         """
@@ -105,7 +105,7 @@ class Detection:
         return parts
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """COCO's figures by boxes and by masks, and the loss, on the held-out pictures in original pixels."""
+        """COCO's figures by boxes and by masks, and the loss, on the held-out images in original pixels."""
         outcomes = evaluate(
             model,
             self.val,
@@ -127,7 +127,7 @@ class Detection:
             "task": "detection",
             "classes": list(self.train.classes),
             "category_ids": list(self.train.category_ids),
-            "pictures": fingerprint(self.train),
+            "images": fingerprint(self.train),
             **({} if self.val_share is None else {"val_share": self.val_share}),
         }
 
@@ -147,9 +147,9 @@ def evaluate(
     skipped: dict[str, str] | None = None,
     progress: bool = False,
 ) -> Outcomes:
-    """What `model`, in its present mode and precision, finds in every readable picture, one at a time.
+    """What `model`, in its present mode and precision, finds in every readable image, one at a time.
 
-    `progress`: how far it is, is shown. Raises DataError when no picture could be read, and TrainingError where memory
+    `progress`: how far it is, is shown. Raises DataError when no image could be read, and TrainingError where memory
     runs out.
     """
     head, dense = values_of(recipe)
@@ -170,31 +170,31 @@ def evaluate(
         for batch in passing:
             note_skipped(batch, skipped if skipped is not None else {})
             for index, sample in zip(batch.indices, batch.samples, strict=True):
-                drawn = torch.Generator(device).manual_seed(index)
+                generator = torch.Generator(device).manual_seed(index)
                 with explained_memory(sample.path, dense):
                     images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
-                    parts, detections = model.judge(images, [targets], drawn)
+                    parts, detections = model.judge(images, [targets], generator)
                     found.append(in_original(detections[0], sample))
                 indices.append(index)
                 losses.append(float(summed(parts)))
     whole = Outcomes.join(world.gather(Outcomes(tuple(indices), tuple(found), tuple(losses))))
     if not len(whole):
-        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
     return whole
 
 
 def limit_of(recipe: Recipe) -> int:
-    """Detections a picture and class that count in evaluation: COCO's 100, or more where the detector shows more."""
+    """Detections an image and class that count in evaluation: COCO's 100, or more where the detector shows more."""
     return max(100, values_of(recipe)[0].most)
 
 
 def shown_in_training(dataset: DenseDataset, recipe: Recipe) -> DenseDataset:
-    """Those of the pictures that the recipe trains on: it may leave out what shows no object."""
+    """Those of the images that the recipe trains on: it may leave out what shows no object."""
     return dataset if values_of(recipe)[1].empty else dataset.annotated()
 
 
 def fingerprint(dataset: DenseDataset) -> str:
-    """A word that tells this set of pictures and objects from another; the same on every machine."""
+    """A hash that tells this set of images and objects from another; the same on every machine."""
     digest = hashlib.sha256()
     for entry in dataset.entries:
         digest.update(entry.path.encode("utf-8", "surrogateescape") + b"\n")

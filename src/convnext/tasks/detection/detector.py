@@ -1,6 +1,6 @@
-"""The whole detector: backbone, pyramid, proposals, heads; losses from annotated pictures, detections from any.
+"""The whole detector: backbone, pyramid, proposals, heads; losses from annotated images, detections from any.
 
-Axes: N pictures, C channels, H W rows and columns of the padded batch.
+Axes: N images, C channels, H W rows and columns of the padded batch.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from convnext.tasks.detection.types import Detections, Images, Targets
 
 
 class _Seen(NamedTuple):
-    """What backbone, pyramid and proposal network make of pictures."""
+    """What backbone, pyramid and proposal network make of images."""
 
     pyramid: list[Tensor]  # of each level, (N, channels, H / stride, W / stride)
     shapes: list[tuple[int, int]]  # its (rows, columns)
@@ -31,7 +31,7 @@ class Detector(nn.Module):
     """Mask R-CNN or Cascade Mask R-CNN on any backbone with stages.
 
     `model(images, targets)` are losses and `model(images)` detections, so that wrappers such as DDP see both.
-    Pictures are normalised, of any sizes; `Images.of` pads them.
+    Images are normalised, of any sizes; `Images.of` pads them.
     """
 
     def __init__(self, backbone: ModelConfig, config: DetectorHeadConfig):
@@ -57,14 +57,14 @@ class Detector(nn.Module):
     ) -> dict[str, Tensor]:
         """Every part of the loss by name, to be summed: 'rpn_score', 'rpn_box', and those of the heads.
 
-        `generator` draws the samples of anchors and proposals, on the pictures' device; without one, torch's own does.
+        `generator` draws the samples of anchors and proposals, on the images' device; without one, torch's own does.
         """
         images = _batched(images)
         return self._losses(images, self._look(images), targets, generator)
 
     @torch.no_grad()
     def detect(self, images: Images | Sequence[Tensor]) -> list[Detections]:
-        """What is in each picture, in its own pixels. Call `.eval()` before, as for any network."""
+        """What is in each image, in its own pixels. Call `.eval()` before, as for any network."""
         images = _batched(images)
         return self._detections(images, self._look(images))
 
@@ -75,7 +75,7 @@ class Detector(nn.Module):
         targets: Sequence[Targets],
         generator: torch.Generator | None = None,
     ) -> tuple[dict[str, Tensor], list[Detections]]:
-        """`losses` and `detect` from one look at the pictures, for evaluation."""
+        """`losses` and `detect` from one look at the images, for evaluation."""
         images = _batched(images)
         seen = self._look(images)
         return self._losses(images, seen, targets, generator), self._detections(images, seen)

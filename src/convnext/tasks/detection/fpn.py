@@ -1,6 +1,6 @@
 """Feature pyramid (arXiv 1612.03144): every level gets what the coarser ones know.
 
-Axes: N pictures, C channels, H W rows and columns of a level.
+Axes: N images, C channels, H W rows and columns of a level.
 """
 
 from collections.abc import Sequence

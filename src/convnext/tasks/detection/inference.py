@@ -1,6 +1,6 @@
-"""From samples to what was found in them, in pixels of the original pictures; evaluation and prediction both go this way.
+"""From samples to what was found in them, in pixels of the original images; evaluation and prediction both go this way.
 
-Axes: N pictures, C channels, H W rows and columns of the padded batch, D detections, S side of a predicted mask.
+Axes: N images, C channels, H W rows and columns of the padded batch, D detections, S side of a predicted mask.
 """
 
 import math
@@ -27,15 +27,15 @@ from convnext.tasks.detection.types import Detections, Images, Size, Targets
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in one picture, best score first, in pixels of the original."""
+    """What was found in one image, best score first, in pixels of the original."""
 
     path: str
     image_id: int
-    size: Size  # (height, width) of the original picture
+    size: Size  # (height, width) of the original image
     boxes: NDArray[np.float32]  # (D, 4) x0 y0 x1 y1
     scores: NDArray[np.float32]  # (D,) 0 to 1
     labels: NDArray[np.int64]  # (D,)
-    masks: tuple[Rle, ...] | None  # of the whole picture; None from a detector of boxes
+    masks: tuple[Rle, ...] | None  # of the whole image; None from a detector of boxes
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -59,7 +59,7 @@ class Found:
 
 
 def values_of(recipe: Recipe) -> tuple[DetectorHeadConfig, DenseConfig]:
-    """The head and the treatment of pictures. Raises ConvNeXtError for a recipe of another task."""
+    """The head and the treatment of images. Raises ConvNeXtError for a recipe of another task."""
     if not isinstance(recipe.head, DetectorHeadConfig) or recipe.dense is None:
         raise ConvNeXtError(
             f"recipe '{recipe.name}' is for {recipe.task}. Take one for detection, e.g. 'small_detection'."
@@ -69,12 +69,12 @@ def values_of(recipe: Recipe) -> tuple[DetectorHeadConfig, DenseConfig]:
 
 def images_of(samples: Sequence[Sample], recipe: Recipe, device: torch.device) -> Images:
     """A batch of samples on `device`: normalised, then zeros right of and below each."""
-    pictures = torch.from_numpy(stacked([sample.image for sample in samples], values_of(recipe)[1].multiple))
-    x = normalise(pictures.to(device, non_blocking=True), recipe.input)
+    images = torch.from_numpy(stacked([sample.image for sample in samples], values_of(recipe)[1].multiple))
+    x = normalise(images.to(device, non_blocking=True), recipe.input)
     sizes = tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
-    for picture, (height, width) in zip(x, sizes, strict=True):
-        picture[:, height:] = 0
-        picture[:, :, width:] = 0
+    for image, (height, width) in zip(x, sizes, strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
     return Images(x, sizes)
 
 
@@ -95,7 +95,7 @@ def find(model: Detector, sample: Sample, recipe: Recipe) -> Found:
 
 
 def in_original(found: Detections, sample: Sample) -> Found:
-    """Detections of a resized sample, brought back to its original picture; masks are cut out at 0.5."""
+    """Detections of a resized sample, brought back to its original image; masks are cut out at 0.5."""
     height, width = sample.size
     back = found.resized((sample.image.shape[0], sample.image.shape[1]), sample.size).to("cpu")
     boxes = np.clip(back.boxes.float().numpy(), 0, np.array([width, height, width, height], np.float32))

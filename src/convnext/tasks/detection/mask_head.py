@@ -1,7 +1,7 @@
-"""Mask heads: the shape of an object inside its box (arXiv 1703.06870, section 3), and back to the picture's pixels.
+"""Mask heads: the shape of an object inside its box (arXiv 1703.06870, section 3), and back to the image's pixels.
 
-Axes: R boxes of all pictures, C channels, S = 14 side of a pooled map, 2S of a mask, K classes, D detections,
-M objects, H W rows and columns of a picture.
+Axes: R boxes of all images, C channels, S = 14 side of a pooled map, 2S of a mask, K classes, D detections,
+M objects, H W rows and columns of an image.
 """
 
 from collections.abc import Sequence
@@ -40,15 +40,15 @@ class MaskHead(nn.Module):
         return self.mask(self.relu(self.upsample(self.convolutions(x)))).float()
 
 
-def mask_loss(logits: Tensor, labels: Tensor, truth: Tensor) -> Tensor:
-    """Mean binary cross-entropy of (R, K, 2S, 2S) logits, of each box's own class only, with (R, 2S, 2S) truth of 0, 1.
+def mask_loss(logits: Tensor, labels: Tensor, ground_truth: Tensor) -> Tensor:
+    """Mean binary cross-entropy of (R, K, 2S, 2S) logits, of each box's own class only, with (R, 2S, 2S) ground truth of 0, 1.
 
     Without any box it is 0, and still a function of the logits.
     """
     if not len(logits):
         return logits.sum() * 0
     own = logits[torch.arange(len(labels), device=labels.device), labels]
-    return F.binary_cross_entropy_with_logits(own, truth)
+    return F.binary_cross_entropy_with_logits(own, ground_truth)
 
 
 def sampled_mask_loss(
@@ -58,17 +58,17 @@ def sampled_mask_loss(
     sampled: Sequence[Sampled],
     targets: Sequence[Targets],
 ) -> Tensor:
-    """The loss over every sampled box with an object, in the pictures whose masks are known."""
-    boxes, labels, truth = [], [], []
+    """The loss over every sampled box with an object, in the images whose masks are known."""
+    boxes, labels, ground_truth = [], [], []
     for each, target in zip(sampled, targets, strict=True):
         known = target.single()
         count = len(each.objects) if known.masks is not None else 0
         boxes.append(each.boxes[:count])
         labels.append(each.labels[:count])
         if known.masks is not None and count:
-            truth.append(mask_truth(known.masks, each.objects, boxes[-1]))
+            ground_truth.append(mask_targets(known.masks, each.objects, boxes[-1]))
     logits = head(pool(pyramid, boxes, strides, POOLED))
-    return mask_loss(logits, torch.cat(labels), torch.cat(truth) if truth else logits[:0, 0])
+    return mask_loss(logits, torch.cat(labels), torch.cat(ground_truth) if ground_truth else logits[:0, 0])
 
 
 def with_masks(
@@ -82,7 +82,7 @@ def with_masks(
     return [Detections(each.boxes, each.scores, each.labels, part) for each, part in zip(found, parts, strict=True)]
 
 
-def mask_truth(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * POOLED) -> Tensor:
+def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * POOLED) -> Tensor:
     """(R, size, size) of 0 and 1: what (M, H, W) masks show under each of (R, 4) boxes; `objects` (R,) says whose."""
     used, place = objects.unique(return_inverse=True)  # only these become float32
     rois = torch.cat([place[:, None].to(boxes.dtype), boxes], 1)
@@ -96,7 +96,7 @@ def own_masks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
-    """(D, H, W) bool: (D, s, s) probabilities inside (D, 4) boxes, read bilinearly at every pixel centre of the picture.
+    """(D, H, W) bool: (D, s, s) probabilities inside (D, 4) boxes, read bilinearly at every pixel centre of the image.
 
     Outside of the box, and beyond half a mask position, is 0. Memory is H * W bytes a detection: paste few at a time
     where they only are to be encoded.

@@ -1,6 +1,6 @@
 """Mask R-CNN (He et al. 2017, arXiv 1703.06870): one box head and one mask head on the proposals.
 
-Axes: N pictures, K classes. A pyramid is (N, C, H, W) for each level, proposals are (P, 4) for each picture.
+Axes: N images, K classes. A pyramid is (N, C, H, W) for each level, proposals are (P, 4) for each image.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class MaskRCNNHeads(nn.Module):
         return losses
 
     def detect(self, pyramid: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
-        """What is shown of each picture."""
+        """What is shown of each image."""
         counts = [len(boxes) for boxes in proposals]
         scores, deltas = self.box(pool(pyramid, proposals, self.strides, box_head.POOLED))
         parts = zip(proposals, scores.split(counts), deltas.split(counts), sizes, strict=True)

@@ -1,6 +1,6 @@
-"""What a detector did: figures over all pictures, a table of classes, and the pictures it was most wrong about.
+"""What a detector did: figures over all images, a table of classes, and the images it was most wrong about.
 
-Average precision is COCO's. What is counted as right or false for a table or a picture is decided at one score, where
+Average precision is COCO's. What is counted as right or false for a table or an image is decided at one score, where
 F1 is best, and at an overlap of boxes of 0.5. Axes: D detections, M objects.
 """
 
@@ -31,11 +31,11 @@ RIGHT, FALSE, UNCOUNTED = 1, 0, -1  # what a detection is; a crowd's are not cou
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What was found in each picture of a data set that could be read, in its order."""
+    """What was found in each image of a data set that could be read, in its order."""
 
     indices: tuple[int, ...]  # into the dataset's entries
     found: tuple[Found, ...]
-    losses: tuple[float, ...]  # of each picture
+    losses: tuple[float, ...]  # of each image
 
     @staticmethod
     def join(parts: Sequence["Outcomes"]) -> "Outcomes":
@@ -63,7 +63,7 @@ class WorkingPoint:
 def metrics(outcomes: Outcomes, dataset: DenseDataset, *, most: int = 100) -> dict[str, float]:
     """'box_ap', 'box_ap50', ..., 'mask_ap', ... and 'loss'; a figure without anything to find is left out.
 
-    'box_ap' and 'mask_ap' are then 0. `most`: detections a picture and class that count.
+    'box_ap' and 'mask_ap' are then 0. `most`: detections an image and class that count.
     """
     found = _figures(_precisions(outcomes, dataset, _limits(most)), _limits(most))
     kept = {name: value for name, value in found.items() if not math.isnan(value)}
@@ -79,10 +79,10 @@ def report(
 
     'details' is what only the page of a run needs, numbers rounded. 'curves': by 'box' and 'mask', precision at the 101
     recalls, mean over the classes, at an overlap of 0.5 ('ap50'), of 0.75 and of all ten. 'classes': the same at 0.5 for
-    the three classes with the best and the three with the worst AP50. 'pictures': of the first `drawn` of 'worst' what
+    the three classes with the best and the three with the worst AP50. 'images': of the first `drawn` of 'worst' what
     is shown, {'path', 'index', 'size': [H, W], 'found': [{'box': x0 y0 x1 y1 in pixels, 'label', 'score', 'object': the
     place of the object that it takes, NOBODY or CROWD, 'mask': COCO's text of run lengths, or None}]}; masks are of the
-    picture's preview, whose longer side is 480 pixels at most.
+    image's preview, whose longer side is 480 pixels at most.
     """
     by = _precisions(outcomes, dataset, _limits(most))
     takes = [take(found, *_objects(dataset, index, found)) for index, found in _pairs(outcomes)]
@@ -106,7 +106,7 @@ def report(
         "details": {
             "curves": {kind: {name: _rounded(row) for name, row in each.curves().items()} for kind, each in by.items()},
             "classes": {kind: _class_curves(each, per_class) for kind, each in by.items()},
-            "pictures": [
+            "images": [
                 {"path": row["path"], "index": row["index"], **_shown(found, taken, point.score)}
                 for row, (found, taken) in zip(rows, shown, strict=False)
             ],
@@ -149,7 +149,7 @@ def _verdicts(taken: NDArray[np.int64]) -> NDArray[np.int8]:
 
 
 def working_point(outcomes: Outcomes, judged: Sequence[NDArray[np.int8]], objects: int) -> WorkingPoint:
-    """The score where F1 over all pictures and classes is best; 1 and zeros where nothing right was found."""
+    """The score where F1 over all images and classes is best; 1 and zeros where nothing right was found."""
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in outcomes.found)])
     verdicts = np.concatenate([np.zeros(0, np.int8), *judged])
     scores, verdicts = scores[verdicts != UNCOUNTED], verdicts[verdicts != UNCOUNTED]
@@ -167,12 +167,12 @@ def working_point(outcomes: Outcomes, judged: Sequence[NDArray[np.int8]], object
 
 def _precisions(outcomes: Outcomes, dataset: DenseDataset, limits: Sequence[int]) -> dict[str, Precision]:
     """By boxes and, where both sides have them, by masks."""
-    truth = to_coco(dataset, outcomes.indices)
+    ground_truth = to_coco(dataset, outcomes.indices)
     rows = [row for found in outcomes.found for row in found.rows(dataset.category_ids)]
     kinds: list[Kind] = ["box"]
     if dataset.has_masks and all(found.masks is not None for found in outcomes.found):
         kinds.append("mask")
-    return {kind: average_precision(truth, rows, dataset.category_ids, kind, limits) for kind in kinds}
+    return {kind: average_precision(ground_truth, rows, dataset.category_ids, kind, limits) for kind in kinds}
 
 
 def _figures(by: dict[str, Precision], limits: Sequence[int]) -> dict[str, float]:
@@ -212,7 +212,7 @@ def _per_class(
 def _worst(
     outcomes: Outcomes, dataset: DenseDataset, judged: Sequence[NDArray[np.int8]], score: float
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The pictures with mistakes, lowest F1 first, each with its place among the outcomes."""
+    """The images with mistakes, lowest F1 first, each with its place among the outcomes."""
     rows = []
     for place, (index, found) in enumerate(_pairs(outcomes)):
         chosen, verdicts = found.scores >= score, judged[place]
@@ -226,7 +226,7 @@ def _worst(
 
 
 def _shown(found: Found, taken: NDArray[np.int64], score: float) -> dict[str, Any]:
-    """What of one picture is drawn: its detections from `score` on."""
+    """What of one image is drawn: its detections from `score` on."""
     size = preview_size(*found.size)
     return {
         "size": list(found.size),
@@ -270,7 +270,7 @@ def _rounded(row: Sequence[float]) -> list[float]:
 def _objects(
     dataset: DenseDataset, index: int, found: Found
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
-    """(M, 4) boxes in pixels, (M,) labels and (M,) crowd of one picture."""
+    """(M, 4) boxes in pixels, (M,) labels and (M,) crowd of one image."""
     objects = dataset.entries[index].objects
     if objects is None:
         return np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool)

@@ -28,7 +28,7 @@ COCO_SIZE = (800, 1280)  # (height, width)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one picture."""
+    """What a network costs for one image."""
 
     params: int
     macs: int  # multiply-accumulates alone
@@ -47,7 +47,7 @@ def rows() -> list[dict[str, Any]]:
 
 @cache
 def cost(backbone: ModelConfig, config: DetectorHeadConfig, size: tuple[int, int] = COCO_SIZE) -> Cost:
-    """Parameters and operations of a detector for one picture of `size`; only shapes are computed."""
+    """Parameters and operations of a detector for one image of `size`; only shapes are computed."""
     with torch.device("meta"):
         model = Detector(backbone, config)
         images = torch.empty(1, backbone.in_channels, *size)

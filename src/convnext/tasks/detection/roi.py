@@ -1,6 +1,6 @@
 """RoIAlign over a pyramid: every box is read from the level that fits its size (arXiv 1703.06870; 1612.03144, eq. 1).
 
-Axes: N pictures, R boxes of all pictures, C channels, S side of a pooled map.
+Axes: N images, R boxes of all images, C channels, S side of a pooled map.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def pool(pyramid: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[int], size: int) -> Tensor:
-    """(R, C, S, S) float32: bilinear samples under each picture's boxes, averaged in S x S bins, pictures in order.
+    """(R, C, S, S) float32: bilinear samples under each image's boxes, averaged in S x S bins, images in order.
 
     A bin has as many samples as map positions; sample points are pixel centres ("aligned"). Levels without a stride of
     their own (the last of the pyramid, which only proposes) are not read.
     """
-    numbers = [torch.full_like(each[:, :1], picture) for picture, each in enumerate(boxes)]
-    flat = torch.cat([torch.cat(list(pair), 1) for pair in zip(numbers, boxes, strict=True)])  # (R, 5) picture, box
+    numbers = [torch.full_like(each[:, :1], image) for image, each in enumerate(boxes)]
+    flat = torch.cat([torch.cat(list(pair), 1) for pair in zip(numbers, boxes, strict=True)])  # (R, 5) image, box
     levels = level_of(flat[:, 1:], strides)
     parts, places = [], []
     for level, (features, stride) in enumerate(zip(pyramid, strides, strict=False)):

@@ -1,7 +1,7 @@
 """Region proposals: where something is, whatever it is (arXiv 1506.01497, section 3.1).
 
-Axes: N pictures, A anchors of a picture over all levels, a anchors of a position, H W rows and columns of a level,
-P proposals of a picture.
+Axes: N images, A anchors of an image over all levels, a anchors of a position, H W rows and columns of a level,
+P proposals of an image.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class RPN(nn.Module):
         targets: Sequence[Targets],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """'rpn_score' and 'rpn_box': sums over a sample of each picture's anchors, over the number of all samples."""
+        """'rpn_score' and 'rpn_box': sums over a sample of each image's anchors, over the number of all samples."""
         device = scores[0].device
         anchors = torch.cat(self.anchors.grid(shapes, device))  # (A, 4)
         all_scores, all_deltas = torch.cat(list(scores), 1), torch.cat(list(deltas), 1)  # (N, A), (N, A, 4)
@@ -64,8 +64,10 @@ class RPN(nn.Module):
             objects, background, goals = self._sample(anchors[known], target, generator)
             objects, background = known[objects], known[background]
             chosen = torch.cat([objects, background])
-            truth = (torch.arange(len(chosen), device=device) < len(objects)).float()
-            score_loss = score_loss + F.binary_cross_entropy_with_logits(all_scores[i, chosen], truth, reduction="sum")
+            ground_truth = (torch.arange(len(chosen), device=device) < len(objects)).float()
+            score_loss = score_loss + F.binary_cross_entropy_with_logits(
+                all_scores[i, chosen], ground_truth, reduction="sum"
+            )
             wanted = encode(anchors[objects], goals, _STDS)
             box_loss = box_loss + F.smooth_l1_loss(
                 all_deltas[i, objects], wanted, reduction="sum", beta=self.config.rpn_beta
@@ -100,7 +102,7 @@ class RPN(nn.Module):
         *,
         training: bool,
     ) -> list[Tensor]:
-        """(P, 4) boxes of each picture inside it, best first and less overlapping within each level; at least one."""
+        """(P, 4) boxes of each image inside it, best first and less overlapping within each level; at least one."""
         config = self.config
         before = config.candidates_train if training else config.candidates_test
         after = config.proposals_train if training else config.proposals_test

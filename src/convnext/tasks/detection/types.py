@@ -1,7 +1,7 @@
 """What goes into a detector and what comes out of it.
 
-Axes: N pictures, C channels, H W rows and columns of the padded batch, h w those of one picture, M objects,
-D detections, S rows and columns of a predicted mask. Boxes are (x0, y0, x1, y1) in pixels of the picture they belong to;
+Axes: N images, C channels, H W rows and columns of the padded batch, h w those of one image, M objects,
+D detections, S rows and columns of a predicted mask. Boxes are (x0, y0, x1, y1) in pixels of the image they belong to;
 labels count from 0, and the background is none of them.
 """
 
@@ -18,26 +18,26 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 @dataclass(frozen=True)
 class Images:
-    """Normalised pictures of different sizes in one tensor, zeros right of and below each, with their true sizes."""
+    """Normalised images of different sizes in one tensor, zeros right of and below each, with their true sizes."""
 
     x: Tensor  # (N, C, H, W)
-    sizes: tuple[Size, ...]  # (h, w) of each picture, without the padding
+    sizes: tuple[Size, ...]  # (h, w) of each image, without the padding
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     @classmethod
-    def of(cls, pictures: Sequence[Tensor], multiple: int = 32) -> "Images":
-        """A batch of (C, h, w) pictures, H and W the largest of each, rounded up to whole `multiple`s."""
-        sizes = tuple((picture.shape[-2], picture.shape[-1]) for picture in pictures)
+    def of(cls, images: Sequence[Tensor], multiple: int = 32) -> "Images":
+        """A batch of (C, h, w) images, H and W the largest of each, rounded up to whole `multiple`s."""
+        sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         height, width = (multiple * math.ceil(max(side) / multiple) for side in zip(*sizes, strict=True))
-        padded = [F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in pictures]
+        padded = [F.pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2])) for p in images]
         return cls(torch.stack(padded), sizes)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The objects of one picture; M may be 0."""
+    """The objects of one image; M may be 0."""
 
     boxes: Tensor  # (M, 4) float32
     labels: Tensor  # (M,) int64, 0 .. K-1
@@ -67,7 +67,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best score first."""
+    """What was found in one image, best score first."""
 
     boxes: Tensor  # (D, 4) float32
     scores: Tensor  # (D,) float32, 0 .. 1
@@ -80,7 +80,7 @@ class Detections:
         return len(self.boxes)
 
     def resized(self, size: Size, original: Size) -> "Detections":
-        """Boxes of a picture of `size` in pixels of the `original` one that it was resized from."""
+        """Boxes of an image of `size` in pixels of the `original` one that it was resized from."""
         (height, width), (rows, columns) = size, original
         scale = self.boxes.new_tensor([columns / width, rows / height] * 2)
         return Detections(self.boxes * scale, self.scores, self.labels, self.masks)

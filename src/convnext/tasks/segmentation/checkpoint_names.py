@@ -57,10 +57,10 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_official(model: UperNet, source: str | Path, *, say: Callable[[str], None]) -> None:
+def load_official(model: UperNet, source: str | Path, *, info: Callable[[str], None]) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted, and said: classifiers for another number of classes stay as they were built, and an
+    Two things are adapted and logged: classifiers for another number of classes stay as they were built, and an
     auxiliary head that the model does not have is left out.
     Raises CheckpointError for anything else, with the names.
     """
@@ -74,25 +74,25 @@ def load_official(model: UperNet, source: str | Path, *, say: Callable[[str], No
         left_out = [key for key in state if key.startswith("auxiliary.")]
         state = {key: value for key, value in state.items() if key not in left_out}
         if left_out:
-            say(f"auxiliary head of {len(left_out)} tensors left out: the model has none")
-    state = _fresh_classifiers(state, own, say)
+            info(f"auxiliary head of {len(left_out)} tensors left out: the model has none")
+    state = _fresh_classifiers(state, own, info)
     missing = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | missing, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | missing)
-    say(f"{source}: {len(state)} tensors read (released names).")
+    info(f"{source}: {len(state)} tensors read (released names).")
 
 
 def _fresh_classifiers(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], say: Callable[[str], None]
+    state: dict[str, Tensor], own: Mapping[str, Tensor], info: Callable[[str], None]
 ) -> dict[str, Tensor]:
     held, asked = (values.get("decoder.classify.conv.weight") for values in (state, own))
     if held is None or asked is None or len(held) == len(asked):
         return state
     fresh = {key: own[key] for name in _CLASSIFIERS for key in own if key.startswith(f"{name}.")}
-    say(f"classifiers of {len(held)} classes replaced by new ones for {len(asked)}")
+    info(f"classifiers of {len(held)} classes replaced by new ones for {len(asked)}")
     return state | fresh
 
 

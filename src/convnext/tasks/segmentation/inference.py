@@ -1,6 +1,6 @@
-"""From a network of fixed scale to a class for every pixel of a picture of any size.
+"""From a network of fixed scale to a class for every pixel of an image of any size.
 
-One scale: the picture at once, or windows that slide over it, their logits averaged where they overlap. Several scales
+One scale: the image at once, or windows that slide over it, their logits averaged where they overlap. Several scales
 and flips: the probabilities of all of them averaged. Always back at the size that was asked for.
 """
 
@@ -51,7 +51,7 @@ def sliding_logits(network: Network, x: Tensor, *, window: int, stride: int, bat
         for (rows, columns), part in zip(some, logits.split(x.shape[0]), strict=True):
             total[..., rows, columns] += part
             seen[rows, columns] += 1
-    assert total is not None, "a picture has one window at least"
+    assert total is not None, "an image has one window at least"
     return (total / seen)[..., :height, :width]
 
 
@@ -77,7 +77,7 @@ def multi_scale_probabilities(
     flip: bool = True,
     slide: bool = False,
 ) -> Tensor:
-    """(N, K, *size): the mean of the probabilities at every scale, each also mirrored, over the picture at once.
+    """(N, K, *size): the mean of the probabilities at every scale, each also mirrored, over the image at once.
 
     `scales` are relative to `x`; empty takes those of `config`. `slide` moves the window of `config` instead.
     """

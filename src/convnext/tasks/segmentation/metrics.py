@@ -1,6 +1,6 @@
 """What a segmenter did: a confusion table of pixels, and the figures made of it.
 
-K classes; a table is (K, K) counts of pixels, rows are the truth. Pixels labelled 255 do not count.
+K classes; a table is (K, K) counts of pixels, rows are the ground truth. Pixels labelled 255 do not count.
 """
 
 import math
@@ -18,12 +18,12 @@ Table = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Judged:
-    """What one picture came to; `index` is its place in the dataset."""
+    """What one image came to; `index` is its place in the dataset."""
 
     index: int
     pixels: int  # that count
     right: int  # of them
-    miou: float  # over the classes of this picture alone
+    miou: float  # over the classes of this image alone
     loss: float  # cross-entropy, summed over the pixels that count
     label: int  # the most frequent error: pixels of this class
     predicted: int  # were given that one
@@ -32,37 +32,37 @@ class Judged:
 
     @staticmethod
     def of(index: int, table: Table, loss: float, predicted: NDArray[np.uint8] | None = None) -> "Judged":
-        """From the picture's own confusion table, and the (H, W) labels that it was given."""
+        """From the image's own confusion table, and the (H, W) labels that it was given."""
         wrong = table.copy()
         np.fill_diagonal(wrong, 0)
-        label, said = divmod(int(wrong.argmax()), len(table))
+        label, predicted_label = divmod(int(wrong.argmax()), len(table))
         drawn = b"" if predicted is None else to_png(preview(predicted, preview_size(*predicted.shape)))
         figures = (int(table.sum()), int(table.trace()), mean_iou(table), loss)
-        return Judged(index, *figures, label, said, int(wrong[label, said]), drawn)
+        return Judged(index, *figures, label, predicted_label, int(wrong[label, predicted_label]), drawn)
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All pictures together, and what is worth knowing of each."""
+    """All images together, and what is worth knowing of each."""
 
     table: Table
-    pictures: tuple[Judged, ...]
+    images: tuple[Judged, ...]
 
     @staticmethod
     def join(parts: Sequence["Outcomes"]) -> "Outcomes":
         """The sum of parts of a dataset, in its order."""
         table: Table = np.sum([part.table for part in parts], axis=0, dtype=np.int64)
-        pictures = [picture for part in parts for picture in part.pictures]
-        return Outcomes(table, tuple(sorted(pictures, key=lambda picture: picture.index)))
+        images = [image for part in parts for image in part.images]
+        return Outcomes(table, tuple(sorted(images, key=lambda image: image.index)))
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
 
-def confusion(predicted: NDArray[Any], truth: NDArray[Any], classes: int) -> Table:
+def confusion(predicted: NDArray[Any], ground_truth: NDArray[Any], classes: int) -> Table:
     """(H, W) predicted labels and (H, W) true ones -> (K, K). A label beyond the classes does not count, as IGNORE."""
-    counted = truth < classes
-    cells = truth[counted].astype(np.int64) * classes + predicted[counted]
+    counted = ground_truth < classes
+    cells = ground_truth[counted].astype(np.int64) * classes + predicted[counted]
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -78,19 +78,19 @@ def accuracy(table: Table) -> NDArray[np.float64]:
 
 
 def mean_iou(table: Table) -> float:
-    """Mean over the classes that occur in the truth or in the answer; 0 where there are none."""
+    """Mean over the classes that occur in the ground truth or in the answer; 0 where there are none."""
     return _mean(iou(table))
 
 
 def metrics(outcomes: Outcomes) -> dict[str, float]:
-    """'miou', 'mean_accuracy', 'pixel_accuracy' over the pixels of all pictures, and 'loss', their mean cross-entropy."""
+    """'miou', 'mean_accuracy', 'pixel_accuracy' over the pixels of all images, and 'loss', their mean cross-entropy."""
     table = outcomes.table
     pixels = max(1, int(table.sum()))
     return {
         "miou": mean_iou(table),
         "mean_accuracy": _mean(accuracy(table)),
         "pixel_accuracy": float(table.trace() / pixels),
-        "loss": math.fsum(picture.loss for picture in outcomes.pictures) / pixels,
+        "loss": math.fsum(image.loss for image in outcomes.images) / pixels,
     }
 
 
@@ -108,7 +108,7 @@ def per_class(table: Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:
-    """The pictures with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
+    """The images with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
     return [
         {
             "path": paths[each.index],
@@ -125,9 +125,9 @@ def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, m
 
 
 def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
-    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's pictures.
+    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's images.
 
-    'details' is what only the page of a run needs: 'pictures', for the first `drawn` of 'worst' the prediction, as
+    'details' is what only the page of a run needs: 'images', for the first `drawn` of 'worst' the prediction, as
     {'path', 'index', 'map'}, where 'map' is a grey PNG of labels in base64, its longer side at most 480 pixels.
     """
     shown = [each for each in _ranked(outcomes)[:drawn] if each.drawn]
@@ -140,13 +140,13 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, 
         "confusion": outcomes.table.tolist(),
         "per_class": per_class(outcomes.table, names),
         "worst": worst(outcomes, names, paths),
-        "details": {"pictures": maps},
+        "details": {"images": maps},
     }
 
 
 def _ranked(outcomes: Outcomes) -> list[Judged]:
-    """The pictures with pixels that count, the worst first."""
-    return sorted((each for each in outcomes.pictures if each.pixels), key=lambda each: (each.miou, each.index))
+    """The images with pixels that count, the worst first."""
+    return sorted((each for each in outcomes.images if each.pixels), key=lambda each: (each.miou, each.index))
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

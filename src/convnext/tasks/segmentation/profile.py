@@ -37,12 +37,12 @@ def rows() -> list[dict[str, Any]]:
 
 @cache
 def published_cost(backbone: str, side: int) -> Cost:
-    """The cost of UperNet on `backbone` for one picture of side x (4 side), 150 classes, auxiliary head included."""
+    """The cost of UperNet on `backbone` for one image of side x (4 side), 150 classes, auxiliary head included."""
     return cost(architecture(backbone), UperNetConfig(), (side, 4 * side))
 
 
 def cost(backbone: ModelConfig, head: UperNetConfig, size: tuple[int, int]) -> Cost:
-    """Parameters (auxiliary head included) and operations (without it) for a picture of `size`; only shapes are computed."""
+    """Parameters (auxiliary head included) and operations (without it) for an image of `size`; only shapes are computed."""
     with torch.device("meta"):
         model = UperNet(Backbone(backbone), head)
     model.eval()

@@ -1,6 +1,6 @@
-"""Segmentation: how a batch of pictures and maps becomes a loss, and how a network is scored in original pixels.
+"""Segmentation: how a batch of images and maps becomes a loss, and how a network is scored in original pixels.
 
-Axes: N pictures, C channels, H W pixel rows and columns, K classes. A label of 255 does not count.
+Axes: N images, C channels, H W pixel rows and columns, K classes. A label of 255 does not count.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from convnext.tasks.segmentation.upernet import Logits, UperNet, resized
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures ready for the network with a class for every pixel."""
+    """Images ready for the network with a class for every pixel."""
 
     x: Tensor  # (N, C, H, W) normalised
     labels: Tensor  # (N, H, W) int64
@@ -46,12 +46,12 @@ class Labelled:
         return len(self.x)
 
     def split(self, size: int) -> Sequence["Labelled"]:
-        """Pieces of at most `size` pictures."""
+        """Pieces of at most `size` images."""
         return [Labelled(*pair) for pair in zip(self.x.split(size), self.labels.split(size), strict=True)]
 
 
 class Segmentation:
-    """The task that `engine.fit` trains when the data are pictures with maps of classes."""
+    """The task that `engine.fit` trains when the data are images with label maps."""
 
     metric = "miou"
 
@@ -69,10 +69,10 @@ class Segmentation:
         self.train, self.val, self.val_share = train, val, val_share
         self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
         self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
-        self.skipped: dict[str, str] = {}  # path -> reason, of every picture that broke
+        self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
 
     def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
-        """This process's share of the batches of `steps`; a broken picture is named once, counted and replaced."""
+        """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
         self._refuse_single(world)
         batches = train_dense_batches(
             self.train,
@@ -84,7 +84,7 @@ class Segmentation:
             share=(world.rank, world.size),
             workers=self.options.workers,
             channels=len(self.recipe.input.mean),
-            strict=self.options.strict_pictures,
+            strict=self.options.strict_images,
         )
         for batch in batches:
             note_skipped(batch, self.skipped)
@@ -92,29 +92,29 @@ class Segmentation:
 
     def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
         """To the device, padded to one size, normalised; padding does not count."""
-        pictures = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.dense.multiple))
-        labels = np.full(pictures.shape[:3], IGNORE, np.uint8)
+        images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.dense.multiple))
+        labels = np.full(images.shape[:3], IGNORE, np.uint8)
         for place, sample in enumerate(batch.samples):
-            assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
+            assert sample.semantic is not None, "every image of a segmentation dataset has a map"
             height, width = sample.semantic.shape
             labels[place, :height, :width] = sample.semantic
-        x = normalise(pictures.to(device, non_blocking=True), self.recipe.input)
+        x = normalise(images.to(device, non_blocking=True), self.recipe.input)
         return Labelled(x, torch.from_numpy(labels).to(device, non_blocking=True).long())
 
     def loss(self, network: nn.Module, piece: Labelled) -> dict[str, Tensor]:
         """'main' and 'auxiliary', times its weight: cross-entropy of both heads in float32, each a mean over all pixels,
         to which those that do not count bring 0.
 
-        As in the released code; and so micro-batches, whose pictures have different shares of such pixels, add up.
+        As in the released code; and so micro-batches, whose images have different shares of such pixels, add up.
         """
-        said: Logits = network(piece.x)
-        parts = {"main": _cross_entropy(said.main, piece.labels)}
-        if said.aux is not None:
-            parts["auxiliary"] = self.head.aux_weight * _cross_entropy(said.aux, piece.labels)
+        logits: Logits = network(piece.x)
+        parts = {"main": _cross_entropy(logits.main, piece.labels)}
+        if logits.aux is not None:
+            parts["auxiliary"] = self.head.aux_weight * _cross_entropy(logits.aux, piece.labels)
         return parts
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
-        """mIoU, mean accuracy, pixel accuracy and loss on the held-out pictures at one scale, in original pixels."""
+        """mIoU, mean accuracy, pixel accuracy and loss on the held-out images at one scale, in original pixels."""
         outcomes = evaluate(
             model,
             self.val,
@@ -135,12 +135,12 @@ class Segmentation:
         return {
             "task": "segmentation",
             "classes": list(self.train.classes),
-            "pictures": fingerprint(self.train),
+            "images": fingerprint(self.train),
             **({} if self.val_share is None else {"val_share": self.val_share}),
         }
 
     def _refuse_single(self, world: World) -> None:
-        """Batch norms cannot learn from one picture: the pool of one cell leaves one value a channel."""
+        """Batch norms cannot learn from one image: the pool of one cell leaves one value a channel."""
         own = self.recipe.optim.batch // world.size
         micro = min(own, self.options.micro_batch or own)
         together = 1 if self.head.norm == "batch" else world.size
@@ -151,7 +151,7 @@ class Segmentation:
             )
         if self.head.norm in ("batch", "sync") and (own % micro or micro) * together == 1:
             raise ConvNeXtError(
-                f"head.norm = '{self.head.norm}' needs two pictures or more in each forward pass, and there is one "
+                f"head.norm = '{self.head.norm}' needs two images or more in each forward pass, and there is one "
                 f"(batch {own}, {micro} at a time). Set --head.norm group, or raise optim.batch or --micro-batch."
             )
 
@@ -162,7 +162,7 @@ def build_segmenter(recipe: Recipe) -> UperNet:
 
 
 def values_of(recipe: Recipe) -> tuple[UperNetConfig, DenseConfig]:
-    """The head and the treatment of pictures. Raises ConvNeXtError for a recipe of another task."""
+    """The head and the treatment of images. Raises ConvNeXtError for a recipe of another task."""
     if not isinstance(recipe.head, UperNetConfig) or recipe.dense is None:
         raise ConvNeXtError(
             f"recipe '{recipe.name}' is for {recipe.task}. Take one for segmentation, e.g. 'small_segmentation'."
@@ -181,10 +181,10 @@ def evaluate(
     multi_scale: bool = False,
     progress: bool = False,
 ) -> Outcomes:
-    """What `model`, in its present mode and precision, makes of every readable picture, in its original pixels.
+    """What `model`, in its present mode and precision, makes of every readable image, in its original pixels.
 
-    `multi_scale`: the scales of the recipe with flips, the whole picture at once. `progress`: how far it is, is shown.
-    Raises DataError when no picture could be read, and TrainingError where memory runs out.
+    `multi_scale`: the scales of the recipe with flips, the whole image at once. `progress`: how far it is, is shown.
+    Raises DataError when no image could be read, and TrainingError where memory runs out.
     """
     head, dense = values_of(recipe)
     classes = head.classes
@@ -202,7 +202,7 @@ def evaluate(
         for batch in passing:
             note_skipped(batch, skipped if skipped is not None else {})
             for index, sample in zip(batch.indices, batch.samples, strict=True):
-                assert sample.semantic is not None, "every picture of a segmentation dataset has a map"
+                assert sample.semantic is not None, "every image of a segmentation dataset has a map"
                 with explained_memory(sample.path, dense):
                     scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
                     predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
@@ -212,7 +212,7 @@ def evaluate(
                 judged.append(Judged.of(index, own, loss, answer))
     whole = Outcomes.join(world.gather(Outcomes(table, tuple(judged))))
     if not len(whole):
-        raise DataError(f"None of the {len(dataset.entries)} pictures to evaluate on could be read.")
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
     return whole
 
 
@@ -239,14 +239,14 @@ def log_probabilities(
 
 
 def fingerprint(dataset: DenseDataset) -> str:
-    """A word that tells this set of pictures and maps from another; the same on every machine."""
+    """A hash that tells this set of images and maps from another; the same on every machine."""
     listing = [f"{entry.path}\t{entry.semantic}" for entry in dataset.entries]
     text = "\n".join([*listing, ",".join(map(str, dataset.values))])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _shown(config: DenseConfig, sample: Sample) -> Sample:
-    """The picture as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
+    """The image as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
     return replace(eval_dense(replace(sample, semantic=None), config), semantic=sample.semantic)
 
 
@@ -255,7 +255,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / labels.numel()
 
 
-def _loss(scores: Tensor, truth: NDArray[np.uint8]) -> float:
-    """The sum of one picture's pixels' cross-entropy."""
-    labels = torch.from_numpy(truth.astype(np.int64)).to(scores.device)
+def _loss(scores: Tensor, ground_truth: NDArray[np.uint8]) -> float:
+    """The sum of one image's pixels' cross-entropy."""
+    labels = torch.from_numpy(ground_truth.astype(np.int64)).to(scores.device)
     return float(F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum())

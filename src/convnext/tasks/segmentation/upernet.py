@@ -1,6 +1,6 @@
 """UperNet: Xiao et al. 2018, arXiv 1807.10221, as arXiv 2201.03545 uses it on ADE20K.
 
-Axes: N pictures, C channels, H W feature rows and columns, D channels of the head, K classes. Stage s of the backbone
+Axes: N images, C channels, H W feature rows and columns, D channels of the head, K classes. Stage s of the backbone
 has (N, C_s, H / 4 / 2^s, W / 4 / 2^s). All resizing is bilinear with half-pixel centres (align_corners false).
 """
 
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """What the picture is about, at several coarse scales, beside each position (PSPNet, arXiv 1612.01105, Fig. 3)."""
+    """What the image is about, at several coarse scales, beside each position (PSPNet, arXiv 1612.01105, Fig. 3)."""
 
     def __init__(self, width_in: int, config: UperNetConfig):
         super().__init__()
@@ -139,7 +139,7 @@ class ConvNorm(nn.Module):
 
 
 def norm_layer(name: str, width: int) -> nn.Module:
-    """'batch', 'sync' (of all processes; on GPUs), 'group' (of one picture, so any batch will do) or 'none'."""
+    """'batch', 'sync' (of all processes; on GPUs), 'group' (of one image, so any batch will do) or 'none'."""
     if name == "group":
         return GroupNorm(math.gcd(_GROUPS, max(1, width // _LEAST)), width)  # a map of one cell has C values
     return {"batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}[name](width) if name != "none" else nn.Identity()

@@ -1,22 +1,22 @@
-// Inference of a block of ConvNeXt V2: its response normalisation needs the energy of every hidden value over the whole
-// picture, so the hidden values of a few pictures are kept between the two products.
+// Inference of a block of ConvNeXt V2: its global response normalisation needs the energy of every hidden value over the whole
+// image, so the hidden values of a few images are kept between the two matmuls.
 #pragma once
 
 #include "block.h"
 
 namespace convnext {
 
-constexpr float SMALLEST = 1e-6f;  // added to the mean energy of a picture
+constexpr float SMALLEST = 1e-6f;  // added to the mean energy of an image
 
-// factors[picture][column] = 1 + response[column] * energy / mean energy, energy: the norm over the picture's pixels.
-static void responses(const float* hidden, const float* response, long pictures, long area, long size, long columns,
+// factors[image][column] = 1 + grn[column] * energy / mean energy, energy: the norm over the image's pixels.
+static void grn_factors(const float* hidden, const float* grn, long images, long area, long size, long columns,
                       long real, float* factors, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (long column = 0; column < pictures * columns; column += KBLOCK) {
-        const long picture = column / columns, block = column % columns;
+    for (long column = 0; column < images * columns; column += KBLOCK) {
+        const long image = column / columns, block = column % columns;
         for (long v = 0; v < KBLOCK; v += LANES) {
             Vector squares{};
-            for (long pixel = picture * area; pixel < (picture + 1) * area; pixel++) {
+            for (long pixel = image * area; pixel < (image + 1) * area; pixel++) {
                 const float* tile = hidden + pixel / size * size * columns + block * size;
                 const Vector value = load(tile + pixel % size * KBLOCK + v);
                 squares += value * value;
@@ -24,26 +24,26 @@ static void responses(const float* hidden, const float* response, long pictures,
             store(factors + column + v, squares);
         }
     }
-    for (long picture = 0; picture < pictures; picture++) {
-        float* own = factors + picture * columns;
+    for (long image = 0; image < images; image++) {
+        float* own = factors + image * columns;
         double total = 0;
         for (long i = 0; i < real; i++) total += own[i] = std::sqrt(own[i]);
         const float mean = static_cast<float>(total / static_cast<double>(real)) + SMALLEST;
-        for (long i = 0; i < real; i++) own[i] = 1 + response[i] * (own[i] / mean);
+        for (long i = 0; i < real; i++) own[i] = 1 + grn[i] * (own[i] / mean);
     }
 }
 
-inline void block_v2(const Block<float>& p, const float* response, const float* x, float* out, Map map, int threads) {
+inline void block_v2(const Block<float>& p, const float* grn, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
     const long most = tile_pixels(C, map.pixels() / threads);
-    const long group = least(map.pictures, area < most * threads ? most * threads / area : 1);  // pictures at once
-    for (long done = 0; done < map.pictures; done += group) {
-        const Map part{least(group, map.pictures - done), map.height, map.width, C};
+    const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
+    for (long done = 0; done < map.images; done += group) {
+        const Map part{least(group, map.images - done), map.height, map.width, C};
         const Tiles tiles(part.pixels(), most, threads);
         const long size = tiles.size, a_block = size * KBLOCK;
         const float* in = x + done * area * C;
         float* to = out + done * area * C;
-        float* hidden = shared_memory.floats(tiles.count * size * columns + part.pictures * columns);
+        float* hidden = shared_memory.floats(tiles.count * size * columns + part.images * columns);
         float* factors = hidden + tiles.count * size * columns;
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
@@ -53,7 +53,7 @@ inline void block_v2(const Block<float>& p, const float* response, const float* 
                            nullptr);
             expand_rows(p, tile, a_block, rows, 0, p.hidden, mine);
         });
-        responses(hidden, response, part.pictures, area, size, columns, p.hidden, factors, threads);
+        grn_factors(hidden, grn, part.images, area, size, columns, p.hidden, factors, threads);
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
             float* mine = hidden + first * columns;

@@ -105,12 +105,12 @@ def _segmented(result: dict[str, Any]) -> list[str]:
 
 
 def mistaken_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    """The ten pairs of classes that cost most pixels, with their share of the truth's pixels."""
+    """The ten pairs of classes that cost most pixels, with their share of the ground truth's pixels."""
     pairs = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
     rows = [
         [classes[i], classes[j], _percent(n / sum(confusion[i]))] for n, i, j in sorted(pairs, reverse=True)[:MISTAKES]
     ]
-    return "Most often mistaken:\n" + table(["truth", "said", "of the truth"], rows) if rows else ""
+    return "Most often mistaken:\n" + table(["ground truth", "predicted", "of the ground truth"], rows) if rows else ""
 
 
 def _left_out(ranked: Sequence[dict[str, Any]], what: str) -> str:
@@ -123,16 +123,18 @@ def _percent(value: float | None) -> str:
 
 
 def not_counted(broken: int) -> str:
-    """What is said of pictures that could not be read."""
-    return f"{number_of(broken, 'picture')} could not be read and {'is' if broken == 1 else 'are'} not counted."
+    """What is printed about images that could not be read."""
+    return f"{number_of(broken, 'image')} could not be read and {'is' if broken == 1 else 'are'} not counted."
 
 
 def confusion_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """The whole matrix when it fits a screen, else the pairs that are most often confused."""
     if len(classes) <= WIDEST_CONFUSION:
-        head = ["truth \\ said", *(name[:10] for name in classes)]
+        head = ["ground truth \\ predicted", *(name[:10] for name in classes)]
         rows = [[name, *(str(n) if n else "." for n in row)] for name, row in zip(classes, confusion, strict=True)]
         return table(head, rows)
     pairs = [(n, classes[i], classes[j]) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
-    rows = [[truth, said, str(n)] for n, truth, said in sorted(pairs, reverse=True)[:20]]
-    return "Most often confused:\n" + table(["truth", "said", "n"], rows) if rows else ""
+    rows = [
+        [ground_truth, predicted_label, str(n)] for n, ground_truth, predicted_label in sorted(pairs, reverse=True)[:20]
+    ]
+    return "Most often confused:\n" + table(["ground truth", "predicted", "n"], rows) if rows else ""

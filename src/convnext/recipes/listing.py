@@ -53,7 +53,7 @@ def group_of(name: str) -> str:
 
 
 def listed(name: str, size_px: int) -> tuple[int, int] | None:
-    """(parameters, MACs) of a classifier for pictures of this side, or None where it is not listed."""
+    """(parameters, MACs) of a classifier for images of this side, or None where it is not listed."""
     params, macs, own_px = (SIZES | STEP_SIZES).get(name, (0, 0, 0))
     return (params, macs) if own_px == size_px else OTHER_SIZES.get((name, size_px))
 

@@ -15,7 +15,7 @@ from convnext.data.dense.sample import Instances, Sample
 HEIGHT, WIDTH = 24, 32
 
 
-def write_picture(file: Path, *, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Path:
+def write_image(file: Path, *, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(pixels).save(file)
@@ -27,11 +27,11 @@ def square(x: float, y: float, side: float) -> list[float]:
     return [x, y, x, y + side, x + side, y + side, x + side, y]
 
 
-def coco(pictures: int = 4) -> dict[str, Any]:
-    """Categories 3 and 7, in each picture but the last two objects, in the last none."""
-    images = [{"id": 10 * n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(1, pictures + 1)]
+def coco(count: int = 4) -> dict[str, Any]:
+    """Categories 3 and 7, in each image but the last two objects, in the last none."""
+    images = [{"id": 10 * n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(1, count + 1)]
     annotations = []
-    for n in range(1, pictures):
+    for n in range(1, count):
         for category, x in ((7, 2.0), (3, 14.0 + n)):
             annotations.append(
                 {
@@ -52,17 +52,17 @@ def write_coco(folder: Path, content: dict[str, Any] | None = None, *, name: str
     """annotations/<name> and images/*; the file of annotations."""
     content = coco() if content is None else content
     for n, image in enumerate(content["images"]):
-        write_picture(folder / "images" / image["file_name"], height=image["height"], width=image["width"], seed=n)
+        write_image(folder / "images" / image["file_name"], height=image["height"], width=image["width"], seed=n)
     file = folder / "annotations" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
     return file
 
 
-def write_maps(folder: Path, maps: dict[str, np.ndarray], *, pictures: str = "images", labels: str = "labels") -> Path:
+def write_maps(folder: Path, maps: dict[str, np.ndarray], *, images: str = "images", labels: str = "labels") -> Path:
     """images/<name>.jpg beside labels/<name>.png, by default."""
     for n, (name, values) in enumerate(maps.items()):
-        write_picture(folder / pictures / f"{name}.jpg", height=values.shape[0], width=values.shape[1], seed=n)
+        write_image(folder / images / f"{name}.jpg", height=values.shape[0], width=values.shape[1], seed=n)
         file = folder / labels / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values.astype(np.uint8)).save(file)
@@ -92,7 +92,7 @@ def sample_of(image: np.ndarray, masks: np.ndarray, semantic: np.ndarray | None 
 
 @st.composite
 def rectangles(draw: st.DrawFn, count: int = 3) -> Sample:
-    """A picture with filled rectangles: each object's pixels are its mask, its colour and its class in the map."""
+    """An image with filled rectangles: each object's pixels are its mask, its colour and its class in the map."""
     height, width = draw(st.integers(8, 40)), draw(st.integers(8, 40))
     image, semantic = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
     masks = np.zeros((count, height, width), np.uint8)

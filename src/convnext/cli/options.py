@@ -1,4 +1,4 @@
-"""From the words of a command line to values: the parser of all verbs, and what several of them share."""
+"""From a command line to values: the parser of all verbs, and what several of them share."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ from convnext.errors import ConvNeXtError, nearest
 
 CLASSES, DENSE = ("classification",), ("detection", "segmentation")
 TASKS = (*CLASSES, *DENSE)
-BATCH = 32  # pictures per forward pass of a classifier
+BATCH = 32  # images per forward pass of a classifier
 
 
 class Command(Protocol):
@@ -20,11 +20,11 @@ class Command(Protocol):
     HELP: str  # one line
 
     def flags(self, parser: argparse.ArgumentParser) -> None:
-        """Declare its words."""
+        """Declare its arguments."""
         ...
 
     def run(self, args: argparse.Namespace, rest: list[str]) -> int:
-        """Do it; `rest` are words that `flags` does not declare. Returns the exit status."""
+        """Do it; `rest` are arguments that `flags` does not declare. Returns the exit status."""
         ...
 
 
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 def parser_of(verbs: Mapping[str, Command]) -> Parser:
     """The parser of all verbs; the chosen one is in `verb`."""
-    parser = Parser(prog="convnext", description="Train, evaluate and use ConvNeXt on your own pictures.")
+    parser = Parser(prog="convnext", description="Train, evaluate and use ConvNeXt on your own images.")
     parser.add_argument("--version", action="version", version=f"convnext {__version__}")
     chosen = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
@@ -48,16 +48,16 @@ def parser_of(verbs: Mapping[str, Command]) -> Parser:
     return parser
 
 
-def fields_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Dotted options with their values, and all other words: argparse would take such a value for a path."""
-    fields, others, left = [], [], list(words)
+def fields_apart(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Dotted options with their values, and all other arguments: argparse would take such a value for a path."""
+    fields, others, left = [], [], list(arguments)
     while left:
-        word = left.pop(0)
-        if not re.match(r"--\w+\.", word):
-            others.append(word)
+        argument = left.pop(0)
+        if not re.match(r"--\w+\.", argument):
+            others.append(argument)
             continue
-        fields.append(word)
-        if "=" not in word and left and not left[0].startswith("--"):
+        fields.append(argument)
+        if "=" not in argument and left and not left[0].startswith("--"):
             fields.append(left.pop(0))
     return fields, others
 
@@ -65,14 +65,14 @@ def fields_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def changes_of(rest: Sequence[str]) -> dict[str, str | None]:
     """['--optim.lr', '1e-3', '--seed=1'] -> {'optim.lr': '1e-3', 'seed': '1'}; None where a value is missing."""
     changes: dict[str, str | None] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise ConvNeXtError(f"'{word}' is not understood here. Paths come first, options start with --.")
-        name, equals, value = word.removeprefix("--").partition("=")
-        missing = not equals and (not words or words[0].startswith("--"))
-        changes[name.replace("-", "_")] = None if missing else value if equals else words.pop(0)
+    arguments = list(rest)
+    while arguments:
+        argument = arguments.pop(0)
+        if not argument.startswith("--"):
+            raise ConvNeXtError(f"'{argument}' is not understood here. Paths come first, options start with --.")
+        name, equals, value = argument.removeprefix("--").partition("=")
+        missing = not equals and (not arguments or arguments[0].startswith("--"))
+        changes[name.replace("-", "_")] = None if missing else value if equals else arguments.pop(0)
     return changes
 
 
@@ -100,10 +100,10 @@ def refuse_of_other_tasks(args: argparse.Namespace, known: Mapping[str, Sequence
 
 
 def refuse_among(out: str, folders: Iterable[str | Path]) -> None:
-    """Refuse a place for results inside a folder of pictures: they would be taken for pictures the next time."""
+    """Refuse a place for results inside a folder of images: they would be taken for images the next time."""
     place = Path(out).resolve()
     if any(Path(folder).resolve() in (place, *place.parents) for folder in folders):
-        raise ConvNeXtError(f"--out {out} is among the pictures. Name a folder for the results alone, e.g. runs/first.")
+        raise ConvNeXtError(f"--out {out} is among the images. Name a folder for the results alone, e.g. runs/first.")
 
 
 def count(text: str) -> int:
@@ -120,7 +120,7 @@ def device_flag(parser: argparse.ArgumentParser) -> None:
 
 def json_flag(parser: argparse.ArgumentParser) -> None:
     """--json."""
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def on_one_line(text: str) -> str:
@@ -140,18 +140,16 @@ def share(text: str) -> float:
 
 
 def annotation_flags(parser: argparse._ArgumentGroup) -> None:
-    """What `train` and `evaluate` share for pictures with boxes, masks or maps of classes."""
-    parser.add_argument(
-        "--images", metavar="DIR", help="folder or zip of the pictures, when not beside the annotations"
-    )
-    forms = ("coco", "voc", "yolo", "semantic")
-    parser.add_argument("--kind", choices=forms, help="form of the annotations (recognised)")
+    """What `train` and `evaluate` share for images with boxes, masks or label maps."""
+    parser.add_argument("--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations")
+    forms = ("coco", "voc", "yolo", "masks")
+    parser.add_argument("--form", choices=forms, help="form of the annotations (detected)")
 
 
 def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
     parser.add_argument("--weights", default="best", help="best, raw, ema or last (best)")
-    parser.add_argument("--batch", type=count, help=f"classification: pictures per forward pass ({BATCH})")
-    parser.add_argument("--workers", type=int, default=-1, help="processes that read pictures (chosen)")
+    parser.add_argument("--batch", type=count, help=f"classification: images per forward pass ({BATCH})")
+    parser.add_argument("--workers", type=int, default=-1, help="processes that read images (chosen automatically)")
     device_flag(parser)
     json_flag(parser)

@@ -1,7 +1,7 @@
-"""The pictures that a detector or a segmenter was most wrong about, with the truth beside the prediction.
+"""The images that a detector or a segmenter was most wrong about, with the ground truth beside the prediction.
 
-A picture is a small JPEG inside the page, with masks and maps painted into it; boxes and names are drawn over it as SVG,
-which stays sharp. Axes: H W rows and columns of the original picture, h w of its preview.
+An image is a small JPEG inside the page, with masks and maps painted into it; boxes and names are drawn over it as SVG,
+which stays sharp. Axes: H W rows and columns of the original image, h w of its preview.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from convnext.data.dense.sample import IGNORE
 from convnext.data.store import printable
 from convnext.errors import DataError
 from convnext.reports.drawing import Colour, colour_of
-from convnext.reports.files import RunFiles
 from convnext.reports.layout import STRANGE
 from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numerals import count, finite, percent
+from convnext.reports.numbers import count, finite, percent
+from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import note
 from convnext.reports.thumbnails import jpeg
 from convnext.tasks.detection.metrics import CROWD
@@ -31,18 +31,18 @@ Pixels = NDArray[np.uint8]
 
 _RIGHT, _WRONG, _NEITHER = "right", "wrong", "neither"  # how an object or a detection is drawn
 _PAINT: dict[str, Colour] = {_RIGHT: (64, 156, 255), _WRONG: (255, 128, 24), _NEITHER: (170, 178, 186)}  # as report.css
-_COVER = 0.4  # of a mask over the picture
-_COVER_MAP = 0.68  # of a class over the grey picture
-_MOST_BOXES = 60  # of a picture whose masks are painted: beyond, boxes only hide them
+_COVER = 0.4  # of a mask over the image
+_COVER_MAP = 0.68  # of a class over the grey image
+_MOST_BOXES = 60  # of an image whose masks are painted: beyond, boxes only hide them
 _MOST_NAMES = 8
-_PANEL_PX, _TALLEST_PX = 230, 260  # how wide a picture is about, and how tall it may be, where names are placed
+_PANEL_PX, _TALLEST_PX = 230, 260  # how wide an image is about, and how tall it may be, where names are placed
 _LETTER_PX, _LINE_PX = 6.4, 13
-_MOST_IN_ONE_LEGEND = 24  # classes; with more, each picture has its own
+_MOST_IN_ONE_LEGEND = 24  # classes; with more, each image has its own
 _MOST_IN_A_LEGEND = 8
 
 
 class _Drawn(NamedTuple):
-    """One box of a picture: where, what it is called, and whether that is right."""
+    """One box of an image: where, what it is called, and whether that is right."""
 
     box: Sequence[float]  # x0 y0 x1 y1 in original pixels
     name: str  # written at it; '' for nothing
@@ -52,15 +52,15 @@ class _Drawn(NamedTuple):
 
 
 def worst_detections(files: RunFiles, data: DenseDataset | None) -> Html:
-    """The pictures with the lowest F1, objects left and detections right, blue where they agree and orange where not."""
+    """The images with the lowest F1, objects left and detections right, blue where they agree and orange where not."""
     found = files.evaluation or {}
 
     def card(row: dict[str, Any], drawing: dict[str, Any]) -> Html:
-        said = [f"{count(row[key])} {key}" for key in ("right", "missed", "false")]
-        pair = _both(data, row, lambda index, picture: _objects_drawn(data, index, picture, drawing, found["classes"]))
-        return _card(row, [f"F1 {percent(row['f1'], 0)}: ", ", ".join(said)], pair)
+        sentence = [f"{count(row[key])} {key}" for key in ("right", "missed", "false")]
+        pair = _both(data, row, lambda index, image: _objects_drawn(data, index, image, drawing, found["classes"]))
+        return _card(row, [f"F1 {percent(row['f1'], 0)}: ", ", ".join(sentence)], pair)
 
-    head: list[object] = ["Picture", "F1", "Right", "Missed", "False"]
+    head: list[object] = ["Image", "F1", "Right", "Missed", "False"]
 
     def line(row: dict[str, Any]) -> list[object]:
         return [percent(row["f1"]), *(count(row[key]) for key in ("right", "missed", "false"))]
@@ -71,13 +71,13 @@ def worst_detections(files: RunFiles, data: DenseDataset | None) -> Html:
 
 
 def worst_maps(files: RunFiles, data: DenseDataset | None) -> Html:
-    """The pictures with the lowest mIoU of their own, the true classes left and those given right."""
+    """The images with the lowest mIoU of their own, the true classes left and those given right."""
     found = files.evaluation or {}
     classes = found["classes"]
     many = len(classes) > _MOST_IN_ONE_LEGEND
 
     def card(row: dict[str, Any], drawing: dict[str, Any]) -> Html:
-        pair = _both(data, row, lambda index, picture: _maps_drawn(data, index, picture, drawing, classes, many))
+        pair = _both(data, row, lambda index, image: _maps_drawn(data, index, image, drawing, classes, many))
         words = [tag("div", f"Mean IoU {percent(row['miou'])}, pixels right {percent(row['pixel_accuracy'])}")]
         if row["pixels"]:
             share = f", {percent(row['share'])} of all" if finite(row.get("share")) else ""
@@ -89,11 +89,11 @@ def worst_maps(files: RunFiles, data: DenseDataset | None) -> Html:
 
     there = np.asarray(found["confusion"], np.int64)
     seen = [label for label in range(len(classes)) if there[label].any() or there[:, label].any()]
-    said = (
-        "Each picture's own mean IoU, the lowest first. Left the true classes, right those given; black does not count."
+    sentence = (
+        "Each image's own mean IoU, the lowest first. Left the true classes, right those given; black does not count."
     )
-    over = [tag("p", said, class_="lead"), None if many else _classes_legend(seen, classes)]
-    return _section(found, over, card, ["Picture", "Mean IoU", "Pixels right", "Most often"], line)
+    over = [tag("p", sentence, class_="lead"), None if many else _classes_legend(seen, classes)]
+    return _section(found, over, card, ["Image", "Mean IoU", "Pixels right", "Most often"], line)
 
 
 def _section(
@@ -103,11 +103,11 @@ def _section(
     head: list[object],
     line: Callable[[dict[str, Any]], list[object]],
 ) -> Html:
-    """Cards of the pictures that evaluation.json has predictions of, a table of the others."""
+    """Cards of the images that evaluation.json has predictions of, a table of the others."""
     rows = found["worst"]
     if not rows:
-        return note("Not one picture has a mistake." if found.get("n") else "No picture was evaluated.")
-    drawings = {row["path"]: row for row in (found.get("details") or {}).get("pictures") or ()}
+        return note("Not one image has a mistake." if found.get("n") else "No image was evaluated.")
+    drawings = {row["path"]: row for row in (found.get("details") or {}).get("images") or ()}
     shown = [row for row in rows if row["path"] in drawings]
     others = [row for row in rows if row["path"] not in drawings]
     rest = table(head, [[tag("span", clean(str(row["path"])), class_="path"), *line(row)] for row in others])
@@ -120,7 +120,7 @@ def _section(
 def _both(
     data: DenseDataset | None, row: dict[str, Any], draw: Callable[[int, Pixels], list[Html]]
 ) -> list[Html] | None:
-    """The two panels of a card; None where the picture cannot be shown."""
+    """The two panels of a card; None where the image cannot be shown."""
     index = _place(data, row)
     if data is None or index is None:
         return None
@@ -131,7 +131,7 @@ def _both(
 
 
 def _place(data: DenseDataset | None, row: dict[str, Any]) -> int | None:
-    """Where the picture of a row is in the dataset, though it was opened in another way than for evaluation."""
+    """Where the image of a row is in the dataset, though it was opened in another way than for evaluation."""
     if data is None:
         return None
     paths, index = data.entries, row.get("index")
@@ -141,21 +141,21 @@ def _place(data: DenseDataset | None, row: dict[str, Any]) -> int | None:
 
 
 def _objects_drawn(
-    data: DenseDataset | None, index: int, picture: Pixels, drawing: dict[str, Any], classes: Sequence[str]
+    data: DenseDataset | None, index: int, image: Pixels, drawing: dict[str, Any], classes: Sequence[str]
 ) -> list[Html]:
-    """Truth and detections of one picture."""
+    """Ground truth and detections of one image."""
     assert data is not None
-    full = picture.shape[:2]
+    full = image.shape[:2]
     size = preview_size(*full)
-    small = _shrunk(picture, size)
+    small = _shrunk(image, size)
     objects = data.entries[index].objects
     taken = {each["object"] for each in drawing["found"]}
-    truth = [] if objects is None else _truth(objects.in_pixels(*full), taken, data.classes, (full, size))
+    ground_truth = [] if objects is None else _ground_truth(objects.in_pixels(*full), taken, data.classes, (full, size))
     shown = [_detection(each, classes, size) for each in drawing["found"]]
-    return [_panel(name, small, drawn, full) for name, drawn in (("Truth", truth), ("Prediction", shown))]
+    return [_panel(name, small, drawn, full) for name, drawn in (("Ground truth", ground_truth), ("Prediction", shown))]
 
 
-def _truth(
+def _ground_truth(
     objects: Objects, taken: set[int], classes: Sequence[str], sizes: tuple[tuple[int, int], tuple[int, int]]
 ) -> list[_Drawn]:
     drawn = []
@@ -187,7 +187,7 @@ def _inside(shape: Shape, full: tuple[int, int], size: tuple[int, int]) -> NDArr
 
 
 def _panel(title: str, small: Pixels, drawn: list[_Drawn], full: tuple[int, int]) -> Html:
-    """A picture with its masks painted in, its boxes and names over it; mistakes come last and lie on top."""
+    """An image with its masks painted in, its boxes and names over it; mistakes come last and lie on top."""
     drawn = sorted(drawn, key=lambda each: (_NEITHER, _RIGHT, _WRONG).index(each.kind))
     painted = small.copy()
     for each in drawn:
@@ -203,16 +203,16 @@ def _framed(title: str, painted: Pixels, over: Html | None = None) -> Html:
     height, width = painted.shape[:2]
     style = f"aspect-ratio:{width}/{height};width:min(100%,{_TALLEST_PX * width / height:.0f}px)"
     pixels = "pixels" if max(width, height) < 80 else None
-    picture = tag("img", src=jpeg(Image.fromarray(painted)), alt=title, class_=pixels)
-    return tag("div", tag("p", title, class_="below"), tag("div", picture, over, class_="shown", style=style))
+    image = tag("img", src=jpeg(Image.fromarray(painted)), alt=title, class_=pixels)
+    return tag("div", tag("p", title, class_="below"), tag("div", image, over, class_="shown", style=style))
 
 
-def _paint(picture: Pixels, inside: NDArray[np.bool_], colour: Colour) -> None:
+def _paint(image: Pixels, inside: NDArray[np.bool_], colour: Colour) -> None:
     """Tint the inside of a mask, and draw its edge in full."""
-    picture[inside] = ((1 - _COVER) * picture[inside] + _COVER * np.array(colour)).astype(np.uint8)
+    image[inside] = ((1 - _COVER) * image[inside] + _COVER * np.array(colour)).astype(np.uint8)
     around = np.pad(inside, 1)
     core = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    picture[inside & ~core] = colour
+    image[inside & ~core] = colour
 
 
 def _box(each: _Drawn, full: tuple[int, int]) -> Html:
@@ -243,38 +243,41 @@ def _names(named: Sequence[_Drawn], full: tuple[int, int]) -> list[Html]:
 
 
 def _maps_drawn(
-    data: DenseDataset | None, index: int, picture: Pixels, drawing: dict[str, Any], classes: Sequence[str], many: bool
+    data: DenseDataset | None, index: int, image: Pixels, drawing: dict[str, Any], classes: Sequence[str], many: bool
 ) -> list[Html]:
-    """True and given classes of one picture."""
+    """True and given classes of one image."""
     assert data is not None
     given = labels_of(drawing["map"])
     size = (given.shape[0], given.shape[1])
-    truth = preview(read_semantic(data, index, picture.shape[:2]), size)
-    small = _shrunk(picture, size)
-    panels = [_framed(name, _mapped(small, labels)) for name, labels in (("Truth", truth), ("Prediction", given))]
+    ground_truth = preview(read_semantic(data, index, image.shape[:2]), size)
+    small = _shrunk(image, size)
+    panels = [
+        _framed(name, _mapped(small, labels))
+        for name, labels in (("Ground truth", ground_truth), ("Prediction", given))
+    ]
     if not many:
         return panels
-    counts = np.bincount(np.concatenate([truth.ravel(), given.ravel()]), minlength=IGNORE + 1)[: len(classes)]
+    counts = np.bincount(np.concatenate([ground_truth.ravel(), given.ravel()]), minlength=IGNORE + 1)[: len(classes)]
     largest = [int(label) for label in np.argsort(-counts, kind="stable")[:_MOST_IN_A_LEGEND] if counts[label]]
     return [*panels, _classes_legend(largest, classes)]
 
 
-def _mapped(picture: Pixels, labels: NDArray[np.uint8]) -> Pixels:
-    """The picture in grey under the colours of its classes, black where it does not count."""
-    grey = (picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[:, :, None]
+def _mapped(image: Pixels, labels: NDArray[np.uint8]) -> Pixels:
+    """The image in grey under the colours of its classes, black where it does not count."""
+    grey = (image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))[:, :, None]
     colours = np.array([*(colour_of(label) for label in range(IGNORE)), (0, 0, 0)], np.float64)[labels]
     return ((1 - _COVER_MAP) * grey + _COVER_MAP * colours).astype(np.uint8)
 
 
-def _shrunk(picture: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0))
+def _shrunk(image: Pixels, size: tuple[int, int]) -> Pixels:
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
-def _card(row: dict[str, Any], said: Sequence[object], panels: list[Html] | None) -> Html:
+def _card(row: dict[str, Any], sentence: Sequence[object], panels: list[Html] | None) -> Html:
     name = clean(str(row["path"])).rsplit("/", 1)[-1]
     shown: list[Html] = [tag("div", panels[:2], class_="panels"), *panels[2:]] if panels else []
     unseen = tag("div", tag("div", name, class_="unseen"), class_="frame flat") if not panels else None
-    caption = tag("figcaption", tag("div", said), tag("div", name, class_="file"))
+    caption = tag("figcaption", tag("div", sentence), tag("div", name, class_="file"))
     return tag("figure", shown, unseen, caption, title=clean(str(row["path"])), class_="card")
 
 

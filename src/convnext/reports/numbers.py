@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a rate seen on n pictures (Wilson 1927); (0, 1) when nothing was seen."""
+    """The 95 % score interval of a rate seen on n images (Wilson 1927); (0, 1) when nothing was seen."""
     if n < 1:
         return 0.0, 1.0
     z2 = 1.959964**2

@@ -1,4 +1,4 @@
-"""What every check before the first step shares: looking at many pictures at once, and saying what was seen in a line."""
+"""What every check before the first step shares: looking at many images at once, and saying what was seen in a line."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-FULL_BELOW = 20_000  # pictures: up to here each one is decoded, beyond only headers are read
-LIMIT = 200_000  # pictures: beyond, an even sample of so many is read
+FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only headers are read
+LIMIT = 200_000  # images: beyond, an even sample of so many is read
 PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
 NAMED = 5  # examples in a line
 Seen = TypeVar("Seen")
@@ -16,9 +16,9 @@ Seen = TypeVar("Seen")
 def looked_at(
     counts: Mapping[str, int], look: Callable[[tuple[str, int]], Seen], workers: int, stride: float
 ) -> Iterator[Seen]:
-    """`look` at (part, number) of every stride-th picture of each part, in order, by `workers` threads, 0: one a core.
+    """`look` at (part, number) of every stride-th image of each part, in order, by `workers` threads, 0: one a core.
 
-    `counts`: pictures of each part. Threads will do, because the decoders let go of the interpreter.
+    `counts`: images of each part. Threads will do, because the decoders let go of the interpreter.
     """
     tasks = ((name, int(step * stride)) for name, count in counts.items() for step in range(int(count / stride + 0.5)))
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:

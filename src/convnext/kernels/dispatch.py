@@ -1,6 +1,6 @@
 """Which of the block's fused forms the user asked for, and which one a GPU runs.
 
-The Triton block is written and tested in Triton's interpreter, but its speed on a card is not measured yet. It therefore
+The Triton block is written and tested in Triton's interpreter, but its speed on a GPU is not measured yet. It therefore
 runs only for those who ask: CONVNEXT_KERNELS=triton, or `--kernels triton` for a training run.
 """
 
@@ -11,7 +11,7 @@ import torch
 SWITCH = "CONVNEXT_KERNELS"  # "plain": no kernels anywhere; "triton": the Triton block on a GPU; else those of the CPU
 
 
-def on_card(device: torch.device) -> bool:
+def on_gpu(device: torch.device) -> bool:
     """Whether Triton's kernels are for tensors on `device`: one place to say so, for tests in Triton's interpreter."""
     return device.type == "cuda"
 
@@ -36,17 +36,17 @@ def gpu_path(device: torch.device, asked: bool = False) -> str:
 
 
 def _unasked(asked: bool) -> str | None:
-    word = os.environ.get(SWITCH, "")
-    if word == "plain":
+    value = os.environ.get(SWITCH, "")
+    if value == "plain":
         return f"{SWITCH}=plain turns the kernels off"
-    if asked or word == "triton":
+    if asked or value == "triton":
         return None
-    told = f"{SWITCH}={word} is neither plain nor triton" if word else "the Triton block is not measured yet"
+    told = f"{SWITCH}={value} is neither plain nor triton" if value else "the Triton block is not measured yet"
     return f"{told}; {SWITCH}=triton, or train --kernels triton, asks for it"
 
 
 def _hindered(device: torch.device) -> str | None:
-    if not on_card(device):
+    if not on_gpu(device):
         return f"{device.type} is no GPU of CUDA"
     from convnext.kernels.gpu.available import place  # brings torch's compiler: a second
 
