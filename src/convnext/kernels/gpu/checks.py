@@ -77,7 +77,8 @@ def off(answer: Tensor | None, wanted: Tensor) -> float:
     """|answer - wanted| / |wanted|; infinite for anything that is no number."""
     if answer is None or answer.shape != wanted.shape:
         return float("inf")
-    error = float((answer.double() - wanted).norm() / wanted.norm().clamp(min=1e-30))
+    answer, wanted = answer.detach().double(), wanted.detach()
+    error = float((answer - wanted).norm() / wanted.norm().clamp(min=1e-30))
     return error if error == error else float("inf")
 
 

@@ -11,7 +11,10 @@ from convnext.kernels.gpu import triton_depthwise_backward as backward_kernels
 from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.tuning import Setting, launch, size_class
 
-CANDIDATES = 4  # settings that are measured, the most promising ones by `_effort`
+# Fastest in a wide search on an H100 (benchmarks/gpu_search.py): rows, columns, warps, by channels up to a bound
+NORM_TILES = ((96, (5, 8, 2)), (192, (4, 2, 1)), (384, (5, 1, 1)), (768, (7, 1, 2)), (1024, (4, 1, 4)))
+ADD_TILES = ((96, (8, 8, 2, 32)), (384, (7, 2, 1, 64)), (4096, (7, 2, 1, 128)))  # and channels a program
+CANDIDATES = 4  # other settings, the most promising ones by `_effort`
 REGISTERS = 112  # of 255 a thread, for sums
 ACCUMULATORS = 49  # taps whose gradients one thread keeps
 
@@ -191,12 +194,17 @@ def power(number: int) -> int:
 
 @cache
 def _norm_settings(height: int, width: int, block: int, chunks: int, kernel: int) -> tuple[Setting, ...]:
-    return tuple(_over(height, width, each) for each in tiles(height, width, block, chunks, kernel))
+    found = tiles(height, width, block, chunks, kernel)
+    for rows, columns, warps in [each for most, each in NORM_TILES if block * chunks <= most][:1]:
+        found.insert(0, {"rows": min(rows, height), "columns": columns, "num_warps": warps})
+    return tuple(_over(height, width, each) for each in found)
 
 
 @cache
 def _add_settings(height: int, width: int, channels: int, kernel: int) -> tuple[Setting, ...]:
-    settings = []
+    rows, columns, warps, block = next(each for most, each in ADD_TILES if channels <= most)
+    recorded = {"rows": min(rows, height), "columns": columns, "num_warps": warps}
+    settings = [{**_over(height, width, recorded), "block": block, "groups": -(-channels // block)}]
     for block in sorted({min(part, power(channels)) for part in (32, 64, 128)}, reverse=True):
         found = tiles(height, width, block, 1, kernel)[: CANDIDATES // 2]
         settings += [{**_over(height, width, each), "block": block, "groups": -(-channels // block)} for each in found]
@@ -206,7 +214,8 @@ def _add_settings(height: int, width: int, channels: int, kernel: int) -> tuple[
 @cache
 def _filter_settings(width: int, channels: int) -> tuple[Setting, ...]:
     settings = []
-    for columns, block, warps in ((8, 32, 4), (4, 64, 4), (8, 64, 8), (4, 32, 2), (16, 32, 8)):
+    first = 8 if width <= 8 else 4
+    for columns, block, warps in ((first, 32, 4), (8, 32, 4), (4, 64, 4), (4, 32, 2)):
         if columns < 2 * power(width) and block < 2 * power(channels):
             spans, groups = -(-width // columns), -(-channels // block)
             shape = {"columns": columns, "block": block, "spans": spans, "groups": groups}

@@ -12,20 +12,21 @@ from convnext.kernels.gpu.available import precision
 from convnext.kernels.gpu.depthwise import power, split
 from convnext.kernels.gpu.tuning import Setting, faster, launch, size_class
 
+Recorded = tuple[tuple[int, tuple[int, ...]], ...]  # (channels up to which, tile sizes)
 KEPT_ON_CHIP = 256  # channels up to which the fused pair is a candidate: wider ones re-read their weights too often
 RUN = 128  # hidden channels that share a float8 scale
 GROUP = 8  # rows of tiles that are done before the next column
-HALF_TILES = (  # block_m, block_n, block_k, warps, stages; the first that fits comes first
-    (128, 128, 64, 8, 3), (128, 256, 64, 8, 3), (128, 128, 32, 4, 4), (256, 128, 64, 8, 3), (128, 64, 64, 4, 4),
-    (64, 128, 64, 4, 4), (64, 64, 64, 4, 4), (32, 64, 64, 4, 4), (16, 64, 128, 4, 4),
-)  # fmt: skip
+MOST = 2**31
+# Fastest in a wide search on an H100 (benchmarks/gpu_search.py): by the channels that are summed over, up to a bound.
+# block_m, block_n, block_k, warps, stages
+GELU_TILES = ((96, (64, 128, 32, 4, 4)), (MOST, (128, 128, 64, 8, 3)))
+RESIDUAL_TILES = ((384, (128, 128, 64, 4, 3)), (1024, (128, 64, 64, 4, 3)), (MOST, (64, 128, 64, 4, 3)))
+BACKWARD_TILES = ((96, (64, 64, 32, 4, 4)), (512, (64, 64, 64, 4, 4)), (MOST, (64, 128, 64, 4, 4)))
+MLP_TILES = ((96, (64, 32, 4, 3)), (MOST, (128, 64, 8, 3)))  # block_m, block_h, warps, stages
+# What else a GPU may run or prefer, and what small shapes need
+OTHER_TILES = ((128, 128, 64, 8, 3), (128, 128, 32, 4, 4), (128, 64, 64, 4, 3), (64, 64, 64, 4, 3), (16, 64, 128, 4, 4))
 FULL_TILES = ((64, 64, 32, 4, 3), (128, 64, 32, 4, 3), (64, 128, 32, 8, 3), (32, 32, 32, 4, 3))  # float32
-TWIN_TILES = (  # two sums at a time
-    (128, 128, 64, 8, 3), (128, 64, 64, 8, 3), (64, 128, 64, 8, 3), (128, 128, 32, 8, 3), (32, 64, 64, 4, 3),
-)  # fmt: skip
-MLP_TILES = (  # block_m, block_h, warps, stages
-    (128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 32, 8, 3), (64, 32, 8, 3), (16, 64, 4, 3),
-)  # fmt: skip
+OTHER_MLP_TILES = ((128, 64, 4, 3), (64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -39,7 +40,8 @@ def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, keep: bool = False) 
         "precision": precision(x.dtype),
     }  # fmt: skip
     key = (size_class(positions), wide, inner, keep, x.dtype, arguments["precision"])
-    launch(kernels.linear_gelu, _tiles_of(positions, wide), _settings(x.dtype, wide, inner), key, x, arguments)
+    settings = _settings(x.dtype, wide, inner, GELU_TILES)
+    launch(kernels.linear_gelu, _tiles_of(positions, wide), settings, key, x, arguments)
     return answer, before
 
 
@@ -58,7 +60,8 @@ def linear_residual(
         "scaled": gamma is not None, "drops": keep is not None, "precision": precision(x.dtype),
     }  # fmt: skip
     key = (size_class(positions), wide, inner, x.dtype, residual.dtype, arguments["precision"])
-    launch(kernels.linear_residual, _tiles_of(positions, wide), _settings(x.dtype, wide, inner), key, x, arguments)
+    settings = _settings(x.dtype, wide, inner, RESIDUAL_TILES)
+    launch(kernels.linear_residual, _tiles_of(positions, wide), settings, key, x, arguments)
     return answer
 
 
@@ -132,7 +135,7 @@ def gelu_backward(
     positions = gradient.numel() // inner
     slope = torch.empty((*gradient.shape[:-1], wide), dtype=gradient.dtype, device=gradient.device)
     hidden = torch.empty_like(slope)
-    settings = _settings(gradient.dtype, wide, inner, TWIN_TILES)
+    settings = _settings(gradient.dtype, wide, inner, BACKWARD_TILES)
     least = min(each["block_m"] for each in settings)
     sums = torch.empty((-(-positions // least), wide), device=gradient.device)
     arguments = {
@@ -206,18 +209,15 @@ def _mlp_settings(channels: int, hidden: int) -> tuple[Setting, ...]:
     return tuple(
         {"block_m": m, "block_h": h, "whole": int(channels == block * chunks and hidden % h == 0), "num_warps": warps,
          "num_stages": stages}
-        for m, h, warps, stages in MLP_TILES
+        for m, h, warps, stages in (_recorded(MLP_TILES, channels), *OTHER_MLP_TILES)
     )  # fmt: skip
 
 
 @cache
-def _settings(
-    dtype: torch.dtype, wide: int, inner: int, tiles: tuple[tuple[int, ...], ...] = HALF_TILES
-) -> tuple[Setting, ...]:
+def _settings(dtype: torch.dtype, wide: int, inner: int, recorded: Recorded) -> tuple[Setting, ...]:
     """Tile sizes for products along `inner`; those that would read past it by more than half are left out."""
     names = ("block_m", "block_n", "block_k", "num_warps", "num_stages")
-    if dtype == torch.float32:
-        tiles = FULL_TILES
+    tiles = FULL_TILES if dtype == torch.float32 else (_recorded(recorded, inner), *OTHER_TILES)
     fitting = [each for each in tiles if each[2] <= max(16, power(inner))]
     if not fitting:
         fitting = [(*each[:2], max(16, power(inner)), *each[3:]) for each in tiles[-2:]]
@@ -226,6 +226,10 @@ def _settings(
         {**each, "whole": int(inner % each["block_k"] == 0), "even": int(wide % each["block_n"] == 0)}
         for each in settings
     )
+
+
+def _recorded(tiles: Recorded, channels: int) -> tuple[int, ...]:
+    return next(each for most, each in tiles if channels <= most)
 
 
 def _tiles_of(positions: int, wide: int):  # type: ignore[no-untyped-def]

@@ -1,8 +1,8 @@
-"""Which tile sizes a kernel runs with: measured once for each card and shape, in this process; the first where not.
+"""Which tile sizes a kernel runs with: the first that runs of those that its launcher names.
 
-Nothing is measured in Triton's interpreter, while a CUDA graph is captured, or with torch.use_deterministic_algorithms:
-then the first setting that runs is taken, and equal inputs give equal bits from run to run. A setting that the card
-refuses (too much shared memory, a compiler's failure) is skipped.
+The launchers name first what was fastest in a wide search on a GPU, so a run compiles one setting a kernel and equal
+inputs give equal bits from run to run. Inside `measured` all of them are compiled and timed instead, for the benchmark.
+A setting that the GPU refuses (too much shared memory, a compiler's failure) is skipped.
 """
 
 import math
@@ -23,6 +23,7 @@ ROUNDS = 5  # timed runs of a setting
 FLUSHED = 2**28  # bytes: more than any L2 cache, and some 90 microseconds of work to queue launches behind
 _CHOSEN: dict[tuple[Any, ...], Setting] = {}
 _FORCED: int | None = None  # a test's wish
+_MEASURED = False
 
 
 def launch(
@@ -41,20 +42,20 @@ def launch(
     name = (kernel.fn.__name__, where.device, *key)
     settings = settings if _FORCED is None else [settings[_FORCED % len(settings)]]
     with _on(where):
-        fixed = _FORCED is not None or torch.are_deterministic_algorithms_enabled()
-        chosen = None if fixed else _CHOSEN.get(name)
-        if chosen is None:
-            timed = _may_measure() and len(settings) > 1
-            chosen = _fastest(kernel, programs, settings, arguments) if timed else None
-            if chosen is not None:
-                _CHOSEN[name] = chosen
+        chosen = None if _FORCED is not None else _CHOSEN.get(name)
+        if chosen is None and _may_measure() and len(settings) > 1:
+            chosen = _fastest(kernel, programs, settings, arguments)
         if chosen is not None:
             _run(kernel, programs, chosen, arguments)
-            return chosen
-        for setting in settings:
+        for setting in settings if chosen is None else ():
             failure = _try(kernel, programs, setting, arguments)
             if failure is None:
-                return setting
+                chosen = setting
+                break
+        if chosen is not None:
+            if _FORCED is None:
+                _CHOSEN[name] = chosen
+            return chosen
     raise ConvNeXtError(f"The kernel {name[0]} runs with none of its settings for {key}: {failure}")
 
 
@@ -62,8 +63,6 @@ def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any
     """The index of the fastest of `ways` to the same answer, measured as settings are; 0 where nothing is measured."""
     if _FORCED is not None:
         return _FORCED % len(ways)
-    if torch.are_deterministic_algorithms_enabled():
-        return 0
     key = (*name, where.device)
     if key not in _CHOSEN:
         if not _may_measure():
@@ -75,13 +74,20 @@ def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any
 
 
 def chosen() -> dict[tuple[Any, ...], Setting]:
-    """What was measured to be fastest so far, by kernel, device and shape."""
+    """What was taken so far, by kernel, device and shape."""
     return dict(_CHOSEN)
 
 
-def forget() -> None:
-    """Measure anew from here on."""
+@contextmanager
+def measured() -> Iterator[None]:
+    """Time every setting of a kernel and shape at its first launch in here, and take the fastest from then on."""
+    global _MEASURED
+    before, _MEASURED = _MEASURED, True
     _CHOSEN.clear()
+    try:
+        yield
+    finally:
+        _MEASURED = before
 
 
 @contextmanager
@@ -101,9 +107,7 @@ def size_class(count: int) -> int:
 
 
 def _may_measure() -> bool:
-    if interpreted() or torch.are_deterministic_algorithms_enabled():
-        return False
-    return not torch.cuda.is_current_stream_capturing()
+    return _MEASURED and not interpreted() and not torch.cuda.is_current_stream_capturing()
 
 
 def _fastest(
