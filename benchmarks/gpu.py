@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=20, help="longest time for one step")
     parser.add_argument("--jobs", type=int, default=8, help="processes that compile side by side beforehand")
+    parser.add_argument("--autotune", action="store_true", help="timm with max-autotune as well; minutes of compiling")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--without", nargs="*", default=(), help=argparse.SUPPRESS)
@@ -120,7 +121,7 @@ def run(name: str, args: argparse.Namespace) -> Iterator[Row]:
 def process(name: str, without: list[str], args: argparse.Namespace) -> Iterator[Row]:
     """The rows as a process prints them, and one more if it dies or takes too long."""
     words = [sys.executable, "-W", "ignore", __file__, "--step", name, "--rounds", str(args.rounds)]
-    words += ["--minutes", str(args.minutes)]
+    words += ["--minutes", str(args.minutes), *(["--autotune"] if args.autotune else [])]
     words += ["--without", *without] if without else []
     surroundings = os.environ | ({"TRITON_INTERPRET": "1"} if args.dry_run else {})
     with tempfile.TemporaryFile("w+") as errors:

@@ -22,12 +22,11 @@ BATCH = {"inference": 256, "training": 128}
 SWEEP = (1, 8, 32, 128, 512)
 SWEPT = ("fused+graph", "fused+compile+graph", "fused+compile", "timm+compile+graph", "timm+compile", "swin+compile")
 SWIN = {"tiny": ("swin_t", 0.2), "base": ("swin_b", 0.5)}  # and the stochastic depth that torchvision builds it with
-OURS = ("fused", "fused+compile", "fused+graph")
 CONTESTANTS = {  # what matters most first: a short visit to a GPU may end before the last
-    "inference": ("fused", "timm+compile", "fused+compile", "fused+graph", "swin+compile", "plain", "timm+autotune",
+    "inference": ("fused", "timm+compile", "fused+compile", "fused+graph", "swin+compile", "timm", "swin", "plain",
                   "torchvision+compile", "plain+compile", "fp8+compile"),
-    "training": ("fused", "timm+compile", "plain", "fused+compile", "swin+compile", "torchvision+compile",
-                 "plain+compile"),
+    "training": ("fused", "timm+compile", "fused+compile", "swin+compile", "timm", "swin", "plain",
+                 "torchvision+compile", "plain+compile"),
 }  # fmt: skip
 RATE = 0.1  # stochastic depth of every network in training
 if DRY:
@@ -114,7 +113,7 @@ def contestant(name: str, model: str, training: bool, batch: int) -> Callable[[]
 def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
     """Every contestant in turn, round by round, and ours against each peer of the same round."""
     training, batch = part == "training", 2 if DRY else BATCH[part]
-    begin, names = time.monotonic(), CONTESTANTS[part]
+    begin, names = time.monotonic(), [*CONTESTANTS[part], *(["timm+autotune"] if args.autotune else [])]
     if not training:
         yield from logits_error(model)
     rate, bandwidth = limits()
@@ -135,14 +134,16 @@ def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
                 return
             continue
         runs[name] = made
-        yield {"kind": "ready", "what": f"{part} {model}: {name}", "after_s": time.monotonic() - begin}
+        first = 1e3 * batch / milliseconds(made)  # a figure at once, should the rounds not be reached
+        yield {"kind": "ready", "what": f"{part} {model}: {name}", "after_s": time.monotonic() - begin,
+               "images_per_s": first}  # fmt: skip
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):
         for name, run in runs.items():
             spent[name].append(milliseconds(run))
     for name, times in spent.items():
         yield {"kind": part, "what": name, "model": model, "batch": batch, "ms": times, "peak_mb": peak(runs[name]),
-               "pictures_per_s": 1e3 * batch / statistics.median(times)}  # fmt: skip
+               "images_per_s": 1e3 * batch / statistics.median(times)}  # fmt: skip
     for ours in (name for name in spent if name.split("+")[0] in ("fused", "fp8")):
         for peer in (name for name in spent if name.split("+")[0] not in ("fused", "fp8")):
             ratios = [b / a for a, b in zip(spent[ours], spent[peer], strict=True)]
@@ -200,5 +201,5 @@ def timed(run: Callable[[], Any], batch: int) -> dict[str, float]:
         wait()
         latencies.append(1e3 * (time.perf_counter() - begin))
     ordered = sorted(latencies)
-    return {"pictures_per_s": 1e3 * batch / spent, "latency_ms": statistics.median(ordered),
+    return {"images_per_s": 1e3 * batch / spent, "latency_ms": statistics.median(ordered),
             "latency_p90_ms": ordered[int(0.9 * len(ordered))]}  # fmt: skip

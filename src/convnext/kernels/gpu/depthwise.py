@@ -12,7 +12,10 @@ from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.tuning import Setting, launch, size_class
 
 # Fastest in a wide search on an H100 (benchmarks/gpu_search.py): rows, columns, warps, by channels up to a bound
-NORM_TILES = ((96, (5, 8, 2)), (192, (4, 2, 1)), (384, (5, 1, 1)), (768, (7, 1, 2)), (1024, (4, 1, 4)))
+NORM_TILES = (  # T's widths are three chunks, B's one
+    (96, (5, 8, 2)), (128, (7, 2, 1)), (192, (4, 2, 1)), (256, (7, 1, 1)), (384, (5, 1, 1)), (512, (7, 1, 2)),
+    (768, (7, 1, 2)), (1024, (7, 1, 4)),
+)  # fmt: skip
 ADD_TILES = ((96, (8, 8, 2, 32)), (384, (7, 2, 1, 64)), (4096, (7, 2, 1, 128)))  # and channels a program
 CANDIDATES = 4  # other settings, the most promising ones by `_effort`
 REGISTERS = 112  # of 255 a thread, for sums
