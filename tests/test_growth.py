@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from convnext.reports.growth import Panel, chart, panels
+from convnext.studies.benchmark.growth import Panel, chart, panels
 
 NAMES = {"optimized": "ours", "eager": "plain", "timm:channels_last": "timm <b>"}
 KEPT = {"batch": 4, "size_px": 224, "threads": 2}

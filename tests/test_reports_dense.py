@@ -18,11 +18,11 @@ from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objec
 from convnext.data.dense.masks import encode
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.store import FolderStore
+from convnext.drawing.numbers import percent
+from convnext.drawing.overlay import colour_of
 from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report
-from convnext.reports.drawing import colour_of
-from convnext.reports.numbers import percent
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.inference import Found
 from convnext.tasks.preview import SIDE_PX, labels_of, preview, preview_size

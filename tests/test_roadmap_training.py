@@ -16,10 +16,10 @@ import pytest
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
 from convnext.recipes.roadmap import STEPS, roadmap
-from convnext.reports.reading import read, summary
-from convnext.reports.roadmap import results_text, write_roadmap
-from convnext.reports.roadmap_chart import label, narrow_chart
-from convnext.tasks.roadmap import Plan, train_roadmap
+from convnext.studies.roadmap.chart import label, narrow_chart
+from convnext.studies.roadmap.page import results_text, write_roadmap
+from convnext.studies.roadmap.training import Plan, train_roadmap
+from convnext.studies.roadmap.verdicts import read, summary
 from images import write_colours
 
 TWO = ("resnet_original", "separate_downsampling")
@@ -27,7 +27,7 @@ QUICK = {"input.size_px": 16, "optim.batch": 12}
 KILLED = """
 import sys
 from convnext.config import RunOptions
-from convnext.tasks.roadmap import Plan, train_roadmap
+from convnext.studies.roadmap.training import Plan, train_roadmap
 plan = Plan(data=sys.argv[1], steps={steps}, width_factor=0.125, epochs=3, changes={changes})
 train_roadmap(plan, RunOptions(out=sys.argv[2], workers=0, checkpoint_steps=1))
 """

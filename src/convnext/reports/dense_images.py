@@ -16,14 +16,14 @@ from convnext.data.dense.dataset import DenseDataset, Objects, read_semantic
 from convnext.data.dense.masks import Rle, Shape, render
 from convnext.data.dense.sample import IGNORE
 from convnext.data.store import printable
+from convnext.drawing.markup import Html, clean, join, table, tag
+from convnext.drawing.numbers import count, finite, percent
+from convnext.drawing.overlay import Colour, colour_of
+from convnext.drawing.thumbnails import jpeg
 from convnext.errors import DataError
-from convnext.reports.drawing import Colour, colour_of
 from convnext.reports.layout import STRANGE
-from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numbers import count, finite, percent
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import note
-from convnext.reports.thumbnails import jpeg
 from convnext.tasks.detection.metrics import CROWD
 from convnext.tasks.preview import labels_of, preview, preview_size
 

@@ -2,7 +2,7 @@
 
 from importlib.resources import files as resources
 
-from convnext.reports.markup import Html, join, tag
+from convnext.drawing.markup import Html, join, tag
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 

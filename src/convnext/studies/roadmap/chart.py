@@ -9,9 +9,9 @@ import math
 import textwrap
 from typing import Any
 
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP, short
 from convnext.errors import number_of
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP, short
 
 WIDTH = 960
 _LABELS, _LEFT, _RIGHT = 196, 208, 610  # end of the labels, ends of the accuracy axis

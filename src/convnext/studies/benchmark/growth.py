@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP, plain
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP, plain
 
 WIDTH, HEIGHT = 1080, 384
 _TOP, _FLOOR = 112, 324  # upper and lower end of the plots

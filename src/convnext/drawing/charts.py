@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP, count, percent, plain
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP, count, percent, plain
 
 _MOST_POINTS = 700  # of a curve; more would only make the file larger
 _MOST_COLUMNS = 160  # that answer to the pointer

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import NOTHING
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import NOTHING
 from convnext.reports.text import table
 
 _HEAD = ("img/s", "of it", "lowest", "highest", "ms", "p90", "p99", "MB", "of GEMM", "of copy")

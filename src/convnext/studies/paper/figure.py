@@ -8,12 +8,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP
 from convnext.errors import ConvNeXtError
-from convnext.recipes.paper import PAPER, Row, tables
 from convnext.recipes.sizes import SIZES
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP
 from convnext.reports.page import page
+from convnext.studies.paper.published import PAPER, Row, tables
 
 WIDTH, HEIGHT = 1080, 520
 _TOP, _FLOOR = 112, 452  # upper and lower end of the plots
