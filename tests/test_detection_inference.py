@@ -29,7 +29,8 @@ from convnext.models.build import build_model
 from convnext.recipes import recipe
 from convnext.tasks.detection.inference import find, in_original, outline, targets_of
 from convnext.tasks.detection.mask_head import paste
-from convnext.tasks.detection.metrics import Outcomes, report
+from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.detection.report import report
 from convnext.tasks.detection.types import Detections
 from convnext.tasks.segmentation.segmentation import build_segmenter
 from convnext.tasks.train_dense import DenseRequest, detection_report, train_dense
