@@ -14,11 +14,12 @@ from convnext.errors import ConvNeXtError
 from convnext.models.profile import measure as count
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.studies.benchmark import child, networks, run
-from convnext.studies.benchmark.chart import chart, limits_text, tables
+from convnext.studies.benchmark.chart import chart
 from convnext.studies.benchmark.child import Turn
 from convnext.studies.benchmark.jobs import Job, Settings, jobs_of, missing, network_of
 from convnext.studies.benchmark.limits import gemm_flops, least_bytes
 from convnext.studies.benchmark.rows import rows_of, verdict
+from convnext.studies.benchmark.text import limits_text, tables
 
 SMALL = ConvNeXtConfig(name="small_one", depths=(1, 1, 1, 1), widths=(8, 8, 16, 16), classes=5)
 

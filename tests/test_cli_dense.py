@@ -15,7 +15,7 @@ from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.masks import Rle, area
 from convnext.data.dense.opening import open_dense, task_of
 from convnext.data.dense.sample import IGNORE
-from convnext.drawing.overlay import colour_of
+from convnext.drawing.palette import colour_of
 from convnext.engine.distributed import World
 from convnext.tasks.detection.detection import Detection
 from images import write_colours

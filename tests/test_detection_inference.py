@@ -22,7 +22,8 @@ from convnext.deploy.load import load
 from convnext.deploy.predictor import Predictor
 from convnext.deploy.predictor import load as load_classifier
 from convnext.deploy.segmenter import SegmentationPredictor
-from convnext.drawing.overlay import colour_of, colours_of, draw_map, draw_objects, names_of
+from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
+from convnext.drawing.palette import colour_of
 from convnext.engine.checkpoint import save
 from convnext.errors import CheckpointError, DataError
 from convnext.models.build import build_model

@@ -19,7 +19,7 @@ from convnext.data.dense.masks import encode
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.store import FolderStore
 from convnext.drawing.numbers import percent
-from convnext.drawing.overlay import colour_of
+from convnext.drawing.palette import colour_of
 from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report

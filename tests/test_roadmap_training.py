@@ -230,7 +230,7 @@ def test_a_narrow_screen_gets_the_same_steps_with_their_names_above_the_bars(tmp
     texts = [node for node in drawing.iter() if node.tag.endswith("text")]
     assert wide < 380 and {"kernel 11", "not trained", "separate downsampling"} <= {node.text for node in texts}
     for name in STEPS:
-        words = next(node for node in texts if (node.get("class"), node.text) == ("step", label(name)))
+        words = next(node for node in texts if (node.get("class"), node.text) == ("strong", label(name)))
         value = next(node for node in texts if node.get("y") == words.get("y") and node.get("text-anchor") == "end")
         room = float(value.attrib["x"]) - 6.6 * (
             len(words.text) + len(value.text)

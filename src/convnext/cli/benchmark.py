@@ -83,8 +83,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) -> None:
     from rich.console import Console
 
-    from convnext.studies.benchmark.chart import limits_text, tables
     from convnext.studies.benchmark.rows import settings_text, verdict
+    from convnext.studies.benchmark.text import limits_text, tables
 
     if args.json:
         print(json.dumps(rows))

@@ -113,7 +113,8 @@ def segment(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict
 
     from convnext.data.decode import decode
     from convnext.data.dense.sample import IGNORE
-    from convnext.drawing.overlay import colour_of, draw_map
+    from convnext.drawing.overlay import draw_map
+    from convnext.drawing.palette import colour_of
 
     classes = predictor.classes
     paths = [entry.path for entry in images.entries]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext import __version__
+from convnext.drawing.canvas import EDGE
 from convnext.drawing.markup import Html, table, tag
 from convnext.drawing.numbers import GAP, NOTHING, short
 from convnext.engine.checkpoint import write_text
@@ -59,7 +60,7 @@ def _page(results: dict[str, Any]) -> Html:
     )
     drawing = [
         tag("style", Html(_WIDTHS)),
-        tag("div", chart(results), class_="wide", style=f"max-width:{WIDTH}px"),
+        tag("div", chart(results), class_="wide", style=f"max-width:{WIDTH + 2 * EDGE}px"),
         tag("div", narrow_chart(results), class_="slim", style=f"max-width:{1.25 * NARROW:g}px"),
     ]
     failed = [tag("li", f"{name}: {reason}") for name, reason in results["failed"].items()]
