@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from convnext.deploy.benchmark.jobs import Job, Settings, jobs_of, network_of
-from convnext.deploy.benchmark.rows import rows_of, settings_text
-from convnext.deploy.benchmark.run import expected_s, measure
-from convnext.reports.growth import chart, panels
+from convnext.studies.benchmark.growth import chart, panels
+from convnext.studies.benchmark.jobs import Job, Settings, jobs_of, network_of
+from convnext.studies.benchmark.rows import rows_of, settings_text
+from convnext.studies.benchmark.run import expected_s, measure
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES, SIDES_PX = (1, 2, 4, 8, 16), (96, 128, 160, 224, 288, 384)

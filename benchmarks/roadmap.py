@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext.config import RunOptions
-from convnext.reports.roadmap import results_text, write_roadmap
-from convnext.tasks.roadmap import Plan, train_roadmap
+from convnext.studies.roadmap.page import results_text, write_roadmap
+from convnext.studies.roadmap.training import Plan, train_roadmap
 
 RESULTS = Path(__file__).parent / "results"
 

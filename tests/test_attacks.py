@@ -9,7 +9,7 @@ from convnext.config import ConvNeXtConfig, InputConfig
 from convnext.data.transforms import normalise
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
-from convnext.tasks.attacks import Attack
+from convnext.studies.robustness.attacks import Attack
 
 CONFIG = InputConfig(size_px=16, eval_size_px=16)
 

@@ -10,15 +10,16 @@ import torch
 
 from commands import convnext
 from convnext.config import ConvNeXtConfig
-from convnext.deploy.benchmark import child, networks, run
-from convnext.deploy.benchmark.child import Turn
-from convnext.deploy.benchmark.jobs import Job, Settings, jobs_of, missing, network_of
-from convnext.deploy.benchmark.limits import gemm_flops, least_bytes
-from convnext.deploy.benchmark.rows import rows_of, verdict
 from convnext.errors import ConvNeXtError
 from convnext.models.profile import measure as count
 from convnext.recipes.architectures import ARCHITECTURES
-from convnext.reports.benchmark import chart, limits_text, tables
+from convnext.studies.benchmark import child, networks, run
+from convnext.studies.benchmark.chart import chart
+from convnext.studies.benchmark.child import Turn
+from convnext.studies.benchmark.jobs import Job, Settings, jobs_of, missing, network_of
+from convnext.studies.benchmark.limits import gemm_flops, least_bytes
+from convnext.studies.benchmark.rows import rows_of, verdict
+from convnext.studies.benchmark.text import limits_text, tables
 
 SMALL = ConvNeXtConfig(name="small_one", depths=(1, 1, 1, 1), widths=(8, 8, 16, 16), classes=5)
 
@@ -103,7 +104,7 @@ def test_one_that_fails_is_named_in_one_line_and_the_rest_goes_on(here):
 
 
 def test_a_peer_that_is_not_installed_is_named_with_what_to_install(here, monkeypatch):
-    monkeypatch.setattr("convnext.deploy.benchmark.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("convnext.studies.benchmark.jobs.find_spec", lambda name: None)
     jobs = jobs_of(settings(), ["eager", "openvino", "onnxruntime"], ["transformers"])
     assert missing(jobs[1]) == "onnx is not installed: pip install 'convnext[openvino]'"
     assert missing(jobs[2]) == "onnx is not installed: pip install 'convnext[export]'"
@@ -157,7 +158,7 @@ def test_a_wrong_word_is_one_line(arguments, line):
 
 
 def test_the_command_prints_tables_and_writes_lines_and_a_drawing(here, tmp_path, monkeypatch):
-    monkeypatch.setattr("convnext.deploy.benchmark.jobs.network_of", lambda name: SMALL)
+    monkeypatch.setattr("convnext.studies.benchmark.jobs.network_of", lambda name: SMALL)
     lines, drawing = tmp_path / "a" / "rows.jsonl", tmp_path / "plot.svg"
     arguments = ["benchmark", "--backends", "eager,optimized", "--peers", "timm", "--rounds", 2, "--size", 32]
     done = convnext(*arguments, "--out", lines, "--plot", drawing)

@@ -15,8 +15,8 @@ from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.masks import Rle, area
 from convnext.data.dense.opening import open_dense, task_of
 from convnext.data.dense.sample import IGNORE
+from convnext.drawing.palette import colour_of
 from convnext.engine.distributed import World
-from convnext.reports.drawing import colour_of
 from convnext.tasks.detection.detection import Detection
 from images import write_colours
 from shape_objects import IDS, NAMES, write_objects

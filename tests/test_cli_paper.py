@@ -9,7 +9,7 @@ from commands import convnext, trained
 from convnext.cli import convert as convert_verb
 from convnext.cli import evaluate as evaluate_verb
 from convnext.models.convert import LIBRARIES
-from convnext.tasks.robustness import SUITES
+from convnext.studies.robustness.suite import SUITES
 from images import write_colours
 
 

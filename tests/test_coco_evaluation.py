@@ -20,7 +20,8 @@ from convnext.errors import ConvNeXtError
 from convnext.tasks.detection import coco_evaluation
 from convnext.tasks.detection.coco_evaluation import Precision, average_precision
 from convnext.tasks.detection.inference import Found
-from convnext.tasks.detection.metrics import Outcomes, judge, metrics, report, working_point
+from convnext.tasks.detection.metrics import Outcomes, judge, metrics, working_point
+from convnext.tasks.detection.report import report
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
 

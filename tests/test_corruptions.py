@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convnext.data.corruptions import (
+from convnext.errors import ConvNeXtError
+from convnext.studies.robustness.corruptions import (
     CORRUPTIONS,
     IMAGENET_C,
     IMAGENET_C_BAR,
@@ -16,9 +17,8 @@ from convnext.data.corruptions import (
     corrupt,
     plasma_fractal,
 )
-from convnext.data.corruptions_bar import _spectral_noise
-from convnext.data.filters import _disc, gaussian_blur, motion_blur, sample, zoom
-from convnext.errors import ConvNeXtError
+from convnext.studies.robustness.corruptions_bar import _spectral_noise
+from convnext.studies.robustness.filters import _disc, gaussian_blur, motion_blur, sample, zoom
 
 # Published so that the pixels do not move further with every severity: elastic has two regimes, glass fewer rounds at
 # higher shifts; fog, frost and snow change their mixture (AlexNet's published error on snow falls from severity 2 to 3).

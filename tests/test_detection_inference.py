@@ -22,14 +22,16 @@ from convnext.deploy.load import load
 from convnext.deploy.predictor import Predictor
 from convnext.deploy.predictor import load as load_classifier
 from convnext.deploy.segmenter import SegmentationPredictor
+from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
+from convnext.drawing.palette import colour_of
 from convnext.engine.checkpoint import save
 from convnext.errors import CheckpointError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
-from convnext.reports.drawing import colour_of, colours_of, draw_map, draw_objects, names_of
 from convnext.tasks.detection.inference import find, in_original, outline, targets_of
 from convnext.tasks.detection.mask_head import paste
-from convnext.tasks.detection.metrics import Outcomes, report
+from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.detection.report import report
 from convnext.tasks.detection.types import Detections
 from convnext.tasks.segmentation.segmentation import build_segmenter
 from convnext.tasks.train_dense import DenseRequest, detection_report, train_dense

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from convnext.reports.growth import Panel, chart, panels
+from convnext.studies.benchmark.growth import Panel, chart, panels
 
 NAMES = {"optimized": "ours", "eager": "plain", "timm:channels_last": "timm <b>"}
 KEPT = {"batch": 4, "size_px": 224, "threads": 2}
@@ -52,10 +52,10 @@ def test_more_images_a_second_stand_higher_and_equal_shares_stand_on_one_line_wi
     drawn = chart([batch], NAMES, "tiny")
     lines = dict(re.findall(r'<polyline points="([^"]*)" class="([^"]*)"', drawn))
     heights = {look: [float(p.split(",")[1]) for p in points.split()] for points, look in lines.items()}
-    assert set(heights) == {"curve own", "curve plain", "curve peer", "curve limit"}
-    for own, plain, peer in zip(heights["curve own"], heights["curve plain"], heights["curve peer"], strict=True):
+    assert set(heights) == {"curve blue", "curve faint", "curve grey", "limit"}
+    for own, plain, peer in zip(heights["curve blue"], heights["curve faint"], heights["curve grey"], strict=True):
         assert own < plain < peer  # y grows downwards
-    assert heights["curve own"] == sorted(heights["curve own"], reverse=True)
+    assert heights["curve blue"] == sorted(heights["curve blue"], reverse=True)
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -70,4 +70,4 @@ def test_the_axis_holds_every_rate(log, rates):
 def test_without_the_machines_rate_nothing_is_said_about_it(rows):
     bare = [each if each["kind"] == "machine" else {**each, "gemm_share": None} for each in rows]
     drawn = chart(panels(bare, **KEPT), NAMES, "tiny")
-    assert "\u202f%" not in drawn and 'class="curve limit"' not in drawn
+    assert "\u202f%" not in drawn and 'class="limit"' not in drawn

@@ -18,8 +18,12 @@ BELOW |= {"kernels": {"errors", "config", "recipes"}}
 SIDE = {"errors", "config", "recipes", "kernels"}  # siblings: none of these three imports another
 BELOW |= {"models": SIDE, "data": SIDE, "engine": SIDE}
 BELOW |= {"tasks": SIDE | {"models", "data", "engine"}}
-BELOW |= {"deploy": {*BELOW["tasks"], "tasks"}, "reports": {*BELOW["tasks"], "tasks"}}
+BELOW |= {"drawing": {"errors", "data"}}  # NumPy and Pillow, no torch
+BELOW |= {"deploy": {*BELOW}, "reports": {*BELOW}}  # siblings
+BELOW |= {"studies": {*BELOW}}
+BELOW |= {"api": {*BELOW}}
 BELOW |= {"cli": {*BELOW}, "__main__": {"cli"}}  # who may import whom
+ASIDE = {"drawing": "deploy"}  # a layer outside the row -> the first of the row that may import it
 TORCHLESS = ("__init__", "__main__", "cli", "config", "errors", "recipes")
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL")
 
@@ -75,12 +79,22 @@ def test_the_arrows_are_those_of_the_readme():
     layers = [set(re.findall(r"\w+", step)) for step in drawn[1].split("->")]
     below: set[str] = set()
     for step in layers:
+        below |= {layer for layer, first in ASIDE.items() if first in step}
         assert all(BELOW[layer] == below for layer in step)
         below |= step
+    assert {*below, "__main__"} == {*BELOW}
+
+
+def test_drawing_loads_no_torch():
+    names = ", ".join(
+        f"convnext.drawing.{file.stem}" for file in (SRC / "drawing").glob("*.py") if file.stem != "__init__"
+    )
+    code = f"import sys, {names}; sys.exit(bool({{'torch', 'torchvision', 'timm', 'rich'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_layer_is_drawn():
-    assert {layer_of(file) for file in FILES} == {*BELOW, "__init__"}
+    assert {layer_of(file) for file in FILES} | {"api"} == {*BELOW, "__init__"}  # `api` is still to come
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if layer_of(file) in TORCHLESS], ids=name_of)

@@ -9,12 +9,12 @@ import pytest
 
 from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
-from convnext.recipes.paper import table, tables
-from convnext.reports.bubbles import bubble_chart, panels, write_bubbles
-from convnext.reports.paper import COUNTED, as_json, compare, comparison_text, tables_text, without_a_row
+from convnext.studies.paper.figure import bubble_chart, panels, write_bubbles
+from convnext.studies.paper.published import table, tables
+from convnext.studies.paper.tables import COUNTED, as_json, compare, comparison_text, tables_text, without_a_row
 
 # Everything the paper prints that this code does not reproduce: (table, network, trained on, px, column): (printed,
-# counted). Most are the paper's misprints or other papers' own counts; `recipes.paper_rows` says which is which.
+# counted). Most are the paper's misprints or other papers' own counts; `studies.paper.rows` says which is which.
 KNOWN = {
     ("1", "RegNetY-16G", "1K", 224, "gmacs"): (16.0, 15.9),
     ("1", "EffNet-B7", "1K", 600, "gmacs"): (37.0, 37.7),
@@ -228,7 +228,7 @@ def test_the_figure_is_written_as_svg_or_as_a_page_and_nothing_else(tmp_path):
 
 def test_the_tables_and_the_names_of_networks_need_no_torch():
     code = (
-        "import sys; import convnext.recipes.paper as p; p.tables(); import convnext.recipes.sizes; "
+        "import sys; import convnext.studies.paper.published as p; p.tables(); import convnext.recipes.sizes; "
         "sys.exit(bool({'torch', 'timm', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

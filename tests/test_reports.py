@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convnext.drawing import charts
+from convnext.drawing.markup import clean, tag
+from convnext.drawing.numbers import duration, percent, plain, short, wilson
 from convnext.errors import ConvNeXtError
-from convnext.reports import charts
-from convnext.reports.markup import clean, tag
-from convnext.reports.numbers import duration, percent, plain, short, wilson
 from convnext.reports.run import write_report
 from pages import Page, change, dump, section
 

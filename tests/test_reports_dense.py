@@ -18,13 +18,15 @@ from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objec
 from convnext.data.dense.masks import encode
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.store import FolderStore
+from convnext.drawing.numbers import percent
+from convnext.drawing.palette import colour_of
 from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report
-from convnext.reports.drawing import colour_of
-from convnext.reports.numbers import percent
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.report import _worst
+from convnext.tasks.detection.report import report as detection_report
 from convnext.tasks.preview import SIDE_PX, labels_of, preview, preview_size
 from convnext.tasks.segmentation import metrics as segmentation
 from pages import Page, change, dump, section
@@ -149,7 +151,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
 
 @pytest.fixture(scope="module")
 def detected(objects: DenseSplits) -> dict[str, Any]:
-    return detection.report(guessed(objects.val), objects.val)
+    return detection_report(guessed(objects.val), objects.val)
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_every_figure_of_the_evaluation_is_on_the_page(detector: Path, segmenter
 
 def test_curves_are_those_of_ten_slow_lines(objects: DenseSplits) -> None:
     outcomes = guessed(objects.val, seed=3)
-    curves = detection.report(outcomes, objects.val)["details"]["curves"]["box"]
+    curves = detection_report(outcomes, objects.val)["details"]["curves"]["box"]
     for name, overlap in (("ap50", 0.5), ("ap75", 0.75)):
         slow = np.mean([curve_of(outcomes, objects.val, label, overlap) for label in (0, 1)], axis=0)
         assert curves[name] == pytest.approx(slow, abs=6e-5) and max(curves[name]) > 0.1
@@ -283,13 +285,13 @@ def squares(classes: int, hits: Callable[[int], int]) -> tuple[detection.Outcome
 
 
 def test_curves_of_classes_are_kept_for_the_three_best_and_the_three_worst() -> None:
-    whole = detection.report(*squares(9, lambda label: label + 1))
+    whole = detection_report(*squares(9, lambda label: label + 1))
     curves = whole["details"]["classes"]["box"]
     assert list(curves) == [f"class {label}" for label in (8, 7, 6, 2, 1, 0)]
     for row in whole["per_class"]:
         if row["name"] in curves:
             assert np.mean(curves[row["name"]]) == pytest.approx(row["box_ap50"], abs=1e-4)
-    assert list(detection.report(*squares(2, lambda label: 5))["details"]["classes"]["box"]) == ["class 0", "class 1"]
+    assert list(detection_report(*squares(2, lambda label: 5))["details"]["classes"]["box"]) == ["class 0", "class 1"]
 
 
 def test_the_worst_images_come_first_with_what_is_missed_and_false(detector: Path, objects: DenseSplits) -> None:
@@ -375,11 +377,11 @@ def test_what_is_kept_of_the_worst_images_is_small(tmp_path: Path) -> None:
     boxes = np.array([[500, 300, 1500, 900]], np.float32)
     found = Found("a.png", 1, size, boxes, np.array([0.9], np.float32), np.zeros(1, np.int64), (encode(mask),))
     many = detection.Outcomes((0,) * 30, (found,) * 30, (1.0,) * 30)
-    whole = detection.report(detection.Outcomes((0,), (found,), (1.0,)), dataset)
+    whole = detection_report(detection.Outcomes((0,), (found,), (1.0,)), dataset)
     (kept,) = whole["details"]["images"]
     assert kept["size"] == [1200, 2000] and preview_size(1200, 2000) == (288, SIDE_PX)
     assert len(kept["found"][0]["mask"]) < 1000
-    assert len(detection._worst(many, dataset, [np.ones(1, np.int8)] * 30, 0.5)) == 30
+    assert len(_worst(many, dataset, [np.ones(1, np.int8)] * 30, 0.5)) == 30
     wide = segmentation.Judged.of(0, np.eye(2, dtype=int), 0.0, mask)
     content = segmentation.report(segmentation.Outcomes(np.eye(2, dtype=int), (wide,) * 20), ("a", "b"), ["x"])
     assert len(content["details"]["images"]) == 12 and len(content["worst"]) == 20
@@ -484,7 +486,7 @@ def test_an_image_is_known_by_its_path_where_the_data_were_opened_in_another_ord
 
 
 def test_data_of_boxes_alone_have_no_masks(tmp_path: Path, boxes: DenseSplits) -> None:
-    run = write_run(tmp_path / "run", boxes, detection.report(guessed(boxes.val, masks=False), boxes.val))
+    run = write_run(tmp_path / "run", boxes, detection_report(guessed(boxes.val, masks=False), boxes.val))
     page = page_of(run, boxes.val)
     assert Page(page).ids == list(DETECTION) and 'class="note"' not in page
     assert "Mask AP" not in text_of(page) and section(page, "precision-and-recall").count("<figure") == 2
@@ -494,7 +496,7 @@ def test_data_of_boxes_alone_have_no_masks(tmp_path: Path, boxes: DenseSplits) -
 def test_a_run_that_finds_nothing_has_a_report(tmp_path: Path, objects: DenseSplits) -> None:
     full = guessed(objects.val)
     nothing = detection.Outcomes(full.indices, tuple(found.above(2.0) for found in full.found), full.losses)
-    run = write_run(tmp_path / "run", objects, detection.report(nothing, objects.val))
+    run = write_run(tmp_path / "run", objects, detection_report(nothing, objects.val))
     page = page_of(run, objects.val)
     assert Page(page).ids == list(DETECTION) and "No detection is right, whatever its score." in page
     assert "0 right, 2 missed, 0 false" in page
@@ -504,7 +506,7 @@ def test_classes_without_anything_to_find_have_dashes_and_come_last(tmp_path: Pa
     wider = replace(
         objects.val, classes=(*objects.val.classes, "unicorn"), category_ids=(*objects.val.category_ids, 77)
     )
-    run = write_run(tmp_path / "run", objects, detection.report(guessed(objects.val), wider))
+    run = write_run(tmp_path / "run", objects, detection_report(guessed(objects.val), wider))
     shown = section(page_of(run, objects.val), "classes")
     last = re.findall("<tr>.*?</tr>", shown)[-1]
     assert re.sub("<[^>]*>", "|", last).replace("|", "") == "unicorn0––––––"
@@ -514,7 +516,7 @@ def test_data_without_any_object_have_a_report(tmp_path: Path, objects: DenseSpl
     bare = replace(objects.val, entries=tuple(replace(each, objects=None) for each in objects.val.entries))
     nothing = tuple(found.above(2.0) for found in guessed(objects.val).found)
     outcomes = detection.Outcomes(tuple(range(len(nothing))), nothing, (1.0,) * len(nothing))
-    run = write_run(tmp_path / "run", objects, detection.report(outcomes, bare))
+    run = write_run(tmp_path / "run", objects, detection_report(outcomes, bare))
     page = page_of(run, bare)
     assert Page(page).ids == list(DETECTION) and "Not one image has a mistake." in page
     assert "evaluation.json has no curves" in page
@@ -529,7 +531,7 @@ def test_no_image_to_evaluate_on_is_said(tmp_path: Path, maps: DenseSplits) -> N
 
 def test_names_that_look_like_markup_stay_text(tmp_path: Path, objects: DenseSplits, maps: DenseSplits) -> None:
     found = replace(objects.val, classes=BAD_NAMES)
-    content = detection.report(guessed(found), found)
+    content = detection_report(guessed(found), found)
     bad = DenseSplits(replace(objects.train, classes=BAD_NAMES), found)
     run = write_run(tmp_path / "<i>run", bad, content)
     shapes = replace(maps.val, classes=(*BAD_NAMES, "</style>"))
@@ -549,7 +551,7 @@ def test_names_that_look_like_markup_stay_text(tmp_path: Path, objects: DenseSpl
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
 def test_any_number_of_classes_gives_a_readable_page(tmp_path: Path, objects: DenseSplits, size: int) -> None:
     outcomes, dataset = squares(size, lambda label: label % 11)
-    run = write_run(tmp_path / "run", DenseSplits(dataset, dataset), detection.report(outcomes, dataset))
+    run = write_run(tmp_path / "run", DenseSplits(dataset, dataset), detection_report(outcomes, dataset))
     page = page_of(run, None)
     classes = section(page, "classes")
     assert ("<details" in classes) == (size > 40) and all(f">class {label}<" in classes for label in range(size))

@@ -18,7 +18,7 @@ from convnext.models.roadmap import Roadmap, as_convnext
 from convnext.recipes import recipe
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.recipes.roadmap import REGIMES, STEPS, chosen_steps, narrower, roadmap, rows
-from convnext.reports.roadmap_text import roadmap_text
+from convnext.studies.roadmap.text import roadmap_text
 
 # Millions of parameters at 1000 classes, counted independently of this package
 PARAMETERS = {

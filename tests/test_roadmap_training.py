@@ -16,10 +16,10 @@ import pytest
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
 from convnext.recipes.roadmap import STEPS, roadmap
-from convnext.reports.reading import read, summary
-from convnext.reports.roadmap import results_text, write_roadmap
-from convnext.reports.roadmap_chart import label, narrow_chart
-from convnext.tasks.roadmap import Plan, train_roadmap
+from convnext.studies.roadmap.chart import label, narrow_chart
+from convnext.studies.roadmap.page import results_text, write_roadmap
+from convnext.studies.roadmap.training import Plan, train_roadmap
+from convnext.studies.roadmap.verdicts import read, summary
 from images import write_colours
 
 TWO = ("resnet_original", "separate_downsampling")
@@ -27,7 +27,7 @@ QUICK = {"input.size_px": 16, "optim.batch": 12}
 KILLED = """
 import sys
 from convnext.config import RunOptions
-from convnext.tasks.roadmap import Plan, train_roadmap
+from convnext.studies.roadmap.training import Plan, train_roadmap
 plan = Plan(data=sys.argv[1], steps={steps}, width_factor=0.125, epochs=3, changes={changes})
 train_roadmap(plan, RunOptions(out=sys.argv[2], workers=0, checkpoint_steps=1))
 """
@@ -230,7 +230,7 @@ def test_a_narrow_screen_gets_the_same_steps_with_their_names_above_the_bars(tmp
     texts = [node for node in drawing.iter() if node.tag.endswith("text")]
     assert wide < 380 and {"kernel 11", "not trained", "separate downsampling"} <= {node.text for node in texts}
     for name in STEPS:
-        words = next(node for node in texts if (node.get("class"), node.text) == ("step", label(name)))
+        words = next(node for node in texts if (node.get("class"), node.text) == ("strong", label(name)))
         value = next(node for node in texts if node.get("y") == words.get("y") and node.get("text-anchor") == "end")
         room = float(value.attrib["x"]) - 6.6 * (
             len(words.text) + len(value.text)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from convnext.config import parse
-from convnext.data.corruptions import IMAGENET_C, Corruption
 from convnext.data.loader import eval_batches
 from convnext.data.source import open_labelled
 from convnext.data.transforms import normalise
@@ -16,12 +15,13 @@ from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
-from convnext.reports.robustness import robustness_text
+from convnext.studies.robustness.corruptions import IMAGENET_C, Corruption
+from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, summarise
+from convnext.studies.robustness.subsets import imagenet_order, open_real, open_subset, real_accuracy
+from convnext.studies.robustness.suite import choose_reference, read_results, run_suite, suite
+from convnext.studies.robustness.text import robustness_text
 from convnext.tasks.classification import restricted
 from convnext.tasks.evaluation import Outcomes
-from convnext.tasks.robustness import choose_reference, read_results, run_suite, suite
-from convnext.tasks.scores import ALEXNET, Reference, reference_of, summarise
-from convnext.tasks.subsets import imagenet_order, open_real, open_subset, real_accuracy
 from images import write_colours
 
 CLASSES = ("blue", "green", "red")

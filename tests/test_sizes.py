@@ -10,9 +10,9 @@ from convnext.models.profile import measure
 from convnext.recipes.architectures import architecture
 from convnext.recipes.baselines import BASELINES
 from convnext.recipes.listing import GROUPS, classifiers, detectors, segmenters
-from convnext.recipes.paper import tables
 from convnext.recipes.roadmap import REGIMES, roadmap
 from convnext.recipes.sizes import DETECTORS, OTHER_SIZES, SEGMENTERS, STEP_SIZES
+from convnext.studies.paper.published import tables
 from convnext.tasks.detection.build import PUBLISHED, detector_values
 from convnext.tasks.detection.profile import cost
 from convnext.tasks.segmentation import profile as segmentation

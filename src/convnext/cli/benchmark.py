@@ -41,11 +41,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConvNeXtError(f"--batch '{args.batch}' names no number of images. An example is --batch 1,8.")
     _refuse_file(args.plot, "--plot", ".svg")
     _refuse_file(args.out, "--out", ".jsonl")
-    from convnext.deploy.benchmark.jobs import Settings, jobs_of, network_of
-    from convnext.deploy.benchmark.rows import rows_of
-    from convnext.deploy.benchmark.run import expected_s, measure
     from convnext.engine.distributed import choose_device
     from convnext.engine.records import Meter, info
+    from convnext.studies.benchmark.jobs import Settings, jobs_of, network_of
+    from convnext.studies.benchmark.rows import rows_of
+    from convnext.studies.benchmark.run import expected_s, measure
 
     settings = Settings(
         config=network_of(args.model),
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) -> None:
     from rich.console import Console
 
-    from convnext.deploy.benchmark.rows import settings_text, verdict
-    from convnext.reports.benchmark import limits_text, tables
+    from convnext.studies.benchmark.rows import settings_text, verdict
+    from convnext.studies.benchmark.text import limits_text, tables
 
     if args.json:
         print(json.dumps(rows))
@@ -107,7 +107,7 @@ def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) 
 
 
 def _write(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    from convnext.reports.benchmark import chart
+    from convnext.studies.benchmark.chart import chart
 
     try:
         if args.out:

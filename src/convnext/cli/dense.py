@@ -85,7 +85,7 @@ def detect(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict[
 
     from convnext.data.decode import decode
     from convnext.deploy.detector import SHOWN
-    from convnext.reports.drawing import colours_of, draw_objects, names_of
+    from convnext.drawing.overlay import colours_of, draw_objects, names_of
 
     paths = [entry.path for entry in images.entries]
     folder = Folder.planned(args.out, args.paths, paths, [".jpg"])
@@ -113,7 +113,8 @@ def segment(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict
 
     from convnext.data.decode import decode
     from convnext.data.dense.sample import IGNORE
-    from convnext.reports.drawing import colour_of, draw_map
+    from convnext.drawing.overlay import draw_map
+    from convnext.drawing.palette import colour_of
 
     classes = predictor.classes
     paths = [entry.path for entry in images.entries]

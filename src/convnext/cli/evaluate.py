@@ -98,9 +98,9 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.data.source import open_labelled
     from convnext.data.store import printable
     from convnext.reports.text import evaluation_text
+    from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.tasks.classification import held_out
     from convnext.tasks.evaluation import report
-    from convnext.tasks.subsets import Subset, open_subset
 
     if args.suite:
         data = open_subset(args.data, predictor.classes)
@@ -125,7 +125,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
     """ImageNet's validation images with several right answers each."""
     if args.real is None:
         raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
-    from convnext.tasks.subsets import open_real, real_accuracy
+    from convnext.studies.robustness.subsets import open_real, real_accuracy
 
     labels = open_real(args.data, args.real, predictor.classes)
     skipped: dict[str, str] = {}
@@ -137,10 +137,10 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
-    from convnext.reports.robustness import robustness_text
+    from convnext.studies.robustness.subsets import Subset, open_subset
+    from convnext.studies.robustness.suite import choose_reference, run_suite, suite
+    from convnext.studies.robustness.text import robustness_text
     from convnext.tasks.classification import held_out
-    from convnext.tasks.robustness import choose_reference, run_suite, suite
-    from convnext.tasks.subsets import Subset, open_subset
 
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     chosen_options |= {

@@ -23,13 +23,13 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print tables, or draw."""
     refuse_more(args, rest)
-    from convnext.recipes.paper import table
-    from convnext.reports.paper import as_json, compare, comparison_text, tables_text, without_a_row
+    from convnext.studies.paper.published import table
+    from convnext.studies.paper.tables import as_json, compare, comparison_text, tables_text, without_a_row
 
     if args.plot:
         if args.tables or args.runs or args.json:
             raise ConvNeXtError("--plot draws all networks of the figure; leave TABLE, --runs and --json out.")
-        from convnext.reports.bubbles import write_bubbles
+        from convnext.studies.paper.figure import write_bubbles
 
         print(write_bubbles(args.plot))
         return 0

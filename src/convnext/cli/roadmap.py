@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if extra:
         raise ConvNeXtError(f"--{extra.replace('_', '-')} is for training: add --train DATA.")
     from convnext.recipes.roadmap import rows
-    from convnext.reports.roadmap_text import roadmap_text
+    from convnext.studies.roadmap.text import roadmap_text
 
     print(json.dumps(rows(args.regime)) if args.json else roadmap_text(args.regime))
     return 0
@@ -57,8 +57,8 @@ def _train(args: argparse.Namespace, changes: dict[str, Any]) -> int:
     chosen: dict[str, Any] = {name: given.pop(name) for name in ("device", "workers") if name in given}
     options = parse(RunOptions, {**chosen, "out": str(out)}, where="options")
     from convnext.engine.records import info
-    from convnext.reports.roadmap import results_text, write_roadmap
-    from convnext.tasks.roadmap import Plan, train_roadmap
+    from convnext.studies.roadmap.page import results_text, write_roadmap
+    from convnext.studies.roadmap.training import Plan, train_roadmap
 
     given.pop("out", None)
     if "steps" in given:

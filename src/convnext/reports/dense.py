@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from convnext.data.dense.dataset import DenseDataset
+from convnext.drawing.charts import bar
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import count, finite, percent, plain, short
 from convnext.reports import dense_images, dense_sections, sections
-from convnext.reports.charts import bar
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import count, finite, percent, plain, short
 from convnext.reports.run_files import RunFiles
 
 _FRAMEWORKS = {"mask_rcnn": "Mask R-CNN", "cascade": "Cascade Mask R-CNN"}

@@ -16,21 +16,20 @@ from convnext.data.dense.dataset import DenseDataset, Objects, read_semantic
 from convnext.data.dense.masks import Rle, Shape, render
 from convnext.data.dense.sample import IGNORE
 from convnext.data.store import printable
+from convnext.drawing.markup import Html, clean, join, table, tag
+from convnext.drawing.numbers import count, finite, percent
+from convnext.drawing.palette import ON_IMAGES, Colour, colour_of
+from convnext.drawing.thumbnails import jpeg
 from convnext.errors import DataError
-from convnext.reports.drawing import Colour, colour_of
 from convnext.reports.layout import STRANGE
-from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numbers import count, finite, percent
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import note
-from convnext.reports.thumbnails import jpeg
 from convnext.tasks.detection.metrics import CROWD
 from convnext.tasks.preview import labels_of, preview, preview_size
 
 Pixels = NDArray[np.uint8]
 
-_RIGHT, _WRONG, _NEITHER = "right", "wrong", "neither"  # how an object or a detection is drawn
-_PAINT: dict[str, Colour] = {_RIGHT: (64, 156, 255), _WRONG: (255, 128, 24), _NEITHER: (170, 178, 186)}  # as report.css
+_RIGHT, _WRONG, _NEITHER = "right", "wrong", "neither"  # how an object or a detection is drawn: names of ON_IMAGES
 _COVER = 0.4  # of a mask over the image
 _COVER_MAP = 0.68  # of a class over the grey image
 _MOST_BOXES = 60  # of an image whose masks are painted: beyond, boxes only hide them
@@ -192,7 +191,7 @@ def _panel(title: str, small: Pixels, drawn: list[_Drawn], full: tuple[int, int]
     painted = small.copy()
     for each in drawn:
         if each.inside is not None:
-            _paint(painted, each.inside, _PAINT[each.kind])
+            _paint(painted, each.inside, ON_IMAGES[each.kind])
     masks = any(each.inside is not None for each in drawn)
     boxes = [] if masks and len(drawn) > _MOST_BOXES else [_box(each, full) for each in drawn]
     named = [each for each in reversed(drawn) if each.name][:_MOST_NAMES] if boxes else []

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from convnext.reports import charts, sections
-from convnext.reports.charts import Line
-from convnext.reports.markup import Html, join, table, tag
-from convnext.reports.numbers import NOTHING, count, finite, percent
+from convnext.drawing import charts
+from convnext.drawing.charts import Line
+from convnext.drawing.markup import Html, join, table, tag
+from convnext.drawing.numbers import NOTHING, count, finite, percent
+from convnext.reports import sections
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import Score, columns, folded, note
 

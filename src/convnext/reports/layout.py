@@ -10,9 +10,9 @@ from statistics import median
 from typing import Any
 
 from convnext import __version__
+from convnext.drawing.markup import Html, clean, tag
+from convnext.drawing.numbers import NOTHING, count, duration, finite, percent, plain, short
 from convnext.errors import ConvNeXtError
-from convnext.reports.markup import Html, clean, tag
-from convnext.reports.numbers import NOTHING, count, duration, finite, percent, plain, short
 from convnext.reports.page import page
 from convnext.reports.run_files import RunFiles, read_run
 from convnext.reports.sections import note

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from convnext.reports import charts, sections
+from convnext.drawing import charts
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP, count, finite, percent, plain, wilson
+from convnext.reports import sections
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP, count, finite, percent, plain, wilson
 from convnext.reports.run_files import RunFiles
 
 

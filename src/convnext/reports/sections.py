@@ -7,12 +7,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.reports import charts
-from convnext.reports.charts import Line
-from convnext.reports.markup import Html, clean, join, table, tag
-from convnext.reports.numbers import NOTHING, count, finite, percent, plain, short
+from convnext.drawing import charts
+from convnext.drawing.charts import Line
+from convnext.drawing.markup import Html, clean, join, table, tag
+from convnext.drawing.numbers import NOTHING, count, finite, percent, plain, short
+from convnext.drawing.thumbnails import thumbnail
 from convnext.reports.run_files import RunFiles
-from convnext.reports.thumbnails import thumbnail
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
 _MOST_MAPPED = 30  # classes of a heat map

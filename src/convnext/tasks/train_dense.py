@@ -27,7 +27,7 @@ from convnext.recipes import recipe
 from convnext.recipes.baselines import with_grid
 from convnext.tasks.dense_weights import load_dense_weights
 from convnext.tasks.detection import detection
-from convnext.tasks.detection import metrics as detection_metrics
+from convnext.tasks.detection import report as detection_tables
 from convnext.tasks.segmentation import metrics as segmentation_metrics
 from convnext.tasks.segmentation import segmentation
 from convnext.tasks.train import (
@@ -81,7 +81,7 @@ class DenseTask:
 def detection_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe, **ways: Any) -> dict[str, Any]:
     """What `evaluation.json` holds of a detector; `ways` are those of `detection.evaluate`."""
     outcomes = detection.evaluate(model, dataset, chosen, **ways)
-    return detection_metrics.report(outcomes, dataset, most=detection.limit_of(chosen))
+    return detection_tables.report(outcomes, dataset, most=detection.limit_of(chosen))
 
 
 def segmentation_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe, **ways: Any) -> dict[str, Any]:

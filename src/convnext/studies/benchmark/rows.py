@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from convnext.deploy.benchmark.child import Turn
-from convnext.deploy.benchmark.jobs import REFERENCES, Job, Settings
-from convnext.deploy.benchmark.limits import COPIED_MB, gemm_flops, least_bytes
-from convnext.deploy.benchmark.run import Measured
 from convnext.engine.environment import environment
 from convnext.models.profile import measure as count
+from convnext.studies.benchmark.child import Turn
+from convnext.studies.benchmark.jobs import REFERENCES, Job, Settings
+from convnext.studies.benchmark.limits import COPIED_MB, gemm_flops, least_bytes
+from convnext.studies.benchmark.run import Measured
 
 LIBRARIES = ("timm", "torchvision", "transformers", "onnx", "onnxruntime", "openvino")
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convnext.errors import ConvNeXtError, nearest
-from convnext.recipes import paper_rows
 from convnext.recipes.listing import listed, listed_dense
-from convnext.recipes.paper_rows import DOUBTS, Cell
 from convnext.recipes.roadmap import REGIMES, Regime, roadmap
+from convnext.studies.paper import rows as paper_rows
+from convnext.studies.paper.rows import DOUBTS, Cell
 
 PAPER = "arXiv 2201.03545v2"
 _WHOLES: dict[str, tuple[str, Cell]] = {

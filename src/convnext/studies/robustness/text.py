@@ -8,7 +8,7 @@ _IMAGENET = 1000  # classes
 
 
 def robustness_text(result: dict[str, Any]) -> str:
-    """What `tasks.robustness.run_suite` returned: headline, one row a corruption or attack, means, and what to mind."""
+    """What `suite.run_suite` returned: headline, one row a corruption or attack, means, and what to mind."""
     summary, errors = result["summary"], result["errors"]
     columns = list(next(iter(errors.values())))
     ratios = summary.get("ce", {})

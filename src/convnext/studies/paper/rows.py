@@ -1,6 +1,6 @@
 """The printed numbers of arXiv 2201.03545 (version 2), row by row, and which of them are in doubt.
 
-Only numbers; `recipes.paper` says what the columns are. None: the table leaves the cell empty, or we do not have it.
+Only numbers; `published` says what the columns are. None: the table leaves the cell empty, or we do not have it.
 """
 
 Cell = str | float | None

@@ -1,8 +1,8 @@
-"""Charts as inline SVG.
+"""Charts as parts of a page.
 
 A drawing is as wide as its place: positions are percentages, text and lines keep their size in pixels, so a chart reads
 as well on a phone as on paper. The `svg` element is the plot itself; labels stand outside of it, in its margin.
-Colours are classes of report.css ('blue', 'orange', 'faint'), so that light, dark and paper share one drawing.
+Colours are classes of chart.css ('blue', 'orange', 'faint'), so that light, dark and paper share one drawing.
 """
 
 import math
@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP, count, percent, plain
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP, count, percent, plain
+from convnext.drawing.scales import nice, steps
 
 _MOST_POINTS = 700  # of a curve; more would only make the file larger
 _MOST_COLUMNS = 160  # that answer to the pointer
@@ -48,9 +49,9 @@ def line_chart(
     def show(value: float) -> str:
         return percent(value) if rate else plain(value)
 
-    y_ticks = [(_share(v, y_low, y_high), _tick(v, y_step, rate)) for v in _steps(y_low, y_high, y_step)]
-    x_step = _nice(x_high / 5)
-    x_ticks = [(v / x_high, _tick(v, x_step, False)) for v in _steps(0.0, x_high, x_step)]
+    y_ticks = [(_share(v, y_low, y_high), _tick(v, y_step, rate)) for v in steps(y_low, y_high, y_step)]
+    x_step = nice(x_high / 5)
+    x_ticks = [(v / x_high, _tick(v, x_step, False)) for v in steps(0.0, x_high, x_step)]
     curves = [_curve(line, x_high, y_low, y_high) for line in lines]
     dots = [_dots(line, x_high, y_low, y_high) for line in lines if line.dots]
     plot = _plot(title, x_ticks, y_ticks, [curves, dots, _columns(lines, x_high, x_name, show)], x_name)
@@ -147,7 +148,7 @@ def histogram(bins: Sequence[dict[str, Any]]) -> Html:
     """How the images are spread over the confidence of their prediction."""
     total = sum(part["n"] for part in bins) or 1
     tallest = max((part["n"] for part in bins), default=0) / total or 1.0
-    step = _nice(tallest / 4)
+    step = nice(tallest / 4)
     top = math.ceil(tallest / step - 1e-9) * step
     inside = []
     for part in bins:
@@ -155,7 +156,7 @@ def histogram(bins: Sequence[dict[str, Any]]) -> Html:
         says = f"confidence {percent(part['low'], 0)} to {percent(part['high'], 0)}: {count(part['n'])} images"
         box = {"x": _at(part["low"] + 0.003), "width": _at(part["high"] - part["low"] - 0.006)}
         inside.append(tag("rect", tag("title", says), **box, y=_at(1 - height), height=_at(height), class_="fill grey"))
-    y_ticks = [(v / top, _tick(v, step, True)) for v in _steps(0.0, top, step)]
+    y_ticks = [(v / top, _tick(v, step, True)) for v in steps(0.0, top, step)]
     plot = _plot(
         "Histogram of confidence", [(i / 5, percent(i / 5, 0)) for i in range(6)], y_ticks, inside, "confidence"
     )
@@ -246,19 +247,8 @@ def _range(lines: Sequence[Line], *, zero: bool) -> tuple[float, float, float]:
     low = min(0.0, low) if zero else low
     if high - low <= 1e-9 * max(abs(high), abs(low)) + 1e-12:
         low, high = low - 0.5 * abs(low or 1.0), high + 0.5 * abs(high or 1.0)
-    step = _nice((high - low) / 4)
+    step = nice((high - low) / 4)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step
-
-
-def _nice(step: float) -> float:
-    """The next of 1, 2, 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return power * next(m for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
-
-
-def _steps(low: float, high: float, step: float) -> list[float]:
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
 
 
 def _tick(value: float, step: float, rate: bool) -> str:

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convnext.data import corruptions_bar as bar
 from convnext.data.decode import from_pillow, to_pillow
-from convnext.data.filters import Floats, disc_blur, gaussian_blur, motion_blur, sample, zoom
-from convnext.data.frost import frost_texture
 from convnext.errors import ConvNeXtError, nearest
+from convnext.studies.robustness import corruptions_bar as bar
+from convnext.studies.robustness.filters import Floats, disc_blur, gaussian_blur, motion_blur, sample, zoom
+from convnext.studies.robustness.frost import frost_texture
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _PUBLISHED_PX = 224

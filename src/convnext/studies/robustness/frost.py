@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.data.filters import gradient_noise
+from convnext.studies.robustness.filters import gradient_noise
 
 _TINT = np.array((0.90, 0.96, 1.0))  # white with a little blue
 _SEEDS_A_SIDE = 4  # crystals across the texture

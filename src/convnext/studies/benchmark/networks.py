@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
-from convnext.deploy.benchmark.jobs import Job, Settings
 from convnext.deploy.optimize import optimize
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.fused import fuse, hindrance
+from convnext.studies.benchmark.jobs import Job, Settings
 
 Call = Callable[[], Any]
 

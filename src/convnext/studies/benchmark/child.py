@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from convnext.deploy.benchmark import engines, limits, networks
-from convnext.deploy.benchmark.jobs import Job
-from convnext.deploy.benchmark.memory import Peak
 from convnext.errors import ConvNeXtError
+from convnext.studies.benchmark import engines, limits, networks
+from convnext.studies.benchmark.jobs import Job
+from convnext.studies.benchmark.memory import Peak
 
 _MOST_CALLS = 100_000  # of one turn
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from convnext.deploy import signal_stack
-from convnext.deploy.benchmark.jobs import Job, Settings
-from convnext.deploy.benchmark.networks import Call, images, plain
 from convnext.errors import ConvNeXtError
+from convnext.studies.benchmark.jobs import Job, Settings
+from convnext.studies.benchmark.networks import Call, images, plain
 
 FILE = "network.onnx"
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from convnext.deploy.benchmark.child import Turn, serve
-from convnext.deploy.benchmark.jobs import Job, Settings, missing
 from convnext.errors import ConvNeXtError
+from convnext.studies.benchmark.child import Turn, serve
+from convnext.studies.benchmark.jobs import Job, Settings, missing
 
 PAUSE_S = 0.1  # between turns: the threads of the one before go to sleep
 PATIENCE_S = 900  # for one answer; the slowest is a compiler's first
@@ -74,7 +74,7 @@ class _Child:
         methods = multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            context.set_forkserver_preload(["convnext.deploy.benchmark.child"])  # torch is imported once for all
+            context.set_forkserver_preload(["convnext.studies.benchmark.child"])  # torch is imported once for all
         self.job = job
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()

@@ -1,6 +1,5 @@
 """Boxes, masks and names drawn on an image. Axes: H W pixel rows and columns, M objects."""
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,19 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from convnext.data.dense.masks import Shape, render
 from convnext.data.dense.sample import IGNORE
+from convnext.drawing.palette import Colour, colour_of
 
-Colour = tuple[int, int, int]
-
-_GOLDEN = 0.618033988749895  # of a turn from one hue to the next: neighbours differ, however many there are
 _NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything
 _COVER = 0.45  # how much of a mask's colour covers the image
-
-
-def colour_of(number: int) -> Colour:
-    """The colour of a class or an object, the same everywhere."""
-    turn, rest = number * _GOLDEN, number % 3
-    red, green, blue = colorsys.hsv_to_rgb((0.58 + turn) % 1, (0.85, 0.65, 0.95)[rest], (0.95, 1.0, 0.8)[rest])
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_objects(

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convnext.config import Recipe
-from convnext.data.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
 from convnext.data.loader import Change
 from convnext.data.source import Dataset
 from convnext.engine.checkpoint import write_text
 from convnext.engine.records import Log, Meter, info
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
-from convnext.tasks.attacks import Attack
+from convnext.studies.robustness.attacks import Attack
+from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
+from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
 from convnext.tasks.classification import Attacker
 from convnext.tasks.evaluation import Outcomes
-from convnext.tasks.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
 VERSION = 1  # of the file and of what the corruptions sample: results of another version are not continued

@@ -1,48 +1,31 @@
 """Accuracy against cost, after Figure 1 of arXiv 2201.03545: a bubble a network, its area the number of parameters.
 
 Two panels from the paper's own tables: trained on ImageNet-1K at 224 px, pretrained on 22K at 384 px. One drawing that
-stands alone as an SVG file and inside a page; positions are in units of the drawing, which scales as a whole.
+stands alone as an SVG file and inside a page.
 """
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from convnext.drawing.canvas import LETTER, canvas, curve, dot, line, titled, write
+from convnext.drawing.markup import Html, tag
+from convnext.drawing.numbers import GAP
+from convnext.drawing.scales import scale
 from convnext.errors import ConvNeXtError
-from convnext.recipes.paper import PAPER, Row, tables
 from convnext.recipes.sizes import SIZES
-from convnext.reports.markup import Html, tag
-from convnext.reports.numbers import GAP
 from convnext.reports.page import page
+from convnext.studies.paper.published import PAPER, Row, tables
 
 WIDTH, HEIGHT = 1080, 520
 _TOP, _FLOOR = 112, 452  # upper and lower end of the plots
 _RADIUS = 0.98  # of a network of one million parameters, so that 937 M fit
-_EDGE = 16  # empty, all round
-_FAMILIES = {  # family: (colour class, beginnings of its names), drawn from first to last
-    "ResNet": ("resnet", ("ResNet", "R-")),
-    "ViT, DeiT": ("vit", ("ViT", "DeiT")),
-    "Swin": ("swin", ("Swin",)),
-    "ConvNeXt": ("own", ("ConvNeXt",)),
+_FAMILIES = {  # family: (colour, beginnings of its names), drawn from first to last
+    "ResNet": ("hollow", ("ResNet", "R-")),
+    "ViT, DeiT": ("grey", ("ViT", "DeiT")),
+    "Swin": ("orange", ("Swin",)),
+    "ConvNeXt": ("blue", ("ConvNeXt",)),
 }
-_STYLE = """
-.bubbles { --page: #fff; --ink: #1a2127; --soft: #5a6570; --line: #d9dee3; --grid: #e9edf0; --blue: #0b64a8;
-  --orange: #bd5206; --grey: #7b8792; font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial,
-  sans-serif; font-variant-numeric: tabular-nums; }
-@media screen and (prefers-color-scheme: dark) { .bubbles { --page: #12161a; --ink: #e6eaed; --soft: #9aa6b0;
-  --line: #323a42; --grid: #252c33; --blue: #62aef0; --orange: #f29a4a; --grey: #8d99a4; } }
-.bubbles .sheet { fill: var(--page); } .bubbles text { fill: var(--soft); font-size: 12px; }
-.bubbles .title { fill: var(--ink); font-size: 15px; font-weight: 650; }
-.bubbles .panel { fill: var(--ink); font-size: 13px; font-weight: 650; }
-.bubbles .lines { stroke: var(--grid); } .bubbles .base { stroke: var(--line); }
-.bubbles .bubble { fill-opacity: 0.55; stroke-width: 1.25; } .bubbles .path { fill: none; stroke-width: 1.5; }
-.bubbles .size { fill: none; stroke: var(--soft); }
-.bubbles .own { fill: var(--blue); stroke: var(--blue); } .bubbles .swin { fill: var(--orange); stroke: var(--orange); }
-.bubbles .vit { fill: var(--grey); stroke: var(--grey); } .bubbles .resnet { fill: var(--page); stroke: var(--grey); }
-.bubbles .path.own, .bubbles .path.swin, .bubbles .path.vit, .bubbles .path.resnet { fill: none; stroke-opacity: 0.6; }
-.bubbles .path.resnet { stroke-dasharray: 4 3; } .bubbles .name { fill: var(--ink); font-size: 11px;
-  paint-order: stroke; stroke: var(--page); stroke-width: 3; stroke-linejoin: round; }
-"""
 
 
 @dataclass(frozen=True)
@@ -70,10 +53,8 @@ class Panel:
 
     def place(self, gmacs: float, top1: float) -> tuple[float, float]:
         """Where a value lies in the drawing."""
-        low, high = map(math.log, self.x_ends)
-        x = self.left + (self.right - self.left) * (math.log(gmacs) - low) / (high - low)
-        bottom, top = self.y_ends
-        return round(x, 1), round(_FLOOR - (_FLOOR - _TOP) * (top1 - bottom) / (top - bottom), 1)
+        x = scale(self.x_ends, (self.left, self.right), log=True)(gmacs)
+        return x, scale(self.y_ends, (_FLOOR, _TOP))(top1)
 
 
 def write_bubbles(out: str | Path) -> Path:
@@ -93,20 +74,15 @@ def write_bubbles(out: str | Path) -> Path:
 
 def bubble_chart() -> Html:
     """The drawing as one SVG element that brings its own style."""
-    box = f"{-_EDGE} {-_EDGE} {WIDTH + 2 * _EDGE} {HEIGHT + 2 * _EDGE}"
-    sheet = tag("rect", class_="sheet", x=-_EDGE, y=-_EDGE, width=WIDTH + 2 * _EDGE, height=HEIGHT + 2 * _EDGE)
-    title = _text(0, 16, "ImageNet accuracy against multiply-accumulates", "title", "start")
-    source = _text(0, 36, f"Numbers as printed in {PAPER}, tables 1, 10 and 11", "", "start")
-    note = _text(WIDTH, HEIGHT, "multiply-accumulates of one image, logarithmic", "", "end")
-    inside = [tag("style", Html(_STYLE)), sheet, title, source, note, _legend(), [_panel(p) for p in panels()]]
-    return tag(
-        "svg",
-        inside,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=box,
-        class_="bubbles",
-        role="img",
-        aria_label="Top-1 accuracy of ConvNeXt, Swin, ViT and ResNet against multiply-accumulates",
+    return canvas(
+        WIDTH,
+        HEIGHT,
+        "Top-1 accuracy of ConvNeXt, Swin, ViT and ResNet against multiply-accumulates",
+        write(0, 16, "ImageNet accuracy against multiply-accumulates", "title"),
+        write(0, 36, f"Numbers as printed in {PAPER}, tables 1, 10 and 11"),
+        write(WIDTH, HEIGHT, "multiply-accumulates of one image, logarithmic", anchor="end"),
+        _legend(),
+        [_panel(panel) for panel in panels()],
     )
 
 
@@ -150,16 +126,17 @@ def _resnet(table: str, label: str, model: str) -> Point:
 
 
 def _panel(panel: Panel) -> list[Html]:
-    parts = [_text(panel.left, _TOP - 16, panel.title, "panel", "start")]
+    parts = [write(panel.left, _TOP - 16, panel.title, "panel")]
     for value in range(panel.y_ends[0], panel.y_ends[1] + 1):
         y = panel.place(panel.x_ends[0], value)[1]
-        line = "base" if value == panel.y_ends[0] else "lines"
-        parts.append(tag("line", x1=panel.left, x2=panel.right, y1=y, y2=y, class_=line))
-        parts.append(_text(panel.left - 8, y + 4, f"{value}{GAP}%" if value == panel.y_ends[1] else value, "", "end"))
+        parts.append(line(panel.left, y, panel.right, y, "axis" if value == panel.y_ends[0] else "grid"))
+        said = f"{value}{GAP}%" if value == panel.y_ends[1] else value
+        parts.append(write(panel.left - 8, y + 4, said, anchor="end"))
     for tick in panel.x_ticks:
         x = panel.place(tick, panel.y_ends[0])[0]
-        parts.append(tag("line", x1=x, x2=x, y1=_FLOOR, y2=_FLOOR + 5, class_="base"))
-        parts.append(_text(x, _FLOOR + 20, f"{tick}{GAP}G" if tick == panel.x_ticks[0] else tick, "", "middle"))
+        parts.append(line(x, _FLOOR, x, _FLOOR + 5, "axis"))
+        said = f"{tick}{GAP}G" if tick == panel.x_ticks[0] else tick
+        parts.append(write(x, _FLOOR + 20, said, anchor="middle"))
     for family, (colour, _) in _FAMILIES.items():
         parts += _family(panel, [p for p in panel.points if p.family == family], colour)
     return parts
@@ -168,30 +145,29 @@ def _panel(panel: Panel) -> list[Html]:
 def _family(panel: Panel, points: list[Point], colour: str) -> list[Html]:
     """A family's bubbles from small to large, joined by a line; names where no line runs."""
     places = [panel.place(p.gmacs, p.top1) for p in points]
-    parts = [tag("polyline", points=" ".join(f"{x},{y}" for x, y in places), class_=f"path {colour}")]
+    parts = [curve(places, f"curve joined thin {'grey dashed' if colour == 'hollow' else colour}")]
     for point, (x, y) in zip(points, places, strict=True):
         radius = _radius(point.params_m)
         says = f"{point.label}: {point.top1:g} %, {point.gmacs:g} GMACs, {point.params_m:g} M parameters"
-        parts.append(tag("g", tag("title", says), tag("circle", cx=x, cy=y, r=radius, class_=f"bubble {colour}")))
-        if colour == "own":
-            parts.append(_text(x + 4, y - radius - 5, point.label, "name", "end"))
+        parts.append(titled(says, dot(x, y, radius, f"bubble {colour}")))
+        if colour == "blue":
+            parts.append(write(x + 4, y - radius - 5, point.label, "outlined", "end"))
         else:
-            parts.append(_text(x - 4, y + radius + 13, point.label, "name", "start"))
+            parts.append(write(x - 4, y + radius + 13, point.label, "outlined"))
     return parts
 
 
 def _legend() -> list[Html]:
     parts, x = [], 0.0
     for family, (colour, _) in reversed(_FAMILIES.items()):
-        parts.append(tag("circle", cx=x + 6, cy=58, r=6, class_=f"bubble {colour}"))
-        parts.append(_text(x + 18, 62, family, "", "start"))
-        x += 34 + 6.7 * len(family)
+        parts += [dot(x + 6, 58, 6, f"bubble {colour}"), write(x + 18, 62, family)]
+        x += 40 + LETTER * len(family)
     x = WIDTH - 268.0
-    parts.append(_text(x - 20, 62, "parameters", "", "end"))
+    parts.append(write(x - 20, 62, "parameters", anchor="end"))
     for params_m in (25, 100, 400):
         radius = _radius(params_m)
-        parts.append(tag("circle", cx=x + radius, cy=58, r=radius, class_="size"))
-        parts.append(_text(x + 2 * radius + 6, 62, f"{params_m}{GAP}M", "", "start"))
+        parts.append(dot(x + radius, 58, radius, "ring"))
+        parts.append(write(x + 2 * radius + 6, 62, f"{params_m}{GAP}M"))
         x += 2 * radius + 58
     return parts
 
@@ -216,7 +192,3 @@ def _decimal(value: float) -> str:
 
 def _radius(params_m: float) -> float:
     return round(_RADIUS * math.sqrt(params_m), 1)
-
-
-def _text(x: float, y: float, content: object, class_: str, anchor: str) -> Html:
-    return tag("text", content, x=round(x, 1), y=round(y, 1), class_=class_ or None, text_anchor=anchor)

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from convnext import __version__
+from convnext.drawing.canvas import EDGE
+from convnext.drawing.markup import Html, table, tag
+from convnext.drawing.numbers import GAP, NOTHING, short
 from convnext.engine.checkpoint import write_text
 from convnext.errors import ConvNeXtError
-from convnext.reports.markup import Html, table, tag
-from convnext.reports.numbers import GAP, NOTHING, short
 from convnext.reports.page import page
-from convnext.reports.reading import Reading, method, read, summary
-from convnext.reports.roadmap_chart import NARROW, WIDTH, accuracy, caption, chart, label, narrow_chart
-from convnext.reports.roadmap_text import left_last
+from convnext.studies.roadmap.chart import NARROW, WIDTH, accuracy, caption, chart, label, narrow_chart
+from convnext.studies.roadmap.text import left_last
+from convnext.studies.roadmap.verdicts import Reading, method, read, summary
 
 RESULTS = "roadmap.json"
 _WIDTHS = ".slim { display: none } @media (max-width: 640px) { .slim { display: block } .wide { display: none } }"
@@ -59,7 +60,7 @@ def _page(results: dict[str, Any]) -> Html:
     )
     drawing = [
         tag("style", Html(_WIDTHS)),
-        tag("div", chart(results), class_="wide", style=f"max-width:{WIDTH}px"),
+        tag("div", chart(results), class_="wide", style=f"max-width:{WIDTH + 2 * EDGE}px"),
         tag("div", narrow_chart(results), class_="slim", style=f"max-width:{1.25 * NARROW:g}px"),
     ]
     failed = [tag("li", f"{name}: {reason}") for name, reason in results["failed"].items()]

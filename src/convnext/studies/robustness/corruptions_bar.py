@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.data.filters import Floats, gaussian_blur, gradient_noise, sample
+from convnext.studies.robustness.filters import Floats, gaussian_blur, gradient_noise, sample
 
 Doubles = NDArray[np.float64]
 _PUBLISHED_PX = 224

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from convnext.config import ConvNeXtConfig
-from convnext.deploy.benchmark.jobs import Settings
-from convnext.deploy.benchmark.networks import Call
+from convnext.studies.benchmark.jobs import Settings
+from convnext.studies.benchmark.networks import Call
 
 COPIED_MB = 256  # far beyond every cache
 _BYTES = {"fp32": 4, "bf16": 2}

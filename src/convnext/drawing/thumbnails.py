@@ -1,0 +1,28 @@
+"""An image as a few kilobytes inside a page, with the pixels that the network saw."""
+
+import base64
+import io
+from collections.abc import Callable
+
+from PIL import Image
+
+from convnext.data.decode import decode, to_pillow
+
+SIDE_PX = 160  # the longer side at most
+
+
+def thumbnail(read: Callable[[str], bytes], path: str) -> tuple[str, int] | None:
+    """(data URI of a small JPEG, its longer side in pixels), or None when the image cannot be shown."""
+    try:
+        small = to_pillow(decode(read(path), least_px=2 * SIDE_PX))
+        small.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+        return jpeg(small), max(small.size)
+    except Exception:  # noqa: BLE001 # whatever a broken file does, a report is not the place to fail
+        return None
+
+
+def jpeg(image: Image.Image) -> str:
+    """An image in colour or grey as a data URI."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
