@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from convnext.cli.options import changes_of
-from convnext.config import Recipe, RunOptions
+from convnext.config import Recipe, RunOptions, parse
 from convnext.data.dense.export import to_coco
 from convnext.data.dense.opening import open_dense, open_dense_splits, open_parts
 from convnext.engine.update import autocast
@@ -75,7 +75,7 @@ def first_images(data: Path, count: int, folder: Path) -> Path:
 
 def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
     """mIoU of a finished segmenter at several scales, and both ways on images that decided nothing."""
-    chosen = Recipe.model_validate_json((out / "recipe.json").read_text())
+    chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
     model = load_best(segmentation.build_segmenter(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(data)) else {})
     found = {}

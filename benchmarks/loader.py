@@ -111,7 +111,7 @@ def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
 
 def asked_for(batch: int) -> Recipe:
     """The recipe whose transform everyone makes."""
-    made = PUBLISHED["imagenet1k"]("tiny")
+    made = PUBLISHED["classification"]["imagenet1k"]("tiny")
     return made.model_copy(update={"optim": made.optim.model_copy(update={"batch": batch})})
 
 

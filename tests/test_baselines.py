@@ -4,16 +4,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from convnext import recipes
 from convnext.config import ConvNeXtConfig, RoadmapConfig, TimmConfig, override
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.create import create
 from convnext.models.profile import measure
-from convnext.recipes import PUBLISHED, recipe
+from convnext.recipes import recipe
 from convnext.recipes.architectures import ARCHITECTURES, architecture
 from convnext.recipes.baselines import BASELINES, plain_name, with_grid
 from convnext.recipes.listing import classifiers
 from convnext.recipes.sizes import SIZES
+
+PUBLISHED = recipes.PUBLISHED["classification"]
 
 FACTS = {  # name, px: (parameters, MACs in units of 1e9 to four decimals)
     ("swin_tiny", 224): (28_288_354, 4.4906),

@@ -23,7 +23,7 @@ from shape_objects import IDS, NAMES, write_objects
 from shapes import CLASSES, write_shapes
 
 WORDS = ["--epochs", 2, "--batch", 2, "--size", 64, "--workers", 0, "--model.depths", "1,1,1,1"]
-WORDS += ["--model.widths", "8,12,16,24", "--dense.multiple", 16]
+WORDS += ["--model.widths", "8,12,16,24", "--input.multiple", 16]
 HEADS = {
     "detection": ["--head.channels", 16, "--head.hidden", 32, "--head.box_head", "linear", "--head.most", 10],
     "segmentation": ["--head.width", 16, "--head.aux_width", 8],
@@ -302,7 +302,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ("train COCO --cache on", ["--cache is for classification"]),
         ("train COCO --model mask_rcnn_tiny", ["--model tiny --recipe coco_mask_rcnn_3x"]),
         ("train COCO --model iso_small --size 64", ["nothing to build a pyramid from"]),
-        ("train COCO --recipe coco_mask_rcnn_3x --size 400", ["--size 400", "--dense.short_px"]),
+        ("train COCO --recipe coco_mask_rcnn_3x --size 400", ["--size 400", "--input.short_px"]),
         ("train COCO --size 32", ["--size 32", "64 px"]),
         ("train MAPS --recipe ade20k_upernet_160k --epochs 3", ["--schedule.steps"]),
         ("train COCO --head.mots 7", ["'--head.mots'", "Did you mean 'head.most'?"]),

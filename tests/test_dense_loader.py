@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from convnext.config.dense import DenseConfig
+from convnext.config import AnnotatedAugment, AnnotatedInput
 from convnext.data.dense.coco import open_coco
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
 from convnext.data.dense.policy import Key, eval_dense, train_dense
@@ -15,11 +15,12 @@ from convnext.data.dense.semantic import open_masks
 from convnext.errors import DataError
 from dense_images import coco, write_coco, write_maps
 
-CONFIG = DenseConfig(precrop=0.5, precrop_short_px=(20,), precrop_px=(10, 20), short_px=(16, 24), photometric=True)
+CONFIG = AnnotatedInput(short_px=(16, 24))
+AUGMENT = AnnotatedAugment(precrop=0.5, precrop_short_px=(20,), precrop_px=(10, 20), photometric=True)
 
 
 def change(sample: Sample, key: Key) -> Sample:
-    return train_dense(sample, CONFIG, key)
+    return train_dense(sample, CONFIG, AUGMENT, key)
 
 
 def batches(dataset, steps: range, **options) -> list[DenseBatch]:
@@ -105,10 +106,10 @@ def test_evaluation_shows_every_image_once_in_order_over_all_ranks(dataset):
 def test_maps_and_grey_images_are_batched_too(tmp_path):
     maps = {f"{n}": np.full((9, 12), n) for n in range(4)}
     dataset = open_masks(write_maps(tmp_path, maps))["all"]
-    config = DenseConfig(short_px=(16,), crop_px=16, photometric=True)
+    config, augment = AnnotatedInput(short_px=(16,), crop_px=16), AnnotatedAugment(photometric=True)
 
     def cropped(sample: Sample, key: Key) -> Sample:
-        return train_dense(sample, config, key)
+        return train_dense(sample, config, augment, key)
 
     [batch] = train_dense_batches(
         dataset, cropped, batch=4, seed=0, steps=range(1), steps_per_epoch=1, channels=1, workers=1

@@ -140,14 +140,14 @@ def test_no_room_for_a_training_batch_is_one_line_with_the_micro_batch_and_the_s
     line = arguments(place / "detection", tmp_path / "run", "detection")
     said = convnext(*line).err.splitlines()[-1]
     assert said.startswith("convnext: Out of memory with 2 images at a time.")
-    assert all(f"`{flag}`" in said for flag in ("--micro-batch 1", "--dense.short_px", "--dense.crop_px"))
+    assert all(f"`{flag}`" in said for flag in ("--micro-batch 1", "--input.short_px", "--input.crop_px"))
     assert convnext(*line, "--micro-batch", 1).status == 0
 
 
 def test_no_room_for_the_batch_itself_is_one_line_with_the_sizes(place, tmp_path, monkeypatch):
     monkeypatch.setattr(segmentation, "normalise", full)
     said = convnext(*arguments(place / "segmentation", tmp_path / "run", "segmentation")).err.splitlines()[-1]
-    assert said.startswith("convnext: Out of memory") and "`--dense.crop_px`" in said and "`--dense.short_px`" in said
+    assert said.startswith("convnext: Out of memory") and "`--input.crop_px`" in said and "`--input.short_px`" in said
 
 
 def test_no_room_for_an_image_in_evaluation_is_one_line_with_its_name_and_the_size(run, monkeypatch):
@@ -155,7 +155,7 @@ def test_no_room_for_an_image_in_evaluation_is_one_line_with_its_name_and_the_si
     monkeypatch.setattr(Detector, "judge", full)
     monkeypatch.setattr(segmentation, "log_probabilities", full)
     said = convnext("evaluate", out, data, "--workers", 0).line
-    assert "000.png" in said and "`--dense.eval_short_px` (now 64)" in said and "--device cpu" in said
+    assert "000.png" in said and "`--input.eval_short_px` (now 64)" in said and "--device cpu" in said
 
 
 def test_other_errors_of_an_evaluation_are_not_taken_for_missing_memory(place, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as theirs
 
-from convnext.config.dense import DenseConfig
+from convnext.config import AnnotatedAugment, AnnotatedInput
 from convnext.data.dense.dataset import DenseDataset, read_sample
 from convnext.data.dense.export import to_coco
 from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, recognise
@@ -77,9 +77,10 @@ def test_real_coco_written_again_has_the_same_numbers():
 
 def test_real_boxes_stay_round_their_masks_through_training():
     dataset = open_dense(archive("pennfudan"), part="train")
-    config = DenseConfig(precrop=0.5, precrop_short_px=(300,), precrop_px=(200, 300), short_px=(200, 260), long_px=400)
+    config = AnnotatedInput(short_px=(200, 260), long_px=400)
+    augment = AnnotatedAugment(precrop=0.5, precrop_short_px=(300,), precrop_px=(200, 300))
     for index in range(0, 136, 20):
-        sample = train_dense(read_sample(dataset, index), config, (0, index))
+        sample = train_dense(read_sample(dataset, index), config, augment, (0, index))
         found = sample.instances
         for box, mask in zip(found.boxes, found.masks, strict=True):
             rows, columns = np.nonzero(mask)

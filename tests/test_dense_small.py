@@ -8,6 +8,8 @@ from convnext.config import override
 from convnext.engine.optim import Optimizers
 from convnext.engine.update import Update, explain_memory
 from convnext.recipes import recipe
+from convnext.tasks.annotated import smaller_in_training
+from convnext.tasks.classification import Classification
 from convnext.tasks.detection.convolution import GroupNorm
 
 
@@ -30,15 +32,16 @@ def test_the_group_norm_of_the_heads_is_torchs_whatever_the_memory_format(memory
     [
         (
             "coco_mask_rcnn_3x",
-            "smaller images: `--dense.short_px` (now 480 to 800) or `--dense.crop_px` (now no crop)",
+            "smaller images: `--input.short_px` (now 480 to 800) or `--input.crop_px` (now no crop)",
         ),
-        ("ade20k_upernet_160k", "smaller images: `--dense.short_px` (now 512) or `--dense.crop_px` (now 512)"),
+        ("ade20k_upernet_160k", "smaller images: `--input.short_px` (now 512) or `--input.crop_px` (now 512)"),
         ("small", "a smaller --size (input.size_px)"),
     ],
 )
 @pytest.mark.parametrize("most", [0, 2])
 def test_out_of_memory_names_the_micro_batch_and_the_fields_of_the_task_that_make_images_smaller(name, smaller, most):
     chosen = override(recipe(name, "atto", images=50, image_px=64, classes=2), {"optim.layer_decay": 1})
+    assert smaller == (Classification.smaller if name == "small" else smaller_in_training(chosen.input))
     network = nn.Linear(2, 2)
 
     def full(model: nn.Module, piece: torch.Tensor) -> torch.Tensor:
@@ -48,7 +51,8 @@ def test_out_of_memory_names_the_micro_batch_and_the_fields_of_the_task_that_mak
 
     update = Update(network, chosen, Optimizers(network, chosen.optim), None, full)
     error = torch.OutOfMemoryError("no room")
-    said = str(explain_memory(update, torch.zeros(4, 2), 4, error))
+    of_task = {"smaller": smaller, "exact": name == "small"}
+    said = str(explain_memory(update, torch.zeros(4, 2), 4, error, **of_task))
     assert "\n" not in said and f"`--micro-batch {most or 1}`" in said
     assert (smaller in said) == (name != "small" or not most)  # a classifier's micro-batch costs nothing
-    assert smaller in str(explain_memory(update, None, 4, error))
+    assert smaller in str(explain_memory(update, None, 4, error, **of_task))

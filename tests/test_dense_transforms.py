@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convnext.config.dense import DenseConfig
+from convnext.config import AnnotatedAugment, AnnotatedInput, SegmentationAugment
 from convnext.data.dense.masks import boxes_of
 from convnext.data.dense.policy import eval_dense, train_dense
 from convnext.data.dense.sample import IGNORE, Frame, Sample
@@ -15,10 +15,14 @@ from convnext.data.dense.transforms import crop, distort, fitted, flip, pad, res
 from dense_images import rectangles, sample_of
 
 KEYS = st.integers(0, 2**32)
-SMALL = DenseConfig(
-    precrop=0.5, precrop_short_px=(20, 30), precrop_px=(10, 25), short_px=(16, 24, 32), long_px=48, vflip=0.5
+SMALL = (
+    AnnotatedInput(short_px=(16, 24, 32), long_px=48),
+    AnnotatedAugment(precrop=0.5, precrop_short_px=(20, 30), precrop_px=(10, 25), vflip=0.5),
 )
-CROPPED = DenseConfig(short_px=(24,), long_px=96, scale=(0.5, 2.0), crop_px=24, crop_most=0.75, photometric=True)
+CROPPED = (
+    AnnotatedInput(short_px=(24,), long_px=96, crop_px=24),
+    SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
+)
 
 
 def same(one: Sample, other: Sample) -> bool:
@@ -100,12 +104,12 @@ def test_padding_adds_pixels_that_belong_to_nothing(sample, below, right):
 @settings(max_examples=60)
 @given(rectangles(), KEYS, st.sampled_from([SMALL, CROPPED]))
 def test_training_moves_all_together_and_the_same_key_gives_the_same_sample(sample, key, config):
-    drawn = train_dense(sample, config, (key, 1))
+    drawn = train_dense(sample, *config, (key, 1))
     moved_together(drawn, within=2.0)  # two resizes, each within a pixel of its own size
-    assert same(drawn, train_dense(sample, config, (key, 1)))
+    assert same(drawn, train_dense(sample, *config, (key, 1)))
     assert drawn.instances.boxes.min(initial=0) >= 0
     assert (drawn.instances.boxes[:, 2:] <= np.array(drawn.image.shape[1::-1])).all()
-    if config.crop_px:
+    if config[0].crop_px:
         assert drawn.image.shape[:2] == (24, 24)
     else:
         assert min(drawn.image.shape[:2]) <= 32 and max(drawn.image.shape[:2]) <= 48
@@ -113,7 +117,7 @@ def test_training_moves_all_together_and_the_same_key_gives_the_same_sample(samp
 
 def test_other_keys_give_other_samples():
     sample = sample_of(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8), np.ones((1, 30, 40), np.uint8))
-    seen = {train_dense(sample, SMALL, (0, key)).image.tobytes() for key in range(20)}
+    seen = {train_dense(sample, *SMALL, (0, key)).image.tobytes() for key in range(20)}
     assert len(seen) > 10  # without a crop there are twelve ways: three sizes, two flips
 
 
@@ -122,7 +126,7 @@ def test_the_frame_leads_back_to_the_original_pixels(sample, key):
     """Whatever happened: a pixel's centre here, taken back, lies in the original pixel that it shows."""
     height, width = sample.image.shape[:2]
     sample = replace(sample, semantic=np.arange(height * width).reshape(height, width).astype(np.uint16))
-    moved = train_dense(sample, SMALL, (key,))
+    moved = train_dense(sample, *SMALL, (key,))
     h, w = moved.image.shape[:2]
     y, x = np.mgrid[:h, :w] + 0.5
     points = np.stack([x, y, x, y], axis=-1).reshape(-1, 4)
@@ -177,8 +181,8 @@ def test_slivers_are_left_out():
 def test_an_image_is_fitted_into_800_by_1333_as_the_paper_does(size, expected):
     assert fitted(size, 800, 1333) == expected
     sample = Sample(np.zeros((*size, 3), np.uint8), None, None, "x", 1, size)
-    assert eval_dense(sample, DenseConfig()).image.shape[:2] == expected
-    assert eval_dense(sample, DenseConfig(), factor=0.5, mirrored=True).image.shape[0] == pytest.approx(
+    assert eval_dense(sample, AnnotatedInput()).image.shape[:2] == expected
+    assert eval_dense(sample, AnnotatedInput(), factor=0.5, mirrored=True).image.shape[0] == pytest.approx(
         expected[0] / 2, abs=0.51
     )
 
@@ -187,20 +191,21 @@ def test_a_crop_that_one_class_fills_is_sampled_again():
     semantic = np.zeros((40, 400), np.uint8)
     semantic[:, 200:] = np.arange(200) // 4 % 2 + 1  # stripes on the right, nothing on the left
     sample = Sample(np.zeros((40, 400, 3), np.uint8), None, semantic, "x", 1, (40, 400))
-    config = DenseConfig(short_px=(40,), long_px=400, crop_px=20, hflip=0)
-    picky = config.model_copy(update={"crop_most": 0.75})
+    config = AnnotatedInput(short_px=(40,), long_px=400, crop_px=20)
+    augment = SegmentationAugment(hflip=0)
+    picky = augment.model_copy(update={"crop_most": 0.75})
 
-    def full(one: DenseConfig) -> int:
-        maps = (train_dense(sample, one, (key,)).semantic for key in range(60))
+    def full(one: SegmentationAugment) -> int:
+        maps = (train_dense(sample, config, one, (key,)).semantic for key in range(60))
         return sum(np.bincount(drawn.ravel()).max() > 0.75 * 400 for drawn in maps)
 
-    assert full(config) > 15 and full(picky) <= 2
+    assert full(augment) > 15 and full(picky) <= 2
 
 
 def test_large_scale_jitter_shrinks_pads_enlarges_and_cuts():
-    config = DenseConfig(short_px=(64,), long_px=64, scale=(0.1, 2.0), crop_px=64)
+    config, augment = AnnotatedInput(short_px=(64,), long_px=64, crop_px=64), AnnotatedAugment(scale=(0.1, 2.0))
     sample = sample_of(np.full((32, 32, 3), 9, np.uint8), np.ones((1, 32, 32), np.uint8))
-    drawn = [train_dense(sample, config, (key,)) for key in range(40)]
+    drawn = [train_dense(sample, config, augment, (key,)) for key in range(40)]
     assert all(one.image.shape == (64, 64, 3) for one in drawn)
     scales = [one.frame.scale_y for one in drawn]
     assert min(scales) < 0.5 and max(scales) > 3.5

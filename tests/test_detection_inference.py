@@ -87,7 +87,7 @@ def test_an_outline_is_the_mask_that_is_pasted_into_the_whole_image():
 
 def test_boxes_and_masks_go_back_to_the_original_image_as_the_frame_says():
     image = np.zeros((50, 90, 3), np.uint8)
-    config = recipe("small_detection", "atto", images=9, image_px=64, classes=2).dense
+    config = recipe("small_detection", "atto", images=9, image_px=64, classes=2).input
     shown = eval_dense(
         Sample(image, None, None, "x.png", 8, (50, 90)),
         config.model_copy(update={"eval_short_px": 100, "eval_long_px": 130}),
@@ -194,7 +194,7 @@ def test_an_image_without_annotations_has_no_targets_and_boxes_in_shares_are_cou
     val = open_dense(folder, part="val")
     shares = objects_of([Row((0.25, 0.25, 0.5, 0.5), 0, id=1)], relative=True)
     val = replace(val, entries=(AnnotatedImage(val.entries[0].path, 1, None, shares),))
-    sample = eval_dense(Sample(np.zeros((40, 56, 3), np.uint8), None, None, "x", 1, (40, 56)), predictor.recipe.dense)
+    sample = eval_dense(Sample(np.zeros((40, 56, 3), np.uint8), None, None, "x", 1, (40, 56)), predictor.recipe.input)
     with torch.inference_mode():
         found = find(predictor.model, sample, predictor.recipe)
     exact = replace(

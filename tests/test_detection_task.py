@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from commands import rows
-from convnext.config import Recipe, RunOptions
+from convnext.config import Recipe, RunOptions, parse
 from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects
 from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
@@ -79,7 +79,7 @@ class Killed(Detection):
 
 
 def test_it_learns_six_images_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
-    plain = {"dense__photometric": False, "dense__short_px": (40,), "optim__name": "adamw", "optim__lr": 4e-3}
+    plain = {"augment__photometric": False, "input__short_px": (40,), "optim__name": "adamw", "optim__lr": 4e-3}
     chosen = small(**plain, schedule__epochs=40, schedule__eval_epochs=40, model__drop_path=0)
     finished = train(DenseSplits(data.train, data.train), chosen, tmp_path / "run")
     assert finished.metric == "mask_ap" and finished.score > 0.25
@@ -156,8 +156,8 @@ def test_the_parts_of_the_loss_are_those_of_the_detector(data, tmp_path):
 
 def test_images_without_objects_are_trained_on_unless_the_recipe_leaves_them_out(data, tmp_path):
     assert len(task_of(data, small(), tmp_path).train.entries) == 6
-    assert len(task_of(data, small(dense__empty=False), tmp_path).train.entries) == 5
-    assert not recipe("coco_cascade_3x", "tiny", images=9, image_px=9, classes=2).dense.empty
+    assert len(task_of(data, small(input__empty=False), tmp_path).train.entries) == 5
+    assert not recipe("coco_cascade_3x", "tiny", images=9, image_px=9, classes=2).input.empty
 
 
 def test_boxes_alone_are_learnt_without_masks_and_a_mask_head_for_them_is_refused(tmp_path):
@@ -265,7 +265,7 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     boxes = open_dense_splits(write_objects(tmp_path, masks=False))
     findings = preflight_dense(boxes)
     chosen = choose_dense_recipe(DenseRequest(data="", changes={}), boxes, findings)
-    assert chosen.name == "small_detection" and not chosen.head.masks and chosen.dense.eval_short_px == 64
+    assert chosen.name == "small_detection" and not chosen.head.masks and chosen.input.eval_short_px == 64
     objects = boxes.train.entries[0].objects
     many = np.arange(2).repeat(65)
     several = Objects(
@@ -276,7 +276,7 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     assert fitted_detector(data.train) == {}
     asked = DenseRequest(data="", changes={"head.most": 7, "schedule.epochs": "12"}, image_px=96)
     chosen = choose_dense_recipe(asked, boxes, findings)
-    assert chosen.head.most == 7 and chosen.dense.eval_short_px == 96
+    assert chosen.head.most == 7 and chosen.input.eval_short_px == 96
     assert chosen.schedule.warmup_epochs == pytest.approx(12 / 20)
 
 
@@ -320,7 +320,7 @@ def test_a_run_starts_from_a_detector_of_other_classes_and_from_a_classifier(run
 
 def test_maps_of_classes_become_a_run_of_the_other_task_in_the_same_way(tmp_path):
     changes = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24), "head.width": 16, "head.aux_width": 8}
-    changes |= {"dense.crop_px": 32, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "optim.batch": 4}
+    changes |= {"input.crop_px": 32, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "optim.batch": 4}
     asked = DenseRequest(data=str(write_shapes(tmp_path / "data", train=4, val=2)), changes=changes)
     finished, _, evaluation = train_dense(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
     assert finished.metric == "miou" and evaluation["task"] == "segmentation" and evaluation["n"] == 2
@@ -354,7 +354,7 @@ def test_two_processes_train_one_detector_and_score_all_images(folder, tmp_path)
     assert [process.returncode for process in ranks] == [0, 0], "".join(said)
     assert "fp32 on cpu x 2" in said[0]
     evaluation = json.loads((out / "evaluation.json").read_text())
-    chosen = Recipe.model_validate_json((out / "recipe.json").read_text())
+    chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
     val = open_dense_splits(folder).val
     with torch.inference_mode():
         alone = evaluate(load_best(build_detector(chosen), out, evaluation["weights"]), val, chosen)

@@ -48,6 +48,7 @@ class Toy:
     """Points in two classes, in float64; `spoil` may change the loss of a piece, or raise."""
 
     steps_per_epoch, metric, chance_loss = PER_EPOCH, "top1", 0.6931
+    smaller, exact = "fewer points", True
 
     def __init__(self, spoil: Callable[[nn.Module, Piece, Tensor], Tensor] | None = None, learnable: bool = True):
         torch.manual_seed(0)
@@ -82,7 +83,8 @@ class Toy:
 
 
 def toy_recipe(**changes: Any) -> Recipe:
-    fields = {"schedule.epochs": EPOCHS, "schedule.warmup_epochs": 0, "optim.lr": 0.1, "optim.ema": 0.0}
+    length = {} if "schedule__steps" in changes else {"schedule.epochs": EPOCHS}
+    fields = length | {"schedule.warmup_epochs": 0, "optim.lr": 0.1, "optim.ema": 0.0}
     base = recipe("small", "atto", images=40, image_px=32, classes=2, batch=BATCH)
     return override(base, fields | {name.replace("__", "."): value for name, value in changes.items()})
 

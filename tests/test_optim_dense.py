@@ -11,7 +11,7 @@ from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.recipes.architectures import architecture
 
-ADE20K = ScheduleConfig(epochs=1, steps=160_000, kind="linear", warmup_steps=1500, warmup_from=1e-6)
+ADE20K = ScheduleConfig(steps=160_000, kind="linear", warmup_steps=1500, warmup_from=1e-6)
 COCO = ScheduleConfig(epochs=36, kind="step", milestones=(27, 33), warmup_steps=500, warmup_from=0.001)
 PER_EPOCH = 7330  # of COCO's 117,266 images with objects, 16 a step
 
@@ -135,4 +135,4 @@ def test_coco_warms_up_over_500_steps_and_falls_after_27_and_33_epochs():
 
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(ValueError, match="warmup_steps = 20 does not fit in steps = 10"):
-        ScheduleConfig(epochs=1, steps=10, warmup_steps=20)
+        ScheduleConfig(steps=10, warmup_steps=20)

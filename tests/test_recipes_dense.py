@@ -1,10 +1,12 @@
 """Every published value of the COCO and ADE20K recipes, and what the two for small data give."""
 
+import json
+
 import pytest
 
 from convnext.config import Recipe, fields_of, override, parse
 from convnext.errors import ConvNeXtError
-from convnext.recipes import DENSE, recipe
+from convnext.recipes import RECIPES, recipe
 from convnext.recipes.dense import (
     ade20k_upernet_160k,
     ade20k_upernet_160k_640,
@@ -31,25 +33,26 @@ COCO = {
     **ADAMW,
     "optim.decay_by": "layer",
     "schedule.epochs": 36,
-    "schedule.steps": 0,
+    "schedule.steps": None,
     "schedule.kind": "step",
     "schedule.milestones": (27, 33),
     "schedule.step_factor": 0.1,
     "schedule.warmup_steps": 500,
     "schedule.warmup_from": 0.001,
-    "dense.precrop": 0.5,
-    "dense.precrop_short_px": (400, 500, 600),
-    "dense.precrop_px": (384, 600),
-    "dense.short_px": tuple(range(480, 801, 32)),
-    "dense.long_px": 1333,
-    "dense.scale": (1, 1),
-    "dense.crop_px": 0,
-    "dense.hflip": 0.5,
-    "dense.vflip": 0,
-    "dense.photometric": False,
-    "dense.multiple": 32,
-    "dense.eval_short_px": 800,
-    "dense.eval_long_px": 1333,
+    "augment.precrop": 0.5,
+    "augment.precrop_short_px": (400, 500, 600),
+    "augment.precrop_px": (384, 600),
+    "input.short_px": tuple(range(480, 801, 32)),
+    "input.long_px": 1333,
+    "augment.scale": (1, 1),
+    "input.crop_px": 0,
+    "input.empty": False,
+    "augment.hflip": 0.5,
+    "augment.vflip": 0,
+    "augment.photometric": False,
+    "input.multiple": 32,
+    "input.eval_short_px": 800,
+    "input.eval_long_px": 1333,
     "head.classes": 80,
     "head.masks": True,
     "head.channels": 256,
@@ -108,15 +111,17 @@ ADE20K = {
     "optim.layer_decay": 0.9,
     "optim.decay_by": "stage",
     "schedule.steps": 160_000,
+    "schedule.epochs": None,
+    "schedule.eval_epochs": 12,
     "schedule.kind": "linear",
     "schedule.min_lr": 0,
     "schedule.warmup_steps": 1500,
     "schedule.warmup_from": 1e-6,
-    "dense.precrop": 0,
-    "dense.scale": (0.5, 2.0),
-    "dense.crop_most": 0.75,
-    "dense.hflip": 0.5,
-    "dense.photometric": True,
+    "augment.precrop": 0,
+    "augment.scale": (0.5, 2.0),
+    "augment.crop_most": 0.75,
+    "augment.hflip": 0.5,
+    "augment.photometric": True,
     "head.classes": 150,
     "head.width": 512,
     "head.pool_scales": (1, 2, 3, 6),
@@ -153,11 +158,11 @@ def test_an_ade20k_recipe_has_every_published_value(make, model, size, lr, drop_
     made = make(model)
     values = fields_of(made)
     sizes = {
-        "dense.short_px": (size,),
-        "dense.long_px": 4 * size,
-        "dense.crop_px": size,
-        "dense.eval_short_px": size,
-        "dense.eval_long_px": 4 * size,
+        "input.short_px": (size,),
+        "input.long_px": 4 * size,
+        "input.crop_px": size,
+        "input.eval_short_px": size,
+        "input.eval_long_px": 4 * size,
         "head.window_px": size,
     }
     own = {"optim.lr": lr, "model.drop_path": drop_path, "precision": precision, "model.name": model}
@@ -166,11 +171,11 @@ def test_an_ade20k_recipe_has_every_published_value(make, model, size, lr, drop_
     assert made.head.stride == stride
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("name", [*RECIPES["detection"], *RECIPES["segmentation"]])
 @pytest.mark.parametrize("model", ["atto", "tiny", "xlarge", "v2_base", "resnet50", "swin_tiny", "roadmap_t:patchify"])
 def test_every_recipe_takes_every_backbone_with_stages_and_goes_through_json(name, model):
     made = recipe(name, model, **SMALL, batch=2, seed=3)
-    assert Recipe.model_validate_json(made.model_dump_json()) == made
+    assert parse(Recipe, json.loads(made.model_dump_json()), where="again") == made
     assert made.head.classes == 11 and made.model.classes == 0 and made.optim.batch == 2 and made.seed == 3
     assert made.task in name or made.task == ("segmentation" if "upernet" in name else "detection")
 
@@ -187,18 +192,18 @@ def test_a_long_name_is_the_same_network():
 
 def test_a_recipe_of_steps_keeps_them_on_other_data_and_is_evaluated_ten_times():
     made = recipe("ade20k_upernet_160k", "tiny", images=1600, image_px=500, classes=3)
-    assert made.schedule.steps == 160_000 and made.schedule.epochs == 1600 and made.schedule.eval_epochs == 160
+    assert made.schedule.steps == 160_000 and made.schedule.epochs is None and made.schedule.eval_epochs == 160
 
 
 def test_small_recipes_fit_the_data():
     made = recipe("small_segmentation", "atto", **SMALL)
     assert made.head.width == 64 and recipe("small_segmentation", "base", **SMALL).head.width == 256
-    assert made.dense.crop_px == 288 and made.dense.eval_short_px == 360 and made.optim.batch == 8
+    assert made.input.crop_px == 288 and made.input.eval_short_px == 360 and made.optim.batch == 8
     assert made.head.norm == "batch" and recipe("small_segmentation", "atto", **SMALL, batch=2).head.norm == "group"
     detection = recipe("small_detection", "atto", **SMALL)
     assert detection.head.head_norm == "group" and (detection.head.channels, detection.head.hidden) == (64, 256)
-    assert detection.optim.batch == 8 and detection.dense.short_px == (360,)
-    assert detection.dense.crop_px == 352 and detection.dense.eval_long_px == 1440
+    assert detection.optim.batch == 8 and detection.input.short_px == (360,)
+    assert detection.input.crop_px == 352 and detection.input.eval_long_px == 1440
     assert recipe("small_segmentation", "atto", images=5, image_px=20, classes=2).optim.batch == 1
     assert dense_epochs(100) == 120 and dense_epochs(400) == 60 and dense_epochs(100_000) == 12
 
@@ -210,24 +215,28 @@ def test_grey_images_get_one_mean_and_a_stem_for_one_channel():
 
 def test_a_field_of_the_head_can_be_set_and_a_wrong_one_is_named_with_the_nearest():
     made = recipe("ade20k_upernet_160k", "tiny", **SMALL)
-    assert override(made, {"head.width": "64", "dense.crop_px": "96"}).head.width == 64
+    assert override(made, {"head.width": "64", "input.crop_px": "96"}).head.width == 64
     with pytest.raises(ConvNeXtError, match=r"'head\.widht'.*'head\.width'"):
         override(made, {"head.widht": 64})
     with pytest.raises(ConvNeXtError, match=r"head\.dropout = 2"):
         override(made, {"head.dropout": 2})
-    for name, near in {"head": "aux_width", "dense": "crop_px"}.items():
+    for name, near in {"head": "aux_width", "input": "crop_px", "augment": "crop_most"}.items():
         values = made.model_dump()
         values[name][f"{near}x"] = 1
         with pytest.raises(ConvNeXtError, match=f"no field is called '{name}.{near}x'. Did you mean '{near}'"):
             parse(Recipe, values, where="recipe")
 
 
-def test_a_head_belongs_with_its_images_and_of_a_known_task():
+def test_a_recipe_is_of_a_known_task_and_its_head_of_a_known_kind():
     values = recipe("small_segmentation", "atto", **SMALL).model_dump()
-    with pytest.raises(ConvNeXtError, match="head and dense belong together"):
+    with pytest.raises(ConvNeXtError, match="no field is called 'dense'"):
         parse(Recipe, values | {"dense": None}, where="recipe")
-    with pytest.raises(ConvNeXtError, match=r"head\.task = 'segmentatio' is refused.*Did you mean 'segmentation'"):
-        parse(Recipe, values | {"head": values["head"] | {"task": "segmentatio"}}, where="recipe")
+    with pytest.raises(ConvNeXtError, match=r"task = 'segmentatio' is refused.*Did you mean 'segmentation'"):
+        parse(Recipe, values | {"task": "segmentatio"}, where="recipe")
+    with pytest.raises(ConvNeXtError, match=r"recipe: field 'task' is missing"):
+        parse(Recipe, {name: value for name, value in values.items() if name != "task"}, where="recipe")
+    with pytest.raises(ConvNeXtError, match=r"head\.kind = 'mask_rcnn' is refused: it must be upernet"):
+        parse(Recipe, values | {"head": values["head"] | {"kind": "mask_rcnn"}}, where="recipe")
     with pytest.raises(ConvNeXtError, match="stride_px = 9 is more than window_px = 8"):
         parse(Recipe, values | {"head": values["head"] | {"window_px": 8, "stride_px": 9}}, where="recipe")
 

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convnext import recipes
 from convnext.config import Recipe, override, parse
-from convnext.recipes import PUBLISHED, RECIPES, expected_lr, lr_advice, recipe
+from convnext.recipes import expected_lr, lr_advice, recipe
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.recipes.learning_rate import FAR, PAIRS
+
+PUBLISHED = recipes.PUBLISHED["classification"]
 
 SMALL = {"images": 2000, "image_px": 128, "classes": 10}
 
@@ -24,7 +27,7 @@ def test_the_pairs_are_those_of_the_recipes(name):
 
 
 def test_every_recipe_has_a_pair():
-    assert set(PAIRS) == set(RECIPES)
+    assert set(PAIRS) == set(recipes.RECIPES["classification"])
 
 
 @settings(deadline=None)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convnext import recipes
 from convnext.config import OptimConfig, ScheduleConfig
 from convnext.engine.schedule import lr_at, total_steps
-from convnext.recipes import PUBLISHED
+
+PUBLISHED = recipes.PUBLISHED["classification"]
 
 SCHEDULES = st.builds(
     lambda epochs, share, kind, floor: ScheduleConfig(

@@ -47,8 +47,8 @@ def small(**changes: Any) -> Recipe:
         "model.widths": (8, 12, 16, 24),
         "head.width": 16,
         "head.aux_width": 8,
-        "dense.crop_px": 32,
-        "dense.scale": (0.8, 1.25),
+        "input.crop_px": 32,
+        "augment.scale": (0.8, 1.25),
         "schedule.epochs": 4,
         "schedule.warmup_epochs": 0.5,
         "schedule.eval_epochs": 1,
@@ -96,7 +96,7 @@ class Killed(Segmentation):
 
 
 def test_it_learns_shapes_from_a_dozen_images(data, tmp_path):
-    easy = {"head.dropout": 0, "model.drop_path": 0, "dense.photometric": False, "dense.scale": (1, 1)}
+    easy = {"head.dropout": 0, "model.drop_path": 0, "augment.photometric": False, "augment.scale": (1, 1)}
     wide = {"head.width": 32, "head.aux_width": 16, "optim.name": "adamw", "optim.lr": 4e-3, "optim.ema": 0.9}
     chosen = override(small(schedule__epochs=20, schedule__eval_epochs=20), easy | wide)
     finished = train(data, chosen, tmp_path / "run")
@@ -140,14 +140,15 @@ def test_a_batch_depends_on_its_step_alone_and_two_ranks_share_it(data, tmp_path
 
 
 ONE_RANK = """
+import json
 import sys
 import torch
-from convnext.config import Recipe, RunOptions
+from convnext.config import Recipe, RunOptions, parse
 from convnext.data.dense.opening import open_dense_splits
 from convnext.engine.distributed import join
 from convnext.engine.fit import fit
 from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
-data, chosen, out = open_dense_splits(sys.argv[1]), Recipe.model_validate_json(sys.argv[2]), sys.argv[3]
+data, chosen, out = open_dense_splits(sys.argv[1]), parse(Recipe, json.loads(sys.argv[2]), where="it"), sys.argv[3]
 torch.manual_seed(chosen.seed)
 task = Segmentation(build_segmenter(chosen), chosen, RunOptions(out=out, workers=0), data.train, data.val)
 with join(torch.device("cpu")) as world:
@@ -181,7 +182,7 @@ def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(t
 
 
 def test_prepared_images_and_maps_are_padded_alike_and_padding_does_not_count(data, tmp_path):
-    task = task_of(data, small(dense__crop_px=0, dense__multiple=16), tmp_path)
+    task = task_of(data, small(input__crop_px=0, input__multiple=16), tmp_path)
     (batch,) = task.batches(range(1), World())
     ready = task.prepare(batch, step=0, rank=0, device=CPU)
     assert ready.x.shape[-2:] == ready.labels.shape[-2:] and ready.x.shape[-1] % 16 == 0 and len(ready) == 4
@@ -208,7 +209,7 @@ def test_the_loss_is_a_mean_over_all_pixels_of_both_heads_and_ignored_ones_bring
 
 
 def test_evaluation_is_in_original_pixels_and_that_of_a_plain_loop(data, tmp_path):
-    chosen = small(dense__eval_short_px=32, dense__eval_long_px=64)
+    chosen = small(input__eval_short_px=32, input__eval_long_px=64)
     task = task_of(data, chosen, tmp_path)
     model = task.model.eval()
     with torch.inference_mode():

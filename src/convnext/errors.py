@@ -20,9 +20,9 @@ class TrainingError(ConvNeXtError):
     """A run cannot go on: a non-finite loss, no memory, no disk."""
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close."""
-    found = get_close_matches(name, list(names), n=1, cutoff=0.5)
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close; `cutoff` 0 takes any."""
+    found = get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f" Did you mean '{found[0]}'?" if found else ""
 
 

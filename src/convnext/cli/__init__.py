@@ -9,7 +9,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from convnext.cli import benchmark, convert, demo, doctor, evaluate, export, models, paper, predict, roadmap, train
+from convnext.cli import (
+    benchmark,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    models,
+    paper,
+    predict,
+    recipes,
+    roadmap,
+    train,
+)
 from convnext.cli.options import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError
 
@@ -24,6 +37,7 @@ VERBS: dict[str, Command] = {
     "benchmark": benchmark,
     "paper": paper,
     "models": models,
+    "recipes": recipes,
     "demo": demo,
     "doctor": doctor,
 }

@@ -19,16 +19,14 @@ from convnext.cli.options import (
     refuse_among,
     refuse_of_other_tasks,
 )
-from convnext.config import Recipe, RunOptions, fields_of, override, parse
+from convnext.config import ClassificationRecipe, Recipe, RunOptions, fields_of, parse
 from convnext.errors import ConvNeXtError, nearest
-from convnext.recipes import DENSE as DENSE_RECIPES
-from convnext.recipes import RECIPES, recipe
+from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
 
 HELP = (
     "Train a classifier on class folders, a detector on boxes and masks, or a segmenter on label maps. "
     "The same command resumes a run that stopped."
 )
-SMALL = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
 WHOLE = {"mask_rcnn_": "coco_mask_rcnn_3x", "cascade_": "coco_cascade_3x", "upernet_": "ade20k_upernet_160k"}
 SHORT = {  # flag -> the recipe field it is short for
     "epochs": "schedule.epochs",
@@ -123,22 +121,28 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
     changes: dict[str, Any] = {
         field: text for flag, field in SHORT.items() if (text := getattr(args, flag)) is not None
     }
-    changes |= changes_of(rest)
     if task == "classification" and args.size:
         changes["input.size_px"] = args.size
+    longer = changes_of(rest)
+    for field in changes:
+        if field in longer:
+            flag = next((flag for flag, each in SHORT.items() if each == field), "size")
+            raise ConvNeXtError(f"--{flag} is short for --{field}, and both are given. Give one of them.")
+    changes |= longer
     whole = next((prefix for prefix in WHOLE if args.model.startswith(prefix)), None)
     if whole:
         backbone = args.model.removeprefix(whole)
         raise ConvNeXtError(f"--model is the backbone: '{args.model}' is --model {backbone} --recipe {WHOLE[whole]}.")
-    names = [args.recipe] if args.recipe else [SMALL[task]] if task else SMALL.values()
+    names = [args.recipe] if args.recipe else [DEFAULT[task]] if task else list(DEFAULT.values())
     probes = [_probe(args, name, task) for name in names]
-    known = list(dict.fromkeys(field for probe in probes for field in fields_of(probe)))
     for name, value in changes.items():
-        if name not in known:
-            hint = nearest(name, [*known, *flags_of(args)])
-            raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
         if value is None:
             raise ConvNeXtError(f"--{name} needs a value.")
+        every = [field for kind in TASKS for field in fields_of(_tiny(DEFAULT[kind]))]
+        known = [field for probe in probes for field in fields_of(probe)]
+        if name not in (*known, *every):
+            hint = nearest(name, list(dict.fromkeys([*known, *flags_of(args)])))
+            raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
     refused = [error for probe in probes if (error := _refusal(probe, changes))]
     if len(refused) == len(probes):
         raise refused[0]
@@ -147,23 +151,17 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
 
 def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     """Recipe `name` before the data are known. Raises ConvNeXtError where it is not for `task`, or not of that size."""
+    found = task_of(name)
+    if task and found != task:
+        raise ConvNeXtError(f"Recipe '{name}' is for {found}, and this is {task}. Take {', '.join(RECIPES[task])}.")
     dense_px = args.size if task in DENSE else None
     probe = recipe(name, args.model, images=1000, image_px=dense_px or 224, classes=2, in_channels=args.channels)
-    if task and probe.task != task:
-        fitting = _recipes_for(task)
-        raise ConvNeXtError(f"Recipe '{name}' is for {probe.task}, and this is {task}. Take {', '.join(fitting)}.")
-    if dense_px and probe.dense and probe.dense.eval_short_px != dense_px:
+    if dense_px and not isinstance(probe, ClassificationRecipe) and probe.input.eval_short_px != dense_px:
         raise ConvNeXtError(
             f"--size {dense_px} does not suit recipe '{name}', whose images have a shorter side of "
-            f"{probe.dense.eval_short_px} px. Give --dense.short_px and --dense.eval_short_px."
+            f"{probe.input.eval_short_px} px. Give --input.short_px and --input.eval_short_px."
         )
-    if args.epochs and probe.schedule.steps:
-        raise ConvNeXtError(f"--epochs does not decide recipe '{name}', which counts steps. Give --schedule.steps.")
     return probe
-
-
-def _recipes_for(task: str) -> list[str]:
-    return [name for name in (*RECIPES, *DENSE_RECIPES) if _tiny(name).task == task]
 
 
 def _tiny(name: str) -> Recipe:
@@ -171,9 +169,9 @@ def _tiny(name: str) -> Recipe:
 
 
 def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
-    """Why the recipe does not take these values, with whatever warm-up fits."""
+    """Why the recipe does not take these values."""
     try:
-        override(probe, {"schedule.warmup_epochs": 0, **changes} if "schedule.epochs" in changes else changes)
+        with_changes(probe, changes, images=1000)
     except ConvNeXtError as error:
         return error
     return None
@@ -215,7 +213,7 @@ def _train_classes(args: argparse.Namespace, changes: dict[str, Any], options: R
 
     request = Request(
         data=args.data,
-        recipe=args.recipe or SMALL["classification"],
+        recipe=args.recipe or DEFAULT["classification"],
         model=args.model,
         weights=args.weights,
         channels=args.channels,

@@ -4,27 +4,50 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.base import Frozen
+from convnext.config.base import Count, Decay, Frozen, Whole, about
+
+Family = about("name", "kind of network; decides which other fields of model there are")
+Name = about("name", "name of the network, as `convnext models` lists it")
+Depths = Annotated[tuple[Whole, ...], about("blocks", "blocks of each stage; one stage makes the network isotropic")]
+Widths = Annotated[tuple[Whole, ...], about("channels", "channels C of each stage")]
+LayerScale = Annotated[
+    float | None, about("factor", "initial gamma of every block's branch; none: the blocks have no gamma")
+]
+DropPath = Annotated[
+    Decay,
+    about("probability", "stochastic depth of the last block; rises linearly from 0 at the first"),
+]
+Channels = Annotated[Whole, about("channels", "channels of an image: 3 for colour, 1 for grey")]
+Classes = Annotated[Count, about("classes", "outputs of the head; 0: no head, the network returns pooled features")]
+GridSide = Annotated[
+    Annotated[int, Field(ge=4)] | None,
+    about("px", "side of the images that learnt positions or filters are made for; none: the published one"),
+]
 
 
 class ConvNeXtConfig(Frozen):
     """One ConvNeXt: V1 (arXiv 2201.03545), V2 with GRN (arXiv 2301.00808), or isotropic (2201.03545, section 3.3)."""
 
-    family: Literal["convnext"] = "convnext"
-    name: str = "custom"
-    depths: tuple[Annotated[int, Field(ge=1)], ...]  # blocks in each stage; one stage makes it isotropic
-    widths: tuple[Annotated[int, Field(ge=1)], ...]  # channels C of each stage
-    patch: Annotated[int, Field(ge=1)] = 4  # input pixels per position of stage 0
-    stem: Literal["patch", "overlap"] = "patch"  # 'overlap': 3x3 convolutions of stride 2, for small data
-    stem_norm: bool = True  # isotropic networks have none
-    kernel: Annotated[int, Field(ge=1)] = 7
-    layer_scale: float | None = 1e-6  # initial gamma; None: the block has no gamma
-    grn: bool = False  # global response normalisation after GELU (V2)
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
-    head_scale: float = 1.0  # factor on the head's initial weight and bias
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its normed, pooled features
-    checkpointing: bool = False  # recompute blocks in the backward pass: less memory, same values
+    family: Annotated[Literal["convnext"], Family] = "convnext"
+    name: Annotated[str, Name] = "custom"
+    depths: Depths
+    widths: Widths
+    patch: Annotated[Whole, about("px", "input pixels per position of stage 0")] = 4
+    stem: Annotated[
+        Literal["patch", "overlap"],
+        about("name", "first layer: patches that do not overlap, or 3x3 convolutions of stride 2, for small data"),
+    ] = "patch"
+    stem_norm: Annotated[bool, about("yes or no", "a norm behind the stem; isotropic networks have none")] = True
+    kernel: Annotated[Whole, about("positions", "side of the depthwise convolution")] = 7
+    layer_scale: LayerScale = 1e-6
+    grn: Annotated[bool, about("yes or no", "global response normalization after GELU, as V2 has it")] = False
+    drop_path: DropPath = 0.0
+    head_scale: Annotated[float, about("factor", "factor on the head's initial weight and bias")] = 1.0
+    in_channels: Channels = 3
+    classes: Classes = 1000
+    checkpointing: Annotated[
+        bool, about("yes or no", "compute blocks again in the backward pass: less memory, same values")
+    ] = False
 
     @model_validator(mode="after")
     def _fits(self) -> "ConvNeXtConfig":
@@ -40,12 +63,12 @@ class ConvNeXtConfig(Frozen):
 class TimmConfig(Frozen):
     """A baseline network from timm, trained and evaluated by the same code."""
 
-    family: Literal["timm"] = "timm"
-    name: str  # a name that timm knows, e.g. 'resnet18'
-    size_px: Annotated[int, Field(ge=4)] | None = None  # side that a fixed grid (ViT, Swin) is built for; None: timm's
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000
+    family: Annotated[Literal["timm"], Family] = "timm"
+    name: Annotated[str, about("name", "a name that timm knows, e.g. 'resnet18'")]
+    size_px: GridSide = None
+    drop_path: DropPath = 0.0
+    in_channels: Channels = 3
+    classes: Classes = 1000
 
 
 class RoadmapConfig(Frozen):
@@ -54,28 +77,41 @@ class RoadmapConfig(Frozen):
     The defaults are ResNet-50; `recipes.roadmap` changes one decision after the other. Any combination can be built.
     """
 
-    family: Literal["roadmap"] = "roadmap"
-    name: str = "custom"
-    depths: tuple[Annotated[int, Field(ge=1)], ...] = (3, 4, 6, 3)  # blocks in each stage
-    width: Annotated[int, Field(ge=1)] = 64  # w; stage s works with w * 2^s channels
-    stem: Literal["conv7", "patch"] = "conv7"  # 7x7 of stride 2 and a max pool, or patches that do not overlap
-    patch: Literal[2, 4] = 4  # input pixels per position of stage 0, with either stem; 2 is for small images
-    depthwise: bool = False  # the spatial convolution sees one channel at a time
-    bottleneck: Literal["narrow", "inverted"] = (
-        "narrow"  # a block's output is 4x wider, or 4x narrower, than its inside
-    )
-    order: Literal["spatial_second", "spatial_first"] = "spatial_second"  # place among the block's three convolutions
-    kernel: Annotated[int, Field(ge=1)] = 3
-    activation: Literal["relu", "gelu"] = "relu"
-    activations_per_block: Literal[3, 1] = 3  # 1: only behind the block's second convolution, and none in the stem
-    norms_per_block: Literal[3, 1] = 3  # 1: only behind the spatial convolution
-    norm: Literal["batch", "layer"] = "batch"
-    downsample: Literal["block", "layer"] = "block"  # a stage's first block halves the map, or a layer of its own does
-    bias: bool = False  # of convolutions; the head always has one
-    layer_scale: float | None = None  # initial gamma; None: the block has no gamma
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its pooled features
+    family: Annotated[Literal["roadmap"], Family] = "roadmap"
+    name: Annotated[str, Name] = "custom"
+    depths: Depths = (3, 4, 6, 3)
+    width: Annotated[Whole, about("channels", "w; stage s works with w * 2^s channels")] = 64
+    stem: Annotated[
+        Literal["conv7", "patch"],
+        about("name", "7x7 of stride 2 and a max pool, or patches that do not overlap"),
+    ] = "conv7"
+    patch: Annotated[
+        Literal[2, 4], about("px", "input pixels per position of stage 0, with either stem; 2 is for small images")
+    ] = 4
+    depthwise: Annotated[bool, about("yes or no", "the spatial convolution sees one channel at a time")] = False
+    bottleneck: Annotated[
+        Literal["narrow", "inverted"],
+        about("name", "a block's output is 4x wider, or 4x narrower, than its inside"),
+    ] = "narrow"
+    order: Annotated[
+        Literal["spatial_second", "spatial_first"],
+        about("name", "place of the spatial convolution among the block's three"),
+    ] = "spatial_second"
+    kernel: Annotated[Whole, about("positions", "side of the spatial convolution")] = 3
+    activation: Annotated[Literal["relu", "gelu"], about("name", "activation of blocks and stem")] = "relu"
+    activations_per_block: Annotated[
+        Literal[3, 1], about("layers", "1: only behind the block's second convolution, and none in the stem")
+    ] = 3
+    norms_per_block: Annotated[Literal[3, 1], about("layers", "1: only behind the spatial convolution")] = 3
+    norm: Annotated[Literal["batch", "layer"], about("name", "batch norm or LayerNorm")] = "batch"
+    downsample: Annotated[
+        Literal["block", "layer"], about("name", "a stage's first block halves the map, or a layer of its own does")
+    ] = "block"
+    bias: Annotated[bool, about("yes or no", "convolutions have a bias; the head always has one")] = False
+    layer_scale: LayerScale = None
+    drop_path: DropPath = 0.0
+    in_channels: Channels = 3
+    classes: Classes = 1000
 
     @model_validator(mode="after")
     def _fits(self) -> "RoadmapConfig":
@@ -89,16 +125,16 @@ class RoadmapConfig(Frozen):
 class GFNetConfig(Frozen):
     """A global filter network (arXiv 2107.00645): of one stage, or of several with downsampling layers between them."""
 
-    family: Literal["gfnet"] = "gfnet"
-    name: str = "custom"
-    depths: tuple[Annotated[int, Field(ge=1)], ...]  # blocks in each stage
-    widths: tuple[Annotated[int, Field(ge=1)], ...]  # channels C of each stage
-    patch: Annotated[int, Field(ge=1)] = 16  # input pixels per position of stage 0
-    size_px: Annotated[int, Field(ge=4)] | None = None  # side of the images that the filters are made for; None: 224
-    layer_scale: float | None = None  # initial gamma; None: the block has no gamma
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # rate of the last block; rises linearly from 0 at the first
-    in_channels: Annotated[int, Field(ge=1)] = 3
-    classes: Annotated[int, Field(ge=0)] = 1000  # 0: no head, the model returns its normed, pooled features
+    family: Annotated[Literal["gfnet"], Family] = "gfnet"
+    name: Annotated[str, Name] = "custom"
+    depths: Depths
+    widths: Widths
+    patch: Annotated[Whole, about("px", "input pixels per position of stage 0")] = 16
+    size_px: GridSide = None
+    layer_scale: LayerScale = None
+    drop_path: DropPath = 0.0
+    in_channels: Channels = 3
+    classes: Classes = 1000
 
     @model_validator(mode="after")
     def _fits(self) -> "GFNetConfig":

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convnext.config import InputConfig, Recipe
+from convnext.config import ClassificationRecipe, InputConfig
 from convnext.data.augment import prepared
 from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
@@ -32,7 +32,7 @@ def steps_in_epoch(count: int, batch: int) -> int:
 
 def train_batches(
     dataset: Dataset,
-    recipe: Recipe,
+    recipe: ClassificationRecipe,
     *,
     steps: range,
     steps_per_epoch: int,
@@ -91,7 +91,7 @@ class _TrainReader:
     def __init__(
         self,
         dataset: Dataset,
-        recipe: Recipe,
+        recipe: ClassificationRecipe,
         steps_per_epoch: int,
         share: Share,
         cache: ImageCache | None,

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from convnext.config import AugmentConfig, InputConfig
+from convnext.config import AugmentConfig, InputConfig, Statistics
 from convnext.data.augment import rand_augment
 from convnext.data.decode import from_pillow, to_pillow
 
@@ -111,7 +111,7 @@ def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
     return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
-def normalise(images: Tensor, config: InputConfig) -> Tensor:
+def normalise(images: Tensor, config: Statistics) -> Tensor:
     """(N, H, W, C) uint8 -> (N, C, H, W) float32, channels-last memory, same device: (x / 255 - mean) / std."""
     count, height, width, channels = images.shape
     std = torch.tensor(config.std, dtype=torch.float64)

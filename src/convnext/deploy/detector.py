@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from convnext.config import Recipe
+from convnext.config import DetectionRecipe, expect
 from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
 from convnext.data.dense.loader import eval_dense_batches
 from convnext.data.dense.policy import eval_dense
@@ -17,7 +17,7 @@ from convnext.data.source import Dataset, open_unlabelled
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering
 from convnext.tasks.detection.detection import build_detector, evaluate
-from convnext.tasks.detection.inference import Found, find, values_of
+from convnext.tasks.detection.inference import Found, find
 from convnext.tasks.detection.metrics import Outcomes
 
 SHOWN = 0.5  # least score of what is shown, unless one asks for another
@@ -28,7 +28,7 @@ class DetectionPredictor:
     """A trained detector with everything it needs to answer: class names, preprocessing, precision, device."""
 
     model: Any  # Detector
-    recipe: Recipe
+    recipe: DetectionRecipe
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]  # COCO's number of each class
     device: torch.device
@@ -40,7 +40,8 @@ class DetectionPredictor:
         """The predictor of a checkpoint."""
         model = trained.into(build_detector(trained.recipe), device)
         numbers = tuple(trained.metadata.get("category_ids") or range(1, len(trained.classes) + 1))
-        return cls(model, trained.recipe, trained.classes, numbers, device, trained.source, trained.metadata)
+        recipe = expect(trained.recipe, DetectionRecipe)
+        return cls(model, recipe, trained.classes, numbers, device, trained.source, trained.metadata)
 
     def __call__(self, image: ImageInput, *, score: float = SHOWN) -> Found:
         """What one image shows with at least `score`: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
@@ -49,7 +50,7 @@ class DetectionPredictor:
         """
         name, decoded = pixels_of(image, len(self.recipe.input.mean))
         sample = Sample(decoded, None, None, name, 1, (decoded.shape[0], decoded.shape[1]))
-        return self._find(eval_dense(sample, values_of(self.recipe)[1])).above(score)
+        return self._find(eval_dense(sample, self.recipe.input)).above(score)
 
     def predict(
         self,
@@ -67,7 +68,7 @@ class DetectionPredictor:
             paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
         entries = tuple(AnnotatedImage(entry.path, number) for number, entry in enumerate(paths.entries, 1))
         dataset = DenseDataset("detection", self.classes, entries, paths.store, self.category_ids)
-        change = partial(eval_dense, config=values_of(self.recipe)[1])
+        change = partial(eval_dense, config=self.recipe.input)
         for batch in eval_dense_batches(
             dataset, change, batch=1, workers=workers, channels=len(self.recipe.input.mean)
         ):

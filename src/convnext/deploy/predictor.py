@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext.config import Recipe, parse
+from convnext.config import ClassificationRecipe, Recipe, expect, parse
 from convnext.data.loader import Change, eval_batches
 from convnext.data.source import Dataset, open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
@@ -43,7 +43,7 @@ class Predictor:
     """
 
     model: nn.Module
-    recipe: Recipe
+    recipe: ClassificationRecipe
     classes: tuple[str, ...]
     device: torch.device
     source: Path
@@ -54,7 +54,8 @@ class Predictor:
     def of(cls, trained: Trained, device: torch.device, *, plain: bool = False) -> "Predictor":
         """The predictor of a checkpoint."""
         model = trained.into(build_model(trained.recipe.model), device)
-        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata, plain)
+        recipe = expect(trained.recipe, ClassificationRecipe)
+        return cls(model, recipe, trained.classes, device, trained.source, trained.metadata, plain)
 
     def __call__(self, image: ImageInput, *, top: int = 5) -> Prediction:
         """The `top` classes of one image: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
@@ -151,7 +152,7 @@ def of_exported(source: str | Path, *, backend: str = "auto") -> Predictor:
     `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or foreign.
     """
     network, described = open_exported(source, backend=backend)
-    recipe: Recipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
+    recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
     place = torch.device("cpu")
     return Predictor(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)
 

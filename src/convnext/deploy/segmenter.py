@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convnext.config import Recipe
+from convnext.config import SegmentationRecipe, expect
 from convnext.data.decode import decode
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.source import Dataset, open_unlabelled
@@ -38,7 +38,7 @@ class SegmentationPredictor:
     """A trained segmenter with everything it needs to answer: class names, preprocessing, precision, device."""
 
     model: nn.Module
-    recipe: Recipe
+    recipe: SegmentationRecipe
     classes: tuple[str, ...]
     device: torch.device
     source: Path
@@ -48,7 +48,8 @@ class SegmentationPredictor:
     def of(cls, trained: Trained, device: torch.device) -> "SegmentationPredictor":
         """The predictor of a checkpoint."""
         model = trained.into(build_segmenter(trained.recipe), device)
-        return cls(model, trained.recipe, trained.classes, device, trained.source, trained.metadata)
+        recipe = expect(trained.recipe, SegmentationRecipe)
+        return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
     def __call__(self, image: ImageInput, *, multi_scale: bool = False) -> Segmented:
         """The classes of one image: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext.config import Recipe, RunOptions
+from convnext.config import RunOptions, Training
 from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
@@ -48,7 +48,7 @@ class Interrupted(ConvNeXtError):
 
 def fit(
     task: Task,
-    recipe: Recipe,
+    recipe: Training,
     options: RunOptions,
     *,
     device: torch.device,
@@ -94,7 +94,7 @@ class _Loop:
     def __init__(
         self,
         task: Task,
-        recipe: Recipe,
+        recipe: Training,
         options: RunOptions,
         device: torch.device,
         world: World,
@@ -152,7 +152,9 @@ class _Loop:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            raise explain_memory(self.update, prepared, self.micro, error) from error
+            raise explain_memory(
+                self.update, prepared, self.micro, error, smaller=self.task.smaller, exact=self.task.exact
+            ) from error
         self._settle()  # of the step before: the device works on this one meanwhile
         self.pending = (step, lr, learnt, self.task.names(batch), time.monotonic())
         self.state.step = step + 1

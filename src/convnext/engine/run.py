@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from convnext import __version__
-from convnext.config import Recipe, fields_of, parse
+from convnext.config import Training, fields_of, parse
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
@@ -44,7 +44,7 @@ class Run:
     def __init__(
         self,
         path: Path,
-        recipe: Recipe,
+        recipe: Training,
         description: dict[str, Any],
         model: nn.Module,
         optimizers: Optimizers,
@@ -110,7 +110,7 @@ class Run:
                     f"'{self.path}' holds a run on other data (its {key} differ). Choose another --out, or give the "
                     "same data."
                 )
-        before = parse(Recipe, metadata["recipe"], where=f"'{self.path / LAST}'")
+        before = parse(type(self.recipe), metadata["recipe"], where=f"'{self.path / LAST}'")
         if before != self.recipe:
             old, new = fields_of(before), fields_of(self.recipe)
             names = [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -10,7 +10,7 @@ from convnext.config import OptimConfig, ScheduleConfig
 
 def total_steps(steps_per_epoch: int, schedule: ScheduleConfig) -> int:
     """Optimizer steps of the whole run, at least one; epochs may be fractional."""
-    return schedule.steps or max(1, round(schedule.epochs * steps_per_epoch))
+    return schedule.steps or max(1, round((schedule.epochs or 0.0) * steps_per_epoch))
 
 
 def warmup_steps(steps_per_epoch: int, schedule: ScheduleConfig) -> int:

@@ -17,6 +17,8 @@ class Task(Protocol):
     steps_per_epoch: int
     metric: str  # the key of `evaluate` that decides which weights are best; larger is better
     chance_loss: float  # the loss of a network that has learnt nothing
+    smaller: str  # what makes its images smaller, for when memory runs out: 'a smaller --size (input.size_px)'
+    exact: bool  # whether the gradients of micro-batches add up to that of the batch, as far as rounding goes
 
     def batches(self, steps: range, world: World) -> Iterator[Any]:
         """The raw batches of these steps, this process's share of each."""

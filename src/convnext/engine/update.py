@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from convnext.config import DenseConfig, Recipe
+from convnext.config import Training
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.errors import TrainingError, number_of
@@ -43,14 +43,13 @@ class Learnt:
 class Update:
     """One optimizer step from one prepared batch; the only place that touches the weights."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe, optimizers: Optimizers, ema: Ema | None, loss: Loss):
+    def __init__(self, network: nn.Module, recipe: Training, optimizers: Optimizers, ema: Ema | None, loss: Loss):
         self.network, self.loss = network, loss
         self.optimizers, self.ema = optimizers, ema
         self.clip = recipe.optim.clip
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         device = self.parameters[0].device.type
         self.precision = recipe.precision
-        self.dense = recipe.dense
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.precision == "fp16")
         self.device = device
 
@@ -128,9 +127,13 @@ def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
     return 0
 
 
-def explain_memory(update: Update, batch: Prepared | None, micro: int, error: BaseException) -> TrainingError:
-    """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there."""
-    smaller = _smaller(update.dense) if update.dense else "a smaller --size (input.size_px)"
+def explain_memory(
+    update: Update, batch: Prepared | None, micro: int, error: BaseException, *, smaller: str, exact: bool
+) -> TrainingError:
+    """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there.
+
+    `smaller` and `exact` are those of the task.
+    """
     if batch is None:
         return TrainingError(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
     traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
@@ -154,17 +157,16 @@ def explain_memory(update: Update, batch: Prepared | None, micro: int, error: Ba
             "Out of memory even with one image at a time, as `--micro-batch 1` has it. Take a smaller model "
             f"or {smaller}, or turn on model.checkpointing."
         )
-    # With samples of proposals, and norms over the images at hand, pieces are not quite the whole.
-    same = f"the batch stays the same), or take {smaller}" if update.dense else None
+    same = "the batch and the result stay the same)" if exact else f"the batch stays the same), or take {smaller}"
     return TrainingError(
         f"Out of memory with {number_of(micro, 'image')} at a time. {fits} fit: add `--micro-batch {fits}` "
-        f"(gradients are accumulated, so {same or 'the batch and the result stay the same)'}."
+        f"(gradients are accumulated, so {same}."
     )
 
 
 @contextmanager
-def explained_memory(path: str, dense: DenseConfig) -> Iterator[None]:
-    """A TrainingError with what to turn where evaluation of the one image at `path` does not fit."""
+def explained_memory(path: str, smaller: str) -> Iterator[None]:
+    """A TrainingError with what to change, `smaller`, where evaluation of the one image at `path` does not fit."""
     try:
         yield
     except Exception as error:
@@ -172,12 +174,5 @@ def explained_memory(path: str, dense: DenseConfig) -> Iterator[None]:
             raise
         raise TrainingError(
             f"Out of memory while '{path}' was evaluated, by itself. Free the device or take --device cpu; a training run "
-            f"can also have a smaller `--dense.eval_short_px` (now {dense.eval_short_px})."
+            f"can also have {smaller}."
         ) from error
-
-
-def _smaller(dense: DenseConfig) -> str:
-    """How training images become smaller, and what they are now."""
-    least, most = min(dense.short_px), max(dense.short_px)
-    short = f"smaller images: `--dense.short_px` (now {least if least == most else f'{least} to {most}'})"
-    return f"{short} or `--dense.crop_px` (now {dense.crop_px or 'no crop'})"

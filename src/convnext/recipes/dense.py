@@ -7,16 +7,20 @@ stage-wise on ADE20K, warm-up in steps, mixed precision for the smaller networks
 
 import math
 from collections.abc import Container
+from typing import Any
 
 from convnext.config import (
+    AnnotatedAugment,
+    AnnotatedInput,
     ConvNeXtConfig,
-    DenseConfig,
+    DetectionInput,
+    DetectionRecipe,
     DetectorHeadConfig,
-    InputConfig,
     ModelConfig,
     OptimConfig,
-    Recipe,
     ScheduleConfig,
+    SegmentationAugment,
+    SegmentationRecipe,
     StageConfig,
     UperNetConfig,
 )
@@ -58,40 +62,47 @@ CASCADE_HEAD = DetectorHeadConfig(
     proposals_train=2000,
     match_low_quality=False,
 )
-COCO = DenseConfig(precrop=0.5, empty=False)  # every other value is its default: 480 to 800 by at most 1333
+EVALUATIONS = {  # how often a run is scored, whatever its length; the others: after every epoch
+    "small_detection": 6,
+    "small_segmentation": 10,
+    "ade20k_upernet_160k": 10,
+    "ade20k_upernet_160k_640": 10,
+}
 
 
-def coco_mask_rcnn_3x(model: str) -> Recipe:
+def coco_mask_rcnn_3x(model: str) -> DetectionRecipe:
     """36 epochs of COCO with Mask R-CNN, batch 16; published for 'tiny'."""
     return _coco("coco_mask_rcnn_3x", "Mask R-CNN", model, DetectorHeadConfig(), MASK_RCNN)
 
 
-def coco_cascade_3x(model: str) -> Recipe:
+def coco_cascade_3x(model: str) -> DetectionRecipe:
     """36 epochs of COCO with Cascade Mask R-CNN, batch 16; 'base' and smaller from ImageNet-1K weights."""
     return _coco("coco_cascade_3x", "Cascade Mask R-CNN", model, CASCADE_HEAD, CASCADE_22K | CASCADE_1K)
 
 
-def coco_cascade_3x_22k(model: str) -> Recipe:
-    """The same from ImageNet-22K weights: published for 'base', 'large' and 'xlarge'."""
+def coco_cascade_3x_22k(model: str) -> DetectionRecipe:
+    """Cascade Mask R-CNN from ImageNet-22K weights: published for 'base', 'large' and 'xlarge'."""
     return _coco("coco_cascade_3x_22k", "Cascade Mask R-CNN, 22K", model, CASCADE_HEAD, CASCADE_1K | CASCADE_22K)
 
 
-def ade20k_upernet_160k(model: str) -> Recipe:
+def ade20k_upernet_160k(model: str) -> SegmentationRecipe:
     """160,000 steps of ADE20K with UperNet, batch 16; at 512 px, the two largest at 640."""
     return _ade20k("ade20k_upernet_160k", model, 640 if architecture(model).name in UPERNET_640 else 512)
 
 
-def ade20k_upernet_160k_640(model: str) -> Recipe:
-    """The same at 640 px, as published for 'base', 'large' and 'xlarge' from ImageNet-22K weights."""
+def ade20k_upernet_160k_640(model: str) -> SegmentationRecipe:
+    """160,000 steps of ADE20K with UperNet at 640 px, published for 'base', 'large' and 'xlarge' from 22K weights."""
     return _ade20k("ade20k_upernet_160k_640", model, 640)
 
 
-def small_segmentation(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> Recipe:
-    """A few hundred images with a shorter side of about `image_px`, one machine, no pretrained weights."""
+def small_segmentation(
+    model: str, *, images: int, image_px: int, classes: int, batch: int | None = None
+) -> SegmentationRecipe:
+    """A few hundred images with masks of classes, no pretrained weights, one machine; fitted to the data."""
     batch = batch or dense_batch(images)
     crop = _crop_for(image_px)
     epochs = dense_epochs(images)
-    return Recipe(
+    return SegmentationRecipe(
         name="small_segmentation",
         source=f"set for this package; fitted to {images} images of {image_px} px",
         model=_own_network(model),
@@ -101,23 +112,25 @@ def small_segmentation(model: str, *, images: int, image_px: int, classes: int, 
             aux_width=64,
             norm="batch" if batch >= _BATCH_NORM else "group",
         ),
-        dense=_crops(image_px, crop, scale=(0.5, 2.0), most=0.75),
-        input=_input(crop),
+        input=AnnotatedInput(**_sizes(image_px, crop)),
+        augment=SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
         optim=_small_optim(model, batch, epochs * images / batch),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 10))),
+        schedule=ScheduleConfig(
+            epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=interval("small_segmentation", epochs)
+        ),
     )
 
 
 def small_detection(
     model: str, *, images: int, image_px: int, classes: int, batch: int | None = None, masks: bool = True
-) -> Recipe:
-    """A few hundred images with a shorter side of about `image_px`, one machine, no pretrained weights."""
+) -> DetectionRecipe:
+    """A few hundred images with boxes, and masks where they are, no pretrained weights, one machine; fitted to the data."""
     batch = batch or dense_batch(images)
     short = min(800, max(64, image_px))
     crop = 32 * math.floor(short / 32 + 0.5)
     epochs = dense_epochs(images)
     channels = _head_width(model)
-    return Recipe(
+    return DetectionRecipe(
         name="small_detection",
         source=f"set for this package; fitted to {images} images of {image_px} px",
         model=_own_network(model),
@@ -135,10 +148,12 @@ def small_detection(
             candidates_test=500,
             proposals_test=500,
         ),
-        dense=_crops(short, crop, scale=(0.6, 1.5)),  # a batch of crops of one size has no padding to compute
-        input=_input(crop),
+        input=DetectionInput(**_sizes(short, crop)),  # a batch of crops of one size has no padding to compute
+        augment=AnnotatedAugment(scale=(0.6, 1.5), photometric=True),
         optim=_small_optim(model, batch, epochs * images / batch),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=max(1, round(epochs / 6))),
+        schedule=ScheduleConfig(
+            epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=interval("small_detection", epochs)
+        ),
     )
 
 
@@ -152,19 +167,24 @@ def dense_epochs(images: int) -> float:
     return float(max(12, min(120, round(24_000 / max(1, images)))))
 
 
+def interval(name: str, epochs: float) -> int:
+    """Epochs from one evaluation to the next in a run of this length by the recipe `name`."""
+    return max(1, round(epochs / EVALUATIONS[name]))
+
+
 def _coco(
     name: str, what: str, model: str, head: DetectorHeadConfig, values: dict[str, tuple[float, float, float, bool]]
-) -> Recipe:
+) -> DetectionRecipe:
     network, like, known = _network(model, values)
     lr, drop_path, decay, mixed = values[like]
     layered = isinstance(network, ConvNeXtConfig)
-    return Recipe(
+    return DetectionRecipe(
         name=name,
         source=_source(f"{PAPER}, appendix A.3 and released code, COCO, {what}", model, known),
         model=_with_depth(network, drop_path),
         head=head,
-        dense=COCO,
-        input=_input(800),
+        input=DetectionInput(empty=False),  # sizes are the defaults: 480 to 800 by at most 1333
+        augment=AnnotatedAugment(precrop=0.5),
         optim=OptimConfig(lr=lr, batch=16, weight_decay=0.05, layer_decay=decay if layered else 1.0),
         schedule=ScheduleConfig(
             epochs=36, kind="step", milestones=(27, 33), step_factor=0.1, warmup_steps=500, warmup_from=0.001
@@ -173,26 +193,25 @@ def _coco(
     )
 
 
-def _ade20k(name: str, model: str, size_px: int) -> Recipe:
+def _ade20k(name: str, model: str, size_px: int) -> SegmentationRecipe:
     network, like, known = _network(model, UPERNET)
     lr, drop_path, mixed = UPERNET[like]
     layered = isinstance(network, ConvNeXtConfig)
     steps_per_epoch = ADE20K_IMAGES // 16
-    return Recipe(
+    return SegmentationRecipe(
         name=name,
         source=_source(f"{PAPER}, appendix A.3 and released code, ADE20K", model, known),
         model=_with_depth(network, drop_path),
         head=UperNetConfig(window_px=size_px),
-        dense=_crops(size_px, size_px, scale=(0.5, 2.0), most=0.75),
-        input=_input(size_px),
+        input=AnnotatedInput(**_sizes(size_px, size_px)),
+        augment=SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
         optim=OptimConfig(lr=lr, batch=16, weight_decay=0.05, layer_decay=0.9 if layered else 1.0, decay_by="stage"),
         schedule=ScheduleConfig(
-            epochs=ADE20K_STEPS / steps_per_epoch,  # of ADE20K itself; the steps decide
             steps=ADE20K_STEPS,
             kind="linear",
             warmup_steps=1500,
             warmup_from=1e-6,
-            eval_epochs=16_000 // steps_per_epoch,
+            eval_epochs=16_000 // steps_per_epoch,  # of ADE20K itself
         ),
         precision="fp16" if mixed else "fp32",
     )
@@ -216,22 +235,15 @@ def _source(published: str, model: str, known: bool) -> str:
     return published if known else f"{published}; the values for '{model}' are not published: a default of this package"
 
 
-def _crops(short_px: int, crop_px: int, *, scale: tuple[float, float], most: float = 1.0) -> DenseConfig:
-    """Square crops of images whose shorter side is `short_px` times one of `scale`; evaluated whole, at `short_px`."""
-    return DenseConfig(
-        short_px=(short_px,),
-        long_px=4 * short_px,
-        scale=scale,
-        crop_px=crop_px,
-        crop_most=most,
-        photometric=True,
-        eval_short_px=short_px,
-        eval_long_px=4 * short_px,
-    )
-
-
-def _input(size_px: int) -> InputConfig:
-    return InputConfig(size_px=size_px, eval_size_px=size_px)
+def _sizes(short_px: int, crop_px: int) -> dict[str, Any]:
+    """Square crops of images whose shorter side is `short_px`; evaluated whole, at `short_px`."""
+    return {
+        "short_px": (short_px,),
+        "long_px": 4 * short_px,
+        "crop_px": crop_px,
+        "eval_short_px": short_px,
+        "eval_long_px": 4 * short_px,
+    }
 
 
 def _own_network(model: str) -> ModelConfig:

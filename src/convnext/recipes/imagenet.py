@@ -6,12 +6,12 @@ Values that nobody has published (the small V1 networks, V2 under these recipes)
 
 from convnext.config import (
     AugmentConfig,
+    ClassificationRecipe,
     ConvNeXtConfig,
     GFNetConfig,
     InputConfig,
     ModelConfig,
     OptimConfig,
-    Recipe,
     RoadmapConfig,
     ScheduleConfig,
     TimmConfig,
@@ -50,11 +50,11 @@ STRONG = AugmentConfig(
 UNMIXED = STRONG.model_copy(update={"mixup": 0.0, "cutmix": 0.0})  # fine-tuning
 
 
-def imagenet1k(model: str) -> Recipe:
+def imagenet1k(model: str) -> ClassificationRecipe:
     """300 epochs of ImageNet-1K from random weights, batch 4096 (table 5); isotropic networks warm up longer."""
     network, known = _network(model, DROP_PATH_1K)
     isotropic = isinstance(network, ConvNeXtConfig) and len(network.depths) == 1
-    return Recipe(
+    return ClassificationRecipe(
         name="imagenet1k",
         source=_source(f"{PAPER}, {'section 3.3 and table 5' if isotropic else 'table 5'}, ImageNet-1K", model, known),
         model=network,
@@ -65,10 +65,10 @@ def imagenet1k(model: str) -> Recipe:
     )
 
 
-def imagenet22k(model: str) -> Recipe:
+def imagenet22k(model: str) -> ClassificationRecipe:
     """90 epochs of ImageNet-22K from random weights, batch 4096, no EMA (table 5)."""
     network, known = _network(model, DROP_PATH_22K, classes=21_841)
-    return Recipe(
+    return ClassificationRecipe(
         name="imagenet22k",
         source=_source(f"{PAPER}, table 5, ImageNet-22K", model, known),
         model=network,
@@ -79,28 +79,28 @@ def imagenet22k(model: str) -> Recipe:
     )
 
 
-def finetune(model: str) -> Recipe:
+def finetune(model: str) -> ClassificationRecipe:
     """30 epochs at 224 px from ImageNet-22K weights (table 6, the released commands)."""
     return _finetune("finetune", model, 224)
 
 
-def finetune384(model: str) -> Recipe:
+def finetune384(model: str) -> ClassificationRecipe:
     """30 epochs at 384 px from ImageNet-22K weights (table 6)."""
     return _finetune("finetune384", model, 384)
 
 
-def finetune384_1k(model: str) -> Recipe:
+def finetune384_1k(model: str) -> ClassificationRecipe:
     """30 epochs at 384 px from ImageNet-1K weights (table 6; published for base and large)."""
     network, known = _network(model, DROP_PATH_FINETUNE_1K, head_scale=0.001)
     return _tuned("finetune384_1k", f"{PAPER}, table 6, 1K to 1K at 384", model, network, known, 384, layer_decay=0.7)
 
 
-def resnet_original(model: str) -> Recipe:
+def resnet_original(model: str) -> ClassificationRecipe:
     """The recipe that gives ResNet-50 its 76.13 %: SGD, 90 epochs, a tenth of the rate every 30.
 
     One difference: like everywhere here, 1-D parameters (norms, biases) do not decay.
     """
-    return Recipe(
+    return ClassificationRecipe(
         name="resnet_original",
         source="torchvision's reference training of ResNet-50 (76.13 %)",
         model=architecture(model),
@@ -110,7 +110,7 @@ def resnet_original(model: str) -> Recipe:
     )
 
 
-def _finetune(name: str, model: str, size_px: int) -> Recipe:
+def _finetune(name: str, model: str, size_px: int) -> ClassificationRecipe:
     network, known = _network(model, DROP_PATH_FINETUNE, head_scale=0.001)
     source = f"{PAPER}, table 6, 22K to 1K at {size_px}"
     ema = 0.9999 if network.name == "xlarge" else 0.0  # the only one published with EMA
@@ -127,9 +127,9 @@ def _tuned(
     *,
     layer_decay: float,
     ema: float = 0.0,
-) -> Recipe:
+) -> ClassificationRecipe:
     layered = isinstance(network, ConvNeXtConfig)  # layer-wise decay needs the names of our own network
-    return Recipe(
+    return ClassificationRecipe(
         name=name,
         source=_source(source, model, known),
         model=network,

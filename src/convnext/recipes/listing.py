@@ -1,7 +1,10 @@
-"""Every network by name with its size: what `convnext models` lists and the paper's tables are compared with."""
+"""What there is by name: networks with their sizes, as `convnext models` lists them, and recipes with their fields."""
 
 from typing import Any
 
+from convnext.config import Recipe, described
+from convnext.errors import ConvNeXtError
+from convnext.recipes import DEFAULT, FITTED, PUBLISHED, RECIPES, recipe, task_of, with_grid
 from convnext.recipes.baselines import BASELINES
 from convnext.recipes.sizes import DETECTORS, OTHER_SIZES, SEGMENTERS, SIZES, STEP_SIZES
 
@@ -19,6 +22,49 @@ _STARTS = {
     "roadmap_t": "roadmap_t:",
     "roadmap_b": "roadmap_b:",
 }  # how their names begin
+
+ASSUMED = {"images": 1000, "image_px": 224, "classes": 10}  # data of fitted recipes, where nothing else is said
+
+
+def recipes() -> list[dict[str, Any]]:
+    """{'name', 'task', 'fitted', 'default', 'meaning'} of every recipe; 'fitted' ones size themselves by the data."""
+    return [
+        {
+            "name": name,
+            "task": task,
+            "fitted": name in FITTED[task],
+            "default": name == DEFAULT[task],
+            "meaning": str(make.__doc__).splitlines()[0],
+        }
+        for task, named in RECIPES.items()
+        for name, make in named.items()
+    ]
+
+
+def shown_recipe(
+    name: str, model: str | None = None, *, images: int | None = None, image_px: int | None = None
+) -> Recipe:
+    """Recipe `name` for `model`: a published one as it was published, a fitted one for data of ASSUMED or of these.
+
+    Without a model, published recipes are those of 'tiny', fitted ones of 'atto'.
+
+    Raises ConvNeXtError for an unknown recipe or network, and for data that a published recipe has no use for.
+    """
+    task = task_of(name)
+    data = {key: value for key, value in {"images": images, "image_px": image_px}.items() if value is not None}
+    if name in FITTED[task]:
+        return with_grid(recipe(name, model or "atto", **{**ASSUMED, **data}))
+    if data:
+        raise ConvNeXtError(
+            f"Recipe '{name}' is published and does not follow the data: leave out --images and --size. The fitted ones "
+            f"are {', '.join(each for named in FITTED.values() for each in named)}."
+        )
+    return with_grid(PUBLISHED[task][name](model or "tiny"))
+
+
+def recipe_fields(chosen: Recipe) -> list[dict[str, Any]]:
+    """{'field', 'value', 'unit', 'meaning'} of every field of a recipe, by its dotted name."""
+    return described(chosen)
 
 
 def classifiers() -> list[dict[str, Any]]:

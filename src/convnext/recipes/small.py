@@ -8,11 +8,11 @@ import math
 
 from convnext.config import (
     AugmentConfig,
+    ClassificationRecipe,
     ConvNeXtConfig,
     InputConfig,
     ModelConfig,
     OptimConfig,
-    Recipe,
     RoadmapConfig,
     ScheduleConfig,
 )
@@ -22,14 +22,14 @@ BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the 
 MUON_RATIO = 10.0  # to lr, for the matrices of the blocks: their update does not depend on the size of the gradient
 
 
-def small(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> Recipe:
-    """A run of a few thousand steps that fits `images` training images of about `image_px` pixels a side."""
+def small(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> ClassificationRecipe:
+    """300 to 50,000 images and no pretrained weights: a few thousand steps, fitted to the data."""
     size_px = training_size(image_px)
     batch = batch or batch_for(images)
     epochs = epochs_for(images)
     steps = max(1.0, epochs * images / batch)
     network = _network(model, size_px, image_px).model_copy(update={"classes": classes})
-    return Recipe(
+    return ClassificationRecipe(
         name="small",
         source=f"measured for this package; fitted to {images} images of {image_px} px",
         model=network,

@@ -11,7 +11,7 @@ from convnext.reports import dense_images, dense_sections, sections
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 
-_FRAMEWORKS = {"mask_rcnn": "Mask R-CNN", "cascade": "Cascade Mask R-CNN"}
+_FRAMEWORKS = {"mask_rcnn": "Mask R-CNN", "cascade": "Cascade Mask R-CNN", "upernet": "UperNet"}
 _SCORES = {"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"}  # the first that there is stands in large
 
 
@@ -28,7 +28,7 @@ def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
 def _page(files: RunFiles, data: DenseDataset | None) -> Html:
     parts = _segmentation(data) if _is_segmentation(files, data) else _detection(data)
     parts += [
-        Section("Recipe", "recipe.json", dense_sections.recipe),
+        Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),
     ]
     return whole_page(files, headline(files, _network, _score, _stats), parts)
@@ -59,11 +59,10 @@ def _segmentation(data: DenseDataset | None) -> list[Section]:
 
 def _is_segmentation(files: RunFiles, data: DenseDataset | None) -> bool:
     """By the first file that says so, else by the images."""
-    head = (files.recipe or {}).get("head")
     sentence = [
         (files.evaluation or {}).get("task"),
         (files.data or {}).get("task"),
-        head.get("task") if isinstance(head, dict) else None,
+        (files.recipe or {}).get("task"),
         "segmentation" if any("miou" in row for row in files.evals) else None,
         data.task if data else None,
     ]
@@ -72,8 +71,8 @@ def _is_segmentation(files: RunFiles, data: DenseDataset | None) -> bool:
 
 def _network(files: RunFiles) -> str:
     head = (files.recipe or {}).get("head") or {}
-    framework = "UperNet" if head.get("task") == "segmentation" else _FRAMEWORKS.get(head.get("kind", ""))
-    if head.get("kind") and not head.get("masks", True):  # without the masks it is what its paper started from
+    framework = _FRAMEWORKS.get(head.get("kind", ""))
+    if not head.get("masks", True):  # without the masks it is what its paper started from
         framework = {"mask_rcnn": "Faster R-CNN", "cascade": "Cascade R-CNN"}.get(head["kind"], framework)
     return f"{framework}, {backbone(files)}" if framework else backbone(files)
 

@@ -3,7 +3,6 @@
 Each may assume that the file it is made of is there. AP is COCO's average precision, IoU intersection over union.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from convnext.drawing import charts
 from convnext.drawing.charts import Line
 from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import NOTHING, count, finite, percent
-from convnext.reports import sections
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import Score, columns, folded, note
 
@@ -85,14 +83,6 @@ def curves_of_precision(files: RunFiles) -> Html:
     if not drawn:
         return note("evaluation.json has no curves: there was nothing to find, or it was written without its details.")
     return tag("div", drawn, class_="pair")
-
-
-def recipe(files: RunFiles) -> Html:
-    """Every field that these tasks use: what they do to images is in `dense`, and of `input` they take two fields."""
-    values = {name: group for name, group in (files.recipe or {}).items() if name != "augment"}
-    if isinstance(values.get("input"), dict):
-        values["input"] = {name: value for name, value in values["input"].items() if name in ("mean", "std")}
-    return sections.recipe(replace(files, recipe=values))
 
 
 def losses(files: RunFiles) -> Html:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.config import InputConfig, Recipe, RunOptions
+from convnext.config import ClassificationRecipe, InputConfig, RunOptions
 from convnext.data.batch import Batch
 from convnext.data.dense.loader import DenseBatch
 from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
@@ -50,8 +50,9 @@ class Classification:
     """The task that `engine.fit` trains when the data are images in classes."""
 
     metric = "top1"
+    smaller, exact = "a smaller --size (input.size_px)", True
 
-    def __init__(self, model: nn.Module, recipe: Recipe, options: RunOptions, splits: Splits):
+    def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
         self.model, self.recipe, self.options = model, recipe, options
         self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
@@ -208,6 +209,6 @@ def note_skipped(batch: Batch | DenseBatch, skipped: dict[str, str]) -> None:
             warn(f"Skipped '{printable(path)}': {reason}")
 
 
-def eval_batch(recipe: Recipe) -> int:
+def eval_batch(recipe: ClassificationRecipe) -> int:
     """Images per forward pass in evaluation; no gradients, so more fit than in training."""
     return min(256, max(16, 3 * recipe.optim.batch // 2))

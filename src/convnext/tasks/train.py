@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext.config import Recipe, RunOptions, override
+from convnext.config import ClassificationRecipe, Recipe, RunOptions, expect
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Splits, open_splits
 from convnext.engine.checkpoint import write_text
@@ -28,8 +28,7 @@ from convnext.models.build import build_model
 from convnext.models.fused import fuse
 from convnext.models.provenance import NON_COMMERCIAL, read_provenance
 from convnext.models.weights import load_weights
-from convnext.recipes import lr_advice, recipe
-from convnext.recipes.baselines import with_grid
+from convnext.recipes import DEFAULT, asked_batch, lr_advice, recipe, with_changes
 from convnext.tasks.classification import Classification
 
 
@@ -38,7 +37,7 @@ class Request:
     """What a person asks for when they train."""
 
     data: str
-    recipe: str = "small"
+    recipe: str = DEFAULT["classification"]
     model: str = "atto"
     weights: str | None = None
     channels: int = 3
@@ -85,7 +84,7 @@ def examine(request: Request, options: RunOptions, world: World) -> tuple[Splits
 
 
 def carry_out(
-    chosen: Recipe,
+    chosen: ClassificationRecipe,
     splits: Splits,
     findings: Findings,
     options: RunOptions,
@@ -193,7 +192,7 @@ def refuse_broken(broken: Mapping[str, str], options: RunOptions) -> None:
         )
 
 
-def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recipe:
+def choose_recipe(request: Request, splits: Splits, findings: Findings) -> ClassificationRecipe:
     """The full recipe: the named one, fitted to the data, with the person's changes on top."""
     chosen = recipe(
         request.recipe,
@@ -205,18 +204,13 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
         in_channels=request.channels,
         seed=request.seed,
     )
-    changes = dict(request.changes)
-    if "input.size_px" in changes:
-        changes.setdefault("input.eval_size_px", changes["input.size_px"])
-        changes.setdefault("input.progressive", [])
-    changes = with_shorter_warmup(chosen, changes)
-    asked = changes.get("model.classes")
+    asked = request.changes.get("model.classes")
     if asked is not None and str(asked) != str(len(splits.train.classes)):
         raise ConvNeXtError(
             f"model.classes = {asked}, but the data have {number_of(len(splits.train.classes), 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    chosen = with_grid(override(chosen, changes))
+    chosen = expect(with_changes(chosen, request.changes, images=len(splits.train.entries)), ClassificationRecipe)
     if chosen.optim.batch > len(splits.train.entries):
         some = 2 ** max(0, int(math.log2(len(splits.train.entries))) - 2)
         raise ConvNeXtError(
@@ -226,27 +220,7 @@ def choose_recipe(request: Request, splits: Splits, findings: Findings) -> Recip
     return chosen
 
 
-def asked_batch(changes: Mapping[str, Any]) -> int | None:
-    """The batch that a person asks for. Raises ConvNeXtError where it is no whole number."""
-    batch = changes.get("optim.batch")
-    if batch is not None and not str(batch).isdigit():
-        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of images, 1 or more.")
-    return None if batch is None else int(batch)
-
-
-def with_shorter_warmup(chosen: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes`, and the recipe's warm-up at the same share of a run that the person made shorter."""
-    epochs = changes.get("schedule.epochs")
-    if epochs is None or "schedule.warmup_epochs" in changes:
-        return dict(changes)
-    try:
-        share = min(1.0, float(epochs) / chosen.schedule.epochs)
-    except ValueError:
-        return dict(changes)  # `override` refuses the value with its name
-    return {**changes, "schedule.warmup_epochs": chosen.schedule.warmup_epochs * share}
-
-
-def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World) -> str:
+def _headline(chosen: ClassificationRecipe, splits: Splits, device: torch.device, world: World) -> str:
     smallest = min([size for _, size in chosen.input.progressive], default=chosen.input.size_px)
     px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
     many = f" x {world.size}" if world.size > 1 else ""
@@ -263,7 +237,7 @@ def _headline(chosen: Recipe, splits: Splits, device: torch.device, world: World
 def length_of(chosen: Recipe) -> str:
     """'30 epochs', or '160 steps' where the recipe counts those."""
     schedule = chosen.schedule
-    return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs, "epoch")
+    return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
 
 
 def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:

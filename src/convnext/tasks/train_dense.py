@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext.config import Recipe, RunOptions, override
+from convnext.config import DetectionRecipe, Recipe, RunOptions, SegmentationRecipe, expect, override
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.dense.preflight import DenseFindings, preflight_dense
@@ -23,15 +23,13 @@ from convnext.engine.records import info
 from convnext.engine.run import LAST, weights_file
 from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, DataError, number_of
-from convnext.recipes import recipe
-from convnext.recipes.baselines import with_grid
+from convnext.recipes import DEFAULT, asked_batch, recipe, with_changes
 from convnext.tasks.dense_weights import load_dense_weights
 from convnext.tasks.detection import detection
 from convnext.tasks.detection import report as detection_tables
 from convnext.tasks.segmentation import metrics as segmentation_metrics
 from convnext.tasks.segmentation import segmentation
 from convnext.tasks.train import (
-    asked_batch,
     fit_described,
     fresh,
     length_of,
@@ -40,7 +38,6 @@ from convnext.tasks.train import (
     silent,
     weights_source,
     with_kernels,
-    with_shorter_warmup,
     workplace,
 )
 
@@ -78,13 +75,15 @@ class DenseTask:
     fingerprint: Callable[[DenseDataset, Recipe], str]  # of what is trained on, as a checkpoint has it
 
 
-def detection_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe, **ways: Any) -> dict[str, Any]:
+def detection_report(model: nn.Module, dataset: DenseDataset, chosen: DetectionRecipe, **ways: Any) -> dict[str, Any]:
     """What `evaluation.json` holds of a detector; `ways` are those of `detection.evaluate`."""
     outcomes = detection.evaluate(model, dataset, chosen, **ways)
     return detection_tables.report(outcomes, dataset, most=detection.limit_of(chosen))
 
 
-def segmentation_report(model: nn.Module, dataset: DenseDataset, chosen: Recipe, **ways: Any) -> dict[str, Any]:
+def segmentation_report(
+    model: nn.Module, dataset: DenseDataset, chosen: SegmentationRecipe, **ways: Any
+) -> dict[str, Any]:
     """What `evaluation.json` holds of a segmenter; `ways` are those of `segmentation.evaluate`."""
     outcomes = segmentation.evaluate(model, dataset, chosen, **ways)
     paths = [printable(entry.path) for entry in dataset.entries]
@@ -100,15 +99,17 @@ def fitted_detector(train: DenseDataset) -> dict[str, Any]:
 
 TASKS = {
     "detection": DenseTask(
-        "small_detection",
+        DEFAULT["detection"],
         detection.build_detector,
         detection.Detection,
         detection_report,
         fitted_detector,
-        lambda train, chosen: detection.fingerprint(detection.shown_in_training(train, chosen)),
+        lambda train, chosen: detection.fingerprint(
+            detection.shown_in_training(train, expect(chosen, DetectionRecipe))
+        ),
     ),
     "segmentation": DenseTask(
-        "small_segmentation",
+        DEFAULT["segmentation"],
         segmentation.build_segmenter,
         segmentation.Segmentation,
         segmentation_report,
@@ -180,9 +181,8 @@ def choose_dense_recipe(request: DenseRequest, splits: DenseSplits, findings: De
             f"head.classes = {asked}, but the data have {number_of(len(splits.train.classes), 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    return with_grid(
-        override(chosen, {**TASKS[task].fitted(splits.train), **with_shorter_warmup(chosen, request.changes)})
-    )
+    chosen = override(chosen, TASKS[task].fitted(splits.train))
+    return with_changes(chosen, request.changes, images=len(splits.train.entries))
 
 
 def load_best(model: nn.Module, run: Path, weights: str = "best") -> nn.Module:

@@ -1,4 +1,4 @@
-"""What happens to an image of a dense task in training and in evaluation, as `DenseConfig` says it.
+"""What happens to an annotated image in training and in evaluation, as a recipe's `input` and `augment` say it.
 
 All that is random comes from a key: the same key gives the same pixels, whoever asks and whenever.
 """
@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from convnext.config.dense import DenseConfig
+from convnext.config import AnnotatedAugment, AnnotatedInput, SegmentationAugment
 from convnext.data.dense.sample import IGNORE, Sample
 from convnext.data.dense.transforms import Size, crop, distort, fitted, flip, pad, resize, without_slivers
 
@@ -24,32 +24,33 @@ def generator_of(key: Key) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([word & 0xFFFF_FFFF_FFFF_FFFF for word in key])))
 
 
-def train_dense(sample: Sample, config: DenseConfig, key: Key) -> Sample:
+def train_dense(sample: Sample, config: AnnotatedInput, augment: AnnotatedAugment, key: Key) -> Sample:
     """One training image: cropped, fitted, scaled, cropped, flipped, distorted; not yet padded to a batch.
 
     Objects that are gone or thinner than a pixel are left out; there may be none.
     """
     rng = generator_of(key)
-    if rng.random() < config.precrop:
-        sample = resize(sample, fitted(_size(sample), _one_of(config.precrop_short_px, rng), _FAR))
-        sample = _crop_between(sample, config.precrop_px, rng)
-    factor = _between(config.scale, rng)
+    if rng.random() < augment.precrop:
+        sample = resize(sample, fitted(_size(sample), _one_of(augment.precrop_short_px, rng), _FAR))
+        sample = _crop_between(sample, augment.precrop_px, rng)
+    factor = _between(augment.scale, rng)
     short_px = _one_of(config.short_px, rng)
     sample = resize(sample, fitted(_size(sample), short_px * factor, config.long_px * factor))
     if config.crop_px:
-        sample = _crop_to(sample, config.crop_px, config.crop_most, rng)
-    if rng.random() < config.hflip:
+        most = augment.crop_most if isinstance(augment, SegmentationAugment) else 1.0
+        sample = _crop_to(sample, config.crop_px, most, rng)
+    if rng.random() < augment.hflip:
         sample = flip(sample)
-    if rng.random() < config.vflip:
+    if rng.random() < augment.vflip:
         sample = flip(sample, vertical=True)
-    if config.photometric:
+    if augment.photometric:
         sample = replace(sample, image=distort(sample.image, rng.random(9).tolist()))
     if config.crop_px:
         sample = pad(sample, (config.crop_px, config.crop_px))
     return without_slivers(sample)
 
 
-def eval_dense(sample: Sample, config: DenseConfig, *, factor: float = 1.0, mirrored: bool = False) -> Sample:
+def eval_dense(sample: Sample, config: AnnotatedInput, *, factor: float = 1.0, mirrored: bool = False) -> Sample:
     """One image as evaluation and prediction see it; `factor` and `mirrored` are for tests at several scales."""
     short_px, long_px = config.eval_short_px * factor, config.eval_long_px * factor
     sample = resize(sample, fitted(_size(sample), short_px, long_px))
@@ -105,10 +106,10 @@ def _size(sample: Sample) -> Size:
     return sample.image.shape[0], sample.image.shape[1]
 
 
-def in_training(config: DenseConfig) -> Callable[[Sample, Key], Sample]:
-    """`train_dense` by `config`, as the loader wants it and as it can be sent to other processes."""
-    return partial(_train, config)
+def in_training(config: AnnotatedInput, augment: AnnotatedAugment) -> Callable[[Sample, Key], Sample]:
+    """`train_dense` by these, as the loader wants it and as it can be sent to other processes."""
+    return partial(_train, config, augment)
 
 
-def _train(config: DenseConfig, sample: Sample, key: Key) -> Sample:
-    return train_dense(sample, config, key)
+def _train(config: AnnotatedInput, augment: AnnotatedAugment, sample: Sample, key: Key) -> Sample:
+    return train_dense(sample, config, augment, key)

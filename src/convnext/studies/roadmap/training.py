@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convnext.config import Recipe, RoadmapConfig, RunOptions, override, parse
+from convnext.config import ClassificationRecipe, Recipe, RoadmapConfig, RunOptions, override, parse
 from convnext.data.loader import steps_in_epoch
 from convnext.data.preflight import Findings
 from convnext.data.source import Splits
@@ -57,7 +57,7 @@ class _Runs:
     findings: Findings
     out: Path
 
-    def recipe(self, step: Step, seed: int) -> Recipe:
+    def recipe(self, step: Step, seed: int) -> ClassificationRecipe:
         """The recipe 'small', fitted to the data, with this step's network; EMA weights are off, as in the paper.
 
         AdamW for every step but the first, which stands for ResNet's own recipe: SGD with a rate of 0.1 for a batch of
@@ -71,6 +71,7 @@ class _Runs:
         request = Request(data=plan.data, model=step.config.name, channels=plan.channels, changes=changes)
         chosen = choose_recipe(request, self.splits, self.findings)
         epochs = chosen.schedule.epochs
+        assert epochs is not None, "`_check` refuses steps"
         last: dict[str, Any] = {"schedule.eval_epochs": math.ceil(epochs)}  # results are those of the last step
         if step.recipe == "original":
             last |= {"optim.name": "sgd", "optim.lr": 0.1 * chosen.optim.batch / 256, "optim.weight_decay": 1e-4}
@@ -160,7 +161,7 @@ def _check(plan: Plan) -> tuple[Step, ...]:
         raise ConvNeXtError(f"seeds = {plan.seeds} must be 1 or more: every step needs a run.")
     decided = {f"model.{name}" for name in RoadmapConfig.model_fields} - _FREE
     for name in plan.changes:
-        if name in decided or name in ("seed", "schedule.epochs"):
+        if name in decided or name in ("seed", "schedule.epochs", "schedule.steps"):
             raise ConvNeXtError(
                 f"'{name}' cannot be set for a roadmap: its steps, epochs and seeds decide it. Leave it out; "
                 f"{', '.join(sorted(_FREE))} and the fields of input, augment and optim are free."

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext.config import DetectorHeadConfig, Recipe, RunOptions
+from convnext.config import DetectionRecipe, DetectorHeadConfig, RunOptions, TaskRecipe, expect
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
 from convnext.data.dense.policy import eval_dense, in_training
@@ -22,10 +22,11 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.engine.update import explained_memory, summed
 from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.annotated import smaller_in_evaluation, smaller_in_training
 from convnext.tasks.classification import note_skipped
 from convnext.tasks.detection.coco_evaluation import library
 from convnext.tasks.detection.detector import Detector
-from convnext.tasks.detection.inference import Found, images_of, in_original, targets_of, values_of
+from convnext.tasks.detection.inference import Found, images_of, in_original, targets_of
 from convnext.tasks.detection.metrics import Outcomes, metrics
 from convnext.tasks.detection.types import Images, Targets
 
@@ -49,19 +50,21 @@ class Annotated:
 class Detection:
     """The task that `engine.fit` trains when the data are images with boxes, and masks where they are known."""
 
+    exact = False  # micro-batches sample other proposals
     chance_loss = math.inf  # a sum of parts that each begin elsewhere: no value tells that nothing is learnt
 
     def __init__(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        recipe: DetectionRecipe,
         options: RunOptions,
         train: DenseDataset,
         val: DenseDataset,
         val_share: float | None = None,
     ):
         library()  # missing, it is missed now and not at the first evaluation
-        self.head, self.dense = values_of(recipe)
+        recipe = expect(recipe, DetectionRecipe)
+        self.head, self.smaller = recipe.head, smaller_in_training(recipe.input)
         if self.head.masks and not train.has_masks:
             raise ConvNeXtError("head.masks = true, but the objects have boxes alone. Set --head.masks false.")
         self.model, self.recipe, self.options = model, recipe, options
@@ -76,7 +79,7 @@ class Detection:
         _refuse_sync(self.head, next(self.model.parameters()).device, world)
         batches = train_dense_batches(
             self.train,
-            in_training(self.dense),
+            in_training(self.recipe.input, self.recipe.augment),
             batch=self.recipe.optim.batch,
             seed=self.recipe.seed,
             steps=steps,
@@ -132,15 +135,16 @@ class Detection:
         }
 
 
-def build_detector(recipe: Recipe) -> Detector:
-    """The freshly initialised detector of a recipe for detection."""
-    return Detector(recipe.model, values_of(recipe)[0])
+def build_detector(recipe: TaskRecipe) -> Detector:
+    """The freshly initialised detector of a recipe for detection. Raises ConvNeXtError for a recipe of another task."""
+    chosen = expect(recipe, DetectionRecipe)
+    return Detector(chosen.model, chosen.head)
 
 
 def evaluate(
     model: Any,
     dataset: DenseDataset,
-    recipe: Recipe,
+    recipe: DetectionRecipe,
     *,
     workers: int = 0,
     world: World = ALONE,
@@ -152,26 +156,25 @@ def evaluate(
     `progress`: how far it is, is shown. Raises DataError when no image could be read, and TrainingError where memory
     runs out.
     """
-    head, dense = values_of(recipe)
     device = next(model.parameters()).device
     indices: list[int] = []
     found: list[Found] = []
     losses: list[float] = []
     batches = eval_dense_batches(
         dataset,
-        partial(eval_dense, config=dense),
+        partial(eval_dense, config=recipe.input),
         batch=1,
         share=(world.rank, world.size),
         workers=workers,
         channels=len(recipe.input.mean),
-        masks=head.masks,
+        masks=recipe.head.masks,
     )
     with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
         for batch in passing:
             note_skipped(batch, skipped if skipped is not None else {})
             for index, sample in zip(batch.indices, batch.samples, strict=True):
                 generator = torch.Generator(device).manual_seed(index)
-                with explained_memory(sample.path, dense):
+                with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
                     images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
                     parts, detections = model.judge(images, [targets], generator)
                     found.append(in_original(detections[0], sample))
@@ -183,14 +186,14 @@ def evaluate(
     return whole
 
 
-def limit_of(recipe: Recipe) -> int:
+def limit_of(recipe: DetectionRecipe) -> int:
     """Detections an image and class that count in evaluation: COCO's 100, or more where the detector shows more."""
-    return max(100, values_of(recipe)[0].most)
+    return max(100, recipe.head.most)
 
 
-def shown_in_training(dataset: DenseDataset, recipe: Recipe) -> DenseDataset:
+def shown_in_training(dataset: DenseDataset, recipe: DetectionRecipe) -> DenseDataset:
     """Those of the images that the recipe trains on: it may leave out what shows no object."""
-    return dataset if values_of(recipe)[1].empty else dataset.annotated()
+    return dataset if recipe.input.empty else dataset.annotated()
 
 
 def fingerprint(dataset: DenseDataset) -> str:

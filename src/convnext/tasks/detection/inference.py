@@ -13,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convnext.config import DenseConfig, DetectorHeadConfig, Recipe
+from convnext.config import DetectionRecipe
 from convnext.data.dense.export import results
 from convnext.data.dense.masks import Rle, encode_inside
 from convnext.data.dense.sample import Instances, Sample
 from convnext.data.dense.transforms import stacked
 from convnext.data.transforms import normalise
-from convnext.errors import ConvNeXtError
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.mask_head import paste
 from convnext.tasks.detection.types import Detections, Images, Size, Targets
@@ -58,18 +57,9 @@ class Found:
         return results(category_ids, self.image_id, self.boxes, self.labels, self.scores, self.masks)
 
 
-def values_of(recipe: Recipe) -> tuple[DetectorHeadConfig, DenseConfig]:
-    """The head and the treatment of images. Raises ConvNeXtError for a recipe of another task."""
-    if not isinstance(recipe.head, DetectorHeadConfig) or recipe.dense is None:
-        raise ConvNeXtError(
-            f"recipe '{recipe.name}' is for {recipe.task}. Take one for detection, e.g. 'small_detection'."
-        )
-    return recipe.head, recipe.dense
-
-
-def images_of(samples: Sequence[Sample], recipe: Recipe, device: torch.device) -> Images:
+def images_of(samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.device) -> Images:
     """A batch of samples on `device`: normalised, then zeros right of and below each."""
-    images = torch.from_numpy(stacked([sample.image for sample in samples], values_of(recipe)[1].multiple))
+    images = torch.from_numpy(stacked([sample.image for sample in samples], recipe.input.multiple))
     x = normalise(images.to(device, non_blocking=True), recipe.input)
     sizes = tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     for image, (height, width) in zip(x, sizes, strict=True):
@@ -87,7 +77,7 @@ def targets_of(found: Instances | None, device: torch.device) -> Targets:
     return Targets(boxes, labels, masks, crowd).to(device)
 
 
-def find(model: Detector, sample: Sample, recipe: Recipe) -> Found:
+def find(model: Detector, sample: Sample, recipe: DetectionRecipe) -> Found:
     """What `model`, in its present mode and precision, finds in a sample as evaluation sees it."""
     device = next(model.parameters()).device
     (found,) = model.detect(images_of([sample], recipe, device))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.config import DenseConfig, Recipe, RunOptions, UperNetConfig
+from convnext.config import AnnotatedInput, RunOptions, SegmentationRecipe, TaskRecipe, expect
 from convnext.data.dense.dataset import DenseDataset
 from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
 from convnext.data.dense.policy import eval_dense, in_training
@@ -28,6 +28,7 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.engine.update import explained_memory
 from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.annotated import smaller_in_evaluation, smaller_in_training
 from convnext.tasks.classification import note_skipped
 from convnext.tasks.detection.backbone import Backbone
 from convnext.tasks.segmentation.inference import logits_of, multi_scale_probabilities
@@ -54,17 +55,19 @@ class Segmentation:
     """The task that `engine.fit` trains when the data are images with label maps."""
 
     metric = "miou"
+    exact = False  # norms may see the images of a micro-batch alone
 
     def __init__(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        recipe: SegmentationRecipe,
         options: RunOptions,
         train: DenseDataset,
         val: DenseDataset,
         val_share: float | None = None,
     ):
-        self.head, self.dense = values_of(recipe)
+        recipe = expect(recipe, SegmentationRecipe)
+        self.head, self.smaller = recipe.head, smaller_in_training(recipe.input)
         self.model, self.recipe, self.options = model, recipe, options
         self.train, self.val, self.val_share = train, val, val_share
         self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
@@ -76,7 +79,7 @@ class Segmentation:
         self._refuse_single(world)
         batches = train_dense_batches(
             self.train,
-            in_training(self.dense),
+            in_training(self.recipe.input, self.recipe.augment),
             batch=self.recipe.optim.batch,
             seed=self.recipe.seed,
             steps=steps,
@@ -92,7 +95,7 @@ class Segmentation:
 
     def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
         """To the device, padded to one size, normalised; padding does not count."""
-        images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.dense.multiple))
+        images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.recipe.input.multiple))
         labels = np.full(images.shape[:3], IGNORE, np.uint8)
         for place, sample in enumerate(batch.samples):
             assert sample.semantic is not None, "every image of a segmentation dataset has a map"
@@ -156,24 +159,16 @@ class Segmentation:
             )
 
 
-def build_segmenter(recipe: Recipe) -> UperNet:
-    """The freshly initialised UperNet of a recipe for segmentation."""
-    return UperNet(Backbone(recipe.model), values_of(recipe)[0])
-
-
-def values_of(recipe: Recipe) -> tuple[UperNetConfig, DenseConfig]:
-    """The head and the treatment of images. Raises ConvNeXtError for a recipe of another task."""
-    if not isinstance(recipe.head, UperNetConfig) or recipe.dense is None:
-        raise ConvNeXtError(
-            f"recipe '{recipe.name}' is for {recipe.task}. Take one for segmentation, e.g. 'small_segmentation'."
-        )
-    return recipe.head, recipe.dense
+def build_segmenter(recipe: TaskRecipe) -> UperNet:
+    """The freshly initialised UperNet of a recipe for segmentation. Raises ConvNeXtError for a recipe of another task."""
+    chosen = expect(recipe, SegmentationRecipe)
+    return UperNet(Backbone(chosen.model), chosen.head)
 
 
 def evaluate(
     model: nn.Module,
     dataset: DenseDataset,
-    recipe: Recipe,
+    recipe: SegmentationRecipe,
     *,
     workers: int = 0,
     world: World = ALONE,
@@ -186,13 +181,12 @@ def evaluate(
     `multi_scale`: the scales of the recipe with flips, the whole image at once. `progress`: how far it is, is shown.
     Raises DataError when no image could be read, and TrainingError where memory runs out.
     """
-    head, dense = values_of(recipe)
-    classes = head.classes
+    classes = recipe.head.classes
     table = np.zeros((classes, classes), np.int64)
     judged: list[Judged] = []
     batches = eval_dense_batches(
         dataset,
-        partial(_shown, dense),
+        partial(_shown, recipe.input),
         batch=1,
         share=(world.rank, world.size),
         workers=workers,
@@ -203,7 +197,7 @@ def evaluate(
             note_skipped(batch, skipped if skipped is not None else {})
             for index, sample in zip(batch.indices, batch.samples, strict=True):
                 assert sample.semantic is not None, "every image of a segmentation dataset has a map"
-                with explained_memory(sample.path, dense):
+                with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
                     scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
                     predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
                 answer = predicted.cpu().numpy().astype(np.uint8)
@@ -217,25 +211,29 @@ def evaluate(
 
 
 def predict(
-    model: nn.Module, image: NDArray[np.uint8], recipe: Recipe, *, multi_scale: bool = False
+    model: nn.Module, image: NDArray[np.uint8], recipe: SegmentationRecipe, *, multi_scale: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """(H, W, C) uint8 of any size -> (H, W) classes and (H, W) their probabilities, as evaluation sees it."""
     size = (image.shape[0], image.shape[1])
-    shown = _shown(values_of(recipe)[1], Sample(image, None, None, "", 0, size))
+    shown = _shown(recipe.input, Sample(image, None, None, "", 0, size))
     scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
     return labels.to(torch.uint8).cpu().numpy(), scores.exp().cpu().numpy()
 
 
 def log_probabilities(
-    model: nn.Module, image: NDArray[np.uint8], recipe: Recipe, size: tuple[int, int], *, multi_scale: bool = False
+    model: nn.Module,
+    image: NDArray[np.uint8],
+    recipe: SegmentationRecipe,
+    size: tuple[int, int],
+    *,
+    multi_scale: bool = False,
 ) -> Tensor:
     """(H, W, C) uint8 at the size of evaluation -> (K, *size) float32."""
     device = next(model.parameters()).device
-    head = values_of(recipe)[0]
     x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), recipe.input)
     if multi_scale:
-        return multi_scale_probabilities(model, x, head, size)[0].log()
-    return logits_of(model, x, head, size)[0].log_softmax(0)
+        return multi_scale_probabilities(model, x, recipe.head, size)[0].log()
+    return logits_of(model, x, recipe.head, size)[0].log_softmax(0)
 
 
 def fingerprint(dataset: DenseDataset) -> str:
@@ -245,7 +243,7 @@ def fingerprint(dataset: DenseDataset) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _shown(config: DenseConfig, sample: Sample) -> Sample:
+def _shown(config: AnnotatedInput, sample: Sample) -> Sample:
     """The image as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
     return replace(eval_dense(replace(sample, semantic=None), config), semantic=sample.semantic)
 

@@ -1,0 +1,80 @@
+"""Classification as a value: how an image becomes one class."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from convnext.config.base import Decay, Frozen, NotNegative, Rate, about
+from convnext.config.images import Statistics
+from convnext.config.training import TaskRecipe
+
+Side = Annotated[int, Field(ge=4, le=4096)]
+
+
+class InputConfig(Statistics):
+    """What the network sees: sizes in pixels, and how evaluation brings an image to them."""
+
+    size_px: Annotated[Side, about("px", "side of the training crop")] = 224
+    eval_size_px: Annotated[Side, about("px", "side of the image that evaluation and prediction show")] = 224
+    eval_resize: Annotated[
+        Literal["crop", "warp"],
+        about("name", "crop: the shorter side is resized and the centre cut out; warp: both sides, nothing cut off"),
+    ] = "crop"
+    eval_crop: Annotated[
+        float,
+        Field(gt=0, le=1),
+        about("share", "crop: the shorter side is resized to eval_size_px divided by this"),
+    ] = 0.875
+    progressive: Annotated[
+        tuple[tuple[Rate, Annotated[int, Field(ge=4)]], ...],
+        about("share of the run, px", "sides of the training crop up to these shares of the run, before size_px"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "InputConfig":
+        shares = [share for share, _ in self.progressive]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"progressive shares {shares} must rise")
+        return self
+
+
+class AugmentConfig(Frozen):
+    """What training does to images and labels; every value at its 'off' leaves the image alone."""
+
+    scale: Annotated[tuple[Rate, Rate], about("share of the area", "range of the area of the random resized crop")] = (
+        0.08,
+        1.0,
+    )
+    ratio: Annotated[
+        tuple[float, float], about("width over height", "range of the shape of the random resized crop")
+    ] = (3 / 4, 4 / 3)
+    hflip: Annotated[Rate, about("probability", "of a mirror image, left and right")] = 0.5
+    vflip: Annotated[Rate, about("probability", "of a mirror image, top and bottom")] = 0.0
+    rand_augment: Annotated[
+        str, about("text", "RandAugment in timm's notation, e.g. 'rand-m9-mstd0.5-inc1'; '': off")
+    ] = ""
+    erasing: Annotated[Rate, about("probability", "of erasing one rectangle with noise")] = 0.0
+    mixup: Annotated[NotNegative, about("alpha", "mixup's share of an image is sampled from Beta(a, a); 0: off")] = 0.0
+    cutmix: Annotated[NotNegative, about("alpha", "cutmix's share of an image is sampled from Beta(a, a); 0: off")] = (
+        0.0
+    )
+    mix_prob: Annotated[Rate, about("probability", "of mixing a batch at all")] = 1.0
+    mix_switch: Annotated[Rate, about("probability", "of cutmix when both are on")] = 0.5
+    smoothing: Annotated[Decay, about("share", "of the target that is spread over all classes")] = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AugmentConfig":
+        for name, (low, high) in {"scale": self.scale, "ratio": self.ratio}.items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name} = ({low:g}, {high:g}) must be two positive numbers, the smaller first")
+        return self
+
+
+class ClassificationRecipe(TaskRecipe):
+    """Everything that decides the numbers of a classifier, and nothing that does not."""
+
+    task: Annotated[Literal["classification"], about("name", "what is learnt: one class for each image")] = (
+        "classification"
+    )
+    input: InputConfig = InputConfig()
+    augment: AugmentConfig = AugmentConfig()

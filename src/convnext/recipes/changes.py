@@ -1,0 +1,57 @@
+"""A person's changes of a recipe, and what follows from them: warm-up, evaluations, the size of evaluation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from convnext.config import ClassificationRecipe, Recipe, override
+from convnext.errors import ConvNeXtError
+from convnext.recipes.baselines import with_grid
+from convnext.recipes.dense import EVALUATIONS
+
+
+def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> Recipe:
+    """`chosen` with dotted fields replaced, and with what follows from these unless it is given itself.
+
+    A run that becomes shorter has a warm-up of the same share; a recipe that is scored so many times in a run still is,
+    with `images` training images; evaluation has the size of training. Raises ConvNeXtError for what `override` refuses.
+    """
+    wanted = dict(changes)
+    if isinstance(chosen, ClassificationRecipe) and "input.size_px" in changes:
+        wanted.setdefault("input.eval_size_px", changes["input.size_px"])
+        wanted.setdefault("input.progressive", [])
+    if "schedule.epochs" in changes and not {"schedule.warmup_epochs", "schedule.warmup_steps"} & set(changes):
+        wanted |= _shorter_warmup(chosen, changes["schedule.epochs"])
+    made = override(chosen, wanted)
+    if {"schedule.epochs", "schedule.steps"} & set(changes) and "schedule.eval_epochs" not in changes:
+        made = with_interval(made, images=images)
+    return with_grid(made)
+
+
+def with_interval(chosen: Recipe, *, images: int) -> Recipe:
+    """`chosen`, scored as often in a run as its recipe has it; one that is scored after every epoch stays so."""
+    if chosen.name not in EVALUATIONS:
+        return chosen
+    schedule = chosen.schedule
+    if schedule.epochs is not None:
+        every = round(schedule.epochs / EVALUATIONS[chosen.name])
+    else:
+        epochs = (schedule.steps or 0) / max(1, images // chosen.optim.batch)
+        every = int(epochs / EVALUATIONS[chosen.name])
+    return override(chosen, {"schedule.eval_epochs": max(1, every)})
+
+
+def asked_batch(changes: Mapping[str, Any]) -> int | None:
+    """The batch that a person asks for. Raises ConvNeXtError where it is no whole number."""
+    batch = changes.get("optim.batch")
+    if batch is not None and not str(batch).isdigit():
+        raise ConvNeXtError(f"optim.batch = {batch} is refused: it must be a whole number of images, 1 or more.")
+    return None if batch is None else int(batch)
+
+
+def _shorter_warmup(chosen: Recipe, epochs: Any) -> dict[str, float]:
+    """The recipe's warm-up at the same share of a run of `epochs`, where that is shorter."""
+    try:
+        share = min(1.0, float(epochs) / (chosen.schedule.epochs or float(epochs)))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return {}  # `override` refuses the value with its name
+    return {"schedule.warmup_epochs": chosen.schedule.warmup_epochs * share} if chosen.schedule.warmup_epochs else {}
