@@ -50,11 +50,13 @@ PARTS = {
         "--head.roi_samples 16 --head.candidates_train 60 --head.proposals_train 30 --head.proposals_test 30",
         "train {coco}/train.json --images {coco}/train --val {coco}/val.json --val-images {coco}/val {common} {net} "
         "--recipe small_detection --epochs 2 --batch 2 --size 64 --head.channels 16 --head.hidden 32 --head.most 10 "
-        "--head.roi_samples 16 --head.candidates_train 60 --head.proposals_train 30 --head.proposals_test 30",
+        "--head.roi_samples 16 --head.candidates_train 60 --head.proposals_train 30 --head.proposals_test 30 "
+        "--schedule.eval_epochs 2",  # the old code took the interval of a longer run: once, at the end
     ),
     "segment": (
         "train {masks} {common} {net} --epochs 2 --batch 4 --size 64 --head.width 16 --head.aux_width 8",
-        "train {masks} {common} {net} --epochs 2 --batch 4 --size 64 --head.width 16 --head.aux_width 8",
+        "train {masks} {common} {net} --epochs 2 --batch 4 --size 64 --head.width 16 --head.aux_width 8 "
+        "--schedule.eval_epochs 2",
     ),
 }
 # The runs: name -> (old arguments, new arguments)

@@ -101,7 +101,7 @@ def test_the_task_follows_from_the_data_and_a_run_leaves_all_its_files(run, task
     assert {file.name for file in folder.iterdir() if not file.name.startswith(".")} == left
     assert json.loads((folder / "evaluation.json").read_text())["task"] == task
     recipe = json.loads((folder / "recipe.json").read_text())
-    assert recipe["name"] == f"small_{task}" and recipe["dense"]["eval_short_px"] == 64
+    assert recipe["name"] == f"small_{task}" and recipe["input"]["eval_short_px"] == 64 and recipe["task"] == task
 
 
 def test_training_again_says_that_it_is_done_in_one_line_or_one_object(place, masks, maps):
@@ -307,7 +307,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ("train MAPS --recipe ade20k_upernet_160k --epochs 3", ["--schedule.steps"]),
         ("train COCO --head.mots 7", ["'--head.mots'", "Did you mean 'head.most'?"]),
         ("train COCO --head.most 0", ["head.most"]),
-        ("train MAPS --head.most 7", ["'--head.most'"]),
+        ("train MAPS --head.most 7", ["'head.most' is for detection", "Did you mean"]),
         ("train COCO --out COCO/run", ["among the images"]),
         ("train COCO/annotations/instances_train.json --images COCO/train --out COCO/train/run", ["among the imag"]),
         ("evaluate MASKS MAPS", ["annotated for segmentation", "for detection"]),
