@@ -26,7 +26,8 @@ from torch import nn
 
 import convnext
 from convnext.deploy import graph, int8, signal_stack
-from convnext.deploy.export import FORMS, Options, export
+from convnext.deploy.export.files import FORMS
+from convnext.deploy.export.run import Options, export
 from convnext.deploy.runtime import Floats, Run, open_exported, openvino_run
 from convnext.engine.environment import processor
 

@@ -1,6 +1,46 @@
-"""Settings for every test."""
+"""Settings for every test, and the dense runs that several files read."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import settings
+
+from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.tasks.detection.report import report as detection_report
+from dense_runs import guessed, segmented, write_run
+from shape_objects import write_objects
+from shapes import write_shapes
 
 settings.register_profile("patient", deadline=None)  # machines that are shared are slow at times
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
+    return open_dense_splits(write_objects(tmp_path_factory.mktemp("objects"), val=6))
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
+    return open_dense_splits(write_objects(tmp_path_factory.mktemp("boxes"), masks=False))
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
+    return open_dense_splits(write_shapes(tmp_path_factory.mktemp("maps")))
+
+
+@pytest.fixture(scope="module")
+def detected(objects: DenseSplits) -> dict[str, Any]:
+    return detection_report(guessed(objects.val), objects.val)
+
+
+@pytest.fixture
+def detector(tmp_path: Path, objects: DenseSplits, detected: dict[str, Any]) -> Path:
+    return write_run(tmp_path / "detector", objects, detected)
+
+
+@pytest.fixture
+def segmenter(tmp_path: Path, maps: DenseSplits) -> Path:
+    return write_run(tmp_path / "segmenter", maps, segmented(maps.val))

@@ -1,7 +1,6 @@
 """Small annotated data sets that tests make for themselves."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +66,6 @@ def write_maps(folder: Path, maps: dict[str, np.ndarray], *, images: str = "imag
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values.astype(np.uint8)).save(file)
     return folder
-
-
-def zipped(folder: Path, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w") as pack:
-        for file in sorted(folder.rglob("*")):
-            pack.write(file, file.relative_to(folder))
-    return archive
 
 
 def sample_of(image: np.ndarray, masks: np.ndarray, semantic: np.ndarray | None = None) -> Sample:

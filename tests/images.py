@@ -1,5 +1,6 @@
 """Small data sets that tests make for themselves."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,3 +23,11 @@ def write_colours(
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(place / f"{i:03d}{suffix}")
     return folder
+
+
+def zipped(folder: Path, archive: Path, *, below: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """What lies in `folder` as `archive`, `below` before each name."""
+    with zipfile.ZipFile(archive, "w", method) as pack:
+        for file in sorted(folder.rglob("*")):
+            pack.write(file, below + str(file.relative_to(folder)))
+    return archive

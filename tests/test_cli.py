@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from commands import convnext, rows, tiny, trained
 from convnext.cli import demo
 from convnext.cli import main as convnext_main
 from convnext.recipes.sizes import SIZES, STEP_SIZES
-from images import write_colours
+from images import write_colours, zipped
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +28,6 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "tiny"
     trained(data, out, "--optim.ema", 0.9)
     return out
-
-
-def zipped(folder: Path, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w") as pack:
-        for file in sorted(folder.rglob("*.png")):
-            pack.write(file, file.relative_to(folder))
-    return archive
 
 
 def table(folder: Path, file: Path) -> Path:

@@ -14,14 +14,7 @@ from convnext.data.decode import decode
 from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
 from convnext.data.store import printable
 from convnext.errors import DataError
-from images import write_colours
-
-
-def zipped(folder: Path, archive: Path, *, below: str = "", method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(archive, "w", method) as pack:
-        for file in sorted(folder.rglob("*")):
-            pack.write(file, below + str(file.relative_to(folder)))
-    return archive
+from images import write_colours, zipped
 
 
 def labels(dataset: Dataset) -> list[tuple[str, str]]:

@@ -21,7 +21,8 @@ from convnext.data.dense.voc import open_voc
 from convnext.data.dense.yolo import open_yolo
 from convnext.data.dense.yolo_yaml import read_yaml
 from convnext.errors import DataError
-from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps, zipped
+from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
+from images import zipped
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
 

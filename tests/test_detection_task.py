@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,20 @@ from safetensors.torch import load_file
 from commands import rows
 from convnext.config import Recipe, RunOptions, parse
 from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects
-from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.data.dense.preflight import preflight_dense
 from convnext.engine.distributed import World
-from convnext.engine.fit import Finished, fit
+from convnext.engine.fit import fit
 from convnext.errors import CheckpointError, ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
 from convnext.tasks.dense_weights import load_dense_weights
-from convnext.tasks.detection.detection import Detection, build_detector, evaluate
+from convnext.tasks.detection.detection import build_detector, evaluate
 from convnext.tasks.detection.metrics import Outcomes, metrics
 from convnext.tasks.train_dense import DenseRequest, choose_dense_recipe, fitted_detector, load_best, train_dense
+from runs import CPU, bits, task_of, train
 from shape_objects import FIELDS, IDS, NAMES, small, write_objects
 from shapes import write_shapes
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -44,38 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(folder: Path) -> DenseSplits:
     return open_dense_splits(folder)
-
-
-def task_of(
-    data: DenseSplits, chosen: Recipe, out: Path, kind: type[Detection] = Detection, **options: Any
-) -> Detection:
-    torch.manual_seed(chosen.seed)
-    values = RunOptions(out=str(out), workers=0, **options)
-    return kind(build_detector(chosen), chosen, values, data.train, data.val)
-
-
-def train(data: DenseSplits, chosen: Recipe, out: Path, kind: type[Detection] = Detection, **options: Any) -> Finished:
-    task = task_of(data, chosen, out, kind, **options)
-    return fit(task, chosen, task.options, device=CPU, world=World())
-
-
-def bits(out: Path) -> dict[str, object]:
-    """Everything that must be the same: all tensors to the bit, and the log."""
-    found: dict[str, object] = {"log": (out / "metrics.jsonl").read_text()}
-    for name in ("last", "best", "best_ema"):
-        tensors = load_file(out / f"{name}.safetensors")
-        found |= {f"{name}:{key}": value.numpy().tobytes() for key, value in tensors.items()}
-    return found
-
-
-class Killed(Detection):
-    """Ends its process, as far as a test can, before the sixth step."""
-
-    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
-        for step, batch in zip(steps, super().batches(steps, world), strict=True):
-            if step == 5:
-                raise KeyboardInterrupt
-            yield batch
 
 
 def test_it_learns_six_images_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
@@ -95,7 +60,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(data, tmp_path, kind):
     chosen = small(model__drop_path=0.3, head__kind=kind, head__head_norm="group", schedule__epochs=2.7)
     train(data, chosen, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(data, chosen, tmp_path / "killed", Killed, checkpoint_steps=2)  # step 5 is done and not saved
+        train(data, chosen, tmp_path / "killed", last_step=5, checkpoint_steps=2)  # step 5 is done and not saved
     assert json.loads((tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()[-1])["step"] < 6
     train(data, chosen, tmp_path / "killed", checkpoint_steps=2)
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")

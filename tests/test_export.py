@@ -12,7 +12,7 @@ import torch
 import convnext as package
 from commands import convnext, trained
 from convnext.deploy import runtime
-from convnext.deploy.export import Options, export
+from convnext.deploy.export.run import Options, export
 from convnext.deploy.graph import normalised, prepared, trace
 from convnext.deploy.predictor import load, of_exported
 from convnext.errors import CheckpointError, ConvNeXtError
@@ -250,7 +250,7 @@ def test_a_foreign_onnx_file_is_refused(exported, tmp_path):
 
 def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
     (tmp_path / "x.onnx").write_bytes(b"before")
-    monkeypatch.setattr("convnext.deploy.export._differ", lambda *_: (float("nan"), 1.0))
+    monkeypatch.setattr("convnext.deploy.export.run._differ", lambda *_: (float("nan"), 1.0))
     with pytest.raises(ConvNeXtError, match="answers otherwise"):
         export(run, "onnx", tmp_path / "x.onnx")
     assert (tmp_path / "x.onnx").read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

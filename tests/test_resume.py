@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from images import write_colours
+from runs import bits
 
 STEPS_PER_EPOCH, EPOCHS = 6, 4
 
@@ -29,15 +29,6 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def bits(out: Path) -> dict[str, object]:
-    """Everything that must be the same: all tensors to the bit, and the log."""
-    found: dict[str, object] = {"log": (out / "metrics.jsonl").read_text()}
-    for name in ("last", "best", "best_ema"):
-        for key, tensor in load_file(out / f"{name}.safetensors").items():
-            found[f"{name}:{key}"] = tensor.numpy().tobytes()
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,38 +5,33 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from commands import rows
-from convnext.config import Recipe, RunOptions, override
+from convnext.config import Recipe, override
 from convnext.data.dense.dataset import read_sample
-from convnext.data.dense.loader import DenseBatch
 from convnext.data.dense.opening import DenseSplits, open_dense_splits
 from convnext.engine.distributed import World
-from convnext.engine.fit import Finished, fit
+from convnext.engine.fit import fit
 from convnext.errors import ConvNeXtError, DataError
 from convnext.recipes import recipe
 from convnext.tasks.segmentation.metrics import confusion, metrics
 from convnext.tasks.segmentation.segmentation import (
     Labelled,
-    Segmentation,
     build_segmenter,
     evaluate,
     log_probabilities,
     predict,
 )
 from convnext.tasks.segmentation.upernet import Logits
+from runs import CPU, bits, task_of, train
 from shapes import CLASSES, write_shapes
-
-CPU = torch.device("cpu")
 
 
 def small(**changes: Any) -> Recipe:
@@ -61,40 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
     return open_dense_splits(write_shapes(tmp_path_factory.mktemp("shapes")))
 
 
-def task_of(
-    data: DenseSplits, chosen: Recipe, out: Path, kind: type[Segmentation] = Segmentation, **options: Any
-) -> Segmentation:
-    torch.manual_seed(chosen.seed)
-    values = RunOptions(out=str(out), workers=0, **options)
-    return kind(build_segmenter(chosen), chosen, values, data.train, data.val)
-
-
-def train(
-    data: DenseSplits, chosen: Recipe, out: Path, kind: type[Segmentation] = Segmentation, **options: Any
-) -> Finished:
-    task = task_of(data, chosen, out, kind, **options)
-    return fit(task, chosen, task.options, device=CPU, world=World())
-
-
-def bits(out: Path) -> dict[str, object]:
-    """Everything that must be the same: all tensors to the bit, and the log."""
-    found: dict[str, object] = {"log": (out / "metrics.jsonl").read_text()}
-    for name in ("last", "best", "best_ema"):
-        tensors = load_file(out / f"{name}.safetensors")
-        found |= {f"{name}:{key}": value.numpy().tobytes() for key, value in tensors.items()}
-    return found
-
-
-class Killed(Segmentation):
-    """Ends its process, as far as a test can, before the eighth step."""
-
-    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
-        for step, batch in zip(steps, super().batches(steps, world), strict=True):
-            if step == 7:
-                raise KeyboardInterrupt
-            yield batch
-
-
 def test_it_learns_shapes_from_a_dozen_images(data, tmp_path):
     easy = {"head.dropout": 0, "model.drop_path": 0, "augment.photometric": False, "augment.scale": (1, 1)}
     wide = {"head.width": 32, "head.aux_width": 16, "optim.name": "adamw", "optim.lr": 4e-3, "optim.ema": 0.9}
@@ -111,7 +72,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(data, tmp_path):
     chosen = small(model__drop_path=0.3)
     train(data, chosen, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(data, chosen, tmp_path / "killed", Killed, checkpoint_steps=2)  # step 7 is done and not saved
+        train(data, chosen, tmp_path / "killed", last_step=7, checkpoint_steps=2)  # step 7 is done and not saved
     assert json.loads((tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()[-1])["step"] < 8
     train(data, chosen, tmp_path / "killed", checkpoint_steps=2)
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     form = args.to or FORM_OF.get(args.backend)
     if form is None:
         raise ConvNeXtError("The form is missing: --to onnx, --to openvino or --to torch.")
-    from convnext.deploy.export import Options, export
+    from convnext.deploy.export.run import Options, export
 
     options = Options(
         weights=args.weights,

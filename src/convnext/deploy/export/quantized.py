@@ -1,0 +1,97 @@
+"""An exported network in int8: calibrated on some images, judged by others, timed beside the float one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnext.data.source import Dataset
+from convnext.deploy import int8
+from convnext.deploy.export.files import describe_onnx
+from convnext.deploy.predictor import Predictor
+from convnext.deploy.runtime import KEY, Floats, megabytes, move, needs, open_exported
+from convnext.engine.records import info
+from convnext.errors import ConvNeXtError
+from convnext.tasks.evaluation import Outcomes
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is asked of an int8 network."""
+
+    data: str  # labelled images to calibrate and to judge on
+    images: int  # of the calibration
+    max_loss: float  # points of top-1
+    backend: str
+    workers: int
+
+
+def to_int8(
+    made: Path, predictor: Predictor, described: dict[str, Any], asked: Quantization, x: Tensor
+) -> tuple[str, list[str], dict[str, Any]]:
+    """Replace the float file `made` by its int8 form where that is good enough: (variant, notes, figures).
+
+    `x`: (N, C, H, W) normalised images to time on. Raises ConvNeXtError where every variant costs too much.
+    """
+    train, val = int8.parts_for(asked.data, predictor.classes, predictor.metadata)
+    if asked.images < 1:
+        raise ConvNeXtError(f"--calibrate {asked.images} must be 1 image or more.")
+    images = int8.calibration(train, predictor.recipe.input, asked.images, predictor.recipe.seed)
+    info(f"Calibrating on {len(images):,} images, judging by {len(val.entries):,} others.")
+    floats = open_exported(made, backend=asked.backend)[0]
+    before = scored(floats, predictor, val, asked.workers)
+    small = made.with_name(f"int8{made.suffix}")
+
+    def judged(variant: str) -> int8.Comparison:
+        _quantize(made, small, images, variant, described)
+        quick = open_exported(small, backend=asked.backend)[0]
+        return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))
+
+    variant, found = int8.first_within(tuple(int8.VARIANTS), judged, asked.max_loss, info)
+    quick = open_exported(small, backend=asked.backend)[0]
+    plain = predictor.model
+    contestants = {"float": lambda: floats(x), "int8": lambda: quick(x), "torch": lambda: answers(plain, x)}
+    times = int8.in_turn(contestants)
+    faster = int8.ratio(times["float"], times["int8"]), int8.ratio(times["torch"], times["int8"])
+    sizes = megabytes(made), megabytes(small)
+    move(small, made)
+    notes = [
+        *found.text(asked.max_loss).split("\n"),
+        f"speed on {len(x)} images: {faster[0]:.2f} times the same network in float32 under {floats.backend}, "
+        f"{faster[1]:.2f} times plain torch",
+        f"size: {sizes[0]:.1f} -> {sizes[1]:.1f} MB",
+    ]
+    names = ("n", "before", "after", "loss", "doubt", "agreement")
+    figures = {"int8": {name: getattr(found, name) for name in names} | {"speed": faster[0], "speed_torch": faster[1]}}
+    return variant, notes, figures
+
+
+def _quantize(source: Path, out: Path, images: list[Floats], variant: str, described: dict[str, Any]) -> None:
+    described = described | {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
+    if source.suffix == ".onnx":
+        int8.quantize_onnxruntime(source, out, images, variant)
+        onnx = needs("onnx", "--int8")
+        proto = onnx.load(str(out))
+        describe_onnx(proto, described)
+        out.write_bytes(proto.SerializeToString())
+        return
+    openvino = needs("openvino", "--int8")
+    model = int8.quantize_openvino(openvino.Core().read_model(source), images, variant)
+    model.set_rt_info(json.dumps(described), [KEY])
+    openvino.save_model(model, out, compress_to_fp16=False)
+
+
+def scored(network: torch.nn.Module, predictor: Predictor, dataset: Dataset, workers: int) -> Outcomes:
+    """What `network` makes of a labelled dataset, preprocessed as `predictor` does."""
+    exact = predictor.recipe.model_copy(update={"precision": "fp32"})
+    judge = Predictor(network, exact, predictor.classes, torch.device("cpu"), predictor.source, {}, plain=True)
+    return judge.evaluate(dataset, workers=workers, batch=32)
+
+
+def answers(network: torch.nn.Module, x: Tensor) -> Tensor:
+    """(N, K) float32 logits of (N, C, H, W)."""
+    with torch.inference_mode():
+        return network(x).float()
