@@ -69,7 +69,7 @@ def test_every_variable_that_a_style_names_has_a_value_in_light_and_in_dark():
 
 def test_every_look_of_a_drawing_is_in_its_style():
     everything = canvas(
-        *(100, 50, "all & <b>", write(0, 0, "<i>", "title"), bar(0, 0, 9, 9, "fill pale"), dot(1, 1, 1, "seed")),
+        *(100, 50, "all & <b>", write(0, 0, "<i>", "title"), bar(0, 0, 9, 9, "fill silver"), dot(1, 1, 1, "seed")),
         *(curve([(0, 1), (2, 3)], "curve faint thin"), whisker(1, 2, 3, "halo"), titled("x", whisker(1, 2, 3))),
     )
     for drawing in (everything, bubble_chart()):
@@ -78,6 +78,13 @@ def test_every_look_of_a_drawing_is_in_its_style():
         looks = {look for node in root.iter() for look in node.get("class", "").split()}
         assert looks and all(f".{look}" in css for look in looks)
         assert root.tag.endswith("svg") and "var(--page)" in css
+
+
+def test_a_page_gives_no_mark_of_a_chart_another_look():
+    marks = set(re.findall(r"\.([a-z]+)", resources("convnext.drawing").joinpath("chart.css").read_text("utf-8")))
+    layout = resources("convnext.reports").joinpath("report.css").read_text("utf-8")
+    alone = set(re.findall(r"^\.([a-z]+) *[{,]", layout, re.M))
+    assert {"curve", "fill", "silver"} <= marks and marks.isdisjoint(alone)
 
 
 def test_neighbouring_colours_of_classes_differ():

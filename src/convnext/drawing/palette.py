@@ -11,12 +11,12 @@ Colour = tuple[int, int, int]  # red, green, blue, 0..255
 
 LIGHT = {
     **{"page": "#ffffff", "ink": "#1a2127", "soft": "#5a6570", "line": "#d9dee3", "grid": "#e9edf0", "wash": "#f5f7f8"},
-    **{"blue": "#0b64a8", "orange": "#bd5206", "grey": "#7b8792", "pale": "#a9b3bc", "faint": "#8db4d3"},
+    **{"blue": "#0b64a8", "orange": "#bd5206", "grey": "#7b8792", "silver": "#a9b3bc", "faint": "#8db4d3"},
     "deep": "0.62",  # how much of a cell of a heat map its colour covers at most
 }
 DARK = {
     **{"page": "#12161a", "ink": "#e6eaed", "soft": "#9aa6b0", "line": "#323a42", "grid": "#252c33", "wash": "#1a2026"},
-    **{"blue": "#62aef0", "orange": "#f29a4a", "grey": "#8d99a4", "pale": "#56616b", "faint": "#46688a"},
+    **{"blue": "#62aef0", "orange": "#f29a4a", "grey": "#8d99a4", "silver": "#56616b", "faint": "#46688a"},
     "deep": "0.5",
 }
 ON_IMAGES: dict[str, Colour] = {  # what a detection is; the same in light and dark, for the image is

@@ -14,7 +14,7 @@ WIDTH = 928
 _LABELS, _LEFT, _RIGHT = 196, 208, 700  # end of the names, ends of the axis
 _SPEED, _RATIO = 762, 928  # ends of the written figures
 _TOP, _HEADING, _ROW, _GAP, _BAR = 58, 30, 24, 26, 14
-_COLOURS = {"ours": "blue", "engine": "faint", "peer": "grey", "other": "pale"}
+_COLOURS = {"ours": "blue", "engine": "faint", "peer": "grey", "other": "silver"}
 _SAID = {
     "ours": "ours",
     "engine": "our network in another runtime",

@@ -146,7 +146,7 @@ def _slim_row(row: dict[str, Any], y: float, low: float, high: float, costs: int
 
 def _look(row: dict[str, Any], *, last: bool = False, cost: bool = False) -> str:
     """Of a bar; steps that the paper tried and did not take up are pale."""
-    colour = "pale" if cost else "orange" if last else "blue"
+    colour = "silver" if cost else "orange" if last else "blue"
     return f"fill {colour}" + (" aside" if row["name"] in ("kernel_9", "kernel_11") else "")
 
 
