@@ -10,6 +10,7 @@ benchmarks/results/block.jsonl. Nothing is trained and no data are needed.
 
 import argparse
 import copy
+import ctypes
 import json
 import time
 from collections.abc import Callable
@@ -22,10 +23,12 @@ from torch.nn import functional as F
 from convnext.config import ConvNeXtConfig
 from convnext.engine.environment import environment
 from convnext.kernels import cpu
-from convnext.kernels.build import built
+from convnext.kernels.block import folded
+from convnext.kernels.build import compiled
 from convnext.kernels.cpu.library import longs, pointer
+from convnext.kernels.dispatch import without_compiled
 from convnext.models.convnext import Block
-from convnext.models.fused import fuse
+from convnext.models.fused import fuse, weights_of
 from convnext.recipes.architectures import architecture
 
 RESULTS = Path(__file__).parent / "results" / "block.jsonl"
@@ -47,24 +50,11 @@ def fastest(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, 
     return best
 
 
-def packed(block: Block) -> cpu.PackedBlock:
-    """A plain block with layer scale, its affine parts folded."""
-    return cpu.PackedBlock(
-        block.spatial.weight[:, 0],
-        block.spatial.bias,
-        block.expand.weight * block.norm.weight,
-        block.expand.bias + block.expand.weight @ block.norm.bias,
-        block.project.weight * block.gamma[:, None],
-        block.project.bias * block.gamma,
-        block.norm.eps,
-    )
-
-
 def parts(block: Block, layer: cpu.PackedBlock, x: Tensor) -> dict[str, Callable[[], object]]:
     """One function for each thing that is timed; x is (N, C, H, W) in channels last."""
     rows = x.permute(0, 2, 3, 1)
     out, wide = torch.empty_like(rows), torch.randn(*rows.shape[:3], layer.hidden)
-    library = built().library
+    library = compiled().library
     assert library is not None
     described, alone = layer.struct(), cpu.PackedLayers([layer])
     n, height, width, _ = rows.shape
@@ -88,7 +78,7 @@ def parts(block: Block, layer: cpu.PackedBlock, x: Tensor) -> dict[str, Callable
         "plain scale and residual": inference(lambda: x + (block.gamma * rows).permute(0, 3, 1, 2)),
         "plain block": inference(lambda: block(x)),
         "fused depthwise and norm": lambda: library.cn_spatial(
-            described, pointer(rows), *longs(n, height, width), torch.get_num_threads()
+            ctypes.byref(described), pointer(rows), *longs(n, height, width), torch.get_num_threads()
         ),
         "fused block": lambda: alone(rows, out=[out]),
         "plain step": lambda: step(block),
@@ -100,7 +90,7 @@ def stage(width: int, side: int, batch: int, config: ConvNeXtConfig, seconds: fl
     """Milliseconds of the parts of one block of (batch, width, side, side), and the rates that they amount to."""
     block = Block(width, kernel=config.kernel, layer_scale=1.0, grn=False, drop_path=0.0)
     with torch.no_grad():
-        layer = packed(block)
+        layer = cpu.PackedBlock(folded(weights_of(block)))
     x = torch.randn(batch, width, side, side).to(memory_format=torch.channels_last)
     found = fastest(parts(block, layer, x), seconds)
     gflop = 16 * width * width * x[:, 0].numel() / 1e9  # the two matmuls
@@ -130,7 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=6.0, help="for each stage")
     args = parser.parse_args()
-    if reason := cpu.unavailable():
+    if reason := without_compiled():
         raise SystemExit(f"the compiled kernels are unavailable: {reason}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

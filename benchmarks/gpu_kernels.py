@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext.kernels import gpu
+from convnext.kernels import block, gpu
 from convnext.kernels.gpu import reference, tuning
 from convnext.kernels.gpu.checks import CHECKS, Case, bound
 from gpu_timing import (
@@ -91,8 +91,8 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
     m, e = n * side * side, 4 * c
     sets = 1 if DRY else max(1, min(16, 2**28 // (2 * m * c)))
     case = Case(n, c, side, side, dtype=HALF, device=DEVICE)
-    words = [case.low(each) if isinstance(each, Tensor) else each for each in case.parameters()]
-    spatial, bias, norm, shift, eps, expand, expand_bias, project, project_bias, gamma = words
+    weights = case.weights().map(case.low)
+    spatial, bias, norm, shift, expand, expand_bias, project, project_bias, gamma, *_, eps = weights
     narrow = [torch.randn(n, side, side, c, device=DEVICE, dtype=HALF) for _ in range(sets)]
     wide = torch.randn(n, side, side, e, device=DEVICE, dtype=HALF)
     rstd = torch.rand(n, side, side, device=DEVICE)
@@ -105,7 +105,7 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
         return x().permute(0, 3, 1, 2)
 
     both = ((expand, expand_bias), (project, project_bias))
-    weights = gpu.prepare(*words)
+    rounded = gpu.prepare(weights)
     matrix = 2.0 * m * c * e
     found: dict[str, Work] = {
         "convolve_norm": (0, 2 * m * c, lambda: depthwise.convolve_norm(x(), spatial, bias, norm, shift, eps, dtype=HALF),
@@ -125,11 +125,11 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
                             lambda: reference.linear_residual(wide, project, project_bias, gamma, None, x())),
         "gelu_backward": (2 * matrix, m * (2 * c + 2 * e),
                           lambda: gemm.gelu_backward(x(), both[0], None, x(), project, None), None),
-        "block": (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block(picture(), *words)),
-                  lambda: frozen(lambda: reference.block(picture(), *words))),
+        "block": (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block(picture(), weights)),
+                  lambda: frozen(lambda: block.plain(picture(), weights))),
     }  # fmt: skip
     if c <= gemm.KEPT_ON_CHIP:
         found["fused_mlp"] = (2 * matrix, 3 * m * c, lambda: gemm.fused_mlp(x(), *both, gamma, None, x()), None)
     if gpu.unavailable_fp8(picture()) is None:
-        found["block_fp8"] = (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block_fp8(picture(), weights)), None)
+        found["block_fp8"] = (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block_fp8(picture(), rounded)), None)
     return found

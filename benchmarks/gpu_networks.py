@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels import dispatch, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
-from convnext.models.fused import fuse, hindrance, unfuse
+from convnext.models.fused import fuse, unfuse, weights_of
 from gpu_timing import DEVICE, DRY, HALF, Row, attempt, failed, frozen, limits, milliseconds, peak, wait, warm
 
 BATCH = {"inference": 256, "training": 128}
@@ -33,31 +33,17 @@ if DRY:
     dispatch.on_gpu = lambda device: True  # the interpreter's tensors lie on the processor
 
 
-class OnCardFp8(Block):
-    """A V1 block in float8, for inference; `swap` rounds the weights."""
-
-    rounded: gpu.Fp8Weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gpu.block_fp8(x, self.rounded)
-
-
-def parameters(block: Block) -> tuple[Any, ...]:
-    """In the order of `gpu.block`."""
-    parts = (block.spatial.weight, block.spatial.bias, block.norm.weight, block.norm.bias, block.norm.eps)
-    return (*parts, block.expand.weight, block.expand.bias, block.project.weight, block.project.bias, block.gamma)
-
-
 def swap(model: nn.Module, family: str) -> nn.Module:
     """Run the blocks of `model`, where it lies and in its dtype, plain, 'fused' as its users do, or in 'fp8'."""
     unfuse(model)
     if family == "fused" and not fuse(model, triton=True):
-        raise ConvNeXtError(f"the Triton blocks do not run: {hindrance(torch.device(DEVICE), triton=True)}")
-    for each in model.modules() if family in ("fp8", "plain") else ():
+        raise ConvNeXtError(
+            f"the Triton blocks do not run: {dispatch.without_kernels(torch.device(DEVICE), asked=True)}"
+        )
+    for each in model.modules() if family == "fp8" else ():
         if isinstance(each, Block):
-            each.__class__ = OnCardFp8 if family == "fp8" else Block
-            if isinstance(each, OnCardFp8):
-                each.rounded = gpu.prepare(*parameters(each))
+            prepared = gpu.prepare(weights_of(each))
+            each.kernels = lambda block, x, prepared=prepared: gpu.block_fp8(x, prepared)
     return model
 
 

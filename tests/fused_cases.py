@@ -1,4 +1,4 @@
-"""Runs FusedBlock's Triton path in Triton's interpreter, on the processor, and prints what was found as one JSON line.
+"""Runs the fused block's Triton path in Triton's interpreter, on the processor, and prints what was found as one JSON line.
 
     TRITON_INTERPRET=1 CONVNEXT_KERNELS=triton python tests/fused_cases.py
 
@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import RunOptions
-from convnext.deploy.folded import FoldedBlock
 from convnext.deploy.optimize import optimize
 from convnext.kernels import dispatch, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
-from convnext.models.fused import FusedBlock, fits_gpu, fuse, hindrance, unfuse
+from convnext.models.fused import OnKernels, fuse, unfuse
 from convnext.recipes import recipe
 from convnext.tasks.train import with_kernels
 
@@ -39,6 +38,11 @@ def block_of(width: int, *, gamma: float | None = 0.7, drop_path: float = 0.0, k
 def map_of(width: int, n: int = 2) -> Tensor:
     """An input that wants a gradient."""
     return torch.randn(n, width, 3, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def fits_gpu(block: nn.Module, x: Tensor) -> bool:
+    """Whether the Triton kernels compute it, for whoever asks now."""
+    return dispatch.fits_triton(block, x, dispatch.allowed(x.device))
 
 
 def off(answer: Tensor, wanted: Tensor) -> float:
@@ -134,12 +138,12 @@ def network() -> object:
     after = made.state_dict()
     answers = [made(x), torch.compile(made, backend="aot_eager", fullgraph=True)(x)]
     same = list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
-    kinds = [type(each) for each in made.modules() if isinstance(each, Block)]
+    kinds = [type(each.kernels) for each in made.modules() if isinstance(each, Block)]
     alike = copy.deepcopy(made)(x)
     undone = unfuse(made)
-    plain = [type(each) is Block and "triton" not in vars(each) for each in made.modules() if isinstance(each, Block)]
+    plain = [each.kernels is None for each in made.modules() if isinstance(each, Block)]
     return {
-        "fused": fused, "kinds": kinds == [FusedBlock] * 2, "same state": same, "undone": undone, "plain": all(plain),
+        "fused": fused, "kinds": kinds == [OnKernels] * 2, "same state": same, "undone": undone, "plain": all(plain),
         "errors": [off(each, exact) for each in answers], "copied": torch.equal(alike, answers[0]),
         "afterwards": off(made(x), exact),
     }  # fmt: skip
@@ -165,8 +169,9 @@ def folded() -> object:
             errors[name] = off(fast(x), exact)
         calls[name] = called.call_count
     second = optimize(create("v2_atto", depths=(1,), widths=(16,), kernel=3, classes=5))
-    blocks = [each for each in second.modules() if isinstance(each, FoldedBlock)]
-    return {"errors": errors, "calls": calls, "V2": any(each.triton for each in blocks)}
+    with torch.no_grad(), mock.patch.object(gpu, "block", wraps=gpu.block) as called:
+        second(x)
+    return {"errors": errors, "calls": calls, "V2": called.call_count > 0}
 
 
 def exported() -> object:
@@ -191,11 +196,11 @@ def plain_instead() -> object:
     handle = made.norm.register_forward_hook(lambda *words: None)
     found["hooked"] = fits_gpu(made, x)
     handle.remove()
-    with mock.patch("convnext.kernels.gpu.available._has_triton", return_value=False):
-        found["no triton"] = fits_gpu(made, x)
-        answer = made(x)
     unfuse(made)
-    return {**found, "the same": torch.equal(answer, made(x))}
+    with mock.patch("convnext.kernels.gpu.available._has_triton", return_value=False):
+        found["no triton"] = bool(fuse(made)) or fits_gpu(made, x)
+        answer = made(x)
+    return {**found, "the same": torch.equal(answer, made.plain(x))}
 
 
 def asking() -> object:
@@ -204,12 +209,12 @@ def asking() -> object:
     for word in ("triton", "plain", "", "tritn"):
         with mock.patch.dict(os.environ, {dispatch.SWITCH: word}):
             told = {asked: fuse(block_of(16), triton=asked) for asked in (False, True)}
-            found[word] = [told[False], told[True], hindrance(here)]
+            found[word] = [told[False], told[True], dispatch.without_kernels(here)]
     chosen = recipe("small", "atto", images=100, image_px=32, classes=2)
     with mock.patch.dict(os.environ, {dispatch.SWITCH: ""}):
         for word in ("auto", "plain", "triton"):
             model = with_kernels(nn.Sequential(block_of(16)), chosen, RunOptions(out="x", kernels=word), here)
-            found[f"train {word}"] = type(model[0]).__name__
+            found[f"train {word}"] = type(model[0].kernels).__name__
     return found
 
 

@@ -15,6 +15,7 @@ from convnext.kernels import gpu
 from convnext.kernels.gpu import reference, tuning
 from convnext.kernels.gpu.checks import CHECKS, Case
 from convnext.models.convnext import Block
+from convnext.models.fused import weights_of
 
 SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
 CASES = {  # name: (check, case, which setting)
@@ -52,23 +53,16 @@ def block_of(width: int = 16) -> tuple[Block, torch.Tensor]:
     return made, torch.randn(2, width, 3, 4).contiguous(memory_format=torch.channels_last)
 
 
-def words(made: Block) -> tuple[object, ...]:
-    """The parameters in the order of `gpu.block`."""
-    spatial, norm, expand, project = made.spatial, made.norm, made.expand, made.project
-    parts = (spatial.weight, spatial.bias, norm.weight, norm.bias, norm.eps)
-    return (*parts, expand.weight, expand.bias, project.weight, project.bias, made.gamma)
-
-
 def as_the_block() -> object:
     """How far the kernels are from the network's own block, forward and backward; also compiled, without a graph break."""
     made, x = block_of()
-    compiled = torch.compile(lambda x, *others: gpu.block(x, *others) * 2, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(lambda x, weights: gpu.block(x, weights) * 2, backend="aot_eager", fullgraph=True)
     (made(x) * 2).square().sum().backward()
     wanted = [each.grad.clone() for each in made.parameters()]
     found = {}
-    for word, run in (("eager", lambda x, *others: gpu.block(x, *others) * 2), ("compiled", compiled)):
+    for word, run in (("eager", lambda x, weights: gpu.block(x, weights) * 2), ("compiled", compiled)):
         made.zero_grad()
-        answer = run(x, *words(made))
+        answer = run(x, weights_of(made))
         found[word] = float((answer - made(x) * 2).abs().max())
         answer.square().sum().backward()
         pairs = zip(made.parameters(), wanted, strict=True)
@@ -80,7 +74,7 @@ def autocast() -> object:
     """Under autocast: the dtypes of the answer and of a gradient, and the error."""
     made, x = block_of()
     with torch.autocast("cpu", dtype=BRAIN):
-        answer = gpu.block(x, *words(made))
+        answer = gpu.block(x, weights_of(made))
     answer.sum().backward()
     error = float((answer - made(x)).norm() / made(x).norm())
     return {"answer": str(answer.dtype), "gradient": str(made.expand.weight.grad.dtype), "error": error}
@@ -92,7 +86,7 @@ def repeated() -> object:
     found = []
     for _ in range(2):
         made.zero_grad()
-        gpu.block(x, *words(made)).square().sum().backward()
+        gpu.block(x, weights_of(made)).square().sum().backward()
         found.append([each.grad.clone() for each in made.parameters()])
     return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -102,10 +96,10 @@ def dropped() -> object:
     made, x = block_of()
     x = x.requires_grad_()
     keep = torch.tensor([0.0, 2.0])
-    answer = gpu.block(x, *words(made), keep)
+    answer = gpu.block(x, weights_of(made), keep)
     answer[0].sum().backward()
     learned = max(float(each.grad.abs().max()) for each in made.parameters())
-    plain = gpu.block(x.detach().contiguous(), *words(made), keep)
+    plain = gpu.block(x.detach().contiguous(), weights_of(made), keep)
     return {"same": torch.equal(answer[0], x[0]), "learned": learned, "layout": torch.equal(plain, answer)}
 
 
@@ -138,11 +132,14 @@ def reasons() -> object:
 def schema() -> object:
     """What torch's own examination of the operators finds."""
     made, x = block_of()
-    given = [each.detach() if isinstance(each, torch.Tensor) else each for each in words(made)]
+    given = weights_of(made).map(torch.Tensor.detach)
     operators = torch.ops.convnext
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     both = [(operators.block_training, (x, *given, None, SINGLE, again)) for again in (True, False)]
-    both += [(operators.block_inference, (x, *given, None, SINGLE)), (operators.norm_forward, (x, *given[:5], SINGLE))]
+    both += [
+        (operators.block_inference, (x, *given, None, SINGLE)),
+        (operators.norm_forward, (x, *given[:4], given.eps, SINGLE)),
+    ]
     found = [torch.library.opcheck(each.default, words, test_utils=tests) for each, words in both]
     return sorted({str(value) for each in found for value in each.values()})
 

@@ -23,7 +23,7 @@ from convnext.data.transforms import (
     train_transform,
 )
 from convnext.errors import DataError
-from convnext.kernels import cpu
+from convnext.kernels.dispatch import without_compiled
 
 SIDES = st.integers(1, 3000)
 SAMPLED = st.lists(st.floats(0, 1, exclude_max=True), min_size=26, max_size=26)
@@ -165,7 +165,7 @@ def test_a_compiled_move_is_pillows_to_the_bit(size, channels):
     """Every move of RandAugment by its compiled path and by timm's own functions, with the same draws."""
     from timm.data import auto_augment
 
-    if reason := cpu.unavailable():
+    if reason := without_compiled():
         pytest.skip(f"the compiled kernels are not here: {reason}")
     fill = (11, 22, 33) if channels == 3 else 11
     for name in MOVES:

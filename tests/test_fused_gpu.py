@@ -1,4 +1,4 @@
-"""FusedBlock on the Triton kernels beside the plain block in float64: who asks for them, and what they answer."""
+"""The fused block on the Triton kernels beside the plain block in float64: who asks for them, and what they answer."""
 
 import json
 import subprocess
@@ -10,10 +10,10 @@ import torch
 
 from convnext.config import RunOptions
 from convnext.kernels import dispatch
-from convnext.kernels.dispatch import gpu_path, without_triton
+from convnext.kernels.dispatch import gpu_path, without_kernels, without_triton
 from convnext.kernels.gpu import available
 from convnext.models.convnext import Block
-from convnext.models.fused import FusedBlock, fuse, hindrance
+from convnext.models.fused import fuse
 from convnext.recipes import recipe
 from convnext.tasks.train import with_kernels
 
@@ -95,7 +95,7 @@ def test_the_kernels_run_for_those_who_ask_by_the_environment_or_for_one_run(fou
     assert answer[""][:2] == [0, 1] and "CONVNEXT_KERNELS=triton" in answer[""][2]
     assert answer["tritn"][0] == 0 and "tritn is neither" in answer["tritn"][2]
     trained = [answer[f"train {word}"] for word in ("auto", "plain", "triton")]
-    assert trained == ["Block", "Block", "FusedBlock"]
+    assert trained == ["NoneType", "NoneType", "OnKernels"]
 
 
 def card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0), *, triton: bool = True) -> None:
@@ -127,9 +127,9 @@ def test_an_old_card_and_what_triton_lacks_are_named_and_plain_torch_runs(monkey
     if fault == "no compiler":
         monkeypatch.setattr(available, "_has_compiler", lambda: False)
     assert said in gpu_path(CARD, asked=True) and said in str(without_triton(CARD, asked=True))
-    assert said in str(hindrance(CARD, triton=True))
+    assert said in str(without_kernels(CARD, asked=True))
     block = Block(8, kernel=3, layer_scale=0.5, grn=False, drop_path=0.0)
-    assert fuse(block, triton=True, device=CARD) == 0 and type(block) is Block
+    assert fuse(block, triton=True, device=CARD) == 0 and block.kernels is None
 
 
 def test_a_run_on_a_card_is_fused_before_it_is_moved_there_in_any_precision_and_compiled(monkeypatch):
@@ -137,11 +137,11 @@ def test_a_run_on_a_card_is_fused_before_it_is_moved_there_in_any_precision_and_
     for precision in ("fp32", "bf16", "fp16"):
         chosen = recipe("small", "atto", images=100, image_px=32, classes=2).model_copy(update={"precision": precision})
         made = torch.nn.Sequential(Block(8, kernel=3, layer_scale=0.5, grn=False, drop_path=0.0))
-        for word, kind in (("plain", Block), ("auto", Block), ("triton", FusedBlock)):
+        for word, fused in (("plain", False), ("auto", False), ("triton", True)):
             with_kernels(made, chosen, RunOptions(out="x", kernels=word, compile=True), CARD)
-            assert type(made[0]) is kind
+            assert (made[0].kernels is not None) is fused
         x = torch.randn(1, 8, 3, 3)
-        assert made[0].triton and made(x).shape == x.shape  # still on the processor: as there
+        assert made[0].kernels.allowed.triton and made(x).shape == x.shape  # still on the processor: as there
 
 
 def test_without_a_gpu_doctor_says_so_and_torchs_compiler_is_not_loaded():

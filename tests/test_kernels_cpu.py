@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
-from convnext.kernels import build, cpu
+from convnext.kernels import build, cpu, dispatch, structs
+from convnext.kernels.block import folded
 from convnext.kernels.cpu.library import pointer
-from convnext.kernels.dispatch import SWITCH
+from convnext.kernels.dispatch import SWITCH, allowed, without_compiled
 from convnext.models.convnext import Block, ConvNeXt, Downsample, Stem
-from convnext.models.fused import FusedBlock, fits, fuse, unfuse
+from convnext.models.fused import fuse, unfuse, weights_of
 
 SHAPES = [  # C, N, H, W, kernel: the widths of T and atto, odd maps, odd widths, one pixel, other kernels
     (96, 2, 14, 14, 7),
@@ -39,7 +40,7 @@ ANSWER = 'extern "C" __attribute__((visibility("default"))) long cn_answer() {{ 
 
 @pytest.fixture
 def kernels() -> None:
-    if reason := cpu.unavailable():
+    if reason := without_compiled():
         pytest.skip(f"the compiled kernels are not here: {reason}")
 
 
@@ -77,18 +78,15 @@ def random_block(width: int, kernel: int = 7, gamma: float | None = 1.0, drop_pa
 
 
 def packed(block: Block) -> cpu.PackedBlock:
-    gamma = torch.ones(block.project.out_features) if block.gamma is None else block.gamma
-    v2 = not isinstance(block.grn, nn.Identity)
-    return cpu.PackedBlock(
-        block.spatial.weight[:, 0],
-        block.spatial.bias,
-        block.expand.weight * block.norm.weight,
-        block.expand.bias + block.expand.weight @ block.norm.bias,
-        block.project.weight * gamma[:, None],
-        (block.project.bias + block.project.weight @ block.grn.bias if v2 else block.project.bias) * gamma,
-        block.norm.eps,
-        block.grn.weight if v2 else None,
-    )
+    return cpu.PackedBlock(folded(weights_of(block)))
+
+
+def on_kernels(module: nn.Module) -> bool:
+    return isinstance(module, Block) and module.kernels is not None
+
+
+def fits(block: Block, x: Tensor) -> bool:
+    return dispatch.fits_compiled(block, x, allowed(x.device))
 
 
 def run(layer: cpu.PackedBlock | cpu.PackedPatch | cpu.PackedHead, x: Tensor) -> Tensor:
@@ -149,7 +147,7 @@ def test_bf16_matmuls_are_closer_than_a_block_in_bfloat16(kernels, shape):
     block, x = random_block(width, kernel), grown(width, h, w, n)
     block.bfloat16()
     layer = packed(copy.deepcopy(block))
-    assert layer.bf16
+    assert layer.kind is structs.Kind.BLOCK_BF16
     with torch.no_grad():
         exact = copy.deepcopy(block).double()(x.double()).permute(0, 2, 3, 1)
         plain = error(block(x.bfloat16()).double().permute(0, 2, 3, 1), exact)
@@ -304,7 +302,7 @@ def test_a_fused_network_has_the_same_state_and_the_same_logits(kernels):
     names, exact = list(model.state_dict()), copy.deepcopy(model).double()(x.double())
     assert fuse(model) == 5 and fuse(model) == 0
     assert list(model.state_dict()) == names and error(model(x), exact) < 1e-5
-    assert unfuse(model) == 5 and not any(isinstance(module, FusedBlock) for module in model.modules())
+    assert unfuse(model) == 5 and not any(on_kernels(module) for module in model.modules())
 
 
 def test_frozen_weights_get_no_gradient_and_the_others_do(kernels):
@@ -359,7 +357,7 @@ def test_a_flat_map_is_normed_with_epsilon_and_stays_finite(kernels):
 
 def test_a_block_of_v2_stays_as_it_is(kernels):
     block = Block(24, kernel=7, layer_scale=None, grn=True, drop_path=0.0)
-    assert fuse(block) == 0 and type(block) is Block
+    assert fuse(block) == 0 and not on_kernels(block)
 
 
 def test_a_wrong_map_is_refused_in_one_line(kernels):
@@ -371,7 +369,7 @@ def test_a_wrong_map_is_refused_in_one_line(kernels):
 
 def test_a_switch_of_the_environment_turns_the_kernels_off(monkeypatch):
     monkeypatch.setenv("CONVNEXT_KERNELS", "plain")
-    assert cpu.unavailable() == "CONVNEXT_KERNELS=plain turns them off"
+    assert without_compiled() == "CONVNEXT_KERNELS=plain turns them off"
     block, x = random_block(24), grown(24, 5, 5, 1)
     exact = block(x)
     assert fuse(block) == 0 and torch.equal(block(x), exact)
@@ -379,11 +377,34 @@ def test_a_switch_of_the_environment_turns_the_kernels_off(monkeypatch):
         packed(block)
 
 
+def test_the_environment_is_asked_when_a_network_is_fused_and_not_at_every_call(kernels, monkeypatch):
+    block, x = random_block(24), grown(24, 5, 5, 1)
+    fuse(block)
+    wanted = block(x)
+    monkeypatch.setenv("CONVNEXT_KERNELS", "plain")
+    assert torch.equal(block(x), wanted) and dispatch.fits_compiled(block, x, block.kernels.allowed)
+
+
+def test_structures_of_another_size_than_the_librarys_are_a_reason_and_plain_torch_runs(kernels, monkeypatch):
+    class Head(ctypes.Structure):
+        _fields_ = (*structs.Head._fields_, ("more", ctypes.c_long))
+
+    assert structs.mismatch(build.built().library) is None
+    monkeypatch.setattr(structs, "STRUCTURES", (structs.Block, Head))
+    found = build.compiled.__wrapped__()
+    assert found.library is None and "\n" not in found.reason
+    assert "take a Head of 40 bytes" in found.reason and "gives one of 48" in found.reason
+    monkeypatch.setattr(dispatch, "compiled", lambda: found)
+    block, x = random_block(24), grown(24, 5, 5, 1)
+    exact = block(x)
+    assert fuse(block) == 0 and torch.equal(block(x), exact) and without_compiled() == found.reason
+
+
 def test_the_kernels_bring_no_openmp_of_their_own(kernels):
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not list what a process has loaded")
     code = (
-        "from convnext.kernels import cpu\nassert cpu.unavailable() is None\n"
+        "from convnext.kernels.dispatch import without_compiled\nassert without_compiled() is None\n"
         "lines = open('/proc/self/maps').read().splitlines()\n"
         "print(len({line.split()[-1] for line in lines if 'libgomp' in line}))"
     )

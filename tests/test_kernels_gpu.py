@@ -1,16 +1,21 @@
 """The Triton kernels against plain torch in float64: in Triton's interpreter everywhere, on the card where there is one."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels import gpu
-from convnext.kernels.gpu import depthwise_norm, reference, tuning
+from convnext.kernels.block import BlockWeights, plain
+from convnext.kernels.gpu import depthwise_norm, graphs, tuning
 from convnext.kernels.gpu.available import precision
 from convnext.models.convnext import Block
+from convnext.models.fused import weights_of
 
 pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels are NOT tested")
 from convnext.kernels.gpu import depthwise
@@ -82,27 +87,24 @@ def test_torch_finds_the_operators_well_formed(found):
     assert of(found, "schema") == ["SUCCESS"]
 
 
-def block_and_input() -> tuple[Block, torch.Tensor, tuple[object, ...]]:
+def block_and_input() -> tuple[Block, torch.Tensor, BlockWeights]:
     made = Block(8, kernel=7, layer_scale=0.5, grn=False, drop_path=0.0)
-    spatial, norm, expand, project = made.spatial, made.norm, made.expand, made.project
-    parts = (spatial.weight, spatial.bias, norm.weight, norm.bias, norm.eps)
-    words = (*parts, expand.weight, expand.bias, project.weight, project.bias, made.gamma)
-    return made, torch.randn(2, 8, 5, 6), words
+    return made, torch.randn(2, 8, 5, 6), weights_of(made)
 
 
 def test_where_there_is_no_card_plain_torch_answers_to_the_bit_and_the_reason_is_named():
-    made, x, words = block_and_input()
+    made, x, weights = block_and_input()
     reason = gpu.unavailable(x)
     assert reason and "cuda" in reason
-    assert torch.equal(gpu.block(x, *words), made(x))
+    assert torch.equal(gpu.block(x, weights), made(x))
     y = made.spatial(x).permute(0, 2, 3, 1)
-    assert torch.equal(depthwise_norm(x, *words[:5]), made.norm(y))
+    assert torch.equal(depthwise_norm(x, *weights[:4], weights.eps), made.norm(y))
 
 
 def test_without_float8_the_rounded_weights_answer_in_the_dtype_of_the_picture():
-    made, x, words = block_and_input()
+    made, x, weights = block_and_input()
     assert gpu.unavailable_fp8(x)
-    answer = gpu.block_fp8(x, gpu.prepare(*words))
+    answer = gpu.block_fp8(x, gpu.prepare(weights))
     assert (answer - made(x)).norm() < 0.05 * (made(x) - x).norm()
 
 
@@ -111,6 +113,43 @@ def test_a_network_is_itself_where_no_graph_can_be_recorded_and_training_is_refu
     with pytest.raises(ConvNeXtError, match="eval"):
         gpu.graphed(model, torch.ones(1, 2))
     assert gpu.graphed(model.eval(), torch.ones(1, 2)) is model
+
+
+def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_example(monkeypatch):
+    """And in its own stream: torch's default one belongs to the device of the first graph of the process."""
+    current, seen, streams = ["cuda:0"], [], []
+
+    @contextmanager
+    def within(device: str) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    @contextmanager
+    def recording(graph: object, *, stream: object) -> Iterator[None]:
+        streams.append(stream)
+        yield
+
+    cuda = mock.MagicMock()
+    cuda.device.side_effect, cuda.graph.side_effect, cuda.stream.side_effect = (
+        within,
+        recording,
+        lambda _: nullcontext(),
+    )
+    cuda.Stream.side_effect = lambda: mock.MagicMock(device=current[-1])
+    cuda.CUDAGraph.return_value.replay.side_effect = lambda: seen.append(current[-1])
+    monkeypatch.setattr(torch, "cuda", cuda)
+    example = mock.MagicMock(device="cuda:1")
+    example.clone.return_value = example
+
+    def model(x: object) -> object:
+        seen.append(current[-1])
+        return mock.MagicMock()
+
+    graphs.Graphed(model, example)(
+        mock.MagicMock(shape=example.shape, dtype=example.dtype, device="cuda:1", requires_grad=False)
+    )
+    assert seen == ["cuda:1"] * (graphs.WARM + 2) and [each.device for each in streams] == ["cuda:1"] and current == ["cuda:0"]
 
 
 def test_tf32_is_taken_only_where_torch_is_told_to():
@@ -203,11 +242,11 @@ def test_on_the_card_offsets_beyond_two_to_the_31_are_reached():
     if torch.cuda.get_device_properties(0).total_memory < 40 * 2**30:
         pytest.skip("takes 40 GiB of the card's memory")
     case = Case(1, 96, 128, 128, dtype=torch.bfloat16, device=CARD, keep=False)
-    words = [case.low(each) if isinstance(each, torch.Tensor) else each for each in case.parameters()]
+    weights = case.weights().map(case.low)
     x = torch.randn(1400, 128, 128, 96, dtype=torch.bfloat16, device=CARD).permute(0, 3, 1, 2)  # 2.2e9 values
     with torch.no_grad():
-        answer = gpu.block(x, *words)
-        assert torch.allclose(answer[-1:], gpu.block(x[-1:], *words), atol=1e-2, rtol=1e-2)
+        answer = gpu.block(x, weights)
+        assert torch.allclose(answer[-1:], gpu.block(x[-1:], weights), atol=1e-2, rtol=1e-2)
 
 
 @on_a_card
@@ -221,7 +260,7 @@ def test_on_the_card_a_graph_answers_as_its_network():
 
 
 @on_a_card
-def test_on_the_card_the_reference_and_float64_agree():
+def test_on_the_card_the_plain_block_of_float64_weights_answers_in_float64():
     case = Case(2, 24, 9, 7, device=CARD)
     x = case.map().permute(0, 3, 1, 2)
-    assert reference.block(x, *case.parameters()).dtype == torch.float64
+    assert plain(x, case.weights()).dtype == torch.float64

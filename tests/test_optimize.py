@@ -13,7 +13,8 @@ from convnext.config import ConvNeXtConfig
 from convnext.deploy import compiled, folded
 from convnext.deploy.predictor import load
 from convnext.errors import ConvNeXtError
-from convnext.kernels import cpu
+from convnext.kernels import cpu, dispatch
+from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.recipes.architectures import ARCHITECTURES
@@ -202,20 +203,20 @@ class SlowBlock(nn.Module):
 
     made = 0
 
-    def __init__(self, spatial, spatial_bias, expand, expand_bias, project, project_bias, eps, grn):
+    def __init__(self, weights):
         super().__init__()
         SlowBlock.made += 1
-        self.tensors = [
-            tensor.clone() for tensor in (spatial, spatial_bias, expand, expand_bias, project, project_bias)
-        ]
-        self.eps, self.grn = eps, grn
+        assert weights.norm is weights.norm_bias is weights.gamma is weights.grn_bias is None
+        names = ("spatial", "spatial_bias", "expand", "expand_bias", "project", "project_bias")
+        self.tensors = [getattr(weights, name).clone() for name in names]
+        self.eps, self.grn = weights.eps, weights.grn
 
     def forward(self, x):
         assert x.dtype == torch.float32
         spatial, spatial_bias, expand, expand_bias, project, project_bias = self.tensors
-        width, kernel = spatial.shape[:2]
+        width, kernel = spatial.shape[0], spatial.shape[-1]
         y = nn.functional.conv2d(
-            x.permute(0, 3, 1, 2), spatial[:, None], spatial_bias, padding=kernel // 2, groups=width
+            x.permute(0, 3, 1, 2), spatial, spatial_bias, padding=kernel // 2, groups=width
         ).permute(0, 2, 3, 1)
         y = nn.functional.gelu(nn.functional.layer_norm(y, (width,), eps=self.eps) @ expand.T + expand_bias)
         if self.grn is not None:
@@ -268,20 +269,13 @@ class SlowKernels:
 
     PackedBlock, PackedPatch, PackedHead, PackedLayers = SlowBlock, SlowPatch, SlowHead, SlowLayers
 
-    @staticmethod
-    def unavailable():
-        return None
-
-    @staticmethod
-    def bf16_matmuls():
-        return False
-
 
 @pytest.fixture
 def kernels(monkeypatch):
     SlowBlock.made = 0
     for module in (folded, compiled):
         monkeypatch.setattr(module, "cpu", SlowKernels)
+    monkeypatch.setattr(dispatch, "compiled_dtypes", lambda: (torch.float32,))
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "isotropic", "overlap", "overlap_2", "headless", "small_kernel"])
@@ -355,6 +349,27 @@ def test_a_part_that_was_changed_answers_itself(kernels):
     assert len(seen) == 3
 
 
+def test_what_is_folded_already_takes_no_more(kernels):
+    fast = convnext.optimize(network())
+    for more in ({"matmul_dtype": torch.bfloat16}, {"mean": MEAN}, {"std": STD}):
+        with pytest.raises(ConvNeXtError, match="folded already"):
+            convnext.optimize(fast, **more)
+
+
+def test_the_kernels_are_allowed_when_a_network_is_folded_or_moved_and_not_asked_about_at_every_call(
+    kernels, monkeypatch
+):
+    fast, x = convnext.optimize(network()), images(network())
+    monkeypatch.setenv(dispatch.SWITCH, "plain")
+    monkeypatch.setattr(dispatch, "allowed", lambda *_: pytest.fail("asked at a call"))
+    fast(x)
+    assert SlowBlock.made == 3
+    monkeypatch.undo()
+    monkeypatch.setenv(dispatch.SWITCH, "plain")
+    fast.double().float()(x)
+    assert SlowBlock.made == 3 and not fast._allowed.compiled
+
+
 def test_our_other_networks_come_back_channels_last_and_it_is_said():
     said = []
     model = convnext.create("roadmap_t:resnet", classes=3).train()
@@ -402,7 +417,7 @@ def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
     assert fast._folded is None
 
 
-@pytest.mark.skipif(cpu.unavailable() is not None, reason="the compiled kernels are not here")
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
 def test_bf16_matmuls_are_for_the_kernels_alone():
     """Elsewhere the network stays float32; a network in bfloat16 keeps its dtype."""
     model = network()
@@ -416,7 +431,7 @@ def test_bf16_matmuls_are_for_the_kernels_alone():
     assert apart(fast(x), wanted) < 1e-5
 
 
-@pytest.mark.skipif(cpu.unavailable() is not None, reason="the compiled kernels are not here")
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
 def test_a_predictor_of_a_bfloat16_run_is_closer_to_float32_than_autocast(tmp_path):
     data = tmp_path / "data"
     write_colours(data)

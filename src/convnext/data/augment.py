@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from convnext.data.decode import from_pillow, to_pillow
 from convnext.errors import DataError
 from convnext.kernels import cpu
+from convnext.kernels.dispatch import without_compiled
 
 _TRANSLATE = 0.45  # largest shift, as a share of the side (timm's own choice for its training script)
 _SMOOTH = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
@@ -87,7 +88,7 @@ def prepared(notation: str, size_px: int, mean: tuple[float, ...]) -> Policy:
             "An example is 'rand-m9-mstd0.5-inc1'; '' is off."
         ) from None
     weights = None if found.choice_weights is None else tuple(float(weight) for weight in found.choice_weights)
-    compiled = cpu.unavailable() is None  # asked once, before processes that read are started
+    compiled = without_compiled() is None  # asked once, before processes that read are started
     ops = tuple(_operation(operation, compiled) for operation in found.ops)
     return Policy(ops, int(found.num_layers), weights)
 

@@ -14,21 +14,6 @@ from torch import Tensor, nn
 from convnext.kernels import cpu
 
 
-def fits(x: Tensor, patch: int, dtype: torch.dtype) -> bool:
-    """Whether the CPU kernels may answer `x`: as the network's values, in this machine's memory, and nobody records it."""
-    return (
-        type(x) is Tensor
-        and x.ndim == 4
-        and min(x.shape[2:]) >= patch
-        and x.dtype is dtype
-        and x.device.type == "cpu"
-        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state() or torch.is_autocast_enabled("cpu"))
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and not cpu.unavailable()
-        and (dtype is torch.float32 or (dtype is torch.bfloat16 and cpu.bf16_matmuls()))
-    )
-
-
 class Compiled:
     """What `parts`, one after the other, make of an image; a part that cannot be packed answers itself.
 

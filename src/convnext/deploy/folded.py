@@ -1,7 +1,7 @@
 """A ConvNeXt for inference alone, as `optimize` leaves it: plain torch operations, or the fused ones of `kernels`.
 
 Those of the CPU answer eager calls without gradients in float32 and bfloat16; compiling, exporting, tracing and autocast see
-plain torch. On a GPU Triton's answer, where they were asked for (see kernels/dispatch.py) when the network was made there.
+plain torch. On a GPU Triton's answer, where they were asked for (see kernels/dispatch.py) when the network came there.
 Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channels, K classes. Maps are (N, C, H, W) in
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
-from convnext.deploy.compiled import Compiled, fits
+from convnext.deploy.compiled import Compiled
 from convnext.kernels import cpu, dispatch
+from convnext.kernels.block import BlockWeights
 from convnext.models.convnext import EPS
-from convnext.models.fused import fits_gpu
 
 
 class Folded(nn.Module):
@@ -46,6 +46,7 @@ class Folded(nn.Module):
             accumulate(len(stage) for stage in stages)
         )  # places of the stages' last parts; the stem's is 0
         self._compiled: Compiled | None = None
+        self._allowed = dispatch.allowed(norm.weight.device)  # again when the network is moved
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, K)
@@ -67,15 +68,27 @@ class Folded(nn.Module):
         """What the parts at these rising places make of x."""
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
-        on_gpu, found = self.fused and dispatch.on_gpu(x.device), []
-        if self.fused and not on_gpu and fits(x, self.config.patch, self.norm.weight.dtype):
+        dtype, fused = self.norm.weight.dtype, self.fused
+        if fused and dispatch.fits_folded(x, self.config.patch, dtype, self._allowed):
             if self._compiled is None or not self._compiled.current():
                 self._compiled = Compiled(self._parts(), [self, *self.stages])
             return self._compiled(x, wanted)
+        found = []
         for place, part in enumerate(self._parts()[: wanted[-1] + 1]):
-            x = part(x, on_gpu)
+            x = part.on_triton(x) if fused and self._takes_triton(part, x) else part(x)
             found += [x] * (place in wanted)
         return found
+
+    def _takes_triton(self, part: nn.Module, x: Tensor) -> bool:
+        """Whether Triton's kernels compute this part: V2's normalization wants the whole image's activations at once."""
+        if not dispatch.on_gpu(x.device) or not isinstance(part, FoldedBlock) or part.grn is not None:
+            return False
+        return not (part._forward_hooks or part._forward_pre_hooks) and dispatch.fits_triton(part, x, self._allowed)
+
+    def _apply(self, *given: Any, **named: Any) -> Any:
+        moved = super()._apply(*given, **named)
+        self._allowed = dispatch.allowed(self.norm.weight.device)
+        return moved
 
     def _parts(self) -> list[Any]:
         stages: Any = self.stages
@@ -104,18 +117,9 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.spatial, self.expand, self.project, self.eps = spatial, expand, project, eps
         self.register_parameter("grn", grn)  # (E,) weights of the global response normalisation
-        # asked for, and there; V2's normalisation wants the whole image's activations at once
-        self.triton = grn is None and dispatch.without_triton(spatial.weight.device) is None
-        self.matmul_dtype: torch.dtype | None = (
-            None  # of `expand` and `project` in the compiled kernels; None: their own
-        )
+        self.matmul_dtype: torch.dtype | None = None  # of the matmuls in the compiled kernels; None: their own
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if on_gpu and self.triton and fits_gpu(self, x):
-            from convnext.kernels import gpu
-
-            layers = (self.expand.weight, self.expand.bias, self.project.weight, self.project.bias)
-            return gpu.block(x, self.spatial.weight, self.spatial.bias, None, None, self.eps, *layers)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
         y = F.gelu(self.expand(F.layer_norm(y, y.shape[-1:], eps=self.eps)))  # (N, H, W, E)
         if self.grn is not None:
@@ -123,14 +127,24 @@ class FoldedBlock(nn.Module):
             y = y * (1 + self.grn * (energy / (energy.mean(-1, keepdim=True) + EPS)))
         return x + self.project(y).permute(0, 3, 1, 2)
 
+    def on_triton(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        """`forward` by Triton's kernels, where they fit."""
+        from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
+
+        return gpu.block(x, self.weights())
+
+    def weights(self, matmuls: torch.dtype | None = None) -> BlockWeights:
+        """Its parameters as the kernels take them; `matmuls`: the dtype of the two matrices, if another."""
+        spatial, expand, project = self.spatial, self.expand, self.project
+        matrices = [layer.weight if matmuls is None else layer.weight.to(matmuls) for layer in (expand, project)]
+        parts = spatial.weight, spatial.bias, None, None, matrices[0], expand.bias, matrices[1], project.bias
+        return BlockWeights(*parts, grn=self.grn, eps=self.eps)
+
     def packed(self) -> cpu.PackedBlock | None:
         """For the compiled kernels; None where a layer is not the one that was built."""
-        spatial, expand, project = self.spatial, self.expand, self.project
-        if not _are([nn.Conv2d, nn.Linear, nn.Linear], spatial, expand, project):
+        if not _are([nn.Conv2d, nn.Linear, nn.Linear], self.spatial, self.expand, self.project):
             return None
-        first, second = (layer.weight.to(self.matmul_dtype or layer.weight.dtype) for layer in (expand, project))
-        tensors = (spatial.weight[:, 0], spatial.bias, first, expand.bias, second, project.bias)
-        return cpu.PackedBlock(*tensors, self.eps, self.grn)
+        return cpu.PackedBlock(self.weights(self.matmul_dtype))
 
 
 class FoldedDownsample(nn.Module):
@@ -142,7 +156,7 @@ class FoldedDownsample(nn.Module):
         super().__init__()
         self.conv, self.eps = conv, eps
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
@@ -168,7 +182,7 @@ class FoldedStem(nn.Module):
         self.layers, self.norm = layers, norm
         self.register_buffer("shift", shift)  # (in_channels, 1, 1)
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+    def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.layers(x if self.shift is None else x - self.shift))
 
@@ -189,7 +203,7 @@ class FoldedHead(nn.Module):
         super().__init__()
         self.linear, self.eps = linear, eps
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, K)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         pooled = x.mean((2, 3))
         return self.linear(F.layer_norm(pooled, pooled.shape[-1:], eps=self.eps))
 

@@ -130,7 +130,7 @@ class _Block(nn.Module):
         grn: Any = block.grn
         self.register_buffer("grn", None if grn is None else grn.detach()[:, None, None])  # (E, 1, 1)
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = F.gelu(self.expand(normalised(self.spatial(x), eps=self.eps)))  # (N, E, H, W)
         if self.grn is not None:
             energy = y.square().sum((2, 3), keepdim=True).sqrt()  # (N, E, 1, 1)
@@ -145,7 +145,7 @@ class _Downsample(nn.Module):
         super().__init__()
         self.conv, self.eps = downsample.conv, downsample.eps
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # decided by the size that is traced
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
@@ -159,7 +159,7 @@ class _Stem(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList([*stem.layers, stem.norm])
 
-    def forward(self, x: Tensor, on_gpu: bool = False) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
+    def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         for part in self.parts:
             x = normalised(x, part) if isinstance(part, ChannelNorm) else part(x)
         return x

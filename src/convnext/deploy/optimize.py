@@ -10,7 +10,6 @@ Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channe
 
 import copy
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from convnext.config import GFNetConfig, RoadmapConfig, TimmConfig
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedHead, FoldedStem
 from convnext.errors import ConvNeXtError
+from convnext.kernels.block import fold_affine, folded
 from convnext.models.convnext import (
     Block,
     ChannelNorm,
@@ -30,14 +30,11 @@ from convnext.models.convnext import (
     Stage,
     Stem,
 )
-from convnext.models.fused import FusedBlock
+from convnext.models.create import to_stderr
+from convnext.models.fused import weights_of
 
-_KNOWN = {ConvNeXt, FusedBlock, Stem, Stage, Block, Downsample, ChannelNorm, GlobalResponseNorm, DropPath}
+_KNOWN = {ConvNeXt, Stem, Stage, Block, Downsample, ChannelNorm, GlobalResponseNorm, DropPath}
 _KNOWN |= {nn.Conv2d, nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity, nn.Sequential, nn.ModuleList}
-
-
-def _print(message: str) -> None:
-    print(message, file=sys.stderr)  # standard output belongs to the caller's results
 
 
 def optimize(
@@ -46,7 +43,7 @@ def optimize(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     matmul_dtype: torch.dtype | None = None,
-    info: Callable[[str], None] = _print,
+    info: Callable[[str], None] = to_stderr,
 ) -> nn.Module:
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
@@ -58,14 +55,14 @@ def optimize(
     channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.
     """
     if not isinstance(model, ConvNeXt):
-        return _unfolded(model, mean is not None or std is not None, info)
+        return _unfolded(model, mean is not None or std is not None, matmul_dtype, info)
     _refuse_changes(model)
     shift, scale = _scaling(mean, std, model.config.in_channels)
     norm = copy.deepcopy(model.norm)
     head: nn.Module = copy.deepcopy(model.head)
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(head, nn.Linear):
-            _fill(head, *_after_norm(head, norm))
+            _fold_into(head, head.weight, norm.weight, norm.bias)
             head = FoldedHead(head, norm.eps)
         given: Any = model.stages
         stages: list[list[nn.Module]] = [
@@ -78,8 +75,15 @@ def optimize(
         return Folded(model.config, _stem(model.stem, shift, scale), stages, norm, head)
 
 
-def _unfolded(model: nn.Module, scaled: bool, info: Callable[[str], None]) -> nn.Module:
-    if isinstance(model, Folded) and not scaled:
+def _unfolded(
+    model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, info: Callable[[str], None]
+) -> nn.Module:
+    if isinstance(model, Folded):
+        if scaled or matmul_dtype is not None:
+            raise ConvNeXtError(
+                "This network is folded already: mean, std and matmul_dtype go into the first call of optimize(). "
+                "Give it the network that this one was made of."
+            )
         return copy.deepcopy(model)
     config = getattr(model, "config", None)
     if not isinstance(config, TimmConfig | RoadmapConfig | GFNetConfig):
@@ -106,7 +110,9 @@ def _refuse_changes(model: ConvNeXt) -> None:
             )
 
 
-def _scaling(mean: Sequence[float] | None, std: Sequence[float] | None, channels: int) -> tuple[Tensor | None, Tensor]:
+def _scaling(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[Tensor | None, Tensor | None]:
     """What is subtracted from and what divides each channel, (channels,) float64."""
     given = {"mean": mean, "std": std}
     for name, values in given.items():
@@ -116,57 +122,45 @@ def _scaling(mean: Sequence[float] | None, std: Sequence[float] | None, channels
             )
         if values is not None and not all(math.isfinite(v) and (v > 0 or name == "mean") for v in values):
             raise ConvNeXtError(f"{name} = {tuple(values)} cannot normalise images: give finite values, std above 0.")
-    shift = None if mean is None else torch.tensor(list(mean), dtype=torch.float64)
-    return shift, torch.tensor([1.0] * channels if std is None else list(std), dtype=torch.float64)
+    shift, scale = (None if each is None else torch.tensor(list(each), dtype=torch.float64) for each in (mean, std))
+    return shift, scale
 
 
-def _stem(stem: Any, shift: Tensor | None, scale: Tensor) -> FoldedStem:
+def _stem(stem: Any, shift: Tensor | None, scale: Tensor | None) -> FoldedStem:
     layers, norm = copy.deepcopy(stem.layers), copy.deepcopy(stem.norm)
-    first = layers[0]
-    weight = first.weight.double() / scale.to(first.weight.device)[:, None, None]
-    bias = first.bias.double()
-    left = None
+    first, left = layers[0], None
     if shift is not None and any(first.padding):  # zeros stand for the mean there: it must be taken off before
-        left = shift[:, None, None].to(first.weight)
-    elif shift is not None:
-        bias = bias - (weight * shift.to(weight.device)[:, None, None]).sum((1, 2, 3))
-    _fill(first, weight, bias)
+        left, shift = shift[:, None, None].to(first.weight), None
+    scale, shift = (None if each is None else each.to(first.weight.device) for each in (scale, shift))
+    weight = first.weight if scale is None else first.weight.double() / scale[:, None, None]
+    _fold_into(first, weight, None, None if shift is None else -shift)
     return FoldedStem(layers, norm, left)
 
 
 def _downsample(downsample: Any) -> FoldedDownsample:
     conv = copy.deepcopy(downsample.conv)
-    _fill(conv, *_after_norm(conv, downsample.norm))
+    _fold_into(conv, conv.weight, downsample.norm.weight, downsample.norm.bias)
     return FoldedDownsample(conv, downsample.norm.eps)
 
 
 def _block(block: Any, matmul_dtype: torch.dtype | None) -> FoldedBlock:
     spatial, expand, project = (copy.deepcopy(part) for part in (block.spatial, block.expand, block.project))
-    _fill(expand, *_after_norm(expand, block.norm))
-    weight, bias = project.weight.double(), project.bias.double()
-    grn = None
-    if isinstance(block.grn, GlobalResponseNorm):
-        grn = nn.Parameter(block.grn.weight.detach().clone())
-        bias = bias + weight @ block.grn.bias.double()
-    if block.gamma is not None:
-        gamma = block.gamma.double()
-        weight, bias = gamma[:, None] * weight, gamma * bias
-    _fill(project, weight, bias)
-    folded = FoldedBlock(spatial, expand, project, block.norm.eps, grn)
-    folded.matmul_dtype = matmul_dtype
-    return folded
+    weights = folded(weights_of(block))
+    _fill(expand, weights.expand, weights.expand_bias)
+    _fill(project, weights.project, weights.project_bias)
+    grn = None if weights.grn is None else nn.Parameter(weights.grn.detach().clone())
+    made = FoldedBlock(spatial, expand, project, weights.eps, grn)
+    made.matmul_dtype = matmul_dtype
+    return made
 
 
-def _after_norm(layer: Any, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, with which `layer` gives the same behind `norm` without its affine part."""
-    weight = layer.weight.double()  # (out, in, ...)
-    over = (slice(None), *[None] * (weight.ndim - 2))
-    bias = (weight * norm.bias.double()[over]).flatten(1).sum(1)
-    return weight * norm.weight.double()[over], bias if layer.bias is None else bias + layer.bias.double()
+def _fold_into(layer: Any, weight: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:
+    """Let `layer`, with that weight, answer x as it answered scale * x + shift."""
+    _fill(layer, *fold_affine(weight, layer.bias, scale, shift, torch.float64))
 
 
 def _fill(layer: Any, weight: Tensor, bias: Tensor) -> None:
-    """Set both, rounded to what `layer` holds."""
+    """Set both, rounded to what `layer` holds, in memory of their own."""
     dtype = layer.weight.dtype
-    layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    layer.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    layer.weight = nn.Parameter(weight.detach().to(dtype, copy=True), requires_grad=False)
+    layer.bias = nn.Parameter(bias.detach().to(dtype, copy=True), requires_grad=False)

@@ -19,7 +19,7 @@ from convnext.deploy.runtime import is_exported, open_exported
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
 from convnext.errors import CheckpointError, ConvNeXtError
-from convnext.kernels import cpu
+from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.tasks.classification import Attacker, eval_batch, evaluate
@@ -129,7 +129,7 @@ class Predictor:
     def _folded(self) -> nn.Module | None:
         """The network from pixels to logits with less to do, where it answers as exactly."""
         ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
-        bf16 = self.recipe.precision == "bf16" and not cpu.unavailable()
+        bf16 = self.recipe.precision == "bf16" and not without_compiled()
         if self.plain or not ours or not (bf16 or self.recipe.precision == "fp32"):
             return None
         mean, std = ([255 * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))

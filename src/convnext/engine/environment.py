@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from convnext.kernels.cpu import bf16_matmuls, unavailable
-from convnext.kernels.dispatch import gpu_path
+from convnext.kernels.cpu import bf16_matmuls
+from convnext.kernels.dispatch import gpu_path, without_compiled
 
 EXTRAS = {  # package -> the extra that brings it and what it is for
     "simplejpeg": ("fast", "faster JPEG decoding"),
@@ -39,7 +39,7 @@ def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "torch_threads": str(torch.get_num_threads()),
         "memory_gb": f"{memory_gb():.1f}",
-        "cpu_kernels": unavailable() or ("compiled, fp32 and bf16" if bf16_matmuls() else "compiled, fp32"),
+        "cpu_kernels": without_compiled() or ("compiled, fp32 and bf16" if bf16_matmuls() else "compiled, fp32"),
         "gpu_kernels": gpu_path(device, triton),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from convnext.kernels.structs import mismatch
+
 SOURCES = Path(__file__).parent / "cpu"
 UNIT = "kernels.cpp"  # includes the other sources: one compilation
 COMPILERS = ("g++", "c++")  # after $CXX; GNU's: clang has another OpenMP than the one in torch's process
@@ -59,6 +61,14 @@ def built() -> Built:
             if library is not None:
                 return Built(library, None, parallel)
     return Built(None, reason)
+
+
+@functools.cache
+def compiled() -> Built:
+    """The kernels of this machine, if their structures are those of structs.py."""
+    found = built()
+    reason = mismatch(found.library) if found.library else None
+    return Built(None, reason) if reason else found
 
 
 def from_folder(folder: Path, key: str, command: list[str]) -> ctypes.CDLL | None:

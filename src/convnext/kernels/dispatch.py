@@ -1,23 +1,50 @@
-"""Which of the block's fused forms the user asked for, and which one a GPU runs.
+"""Who may use which kernels, and why not.
 
-The Triton block is written and tested in Triton's interpreter, but its speed on a GPU is not measured yet. It therefore
-runs only for those who ask: CONVNEXT_KERNELS=triton, or `--kernels triton` for a training run.
+What holds for a device, and what the user asked for, is found out once: when a network is fused, folded or moved
+(`allowed`). A call is left with what only its input can tell (`fits_*`); where it does not fit, plain torch answers.
+
+The Triton block runs only for those who ask: CONVNEXT_KERNELS=triton, or `--kernels triton` for a training run.
 """
 
+import functools
 import os
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
+from convnext.kernels.build import compiled
 
 SWITCH = "CONVNEXT_KERNELS"  # "plain": no kernels anywhere; "triton": the Triton block on a GPU; else those of the CPU
+GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LAYERS = {"spatial": nn.Conv2d, "norm": nn.LayerNorm, "expand": nn.Linear, "project": nn.Linear}  # of a block
 
 
-def on_gpu(device: torch.device) -> bool:
-    """Whether Triton's kernels are for tensors on `device`: one place to say so, for tests in Triton's interpreter."""
-    return device.type == "cuda"
+@dataclass(frozen=True)
+class Allowed:
+    """The kernels that a network may use; whether the CPU's can be had is asked when they are first needed."""
+
+    compiled: bool  # the CPU's
+    triton: bool
+
+
+def allowed(device: torch.device, asked: bool = False) -> Allowed:
+    """For a network on `device`. `asked`: for Triton, by other means than the environment."""
+    return Allowed(os.environ.get(SWITCH) != "plain", without_triton(device, asked) is None)
+
+
+def without_kernels(device: torch.device, asked: bool = False) -> str | None:
+    """Why no kernels run on `device`, in words for a person; None where they do. Compiles the CPU's if need be."""
+    return without_triton(device, asked) if on_gpu(device) else without_compiled()
+
+
+def without_compiled() -> str | None:
+    """Why the compiled kernels of the CPU are not used; None where they are. Compiles them if need be."""
+    return f"{SWITCH}=plain turns them off" if os.environ.get(SWITCH) == "plain" else compiled().reason
 
 
 def without_triton(device: torch.device, asked: bool = False) -> str | None:
-    """Why the Triton block does not run on `device`, in words for a person; None where it does.
+    """Why the Triton block does not run on `device`; None where it does.
 
     `asked`: by other means than the environment, which can still turn it off.
     """
@@ -33,6 +60,93 @@ def gpu_path(device: torch.device, asked: bool = False) -> str:
         return "plain torch: there is no CUDA device here"
     reason = _hindered(device if device.type == "cuda" else torch.device("cuda", 0)) or _unasked(asked)
     return f"plain torch: {reason}" if reason else "triton"
+
+
+def on_gpu(device: torch.device) -> bool:
+    """Whether Triton's kernels are for tensors on `device`: one place to say so, for tests in Triton's interpreter."""
+    return device.type == "cuda"
+
+
+@functools.cache
+def compiled_dtypes() -> tuple[torch.dtype, ...]:
+    """Of the networks that the CPU's kernels run: none where there are no kernels."""
+    library = compiled().library
+    if library is None:
+        return ()
+    return (torch.float32, torch.bfloat16) if library.cn_bf16() else (torch.float32,)
+
+
+def fits_compiled(block: nn.Module, x: Tensor, allowed: Allowed) -> bool:
+    """Whether the CPU's kernels compute this block for this input, with its gradients.
+
+    They compute in float32, under autocast to bfloat16 too: that is faster there than the plain block, and more exact.
+    """
+    if not allowed.compiled or not _eager(x) or x.ndim != 4 or x.device.type != "cpu":
+        return False
+    low = torch.is_autocast_enabled("cpu")
+    if x.dtype != torch.float32 and not (low and x.dtype == torch.bfloat16):
+        return False
+    if low and torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    return (
+        _as_built(block)
+        and torch.float32 in compiled_dtypes()
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in block.parameters())
+    )
+
+
+def fits_folded(x: Tensor, patch: int, dtype: torch.dtype, allowed: Allowed) -> bool:
+    """Whether the CPU's kernels compute a folded network of that dtype and stem for `x`: without gradients."""
+    return (
+        allowed.compiled
+        and _eager(x)
+        and x.ndim == 4
+        and min(x.shape[2:]) >= patch
+        and x.dtype is dtype
+        and x.device.type == "cpu"
+        and not on_gpu(x.device)
+        and not torch.is_autocast_enabled("cpu")
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and dtype in compiled_dtypes()
+    )
+
+
+def fits_triton(block: nn.Module, x: Tensor, allowed: Allowed) -> bool:
+    """Whether the Triton kernels compute this block of V1 for this input; also under autocast and in torch.compile."""
+    if not allowed.triton:
+        return False
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
+            return False  # a file for others holds no kernels of ours
+    elif not _eager(x):
+        return False
+    from convnext.kernels.gpu.available import unavailable  # brings torch's compiler: a second
+
+    if not _as_built(block) or unavailable(x) is not None:
+        return False
+    dtypes: tuple[torch.dtype, ...] = (x.dtype,)
+    if torch.is_autocast_enabled(x.device.type):
+        dtypes = GPU_DTYPES
+        if torch.get_autocast_dtype(x.device.type) not in dtypes:
+            return False
+    return all(p.dtype in dtypes and p.device == x.device and p.is_contiguous() for p in block.parameters())
+
+
+def _eager(x: Tensor) -> bool:
+    """Whether nobody records or transforms what happens to `x`, to whom a kernel would be a black box."""
+    if type(x) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling() or torch._C._is_tracing():
+        return False
+    return torch._C._functorch.maybe_current_level() is None and not torch._C._is_torch_function_mode_enabled()
+
+
+def _as_built(block: nn.Module) -> bool:
+    """Whether its layers are those that were built, with the norm or with it folded away, and nobody has hooked in."""
+    for name, layer in block.named_children():
+        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
+            return False
+        if name in LAYERS and type(layer) is not LAYERS[name]:
+            return False
+    return True
 
 
 def _unasked(asked: bool) -> str | None:

@@ -5,7 +5,8 @@ Feature maps are (N, C, H, W) at every boundary; inside a block the channels com
 want them there. In the channels-last memory format that change of view costs nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,12 @@ class ConvNeXt(nn.Module):
     def __init__(self, config: ConvNeXtConfig):
         super().__init__()
         self.config = config
-        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
+        ends = list(accumulate(config.depths, initial=0))
         self.stem = Stem(config)
         before = (None, *config.widths[:-1])
         self.stages = nn.ModuleList(
-            Stage(config, before[i], width, depth, rates)
-            for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True))
+            Stage(config, before[i], width, rates[ends[i] : ends[i + 1]]) for i, width in enumerate(config.widths)
         )
         self.norm = nn.LayerNorm(config.widths[-1], eps=EPS)
         self.head = nn.Linear(config.widths[-1], config.classes) if config.classes else nn.Identity()
@@ -63,6 +64,8 @@ class Block(nn.Module):
     """Mix space one channel at a time, then mix channels one pixel at a time (V1 Fig. 4, V2 Fig. 5).
 
     y = x + drop_path(gamma * project(grn(gelu(expand(norm(spatial(x)))))))   V1 has no grn, V2 has no gamma
+
+    `kernels`: what answers in place of `plain`, with the same values; models.fused sets it.
     """
 
     def __init__(self, width: int, *, kernel: int, layer_scale: float | None, grn: bool, drop_path: float):
@@ -75,8 +78,13 @@ class Block(nn.Module):
         gamma = None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale))
         self.register_parameter("gamma", gamma)  # (C,) near 0: each block is born an identity
         self.drop_path = DropPath(drop_path)
+        self.kernels: Callable[[Block, Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        return self.plain(x) if self.kernels is None else self.kernels(self, x)
+
+    def plain(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        """The block in torch's own operations."""
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
         y = self.grn(F.gelu(self.expand(self.norm(y))))  # (N, H, W, E)
         y = self.project(y)  # (N, H, W, C)
@@ -86,11 +94,9 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Halve the image where the stage is not the first, then run its blocks."""
+    """Downsample where the stage is not the first, then run its blocks: one for each of their drop path rates."""
 
-    def __init__(
-        self, config: ConvNeXtConfig, width_before: int | None, width: int, depth: int, rates: Iterator[float]
-    ):
+    def __init__(self, config: ConvNeXtConfig, width_before: int | None, width: int, rates: Sequence[float]):
         super().__init__()
         self.checkpointing = config.checkpointing
         self.downsample = nn.Identity() if width_before is None else Downsample(width_before, width)
@@ -100,9 +106,9 @@ class Stage(nn.Module):
                 kernel=config.kernel,
                 layer_scale=config.layer_scale,
                 grn=config.grn,
-                drop_path=next(rates),
+                drop_path=rate,
             )
-            for _ in range(depth)
+            for rate in rates
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C_before, H, W) -> (N, C, H // 2, W // 2)

@@ -12,8 +12,9 @@ from convnext.models.weights import load_weights
 from convnext.recipes.architectures import architecture
 
 
-def _print(message: str) -> None:
-    print(message, file=sys.stderr)  # standard output belongs to the caller's results
+def to_stderr(message: str) -> None:
+    """Print it where it does not mix with the caller's results."""
+    print(message, file=sys.stderr)
 
 
 def create(
@@ -23,7 +24,7 @@ def create(
     in_channels: int = 3,
     weights: str | None = None,
     drop_path: float = 0.0,
-    info: Callable[[str], None] = _print,
+    info: Callable[[str], None] = to_stderr,
     **fields: Any,
 ) -> nn.Module:
     """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.

@@ -1,10 +1,11 @@
 """The block of convnext.py on the kernels of `kernels`: same parameters, same values, less time and memory.
 
-fuse(model) changes the class of the blocks and nothing else: names, state dict, optimizer and average stay what they are.
-On a CPU the compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/dispatch.py). Where neither
-fits (another dtype or device, tracing, hooks, V2; on a CPU also torch.compile) a block runs as it always did.
+fuse(model) sets `Block.kernels` and nothing else: names, state dict, optimizer and EMA stay what they are. On a CPU the
+compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/dispatch.py). Where neither fits (another
+dtype or device, tracing, hooks, V2; on a CPU also torch.compile) a block runs as it always did.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,131 +13,106 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from convnext.kernels import dispatch
-from convnext.kernels.cpu import training, unavailable
-from convnext.models.convnext import Block
-
-_GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_LAYERS = {"spatial": nn.Conv2d, "norm": nn.LayerNorm, "expand": nn.Linear, "project": nn.Linear}
+from convnext.kernels.block import BlockWeights
+from convnext.kernels.cpu import training
+from convnext.models.convnext import Block, GlobalResponseNorm
 
 
-class FusedBlock(Block):
-    """A V1 block that keeps only what it must for the way back; see Block for the parameters."""
+@dataclass(frozen=True)
+class OnKernels:
+    """A block's forward on the kernels that it may use, and its plain one where they do not fit."""
 
-    triton = False  # for tensors on a GPU: it was asked for when `fuse` was called
+    allowed: dispatch.Allowed
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        if self.triton and dispatch.on_gpu(x.device):
-            return self._on_gpu(x) if fits_gpu(self, x) else super().forward(x)
-        if not fits(self, x):
-            return super().forward(x)
-        rows = x.float().permute(0, 2, 3, 1).contiguous()
-        y = _Fused.apply(rows, self._draws(rows), self.norm.eps, *self._weights())
-        return y.permute(0, 3, 1, 2).to(_answered(self, x))
-
-    def _on_gpu(self, x: Tensor) -> Tensor:
-        from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
-
-        weights, x = self._weights(), x.to(_answered(self, x))
-        given: tuple[Any, ...] = (*weights[:4], self.norm.eps, *weights[4:], self._draws(x))
-        return gpu.block(x, *given)
-
-    def _draws(self, x: Tensor) -> Tensor | None:
-        """(N,) factors of the branch, the plain block's to the bit; None where nothing is dropped."""
-        if not self.training or not self.drop_path.rate:
-            return None
-        return self.drop_path(x.new_ones(x.shape[0], 1, 1, 1)).flatten()
-
-    def _weights(self) -> tuple[Any, ...]:
-        return (
-            *(self.spatial.weight, self.spatial.bias, self.norm.weight, self.norm.bias),
-            *(self.expand.weight, self.expand.bias, self.project.weight, self.project.bias, self.gamma),
-        )
-
-
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, eps: float, *weights: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, scale, *weights)
-        ctx.eps = eps
-        return training.forward(weights, x, scale, eps)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        x, scale, *weights = ctx.saved_tensors
-        by_x, by_weights = training.backward(weights, x, scale, ctx.eps, gradient.contiguous())
-        return (by_x, None, None, *by_weights)
+    def __call__(self, block: Block, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if self.allowed.triton and dispatch.on_gpu(x.device):
+            return _on_gpu(block, x) if dispatch.fits_triton(block, x, self.allowed) else block.plain(x)
+        return _on_cpu(block, x) if dispatch.fits_compiled(block, x, self.allowed) else block.plain(x)
 
 
 def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None = None) -> int:
     """Run the V1 blocks of a model on kernels from now on; returns how many. 0 where there are none, or no kernels.
 
     `triton`: on a GPU, as CONVNEXT_KERNELS=triton asks; `device`: where the model is going to be (where it lies).
-    Why not, when the kernels are missing: `hindrance(device)`.
+    Why not, when the kernels are missing: `dispatch.without_kernels(device, triton)`.
     """
-    blocks = [module for module in model.modules() if type(module) is Block and isinstance(module.grn, nn.Identity)]
+    blocks = [
+        module
+        for module in model.modules()
+        if type(module) is Block and module.kernels is None and isinstance(module.grn, nn.Identity)
+    ]
     if not blocks:
         return 0
     device = device or blocks[0].spatial.weight.device
-    if hindrance(device, triton):
+    if dispatch.without_kernels(device, triton):
         return 0
     for block in blocks:
-        block.__class__ = FusedBlock
-        if dispatch.on_gpu(device):
-            block.triton = True  # type: ignore[assignment] # a plain value of the module, in no state dict
+        block.kernels = OnKernels(dispatch.allowed(device, triton))
     return len(blocks)
 
 
 def unfuse(model: nn.Module) -> int:
-    """Undo fuse: the blocks are plain ones again, for whoever looks inside them; returns how many."""
-    blocks = [module for module in model.modules() if type(module) is FusedBlock]
+    """Undo fuse: the blocks are plain ones again; returns how many."""
+    blocks = [module for module in model.modules() if isinstance(module, Block) and module.kernels is not None]
     for block in blocks:
-        block.__dict__.pop("triton", None)
-        object.__setattr__(block, "__class__", Block)
+        block.kernels = None
     return len(blocks)
 
 
-def hindrance(device: torch.device, triton: bool = False) -> str | None:
-    """Why `fuse` leaves the blocks of a model on `device` as they are, in words for a person; None where it does not."""
-    return dispatch.without_triton(device, triton) if dispatch.on_gpu(device) else unavailable()
-
-
-def fits(block: Block, x: Tensor) -> bool:
-    """Whether the CPU kernels compute this block for this input: on the CPU, eager, nothing hooked in between.
-
-    They compute in float32, under autocast to bfloat16 too: that is faster there than the plain block, and more exact.
-    """
-    if type(x) not in (Tensor, nn.Parameter) or x.ndim != 4 or x.device.type != "cpu":
-        return False
-    low = torch.is_autocast_enabled("cpu")
-    if x.dtype != torch.float32 and not (low and x.dtype == torch.bfloat16):
-        return False
-    if (low and torch.get_autocast_dtype("cpu") != torch.bfloat16) or torch.compiler.is_compiling() or _watched():
-        return False
-    return (
-        _as_built(block)
-        and unavailable() is None
-        and all(p.dtype == torch.float32 and p.device.type == "cpu" and p.is_contiguous() for p in block.parameters())
+def weights_of(block: Block) -> BlockWeights:
+    """Its parameters as the kernels take them."""
+    gamma: Any = block.gamma
+    grn: Any = block.grn if isinstance(block.grn, GlobalResponseNorm) else None
+    return BlockWeights(
+        spatial=block.spatial.weight,
+        spatial_bias=block.spatial.bias,
+        norm=block.norm.weight,
+        norm_bias=block.norm.bias,
+        expand=block.expand.weight,
+        expand_bias=block.expand.bias,
+        project=block.project.weight,
+        project_bias=block.project.bias,
+        gamma=gamma,
+        grn=None if grn is None else grn.weight,
+        grn_bias=None if grn is None else grn.bias,
+        eps=block.norm.eps,
     )
 
 
-def fits_gpu(block: nn.Module, x: Tensor) -> bool:
-    """Whether the Triton kernels compute this block for this input; also under autocast and in torch.compile."""
-    from convnext.kernels import gpu
+def _on_cpu(block: Block, x: Tensor) -> Tensor:
+    rows = x.float().permute(0, 2, 3, 1).contiguous()
+    y = _Step.apply(rows, _sampled(block, rows), *weights_of(block))
+    return y.permute(0, 3, 1, 2).to(_answered(block, x))
 
-    if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting():
-            return False  # a file for others holds no kernels of ours
-    elif type(x) not in (Tensor, nn.Parameter) or _watched():
-        return False
-    if not _as_built(block) or gpu.unavailable(x) is not None:
-        return False
-    if torch.is_autocast_enabled(x.device.type):
-        known = torch.get_autocast_dtype(x.device.type) in _GPU_DTYPES
-        dtypes: tuple[torch.dtype, ...] = _GPU_DTYPES
-    else:
-        known, dtypes = True, (x.dtype,)
-    return known and all(p.dtype in dtypes and p.device == x.device and p.is_contiguous() for p in block.parameters())
+
+def _on_gpu(block: Block, x: Tensor) -> Tensor:
+    from convnext.kernels import gpu  # brings torch's compiler: only for those who asked
+
+    x = x.to(_answered(block, x))
+    return gpu.block(x, weights_of(block), _sampled(block, x))
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *weights: Any) -> Tensor:
+        *tensors, ctx.eps = weights
+        ctx.save_for_backward(x, keep, *tensors)
+        return training.forward(BlockWeights(*weights), x, keep)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        x, keep, *tensors = ctx.saved_tensors
+        given = (*tensors, ctx.eps)
+        by_x, by_weights = training.backward(BlockWeights(*given), x, keep, gradient.contiguous())
+        return by_x, None, *by_weights, *[None] * (len(given) - len(by_weights))
+
+
+def _sampled(block: Block, x: Tensor) -> Tensor | None:
+    """(N,) factors of the branch, the plain block's to the bit; None where nothing is dropped."""
+    if not block.training or not block.drop_path.rate:
+        return None
+    return block.drop_path(x.new_ones(x.shape[0], 1, 1, 1)).flatten()
 
 
 def _answered(block: Block, x: Tensor) -> torch.dtype:
@@ -146,20 +122,3 @@ def _answered(block: Block, x: Tensor) -> torch.dtype:
     if isinstance(block.gamma, Tensor):
         branch = torch.promote_types(branch, block.gamma.dtype)
     return torch.promote_types(x.dtype, branch)
-
-
-def _as_built(block: nn.Module) -> bool:
-    """Whether its layers are those that were built, with the norm or with it folded away, and nobody has hooked in."""
-    for name, layer in block.named_children():
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
-            return False
-        if name in _LAYERS and type(layer) is not _LAYERS[name]:
-            return False
-    return True
-
-
-def _watched() -> bool:
-    """Whether somebody records or transforms what happens, to whom a kernel would be a black box."""
-    if torch._C._is_tracing() or torch._C._functorch.maybe_current_level() is not None:
-        return True
-    return bool(torch._C._is_torch_function_mode_enabled())

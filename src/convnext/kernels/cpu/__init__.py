@@ -1,7 +1,7 @@
-"""Compiled for this processor: the layers of inference, the moves of augmentation, and why they may be unavailable."""
+"""Compiled for this processor: the layers of inference, and the moves of augmentation."""
 
 from convnext.kernels.cpu.affine import affine
-from convnext.kernels.cpu.library import matmul_rate, unavailable
+from convnext.kernels.cpu.library import matmul_rate
 from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch, bf16_matmuls
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "affine",
     "bf16_matmuls",
     "matmul_rate",
-    "unavailable",
 ]

@@ -53,6 +53,7 @@ struct Block {  // everything packed; biases padded to whole vectors. T: what th
     const T* project;
     const float* project_bias;
     const float* scale;  // (N,) of drop path, or null
+    const float* grn;    // (E,) of V2's global response normalization, or null
     long channels, hidden, kernel;
     float epsilon;
 };

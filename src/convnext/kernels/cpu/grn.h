@@ -33,7 +33,7 @@ static void grn_factors(const float* hidden, const float* grn, long images, long
     }
 }
 
-inline void block_v2(const Block<float>& p, const float* grn, const float* x, float* out, Map map, int threads) {
+inline void block_v2(const Block<float>& p, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
     const long most = tile_pixels(C, map.pixels() / threads);
     const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
@@ -53,7 +53,7 @@ inline void block_v2(const Block<float>& p, const float* grn, const float* x, fl
                            nullptr);
             expand_rows(p, tile, a_block, rows, 0, p.hidden, mine);
         });
-        grn_factors(hidden, grn, part.images, area, size, columns, p.hidden, factors, threads);
+        grn_factors(hidden, p.grn, part.images, area, size, columns, p.hidden, factors, threads);
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
             float* mine = hidden + first * columns;

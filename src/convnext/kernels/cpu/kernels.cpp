@@ -1,5 +1,6 @@
 // The library's plain C interface, and the tables of its templates. Every pointer is the caller's; floats are 32 bit.
 
+#include <cstring>
 #include <utility>
 
 #include "affine.h"
@@ -50,6 +51,17 @@ extern "C" {
 
 long cn_panel() { return PANEL; }
 long cn_lanes() { return LANES; }
+
+// The size in bytes of the structure of this name that callers fill in, 0 where there is none: they compare it with theirs.
+long cn_size(const char* name) {
+    const struct { const char* name; size_t size; } all[] = {
+        {"Patch", sizeof(Patch)}, {"Block", sizeof(Block<float>)}, {"Head", sizeof(Head)},
+        {"Layer", sizeof(Layer)}, {"Weights", sizeof(Weights)},    {"Gradients", sizeof(Gradients)},
+    };
+    for (const auto& each : all)
+        if (!std::strcmp(each.name, name)) return static_cast<long>(each.size);
+    return 0;
+}
 
 long cn_bf16() {  // whether matmuls may have bfloat16 operands
 #if defined(CONVNEXT_BF16)

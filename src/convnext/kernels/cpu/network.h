@@ -7,12 +7,12 @@
 
 namespace convnext {
 
-struct Layer {  // one of them; a block is V2's where there are weights of its GRN
-    const Patch* patch;
-    const Block<float>* block;
-    const float* grn;
-    const Head* head;
-    const Block<Bf16>* bf16;  // its matmuls in bfloat16, where the processor has them
+enum class Kind : long { PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD };  // structs.py has the same numbers
+
+struct Layer {
+    Kind kind;
+    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK and BLOCK_V2: a Block<float>, BLOCK_BF16: a Block<Bf16>
+    template <class T> const T& as() const { return *static_cast<const T*>(parameters); }
 };
 
 thread_local Scratch between_memory;
@@ -21,8 +21,8 @@ thread_local Scratch between_memory;
 inline bool network(const Layer* layers, long count, const float* x, Strides strides, Map map, float* const* outs,
                     int threads) {
     auto after = [](const Layer& layer, Map from) -> Map {
-        if (layer.head) return {from.images, 1, 1, layer.head->outputs};
-        return layer.patch ? patched(*layer.patch, from) : from;
+        if (layer.kind == Kind::HEAD) return {from.images, 1, 1, layer.as<Head>().outputs};
+        return layer.kind == Kind::PATCH ? patched(layer.as<Patch>(), from) : from;
     };
     long largest = 0;
     Map each = map;
@@ -36,18 +36,17 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
         const Layer& layer = layers[i];
         const Map next = after(layer, map);
         float* out = outs[i] ? outs[i] : between + i % 2 * largest;
-        if (layer.patch)
-            patches(*layer.patch, x, strides, map, out, threads);
-        else if (layer.head)
-            head(*layer.head, x, map, out, threads);
+        switch (layer.kind) {
+            case Kind::PATCH: patches(layer.as<Patch>(), x, strides, map, out, threads); break;
+            case Kind::BLOCK: block(layer.as<Block<float>>(), x, out, map, threads); break;
+            case Kind::BLOCK_V2: block_v2(layer.as<Block<float>>(), x, out, map, threads); break;
 #if defined(CONVNEXT_BF16)
-        else if (layer.bf16)
-            block(*layer.bf16, x, out, map, threads);
+            case Kind::BLOCK_BF16: block(layer.as<Block<Bf16>>(), x, out, map, threads); break;
+#else
+            case Kind::BLOCK_BF16: break;  // nobody packs one here: cn_bf16 tells
 #endif
-        else if (layer.grn)
-            block_v2(*layer.block, layer.grn, x, out, map, threads);
-        else
-            block(*layer.block, x, out, map, threads);
+            case Kind::HEAD: head(layer.as<Head>(), x, map, out, threads); break;
+        }
         x = out, map = next;
         strides = {map.height * map.width * map.channels, map.width * map.channels, map.channels, 1};
     }

@@ -9,15 +9,18 @@ Maps are (N, H, W, C) here. Results are the same to the bit for the same input a
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.errors import ConvNeXtError
-from convnext.kernels.build import built
-from convnext.kernels.cpu.library import describe, library_or_refuse, longs, pointer, threads
+from convnext.kernels import structs
+from convnext.kernels.block import BlockWeights
+from convnext.kernels.build import compiled
+from convnext.kernels.cpu.library import library_or_refuse, longs, pointer, threads
+from convnext.kernels.structs import Kind, addresses
 
 Shape = tuple[int, int, int, int]  # (N, H, W, C)
 DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
@@ -26,6 +29,19 @@ DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
 def bf16_matmuls() -> bool:
     """Whether this processor multiplies bf16 values."""
     return bool(library_or_refuse().cn_bf16())
+
+
+class Packed(Protocol):
+    """A layer of a network, packed; it holds the tensors that its structure points at."""
+
+    inputs: int  # channels
+    kind: Kind
+
+    def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
+        """Of the answer to a map of that shape."""
+
+    def struct(self) -> ctypes.Structure:
+        """What the kernel of `kind` reads."""
 
 
 class PackedLayers:
@@ -37,11 +53,13 @@ class PackedLayers:
     MemoryError where memory is short.
     """
 
-    def __init__(self, layers: Sequence["PackedBlock | PackedPatch | PackedHead"]):
+    def __init__(self, layers: Sequence[Packed]):
         self.layers = list(layers)
         self._structs = [layer.struct() for layer in self.layers]  # held: `_array` points at them
-        places = [place for layer, made in zip(self.layers, self._structs, strict=True) for place in layer.places(made)]
-        self._array = (ctypes.c_void_p * len(places))(*places)
+        pairs = zip(self.layers, self._structs, strict=True)
+        self._array = (structs.Layer * len(layers))(
+            *(structs.Layer(layer.kind, ctypes.addressof(made)) for layer, made in pairs)
+        )
 
     def __reduce__(self) -> Any:
         return PackedLayers, (self.layers,)  # a copy has tensors of its own, and structs that point at them
@@ -67,60 +85,47 @@ class PackedLayers:
         if x.numel():
             strides = (ctypes.c_long * 4)(*x.stride())
             maps = (pointer(x), strides, *longs(n, height, width, inputs), outs)
-            if built().library.cn_network(self._array, *longs(len(layers)), *maps, threads()):  # type: ignore[union-attr]
+            if compiled().library.cn_network(self._array, *longs(len(layers)), *maps, threads()):  # type: ignore[union-attr]
                 raise MemoryError(f"no memory is left for the maps of {n} images: use a smaller batch.")
         return [each.to(dtype) for each in made]
 
 
 class PackedBlock:
-    """x + project(grn(gelu(expand(normalise(spatial(x)))))) of one block, its weights folded and packed.
+    """A block packed from weights that are `folded`, of spatial's layout (C, 1, K, K).
 
-    spatial (C, K, K) with K odd, spatial_bias (C,), expand (E, C), expand_bias (E,), project (C, E), project_bias (C,).
-    `normalise` is a LayerNorm over C without affine part: fold its weight and bias into `expand`, layer scale into
-    `project`. `grn` (E,): the weights of V2's global response normalisation, whose bias belongs to `project`; None in V1.
-    The error against the same block in float64 is about 1e-6 of the largest value.
+    `expand` in bfloat16 asks for bf16 matmuls, for V1 where the processor has them. The error against the same block in
+    float64 is about 1e-6 of the largest value.
     """
 
-    def __init__(
-        self,
-        spatial: Tensor,
-        spatial_bias: Tensor,
-        expand: Tensor,
-        expand_bias: Tensor,
-        project: Tensor,
-        project_bias: Tensor,
-        eps: float = 1e-6,
-        grn: Tensor | None = None,
-    ):
-        lanes = library_or_refuse().cn_lanes()
-        self.inputs, self.kernel, self.hidden, self.eps = spatial.shape[0], spatial.shape[-1], expand.shape[0], eps
-        self.bf16 = expand.dtype is torch.bfloat16 and grn is None and bf16_matmuls()
-        pack = pack_pairs if self.bf16 else pack_matrix
-        self.tensors: list[Tensor | None] = [
-            pack_spatial(spatial, lanes),
-            pad(spatial_bias, lanes),
-            pack(expand),
-            pad(expand_bias, lanes),
-            pack(project),
-            pad(project_bias, lanes),
-            None,  # no drop path
-        ]
-        self.grn = None if grn is None else grn.detach().float().contiguous()
+    def __init__(self, weights: BlockWeights):
+        assert weights.norm is None and weights.norm_bias is None and weights.gamma is None and weights.grn_bias is None
+        lanes, expand, grn = library_or_refuse().cn_lanes(), weights.expand, weights.grn
+        self.hidden, self.inputs = expand.shape
+        self.kernel, self.eps = weights.spatial.shape[-1], weights.eps
+        bf16 = expand.dtype is torch.bfloat16 and grn is None and bf16_matmuls()
+        self.kind = Kind.BLOCK_BF16 if bf16 else Kind.BLOCK if grn is None else Kind.BLOCK_V2
+        pack = pack_pairs if bf16 else pack_matrix
+        bias = weights.spatial.new_zeros(self.inputs) if weights.spatial_bias is None else weights.spatial_bias
+        self.tensors: dict[str, Tensor] = {
+            "spatial": pack_spatial(weights.spatial, lanes),
+            "spatial_bias": pad(bias, lanes),
+            "expand": pack(expand),
+            "expand_bias": pad(weights.expand_bias, lanes),
+            "project": pack(weights.project),
+            "project_bias": pad(weights.project_bias, lanes),
+        }
+        if grn is not None:
+            self.tensors["grn"] = grn.detach().float().contiguous()
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
         return n, height, width, channels
 
-    def struct(self) -> "ctypes.Array[ctypes.c_char]":
-        """As block.h's Block."""
-        return describe(self.tensors, self.eps, self.inputs, self.hidden, self.kernel)
-
-    def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
-        """As network.h's Layer: addresses of a patch, a block, the weights of its GRN, a head, a bf16 block."""
-        place = ctypes.addressof(struct)
-        if self.bf16:
-            return [0, 0, 0, 0, place]
-        return [0, place, 0 if self.grn is None else self.grn.data_ptr(), 0, 0]
+    def struct(self) -> structs.Block:
+        """What the kernel of `kind` reads."""
+        return structs.Block(
+            **addresses(self.tensors), channels=self.inputs, hidden=self.hidden, kernel=self.kernel, epsilon=self.eps
+        )
 
 
 class PackedPatch:
@@ -130,6 +135,8 @@ class PackedPatch:
     `after`: weight and bias (O,) of a LayerNorm over O that follows (the stem). A map of fewer than P rows or columns is
     repeated to P first, as the plain downsampling layer does.
     """
+
+    kind = Kind.PATCH
 
     def __init__(
         self,
@@ -144,21 +151,19 @@ class PackedPatch:
         self.normalise, self.eps = normalise, eps
         order = (0, 2, 3, 1) if normalise else (0, 2, 1, 3)  # patch.h says why
         rows = weight.permute(order).reshape(self.outputs, -1)  # (O, P * P * I)
-        self.tensors: list[Tensor | None] = [pack_matrix(rows), pad(bias, lanes)]
-        self.tensors += [pad(after[0], lanes), pad(after[1], lanes)] if after else [None, None]
+        self.tensors = {"weight": pack_matrix(rows), "bias": pad(bias, lanes)}
+        if after:
+            self.tensors |= {"norm_weight": pad(after[0], lanes), "norm_bias": pad(after[1], lanes)}
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
         height, width = (max(side // self.patch, min(side, 1)) for side in (height, width))
         return n, height, width, self.outputs
 
-    def struct(self) -> "ctypes.Array[ctypes.c_char]":
-        """As patch.h's Patch."""
-        return describe(self.tensors, self.eps, self.inputs, self.outputs, self.patch, self.normalise)
-
-    def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
-        """As network.h's Layer."""
-        return [ctypes.addressof(struct), 0, 0, 0, 0]
+    def struct(self) -> structs.Patch:
+        """What the kernel of `kind` reads."""
+        sizes = {"inputs": self.inputs, "outputs": self.outputs, "size": self.patch, "normalise": self.normalise}
+        return structs.Patch(**addresses(self.tensors), **sizes, epsilon=self.eps)
 
 
 class PackedHead:
@@ -167,22 +172,20 @@ class PackedHead:
     weight (K, C), bias (K,); `normalise` is a LayerNorm over C without affine part: fold its own into these two.
     """
 
+    kind = Kind.HEAD
+
     def __init__(self, weight: Tensor, bias: Tensor, eps: float = 1e-6):
         self.outputs, self.inputs = weight.shape
         self.eps = eps
-        self.tensors: list[Tensor | None] = [pack_matrix(weight), pad(bias, library_or_refuse().cn_lanes())]
+        self.tensors = {"weight": pack_matrix(weight), "bias": pad(bias, library_or_refuse().cn_lanes())}
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
         return n, 1, 1, self.outputs
 
-    def struct(self) -> "ctypes.Array[ctypes.c_char]":
-        """As head.h's Head."""
-        return describe(self.tensors, self.eps, self.inputs, self.outputs)
-
-    def places(self, struct: "ctypes.Array[ctypes.c_char]") -> list[int]:
-        """As network.h's Layer."""
-        return [0, 0, 0, ctypes.addressof(struct), 0]
+    def struct(self) -> structs.Head:
+        """What the kernel of `kind` reads."""
+        return structs.Head(**addresses(self.tensors), inputs=self.inputs, outputs=self.outputs, epsilon=self.eps)
 
 
 def pad(vector: Tensor, lanes: int) -> Tensor:
@@ -191,9 +194,9 @@ def pad(vector: Tensor, lanes: int) -> Tensor:
 
 
 def pack_spatial(weight: Tensor, lanes: int) -> Tensor:
-    """(C, K, K) -> (C / lanes, K, K, lanes): the order in which the kernel reads."""
-    channels, kernel, _ = weight.shape
-    padded = F.pad(weight.detach().float(), (0, 0, 0, 0, 0, -channels % lanes))
+    """(C, 1, K, K) -> (C / lanes, K, K, lanes): the order in which the kernel reads."""
+    channels, _, kernel, _ = weight.shape
+    padded = F.pad(weight.detach()[:, 0].float(), (0, 0, 0, 0, 0, -channels % lanes))
     return padded.view(-1, lanes, kernel, kernel).permute(0, 2, 3, 1).contiguous()
 
 

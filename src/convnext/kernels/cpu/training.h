@@ -103,8 +103,8 @@ static void forward(const Weights& p, const float* x, float* out, float* memory,
     Arena arena(memory);
     Folded f(p, arena, false);
     fold(p, f, threads);
-    block<float>({f.spatial, f.spatial_bias, f.expand, f.expand_bias, f.project, f.project_bias, p.scale, p.channels,
-           p.hidden, p.kernel, p.epsilon},
+    block<float>({f.spatial, f.spatial_bias, f.expand, f.expand_bias, f.project, f.project_bias, p.scale, nullptr,
+           p.channels, p.hidden, p.kernel, p.epsilon},
           x, out, map, threads);
 }
 

@@ -1,11 +1,10 @@
-"""The ConvNeXt block as Triton kernels, for NVIDIA cards from Ampere on; plain torch answers everywhere else.
+"""The ConvNeXt block as Triton kernels, for NVIDIA GPUs from Ampere on; plain torch answers everywhere else.
 
-    block(x, spatial.weight, spatial.bias, norm.weight, norm.bias, eps, expand.weight, expand.bias, project.weight,
-          project.bias, gamma, keep)       the whole block, with gradients
-    depthwise_norm(...)                    its first half, for blocks that go on otherwise
-    prepare(...), block_fp8(x, weights)    float8 inference
-    graphed(model, example)                small batches as one CUDA graph
-    unavailable(x)                         why plain torch would answer, or None
+    block(x, weights, keep)           the whole block, with gradients; `weights` as kernels/block.py has them
+    depthwise_norm(...)               its first half, for blocks that go on otherwise
+    prepare(weights), block_fp8(x, .) float8 inference: the second takes what the first makes
+    graphed(model, example)           small batches as one CUDA graph
+    unavailable(x)                    why plain torch would answer, or None
 
 Files: `triton_*` hold the kernels, `depthwise` and `gemm` launch them, `reference` says what they compute, `tuning`
 chooses tile sizes, `operators` and `autograd` make torch operators of them. Triton loads at the first call.

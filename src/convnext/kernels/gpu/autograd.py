@@ -10,8 +10,6 @@ from torch import Tensor
 
 from convnext.kernels.gpu import operators
 
-BLOCK_INPUTS = 10  # gradients that `block_backward` returns
-
 
 @operators.block_inference.register_fake
 def _inference_shapes(x: Tensor, *others: Any) -> Tensor:
@@ -20,8 +18,8 @@ def _inference_shapes(x: Tensor, *others: Any) -> Tensor:
 
 @operators.block_training.register_fake
 def _training_shapes(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    (n, c, h, w), hidden = x.shape, others[5].shape[0]
-    dtype, again = others[-2:]
+    weights, (_, dtype, again) = operators.taken(others)
+    (n, c, h, w), hidden = x.shape, weights.expand.shape[0]
     before = x.new_empty(0, dtype=dtype) if again else x.new_empty((n, h, w, hidden), dtype=dtype)
     return (
         _like_map(x),
@@ -33,12 +31,10 @@ def _training_shapes(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, T
 
 @operators.block_backward.register_fake
 def _backward_shapes(gradient: Tensor, x: Tensor, *others: Any) -> list[Tensor]:
-    _, _, _, spatial, norm_weight, norm_bias, expand, expand_bias, project, project_bias, gamma, _ = others
-    shapes = [spatial.shape, spatial.shape[:1]]
-    shapes += [(0,) if each is None else each.shape for each in (norm_weight, norm_bias)]
-    shapes += [expand.shape, expand_bias.shape, project.shape, project_bias.shape]
-    shapes += [(0,) if gamma is None else gamma.shape]
-    return [_like_map(x), *(x.new_empty(shape, dtype=expand.dtype) for shape in shapes)]
+    weights, _ = operators.taken(others[3:])
+    shapes = [(0,) if each is None else each.shape for each in weights.tensors]
+    shapes[1] = weights.spatial.shape[:1]  # the bias's gradient comes in any case
+    return [_like_map(x), *(x.new_empty(shape, dtype=weights.expand.dtype) for shape in shapes)]
 
 
 @operators.norm_forward.register_fake
@@ -60,30 +56,24 @@ def _like_map(x: Tensor) -> Tensor:
 
 
 def _keep_block(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, spatial_weight, spatial_bias, norm_weight, norm_bias, _, *layers, _, _ = inputs
-    _, normal, rstd, before = output
+    x, *given = inputs
+    weights, (keep, *_) = operators.taken(tuple(given))
     ctx.set_materialize_grads(False)
-    ctx.has_bias = spatial_bias is not None
-    ctx.save_for_backward(x, normal, rstd, before, spatial_weight, norm_weight, norm_bias, *layers)
+    ctx.eps, ctx.inputs = weights.eps, len(inputs)
+    ctx.save_for_backward(x, *output[1:], keep, *weights.tensors)
 
 
 def _block_gradients(ctx: Any, gradient: Tensor | None, *unused: Tensor | None) -> tuple[Tensor | None, ...]:
     if gradient is None:
-        return (None,) * 14
-    found: list[Tensor | None] = list(operators.block_backward(gradient, *ctx.saved_tensors))
-    norm_weight, norm_bias, gamma = ctx.saved_tensors[5], ctx.saved_tensors[6], ctx.saved_tensors[11]
-    for index, given in ((2, ctx.has_bias), (3, norm_weight is not None), (4, norm_bias is not None)):
-        found[index] = found[index] if given else None
-    found[9] = None if gamma is None else found[9]
+        return (None,) * ctx.inputs
+    *made, keep = ctx.saved_tensors[:5]
+    tensors = ctx.saved_tensors[5:]
+    found = operators.block_backward(gradient, *made, *tensors, ctx.eps, keep)
     wanted = [
-        each if need else None
-        for each, need in zip(found, _without_eps(ctx.needs_input_grad), strict=True)
-    ]  # fmt: skip
-    return (*wanted[:5], None, *wanted[5:], None, None, None)
-
-
-def _without_eps(needs: tuple[bool, ...]) -> tuple[bool, ...]:
-    return (*needs[:5], *needs[6 : BLOCK_INPUTS + 1])
+        each if need and given is not None else None
+        for each, need, given in zip(found, ctx.needs_input_grad, (made[0], *tensors), strict=False)
+    ]
+    return (*wanted, *[None] * (ctx.inputs - len(wanted)))
 
 
 def _keep_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

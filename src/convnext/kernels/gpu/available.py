@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST_MAP = 2**31 - 1  # values of one picture's map: offsets inside it are 32-bit, those between pictures 64-bit
+LARGEST_MAP = 2**31 - 1  # values of one image's map: offsets inside it are 32-bit, those between images 64-bit
 WIDEST = 4096  # channels: one program holds all of a position
 
 
 def unavailable(x: Tensor) -> str | None:
     """None where the kernels take `x` (N, C, H, W), else the reason in a few words; never raises.
 
-    They run on NVIDIA cards from Ampere (8.0) on, and anywhere in Triton's interpreter (TRITON_INTERPRET=1), for tests.
+    They run on NVIDIA GPUs from Ampere (8.0) on, and anywhere in Triton's interpreter (TRITON_INTERPRET=1), for tests.
     """
-    reason = place(x.device.type, x.device.index or 0)
+    reason = _settled(x.device.type, x.device.index or 0)
     if reason:
         return reason
     if x.dim() != 4 or x.numel() == 0:
@@ -29,7 +29,7 @@ def unavailable(x: Tensor) -> str | None:
         return f"{x.shape[1]} channels are more than {WIDEST}"
     values = x.shape[1] * x.shape[2] * x.shape[3]
     if values > LARGEST_MAP:
-        return f"one picture's map has {values:,} values, more than 32-bit offsets reach"
+        return f"one image's map has {values:,} values, more than 32-bit offsets reach"
     return None
 
 
@@ -37,7 +37,7 @@ def unavailable_fp8(x: Tensor) -> str | None:
     """As `unavailable`, for float8 inference: Ada (8.9), Hopper (9.0) or newer."""
     reason = unavailable(x)
     if reason is None and x.device.type == "cuda" and _capability(x.device.index or 0) < (8, 9):
-        return "this card has no float8: it takes compute capability 8.9 or newer"
+        return "this GPU has no float8: it takes compute capability 8.9 or newer"
     return reason
 
 
@@ -47,15 +47,14 @@ def interpreted() -> bool:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How float32 products are taken: 'tf32' only where torch's flags allow it for its own, else 'ieee'."""
+    """How float32 matmuls are computed: 'tf32' only where torch's flags allow it for its own, else 'ieee'."""
     if dtype != torch.float32:
-        return "emulated" if interpreted() else "ieee"  # the card takes no notice of it for 16-bit operands
+        return "emulated" if interpreted() else "ieee"  # the GPU takes no notice of it for 16-bit operands
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def place(kind: str, index: int) -> str | None:
-    """The reason that holds for a whole device, or None; torch.compile asks once."""
+    """The reason that holds for a whole device, or None."""
     if not _has_triton():
         return "triton is not installed"
     if interpreted():
@@ -63,13 +62,23 @@ def place(kind: str, index: int) -> str | None:
     if kind != "cuda":
         return f"the tensor is on {kind}, not on cuda"
     if torch.version.hip is not None:
-        return "the kernels are tried on NVIDIA cards only"
+        return "the kernels are tried on NVIDIA GPUs only"
     major, minor = _capability(index)
     if major < 8:
         return f"compute capability {major}.{minor} is older than 8.0 (Ampere)"
     if not _has_compiler():
         return "Triton needs a C compiler: neither gcc nor clang is installed, and $CC names none"
     return None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _settled(kind: str, index: int) -> str | None:
+    return _asked_once(kind, index)
+
+
+@cache
+def _asked_once(kind: str, index: int) -> str | None:
+    return place(kind, index)
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convnext.kernels.block import BlockWeights, plain
 from convnext.kernels.gpu import reference
 from convnext.kernels.gpu.fp8 import block_fp8, prepare
 from convnext.kernels.gpu.operators import block, depthwise_norm
@@ -49,21 +50,21 @@ class Case:
             return None
         return torch.tensor([0.0, 1.25, 0.75], device=self.device).repeat(self.n)[: self.n].double()
 
-    def parameters(self) -> list[Any]:
-        """Of a block, in the order of `block`."""
+    def weights(self) -> BlockWeights:
+        """Of a V1 block."""
         c, k, e = self.c, self.kernel, 4 * self.c
-        return [
-            self.random(c, 1, k, k, scale=1 / k),
-            self.random(c, scale=0.1),
-            1 + self.random(c, scale=0.25) if self.affine else None,
-            self.random(c, scale=0.25) if self.affine else None,
-            EPS,
-            self.random(e, c, scale=c**-0.5),
-            self.random(e, scale=0.1),
-            self.random(c, e, scale=e**-0.5),
-            self.random(c, scale=0.1),
-            self.random(c) if self.affine else None,
-        ]
+        return BlockWeights(
+            spatial=self.random(c, 1, k, k, scale=1 / k),
+            spatial_bias=self.random(c, scale=0.1),
+            norm=1 + self.random(c, scale=0.25) if self.affine else None,
+            norm_bias=self.random(c, scale=0.25) if self.affine else None,
+            expand=self.random(e, c, scale=c**-0.5),
+            expand_bias=self.random(e, scale=0.1),
+            project=self.random(c, e, scale=e**-0.5),
+            project_bias=self.random(c, scale=0.1),
+            gamma=self.random(c) if self.affine else None,
+            eps=EPS,
+        )
 
     def low(self, x: Tensor | None) -> Any:
         """In the kernel's dtype."""
@@ -85,7 +86,7 @@ def off(answer: Tensor | None, wanted: Tensor) -> float:
 def check_norm(case: Case) -> Errors:
     """Depthwise convolution and LayerNorm: answer, what is kept, all gradients."""
     x = case.map().permute(0, 3, 1, 2).requires_grad_()
-    wide = case.parameters()[:4]
+    wide: list[Any] = list(case.weights()[:4])
     if not case.affine:
         wide[2], wide[3] = torch.ones_like(wide[1]), torch.zeros_like(wide[1])
     given: Any = [each.requires_grad_() for each in wide]
@@ -154,34 +155,32 @@ def check_gelu_backward(case: Case) -> Errors:
 def check_block(case: Case) -> Errors:
     """The whole block: inference, training, and every gradient."""
     keep = case.factors()
-    x = case.map().permute(0, 3, 1, 2).requires_grad_()
-    wide: Any = [each.requires_grad_() if isinstance(each, Tensor) else each for each in case.parameters()]
-    wanted = _call(reference.block, x, *wide, keep)
+    x, wide = case.map().permute(0, 3, 1, 2).requires_grad_(), case.weights().map(Tensor.requires_grad_)
+    wanted = plain(x, wide, keep)
     push = torch.randn_like(wanted).to(case.dtype)
     wanted.backward(push.double())
-    low: Any = [
-        each.detach().to(case.dtype).requires_grad_() if isinstance(each, Tensor) else each for each in (x, *wide)
-    ]
+
+    def lowered(each: Tensor) -> Tensor:
+        return each.detach().to(case.dtype).requires_grad_()
+
+    low_x, low = lowered(x), wide.map(lowered)
     factor = None if keep is None else keep.float()
     with torch.no_grad():
-        alone = _call(block, *low, factor)
-    answer = _call(block, *low, factor)
+        alone = block(low_x, low, factor)
+    answer = block(low_x, low, factor)
     answer.backward(push)
-    names = (
-        "x spatial.weight spatial.bias norm.weight norm.bias eps expand.weight expand.bias project.weight project.bias"
-    )
-    errors = {"inference": off(alone, wanted), "training": off(answer, wanted)}
-    for name, a, b in zip([*names.split(), "gamma"], low, (x, *wide), strict=True):
-        if isinstance(a, Tensor) and isinstance(b, Tensor) and b.grad is not None:
-            errors[f"d {name}"] = off(a.grad, b.grad)
+    errors = {"inference": off(alone, wanted), "training": off(answer, wanted), "d x": off(low_x.grad, _grad(x))}
+    for name, a, b in zip(low._fields, low.tensors, wide.tensors, strict=False):
+        if a is not None and b is not None:
+            errors[f"d {name}"] = off(a.grad, _grad(b))
     return errors
 
 
 def check_fp8(case: Case) -> Errors:
-    """The block with float8 products: the error of what it adds to x."""
-    x, wide = case.map().permute(0, 3, 1, 2), case.parameters()
-    added = reference.block(x, *wide) - x
-    weights = prepare(*(case.low(each) if isinstance(each, Tensor) else each for each in wide))
+    """The block with float8 matmuls: the error of what it adds to x."""
+    x, wide = case.map().permute(0, 3, 1, 2), case.weights()
+    added = plain(x, wide) - x
+    weights = prepare(wide.map(case.low))
     with torch.no_grad():
         answer = block_fp8(x.to(case.dtype), weights)
     return {"added": off(answer.double() - x, added)}
@@ -202,9 +201,14 @@ def bound(name: str, case: Case) -> float:
     return max(FP8_BOUND, BOUNDS[case.dtype]) if name == "fp8" else BOUNDS[case.dtype]
 
 
+def _grad(x: Tensor) -> Tensor:
+    assert x.grad is not None
+    return x.grad
+
+
 def _layers(case: Case) -> list[Any]:
     """expand's and project's weight and bias, and layer scale."""
-    return case.parameters()[5:]
+    return list(case.weights()[4:9])
 
 
 def _call(run: Callable[..., Tensor], *words: Any) -> Tensor:

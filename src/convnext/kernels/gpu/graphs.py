@@ -19,23 +19,25 @@ class Graphed:
     def __init__(self, model: Callable[[Tensor], Tensor], example: Tensor):
         self.model = model
         self._input = example.clone(memory_format=torch.preserve_format)
-        side = torch.cuda.Stream(example.device)
-        side.wait_stream(torch.cuda.current_stream(example.device))
-        with torch.cuda.stream(side), torch.no_grad():
-            for _ in range(WARM):
-                model(self._input)
-        torch.cuda.current_stream(example.device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph), torch.no_grad():
-            self._output = model(self._input)
+        with torch.cuda.device(example.device), torch.no_grad():  # graphs and events belong to the current device
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM):
+                    model(self._input)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=side):  # torch's own stream would be of the first graph's device
+                self._output = model(self._input)
 
     def __call__(self, x: Tensor) -> Tensor:
         like = self._input
         if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device or x.requires_grad:
             return self.model(x)
-        like.copy_(x)
-        self._graph.replay()
-        return self._output.clone()
+        with torch.cuda.device(like.device):
+            like.copy_(x)
+            self._graph.replay()
+            return self._output.clone()
 
 
 def graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

@@ -7,47 +7,45 @@ layer scale come out of the two weight gradients without another pass over the p
 Axes: N images, H W rows and columns, C channels, E = 4C hidden channels. Maps are (N, C, H, W) in channels-last memory.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef  # type: ignore[attr-defined]
 
+from convnext.kernels.block import BlockWeights, fold_affine, plain, schema
 from convnext.kernels.gpu import reference
 from convnext.kernels.gpu.available import unavailable
 
+FIELDS = len(BlockWeights._fields)
 RECOMPUTED = 256  # channels up to which the hidden layer is computed again in the backward: cheaper than its memory
 
 
-def block(
-    x: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    project_weight: Tensor,
-    project_bias: Tensor,
-    gamma: Tensor | None = None,
-    keep: Tensor | None = None,
-) -> Tensor:
-    """x + keep * gamma * project(gelu(expand(norm(spatial(x))))) for x (N, C, H, W), in the dtype of x.
+def _operator(name: str, before: str, after: str, returns: str) -> Callable[[Callable[..., Any]], CustomOpDef]:
+    """A torch operator on the block's weights, taken one by one: operators know no other values than tensors and numbers."""
+    spelled = schema(BlockWeights, before, after, returns)
+    return torch.library.custom_op(f"convnext::{name}", mutates_args=(), schema=spelled)
 
-    spatial (C, 1, K, K) with odd K, expand (E, C), project (C, E), keep (N,): 0 for a dropped sample, 1 / (1 - rate) for
-    a kept one. Products are taken in x's dtype, or in autocast's. Where `unavailable(x)` names a reason, plain torch answers.
+
+def taken(given: tuple[Any, ...]) -> tuple[BlockWeights, tuple[Any, ...]]:
+    """The weights at the front of an operator's arguments, and what stands behind them."""
+    return BlockWeights(*given[:FIELDS]), given[FIELDS:]
+
+
+def block(x: Tensor, weights: BlockWeights, keep: Tensor | None = None) -> Tensor:
+    """The block, `kernels.block.plain`, on x (N, C, H, W), in the dtype of x.
+
+    keep (N,): 0 for a dropped image, 1 / (1 - rate) for a kept one. Matmuls are taken in x's dtype, or in autocast's. Plain
+    torch answers for a block of V2, and where `unavailable(x)` names a reason.
     """
-    parts = (spatial_weight, spatial_bias, norm_weight, norm_bias)
-    layers = (expand_weight, expand_bias, project_weight, project_bias, gamma)
-    if unavailable(x) is not None:
-        everything: tuple[Any, ...] = (*parts, eps, *layers, keep)
-        return reference.block(x, *everything)
+    if weights.grn is not None or unavailable(x) is not None:
+        return plain(x, weights, keep)
     dtype = product_dtype(x)
-    learning = any(each is not None and each.requires_grad for each in (x, *parts, *layers))
+    learning = any(each is not None and each.requires_grad for each in (x, *weights.tensors))
     if learning and torch.is_grad_enabled():
-        again = expand_weight.shape[1] <= RECOMPUTED
-        return block_training(x, *parts, eps, *layers, keep, dtype, again)[0]
-    return block_inference(x, *parts, eps, *layers, keep, dtype)
+        return block_training(x, *weights, keep, dtype, weights.expand.shape[1] <= RECOMPUTED)[0]
+    return block_inference(x, *weights, keep, dtype)
 
 
 def depthwise_norm(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -66,93 +64,60 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-@torch.library.custom_op("convnext::block_inference", mutates_args=())
-def block_inference(
-    x: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    project_weight: Tensor,
-    project_bias: Tensor,
-    gamma: Tensor | None,
-    keep: Tensor | None,
-    dtype: torch.dtype,
-) -> Tensor:
+@_operator("block_inference", "Tensor x", "Tensor? keep, ScalarType dtype", "Tensor")
+def block_inference(x: Tensor, *given: Any) -> Tensor:
     """`block` without anything kept for a backward."""
     from convnext.kernels.gpu import depthwise, gemm  # Triton loads here
 
-    rows = _rows(x)
-    parts = (spatial_weight, spatial_bias, norm_weight, norm_bias)
-    y = depthwise.convolve_norm(rows, *parts, eps, dtype=dtype).answer
-    expand, project = (expand_weight.to(dtype), expand_bias), (project_weight.to(dtype), project_bias)
-    return _map(gemm.mlp(y, expand, project, gamma, _factor(keep), rows))
+    weights, (keep, dtype) = taken(given)
+    rows, parts = _rows(x), (weights.spatial, weights.spatial_bias, weights.norm, weights.norm_bias)
+    y = depthwise.convolve_norm(rows, *parts, weights.eps, dtype=dtype).answer
+    expand, project = (weights.expand.to(dtype), weights.expand_bias), (weights.project.to(dtype), weights.project_bias)
+    return _map(gemm.mlp(y, expand, project, weights.gamma, _factor(keep), rows))
 
 
-@torch.library.custom_op("convnext::block_training", mutates_args=())
-def block_training(
-    x: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    project_weight: Tensor,
-    project_bias: Tensor,
-    gamma: Tensor | None,
-    keep: Tensor | None,
-    dtype: torch.dtype,
-    again: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@_operator(
+    "block_training", "Tensor x", "Tensor? keep, ScalarType dtype, bool again", "(Tensor, Tensor, Tensor, Tensor)"
+)
+def block_training(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(answer, normed map (N, H, W, C), rstd (N, H, W), what stood before GELU (N, H, W, E) or nothing with `again`)."""
     from convnext.kernels.gpu import depthwise, gemm
 
-    rows = _rows(x)
-    normed = depthwise.convolve_norm(rows, spatial_weight, spatial_bias, None, None, eps, dtype=dtype, keep_stats=True)
-    expand, project = _folded(norm_weight, norm_bias, expand_weight, expand_bias, dtype), project_weight.to(dtype)
+    weights, (keep, dtype, again) = taken(given)
+    rows, spatial = _rows(x), (weights.spatial, weights.spatial_bias)
+    normed = depthwise.convolve_norm(rows, *spatial, None, None, weights.eps, dtype=dtype, keep_stats=True)
+    expand, project = _folded(weights, dtype), (weights.project.to(dtype), weights.project_bias)
     if again:
-        answer = gemm.mlp(normed.answer, expand, (project, project_bias), gamma, _factor(keep), rows)
+        answer = gemm.mlp(normed.answer, expand, project, weights.gamma, _factor(keep), rows)
         before = x.new_empty(0, dtype=dtype)
     else:
         hidden, kept = gemm.linear_gelu(normed.answer, *expand, keep=True)
         assert kept is not None
         before = kept
-        answer = gemm.linear_residual(hidden, project, project_bias, gamma, _factor(keep), rows)
+        answer = gemm.linear_residual(hidden, *project, weights.gamma, _factor(keep), rows)
     assert normed.rstd is not None
     return _map(answer), normed.answer, normed.rstd, before
 
 
-@torch.library.custom_op("convnext::block_backward", mutates_args=())
+@_operator(
+    "block_backward",
+    "Tensor gradient, Tensor x, Tensor normal, Tensor rstd, Tensor before",
+    "Tensor? keep",
+    "Tensor[]",
+)
 def block_backward(
-    gradient: Tensor,
-    x: Tensor,
-    normal: Tensor,
-    rstd: Tensor,
-    before: Tensor,
-    spatial_weight: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    project_weight: Tensor,
-    project_bias: Tensor,
-    gamma: Tensor | None,
-    keep: Tensor | None,
+    gradient: Tensor, x: Tensor, normal: Tensor, rstd: Tensor, before: Tensor, *given: Any
 ) -> list[Tensor]:
-    """Gradients of x, spatial weight and bias, norm weight and bias, expand's two, project's two, gamma; empty if absent."""
+    """Gradients of x and of every tensor of the weights; empty where there is none."""
     from convnext.kernels.gpu import depthwise, gemm
 
+    weights, (keep,) = taken(given)
     dtype, channels, factor = normal.dtype, normal.shape[-1], _factor(keep)
     rows, push = _rows(x), _rows(gradient)
     pushed = push.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
-        expand = _folded(norm_weight, norm_bias, expand_weight, expand_bias, dtype)
-        project = project_weight if gamma is None else project_weight.float() * gamma.float()[:, None]
+        expand, gamma = _folded(weights, dtype), weights.gamma
+        project = weights.project if gamma is None else weights.project.float() * gamma.float()[:, None]
         kept = before if before.numel() else None
         slope, hidden, slopes = gemm.gelu_backward(normal, expand, kept, pushed, project.to(dtype), factor)
         flat = slope.flatten(0, 2)
@@ -164,24 +129,24 @@ def block_backward(
         pushes = a_sample.sum(0) if factor is None else (a_sample * factor[:, None]).sum(0)
         normed = depthwise.norm_backward(inner, normal.flatten(0, 2), None, rstd, None, dtype=dtype, affine=False)
         map_gradient = normed.before.view(normal.shape)
-        of_x = depthwise.convolve_add(map_gradient, spatial_weight, push, dtype=x.dtype)
-        of_spatial = depthwise.filter_gradient(rows, map_gradient, spatial_weight.shape[-1])
+        of_x = depthwise.convolve_add(map_gradient, weights.spatial, push, dtype=x.dtype)
+        of_spatial = depthwise.filter_gradient(rows, map_gradient, weights.spatial.shape[-1])
         of_norm, of_shift, of_gamma = (x.new_empty(0) for _ in range(3))
         scaled = of_expand
-        if norm_weight is not None:
-            of_norm = (expand_weight.float() * of_expand).sum(0)
-            scaled = of_expand * norm_weight.float()
-        if norm_bias is not None:
-            of_shift = expand_weight.float().t() @ slopes
-            scaled = torch.addr(scaled, slopes, norm_bias.float())
+        if weights.norm is not None:
+            of_norm = (weights.expand.float() * of_expand).sum(0)
+            scaled = of_expand * weights.norm.float()
+        if weights.norm_bias is not None:
+            of_shift = weights.expand.float().t() @ slopes
+            scaled = torch.addr(scaled, slopes, weights.norm_bias.float())
         of_bias = pushes
         if gamma is not None:
-            of_gamma = (project_weight.float() * of_project).sum(1) + project_bias.float() * pushes
+            of_gamma = (weights.project.float() * of_project).sum(1) + weights.project_bias.float() * pushes
             of_project, of_bias = of_project * gamma.float()[:, None], pushes * gamma.float()
     assert of_spatial.shape[0] == channels
-    like = expand_weight.dtype
     out = [of_spatial, normed.total, of_norm, of_shift, scaled, slopes, of_project, of_bias, of_gamma]
-    return [_map(of_x), *(each.to(like) for each in out)]
+    out += [x.new_empty(0), x.new_empty(0)]  # grn's two
+    return [_map(of_x), *(each.to(weights.expand.dtype) for each in out)]
 
 
 @torch.library.custom_op("convnext::norm_forward", mutates_args=())
@@ -226,11 +191,9 @@ def _factor(keep: Tensor | None) -> Tensor | None:
     return None if keep is None else keep.reshape(-1).float()
 
 
-def _folded(
-    norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor, bias: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _folded(weights: BlockWeights, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`expand` as (weight, bias) on the normed map without scale and shift."""
-    with torch.autocast(weight.device.type, enabled=False):
-        shifted = bias if norm_bias is None else bias.float() + weight.float() @ norm_bias.float()
-        scaled = weight if norm_weight is None else weight.float() * norm_weight.float()
-    return scaled.to(dtype), shifted
+    given = weights.expand, weights.expand_bias, weights.norm, weights.norm_bias
+    with torch.autocast(weights.expand.device.type, enabled=False):
+        weight, bias = fold_affine(*given, torch.float32)
+    return weight.to(dtype), bias

@@ -1,4 +1,6 @@
-"""What each kernel computes, in plain torch: any dtype (float64 for tests), any device, differentiable.
+"""What each part of the block computes, in plain torch: any dtype (float64 for tests), any device, differentiable.
+
+The whole block is `kernels.block.plain`.
 
 Axes: N images, H W rows and columns, C channels, E = 4C hidden channels. Maps are (N, H, W, C).
 """
@@ -64,27 +66,3 @@ def gelu_backward(
     scale = scale.to(x.device)
     slope = scale * (gradient @ project) * (share + x * density)
     return slope, scale * x * share, slope.flatten(0, -2).sum(0)
-
-
-def block(
-    x: Tensor,
-    spatial_weight: Tensor,
-    spatial_bias: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    eps: float,
-    expand_weight: Tensor,
-    expand_bias: Tensor,
-    project_weight: Tensor,
-    project_bias: Tensor,
-    gamma: Tensor | None = None,
-    keep: Tensor | None = None,
-) -> Tensor:
-    """The whole ConvNeXt block on x (N, C, H, W), as `models.convnext.Block` computes it."""
-    y = depthwise_norm(x.permute(0, 2, 3, 1), spatial_weight, spatial_bias, norm_weight, norm_bias, eps)
-    y = F.linear(F.gelu(F.linear(y, expand_weight, expand_bias)), project_weight, project_bias)
-    if gamma is not None:
-        y = gamma * y
-    if keep is not None:
-        y = y * keep.to(y.dtype).view(-1, 1, 1, 1)
-    return x + y.permute(0, 3, 1, 2)

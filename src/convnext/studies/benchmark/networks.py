@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from convnext.config import ConvNeXtConfig
 from convnext.deploy.optimize import optimize
 from convnext.errors import ConvNeXtError
+from convnext.kernels.dispatch import without_kernels
 from convnext.models.build import build_model
-from convnext.models.fused import fuse, hindrance
+from convnext.models.fused import fuse
 from convnext.studies.benchmark.jobs import Job, Settings
 
 Call = Callable[[], Any]
@@ -44,7 +45,7 @@ def network(job: Job) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if job.form == "fused":
         if not fuse(model):
-            reason = hindrance(torch.device(settings.device)) or "this network has none"
+            reason = without_kernels(torch.device(settings.device)) or "this network has none"
             raise ConvNeXtError(f"the fused blocks do not run here: {reason}")
     elif job.library == "convnext" and settings.mode == "inference" and job.form in ("optimized", "compiled"):
         model = optimize(model)
