@@ -21,8 +21,8 @@ import torch
 
 from convnext.cli.options import changes_of
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.export import to_coco
-from convnext.data.dense.opening import open_dense, open_dense_splits, open_parts
+from convnext.data.formats.export import to_coco
+from convnext.data.opening import open_dense, open_dense_splits, open_parts
 from convnext.engine.update import autocast
 from convnext.tasks.segmentation import segmentation
 from convnext.tasks.segmentation.metrics import metrics

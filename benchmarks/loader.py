@@ -28,9 +28,9 @@ from PIL import Image
 
 from convnext.config import Recipe
 from convnext.data.augment import posterize
+from convnext.data.formats.folders import open_labelled
 from convnext.data.loader import train_batches
 from convnext.data.mix import mix
-from convnext.data.source import open_labelled
 from convnext.data.transforms import normalise
 from convnext.engine.environment import environment
 from convnext.engine.memory import keep_freed_memory

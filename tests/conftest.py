@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.tasks.detection.report import report as detection_report
 from dense_runs import guessed, segmented, write_run
 from shape_objects import write_objects

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from commands import Done, convnext, rows, tiny
+from convnext.data.annotated_loader import DenseBatch
 from convnext.data.decode import decode_indices
-from convnext.data.dense.loader import DenseBatch
-from convnext.data.dense.masks import Rle, area
-from convnext.data.dense.opening import open_dense, task_of
-from convnext.data.dense.sample import IGNORE
+from convnext.data.masks import Rle, area
+from convnext.data.opening import open_dense, task_of
+from convnext.data.sample import IGNORE
 from convnext.drawing.palette import colour_of
 from convnext.engine.distributed import World
 from convnext.tasks.detection.detection import Detection

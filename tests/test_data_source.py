@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from convnext.data.decode import decode
-from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
+from convnext.data.formats.folders import Dataset, open_labelled, open_splits, open_unlabelled
 from convnext.data.store import printable
 from convnext.errors import DataError
 from images import write_colours, zipped

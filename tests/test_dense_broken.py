@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.dataset import DenseDataset, read_sample
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import preflight_dense
-from convnext.data.dense.semantic import open_masks
-from convnext.data.dense.voc import open_voc
-from convnext.data.dense.yolo import open_yolo
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.formats.voc import open_voc
+from convnext.data.formats.yolo import open_yolo
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.errors import DataError
 from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
 

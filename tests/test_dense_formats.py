@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 from pycocotools import mask as theirs
 
+from convnext.data.dataset import DenseDataset, read_sample, with_classes
 from convnext.data.decode import decode_indices
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.dataset import DenseDataset, read_sample, with_classes
-from convnext.data.dense.export import results, to_coco
-from convnext.data.dense.masks import compress
-from convnext.data.dense.opening import open_dense, open_dense_splits, recognise, task_of
-from convnext.data.dense.sample import IGNORE
-from convnext.data.dense.semantic import open_masks
-from convnext.data.dense.voc import open_voc
-from convnext.data.dense.yolo import open_yolo
-from convnext.data.dense.yolo_yaml import read_yaml
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.export import results, to_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.formats.voc import open_voc
+from convnext.data.formats.yolo import open_yolo
+from convnext.data.formats.yolo_yaml import read_yaml
+from convnext.data.masks import compress
+from convnext.data.opening import open_dense, open_dense_splits, recognise, task_of
+from convnext.data.sample import IGNORE
 from convnext.errors import DataError
 from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
 from images import zipped

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import Key, eval_dense, train_dense
-from convnext.data.dense.sample import Sample
-from convnext.data.dense.semantic import open_masks
+from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.annotated_policy import Key, eval_dense, train_dense
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.sample import Sample
 from convnext.errors import DataError
 from dense_images import coco, write_coco, write_maps
 

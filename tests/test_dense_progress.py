@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from commands import convnext, rows
 from convnext.cli import main
-from convnext.data.dense.opening import open_dense_splits
+from convnext.data.opening import open_dense_splits
 from convnext.engine.records import Meter
 from convnext.errors import TrainingError
 from convnext.tasks.detection.detection import build_detector, evaluate

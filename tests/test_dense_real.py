@@ -13,11 +13,11 @@ import pytest
 from pycocotools import mask as theirs
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
-from convnext.data.dense.dataset import DenseDataset, read_sample
-from convnext.data.dense.export import to_coco
-from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, recognise
-from convnext.data.dense.policy import train_dense
-from convnext.data.dense.preflight import preflight_dense
+from convnext.data.annotated_policy import train_dense
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.formats.export import to_coco
+from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, recognise
 
 DATA = Path(os.environ.get("CONVNEXT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

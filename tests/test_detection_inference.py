@@ -12,11 +12,11 @@ from pycocotools import mask as theirs
 
 import convnext
 from convnext.config import RunOptions
-from convnext.data.dense.dataset import AnnotatedImage, Row, objects_of
-from convnext.data.dense.masks import decode_mask, encode, encode_inside
-from convnext.data.dense.opening import open_dense
-from convnext.data.dense.policy import eval_dense
-from convnext.data.dense.sample import Sample
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.dataset import AnnotatedImage, Row, objects_of
+from convnext.data.masks import decode_mask, encode, encode_inside
+from convnext.data.opening import open_dense
+from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
 from convnext.deploy.predictor import Predictor

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from commands import rows
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import preflight_dense
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import AnnotatedImage, DenseDataset, Objects
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import CheckpointError, ConvNeXtError, DataError

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from commands import convnext, rows, tiny, trained
 from convnext.config import InputConfig, Recipe, RunOptions, override
-from convnext.data.source import open_labelled
+from convnext.data.formats.folders import open_labelled
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.fit import PATIENCE, Finished, fit

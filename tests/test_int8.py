@@ -10,7 +10,7 @@ import torch
 
 import convnext as package
 from commands import convnext, trained
-from convnext.data.source import open_splits
+from convnext.data.formats.folders import open_splits
 from convnext.deploy import graph, int8, runtime
 from convnext.deploy.predictor import of_exported
 from convnext.errors import ConvNeXtError, DataError

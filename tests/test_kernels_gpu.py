@@ -149,7 +149,11 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_example(monkeypat
     graphs.Graphed(model, example)(
         mock.MagicMock(shape=example.shape, dtype=example.dtype, device="cuda:1", requires_grad=False)
     )
-    assert seen == ["cuda:1"] * (graphs.WARM + 2) and [each.device for each in streams] == ["cuda:1"] and current == ["cuda:0"]
+    assert (
+        seen == ["cuda:1"] * (graphs.WARM + 2)
+        and [each.device for each in streams] == ["cuda:1"]
+        and current == ["cuda:0"]
+    )
 
 
 def test_tf32_is_taken_only_where_torch_is_told_to():

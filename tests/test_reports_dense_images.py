@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
-from convnext.data.dense.masks import encode
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
+from convnext.data.masks import encode
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.data.store import FolderStore
 from convnext.drawing.palette import colour_of
 from convnext.tasks.detection import metrics as detection

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from convnext.config import parse
+from convnext.data.formats.folders import open_labelled
 from convnext.data.loader import eval_batches
-from convnext.data.source import open_labelled
 from convnext.data.transforms import normalise
 from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError, DataError

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from commands import rows
 from convnext.config import Recipe, override
-from convnext.data.dense.dataset import read_sample
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.dataset import read_sample
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import ConvNeXtError, DataError
@@ -105,7 +105,7 @@ import json
 import sys
 import torch
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.opening import open_dense_splits
+from convnext.data.opening import open_dense_splits
 from convnext.engine.distributed import join
 from convnext.engine.fit import fit
 from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter

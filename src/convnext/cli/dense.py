@@ -48,7 +48,7 @@ def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions
 
 def evaluate(args: argparse.Namespace, predictor: Any) -> None:
     """Score annotated images and print what `evaluation.json` of a run holds."""
-    from convnext.data.dense.preflight import preflight_dense
+    from convnext.data.annotated_preflight import preflight_dense
     from convnext.deploy.trained import answering
     from convnext.engine.records import info
     from convnext.reports.text import dense_text
@@ -112,7 +112,7 @@ def segment(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict
     from PIL import Image
 
     from convnext.data.decode import decode
-    from convnext.data.dense.sample import IGNORE
+    from convnext.data.sample import IGNORE
     from convnext.drawing.overlay import draw_map
     from convnext.drawing.palette import colour_of
 

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _plain(args: argparse.Namespace, predictor: Any) -> None:
     """All classes, or those that the folders name."""
-    from convnext.data.source import open_labelled
+    from convnext.data.formats.folders import open_labelled
     from convnext.data.store import printable
     from convnext.reports.text import evaluation_text
     from convnext.studies.robustness.subsets import Subset, open_subset

@@ -181,7 +181,7 @@ def _task(args: argparse.Namespace) -> str:
     """What can be learned from the data: as the arguments say, else as the data look. Raises DataError where they differ."""
     if args.task == "classification":
         return args.task
-    from convnext.data.dense.opening import recognise, task_of
+    from convnext.data.opening import recognise, task_of
 
     if args.form or args.task or args.images or args.val or args.val_images:  # it is no class folder, or says why not
         form = args.form or recognise(args.data, args.images)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
+from convnext.data.formats.folders import Dataset, Entry, open_splits
 from convnext.data.loader import eval_batches
-from convnext.data.source import Dataset, Entry, open_splits
 from convnext.data.transforms import normalise
 from convnext.deploy import signal_stack
 from convnext.deploy.runtime import Floats, needs

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ClassificationRecipe, InputConfig, RunOptions
+from convnext.data.annotated_loader import DenseBatch
 from convnext.data.batch import Batch
-from convnext.data.dense.loader import DenseBatch
+from convnext.data.formats.folders import Dataset, Splits, open_splits
 from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
 from convnext.data.mix import mix
-from convnext.data.source import Dataset, Splits, open_splits
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from convnext.config import Recipe
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, task_of
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, task_of
 from convnext.data.store import printable
 from convnext.engine.records import info, warn
 from convnext.errors import DataError

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from convnext.config import ClassificationRecipe, Recipe, RunOptions, expect
+from convnext.data.formats.folders import Splits, open_splits
 from convnext.data.preflight import Findings, preflight
-from convnext.data.source import Splits, open_splits
 from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from convnext.config import DetectionRecipe, Recipe, RunOptions, SegmentationRecipe, expect, override
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import DenseFindings, preflight_dense
+from convnext.data.annotated_preflight import DenseFindings, preflight_dense
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.data.store import printable
 from convnext.engine import checkpoint
 from convnext.engine.checkpoint import write_text

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from convnext.config import ClassificationRecipe, Recipe, RoadmapConfig, RunOptions, override, parse
+from convnext.data.formats.folders import Splits
 from convnext.data.loader import steps_in_epoch
 from convnext.data.preflight import Findings
-from convnext.data.source import Splits
 from convnext.engine import checkpoint
 from convnext.engine.environment import environment
 from convnext.engine.records import info, warn

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext.data.source import Dataset, Entry, open_labelled, open_unlabelled
+from convnext.data.formats.folders import Dataset, Entry, open_labelled, open_unlabelled
 from convnext.data.store import printable
 from convnext.errors import DataError, nearest, number_of
 from convnext.tasks.evaluation import Outcomes

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from convnext.data.decode import decode, decode_indices, read_size
-from convnext.data.dense.masks import Rle, Shape, render
-from convnext.data.dense.problems import Problem
-from convnext.data.dense.sample import IGNORE, Instances, Sample
+from convnext.data.masks import Rle, Shape, render
+from convnext.data.problems import Problem
+from convnext.data.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
 from convnext.errors import DataError, nearest, number_of
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
-from convnext.data.dense.files import ImageFinder, open_tree, part_of_name
-from convnext.data.dense.masks import Rle, Shape, box, compress, decompress
-from convnext.data.dense.problems import (
+from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of
+from convnext.data.formats.files import ImageFinder, open_tree, part_of_name
+from convnext.data.masks import Rle, Shape, box, compress, decompress
+from convnext.data.problems import (
     CUT,
     DOUBLE,
     FEW_POINTS,

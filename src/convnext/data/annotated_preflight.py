@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convnext.data.dataset import DenseDataset, read_semantic
 from convnext.data.decode import decode, decode_indices, read_size
-from convnext.data.dense.dataset import DenseDataset, read_semantic
-from convnext.data.dense.opening import DenseSplits
-from convnext.data.dense.problems import KINDS, NO_MASK, Problem
-from convnext.data.dense.sample import IGNORE
+from convnext.data.opening import DenseSplits
+from convnext.data.problems import KINDS, NO_MASK, Problem
+from convnext.data.sample import IGNORE
 from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of

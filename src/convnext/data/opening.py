@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from convnext.data.dataset import DenseDataset, Task, with_classes
 from convnext.data.decode import decode_indices
-from convnext.data.dense.coco import coco_files, open_coco
-from convnext.data.dense.dataset import DenseDataset, Task, with_classes
-from convnext.data.dense.files import is_image
-from convnext.data.dense.semantic import open_masks, paired
-from convnext.data.dense.voc import open_voc, xml_files
-from convnext.data.dense.yolo import label_files, open_yolo, yaml_file
+from convnext.data.formats.coco import coco_files, open_coco
+from convnext.data.formats.files import is_image
+from convnext.data.formats.masks import open_masks, paired
+from convnext.data.formats.voc import open_voc, xml_files
+from convnext.data.formats.yolo import label_files, open_yolo, yaml_file
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
 from convnext.errors import DataError, nearest
 

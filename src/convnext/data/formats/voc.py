@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
-from convnext.data.dense.files import ImageFinder, open_tree, part_of, part_of_word
-from convnext.data.dense.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
+from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of
+from convnext.data.formats.coco import Numbering
+from convnext.data.formats.files import ImageFinder, open_tree, part_of, part_of_word
+from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 

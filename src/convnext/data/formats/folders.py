@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from convnext.data.decode import image_suffixes
+from convnext.data.formats.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
 from convnext.data.store import FolderStore, MixedStore, Store, Tree, ZipStore, is_zip, printable, require, tree_of
-from convnext.data.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, Row, is_table, rows_of
 from convnext.errors import DataError, nearest, number_of
 
 _OUTSIDE = "images outside class folders"

@@ -10,10 +10,11 @@ import posixpath
 from dataclasses import replace
 from pathlib import Path
 
-from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects, Row, objects_of
-from convnext.data.dense.files import ImageFinder, is_image, open_tree, part_of, part_of_word
-from convnext.data.dense.problems import (
+from convnext.data.dataset import AnnotatedImage, DenseDataset, Objects, Row, objects_of
+from convnext.data.formats.coco import Numbering
+from convnext.data.formats.files import ImageFinder, is_image, open_tree, part_of, part_of_word
+from convnext.data.formats.yolo_yaml import Value, read_yaml
+from convnext.data.problems import (
     CUT,
     EMPTY,
     MISSING,
@@ -26,7 +27,6 @@ from convnext.data.dense.problems import (
     numbers,
     polygons_of,
 )
-from convnext.data.dense.yolo_yaml import Value, read_yaml
 from convnext.data.store import Tree, printable, require
 from convnext.errors import DataError
 

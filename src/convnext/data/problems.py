@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnext.data.dense.masks import Polygons
+from convnext.data.masks import Polygons
 
 OUTSIDE = "box outside"
 CUT = "box cut"

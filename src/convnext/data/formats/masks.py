@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convnext.data.dataset import AnnotatedImage, DenseDataset
 from convnext.data.decode import decode_indices
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
-from convnext.data.dense.files import is_image, open_tree, part_of
-from convnext.data.dense.problems import MISSING, NO_MAP, Problem, whole
-from convnext.data.dense.sample import IGNORE
+from convnext.data.formats.files import is_image, open_tree, part_of
+from convnext.data.problems import MISSING, NO_MAP, Problem, whole
+from convnext.data.sample import IGNORE
 from convnext.data.store import Store, Tree, printable
 from convnext.errors import DataError
 

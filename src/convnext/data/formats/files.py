@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convnext.data.decode import image_suffixes
+from convnext.data.formats.table import TRAIN_NAMES, VAL_NAMES
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
-from convnext.data.table import TRAIN_NAMES, VAL_NAMES
 from convnext.errors import DataError
 
 PARTS = ("train", "val", "test")
