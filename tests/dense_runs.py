@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.masks import encode
 from convnext.data.opening import DenseSplits
 from convnext.data.store import FolderStore

@@ -12,7 +12,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset
 from convnext.data.formats.export import segmentation
 from convnext.data.masks import encode, encode_inside
 from convnext.data.store import FolderStore

@@ -143,10 +143,8 @@ def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
     """Objects that have boxes alone among others that have masks."""
     if dataset.has_masks:
         for entry in dataset.entries:
-            for row, shape in enumerate(entry.objects.shapes if entry.objects is not None else ()):
-                if shape is None:
-                    assert entry.objects is not None
-                    yield Problem(NO_MASK, f"{printable(entry.path)} annotation {entry.objects.ids[row]}")
+            for number in entry.objects.ids[~entry.objects.outlined] if entry.objects is not None else ():
+                yield Problem(NO_MASK, f"{printable(entry.path)} annotation {number}")
 
 
 def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from convnext.config import DetectionRecipe, expect
+from convnext.data.annotated import AnnotatedImage
 from convnext.data.annotated_loader import eval_dense_batches
 from convnext.data.annotated_policy import eval_dense
-from convnext.data.dataset import AnnotatedImage, DenseDataset
-from convnext.data.formats.folders import Dataset, open_unlabelled
+from convnext.data.dataset import DenseDataset
+from convnext.data.labelled import Dataset
+from convnext.data.opening import open_unlabelled
 from convnext.data.sample import Sample
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering

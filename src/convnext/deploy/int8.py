@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
-from convnext.data.formats.folders import Dataset, Entry, open_splits
+from convnext.data.labelled import Dataset, Entry
 from convnext.data.loader import eval_batches
+from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
 from convnext.deploy import signal_stack
 from convnext.deploy.runtime import Floats, needs
@@ -85,7 +86,8 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     Raises DataError where nothing is held out or a class is unknown to the network.
     """
     share = metadata.get("val_share")
-    splits = open_splits(data, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
+    source = recognise(data, annotated=False)
+    splits = open_splits(source, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
     if not splits.val.entries:
         raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")
     number = {name: i for i, name in enumerate(classes)}

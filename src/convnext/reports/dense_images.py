@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convnext.data.dataset import DenseDataset, Objects, read_semantic
+from convnext.data.annotated import Objects
+from convnext.data.dataset import DenseDataset, read_semantic
 from convnext.data.decode import decode
 from convnext.data.masks import Rle, Shape, render
 from convnext.data.sample import IGNORE

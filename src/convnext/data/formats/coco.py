@@ -1,19 +1,24 @@
 """COCO JSON: polygons, run lengths both ways, crowds, empty images; read with every mistake named and left out.
 
 The format's boxes are x y width height; here and everywhere else in this package they are x0 y0 x1 y1.
+What is plainly right is taken over in columns, thousands of annotations at once (`coco_columns`); the others are
+examined here one by one, so that what is wrong with them can be named.
 """
 
 import json
 import math
-from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from convnext.data.dataset import AnnotatedImage, DenseDataset, Row, objects_of
-from convnext.data.formats.files import ImageFinder, open_tree, part_of_name
+from convnext.data.annotated import AnnotatedImages, Outlines, Pool, Row
+from convnext.data.dataset import DenseDataset
+from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
+from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
+from convnext.data.formats.files import ImageFinder, part_of_name
 from convnext.data.masks import Rle, Shape, box, compress, decompress
+from convnext.data.names import Names
 from convnext.data.problems import (
     CUT,
     DOUBLE,
@@ -31,91 +36,95 @@ from convnext.data.problems import (
     polygons_of,
     whole,
 )
-from convnext.data.store import Tree, is_zip, printable, require, tree_of
+from convnext.data.source import Source
+from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
-_MOST_AREA = 1e12  # in pixels; more, and NaN, is as good as none
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
-def open_coco(path: str | Path, images: str | Path | None = None) -> dict[str, DenseDataset]:
+def open_coco(source: Source) -> dict[str, DenseDataset]:
     """The data sets of a COCO JSON file, or of all such files in a folder or zip, by part: 'train', 'val', 'test', 'all'.
 
-    `images`: the folder or zip of the images; None: they are looked for beside the annotations, however deep.
-    A single file is 'all'. Raises DataError when nothing can be read.
+    The images are looked for in the source's images, however deep. A single file is 'all'. Raises DataError when
+    nothing can be read.
     """
-    path = Path(path)
-    require(path)
-    if path.is_file() and not is_zip(path):
-        found = {"all": (path.read_bytes(), printable(str(path)))}
-        beside = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-        tree = open_tree(images, what="the images") if images is not None else tree_of(beside)
+    if source.file is not None:
+        found = {"all": (source.file, source.name)}
     else:
-        own = open_tree(path, what="COCO annotations")
-        found = {
-            part: (own.store.read(file), f"{printable(str(path))}/{printable(file)}")
-            for part, file in coco_files(own).items()
-        }
-        if not found:
-            raise DataError(f"'{printable(str(path))}' has no COCO annotations: a JSON file of images and annotations.")
-        tree = open_tree(images, what="the images") if images is not None else own
-    finder = ImageFinder(tree.files)
-    return {part: _Reader(data, name, part, finder).dataset(tree) for part, (data, name) in found.items()}
+        found = {part: (file, f"{source.name}/{printable(file)}") for part, file in coco_files(source.tree).items()}
+    if not found:
+        raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
+    finder = ImageFinder(source.images.files)
+    parts = {}
+    for part, (file, name) in found.items():
+        parts[part] = _Reader(CocoFile(source.tree.once.take(file), name), name, part, finder).dataset(source)
+    return parts
 
 
 def coco_files(tree: Tree) -> dict[str, str]:
     """The JSON files of a tree that hold objects in COCO's form, by the part that their name says."""
-    files = [file for file in tree.files if file.lower().endswith(".json")]
+    files = list(tree.files.take(tree.files.ending_in({".json"})))
     named = [file for file in files if "instances" in file.rsplit("/", 1)[-1].lower()]
     found: dict[str, str] = {}
     for file in named or files:
-        data = tree.store.read(file)
+        data = tree.once.read(file)
         if all(key in data for key in _KEYS):
             found.setdefault(part_of_name(file) or "all", file)
     return found
 
 
+@dataclass
+class _Listed:
+    """The images of a file that are there, and what is wrong with the others."""
+
+    paths: list[str]
+    ids: list[int]
+    sizes: list[tuple[int, int]]  # (H, W), zeros where the file does not say
+    places: list[int]  # in the file
+    owner: dict[Any, int]  # their key there -> place in these lists
+    problems: list[tuple[int, Problem]]  # (place in the file, what)
+
+
 class _Reader:
     """One annotation file on its way to a data set. What cannot be used is named in `problems` and left out."""
 
-    def __init__(self, data: bytes, name: str, part: str, finder: ImageFinder):
-        self.name, self.part, self.finder = name, part, finder
-        self.content = _loaded(data, name)
-        self.problems: list[Problem] = []
+    def __init__(self, file: CocoFile, name: str, part: str, finder: ImageFinder):
+        self.file, self.name, self.part, self.finder = file, name, part, finder
+        self.problems = [Problem(UNREADABLE, f"image {shown_of(item)}") for item in file.other_images]
         self.notes: list[str] = []
         self.category_ids, self.classes = self._categories()
         self.labels = {number: label for label, number in enumerate(self.category_ids)}
-        given = (item.get("id") for item in self.content["annotations"] if isinstance(item, dict))
-        self.numbering = Numbering(given)
 
-    def dataset(self, tree: Tree) -> DenseDataset:
-        images = [item for item in self.content["images"] if isinstance(item, dict)]
-        others = [item for item in self.content["images"] if not isinstance(item, dict)]
-        self.problems += [Problem(UNREADABLE, f"image {_shown(item)}") for item in others]
-        by_image: dict[Any, list[Any]] = {item["id"]: [] for item in images if _is_key(item.get("id"))}
-        for item in self.content["annotations"]:
-            owner = item.get("image_id") if isinstance(item, dict) else None
-            if _is_key(owner) and owner in by_image:
-                by_image[owner].append(item)
-            else:
-                kind = STRAY if isinstance(item, dict) else UNREADABLE
-                self.problems.append(Problem(kind, f"annotation {_shown(item)}", f"image_id {owner!r}"))
+    def dataset(self, source: Source) -> DenseDataset:
+        images = self.file.images
         if not images:
             raise DataError(f"'{self.name}' lists no images. Is it the right file?")
-        entries = self._entries(images, by_image)
-        if not entries:
-            first = printable(str(images[0].get("file_name")))
+        known = {image.id for image in images if is_key(image.id)}
+        listed = self._listed(images, known)
+        columns = Columns.of(
+            self.file, listed.owner, known, np.array(listed.sizes, np.int64).reshape(-1, 2), self.labels
+        )
+        for place in columns.stray.tolist():
+            item = self.file.annotation(place)
+            stray = isinstance(item, dict)
+            what = f"image_id {item.get('image_id') if stray else None!r}"
+            self.problems.append(Problem(STRAY if stray else UNREADABLE, f"annotation {shown_of(item)}", what))
+        if not listed.paths:
+            first = printable(str(images[0].file_name))
             raise DataError(
                 f"none of the {len(images)} images of '{self.name}' is there; the first is '{first}'. "
                 "Name their folder or zip with --images."
             )
-        if self.numbering.changed:
-            self.notes.append(f"{self.numbering.changed:,} annotations without a number of their own got a new one.")
+        pool, borders = self._pool(columns, listed)
+        entries = AnnotatedImages(
+            Names.of(listed.paths), np.array(listed.ids, np.int64), np.array(listed.sizes, np.int64), borders, pool
+        )
         return DenseDataset(
             "detection",
             self.classes,
-            tuple(entries),
-            tree.store,
+            entries,
+            source.store,
             category_ids=self.category_ids,
             problems=tuple(self.problems),
             notes=tuple(self.notes),
@@ -124,7 +133,7 @@ class _Reader:
     def _categories(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """COCO's numbers in rising order, which need not be 1, 2, 3, and the class names that go with them."""
         names: dict[int, str] = {}
-        for item in self.content["categories"]:
+        for item in self.file.categories:
             number = whole(item.get("id")) if isinstance(item, dict) else None
             if number is None:
                 raise DataError(f"'{self.name}' has a category without a whole number as its id. Give it one.")
@@ -137,87 +146,99 @@ class _Reader:
         order = tuple(sorted(names))
         return order, tuple(names[number] for number in order)
 
-    def _entries(self, images: list[dict[str, Any]], by_image: dict[Any, list[Any]]) -> list[AnnotatedImage]:
-        plain = all(whole(key) is not None for key in by_image)
+    def _listed(self, images: list[Image], known: set[Any]) -> _Listed:
+        """Which images are there, in the order of the file."""
+        plain = all((number := whole(key)) is not None and abs(number) < LARGEST for key in known)
         if not plain:
             self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
-        entries, seen = [], set()
-        for place, item in enumerate(images, 1):
-            name, key = str(item.get("file_name", "")), item.get("id")
-            shown = printable(name)
+        found = _Listed([], [], [], [], {}, [])
+        for place, image in enumerate(images, 1):
+            name, key = str(image.file_name), image.id
             path = self.finder.find(name, self.part)
             if path is None:
-                self.problems.append(Problem(MISSING, shown))
+                found.problems.append((place, Problem(MISSING, printable(name))))
                 continue
-            if not _is_key(key):
-                key = ("", place)  # nothing can belong to it
-            if key in seen:
-                self.problems.append(Problem(DOUBLE, shown, f"id {key}"))
+            own = is_key(key)  # else nothing can belong to it
+            if own and key in found.owner:
+                found.problems.append((place, Problem(DOUBLE, printable(name), f"id {key}")))
                 continue
-            seen.add(key)
-            height, width = whole(item.get("height")), whole(item.get("width"))
-            size = (height, width) if height and width and min(height, width) > 0 else None
-            number = whole(key) if plain and not isinstance(key, tuple) else None
-            rows = [row for entry in by_image.get(key, ()) if (row := self._row(entry, shown, size)) is not None]
-            objects = objects_of(rows)
-            entries.append(AnnotatedImage(path, place if number is None else number, size, objects))
-        return entries
+            if own:
+                found.owner[key] = len(found.paths)
+            height, width = whole(image.height), whole(image.width)
+            sized = height and width and min(height, width) > 0
+            number = whole(key) if plain and own else None
+            found.paths.append(path)
+            found.ids.append(place if number is None else number)
+            found.sizes.append((min(height, LARGEST), min(width, LARGEST)) if sized and height and width else (0, 0))
+            found.places.append(place)
+        return found
 
-    def _row(self, item: dict[str, Any], image: str, size: tuple[int, int] | None) -> Row | None:
-        where = f"{image} annotation {_shown(item)}"
+    def _pool(self, columns: Columns, listed: _Listed) -> tuple[Pool, np.ndarray]:
+        """The objects that can be used, image by image, and where those of each image begin and end."""
+        told = listed.problems
+        order = np.argsort(columns.owner, kind="stable")
+        extra = bytearray()  # outlines that are not text of the file
+        border = len(self.file.text)
+        for place in order[~columns.clean[order] & (columns.owner[order] >= 0)].tolist():
+            image = int(columns.owner[place])
+            item = self.file.annotation(place)
+            row, wrong = self._row(
+                item, printable(self.file.images[listed.places[image] - 1].file_name), listed.sizes[image]
+            )
+            told += [(listed.places[image], problem) for problem in wrong]
+            if row is not None:
+                text = b"" if row.shape is None else json.dumps(item["segmentation"]).encode()
+                columns.put(place, row, (border + len(extra), border + len(extra) + len(text)))
+                extra += text
+        self.problems += [problem for _, problem in sorted(told, key=lambda pair: pair[0])]
+        order = order[(columns.clean & (columns.owner >= 0))[order]]
+        ids, changed = numbered(columns.ids[order], columns.highest)
+        if changed:
+            self.notes.append(f"{changed:,} annotations without a number of their own got a new one.")
+        last = np.cumsum(np.bincount(columns.owner[order], minlength=len(listed.paths)))
+        outlines = Outlines((self.file.text, bytes(extra)), columns.first[order], columns.last[order])
+        pool = Pool(
+            columns.boxes[order], columns.labels[order].astype(np.int64), columns.crowd[order], columns.area[order], ids,
+            outlines,
+        )  # fmt: skip
+        return pool, np.stack([np.concatenate([[0], last[:-1]]), last], axis=1)
+
+    def _row(self, item: Any, image: str, sides: tuple[int, int]) -> tuple[Row | None, list[Problem]]:
+        """One annotation, None where it cannot be used, and what is wrong with it."""
+        where, size = f"{image} annotation {shown_of(item)}", sides if sides[0] else None
+        problems = []
         try:
             category = whole(item.get("category_id"))
             if category is None or category not in self.labels:
                 raise WrongError(UNKNOWN, f"category {item.get('category_id')!r}")
             outline, few = _shape(item.get("segmentation"), size)
-            for what in few:
-                self.problems.append(Problem(FEW_POINTS, where, what))
+            problems += [Problem(FEW_POINTS, where, what) for what in few]
             place, cut = fitting_box(_box(item.get("bbox"), outline), size)
             if cut:
-                self.problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in item.get("bbox") or place)))
+                problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in item.get("bbox") or place)))
             area = item.get("area")
-            known = isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area <= _MOST_AREA
+            known = isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area <= MOST_AREA
+            number = whole(item.get("id"))
             return Row(
                 place, self.labels[category], outline, item.get("iscrowd") in (1, True),
-                float(area) if known and area is not None else math.nan, self.numbering.take(item.get("id")),
-            )  # fmt: skip
+                float(area) if known and area is not None else math.nan,
+                number if number is not None and 0 < number < LARGEST else 0,
+            ), problems  # fmt: skip
         except WrongError as wrong:
-            self.problems.append(Problem(wrong.kind, where, wrong.what))
-            return None
+            return None, [*problems, Problem(wrong.kind, where, wrong.what)]
 
 
-class Numbering:
-    """Numbers for annotations: their own where it is whole, above 0 and not taken, else a free one.
+def numbered(given: np.ndarray, highest: int) -> tuple[np.ndarray, int]:
+    """Numbers for annotations, and how many are new: their own where it is above 0 and not taken, else a free one.
 
-    COCO's evaluation takes an annotation numbered 0 for none.
+    `highest` of all numbers of the file. COCO's evaluation takes an annotation numbered 0 for none.
     """
-
-    def __init__(self, given: Iterable[object] = ()):
-        numbers_given = [number for number in map(whole, given) if number is not None]
-        self.next = max([0, *numbers_given]) + 1
-        self.taken: set[int] = set()
-        self.changed = 0
-
-    def take(self, own: object = None) -> int:
-        number = whole(own)
-        if number is None or number <= 0 or number in self.taken:
-            number, self.next = self.next, self.next + 1
-            self.changed += 1
-        self.taken.add(number)
-        return number
-
-
-def _loaded(data: bytes, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"'{name}' is not JSON ({error}). Is it complete?") from None
-    if isinstance(content, list):
-        raise DataError(f"'{name}' is a list, as COCO results are. Name the file of annotations.")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise DataError(f"'{name}' has no list of '{key}', so that it is not a COCO annotation file.")
-    return content
+    own = np.zeros(len(given), bool)
+    own[np.unique(given, return_index=True)[1]] = True
+    own &= given > 0
+    ids = given.copy()
+    ids[~own] = highest + 1 + np.arange(np.count_nonzero(~own))
+    return ids, int(np.count_nonzero(~own))
 
 
 def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:
@@ -254,11 +275,3 @@ def _box(values: object, outline: Shape | None) -> tuple[float, float, float, fl
     if outline is None:
         raise WrongError(UNREADABLE, "it has neither box nor outline")
     return box(outline) if isinstance(outline, Rle) else extent(outline)
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, int | str | float) and not isinstance(value, bool)
-
-
-def _shown(item: object) -> str:
-    return str(item.get("id", "without id")) if isinstance(item, dict) else repr(item)[:40]

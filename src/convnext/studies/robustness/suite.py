@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convnext.config import Recipe
-from convnext.data.formats.folders import Dataset
+from convnext.data.labelled import Dataset
 from convnext.data.loader import Change
 from convnext.engine.checkpoint import write_text
 from convnext.engine.records import Log, Meter, info

@@ -1,0 +1,33 @@
+"""What the user named, recognised once: the task that can be learned from it, its form, and the listing of its files."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from convnext.data.store import Store, Tree, printable
+
+Task = Literal["classification", "detection", "segmentation"]
+Form = Literal["folders", "table", "coco", "voc", "yolo", "masks"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Data on the disk, listed once. `opening.recognise` makes it; whatever opens data takes it."""
+
+    path: Path  # as the user named it
+    task: Task
+    form: Form
+    tree: Tree  # the labels or annotations; for class folders, from where classes begin
+    images: Tree  # the images: mostly the same tree
+    file: str | None = None  # in `tree`, where the user named one file of annotations
+    opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its parts, once they are read
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return printable(str(self.path))
+
+    @property
+    def store(self) -> Store:
+        """Where the bytes of its images come from."""
+        return self.images.store
