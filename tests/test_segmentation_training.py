@@ -105,11 +105,12 @@ import json
 import sys
 import torch
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.opening import open_dense_splits
+from convnext.data.opening import open_dense_splits, recognise
 from convnext.engine.distributed import join
 from convnext.engine.fit import fit
 from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
-data, chosen, out = open_dense_splits(sys.argv[1]), parse(Recipe, json.loads(sys.argv[2]), where="it"), sys.argv[3]
+data, out = open_dense_splits(recognise(sys.argv[1])), sys.argv[3]
+chosen = parse(Recipe, json.loads(sys.argv[2]), where="it")
 torch.manual_seed(chosen.seed)
 task = Segmentation(build_segmenter(chosen), chosen, RunOptions(out=out, workers=0), data.train, data.val)
 with join(torch.device("cpu")) as world:

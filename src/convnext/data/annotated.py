@@ -153,7 +153,7 @@ class AnnotatedImages(Sequence[AnnotatedImage]):
     """Very many annotated images, each made when somebody asks for it."""
 
     def __init__(self, paths: Names, ids: np.ndarray, sizes: np.ndarray, borders: np.ndarray, pool: Pool):
-        self.paths, self.ids = paths, ids  # (N,) int64
+        self.paths, self.ids = paths, ids  # (N,) integers
         self.sizes, self.borders = sizes, borders  # (N, 2) int64 H W, zeros where unknown; (N, 2) int64 into the pool
         self.pool = pool
 

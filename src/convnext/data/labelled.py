@@ -51,6 +51,10 @@ class Entries(Sequence[Entry]):
         """Those at `places`: numbers, a bool for each, or a slice."""
         return Entries(self.paths.take(places), self.labels[places])
 
+    def relabelled(self, places: np.ndarray) -> "Entries":
+        """The same with `places[old]` in place of each label."""
+        return Entries(self.paths, places[self.labels])
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -59,6 +63,12 @@ class Dataset:
     classes: tuple[str, ...]
     entries: Sequence[Entry]
     store: Store
+
+    def relabelled(self, classes: tuple[str, ...], places: Sequence[int]) -> "Dataset":
+        """The same images with labels that index `classes`: `places[old]` in place of each."""
+        if isinstance(self.entries, Entries):
+            return Dataset(classes, self.entries.relabelled(np.array(places, np.int32)), self.store)
+        return Dataset(classes, tuple(Entry(entry.path, places[entry.label]) for entry in self.entries), self.store)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,12 @@ class Tree(NamedTuple):
 
 def printable(path: str) -> str:
     r"""`path` as text that any terminal and JSON file can take: bytes that are not UTF-8 become \xNN."""
-    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if path.isascii():
+        return path
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, out of a JSON file
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 class FolderStore:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
-from convnext.data.labelled import Dataset, Entry
+from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
@@ -99,8 +99,7 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
                 f"'{data}' has class '{name}', which the model does not know.{nearest(name, classes)} "
                 f"It knows {len(classes)} classes."
             )
-    entries = tuple(Entry(entry.path, number[held.classes[entry.label]]) for entry in held.entries)
-    return splits.train, Dataset(tuple(classes), entries, held.store)
+    return splits.train, held.relabelled(tuple(classes), [number.get(name, -1) for name in held.classes])
 
 
 def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Floats]:

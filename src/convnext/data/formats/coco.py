@@ -102,9 +102,8 @@ class _Reader:
             raise DataError(f"'{self.name}' lists no images. Is it the right file?")
         known = {image.id for image in images if is_key(image.id)}
         listed = self._listed(images, known)
-        columns = Columns.of(
-            self.file, listed.owner, known, np.array(listed.sizes, np.int64).reshape(-1, 2), self.labels
-        )
+        sizes = np.array(listed.sizes, np.int64).reshape(-1, 2)
+        columns = Columns.of(self.file, listed.owner, known, sizes, self.labels)
         for place in columns.stray.tolist():
             item = self.file.annotation(place)
             stray = isinstance(item, dict)
@@ -117,9 +116,7 @@ class _Reader:
                 "Name their folder or zip with --images."
             )
         pool, borders = self._pool(columns, listed)
-        entries = AnnotatedImages(
-            Names.of(listed.paths), np.array(listed.ids, np.int64), np.array(listed.sizes, np.int64), borders, pool
-        )
+        entries = AnnotatedImages(Names.of(listed.paths), _integers(listed.ids), sizes, borders, pool)
         return DenseDataset(
             "detection",
             self.classes,
@@ -148,7 +145,7 @@ class _Reader:
 
     def _listed(self, images: list[Image], known: set[Any]) -> _Listed:
         """Which images are there, in the order of the file."""
-        plain = all((number := whole(key)) is not None and abs(number) < LARGEST for key in known)
+        plain = all(whole(key) is not None for key in known)
         if not plain:
             self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
         found = _Listed([], [], [], [], {}, [])
@@ -226,6 +223,14 @@ class _Reader:
             ), problems  # fmt: skip
         except WrongError as wrong:
             return None, [*problems, Problem(wrong.kind, where, wrong.what)]
+
+
+def _integers(values: list[Any]) -> np.ndarray:
+    """int64, or Python's own where one is larger."""
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, object)
 
 
 def numbered(given: np.ndarray, highest: int) -> tuple[np.ndarray, int]:

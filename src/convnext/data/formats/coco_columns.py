@@ -21,7 +21,7 @@ _CHUNK = 4096  # annotations at once
 _REACH = 4096  # bytes between two annotations, at most, where the place of an outline is guessed
 _NOTHING = (b"null", b"[]", b"{}")
 _LEAST = 6  # numbers of a polygon
-LARGEST = 2**62  # of a number that is kept
+LARGEST = 2**63 - 2**32  # of a number that is kept: there is room for new ones above it
 _Whole = Annotated[int, msgspec.Meta(gt=-LARGEST, lt=LARGEST)]
 
 

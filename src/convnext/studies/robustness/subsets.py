@@ -41,9 +41,8 @@ def open_subset(data: Source, classes: Sequence[str]) -> Subset:
     """
     found = open_labelled(data)
     places = _places(found.classes, classes, data.name)
-    entries = tuple(Entry(entry.path, places[entry.label]) for entry in found.entries)
     only = tuple(sorted(places))
-    return Subset(Dataset(tuple(classes), entries, found.store), only if len(only) < len(classes) else ())
+    return Subset(found.relabelled(tuple(classes), places), only if len(only) < len(classes) else ())
 
 
 def _places(folders: Sequence[str], classes: Sequence[str], name: str) -> list[int]:
