@@ -21,8 +21,8 @@ import torch
 
 from convnext.cli.options import changes_of
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.export import to_coco
-from convnext.data.dense.opening import open_dense, open_dense_splits, open_parts
+from convnext.data.formats.export import to_coco
+from convnext.data.opening import open_dense, open_dense_splits, open_parts, recognise
 from convnext.engine.update import autocast
 from convnext.tasks.segmentation import segmentation
 from convnext.tasks.segmentation.metrics import metrics
@@ -52,11 +52,14 @@ def main() -> None:
     data, where = args.data, {}
     if args.images:
         data = first_images(args.data, args.images, args.out)
-        where = {"images": str(args.data), "val": str(data)}
+        where = {"images": args.data}
     for seed in (int(word) for word in args.seeds.split(",")):
         out = args.out / f"{data.stem}_{args.model}_seed{seed}"
         changes = changes_of(more)
-        request = DenseRequest(data=str(data), **where, model=args.model, seed=seed, image_px=args.px, changes=changes)
+        source = recognise(data, annotated=True, **where)
+        request = DenseRequest(
+            data=source, val=source if where else None, model=args.model, seed=seed, image_px=args.px, changes=changes
+        )
         options = RunOptions(out=str(out), device=args.device, workers=args.workers, micro_batch=args.micro_batch)
         _, _, evaluation = train_dense(request, options)
         if evaluation["task"] == "segmentation":
@@ -69,7 +72,7 @@ def first_images(data: Path, count: int, folder: Path) -> Path:
     """A COCO JSON file of the first `count` training images."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{data.stem}_first{count}.json"
-    file.write_text(json.dumps(to_coco(open_dense_splits(data).train, range(count))))
+    file.write_text(json.dumps(to_coco(open_dense_splits(recognise(data)).train, range(count))))
     return file
 
 
@@ -77,12 +80,14 @@ def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
     """mIoU of a finished segmenter at several scales, and both ways on images that decided nothing."""
     chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
     model = load_best(segmentation.build_segmenter(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(data)) else {})
+    parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(recognise(data))) else {})
     found = {}
     for name, part in parts.items():
         for way in ("", "_multi_scale") if part else ("_multi_scale",):
             with torch.inference_mode(), autocast(chosen.precision, "cpu"):
-                outcomes = segmentation.evaluate(model, open_dense(data, part=part), chosen, multi_scale=bool(way))
+                outcomes = segmentation.evaluate(
+                    model, open_dense(recognise(data), part=part), chosen, multi_scale=bool(way)
+                )
             found[f"{name}miou{way}"] = metrics(outcomes)["miou"]
     return found
 

@@ -30,7 +30,7 @@ from convnext.config import Recipe
 from convnext.data.augment import posterize
 from convnext.data.loader import train_batches
 from convnext.data.mix import mix
-from convnext.data.source import open_labelled
+from convnext.data.opening import open_labelled, recognise
 from convnext.data.transforms import normalise
 from convnext.engine.environment import environment
 from convnext.engine.memory import keep_freed_memory
@@ -92,7 +92,7 @@ def rate(batches: Iterator[torch.Tensor], seconds: float) -> tuple[float, float]
 def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
     """As `convnext train` reads; no cache, so that every image is decoded each time as in the other two."""
     keep_freed_memory()  # as the loop does
-    made, dataset = asked_for(args.batch), open_labelled(folder, split="train")
+    made, dataset = asked_for(args.batch), open_labelled(recognise(folder, annotated=False), split="train")
     steps, per_epoch = range(1_000_000), max(1, len(dataset.entries) // args.batch)
     batches = train_batches(
         dataset,

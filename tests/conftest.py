@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.tasks.detection.report import report as detection_report
 from dense_runs import guessed, segmented, write_run
 from shape_objects import write_objects
@@ -18,17 +18,17 @@ settings.load_profile("patient")
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
-    return open_dense_splits(write_objects(tmp_path_factory.mktemp("objects"), val=6))
+    return open_dense_splits(recognise(write_objects(tmp_path_factory.mktemp("objects"), val=6)))
 
 
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
-    return open_dense_splits(write_objects(tmp_path_factory.mktemp("boxes"), masks=False))
+    return open_dense_splits(recognise(write_objects(tmp_path_factory.mktemp("boxes"), masks=False)))
 
 
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
-    return open_dense_splits(write_shapes(tmp_path_factory.mktemp("maps")))
+    return open_dense_splits(recognise(write_shapes(tmp_path_factory.mktemp("maps"))))
 
 
 @pytest.fixture(scope="module")

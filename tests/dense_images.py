@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from convnext.data.dense.masks import boxes_of
-from convnext.data.dense.sample import Instances, Sample
+from convnext.data.masks import boxes_of
+from convnext.data.sample import Instances, Sample
 
 HEIGHT, WIDTH = 24, 32
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
-from convnext.data.dense.masks import encode
-from convnext.data.dense.opening import DenseSplits
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.masks import encode
+from convnext.data.opening import DenseSplits
 from convnext.data.store import FolderStore
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from convnext.config import Recipe, RunOptions
-from convnext.data.dense.loader import DenseBatch
-from convnext.data.dense.opening import DenseSplits
+from convnext.data.annotated_loader import DenseBatch
+from convnext.data.opening import DenseSplits
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished, fit
 from convnext.tasks.detection.detection import Detection, build_detector

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from convnext.config import Recipe, override
-from convnext.data.dense.export import segmentation
-from convnext.data.dense.masks import boxes_of, encode
+from convnext.data.formats.export import segmentation
+from convnext.data.masks import boxes_of, encode
 from convnext.recipes import recipe
 from shapes import CLASSES, shape_image
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from commands import Done, convnext, rows, tiny
+from convnext.data.annotated_loader import DenseBatch
 from convnext.data.decode import decode_indices
-from convnext.data.dense.loader import DenseBatch
-from convnext.data.dense.masks import Rle, area
-from convnext.data.dense.opening import open_dense, task_of
-from convnext.data.dense.sample import IGNORE
+from convnext.data.masks import Rle, area
+from convnext.data.opening import open_dense, recognise
+from convnext.data.sample import IGNORE
 from convnext.drawing.palette import colour_of
 from convnext.engine.distributed import World
 from convnext.tasks.detection.detection import Detection
@@ -239,7 +239,7 @@ def test_masks_are_numbers_at_the_size_of_the_image_and_can_be_trained_on(place,
         with Image.open(out / f"{Path(row['path']).stem}_overlay.jpg") as overlay:
             assert overlay.size == mask.size
     assert json.loads((out / "classes.json").read_text()) == {"classes": list(CLASSES), "ignore_index": IGNORE}
-    assert len(open_dense(out, place / "maps" / "val" / "images").entries) == 3
+    assert len(open_dense(recognise(out, place / "maps" / "val" / "images")).entries) == 3
 
 
 def test_shares_of_pixels_are_a_line_an_image(place, maps):
@@ -365,4 +365,4 @@ def test_class_folders_with_texts_names_or_an_image_twice_stay_class_folders(tmp
             Image.new("RGB", (24, 24)).save(folder / "000.png")
         else:
             (data / more).write_text("names: [red, green]\n")
-    assert task_of(data) is None
+    assert recognise(data).task == "classification"

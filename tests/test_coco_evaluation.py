@@ -12,9 +12,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
-from convnext.data.dense.export import segmentation
-from convnext.data.dense.masks import encode, encode_inside
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset
+from convnext.data.formats.export import segmentation
+from convnext.data.masks import encode, encode_inside
 from convnext.data.store import FolderStore
 from convnext.errors import ConvNeXtError
 from convnext.tasks.detection import coco_evaluation

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from convnext.data.decode import decode
-from convnext.data.source import Dataset, open_labelled, open_splits, open_unlabelled
+from convnext.data.labelled import Dataset
+from convnext.data.opening import open_labelled, open_splits, open_unlabelled, recognise
 from convnext.data.store import printable
 from convnext.errors import DataError
 from images import write_colours, zipped
@@ -23,7 +24,7 @@ def labels(dataset: Dataset) -> list[tuple[str, str]]:
 
 def refusal(data: Path | str) -> str:
     with pytest.raises(DataError) as error:
-        open_splits(data)
+        open_splits(recognise(data, annotated=False))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -42,7 +43,7 @@ def plain(folder: Path) -> Path:
 @pytest.mark.parametrize("val_name", ["val", "valid", "validation", "test"])
 def test_a_folder_with_train_and_val_is_taken_as_it_is(folder, val_name):
     (folder / "val").rename(folder / val_name)
-    splits = open_splits(folder)
+    splits = open_splits(recognise(folder, annotated=False))
     assert splits.train.classes == splits.val.classes == ("blue", "green", "red")
     assert len(splits.train.entries) == 15
     assert labels(splits.val)[0] == (f"{val_name}/blue/000.png", "blue")
@@ -51,32 +52,34 @@ def test_a_folder_with_train_and_val_is_taken_as_it_is(folder, val_name):
 
 def test_classes_are_the_union_of_both_parts(folder):
     (folder / "val" / "red").rename(folder / "val" / "amber")
-    splits = open_splits(folder)
+    splits = open_splits(recognise(folder, annotated=False))
     assert splits.train.classes == splits.val.classes == ("amber", "blue", "green", "red")
 
 
 def test_one_folder_of_classes_is_split_by_class_and_always_the_same_way(plain):
-    splits = open_splits(plain, val_share=0.2, seed=3)
+    splits = open_splits(recognise(plain, annotated=False), val_share=0.2, seed=3)
     assert sorted(name for _, name in labels(splits.val)) == ["blue", "green", "red"]
-    assert sorted(labels(splits.train) + labels(splits.val)) == labels(open_labelled(plain))
-    assert open_splits(plain, seed=3).val.entries == splits.val.entries
-    assert {open_splits(plain, seed=seed).val.entries for seed in range(5)} != {splits.val.entries}
+    assert sorted(labels(splits.train) + labels(splits.val)) == labels(open_labelled(recognise(plain, annotated=False)))
+    assert open_splits(recognise(plain, annotated=False), seed=3).val.entries == splits.val.entries
+    assert {open_splits(recognise(plain, annotated=False), seed=seed).val.entries for seed in range(5)} != {
+        splits.val.entries
+    }
 
 
 def test_every_class_with_two_images_keeps_one_for_each_part(tmp_path):
     folder = write_colours(tmp_path, train=2, val=0, size=4) / "train"
     (folder / "red" / "000.png").unlink()
     for share in (0.01, 0.99):
-        splits = open_splits(folder, val_share=share)
+        splits = open_splits(recognise(folder, annotated=False), val_share=share)
         assert [name for _, name in labels(splits.val)] == ["blue", "green"]
         assert [name for _, name in labels(splits.train)] == ["blue", "green", "red"]
 
 
 def test_a_val_share_of_zero_keeps_everything_for_training(plain):
-    splits = open_splits(plain, val_share=0)
+    splits = open_splits(recognise(plain, annotated=False), val_share=0)
     assert (len(splits.train.entries), len(splits.val.entries)) == (15, 0)
     with pytest.raises(DataError, match="val_share = 1"):
-        open_splits(plain, val_share=1)
+        open_splits(recognise(plain, annotated=False), val_share=1)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -85,7 +88,7 @@ def test_a_val_share_of_zero_keeps_everything_for_training(plain):
 def test_a_zip_holds_what_its_folder_holds(folder, tmp_path, part, below, method):
     place = folder / part
     archive = zipped(place, tmp_path / "data.zip", below=below, method=method)
-    on_disk, packed = open_splits(place), open_splits(archive)
+    on_disk, packed = open_splits(recognise(place, annotated=False)), open_splits(recognise(archive, annotated=False))
     for left, right in ((on_disk.train, packed.train), (on_disk.val, packed.val)):
         assert (left.classes, left.entries) == (right.classes, right.entries)
         for entry in left.entries:
@@ -93,7 +96,7 @@ def test_a_zip_holds_what_its_folder_holds(folder, tmp_path, part, below, method
 
 
 def test_a_zip_can_be_read_from_threads_forks_and_pickled_copies(folder, tmp_path):
-    dataset = open_splits(zipped(folder, tmp_path / "data.zip")).train
+    dataset = open_splits(recognise(zipped(folder, tmp_path / "data.zip"), annotated=False)).train
     paths = [entry.path for entry in dataset.entries]
     expected = [(folder / path).read_bytes() for path in paths]
     assert [dataset.store.read(path) for path in paths] == expected
@@ -105,7 +108,7 @@ def test_a_zip_can_be_read_from_threads_forks_and_pickled_copies(folder, tmp_pat
 
 def test_a_damaged_member_and_a_damaged_zip_are_refused(folder, tmp_path):
     archive = zipped(folder, tmp_path / "data.zip", method=zipfile.ZIP_STORED)
-    dataset = open_splits(archive).train
+    dataset = open_splits(recognise(archive, annotated=False)).train
     data = bytearray(archive.read_bytes())
     place = data.index((folder / dataset.entries[0].path).read_bytes())
     data[place + 20] ^= 255
@@ -128,7 +131,7 @@ def test_a_csv_names_paths_labels_and_splits(folder, tmp_path, wrap, delimiter):
     data = {"file": folder / "all.csv", "folder": folder, "zip": tmp_path / "all.zip"}[wrap]
     if wrap == "zip":
         zipped(folder, data, below="wrap/")
-    splits = open_splits(data)
+    splits = open_splits(recognise(data, annotated=False))
     assert splits.train.classes == ("blue", "green", "red")
     assert (len(splits.train.entries), len(splits.val.entries)) == (15, 6)
     assert labels(splits.train)[0] == ("a/blue/000.png", "blue")
@@ -138,9 +141,9 @@ def test_a_csv_names_paths_labels_and_splits(folder, tmp_path, wrap, delimiter):
 def test_a_csv_without_split_is_split_here(folder):
     rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in sorted((folder / "train").rglob("*.png"))]
     (folder / "all.csv").write_text("\n".join(["path,label", *rows]))
-    splits = open_splits(folder / "all.csv")
+    splits = open_splits(recognise(folder / "all.csv", annotated=False))
     assert (len(splits.train.entries), len(splits.val.entries)) == (12, 3)
-    assert len(open_labelled(folder / "all.csv").entries) == 15
+    assert len(open_labelled(recognise(folder / "all.csv", annotated=False)).entries) == 15
 
 
 @pytest.mark.parametrize(
@@ -165,7 +168,7 @@ def test_other_files_are_left_out_and_counted(folder):
     (folder / "train" / "stray.png").write_bytes(b"")
     (folder / "__MACOSX" / "train").mkdir(parents=True)
     (folder / "__MACOSX" / "train" / "x.png").write_bytes(b"")
-    splits = open_splits(folder)
+    splits = open_splits(recognise(folder, annotated=False))
     assert len(splits.train.entries) == 15
     assert splits.left_out == {".json": 1, ".txt": 2, "images outside class folders": 1}
 
@@ -173,13 +176,13 @@ def test_other_files_are_left_out_and_counted(folder):
 def test_images_deep_in_a_class_folder_belong_to_it_and_endings_may_be_large(plain):
     (plain / "red" / "2024" / "may").mkdir(parents=True)
     shutil.move(plain / "red" / "000.png", plain / "red" / "2024" / "may" / "PHOTO.PNG")
-    assert ("red/2024/may/PHOTO.PNG", "red") in labels(open_labelled(plain))
+    assert ("red/2024/may/PHOTO.PNG", "red") in labels(open_labelled(recognise(plain, annotated=False)))
 
 
 def test_links_are_followed_and_a_circle_ends(folder, plain):
     (plain / "grey").symlink_to(folder / "val" / "red")
     (plain / "red" / "circle").symlink_to(plain / "red")
-    found = labels(open_labelled(plain))
+    found = labels(open_labelled(recognise(plain, annotated=False)))
     assert ("grey/000.png", "grey") in found
     assert len(found) == 17
 
@@ -190,12 +193,12 @@ def test_names_that_are_not_utf_8_can_be_read_and_shown(plain):
         os.rename(plain / "red" / "000.png", odd)
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    dataset = open_labelled(plain)
+    dataset = open_labelled(recognise(plain, annotated=False))
     entry = next(entry for entry in dataset.entries if "caf" in entry.path)
     assert decode(dataset.store.read(entry.path)).shape == (6, 6, 3)
     assert printable(entry.path) == "red/caf\\xe9.png"
     assert printable("schön.png") == "schön.png"
-    assert open_splits(plain).train.entries
+    assert open_splits(recognise(plain, annotated=False)).train.entries
     predicted = open_unlabelled([os.fsdecode(odd)])
     assert predicted.store.read(predicted.entries[0].path)
 
@@ -224,24 +227,24 @@ def test_what_cannot_be_trained_on_is_refused_with_the_reason(tmp_path, folder):
 
 def test_an_empty_class_folder_is_still_a_class(plain):
     (plain / "violet").mkdir()
-    assert open_splits(plain).train.classes == ("blue", "green", "red", "violet")
+    assert open_splits(recognise(plain, annotated=False)).train.classes == ("blue", "green", "red", "violet")
 
 
 def test_evaluation_takes_the_val_part_or_all_and_the_indices_of_the_checkpoint(folder, plain):
     known = ("red", "amber", "green", "blue")
-    dataset = open_labelled(folder, classes=known)
+    dataset = open_labelled(recognise(folder, annotated=False), classes=known)
     assert dataset.classes == known
     assert len(dataset.entries) == 6
     assert all(known[entry.label] in entry.path for entry in dataset.entries)
-    assert len(open_labelled(plain, classes=known).entries) == 15
-    assert len(open_labelled(folder, classes=known, split="train").entries) == 15
+    assert len(open_labelled(recognise(plain, annotated=False), classes=known).entries) == 15
+    assert len(open_labelled(recognise(folder, annotated=False), classes=known, split="train").entries) == 15
     shutil.rmtree(plain)
-    assert len(open_labelled(folder, classes=known).entries) == 6
+    assert len(open_labelled(recognise(folder, annotated=False), classes=known).entries) == 6
 
 
 def test_a_class_that_the_model_does_not_know_is_refused_with_the_nearest(folder):
     with pytest.raises(DataError, match=r"class 'green', which the model does not know. Did you mean 'greenish'"):
-        open_labelled(folder, classes=("blue", "greenish", "red"))
+        open_labelled(recognise(folder, annotated=False), classes=("blue", "greenish", "red"))
 
 
 def test_prediction_takes_files_folders_globs_and_zips_each_image_once(folder, tmp_path, monkeypatch):
@@ -273,12 +276,12 @@ def test_a_test_part_is_held_out_only_where_there_is_no_val(tmp_path, val):
         for label in ("blue", "red"):
             (tmp_path / part / label).mkdir(parents=True)
             Image.new("RGB", (4, 4), label).save(tmp_path / part / label / f"{part}.png")
-    splits = open_splits(tmp_path)
+    splits = open_splits(recognise(tmp_path, annotated=False))
     assert {Path(entry.path).stem for entry in splits.val.entries} == {"val" if val else "test"}
     assert ("images of the test part" in splits.left_out) == val
     rows = [f"{file.relative_to(tmp_path)},{file.parent.name},{file.stem}" for file in tmp_path.rglob("*.png")]
     (tmp_path / "all.csv").write_text("\n".join(["path,label,split", *rows]))
-    table = open_splits(tmp_path / "all.csv")
+    table = open_splits(recognise(tmp_path / "all.csv", annotated=False))
     assert {Path(entry.path).stem for entry in table.val.entries} == {"val" if val else "test"}
 
 
@@ -290,4 +293,4 @@ def test_pipes_and_links_to_themselves_are_passed_over(tmp_path):
     os.mkfifo(tmp_path / "red" / "pipe.png")
     (tmp_path / "red" / "self.png").symlink_to("self.png")
     (tmp_path / "blue" / "loop").symlink_to(tmp_path)
-    assert len(open_labelled(tmp_path).entries) == 4
+    assert len(open_labelled(recognise(tmp_path, annotated=False)).entries) == 4

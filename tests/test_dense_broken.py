@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.dataset import DenseDataset, read_sample
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import preflight_dense
-from convnext.data.dense.semantic import open_masks
-from convnext.data.dense.voc import open_voc
-from convnext.data.dense.yolo import open_yolo
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.formats.voc import open_voc
+from convnext.data.formats.yolo import open_yolo
+from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.errors import DataError
 from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
 
@@ -59,7 +59,7 @@ def test_a_broken_annotation_of_coco_is_named_and_the_others_stay(tmp_path, how)
     change, kind, what = BROKEN[how]
     content = coco()
     content["annotations"][0] |= change
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     [problem] = dataset.problems
     assert problem.kind == kind and what in problem.what and "annotation 1" in problem.where
     found = read_sample(dataset, 0).instances
@@ -72,7 +72,7 @@ def test_a_box_that_reaches_out_is_cut_and_less_than_a_pixel_is_not_worth_a_word
     content = coco()
     content["annotations"][0] |= {"bbox": [-3, 4, 8, 8], "segmentation": [square(-3, 4, 8)]}
     content["annotations"][1] |= {"bbox": [24, 4, 8.5, 8]}
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     assert kinds(dataset) == ["box cut"]
     found = read_sample(dataset, 0).instances
     assert found.boxes.tolist() == [[0, 4, 5, 12], [24, 4, 32, 12]]
@@ -83,7 +83,7 @@ def test_a_box_that_reaches_out_is_cut_and_less_than_a_pixel_is_not_worth_a_word
 def test_of_several_polygons_only_the_broken_one_is_left_out(tmp_path):
     content = coco()
     content["annotations"][0]["segmentation"] = [[1, 2], square(2, 4, 8)]
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     assert kinds(dataset) == ["few points"]
     assert read_sample(dataset, 0).instances.masks.sum(axis=(1, 2)).tolist() == [64, 64]
 
@@ -94,7 +94,7 @@ def test_lists_with_something_else_in_them_are_read_past_it(tmp_path):
     content["images"] += [None, {"id": 10, "file_name": "2.png"}, {"file_name": "3.png"}]
     content["annotations"] += [None, 5]
     file.write_text(json.dumps(content))
-    dataset = open_coco(file)["all"]
+    dataset = open_coco(recognise(file))["all"]
     assert sorted(kinds(dataset)) == ["double image", "unreadable", "unreadable", "unreadable"]
     assert len(dataset.entries) == 5 and read_sample(dataset, 4).instances.labels.size == 0
 
@@ -105,7 +105,7 @@ def test_images_numbered_by_words_get_numbers(tmp_path):
         item["id"] = f"image {item['id']}"
     for item in content["annotations"]:
         item["image_id"] = f"image {item['image_id']}"
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     assert [entry.image_id for entry in dataset.entries] == [1, 2, 3, 4] and len(dataset.notes) == 1
     assert read_sample(dataset, 0).instances.ids.tolist() == [1, 2]
 
@@ -119,7 +119,7 @@ def test_preflight_names_counts_and_goes_on(tmp_path):
     (tmp_path / "images" / "3.png").unlink()
     write_image(tmp_path / "images" / "4.png", height=9)
     (tmp_path / "images" / "5.png").write_bytes(b"no image")
-    findings = preflight_dense(open_dense_splits(file, val_share=0))
+    findings = preflight_dense(open_dense_splits(recognise(file), val_share=0))
     assert findings.problems == {"unknown category": 1, "box outside": 1, "missing file": 1, "no mask": 1}
     assert findings.broken == {
         "images/4.png": "it has 32 x 9 pixels, and its annotations are for 32 x 24",
@@ -145,7 +145,11 @@ def test_more_than_five_of_a_kind_are_counted_not_listed(tmp_path):
     content = coco(9)
     for annotation in content["annotations"][:12]:
         annotation["category_id"] = 5
-    line = next(line for line in told(open_coco(write_coco(tmp_path, content))["all"]).split("\n") if "unknown" in line)
+    line = next(
+        line
+        for line in told(open_coco(recognise(write_coco(tmp_path, content)))["all"]).split("\n")
+        if "unknown" in line
+    )
     assert (
         line.startswith("12 objects of an unknown category are left out: ")
         and line.endswith("and 7 more.")
@@ -157,10 +161,10 @@ def test_data_without_one_good_object_or_image_are_not_trained_on(tmp_path):
     content = coco()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0, 0, 0, 0]
-    dataset = open_coco(write_coco(tmp_path / "a", content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path / "a", content)))["all"]
     errors = preflight_dense(DenseSplits(dataset, dataset)).errors
     assert errors == ("There is no object that can be used in train: nothing can be learned.",)
-    dataset = open_coco(write_coco(tmp_path / "b"))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path / "b")))["all"]
     for file in (tmp_path / "b" / "images").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match="none of the val images can be read"):
@@ -168,7 +172,7 @@ def test_data_without_one_good_object_or_image_are_not_trained_on(tmp_path):
 
 
 def test_a_sample_of_very_many_images_is_looked_at(tmp_path):
-    dataset = open_coco(write_coco(tmp_path, coco(8)))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, coco(8))))["all"]
     assert "4 of 8 files were looked at" in preflight_dense(dataset, limit=4, full=False).lines[0]
 
 
@@ -194,7 +198,7 @@ def test_broken_voc_files_and_objects_are_named_and_the_others_stay(tmp_path):
             write_image(tmp_path / f"{name}.jpg")
     (tmp_path / "e.xml").write_text('<!DOCTYPE x [<!ENTITY a "b">]><annotation>&a;</annotation>')
     (tmp_path / "f.xml").write_text("<something/>")
-    dataset = open_voc(tmp_path)["all"]
+    dataset = open_voc(recognise(tmp_path, form="voc"))["all"]
     assert sorted(kinds(dataset)) == ["box outside", "missing file", *["unreadable"] * 6, "zero area"]
     assert [read_sample(dataset, n).instances.boxes.tolist() for n in (0, 1)] == [[[1, 1, 9, 9]], [[1, 1, 9, 9]]]
 
@@ -219,7 +223,7 @@ def test_a_broken_line_of_yolo_is_named_and_the_others_stay(tmp_path, line, kind
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text(f"1 0.5 0.5 0.5 0.5\n{line}\n")
     (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
-    dataset = open_yolo(tmp_path)["all"]
+    dataset = open_yolo(recognise(tmp_path, form="yolo"))["all"]
     [problem] = dataset.problems
     assert problem.kind == kind and problem.where == "labels/a.txt line 2"
     found = read_sample(dataset, 0).instances
@@ -232,7 +236,7 @@ def test_yolo_labels_and_places_without_images_are_named(tmp_path):
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     write_image(tmp_path / "images" / "a.jpg")
     (tmp_path / "data.yaml").write_text("train: images\nval: nowhere\nnames: [cat]\n")
-    dataset = open_yolo(tmp_path)["train"]
+    dataset = open_yolo(recognise(tmp_path, form="yolo"))["train"]
     assert {problem.where for problem in dataset.problems} == {"labels/b.txt", "nowhere"}
 
 
@@ -246,7 +250,7 @@ def test_maps_that_do_not_fit_are_named_and_strange_values_do_not_count(tmp_path
     (tmp_path / "labels" / "d.png").unlink()
     Image.fromarray(good).save(tmp_path / "labels" / "e.png")
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
-    dataset = open_masks(tmp_path)["all"]
+    dataset = open_masks(recognise(tmp_path, form="masks"))["all"]
     findings = preflight_dense(DenseSplits(dataset, dataset))
     assert findings.problems == {"no map": 1, "missing file": 1}
     assert findings.broken == {"images/c.jpg": "its map 'labels/c.png' has 32 x 5 pixels, the image 32 x 24"}
@@ -264,7 +268,7 @@ def test_every_line_is_one_line(tmp_path: Path):
     content["images"][0]["file_name"] = "1\n.png"
     content["annotations"][0]["category_id"] = "9\n9"
     content["categories"][0]["name"] = "a\nb"
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     lines = preflight_dense(DenseSplits(dataset, dataset)).lines
     assert dataset.classes == ("cat", "a b") and lines
     assert not [line for line in lines if "\n" in line]

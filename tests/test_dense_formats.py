@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 from pycocotools import mask as theirs
 
+from convnext.data.dataset import DenseDataset, read_sample, with_classes
 from convnext.data.decode import decode_indices
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.dataset import DenseDataset, read_sample, with_classes
-from convnext.data.dense.export import results, to_coco
-from convnext.data.dense.masks import compress
-from convnext.data.dense.opening import open_dense, open_dense_splits, recognise, task_of
-from convnext.data.dense.sample import IGNORE
-from convnext.data.dense.semantic import open_masks
-from convnext.data.dense.voc import open_voc
-from convnext.data.dense.yolo import open_yolo
-from convnext.data.dense.yolo_yaml import read_yaml
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.export import results, to_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.formats.voc import open_voc
+from convnext.data.formats.yolo import open_yolo
+from convnext.data.formats.yolo_yaml import read_yaml
+from convnext.data.masks import compress
+from convnext.data.opening import open_dense, open_dense_splits, recognise
+from convnext.data.sample import IGNORE
 from convnext.errors import DataError
 from dense_images import HEIGHT, WIDTH, coco, square, write_coco, write_image, write_maps
 from images import zipped
@@ -39,7 +39,7 @@ def names(dataset: DenseDataset) -> list[str]:
 
 
 def test_coco_boxes_become_corners_and_categories_become_labels_in_the_order_of_their_numbers(tmp_path):
-    dataset = open_coco(write_coco(tmp_path))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path)))["all"]
     assert dataset.classes == ("cat", "dog") and dataset.category_ids == (3, 7)
     sample = read_sample(dataset, 0)
     assert sample.image.shape == (HEIGHT, WIDTH, 3) and sample.image_id == 10 and sample.size == (HEIGHT, WIDTH)
@@ -50,7 +50,7 @@ def test_coco_boxes_become_corners_and_categories_become_labels_in_the_order_of_
 
 
 def test_an_image_without_objects_is_kept_and_can_be_left_out(tmp_path):
-    dataset = open_coco(write_coco(tmp_path))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path)))["all"]
     empty = read_sample(dataset, 3)
     assert len(dataset.entries) == 4 and len(empty.instances) == 0
     assert empty.instances.masks.shape == (0, HEIGHT, WIDTH) and empty.instances.boxes.shape == (0, 4)
@@ -72,7 +72,7 @@ def test_all_forms_of_a_mask_give_the_same_pixels(tmp_path):
     for annotation, form in zip(content["annotations"], forms, strict=True):
         annotation["segmentation"] = form
         annotation["bbox"] = [2, 4, 8, 8]
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     assert not dataset.problems
     masks = np.concatenate([read_sample(dataset, n).instances.masks for n in (0, 1)])
     assert (masks == mask).all()
@@ -85,7 +85,7 @@ def test_a_box_or_an_area_or_a_number_that_is_missing_is_made(tmp_path):
     del first["bbox"], first["area"], second["id"]
     third["id"] = 0  # COCO's evaluation takes it for none
     fourth["id"] = 1  # taken
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     assert boxes(dataset)[0] == [2, 4, 10, 12]
     assert read_sample(dataset, 0).instances.area[0] == 64
     ids = [int(number) for entry in dataset.entries for number in entry.objects.ids]
@@ -98,7 +98,7 @@ def test_crowds_are_marked_and_boxes_alone_have_no_masks(tmp_path):
     content["annotations"][0]["iscrowd"] = 1
     for annotation in content["annotations"]:
         del annotation["segmentation"]
-    dataset = open_coco(write_coco(tmp_path, content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
     found = read_sample(dataset, 0).instances
     assert found.crowd.tolist() == [True, False] and found.masks is None and not dataset.has_masks
 
@@ -106,12 +106,12 @@ def test_crowds_are_marked_and_boxes_alone_have_no_masks(tmp_path):
 def test_among_masks_a_box_alone_is_its_own_mask(tmp_path):
     content = coco(2)
     content["annotations"][0]["segmentation"] = []
-    found = read_sample(open_coco(write_coco(tmp_path, content))["all"], 0).instances
+    found = read_sample(open_coco(recognise(write_coco(tmp_path, content)))["all"], 0).instances
     assert found.masks[0].sum() == 64 and found.masks[0, 4:12, 2:10].all()
 
 
 def test_masks_need_not_be_drawn(tmp_path):
-    assert read_sample(open_coco(write_coco(tmp_path))["all"], 0, masks=False).instances.masks is None
+    assert read_sample(open_coco(recognise(write_coco(tmp_path)))["all"], 0, masks=False).instances.masks is None
 
 
 def test_a_coco_zip_with_two_files_has_two_parts_with_the_same_classes(tmp_path):
@@ -121,8 +121,8 @@ def test_a_coco_zip_with_two_files_has_two_parts_with_the_same_classes(tmp_path)
     (tmp_path / "data" / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     (tmp_path / "data" / "annotations" / "captions_val2017.json").write_text(json.dumps(content))
     for place in (tmp_path / "data", zipped(tmp_path / "data", tmp_path / "data.zip")):
-        splits = open_dense_splits(place)
-        assert recognise(place) == "coco"
+        splits = open_dense_splits(recognise(place))
+        assert recognise(place).form == "coco"
         assert (len(splits.train.entries), len(splits.val.entries)) == (4, 3)
         assert splits.train.classes == splits.val.classes == ("cat", "dog", "emu")
         assert splits.train.category_ids == splits.val.category_ids == (3, 7, 5)
@@ -137,8 +137,8 @@ def test_images_are_found_wherever_they_are_and_the_part_decides_between_two_of_
     for part in ("train", "val"):
         write_image(tmp_path / part / "deep" / "1.png", seed=5)
     (tmp_path / "images" / "1.png").unlink()
-    assert [entry.path for entry in open_coco(tmp_path)["val"].entries] == ["val/deep/1.png"]
-    apart = open_coco(tmp_path / "annotations" / "instances_val.json", tmp_path / "train")["all"]
+    assert [entry.path for entry in open_coco(recognise(tmp_path))["val"].entries] == ["val/deep/1.png"]
+    apart = open_coco(recognise(tmp_path / "annotations" / "instances_val.json", tmp_path / "train"))["all"]
     assert [entry.path for entry in apart.entries] == ["deep/1.png"]
 
 
@@ -147,9 +147,9 @@ def test_coco_written_again_is_the_same_coco(tmp_path):
     content["annotations"][1]["iscrowd"] = 1
     content["annotations"][1]["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": "0"}
     content["annotations"][1]["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [100, 50, HEIGHT * WIDTH - 150]}
-    dataset = open_coco(write_coco(tmp_path / "a", content))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path / "a", content)))["all"]
     written = to_coco(dataset)
-    again = to_coco(open_coco(write_coco(tmp_path / "b", written))["all"])
+    again = to_coco(open_coco(recognise(write_coco(tmp_path / "b", written)))["all"])
     assert again["annotations"] == written["annotations"] and again["categories"] == written["categories"]
     for ours, given in zip(written["annotations"], content["annotations"], strict=True):
         assert {key: ours[key] for key in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")} == {
@@ -159,7 +159,7 @@ def test_coco_written_again_is_the_same_coco(tmp_path):
 
 
 def test_results_are_cocos_rows(tmp_path):
-    dataset = open_coco(write_coco(tmp_path))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path)))["all"]
     mask = np.zeros((1, HEIGHT, WIDTH), np.uint8)
     mask[0, :3, :2] = 1
     row = results(dataset.category_ids, 10, np.array([[1, 2, 5, 9]]), [1], [0.5], mask)[0]
@@ -187,7 +187,7 @@ def test_results_are_cocos_rows(tmp_path):
 def test_a_file_that_is_no_coco_is_refused_in_one_line(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=message) as error:
-        open_coco(tmp_path / "a.json")
+        open_coco(recognise(tmp_path / "a.json"))
     assert "\n" not in str(error.value)
 
 
@@ -215,7 +215,7 @@ def write_voc(folder: Path, first: int = 1) -> Path:
 
 
 def test_voc_counts_pixels_from_one_and_its_last_pixel_is_inside(tmp_path):
-    dataset = open_voc(write_voc(tmp_path))["all"]
+    dataset = open_voc(recognise(write_voc(tmp_path), form="voc"))["all"]
     assert dataset.classes == ("cat", "dog") and dataset.category_ids == (1, 2)
     found = read_sample(dataset, 0).instances
     assert found.boxes.tolist() == [[0, 0, 8, 9], [4, 5, 10, 12]]
@@ -224,7 +224,7 @@ def test_voc_counts_pixels_from_one_and_its_last_pixel_is_inside(tmp_path):
 
 
 def test_a_voc_box_at_zero_shows_that_its_tool_counts_from_zero(tmp_path):
-    dataset = open_voc(write_voc(tmp_path, first=0))["all"]
+    dataset = open_voc(recognise(write_voc(tmp_path, first=0), form="voc"))["all"]
     assert boxes(dataset) == [[0, 0, 8, 9], [5, 6, 10, 12]]
     assert dataset.notes == ("Boxes count pixels from 0.",)
 
@@ -235,8 +235,8 @@ def test_voc_lists_name_the_parts(tmp_path):
     (lists / "train.txt").write_text("p0\np2\np1\n")
     (lists / "val.txt").write_text("p3\n")
     (lists / "dog_val.txt").write_text("p0 -1\n")  # one of the lists of a class
-    splits = open_dense_splits(tmp_path)
-    assert recognise(tmp_path) == "voc"
+    splits = open_dense_splits(recognise(tmp_path))
+    assert recognise(tmp_path).form == "voc"
     assert (names(splits.train), names(splits.val)) == (["p0.jpg", "p1.jpg", "p2.jpg"], ["p3.jpg"])
 
 
@@ -256,7 +256,7 @@ def write_yolo(folder: Path, yaml: str = "") -> Path:
 
 
 def test_yolo_shares_become_pixels(tmp_path):
-    dataset = open_yolo(write_yolo(tmp_path))["train"]
+    dataset = open_yolo(recognise(write_yolo(tmp_path), form="yolo"))["train"]
     assert dataset.classes == ("cat", "a dog")
     found = read_sample(dataset, 0).instances
     assert found.boxes.tolist() == [[12, 6, 20, 18], [4, 6, 12, 18]]
@@ -270,8 +270,8 @@ def test_yolo_is_the_same_by_its_yaml_its_folder_and_its_zip(tmp_path):
     write_yolo(tmp_path / "data")
     archive = zipped(tmp_path / "data", tmp_path / "data.zip")
     for place in (tmp_path / "data", tmp_path / "data" / "data.yaml", archive):
-        splits = open_dense_splits(place)
-        assert recognise(place) == "yolo" and task_of(place) == "detection"
+        splits = open_dense_splits(recognise(place))
+        assert (recognise(place).form, recognise(place).task) == ("yolo", "detection")
         assert (names(splits.train), names(splits.val)) == (
             ["train0.jpg", "train1.jpg", "train2.jpg"],
             ["val0.jpg", "val1.jpg"],
@@ -293,7 +293,7 @@ def test_a_data_yaml_is_read_in_the_ways_that_people_write_it(tmp_path, yaml):
     (tmp_path / "train.txt").write_text(
         "./images/train/train0.jpg\n./images/train/train1.jpg\nimages/train/train2.jpg\n"
     )
-    parts = open_yolo(tmp_path)
+    parts = open_yolo(recognise(tmp_path, form="yolo"))
     assert parts["train"].classes == ("cat", "a dog")
     assert (len(parts["train"].entries), len(parts["val"].entries)) == (3, 2)
 
@@ -301,9 +301,9 @@ def test_a_data_yaml_is_read_in_the_ways_that_people_write_it(tmp_path, yaml):
 def test_yolo_names_come_from_classes_txt_and_are_numbers_without(tmp_path):
     write_yolo(tmp_path)
     (tmp_path / "data.yaml").unlink()
-    assert open_yolo(tmp_path)["val"].classes == ("0", "1")
+    assert open_yolo(recognise(tmp_path, form="yolo"))["val"].classes == ("0", "1")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    assert open_yolo(tmp_path)["val"].classes == ("cat", "dog")
+    assert open_yolo(recognise(tmp_path, form="yolo"))["val"].classes == ("cat", "dog")
 
 
 def test_quotes_and_marks_inside_names_are_kept():
@@ -320,16 +320,19 @@ MAP = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 4
 def test_maps_beside_images_are_read_with_their_classes_and_what_does_not_count(tmp_path):
     write_maps(tmp_path, {f"{n}": MAP for n in range(5)})
     (tmp_path / "classes.json").write_text('{"classes": ["sky", "road", "car"], "ignore_index": 3}')
-    dataset = open_masks(tmp_path)["all"]
+    dataset = open_masks(recognise(tmp_path, form="masks"))["all"]
     sample = read_sample(dataset, 0)
     assert dataset.classes == ("sky", "road", "car") and sample.instances is None
     assert np.array_equal(sample.semantic, np.where(MAP == 3, IGNORE, MAP))
-    assert sample.semantic.dtype == np.uint8 and recognise(tmp_path) == "masks" and task_of(tmp_path) == "segmentation"
+    assert sample.semantic.dtype == np.uint8
+    assert (recognise(tmp_path).form, recognise(tmp_path).task) == ("masks", "segmentation")
 
 
 def test_reduce_zero_label_makes_class_one_the_first_and_zero_not_count(tmp_path):
     write_maps(tmp_path, {"a": MAP}, images="images/training", labels="annotations/training")
-    dataset = open_masks(tmp_path, classes=("wall", "floor", "tree"), reduce_zero_label=True)["train"]
+    dataset = open_masks(recognise(tmp_path, form="masks"), classes=("wall", "floor", "tree"), reduce_zero_label=True)[
+        "train"
+    ]
     assert np.array_equal(read_sample(dataset, 0).semantic, np.where(MAP == 0, IGNORE, MAP - 1))
 
 
@@ -337,7 +340,7 @@ def test_ade20k_is_known_by_its_table(tmp_path):
     write_maps(tmp_path / "ADE", {"a": MAP}, images="images/validation", labels="annotations/validation")
     table = ["Idx\tRatio\tTrain\tVal\tName"] + [f"{n}\t0.1\t1\t1\tthing {n}" for n in range(1, 151)]
     (tmp_path / "ADE" / "objectInfo150.txt").write_text("\n".join(table))
-    dataset = open_dense(tmp_path)
+    dataset = open_dense(recognise(tmp_path))
     assert len(dataset.classes) == 150 and dataset.classes[0] == "thing 1"
     assert np.array_equal(read_sample(dataset, 0).semantic, np.where(MAP == 0, IGNORE, MAP - 1))
 
@@ -356,7 +359,7 @@ def test_ade20k_is_known_by_its_table(tmp_path):
 def test_an_image_and_its_map_find_each_other(tmp_path, images, labels):
     write_maps(tmp_path / "data", {"a": MAP, "b": MAP}, images=images, labels=labels)
     for place in (tmp_path / "data", zipped(tmp_path / "data", tmp_path / "data.zip")):
-        [dataset] = open_masks(place).values()
+        [dataset] = open_masks(recognise(place, form="masks")).values()
         assert len(dataset.entries) == 2 and not dataset.problems
         assert dataset.classes == ("0", "1", "2", "3")
         assert np.array_equal(read_sample(dataset, 1).semantic, MAP)
@@ -365,14 +368,14 @@ def test_an_image_and_its_map_find_each_other(tmp_path, images, labels):
 def test_a_map_may_be_named_after_its_image_with_an_ending(tmp_path):
     write_image(tmp_path / "a.png")
     Image.fromarray(MAP.astype(np.uint8)).save(tmp_path / "a_mask.png")
-    [entry] = open_masks(tmp_path)["all"].entries
+    [entry] = open_masks(recognise(tmp_path, form="masks"))["all"].entries
     assert (entry.path, entry.semantic) == ("a.png", "a_mask.png")
 
 
 def test_images_and_maps_may_be_in_two_places(tmp_path):
     write_maps(tmp_path, {"a": MAP, "b": MAP + 1})
     for images in (tmp_path / "images", zipped(tmp_path / "images", tmp_path / "images.zip")):
-        dataset = open_dense(tmp_path / "labels", images, form="masks")
+        dataset = open_dense(recognise(tmp_path / "labels", images, form="masks"))
         assert np.array_equal(read_sample(dataset, 1).semantic, MAP + 1)
         assert pickle.loads(pickle.dumps(dataset)).store.read("a.jpg") == (tmp_path / "images" / "a.jpg").read_bytes()
 
@@ -398,7 +401,7 @@ def test_palettes_keep_their_numbers_and_colours_are_refused(tmp_path):
 
 def test_maps_of_0_and_255_are_background_and_foreground(tmp_path):
     write_maps(tmp_path, {"a": (MAP > 1) * 255})
-    dataset = open_masks(tmp_path)["all"]
+    dataset = open_masks(recognise(tmp_path, form="masks"))["all"]
     assert dataset.classes == ("background", "foreground") and dataset.notes
     assert np.array_equal(read_sample(dataset, 0).semantic, MAP > 1)
 
@@ -408,9 +411,9 @@ def test_maps_of_0_and_255_are_background_and_foreground(tmp_path):
 
 def test_data_without_a_val_part_are_split_by_a_hash_the_same_everywhere(tmp_path):
     write_coco(tmp_path / "data", coco(20))
-    splits = open_dense_splits(tmp_path / "data", val_share=0.25, seed=3)
-    again = open_dense_splits(zipped(tmp_path / "data", tmp_path / "data.zip"), val_share=0.25, seed=3)
-    other = open_dense_splits(tmp_path / "data", val_share=0.25, seed=4)
+    splits = open_dense_splits(recognise(tmp_path / "data"), val_share=0.25, seed=3)
+    again = open_dense_splits(recognise(zipped(tmp_path / "data", tmp_path / "data.zip")), val_share=0.25, seed=3)
+    other = open_dense_splits(recognise(tmp_path / "data"), val_share=0.25, seed=4)
     assert (len(splits.train.entries), len(splits.val.entries)) == (15, 5)
     assert names(splits.val) == names(again.val) != names(other.val)
     assert not set(names(splits.train)) & set(names(splits.val))
@@ -420,20 +423,22 @@ def test_held_out_images_may_be_named_apart_and_must_not_have_classes_of_their_o
     train = write_coco(tmp_path / "train")
     content = coco(3)
     val = write_coco(tmp_path / "held_out", content)
-    splits = open_dense_splits(train, tmp_path / "train" / "images", val=val, val_images=tmp_path / "held_out")
+    splits = open_dense_splits(
+        recognise(train, tmp_path / "train" / "images"), val=recognise(val, tmp_path / "held_out")
+    )
     assert (len(splits.train.entries), len(splits.val.entries)) == (4, 3)
     content["categories"][0]["name"] = "dogs"
     with pytest.raises(DataError, match=r"'dogs', which the model does not know\. Did you mean 'dog'"):
-        open_dense_splits(train, val=write_coco(tmp_path / "held_out", content))
+        open_dense_splits(recognise(train), val=recognise(write_coco(tmp_path / "held_out", content)))
 
 
 def test_labels_follow_the_classes_of_a_checkpoint(tmp_path):
-    dataset = open_coco(write_coco(tmp_path))["all"]
+    dataset = open_coco(recognise(write_coco(tmp_path)))["all"]
     moved = with_classes(dataset, ("dog", "emu", "cat"), "x")
     assert read_sample(moved, 0).instances.labels.tolist() == [0, 2]
     assert moved.category_ids[0] == 7 and moved.category_ids[2] == 3 and len(set(moved.category_ids)) == 3
     maps = write_maps(tmp_path / "maps", {"a": MAP})
-    known = open_dense(maps, classes=("3", "2", "1", "0"))
+    known = open_dense(recognise(maps), classes=("3", "2", "1", "0"))
     assert np.array_equal(read_sample(known, 0).semantic, 3 - MAP)
 
 
@@ -444,12 +449,12 @@ def test_what_cannot_be_opened_is_refused_in_one_line(tmp_path, case):
     write_coco(tmp_path / "train", name="train.json")
     write_coco(tmp_path / "val", name="val.json")
     calls = {
-        "empty": (lambda: open_dense(tmp_path / "empty"), "no annotations that are known"),
-        "file": (lambda: open_dense(tmp_path / "file.txt"), "neither COCO JSON"),
-        "form": (lambda: open_dense(tmp_path / "train", form="cocoo"), "Did you mean 'coco'"),
-        "part": (lambda: open_dense(tmp_path / "train", part="val"), "has no part 'val'"),
-        "no_val": (lambda: open_dense_splits(tmp_path / "val"), "no train part"),
-        "missing": (lambda: open_dense(tmp_path / "trian"), "Did you mean 'train'"),
+        "empty": (lambda: open_dense(recognise(tmp_path / "empty")), "no annotations that are known"),
+        "file": (lambda: open_dense(recognise(tmp_path / "file.txt", annotated=True)), "neither COCO JSON"),
+        "form": (lambda: open_dense(recognise(tmp_path / "train", form="cocoo")), "Did you mean 'coco'"),
+        "part": (lambda: open_dense(recognise(tmp_path / "train"), part="val"), "has no part 'val'"),
+        "no_val": (lambda: open_dense_splits(recognise(tmp_path / "val")), "no train part"),
+        "missing": (lambda: open_dense(recognise(tmp_path / "trian")), "Did you mean 'train'"),
     }
     call, message = calls[case]
     with pytest.raises(DataError, match=message) as error:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
-from convnext.data.dense.coco import open_coco
-from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import Key, eval_dense, train_dense
-from convnext.data.dense.sample import Sample
-from convnext.data.dense.semantic import open_masks
+from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.annotated_policy import Key, eval_dense, train_dense
+from convnext.data.formats.coco import open_coco
+from convnext.data.formats.masks import open_masks
+from convnext.data.opening import recognise
+from convnext.data.sample import Sample
 from convnext.errors import DataError
 from dense_images import coco, write_coco, write_maps
 
@@ -40,7 +41,7 @@ def same(one: DenseBatch, other: DenseBatch) -> bool:
 
 @pytest.fixture
 def dataset(tmp_path):
-    return open_coco(write_coco(tmp_path, coco(8)))["all"]
+    return open_coco(recognise(write_coco(tmp_path, coco(8))))["all"]
 
 
 def test_a_run_that_goes_on_reads_what_an_unbroken_one_does_with_any_number_of_workers(dataset):
@@ -105,7 +106,7 @@ def test_evaluation_shows_every_image_once_in_order_over_all_ranks(dataset):
 
 def test_maps_and_grey_images_are_batched_too(tmp_path):
     maps = {f"{n}": np.full((9, 12), n) for n in range(4)}
-    dataset = open_masks(write_maps(tmp_path, maps))["all"]
+    dataset = open_masks(recognise(write_maps(tmp_path, maps), form="masks"))["all"]
     config, augment = AnnotatedInput(short_px=(16,), crop_px=16), AnnotatedAugment(photometric=True)
 
     def cropped(sample: Sample, key: Key) -> Sample:

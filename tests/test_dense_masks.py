@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as theirs
 
-from convnext.data.dense.masks import (
+from convnext.data.masks import (
     Rle,
     area,
     box,

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from commands import convnext, rows
 from convnext.cli import main
-from convnext.data.dense.opening import open_dense_splits
+from convnext.data.opening import open_dense_splits, recognise
 from convnext.engine.records import Meter
 from convnext.errors import TrainingError
 from convnext.tasks.detection.detection import build_detector, evaluate
@@ -165,5 +165,5 @@ def test_other_errors_of_an_evaluation_are_not_taken_for_missing_memory(place, m
     monkeypatch.setattr(Detector, "judge", broken)
     chosen = small()
     with pytest.raises(RuntimeError, match="a bug of ours") as found:
-        evaluate(build_detector(chosen), open_dense_splits(place / "detection").val, chosen)
+        evaluate(build_detector(chosen), open_dense_splits(recognise(place / "detection")).val, chosen)
     assert not isinstance(found.value, TrainingError)

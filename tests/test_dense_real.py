@@ -13,11 +13,11 @@ import pytest
 from pycocotools import mask as theirs
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
-from convnext.data.dense.dataset import DenseDataset, read_sample
-from convnext.data.dense.export import to_coco
-from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, recognise
-from convnext.data.dense.policy import train_dense
-from convnext.data.dense.preflight import preflight_dense
+from convnext.data.annotated_policy import train_dense
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.formats.export import to_coco
+from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, recognise
 
 DATA = Path(os.environ.get("CONVNEXT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -45,8 +45,8 @@ def objects(dataset: DenseDataset) -> int:
 )
 def test_real_coco_files_open_without_a_problem_and_draw_as_pycocotools_does(name, classes, images, annotations):
     file = archive(name)
-    splits = open_dense_splits(file)
-    assert recognise(file) == "coco" and len(splits.train.classes) == classes
+    splits = open_dense_splits(recognise(file))
+    assert recognise(file).form == "coco" and len(splits.train.classes) == classes
     assert (len(splits.train.entries), len(splits.val.entries)) == images
     assert (objects(splits.train), objects(splits.val)) == annotations
     assert not splits.train.problems and not splits.val.problems and not splits.val.notes
@@ -66,7 +66,7 @@ def test_real_coco_written_again_has_the_same_numbers():
     file = archive("minicoco")
     with zipfile.ZipFile(file) as pack:
         given = json.loads(pack.read("annotations/instances_val2017.json"))
-    written = {item["id"]: item for item in to_coco(open_dense(file, part="val"))["annotations"]}
+    written = {item["id"]: item for item in to_coco(open_dense(recognise(file), part="val"))["annotations"]}
     assert len(written) == len(given["annotations"])
     for item in given["annotations"]:
         ours = written[item["id"]]
@@ -76,7 +76,7 @@ def test_real_coco_written_again_has_the_same_numbers():
 
 
 def test_real_boxes_stay_round_their_masks_through_training():
-    dataset = open_dense(archive("pennfudan"), part="train")
+    dataset = open_dense(recognise(archive("pennfudan")), part="train")
     config = AnnotatedInput(short_px=(200, 260), long_px=400)
     augment = AnnotatedAugment(precrop=0.5, precrop_short_px=(300,), precrop_px=(200, 300))
     for index in range(0, 136, 20):
@@ -90,9 +90,9 @@ def test_real_boxes_stay_round_their_masks_through_training():
 
 def test_real_maps_open_with_their_classes_and_what_does_not_count():
     file = archive("camvid")
-    splits = open_dense_splits(file)
+    splits = open_dense_splits(recognise(file))
     assert (len(splits.train.entries), len(splits.val.entries)) == (367, 101)
-    assert len(open_dense(file, part="test").entries) == 233
+    assert len(open_dense(recognise(file), part="test").entries) == 233
     assert splits.train.classes[0] == "Sky" and len(splits.train.classes) == 11
     few = DenseSplits(*(DenseDataset(part.task, part.classes, part.entries[::40], part.store, values=part.values,
                                      ignored=part.ignored) for part in (splits.train, splits.val)))  # fmt: skip

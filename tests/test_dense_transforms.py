@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convnext.config import AnnotatedAugment, AnnotatedInput, SegmentationAugment
-from convnext.data.dense.masks import boxes_of
-from convnext.data.dense.policy import eval_dense, train_dense
-from convnext.data.dense.sample import IGNORE, Frame, Sample
-from convnext.data.dense.transforms import crop, distort, fitted, flip, pad, resize, stacked, without_slivers
+from convnext.data.annotated_policy import eval_dense, train_dense
+from convnext.data.annotated_transforms import crop, distort, fitted, flip, pad, resize, stacked, without_slivers
+from convnext.data.masks import boxes_of
+from convnext.data.sample import IGNORE, Frame, Sample
 from dense_images import rectangles, sample_of
 
 KEYS = st.integers(0, 2**32)

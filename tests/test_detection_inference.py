@@ -12,11 +12,11 @@ from pycocotools import mask as theirs
 
 import convnext
 from convnext.config import RunOptions
-from convnext.data.dense.dataset import AnnotatedImage, Row, objects_of
-from convnext.data.dense.masks import decode_mask, encode, encode_inside
-from convnext.data.dense.opening import open_dense
-from convnext.data.dense.policy import eval_dense
-from convnext.data.dense.sample import Sample
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.masks import decode_mask, encode, encode_inside
+from convnext.data.opening import open_dense, recognise
+from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
 from convnext.deploy.predictor import Predictor
@@ -50,7 +50,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch, which shows everything that it thinks of."""
     out = tmp_path_factory.mktemp("run") / "run"
     changes = FIELDS | {"optim.batch": 2, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "head.score": 0.0}
-    train_dense(DenseRequest(data=str(folder), changes=changes), RunOptions(out=str(out), workers=0))
+    train_dense(DenseRequest(data=recognise(folder), changes=changes), RunOptions(out=str(out), workers=0))
     return out
 
 
@@ -119,7 +119,7 @@ def test_a_run_answers_the_same_for_a_path_bytes_an_image_and_an_array(folder, p
 
 
 def test_prediction_and_evaluation_find_the_same_in_every_image(folder, run, predictor):
-    val = open_dense(folder, part="val", classes=predictor.classes)
+    val = open_dense(recognise(folder), part="val", classes=predictor.classes)
     outcomes = predictor.evaluate(val)
     predicted = list(predictor.predict([folder / "val"], score=0))
     assert [found.image_id for found in predicted] == [1, 2, 3, 4]
@@ -191,7 +191,7 @@ def test_a_detector_is_refused_where_a_classifier_is_needed(run, predictor, tmp_
 def test_an_image_without_annotations_has_no_targets_and_boxes_in_shares_are_counted_in_pixels(predictor, folder):
     none = targets_of(None, torch.device("cpu"))
     assert none.boxes.shape == (0, 4) and none.labels.dtype == torch.int64
-    val = open_dense(folder, part="val")
+    val = open_dense(recognise(folder), part="val")
     shares = objects_of([Row((0.25, 0.25, 0.5, 0.5), 0, id=1)], relative=True)
     val = replace(val, entries=(AnnotatedImage(val.entries[0].path, 1, None, shares),))
     sample = eval_dense(Sample(np.zeros((40, 56, 3), np.uint8), None, None, "x", 1, (40, 56)), predictor.recipe.input)

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from commands import rows
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import preflight_dense
+from convnext.data.annotated import AnnotatedImage, Objects
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import CheckpointError, ConvNeXtError, DataError
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> DenseSplits:
-    return open_dense_splits(folder)
+    return open_dense_splits(recognise(folder))
 
 
 def test_it_learns_six_images_by_heart_and_writes_figures_by_boxes_and_by_masks(data, tmp_path):
@@ -126,7 +127,7 @@ def test_images_without_objects_are_trained_on_unless_the_recipe_leaves_them_out
 
 
 def test_boxes_alone_are_learnt_without_masks_and_a_mask_head_for_them_is_refused(tmp_path):
-    plain = open_dense_splits(write_objects(tmp_path / "data", masks=False))
+    plain = open_dense_splits(recognise(write_objects(tmp_path / "data", masks=False)))
     with pytest.raises(ConvNeXtError, match=r"boxes alone. Set --head.masks false"):
         task_of(plain, small(), tmp_path)
     assert train(plain, small(head__masks=False, schedule__epochs=1), tmp_path / "run").metric == "box_ap"
@@ -169,7 +170,7 @@ def test_a_broken_image_is_named_skipped_and_not_missed(tmp_path):
     folder = write_objects(tmp_path / "data")
     for broken in ("train/001.png", "val/000.png"):
         (folder / broken).write_bytes((folder / broken).read_bytes()[:60])
-    broken_data = open_dense_splits(folder)
+    broken_data = open_dense_splits(recognise(folder))
     task = task_of(broken_data, small(schedule__epochs=2), tmp_path / "run")
     fit(task, task.recipe, task.options, device=CPU, world=World())
     assert sorted(Path(path).name for path in task.skipped) == ["000.png", "001.png"]
@@ -197,7 +198,7 @@ def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(dat
 
 def request(folder: Path, *, more: dict[str, Any] | None = None, **fields: Any) -> DenseRequest:
     changes = FIELDS | {"optim.batch": "2", "schedule.epochs": "1", "schedule.warmup_epochs": 0} | (more or {})
-    return DenseRequest(data=str(folder), changes=changes, **fields)
+    return DenseRequest(data=recognise(folder, annotated=True), changes=changes, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +228,10 @@ def test_a_request_becomes_a_folder_that_says_everything(folder, run):
 
 
 def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, folder, tmp_path):
-    boxes = open_dense_splits(write_objects(tmp_path, masks=False))
+    source = recognise(write_objects(tmp_path, masks=False))
+    boxes = open_dense_splits(recognise(source))
     findings = preflight_dense(boxes)
-    chosen = choose_dense_recipe(DenseRequest(data="", changes={}), boxes, findings)
+    chosen = choose_dense_recipe(DenseRequest(data=source, changes={}), boxes, findings)
     assert chosen.name == "small_detection" and not chosen.head.masks and chosen.input.eval_short_px == 64
     objects = boxes.train.entries[0].objects
     many = np.arange(2).repeat(65)
@@ -239,7 +241,7 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     crowded = DenseDataset("detection", NAMES, (AnnotatedImage("x", 1, None, several),), boxes.train.store)
     assert fitted_detector(crowded) == {"head.masks": False, "head.most": 200}
     assert fitted_detector(data.train) == {}
-    asked = DenseRequest(data="", changes={"head.most": 7, "schedule.epochs": "12"}, image_px=96)
+    asked = DenseRequest(data=source, changes={"head.most": 7, "schedule.epochs": "12"}, image_px=96)
     chosen = choose_dense_recipe(asked, boxes, findings)
     assert chosen.head.most == 7 and chosen.input.eval_short_px == 96
     assert chosen.schedule.warmup_epochs == pytest.approx(12 / 20)
@@ -256,10 +258,10 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
 )
 def test_a_request_that_cannot_be_met_is_refused_in_one_line(folder, tmp_path, fields, changes, message):
     place = folder / "train" if "val_share" in fields else folder
-    asked = DenseRequest(data=str(place), changes=changes, **fields)
+    asked = DenseRequest(data=recognise(place), changes=changes, **fields)
     if "val_share" in fields:
         asked = DenseRequest(
-            data=str(folder / "annotations" / "instances_train.json"), images=str(place), changes={}, **fields
+            data=recognise(folder / "annotations" / "instances_train.json", place), changes={}, **fields
         )
     with pytest.raises(ConvNeXtError, match=message) as refused:
         train_dense(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
@@ -286,7 +288,7 @@ def test_a_run_starts_from_a_detector_of_other_classes_and_from_a_classifier(run
 def test_maps_of_classes_become_a_run_of_the_other_task_in_the_same_way(tmp_path):
     changes = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24), "head.width": 16, "head.aux_width": 8}
     changes |= {"input.crop_px": 32, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "optim.batch": 4}
-    asked = DenseRequest(data=str(write_shapes(tmp_path / "data", train=4, val=2)), changes=changes)
+    asked = DenseRequest(data=recognise(write_shapes(tmp_path / "data", train=4, val=2)), changes=changes)
     finished, _, evaluation = train_dense(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
     assert finished.metric == "miou" and evaluation["task"] == "segmentation" and evaluation["n"] == 2
 
@@ -294,9 +296,10 @@ def test_maps_of_classes_become_a_run_of_the_other_task_in_the_same_way(tmp_path
 PROCESS = """
 import json, sys
 from convnext.config import RunOptions
+from convnext.data.opening import recognise
 from convnext.tasks.train_dense import DenseRequest, train_dense
 changes, data, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-train_dense(DenseRequest(data=data, changes=changes), RunOptions(out=out, workers=0, device="cpu"))
+train_dense(DenseRequest(data=recognise(data), changes=changes), RunOptions(out=out, workers=0, device="cpu"))
 """
 
 
@@ -320,7 +323,7 @@ def test_two_processes_train_one_detector_and_score_all_images(folder, tmp_path)
     assert "fp32 on cpu x 2" in said[0]
     evaluation = json.loads((out / "evaluation.json").read_text())
     chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
-    val = open_dense_splits(folder).val
+    val = open_dense_splits(recognise(folder)).val
     with torch.inference_mode():
         alone = evaluate(load_best(build_detector(chosen), out, evaluation["weights"]), val, chosen)
     assert evaluation["n"] == len(alone) == 4

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from commands import convnext, rows, tiny, trained
 from convnext.config import InputConfig, Recipe, RunOptions, override
-from convnext.data.source import open_labelled
+from convnext.data.opening import open_labelled, recognise
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.fit import PATIENCE, Finished, fit
@@ -316,7 +316,7 @@ def test_evaluation_goes_by_halves_where_a_batch_does_not_fit(data):
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return x.mean((2, 3)) @ self.weight
 
-    dataset = open_labelled(data)
+    dataset = open_labelled(recognise(data, annotated=False))
     shown = InputConfig(size_px=16, eval_size_px=16)
     with torch.inference_mode():
         whole, halves = (evaluate(Greedy(most), dataset, shown, batch=15) for most in (15, 2))

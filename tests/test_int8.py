@@ -10,7 +10,7 @@ import torch
 
 import convnext as package
 from commands import convnext, trained
-from convnext.data.source import open_splits
+from convnext.data.opening import open_splits, recognise
 from convnext.deploy import graph, int8, runtime
 from convnext.deploy.predictor import of_exported
 from convnext.errors import ConvNeXtError, DataError
@@ -118,14 +118,16 @@ def test_what_calibrates_does_not_judge_and_labels_follow_the_networks_classes(d
     assert all(val.classes[entry.label] in entry.path for entry in val.entries) and len(val.entries) == 12
     train, val = int8.parts_for(data / "train", ("blue", "green", "red"), metadata | {"val_share": 0.25})
     assert (len(train.entries), len(val.entries)) == (27, 9)
-    assert val.entries == open_splits(data / "train", val_share=0.25, seed=0).val.entries  # what such a run holds out
+    assert (
+        val.entries == open_splits(recognise(data / "train", annotated=False), val_share=0.25, seed=0).val.entries
+    )  # what such a run holds out
     with pytest.raises(DataError, match="Did you mean 'greens'"):
         int8.parts_for(data, ("blue", "greens", "red"), metadata)
 
 
 def test_the_images_to_calibrate_on_are_sampled_by_the_seed(data):
     dataset, config = (
-        open_splits(data).train,
+        open_splits(recognise(data, annotated=False)).train,
         package.recipe("small", "atto", images=36, image_px=24, classes=3).input,
     )
     one, same, other = (int8.calibration(dataset, config, 5, seed) for seed in (0, 0, 1))

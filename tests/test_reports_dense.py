@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.opening import DenseSplits
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits
 from convnext.drawing.numbers import percent
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.report import report as detection_report

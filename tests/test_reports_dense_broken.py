@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnext.data.dense.opening import DenseSplits
+from convnext.data.opening import DenseSplits
 from convnext.errors import ConvNeXtError
 from convnext.reports.dense import write_dense_report
 from convnext.tasks.detection import metrics as detection

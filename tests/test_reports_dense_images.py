@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of, read_sample
-from convnext.data.dense.masks import encode
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.masks import encode
+from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.data.store import FolderStore
 from convnext.drawing.palette import colour_of
 from convnext.tasks.detection import metrics as detection
@@ -146,7 +147,7 @@ def test_many_classes_of_maps_have_a_legend_for_each_image(tmp_path: Path) -> No
             Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8)).save(folder / part / "images" / f"{i}.png")
             Image.fromarray(labels).save(folder / part / "labels" / f"{i}.png")
     (folder / "classes.json").write_text(json.dumps({"classes": names}))
-    splits = open_dense_splits(folder)
+    splits = open_dense_splits(recognise(folder))
     run = write_run(tmp_path / "run", splits, segmented(splits.val))
     page = page_of(run, splits.val)
     shown = section(page, "worst-images")

@@ -9,7 +9,7 @@ import torch
 
 from convnext.config import parse
 from convnext.data.loader import eval_batches
-from convnext.data.source import open_labelled
+from convnext.data.opening import open_labelled, recognise
 from convnext.data.transforms import normalise
 from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError, DataError
@@ -82,7 +82,7 @@ def test_the_published_relative_mce_of_resnet50_follows_from_its_published_ces()
 
 
 def test_a_corruption_comes_after_the_crop_and_follows_the_index(data, predictor):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     change = Corruption("glass_blur", 2, seed=1)
     (clean,) = eval_batches(dataset, predictor.recipe.input, batch=12)
     expected = np.stack([change(image.numpy(), i) for i, image in enumerate(clean.images)])
@@ -92,7 +92,7 @@ def test_a_corruption_comes_after_the_crop_and_follows_the_index(data, predictor
 
 
 def test_a_cell_is_the_error_of_the_network_on_corrupted_images(data, predictor, tmp_path):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     found = run_suite(predictor, dataset, small_suite(), tmp_path / "out", progress=False)
     change = Corruption("contrast", 5, seed=7)
     (batch,) = eval_batches(dataset, predictor.recipe.input, batch=12, change=change)
@@ -105,7 +105,7 @@ def test_a_cell_is_the_error_of_the_network_on_corrupted_images(data, predictor,
 
 
 def test_an_interrupted_suite_goes_on_and_ends_with_the_same_file(data, predictor, tmp_path, monkeypatch):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run_suite(predictor, dataset, small_suite(), whole, progress=False)
     evaluate, calls = Predictor.evaluate, []
@@ -127,7 +127,7 @@ def test_an_interrupted_suite_goes_on_and_ends_with_the_same_file(data, predicto
 
 
 def test_results_of_another_network_or_seed_are_not_mixed(data, predictor, tmp_path):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     out = tmp_path / "out"
     run_suite(predictor, dataset, small_suite(), out, progress=False)
     with pytest.raises(ConvNeXtError, match="its seed differ"):
@@ -141,7 +141,7 @@ def test_results_of_another_network_or_seed_are_not_mixed(data, predictor, tmp_p
 
 
 def test_another_runs_file_serves_as_reference(data, predictor, tmp_path):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     run_suite(predictor, dataset, small_suite(), tmp_path / "a", progress=False)
     file = tmp_path / "a" / "robustness.json"
     found = json.loads(file.read_text())
@@ -175,7 +175,7 @@ def test_alexnet_is_the_reference_of_the_whole_suite_alone():
 
 
 def test_accuracy_does_not_rise_under_attack(data, predictor, tmp_path):
-    dataset = open_labelled(data, classes=CLASSES)
+    dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     found = run_suite(predictor, dataset, suite("attacks", eps=(4, 32), steps=3), tmp_path / "out", progress=False)
     clean = found["clean"]["error"]
     assert all(error >= clean for cells in found["errors"].values() for error in cells.values())
@@ -196,7 +196,7 @@ def test_answers_are_limited_to_the_classes_of_the_subset():
 
 
 def test_a_folder_of_some_classes_is_a_subset_and_its_labels_are_the_models(data, tmp_path):
-    found = open_subset(data, ("amber", "red", "green", "blue", "white"))
+    found = open_subset(recognise(data, annotated=False), ("amber", "red", "green", "blue", "white"))
     assert found.only == (1, 2, 3)
     assert {(entry.path.split("/")[0], entry.label) for entry in found.dataset.entries} == {
         ("red", 1), ("green", 2), ("blue", 3)
@@ -204,9 +204,9 @@ def test_a_folder_of_some_classes_is_a_subset_and_its_labels_are_the_models(data
     predictor = make_predictor(tmp_path, ("amber", "red", "green", "blue", "white"))
     outcomes = predictor.evaluate(found.dataset, only=found.only)
     assert set(outcomes.predicted.tolist()) <= {1, 2, 3}
-    assert open_subset(data, CLASSES).only == ()
+    assert open_subset(recognise(data, annotated=False), CLASSES).only == ()
     with pytest.raises(DataError, match="has class 'red', which the model does not know"):
-        open_subset(data, ("amber", "rad", "green", "blue"))
+        open_subset(recognise(data, annotated=False), ("amber", "rad", "green", "blue"))
 
 
 def test_numbered_folders_are_places_in_the_order_of_wordnet_ids(data):
@@ -214,7 +214,7 @@ def test_numbered_folders_are_places_in_the_order_of_wordnet_ids(data):
         (data / name).rename(data / number)
     classes = ("n00000009", "n00000001", "n00000005")
     assert imagenet_order(classes) == [1, 2, 0]
-    found = open_subset(data, classes)
+    found = open_subset(recognise(data, annotated=False), classes)
     assert {(entry.path.split("/")[0], entry.label) for entry in found.dataset.entries} == {
         ("0", 1), ("1", 2), ("2", 0)
     }  # fmt: skip

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from commands import rows
 from convnext.config import Recipe, override
-from convnext.data.dense.dataset import read_sample
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
+from convnext.data.dataset import read_sample
+from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import ConvNeXtError, DataError
@@ -53,7 +53,7 @@ def small(**changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DenseSplits:
-    return open_dense_splits(write_shapes(tmp_path_factory.mktemp("shapes")))
+    return open_dense_splits(recognise(write_shapes(tmp_path_factory.mktemp("shapes"))))
 
 
 def test_it_learns_shapes_from_a_dozen_images(data, tmp_path):
@@ -105,11 +105,12 @@ import json
 import sys
 import torch
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.dense.opening import open_dense_splits
+from convnext.data.opening import open_dense_splits, recognise
 from convnext.engine.distributed import join
 from convnext.engine.fit import fit
 from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
-data, chosen, out = open_dense_splits(sys.argv[1]), parse(Recipe, json.loads(sys.argv[2]), where="it"), sys.argv[3]
+data, out = open_dense_splits(recognise(sys.argv[1])), sys.argv[3]
+chosen = parse(Recipe, json.loads(sys.argv[2]), where="it")
 torch.manual_seed(chosen.seed)
 task = Segmentation(build_segmenter(chosen), chosen, RunOptions(out=out, workers=0), data.train, data.val)
 with join(torch.device("cpu")) as world:
@@ -121,7 +122,7 @@ def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(t
     folder = write_shapes(tmp_path / "data")  # 5 images are held out: an odd number
     same = {"head.norm": "group", "head.dropout": 0, "model.drop_path": 0}
     chosen = override(small(optim__name="sgd", optim__lr=0.01, schedule__epochs=2), same)
-    train(open_dense_splits(folder), chosen, tmp_path / "one")
+    train(open_dense_splits(recognise(folder)), chosen, tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
@@ -204,7 +205,7 @@ def test_a_broken_map_is_named_and_skipped_in_training_and_evaluation(tmp_path):
     folder = write_shapes(tmp_path / "data")
     (folder / "train" / "labels" / "003.png").write_bytes(b"no image")
     (folder / "val" / "images" / "001.png").write_bytes((folder / "val" / "images" / "001.png").read_bytes()[:60])
-    broken = open_dense_splits(folder)
+    broken = open_dense_splits(recognise(folder))
     task = task_of(broken, small(schedule__epochs=1), tmp_path / "run")
     fit(task, task.recipe, task.options, device=CPU, world=World())
     assert sorted(Path(path).stem for path in task.skipped) == ["001", "003"]

@@ -12,19 +12,18 @@ from convnext.cli.drawn import Folder
 from convnext.config import RunOptions
 
 
-def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions) -> None:
+def train(args: argparse.Namespace, source: Any, changes: dict[str, Any], options: RunOptions) -> None:
     """A detector or a segmenter, and what it scores on the held-out images."""
+    from convnext.data.opening import recognise
     from convnext.engine.records import info
     from convnext.reports.dense import write_dense_report
     from convnext.reports.text import figures, scores_text
     from convnext.tasks.train_dense import DenseRequest, train_dense
 
+    val = recognise(args.val, args.val_images or args.images, form=args.form, annotated=True) if args.val else None
     request = DenseRequest(
-        data=args.data,
-        images=args.images,
-        val=args.val,
-        val_images=args.val_images,
-        form=args.form,
+        data=source,
+        val=val,
         recipe=args.recipe,
         model=args.model,
         weights=args.weights,
@@ -48,7 +47,8 @@ def train(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions
 
 def evaluate(args: argparse.Namespace, predictor: Any) -> None:
     """Score annotated images and print what `evaluation.json` of a run holds."""
-    from convnext.data.dense.preflight import preflight_dense
+    from convnext.data.annotated_preflight import preflight_dense
+    from convnext.data.opening import recognise
     from convnext.deploy.trained import answering
     from convnext.engine.records import info
     from convnext.reports.text import dense_text
@@ -56,7 +56,8 @@ def evaluate(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.tasks.train_dense import TASKS
 
     recipe, metadata = predictor.recipe, predictor.metadata
-    dataset = open_scored(args.data, recipe, metadata, images=args.images, form=args.form, part=args.part)
+    source = recognise(args.data, args.images, form=args.form, annotated=True)
+    dataset = open_scored(source, recipe, metadata, part=args.part)
     for line in preflight_dense(dataset, workers=max(0, args.workers)).lines:
         info(line)
     ways: dict[str, Any] = {"multi_scale": True} if args.multi_scale else {}
@@ -112,7 +113,7 @@ def segment(args: argparse.Namespace, predictor: Any, images: Any, skipped: dict
     from PIL import Image
 
     from convnext.data.decode import decode
-    from convnext.data.dense.sample import IGNORE
+    from convnext.data.sample import IGNORE
     from convnext.drawing.overlay import draw_map
     from convnext.drawing.palette import colour_of
 

@@ -95,18 +95,19 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _plain(args: argparse.Namespace, predictor: Any) -> None:
     """All classes, or those that the folders name."""
-    from convnext.data.source import open_labelled
+    from convnext.data.opening import open_labelled, recognise
     from convnext.data.store import printable
     from convnext.reports.text import evaluation_text
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.tasks.classification import held_out
     from convnext.tasks.evaluation import report
 
+    source = recognise(args.data, annotated=False)
     if args.suite:
-        data = open_subset(args.data, predictor.classes)
+        data = open_subset(source, predictor.classes)
     else:
-        held = held_out(args.data, predictor.metadata)
-        data = Subset(open_labelled(args.data, classes=predictor.classes) if held is None else held, ())
+        held = held_out(source, predictor.metadata)
+        data = Subset(open_labelled(source, classes=predictor.classes) if held is None else held, ())
     skipped: dict[str, str] = {}
     outcomes = predictor.evaluate(
         data.dataset,
@@ -137,6 +138,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
+    from convnext.data.opening import recognise
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.studies.robustness.suite import choose_reference, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
@@ -149,8 +151,9 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
-    held = held_out(args.data, predictor.metadata)
-    data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())
+    source = recognise(args.data, annotated=False)
+    held = held_out(source, predictor.metadata)
+    data = open_subset(source, predictor.classes) if held is None else Subset(held, ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
     result = run_suite(

@@ -100,16 +100,17 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
     check(args, rest, args.task)
-    task = _task(args)
+    source = _source(args)
+    task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
     out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
     if task == "classification":
-        _train_classes(args, changes, options)
+        _train_classes(args, source, changes, options)
     else:
-        dense.train(args, changes, options)
+        dense.train(args, source, changes, options)
     return 0
 
 
@@ -177,23 +178,20 @@ def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
     return None
 
 
-def _task(args: argparse.Namespace) -> str:
-    """What can be learned from the data: as the arguments say, else as the data look. Raises DataError where they differ."""
-    if args.task == "classification":
-        return args.task
-    from convnext.data.dense.opening import recognise, task_of
+def _source(args: argparse.Namespace) -> Any:
+    """The data, of the task that the arguments say, else of what they look like. Raises ConvNeXtError where they differ."""
+    from convnext.data.opening import recognise
 
-    if args.form or args.task or args.images or args.val or args.val_images:  # it is no class folder, or says why not
-        form = args.form or recognise(args.data, args.images)
-        found: str | None = "segmentation" if form == "masks" else "detection"
-    else:
-        found = task_of(args.data)
-    if args.task and found != args.task:
+    if args.task == "classification":
+        return recognise(args.data, annotated=False)
+    annotated = True if args.form or args.task or args.images or args.val or args.val_images else None
+    source = recognise(args.data, args.images, form=args.form, annotated=annotated)
+    if args.task and source.task != args.task:
         raise ConvNeXtError(
-            f"--task {args.task} does not fit '{args.data}', whose annotations are for {found}. Leave it out, or name "
+            f"--task {args.task} does not fit '{args.data}', whose annotations are for {source.task}. Leave it out, or name "
             "other data."
         )
-    return found or "classification"
+    return source
 
 
 def _check_out(out: str, data: list[str | None]) -> None:
@@ -207,12 +205,12 @@ def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in kind.model_fields if getattr(args, name, None) is not None}
 
 
-def _train_classes(args: argparse.Namespace, changes: dict[str, Any], options: RunOptions) -> None:
+def _train_classes(args: argparse.Namespace, source: Any, changes: dict[str, Any], options: RunOptions) -> None:
     """A classifier."""
     from convnext.tasks.train import Request, train
 
     request = Request(
-        data=args.data,
+        data=source,
         recipe=args.recipe or DEFAULT["classification"],
         model=args.model,
         weights=args.weights,

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from convnext.data.decode import read_header
-from convnext.data.source import Dataset
+from convnext.data.labelled import Dataset
 from convnext.errors import DataError
 
 DIVISORS = (1, 2, 4, 8)

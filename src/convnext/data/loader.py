@@ -16,7 +16,7 @@ from convnext.data.augment import prepared
 from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
 from convnext.data.decode import Opened, decode, reduction
-from convnext.data.source import Dataset
+from convnext.data.labelled import Dataset
 from convnext.data.store import printable
 from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead, reason_of

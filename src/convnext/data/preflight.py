@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from convnext.data.decode import decode, read_size
+from convnext.data.labelled import Dataset, Splits
 from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
-from convnext.data.source import Dataset, Splits
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
 from convnext.errors import DataError

@@ -8,10 +8,11 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from convnext.data.names import Names, NamesBuilder
 from convnext.errors import DataError, nearest
 
 _LOCAL_HEADER = 30  # bytes before the name in a zip member's own header (APPNOTE 4.3.7)
@@ -26,26 +27,48 @@ class Store(Protocol):
         ...
 
 
+class Once:
+    """The annotation files of a folder or zip, each read once, however many ask for it."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._kept: dict[str, bytes] = {}
+
+    def read(self, path: str) -> bytes:
+        """The whole file, kept for the next who asks."""
+        if path not in self._kept:
+            self._kept[path] = self._store.read(path)
+        return self._kept[path]
+
+    def take(self, path: str) -> bytes:
+        """The whole file, for the last who asks: it is not kept."""
+        return self._kept.pop(path) if path in self._kept else self._store.read(path)
+
+
 class Tree(NamedTuple):
     """What a folder or a zip holds: relative names with forward slashes, sorted, hidden ones left out."""
 
-    files: tuple[str, ...]
+    files: Names
     folders: tuple[str, ...]  # also the empty ones
     store: "FolderStore | ZipStore"
+    once: Once  # the same files, for those who read annotations
 
     def below(self, folder: str) -> "Tree":
         """What lies in one of its folders, with names counted from there."""
         prefix = folder + "/"
-        names = [
-            tuple(name[len(prefix) :] for name in group if name.startswith(prefix))
-            for group in (self.files, self.folders)
-        ]
-        return Tree(names[0], names[1], self.store.below(prefix))
+        folders = tuple(name[len(prefix) :] for name in self.folders if name.startswith(prefix))
+        store = self.store.below(prefix)
+        return Tree(self.files.below(prefix), folders, store, Once(store))
 
 
 def printable(path: str) -> str:
     r"""`path` as text that any terminal and JSON file can take: bytes that are not UTF-8 become \xNN."""
-    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if path.isascii():
+        return path
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, out of a JSON file
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 class FolderStore:
@@ -187,17 +210,22 @@ def tree_of(path: Path) -> Tree:
     if is_zip(path):
         store = ZipStore(str(path))
         names = [name for name in store.members if not (_hidden(name) or name.startswith("/"))]
-        files = tuple(sorted(name for name in names if not name.endswith("/")))
+        files = sorted(name for name in names if not name.endswith("/"))
         folders = {name.rstrip("/") for name in names if name.endswith("/")}
         for name in files:
             parts = name.split("/")[:-1]
             folders |= {"/".join(parts[: depth + 1]) for depth in range(len(parts))}
-        return Tree(files, tuple(sorted(folders)), store)
-    files_found: list[str] = []
-    folders_found: list[str] = []
-    for name, is_folder in _walk(str(path), "", frozenset()):
-        (folders_found if is_folder else files_found).append(name)
-    return Tree(tuple(sorted(files_found)), tuple(sorted(folders_found)), FolderStore(str(path)))
+        return Tree(Names.of(files), tuple(sorted(folders)), store, Once(store))
+    made, found = NamesBuilder(), list[str]()
+    _walk(str(path), "", frozenset(), made, found)
+    disk = FolderStore(str(path))
+    return Tree(made.names(), tuple(sorted(found)), disk, Once(disk))
+
+
+def tree_of_file(path: Path) -> Tree:
+    """One file as a tree of its own; whatever lies beside it is not listed, but can be read."""
+    beside = FolderStore(str(path.parent))
+    return Tree(Names.of([path.name]), (), beside, Once(beside))
 
 
 def _hidden(name: str) -> bool:
@@ -207,6 +235,8 @@ def _hidden(name: str) -> bool:
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
     """(a folder, something without bytes of its own: a pipe, a device, a link to itself)."""
     try:
+        if entry.is_file(follow_symlinks=False):  # known from the listing: no look at the file itself
+            return False, False
         mode = entry.stat().st_mode
     except FileNotFoundError:  # a link to nothing: named when it is read
         return False, False
@@ -215,22 +245,22 @@ def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
     return stat.S_ISDIR(mode), not (stat.S_ISDIR(mode) or stat.S_ISREG(mode))
 
 
-def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
-    here = os.path.join(root, below) if below else root
+def _walk(root: str, below: str, above: frozenset[str], files: NamesBuilder, folders: list[str]) -> None:
+    """Add what lies in the folder `below` of `root`, which ends in '/' or is empty, in the order of whole paths."""
+    here = os.path.join(root, below[:-1]) if below else root
     real = os.path.realpath(here)
     if real in above:  # a link to one of its own parents
         return
     try:
-        entries = list(os.scandir(here))
+        with os.scandir(here) as listing:
+            kinds = ((entry.name, *_kind(entry)) for entry in listing if not _hidden(entry.name))
+            names = sorted(f"{name}/" if folder else name for name, folder, special in kinds if not special)
     except OSError as error:
         raise DataError(f"folder '{printable(here)}' cannot be listed: {error.strerror}.") from None
-    for entry in entries:
-        if _hidden(entry.name):
+    for is_folder, group in groupby(names, key=lambda name: name.endswith("/")):
+        if not is_folder:
+            files.add(below, list(group))
             continue
-        name = f"{below}/{entry.name}" if below else entry.name
-        is_folder, is_special = _kind(entry)
-        if is_special:
-            continue
-        yield name, is_folder
-        if is_folder:
-            yield from _walk(root, name, above | {real})
+        for name in group:
+            folders.append(f"{below}{name[:-1]}")
+            _walk(root, below + name, above | {real}, files, folders)

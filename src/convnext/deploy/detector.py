@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from convnext.config import DetectionRecipe, expect
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
-from convnext.data.dense.loader import eval_dense_batches
-from convnext.data.dense.policy import eval_dense
-from convnext.data.dense.sample import Sample
-from convnext.data.source import Dataset, open_unlabelled
+from convnext.data.annotated import AnnotatedImage
+from convnext.data.annotated_loader import eval_dense_batches
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.dataset import DenseDataset
+from convnext.data.labelled import Dataset
+from convnext.data.opening import open_unlabelled
+from convnext.data.sample import Sample
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering
 from convnext.tasks.detection.detection import build_detector, evaluate

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.data.decode import decode
-from convnext.data.source import open_unlabelled
+from convnext.data.opening import open_unlabelled
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]  # a path, encoded bytes, PIL's, or (H, W, C)
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
+from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
-from convnext.data.source import Dataset, Entry, open_splits
+from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
 from convnext.deploy import signal_stack
 from convnext.deploy.runtime import Floats, needs
@@ -85,7 +86,8 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     Raises DataError where nothing is held out or a class is unknown to the network.
     """
     share = metadata.get("val_share")
-    splits = open_splits(data, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
+    source = recognise(data, annotated=False)
+    splits = open_splits(source, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
     if not splits.val.entries:
         raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")
     number = {name: i for i, name in enumerate(classes)}
@@ -97,8 +99,7 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
                 f"'{data}' has class '{name}', which the model does not know.{nearest(name, classes)} "
                 f"It knows {len(classes)} classes."
             )
-    entries = tuple(Entry(entry.path, number[held.classes[entry.label]]) for entry in held.entries)
-    return splits.train, Dataset(tuple(classes), entries, held.store)
+    return splits.train, held.relabelled(tuple(classes), [number.get(name, -1) for name in held.classes])
 
 
 def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Floats]:

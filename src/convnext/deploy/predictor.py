@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import ClassificationRecipe, Recipe, expect, parse
+from convnext.data.labelled import Dataset
 from convnext.data.loader import Change, eval_batches
-from convnext.data.source import Dataset, open_unlabelled
+from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.optimize import optimize

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from convnext.config import SegmentationRecipe, expect
+from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.source import Dataset, open_unlabelled
+from convnext.data.labelled import Dataset
+from convnext.data.opening import open_unlabelled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
 from convnext.deploy.images import ImageInput, pixels_of

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from convnext.data.dense.masks import Shape, render
-from convnext.data.dense.sample import IGNORE
+from convnext.data.masks import Shape, render
+from convnext.data.sample import IGNORE
 from convnext.drawing.palette import Colour, colour_of
 
 _NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything

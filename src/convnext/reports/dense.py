@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from convnext.data.dense.dataset import DenseDataset
+from convnext.data.dataset import DenseDataset
 from convnext.drawing.charts import bar
 from convnext.drawing.markup import Html, tag
 from convnext.drawing.numbers import count, finite, percent, plain, short

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convnext.data.annotated import Objects
+from convnext.data.dataset import DenseDataset, read_semantic
 from convnext.data.decode import decode
-from convnext.data.dense.dataset import DenseDataset, Objects, read_semantic
-from convnext.data.dense.masks import Rle, Shape, render
-from convnext.data.dense.sample import IGNORE
+from convnext.data.masks import Rle, Shape, render
+from convnext.data.sample import IGNORE
 from convnext.data.store import printable
 from convnext.drawing.markup import Html, clean, join, table, tag
 from convnext.drawing.numbers import count, finite, percent

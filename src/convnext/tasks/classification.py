@@ -5,7 +5,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import ClassificationRecipe, InputConfig, RunOptions
+from convnext.data.annotated_loader import DenseBatch
 from convnext.data.batch import Batch
-from convnext.data.dense.loader import DenseBatch
+from convnext.data.labelled import Dataset, Splits
 from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
 from convnext.data.mix import mix
-from convnext.data.source import Dataset, Splits, open_splits
+from convnext.data.opening import open_splits
+from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
@@ -123,7 +124,7 @@ class Classification:
         }
 
 
-def held_out(data: str | Path, metadata: Mapping[str, Any]) -> Dataset | None:
+def held_out(data: Source, metadata: Mapping[str, Any]) -> Dataset | None:
     """What a run, by its checkpoint's `metadata`, held out of `data` when it parted this one folder itself; else None.
 
     The rest of the folder it has learnt by heart, so a score on that says nothing.

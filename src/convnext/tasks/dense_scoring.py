@@ -5,38 +5,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from convnext.config import Recipe
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.opening import DenseSplits, open_dense, open_dense_splits, task_of
-from convnext.data.store import printable
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense, open_dense_splits
+from convnext.data.source import Source
 from convnext.engine.records import info, warn
 from convnext.errors import DataError
 from convnext.tasks.train_dense import TASKS
 
 
-def open_scored(
-    data: str,
-    recipe: Recipe,
-    metadata: Mapping[str, Any],
-    *,
-    images: str | None = None,
-    form: str | None = None,
-    part: str | None = None,
-) -> DenseDataset:
+def open_scored(data: Source, recipe: Recipe, metadata: Mapping[str, Any], *, part: str | None = None) -> DenseDataset:
     """The images of `data` to score a run on, with labels that index its classes.
 
     `recipe` and `metadata` are its checkpoint's. `part`: 'train', 'val' or 'test'; None: val where there is one, else
     test, else all. Of data that the run parted itself, what it held out is val. What is scored is logged where it is not
     what one would think. Raises DataError for data of another task, of unknown classes, or without that part.
     """
-    name = printable(data)
-    found = task_of(data, images) if form is None else "segmentation" if form == "masks" else "detection"
-    if found not in (None, recipe.task):
-        raise DataError(f"'{name}' is annotated for {found}, and the run is for {recipe.task}. Name data of its kind.")
-    held = _held_out(data, recipe, metadata, images, form)
+    if data.task != recipe.task:
+        raise DataError(
+            f"'{data.name}' is annotated for {data.task}, and the run is for {recipe.task}. Name data of its kind."
+        )
+    held = _held_out(data, recipe, metadata)
     if held is None:
-        dataset = open_dense(data, images, form=form, part=part, classes=tuple(metadata["classes"]))
+        dataset = open_dense(data, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
-        raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
+        raise DataError(f"'{data.name}' has no part 'test', only what the run was trained on and what it held out.")
     else:
         dataset = held.train if part == "train" else held.val
     if TASKS[recipe.task].fingerprint(dataset, recipe) == metadata.get("images"):
@@ -49,15 +41,13 @@ def open_scored(
     return dataset
 
 
-def _held_out(
-    data: str, recipe: Recipe, metadata: Mapping[str, Any], images: str | None, form: str | None
-) -> DenseSplits | None:
+def _held_out(data: Source, recipe: Recipe, metadata: Mapping[str, Any]) -> DenseSplits | None:
     """`data` as the run parted it, where it did, and the images are still the same."""
     share = metadata.get("val_share")
     if share is None:
         return None
     with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
-        splits = open_dense_splits(data, images, form=form, val_share=share, seed=recipe.seed)
+        splits = open_dense_splits(data, val_share=share, seed=recipe.seed)
         if TASKS[recipe.task].fingerprint(splits.train, recipe) == metadata["images"]:
             return splits
     return None

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from convnext.config import ClassificationRecipe, Recipe, RunOptions, expect
+from convnext.data.labelled import Splits
+from convnext.data.opening import open_splits
 from convnext.data.preflight import Findings, preflight
-from convnext.data.source import Splits, open_splits
+from convnext.data.source import Source
 from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
@@ -36,7 +38,7 @@ from convnext.tasks.classification import Classification
 class Request:
     """What a person asks for when they train."""
 
-    data: str
+    data: Source
     recipe: str = DEFAULT["classification"]
     model: str = "atto"
     weights: str | None = None

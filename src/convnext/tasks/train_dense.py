@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from convnext.config import DetectionRecipe, Recipe, RunOptions, SegmentationRecipe, expect, override
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.opening import DenseSplits, open_dense_splits
-from convnext.data.dense.preflight import DenseFindings, preflight_dense
+from convnext.data.annotated_preflight import DenseFindings, preflight_dense
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense_splits
+from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.engine import checkpoint
 from convnext.engine.checkpoint import write_text
@@ -48,11 +49,8 @@ _FEW = 60  # objects of an image; with more, more than COCO's 100 detections are
 class DenseRequest:
     """What a person asks for when they train on boxes, masks or label maps."""
 
-    data: str  # anything that `open_dense_splits` knows
-    images: str | None = None  # where the images are, when not beside the annotations
-    val: str | None = None  # annotations of held-out images, when they are elsewhere
-    val_images: str | None = None
-    form: str | None = None  # 'coco', 'voc', 'yolo' or 'masks'; None: recognised
+    data: Source
+    val: Source | None = None  # held-out images, when they are elsewhere
     recipe: str | None = None  # None: the small one of the data's task
     model: str = "atto"
     weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for the backbone
@@ -134,15 +132,7 @@ def train_dense(request: DenseRequest, options: RunOptions) -> tuple[Finished, D
 
 def examine_dense(request: DenseRequest, options: RunOptions, world: World) -> tuple[DenseSplits, DenseFindings]:
     """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
-    splits = open_dense_splits(
-        request.data,
-        request.images,
-        val=request.val,
-        val_images=request.val_images,
-        form=request.form,
-        val_share=request.val_share,
-        seed=request.seed,
-    )
+    splits = open_dense_splits(request.data, val=request.val, val_share=request.val_share, seed=request.seed)
     findings = world.from_first(preflight_dense(splits, workers=max(0, options.workers)) if world.first else None)
     if findings.errors:
         raise DataError(" ".join(findings.errors))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext.data.source import Dataset
+from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.export.files import describe_onnx
 from convnext.deploy.predictor import Predictor

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
-from convnext.data.source import Dataset, open_unlabelled
+from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import normalise
 from convnext.deploy import graph
 from convnext.deploy.export.files import FORMS, description, write

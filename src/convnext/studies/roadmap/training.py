@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from convnext.config import ClassificationRecipe, Recipe, RoadmapConfig, RunOptions, override, parse
+from convnext.data.labelled import Splits
 from convnext.data.loader import steps_in_epoch
+from convnext.data.opening import recognise
 from convnext.data.preflight import Findings
-from convnext.data.source import Splits
+from convnext.data.source import Source
 from convnext.engine import checkpoint
 from convnext.engine.environment import environment
 from convnext.engine.records import info, warn
@@ -53,6 +55,7 @@ class _Runs:
     """A plan, its data, and the folder that holds the runs."""
 
     plan: Plan
+    source: Source
     splits: Splits
     findings: Findings
     out: Path
@@ -68,7 +71,7 @@ class _Runs:
         changes = {"optim.ema": 0.0, **plan.changes, "model.width": narrower(step.config, plan.width_factor).width}
         if plan.epochs is not None:
             changes["schedule.epochs"] = plan.epochs
-        request = Request(data=plan.data, model=step.config.name, channels=plan.channels, changes=changes)
+        request = Request(data=self.source, model=step.config.name, channels=plan.channels, changes=changes)
         chosen = choose_recipe(request, self.splits, self.findings)
         epochs = chosen.schedule.epochs
         assert epochs is not None, "`_check` refuses steps"
@@ -122,10 +125,11 @@ def train_roadmap(
     Raises ConvNeXtError for a plan that cannot be carried out, Interrupted when asked to stop.
     """
     steps = _check(plan)
-    request = Request(data=plan.data, channels=plan.channels, val_share=plan.val_share, changes={})
+    source = recognise(plan.data, annotated=False)
+    request = Request(data=source, channels=plan.channels, val_share=plan.val_share, changes={})
     with workplace(options) as (device, world):
         splits, findings = examine(request, options, world)
-        runs = _Runs(plan, splits, findings, Path(options.out))
+        runs = _Runs(plan, source, splits, findings, Path(options.out))
         for step in steps:
             runs.recipe(step, 0)  # a value that a recipe refuses is refused now, not at night
         facts = environment(device)

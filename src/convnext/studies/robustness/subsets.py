@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convnext.data.source import Dataset, Entry, open_labelled, open_unlabelled
+from convnext.data.labelled import Dataset, Entry
+from convnext.data.opening import open_labelled, open_unlabelled
+from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.errors import DataError, nearest, number_of
 from convnext.tasks.evaluation import Outcomes
@@ -30,7 +32,7 @@ class Subset:
     only: tuple[int, ...]  # classes that may be answered; empty when all may
 
 
-def open_subset(data: str | Path, classes: Sequence[str]) -> Subset:
+def open_subset(data: Source, classes: Sequence[str]) -> Subset:
     """Images in class folders that are some of `classes`; answers are then limited to these, as for ImageNet-A and -R
     (arXiv 1907.07174, 2006.16241).
 
@@ -38,10 +40,9 @@ def open_subset(data: str | Path, classes: Sequence[str]) -> Subset:
     that is no class of the model.
     """
     found = open_labelled(data)
-    places = _places(found.classes, classes, printable(str(data)))
-    entries = tuple(Entry(entry.path, places[entry.label]) for entry in found.entries)
+    places = _places(found.classes, classes, data.name)
     only = tuple(sorted(places))
-    return Subset(Dataset(tuple(classes), entries, found.store), only if len(only) < len(classes) else ())
+    return Subset(found.relabelled(tuple(classes), places), only if len(only) < len(classes) else ())
 
 
 def _places(folders: Sequence[str], classes: Sequence[str], name: str) -> list[int]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import DetectionRecipe, DetectorHeadConfig, RunOptions, TaskRecipe, expect
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import eval_dense, in_training
+from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.annotated_policy import eval_dense, in_training
+from convnext.data.dataset import DenseDataset
 from convnext.data.loader import steps_in_epoch
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnext.config import DetectionRecipe
-from convnext.data.dense.export import results
-from convnext.data.dense.masks import Rle, encode_inside
-from convnext.data.dense.sample import Instances, Sample
-from convnext.data.dense.transforms import stacked
+from convnext.data.annotated_transforms import stacked
+from convnext.data.formats.export import results
+from convnext.data.masks import Rle, encode_inside
+from convnext.data.sample import Instances, Sample
 from convnext.data.transforms import normalise
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.mask_head import paste

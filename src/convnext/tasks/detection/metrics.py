@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.export import to_coco
+from convnext.data.dataset import DenseDataset
+from convnext.data.formats.export import to_coco
 from convnext.tasks.detection.boxes import covers, ious
 from convnext.tasks.detection.coco_evaluation import Kind, Precision, average_precision
 from convnext.tasks.detection.inference import Found

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.masks import Rle, decode_mask, encode
+from convnext.data.dataset import DenseDataset
+from convnext.data.masks import Rle, decode_mask, encode
 from convnext.data.store import printable
 from convnext.tasks.detection.coco_evaluation import Precision
 from convnext.tasks.detection.inference import Found

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import AnnotatedInput, RunOptions, SegmentationRecipe, TaskRecipe, expect
-from convnext.data.dense.dataset import DenseDataset
-from convnext.data.dense.loader import DenseBatch, eval_dense_batches, train_dense_batches
-from convnext.data.dense.policy import eval_dense, in_training
-from convnext.data.dense.sample import IGNORE, Sample
-from convnext.data.dense.transforms import stacked
+from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.annotated_policy import eval_dense, in_training
+from convnext.data.annotated_transforms import stacked
+from convnext.data.dataset import DenseDataset
 from convnext.data.loader import steps_in_epoch
+from convnext.data.sample import IGNORE, Sample
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched

@@ -5,17 +5,20 @@ Many tools write the same XML counting from 0; a data set in which any box start
 """
 
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from itertools import count
 from typing import NamedTuple
 
-from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Row, objects_of
-from convnext.data.dense.files import ImageFinder, open_tree, part_of, part_of_word
-from convnext.data.dense.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
+from convnext.data.annotated import AnnotatedImage, Row, objects_of
+from convnext.data.dataset import DenseDataset
+from convnext.data.formats.files import ImageFinder, part_of, part_of_word
+from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
+from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
+_PROBED = 10  # files
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -36,17 +39,13 @@ class _Page(NamedTuple):
     things: list[_Thing]
 
 
-def open_voc(
-    path: str | Path, images: str | Path | None = None, *, from_zero: bool | None = None
-) -> dict[str, DenseDataset]:
-    """The data sets of a folder or zip of VOC XML files, by part: by ImageSets/Main, else by folder names, else 'all'.
+def open_voc(source: Source, *, from_zero: bool | None = None) -> dict[str, DenseDataset]:
+    """The data sets of VOC XML files, by part: by ImageSets/Main, else by folder names, else 'all'.
 
-    `images`: the folder or zip of the images; None: beside the XML. `from_zero`: how the files count; None: they show
-    it. Objects marked difficult become crowds, which need not be found. Raises DataError when nothing can be read.
+    `from_zero`: how the files count; None: they show it. Objects marked difficult become crowds, which need not be
+    found. Raises DataError when nothing can be read.
     """
-    name = printable(str(path))
-    tree = open_tree(path, what="VOC annotations")
-    shown = open_tree(images, what="the images") if images is not None else tree
+    name, tree, shown = source.name, source.tree, source.images
     files = xml_files(tree)
     if not files:
         raise DataError(f"'{name}' has no VOC annotations: XML files with an <annotation> each.")
@@ -58,12 +57,12 @@ def open_voc(
     classes = tuple(sorted({thing.name for page in pages for thing in page.things}))
     if not classes:
         raise DataError(f"'{name}' has {len(files)} XML files and no object in them that can be read.")
-    lists, finder, numbering = _lists(tree), ImageFinder(shown.files), Numbering()
+    lists, finder, numbers_free = _lists(tree), ImageFinder(shown.files), count(1)
     parts: dict[str, list[AnnotatedImage]] = {}
     for place, page in enumerate(pages, 1):
         stem = page.file.rsplit("/", 1)[-1].removesuffix(".xml")
         part = lists.get(stem, "") if lists else part_of(page.file) or "all"
-        entry = _image(page, place, finder, part, classes, from_zero, numbering, problems)
+        entry = _image(page, place, finder, part, classes, from_zero, numbers_free, problems)
         if entry is not None and part:
             parts.setdefault(part, []).append(entry)
     if not parts:
@@ -77,19 +76,24 @@ def open_voc(
 
 def xml_files(tree: Tree) -> list[str]:
     """The XML files of a tree that are annotations: those in folders called so, where there is one."""
-    files = [file for file in tree.files if file.lower().endswith(".xml")]
+    files = list(tree.files.take(tree.files.ending_in({".xml"})))
     named = [file for file in files if "annotations" in file.lower().split("/")[:-1]]
     return named or files
+
+
+def has_annotations(tree: Tree) -> bool:
+    """Whether one of the first XML files is an annotation."""
+    return any(b"<annotation" in tree.once.read(file) for file in xml_files(tree)[:_PROBED])
 
 
 def _lists(tree: Tree) -> dict[str, str]:
     """Name of an image without ending -> part, from ImageSets/Main/train.txt and val.txt; {} where there are none."""
     parts: dict[str, str] = {}
-    for file in tree.files:
+    for file in tree.files.take(tree.files.ending_in({".txt"})):
         folders, _, name = file.rpartition("/")
         part = part_of_word(name.removesuffix(".txt"))
         if part and name.endswith(".txt") and folders.endswith("ImageSets/Main"):
-            for line in tree.store.read(file).decode("utf-8", "surrogateescape").splitlines():
+            for line in tree.once.take(file).decode("utf-8", "surrogateescape").splitlines():
                 if line.split():
                     parts.setdefault(line.split()[0], part)
     return parts
@@ -98,7 +102,7 @@ def _lists(tree: Tree) -> dict[str, str]:
 def _read(tree: Tree, file: str, problems: list[Problem]) -> _Page | None:
     shown = printable(file)
     try:
-        data = tree.store.read(file)
+        data = tree.once.take(file)
         if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
             raise DataError("it defines entities, which annotations have no need of")
         root = ElementTree.fromstring(data)
@@ -132,7 +136,7 @@ def _thing(item: ElementTree.Element) -> _Thing:
 
 def _image(
     page: _Page, place: int, finder: ImageFinder, part: str, classes: tuple[str, ...], from_zero: bool,
-    numbering: Numbering, problems: list[Problem],
+    numbers_free: Iterator[int], problems: list[Problem],
 ) -> AnnotatedImage | None:  # fmt: skip
     folder, _, name = page.file.rpartition("/")
     stem = f"{folder}/{name.removesuffix('.xml')}"
@@ -152,7 +156,7 @@ def _image(
             continue
         if cut:
             problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in thing.box)))
-        rows.append(Row(box, classes.index(thing.name), None, thing.difficult, id=numbering.take()))
+        rows.append(Row(box, classes.index(thing.name), None, thing.difficult, id=next(numbers_free)))
     return AnnotatedImage(path, place, page.size, objects_of(rows))
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convnext.data.dataset import DenseDataset, read_semantic
 from convnext.data.decode import decode, decode_indices, read_size
-from convnext.data.dense.dataset import DenseDataset, read_semantic
-from convnext.data.dense.opening import DenseSplits
-from convnext.data.dense.problems import KINDS, NO_MASK, Problem
-from convnext.data.dense.sample import IGNORE
+from convnext.data.opening import DenseSplits
+from convnext.data.problems import KINDS, NO_MASK, Problem
+from convnext.data.sample import IGNORE
 from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.data.workers import reason_of
@@ -143,10 +143,8 @@ def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
     """Objects that have boxes alone among others that have masks."""
     if dataset.has_masks:
         for entry in dataset.entries:
-            for row, shape in enumerate(entry.objects.shapes if entry.objects is not None else ()):
-                if shape is None:
-                    assert entry.objects is not None
-                    yield Problem(NO_MASK, f"{printable(entry.path)} annotation {entry.objects.ids[row]}")
+            for number in entry.objects.ids[~entry.objects.outlined] if entry.objects is not None else ():
+                yield Problem(NO_MASK, f"{printable(entry.path)} annotation {number}")
 
 
 def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from convnext.config import AnnotatedAugment, AnnotatedInput, SegmentationAugment
-from convnext.data.dense.sample import IGNORE, Sample
-from convnext.data.dense.transforms import Size, crop, distort, fitted, flip, pad, resize, without_slivers
+from convnext.data.annotated_transforms import Size, crop, distort, fitted, flip, pad, resize, without_slivers
+from convnext.data.sample import IGNORE, Sample
 
 Key = tuple[int, ...]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convnext.data.dense.dataset import DenseDataset, read_sample
-from convnext.data.dense.policy import Key
-from convnext.data.dense.sample import Sample
+from convnext.data.annotated_policy import Key
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.sample import Sample
 from convnext.data.store import printable
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead, reason_of
 from convnext.errors import DataError

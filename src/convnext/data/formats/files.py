@@ -1,12 +1,14 @@
 """Finding the image that an annotation means, whatever folder it was moved to."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from convnext.data.decode import image_suffixes
+from convnext.data.formats.table import TRAIN_NAMES, VAL_NAMES
+from convnext.data.names import Names
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
-from convnext.data.table import TRAIN_NAMES, VAL_NAMES
 from convnext.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -15,14 +17,8 @@ PARTS = ("train", "val", "test")
 class ImageFinder:
     """The image files of a tree, by name."""
 
-    def __init__(self, files: Iterable[str]):
-        self.files = {file for file in files if is_image(file)}
-        self.by_name: dict[str, list[str]] = {}
-        self.by_stem: dict[str, list[str]] = {}
-        for file in sorted(self.files):
-            name = file.rsplit("/", 1)[-1]
-            self.by_name.setdefault(name, []).append(file)
-            self.by_stem.setdefault(os.path.splitext(name)[0], []).append(file)
+    def __init__(self, files: Names):
+        self.images = files.take(files.ending_in(image_suffixes()))
 
     def find(self, name: str, part: str = "") -> str | None:
         """The file that `name`, with or without folders, means; of several with that name the one nearest to it.
@@ -30,18 +26,32 @@ class ImageFinder:
         `part`, 'train' or 'val', decides where both have one.
         """
         name = name.replace("\\", "/").removeprefix("./")
-        if name in self.files:
-            return name
         words = name.split("/")
-        return _nearest(self.by_name.get(words[-1], []), words[:-1], part)
+        files = self._by_name.get(words[-1], ())
+        return name if name in files else _nearest(files, words[:-1], part)
 
     def find_stem(self, stem: str, part: str = "") -> str | None:
         """As `find`, for a name without its ending."""
         words = stem.split("/")
-        return _nearest(self.by_stem.get(words[-1], []), words[:-1], part)
+        return _nearest(self._by_stem.get(words[-1], ()), words[:-1], part)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return self._grouped(lambda name: name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return self._grouped(lambda name: os.path.splitext(name)[0])
+
+    def _grouped(self, key: Callable[[str], str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for file in self.images:
+            name = key(file.rsplit("/", 1)[-1])
+            found.setdefault(name, []).append(file)
+        return found
 
 
-def _nearest(files: list[str], folders: list[str], part: str) -> str | None:
+def _nearest(files: Sequence[str], folders: list[str], part: str) -> str | None:
     """Of files with the right name: most folders in common from the end, then the right part, then the shortest."""
 
     def order(file: str) -> tuple[int, bool, int, str]:

@@ -3,75 +3,29 @@
 Axes: H W pixel rows and columns, M objects.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
 from convnext.data.decode import decode, decode_indices, read_size
-from convnext.data.dense.masks import Rle, Shape, render
-from convnext.data.dense.problems import Problem
-from convnext.data.dense.sample import IGNORE, Instances, Sample
+from convnext.data.masks import Shape, render
+from convnext.data.problems import Problem
+from convnext.data.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
 from convnext.errors import DataError, nearest, number_of
-
-Task = Literal["detection", "segmentation"]
-
-
-@dataclass(frozen=True)
-class Objects:
-    """The objects of one image as their file has them, at full precision."""
-
-    boxes: np.ndarray  # (M, 4) float64 x0 y0 x1 y1: pixels, or shares of the image's sides where `relative`
-    labels: np.ndarray  # (M,) int64
-    crowd: np.ndarray  # (M,) bool
-    area: np.ndarray  # (M,) float64 pixels, NaN where the file does not say
-    ids: np.ndarray  # (M,) int64, unique in the data set and never 0
-    shapes: tuple[Shape | None, ...]  # None: the box is all that is known
-    relative: bool = False
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def in_pixels(self, height: int, width: int) -> "Objects":
-        """The same with boxes and outlines in pixels of an image of (height, width), and every area known."""
-        boxes, shapes = self.boxes, self.shapes
-        if self.relative:
-            side = np.array([width, height], np.float64)
-            boxes = boxes * np.tile(side, 2)
-            shapes = tuple(
-                shape if shape is None or isinstance(shape, Rle) else tuple(points * side for points in shape)
-                for shape in shapes
-            )
-        areas = self.area.copy()
-        for number in np.flatnonzero(np.isnan(areas)):
-            shape = shapes[number]
-            x0, y0, x1, y1 = boxes[number]
-            areas[number] = (x1 - x0) * (y1 - y0) if shape is None else int(render(shape, height, width).sum())
-        return replace(self, boxes=boxes, shapes=shapes, area=areas, relative=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotatedImage:
-    """One image of a data set: a path that its store can read (`printable` shows it), and what is known about it."""
-
-    path: str
-    image_id: int
-    size: tuple[int, int] | None = None  # (H, W) as the annotations have it; None: they do not say
-    objects: Objects | None = None
-    semantic: str | None = None  # path of the label map, in the same store
 
 
 @dataclass(frozen=True)
 class DenseDataset:
     """Images in a fixed order, the class names that labels index, and what was left out on the way here."""
 
-    task: Task
+    task: Literal["detection", "segmentation"]
     classes: tuple[str, ...]
-    entries: tuple[AnnotatedImage, ...]
+    entries: Sequence[AnnotatedImage]
     store: Store
     category_ids: tuple[int, ...] = ()  # COCO's number of each class, for files that go back to COCO's tools
     values: tuple[int, ...] = ()  # segmentation: the label for each value 0 to 255 of a map; IGNORE: not counted
@@ -82,38 +36,12 @@ class DenseDataset:
     @cached_property
     def has_masks(self) -> bool:
         """Whether any object has an outline; without, boxes are all there is to learn."""
-        return any(
-            shape is not None for entry in self.entries if entry.objects is not None for shape in entry.objects.shapes
-        )
+        return any(entry.objects is not None and bool(entry.objects.outlined.any()) for entry in self.entries)
 
     def annotated(self) -> "DenseDataset":
         """Without the images that show no object but crowds: they teach a detector little."""
-        kept = (entry for entry in self.entries if entry.objects is None or not entry.objects.crowd.all())
-        return replace(self, entries=tuple(kept))
-
-
-class Row(NamedTuple):
-    """One object while its file is read; an id of 0 stands for none."""
-
-    box: tuple[float, float, float, float]
-    label: int
-    shape: Shape | None = None
-    crowd: bool = False
-    area: float = math.nan
-    id: int = 0
-
-
-def objects_of(rows: Sequence[Row], *, relative: bool = False) -> Objects:
-    """Rows as one `Objects`."""
-    return Objects(
-        np.array([row.box for row in rows], np.float64).reshape(len(rows), 4),
-        np.array([row.label for row in rows], np.int64),
-        np.array([row.crowd for row in rows], bool),
-        np.array([row.area for row in rows], np.float64),
-        np.array([row.id for row in rows], np.int64),
-        tuple(row.shape for row in rows),
-        relative,
-    )
+        kept = [entry.objects is None or not entry.objects.crowd.all() for entry in self.entries]
+        return replace(self, entries=select(self.entries, np.array(kept, bool)))
 
 
 def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: bool = True) -> Sample:
@@ -172,12 +100,7 @@ def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> 
                 f"It knows {number_of(len(classes), 'class', 'classes')}."
             )
     moved = np.array([place.get(own, -1) for own in dataset.classes], np.int64)
-    entries = tuple(
-        replace(entry, objects=replace(entry.objects, labels=moved[entry.objects.labels]))
-        if entry.objects is not None
-        else entry
-        for entry in dataset.entries
-    )
+    entries = relabelled(dataset.entries, moved)
     values = tuple(IGNORE if value == IGNORE else int(moved[value]) for value in dataset.values)
     return replace(
         dataset, classes=classes, entries=entries, values=values, category_ids=_category_ids(dataset, classes)
@@ -186,7 +109,10 @@ def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> 
 
 def _seen(dataset: DenseDataset) -> set[int]:
     """Labels that occur; in maps, that may occur."""
-    labels = {int(label) for entry in dataset.entries if entry.objects is not None for label in entry.objects.labels}
+    labels: set[int] = set()
+    for entry in dataset.entries:
+        if entry.objects is not None:
+            labels.update(entry.objects.labels.tolist())
     return labels | (set(dataset.values) - {IGNORE})
 
 

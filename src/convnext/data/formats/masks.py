@@ -7,16 +7,17 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from convnext.data.decode import decode_indices
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset
-from convnext.data.dense.files import is_image, open_tree, part_of
-from convnext.data.dense.problems import MISSING, NO_MAP, Problem, whole
-from convnext.data.dense.sample import IGNORE
+from convnext.data.annotated import AnnotatedImage
+from convnext.data.dataset import DenseDataset
+from convnext.data.decode import decode_indices, image_suffixes
+from convnext.data.formats.files import is_image, part_of
+from convnext.data.problems import MISSING, NO_MAP, Problem, whole
+from convnext.data.sample import IGNORE
+from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.errors import DataError
 
@@ -49,34 +50,32 @@ class _Meaning(NamedTuple):
 
 
 def open_masks(
-    path: str | Path,
-    images: str | Path | None = None,
+    source: Source,
     *,
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     reduce_zero_label: bool | None = None,
 ) -> dict[str, DenseDataset]:
-    """The data sets of a folder or zip of images and maps, by part: 'train', 'val', 'test', 'all'.
+    """The data sets of images and maps, by part: 'train', 'val', 'test', 'all'.
 
-    `images`: the images, when `path` holds the maps alone. `ignore_index`: the value of pixels that do not count,
+    `ignore_index`: the value of pixels that do not count,
     beside 255. `reduce_zero_label`: 0 does not count and 1 is the first class, as in ADE20K. What is None is taken from
     classes.json, classes.txt or ADE20K's own table, else from the maps. Raises DataError when nothing can be read.
     """
-    name = printable(str(path))
-    tree = open_tree(path, what="images and label maps")
+    name, tree = source.name, source.tree
     problems: list[Problem] = []
     store: Store = tree.store
-    if images is None:
+    if source.images is tree:
         pairs = paired(tree, problems)
     else:
-        shown = open_tree(images, what="the images")
-        store = _TwoStores(shown.store, tree.store)
-        pairs = _paired_apart(shown, tree, problems)
+        store = _TwoStores(source.store, tree.store)
+        pairs = _paired_apart(source.images, tree, problems)
     if not pairs:
         raise DataError(f"'{name}' has no images with label maps: images/*.jpg and labels/*.png with the same names.")
     meaning = _meaning(tree, name, classes, ignore_index, reduce_zero_label)
     notes: list[str] = []
-    names, values, ignored = _table(meaning, store, pairs, notes)
+    maps = [semantic.removeprefix(_TwoStores.PREFIX) for _, semantic in pairs]
+    names, values, ignored = _table(meaning, tree, maps, notes)
     entries: dict[str, list[AnnotatedImage]] = {}
     for place, (image, semantic) in enumerate(pairs, 1):
         entry = AnnotatedImage(image, place, semantic=semantic)
@@ -91,9 +90,9 @@ def open_masks(
 
 def paired(tree: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
     """(image, map) for every image of a tree that has one, in the order of the images."""
-    if not any(file.lower().endswith(_LOSSLESS) for file in tree.files):
+    if not tree.files.ending_in(_LOSSLESS).any():
         return []
-    files = [file for file in tree.files if is_image(file)]
+    files = list(tree.files.take(tree.files.ending_in(image_suffixes())))
     maps = {file: keys for file in files if (keys := _map_keys(file))}
     lossy = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}
     beside = [file for file in files if file.lower().endswith(_LOSSLESS) and file not in maps and _stem(file) in lossy]
@@ -109,6 +108,17 @@ def paired(tree: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
     if found:
         problems += [Problem(NO_MAP, printable(file)) for file in images.values() if file not in found]
     return sorted(found.items())
+
+
+def has_masks(tree: Tree) -> bool:
+    """Whether half of the images have a map, and the first map holds numbers instead of colours."""
+    pairs = paired(tree, [])
+    alone = int(tree.files.ending_in(image_suffixes()).sum()) - 2 * len(pairs)
+    try:
+        decode_indices(tree.once.read(pairs[0][1]))
+    except DataError:
+        return False
+    return alone <= len(pairs)
 
 
 def _paired_apart(shown: Tree, maps: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
@@ -178,7 +188,7 @@ def _meaning(
     tables = {file.rsplit("/", 1)[-1]: file for file in reversed(tree.files)}
     named, ignored, reduced = None, None, False
     if "classes.json" in tables:
-        content = _json(tree.store.read(tables["classes.json"]), name)
+        content = _json(tree.once.read(tables["classes.json"]), name)
         named = content.get("classes") if isinstance(content, dict) else content
         ignored = whole(content.get("ignore_index")) if isinstance(content, dict) else None
         reduced = isinstance(content, dict) and content.get("reduce_zero_label") is True
@@ -198,14 +208,14 @@ def _meaning(
 
 
 def _table(
-    meaning: _Meaning, store: Store, pairs: list[tuple[str, str]], notes: list[str]
+    meaning: _Meaning, tree: Tree, maps: list[str], notes: list[str]
 ) -> tuple[tuple[str, ...], tuple[int, ...], frozenset[int]]:
     """(class names, label of each value, values that are meant not to count)."""
     first = 1 if meaning.reduce_zero_label else 0
     ignored = {IGNORE, *({0} if first else ()), *({meaning.ignore_index} - {None})}
     names = meaning.classes
     if names is None:
-        seen = _values(store, [semantic for _, semantic in pairs])
+        seen = _values(tree, maps)
         if seen == {0, IGNORE} and meaning.ignore_index is None and not first:
             notes.append("The maps hold 0 and 255 alone: taken for background and foreground.")
             values = (0, *[IGNORE] * 254, 1)
@@ -222,12 +232,12 @@ def _table(
     return names, values, frozenset(value for value in ignored if value is not None)
 
 
-def _values(store: Store, maps: list[str]) -> set[int]:
+def _values(tree: Tree, maps: list[str]) -> set[int]:
     """Every value of all maps; those that cannot be read are named when their image is."""
 
     def look(path: str) -> set[int]:
         try:
-            return set(np.unique(decode_indices(store.read(path))).tolist())
+            return set(np.unique(decode_indices(tree.once.take(path))).tolist())
         except (DataError, OSError):
             return set()
 
@@ -243,4 +253,4 @@ def _json(data: bytes, name: str) -> Any:
 
 
 def _text(tree: Tree, file: str) -> str:
-    return tree.store.read(file).decode("utf-8-sig", "surrogateescape")
+    return tree.once.read(file).decode("utf-8-sig", "surrogateescape")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnext.data.dense.masks import Polygons
+from convnext.data.masks import Polygons
 
 OUTSIDE = "box outside"
 CUT = "box cut"
@@ -35,8 +35,8 @@ KINDS = {  # kind -> a line of preflight
     NO_MASK: "object{s} without an outline {are} masked by the whole box",
 }
 
-_SLACK_PX = 1.0  # a box may reach this far beyond its image: so do COCO's own
-_FARTHEST = 100_000.0  # a point beyond is a mistake, and would take long to draw
+SLACK_PX = 1.0  # a box may reach this far beyond its image: so do COCO's own
+FARTHEST = 100_000.0  # a point beyond is a mistake, and would take long to draw
 
 Box = tuple[float, float, float, float]
 
@@ -63,12 +63,12 @@ def numbers(values: object, count: int | None = None) -> list[float]:
     if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
         raise WrongError(UNREADABLE, f"{_short(values)} is not a list of {count or 'some'} numbers")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FARTHEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= FARTHEST:
             raise WrongError(UNREADABLE, f"{_short(value)} is not a place in an image")
     return [float(value) for value in values]
 
 
-def fitting_box(box: Box, size: tuple[float, float] | None, slack: float = _SLACK_PX) -> tuple[Box, bool]:
+def fitting_box(box: Box, size: tuple[float, float] | None, slack: float = SLACK_PX) -> tuple[Box, bool]:
     """`box`, x0 y0 x1 y1, and whether it had to be cut to an image of `size` (H, W). Raises WrongError if none is left.
 
     Up to `slack` beyond the image is left as it is, and cut when the image is read.

@@ -8,12 +8,14 @@ import math
 import os
 import posixpath
 from dataclasses import replace
-from pathlib import Path
+from itertools import count
 
-from convnext.data.dense.coco import Numbering
-from convnext.data.dense.dataset import AnnotatedImage, DenseDataset, Objects, Row, objects_of
-from convnext.data.dense.files import ImageFinder, is_image, open_tree, part_of, part_of_word
-from convnext.data.dense.problems import (
+from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
+from convnext.data.dataset import DenseDataset
+from convnext.data.decode import image_suffixes
+from convnext.data.formats.files import ImageFinder, is_image, part_of, part_of_word
+from convnext.data.formats.yolo_yaml import Value, read_yaml
+from convnext.data.problems import (
     CUT,
     EMPTY,
     MISSING,
@@ -26,42 +28,53 @@ from convnext.data.dense.problems import (
     numbers,
     polygons_of,
 )
-from convnext.data.dense.yolo_yaml import Value, read_yaml
-from convnext.data.store import Tree, printable, require
+from convnext.data.source import Source
+from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
 _SLACK = 0.002  # of the image's side: what six written digits and a tool's rounding can add
+_NUMBERS = 5  # of an object, or more: its class and its box
 _NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
 _NOT_LABELS = {*_NAME_FILES, "readme.txt", "requirements.txt", "license.txt"}
 
 
-def open_yolo(path: str | Path) -> dict[str, DenseDataset]:
-    """The data sets of a data.yaml, or of a folder or zip of images and YOLO text, by part: 'train', 'val', 'all'...
+def open_yolo(source: Source) -> dict[str, DenseDataset]:
+    """The data sets of a data.yaml, or of images and YOLO text, by part: 'train', 'val', 'all'...
 
     Raises DataError when nothing can be read.
     """
-    path = Path(path)
-    require(path)
-    named = path.name if path.is_file() and path.suffix.lower() in (".yaml", ".yml") else None
-    tree = open_tree(path.parent if named else path, what="images and YOLO labels")
-    sheet_file = named or yaml_file(tree)
+    tree = source.tree
+    sheet_file = source.file or yaml_file(tree)
     sheet = read_yaml(_text(tree, sheet_file)) if sheet_file else {}
-    return _Reader(tree, sheet, printable(str(path))).parts(sheet_file or "")
+    return _Reader(tree, sheet, source.name).parts(sheet_file or "")
 
 
 def yaml_file(tree: Tree) -> str | None:
     """The description of a YOLO data set: a YAML file with `names`, nearest to the top."""
-    files = [file for file in tree.files if file.lower().endswith((".yaml", ".yml"))]
+    files = tree.files.take(tree.files.ending_in({".yaml", ".yml"}))
     described = [file for file in files if "names" in read_yaml(_text(tree, file))]
     return min(described, key=lambda file: (file.count("/"), file), default=None)
 
 
 def label_files(tree: Tree) -> list[str]:
     """Text files that hold objects, by the place of their image."""
-    files = {file for file in tree.files if file.endswith(".txt")}
+    files = {file for file in tree.files.take(tree.files.ending_in({".txt"})) if file.endswith(".txt")}
     if not files:  # a million images in class folders are asked as well
         return []
-    return [label for file in tree.files if is_image(file) and (label := _label_of(file, files))]
+    images = tree.files.take(tree.files.ending_in(image_suffixes()))
+    return [label for file in images if (label := _label_of(file, files))]
+
+
+def has_boxes(tree: Tree) -> bool:
+    """Whether the first text that is not empty holds numbers; where all are, whether a list of names calls it YOLO."""
+    labels = label_files(tree)
+    first = next((text for file in labels if (text := tree.once.read(file).split(b"\n", 1)[0].split())), None)
+    if first is None:
+        return yaml_file(tree) is not None and (bool(labels) or not tree.files.ending_in(image_suffixes()).any())
+    try:
+        return len([float(word) for word in first]) >= _NUMBERS
+    except ValueError:
+        return False
 
 
 class _Reader:
@@ -72,7 +85,7 @@ class _Reader:
         self.files = set(tree.files)
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-        self.numbering = Numbering()
+        self.numbers_free = count(1)
         self.classes = self._classes()
 
     def parts(self, sheet_file: str) -> dict[str, DenseDataset]:
@@ -168,7 +181,8 @@ class _Reader:
         """(class, numbers behind it, place) of each line that can be read."""
         label = _label_of(image, self.files)
         rows = []
-        for number, line in enumerate(_text(self.tree, label).splitlines() if label else [], 1):
+        text = self.tree.once.take(label).decode("utf-8-sig", "surrogateescape") if label else ""
+        for number, line in enumerate(text.splitlines(), 1):
             words, where = line.split(), f"{printable(label or '')} line {number}"
             if not words:
                 continue
@@ -192,7 +206,7 @@ class _Reader:
                 row, cut = _row(number, values)
                 if cut:
                     self.problems.append(Problem(CUT, where, " ".join(f"{value:g}" for value in values[:4])))
-                rows.append(row._replace(id=self.numbering.take()))
+                rows.append(row._replace(id=next(self.numbers_free)))
             except WrongError as wrong:
                 self.problems.append(Problem(wrong.kind, where, wrong.what))
         return objects_of(rows, relative=True)
@@ -230,7 +244,7 @@ def _inside(path: str) -> str:
 
 
 def _text(tree: Tree, file: str) -> str:
-    return tree.store.read(file).decode("utf-8-sig", "surrogateescape")
+    return tree.once.read(file).decode("utf-8-sig", "surrogateescape")
 
 
 def _number(word: str) -> float:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from convnext.data.dense.masks import boxes_of
-from convnext.data.dense.sample import IGNORE, Instances, Sample
+from convnext.data.masks import boxes_of
+from convnext.data.sample import IGNORE, Instances, Sample
 
 Size = tuple[int, int]  # (H, W)
 

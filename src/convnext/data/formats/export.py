@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from convnext.data.dense.dataset import DenseDataset, size_of
-from convnext.data.dense.masks import Rle, Shape, encode
+from convnext.data.dataset import DenseDataset, size_of
+from convnext.data.masks import Rle, Shape, encode
 from convnext.data.store import printable
 from convnext.errors import DataError
 

@@ -1,0 +1,282 @@
+"""COCO JSON: polygons, run lengths both ways, crowds, empty images; read with every mistake named and left out.
+
+The format's boxes are x y width height; here and everywhere else in this package they are x0 y0 x1 y1.
+What is plainly right is taken over in columns, thousands of annotations at once (`coco_columns`); the others are
+examined here one by one, so that what is wrong with them can be named.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convnext.data.annotated import AnnotatedImages, Outlines, Pool, Row
+from convnext.data.dataset import DenseDataset
+from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
+from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
+from convnext.data.formats.files import ImageFinder, part_of_name
+from convnext.data.masks import Rle, Shape, box, compress, decompress
+from convnext.data.names import Names
+from convnext.data.problems import (
+    CUT,
+    DOUBLE,
+    FEW_POINTS,
+    MASK_SIZE,
+    MISSING,
+    STRAY,
+    UNKNOWN,
+    UNREADABLE,
+    Problem,
+    WrongError,
+    extent,
+    fitting_box,
+    numbers,
+    polygons_of,
+    whole,
+)
+from convnext.data.source import Source
+from convnext.data.store import Tree, printable
+from convnext.errors import DataError
+
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+
+
+def open_coco(source: Source) -> dict[str, DenseDataset]:
+    """The data sets of a COCO JSON file, or of all such files in a folder or zip, by part: 'train', 'val', 'test', 'all'.
+
+    The images are looked for in the source's images, however deep. A single file is 'all'. Raises DataError when
+    nothing can be read.
+    """
+    if source.file is not None:
+        found = {"all": (source.file, source.name)}
+    else:
+        found = {part: (file, f"{source.name}/{printable(file)}") for part, file in coco_files(source.tree).items()}
+    if not found:
+        raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
+    finder = ImageFinder(source.images.files)
+    parts = {}
+    for part, (file, name) in found.items():
+        parts[part] = _Reader(CocoFile(source.tree.once.take(file), name), name, part, finder).dataset(source)
+    return parts
+
+
+def coco_files(tree: Tree) -> dict[str, str]:
+    """The JSON files of a tree that hold objects in COCO's form, by the part that their name says."""
+    files = list(tree.files.take(tree.files.ending_in({".json"})))
+    named = [file for file in files if "instances" in file.rsplit("/", 1)[-1].lower()]
+    found: dict[str, str] = {}
+    for file in named or files:
+        data = tree.once.read(file)
+        if all(key in data for key in _KEYS):
+            found.setdefault(part_of_name(file) or "all", file)
+    return found
+
+
+@dataclass
+class _Listed:
+    """The images of a file that are there, and what is wrong with the others."""
+
+    paths: list[str]
+    ids: list[int]
+    sizes: list[tuple[int, int]]  # (H, W), zeros where the file does not say
+    places: list[int]  # in the file
+    owner: dict[Any, int]  # their key there -> place in these lists
+    problems: list[tuple[int, Problem]]  # (place in the file, what)
+
+
+class _Reader:
+    """One annotation file on its way to a data set. What cannot be used is named in `problems` and left out."""
+
+    def __init__(self, file: CocoFile, name: str, part: str, finder: ImageFinder):
+        self.file, self.name, self.part, self.finder = file, name, part, finder
+        self.problems = [Problem(UNREADABLE, f"image {shown_of(item)}") for item in file.other_images]
+        self.notes: list[str] = []
+        self.category_ids, self.classes = self._categories()
+        self.labels = {number: label for label, number in enumerate(self.category_ids)}
+
+    def dataset(self, source: Source) -> DenseDataset:
+        images = self.file.images
+        if not images:
+            raise DataError(f"'{self.name}' lists no images. Is it the right file?")
+        known = {image.id for image in images if is_key(image.id)}
+        listed = self._listed(images, known)
+        sizes = np.array(listed.sizes, np.int64).reshape(-1, 2)
+        columns = Columns.of(self.file, listed.owner, known, sizes, self.labels)
+        for place in columns.stray.tolist():
+            item = self.file.annotation(place)
+            stray = isinstance(item, dict)
+            what = f"image_id {item.get('image_id') if stray else None!r}"
+            self.problems.append(Problem(STRAY if stray else UNREADABLE, f"annotation {shown_of(item)}", what))
+        if not listed.paths:
+            first = printable(str(images[0].file_name))
+            raise DataError(
+                f"none of the {len(images)} images of '{self.name}' is there; the first is '{first}'. "
+                "Name their folder or zip with --images."
+            )
+        pool, borders = self._pool(columns, listed)
+        entries = AnnotatedImages(Names.of(listed.paths), _integers(listed.ids), sizes, borders, pool)
+        return DenseDataset(
+            "detection",
+            self.classes,
+            entries,
+            source.store,
+            category_ids=self.category_ids,
+            problems=tuple(self.problems),
+            notes=tuple(self.notes),
+        )
+
+    def _categories(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """COCO's numbers in rising order, which need not be 1, 2, 3, and the class names that go with them."""
+        names: dict[int, str] = {}
+        for item in self.file.categories:
+            number = whole(item.get("id")) if isinstance(item, dict) else None
+            if number is None:
+                raise DataError(f"'{self.name}' has a category without a whole number as its id. Give it one.")
+            names.setdefault(number, printable(" ".join(str(item.get("name", number)).split())))
+        if not names:
+            raise DataError(f"'{self.name}' has no categories. List the classes under 'categories' with id and name.")
+        if len(set(names.values())) < len(names):
+            names = {number: f"{name} ({number})" for number, name in names.items()}
+            self.notes.append("Categories share a name; their numbers were added to tell them apart.")
+        order = tuple(sorted(names))
+        return order, tuple(names[number] for number in order)
+
+    def _listed(self, images: list[Image], known: set[Any]) -> _Listed:
+        """Which images are there, in the order of the file."""
+        plain = all(whole(key) is not None for key in known)
+        if not plain:
+            self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
+        found = _Listed([], [], [], [], {}, [])
+        for place, image in enumerate(images, 1):
+            name, key = str(image.file_name), image.id
+            path = self.finder.find(name, self.part)
+            if path is None:
+                found.problems.append((place, Problem(MISSING, printable(name))))
+                continue
+            own = is_key(key)  # else nothing can belong to it
+            if own and key in found.owner:
+                found.problems.append((place, Problem(DOUBLE, printable(name), f"id {key}")))
+                continue
+            if own:
+                found.owner[key] = len(found.paths)
+            height, width = whole(image.height), whole(image.width)
+            sized = height and width and min(height, width) > 0
+            number = whole(key) if plain and own else None
+            found.paths.append(path)
+            found.ids.append(place if number is None else number)
+            found.sizes.append((min(height, LARGEST), min(width, LARGEST)) if sized and height and width else (0, 0))
+            found.places.append(place)
+        return found
+
+    def _pool(self, columns: Columns, listed: _Listed) -> tuple[Pool, np.ndarray]:
+        """The objects that can be used, image by image, and where those of each image begin and end."""
+        told = listed.problems
+        order = np.argsort(columns.owner, kind="stable")
+        extra = bytearray()  # outlines that are not text of the file
+        border = len(self.file.text)
+        for place in order[~columns.clean[order] & (columns.owner[order] >= 0)].tolist():
+            image = int(columns.owner[place])
+            item = self.file.annotation(place)
+            row, wrong = self._row(
+                item, printable(self.file.images[listed.places[image] - 1].file_name), listed.sizes[image]
+            )
+            told += [(listed.places[image], problem) for problem in wrong]
+            if row is not None:
+                text = b"" if row.shape is None else json.dumps(item["segmentation"]).encode()
+                columns.put(place, row, (border + len(extra), border + len(extra) + len(text)))
+                extra += text
+        self.problems += [problem for _, problem in sorted(told, key=lambda pair: pair[0])]
+        order = order[(columns.clean & (columns.owner >= 0))[order]]
+        ids, changed = numbered(columns.ids[order], columns.highest)
+        if changed:
+            self.notes.append(f"{changed:,} annotations without a number of their own got a new one.")
+        last = np.cumsum(np.bincount(columns.owner[order], minlength=len(listed.paths)))
+        outlines = Outlines((self.file.text, bytes(extra)), columns.first[order], columns.last[order])
+        pool = Pool(
+            columns.boxes[order], columns.labels[order].astype(np.int64), columns.crowd[order], columns.area[order], ids,
+            outlines,
+        )  # fmt: skip
+        return pool, np.stack([np.concatenate([[0], last[:-1]]), last], axis=1)
+
+    def _row(self, item: Any, image: str, sides: tuple[int, int]) -> tuple[Row | None, list[Problem]]:
+        """One annotation, None where it cannot be used, and what is wrong with it."""
+        where, size = f"{image} annotation {shown_of(item)}", sides if sides[0] else None
+        problems = []
+        try:
+            category = whole(item.get("category_id"))
+            if category is None or category not in self.labels:
+                raise WrongError(UNKNOWN, f"category {item.get('category_id')!r}")
+            outline, few = _shape(item.get("segmentation"), size)
+            problems += [Problem(FEW_POINTS, where, what) for what in few]
+            place, cut = fitting_box(_box(item.get("bbox"), outline), size)
+            if cut:
+                problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in item.get("bbox") or place)))
+            area = item.get("area")
+            known = isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area <= MOST_AREA
+            number = whole(item.get("id"))
+            return Row(
+                place, self.labels[category], outline, item.get("iscrowd") in (1, True),
+                float(area) if known and area is not None else math.nan,
+                number if number is not None and 0 < number < LARGEST else 0,
+            ), problems  # fmt: skip
+        except WrongError as wrong:
+            return None, [*problems, Problem(wrong.kind, where, wrong.what)]
+
+
+def _integers(values: list[Any]) -> np.ndarray:
+    """int64, or Python's own where one is larger."""
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, object)
+
+
+def numbered(given: np.ndarray, highest: int) -> tuple[np.ndarray, int]:
+    """Numbers for annotations, and how many are new: their own where it is above 0 and not taken, else a free one.
+
+    `highest` of all numbers of the file. COCO's evaluation takes an annotation numbered 0 for none.
+    """
+    own = np.zeros(len(given), bool)
+    own[np.unique(given, return_index=True)[1]] = True
+    own &= given > 0
+    ids = given.copy()
+    ids[~own] = highest + 1 + np.arange(np.count_nonzero(~own))
+    return ids, int(np.count_nonzero(~own))
+
+
+def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:
+    """The outline that a 'segmentation' holds, None where it is empty; and what polygons of it were left out for."""
+    if segmentation is None or segmentation == [] or segmentation == {}:
+        return None, []
+    if isinstance(segmentation, list):
+        flat = not isinstance(segmentation[0], list)
+        return polygons_of([segmentation] if flat else segmentation)
+    if not isinstance(segmentation, dict):
+        raise WrongError(UNREADABLE, f"segmentation of type {type(segmentation).__name__}")
+    height, width = (int(side) for side in numbers(segmentation.get("size"), 2))
+    if size is not None and (height, width) != size:
+        raise WrongError(MASK_SIZE, f"{width} x {height} in an image of {size[1]} x {size[0]}")
+    counts = segmentation.get("counts")
+    try:
+        runs = np.array([whole(run) for run in counts], np.int64) if isinstance(counts, list) else None
+        text = compress(runs) if runs is not None else str(counts).encode()
+        runs = decompress(text) if runs is None else runs
+    except (DataError, TypeError, OverflowError):
+        raise WrongError(UNREADABLE, "its run lengths are damaged") from None
+    if len(runs) == 0 or runs.min() < 0 or runs.max() > height * width:
+        raise WrongError(UNREADABLE, "its run lengths are damaged")
+    if int(runs.sum()) != height * width:
+        raise WrongError(MASK_SIZE, f"its run lengths make {int(runs.sum())} pixels, not {width} x {height}")
+    return Rle(height, width, text), []
+
+
+def _box(values: object, outline: Shape | None) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 from COCO's x y width height, or round the outline where the file has no box."""
+    if values is not None and values != []:
+        x, y, width, height = numbers(values, 4)
+        return x, y, x + width, y + height
+    if outline is None:
+        raise WrongError(UNREADABLE, "it has neither box nor outline")
+    return box(outline) if isinstance(outline, Rle) else extent(outline)

@@ -1,0 +1,301 @@
+"""From what the user names to a `Source`, recognised once, and from a source to its images and labels."""
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from convnext.data.annotated import select
+from convnext.data.dataset import DenseDataset, with_classes
+from convnext.data.decode import image_suffixes
+from convnext.data.formats.coco import coco_files, open_coco
+from convnext.data.formats.files import open_tree
+from convnext.data.formats.folders import Listing, class_form, endings_of_images, inside_wrappers, listed
+from convnext.data.formats.masks import has_masks, open_masks, paired
+from convnext.data.formats.voc import has_annotations, open_voc
+from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
+from convnext.data.labelled import Dataset, Entry, Splits
+from convnext.data.source import Form, Source
+from convnext.data.split import held_out, require_share
+from convnext.data.store import MixedStore, Tree, ZipStore, is_zip, printable, require, tree_of, tree_of_file
+from convnext.errors import DataError, nearest, number_of
+
+Parts = dict[str, DenseDataset]
+
+_FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or images with label maps"
+_OPENERS: dict[Form, Callable[[Source], Parts]] = {
+    "coco": open_coco, "voc": open_voc, "yolo": open_yolo, "masks": open_masks,
+}  # fmt: skip
+_HOLDS = {"coco": "COCO annotations", "voc": "VOC annotations", "yolo": "YOLO labels", "masks": "images and label maps"}
+
+
+@dataclass(frozen=True)
+class DenseSplits:
+    """The two parts of a data set, with the same classes."""
+
+    train: DenseDataset
+    val: DenseDataset
+    val_share: float | None = None  # what was held out of data without a val part
+
+
+def recognise(
+    path: str | Path,
+    images: str | Path | None = None,
+    *,
+    form: str | None = None,
+    annotated: bool | None = None,
+) -> Source:
+    """What `path` holds, its files listed once; `images`: the folder or zip of the images, where that is another.
+
+    `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
+    hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
+    Raises DataError when nothing of that kind is there.
+    """
+    path = Path(path)
+    known = get_args(Form)
+    if form is not None and form not in known:
+        raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
+    if form is not None:
+        annotated = form in _OPENERS
+    elif images is not None and annotated is None:
+        annotated = True
+    require(path)
+    if path.is_dir() or is_zip(path):
+        return _of_tree(path, tree_of(path), images, form, annotated)
+    return _of_file(path, images, form, annotated)
+
+
+def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
+    """A JSON, a data.yaml or a CSV."""
+    name, ending = printable(str(path)), path.suffix.lower()
+    if annotated is not False and (form or {".json": "coco"}.get(ending)) == "coco":
+        beside = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+        shown = open_tree(images, what="the images") if images is not None else tree_of(beside)
+        return Source(path, "detection", "coco", tree_of_file(path), shown, path.name)
+    if annotated is not False and ending in (".yaml", ".yml") and form in (None, "yolo"):
+        tree = tree_of(path.parent)
+        return Source(path, "detection", "yolo", tree, tree, path.name)
+    if form in _OPENERS:
+        open_tree(path, what=_HOLDS[form])  # which says that this is one file
+    if annotated:
+        raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {_FORMS}.")
+    if ending != ".csv":
+        raise DataError(f"'{name}' is one file. Name a folder, a CSV of path and label, or a zip.")
+    tree = tree_of_file(path)
+    return Source(path, "classification", "table", tree, tree, path.name)
+
+
+def _of_tree(path: Path, tree: Tree, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
+    """A folder or a zip."""
+    found: Form | None = next((known for known in get_args(Form) if known == form), None)
+    if found is None and annotated is not False:
+        try:
+            found = _annotated_form(tree, images is not None)
+        except DataError:
+            if annotated:
+                raise
+        if found is None and annotated:
+            raise DataError(_nothing_annotated(printable(str(path))))
+        if annotated is None and found is not None and not _is_sure(found, tree):
+            found = None
+    if found in _OPENERS:
+        shown = open_tree(images, what="the images") if images is not None else tree
+        return Source(path, "segmentation" if found == "masks" else "detection", found, tree, shown)
+    tree = inside_wrappers(tree)
+    return Source(path, "classification", found or class_form(tree), tree, tree)
+
+
+def _annotated_form(tree: Tree, apart: bool) -> Form | None:
+    """The surest form first. `apart`: the images are in another place."""
+    checks: dict[Form, Callable[[Tree], object]] = {
+        "coco": coco_files,
+        "voc": has_annotations,
+        "yolo": lambda tree: yaml_file(tree) or label_files(tree),
+        "masks": lambda tree: apart or paired(tree, []),
+    }
+    return next((form for form, check in checks.items() if check(tree)), None)
+
+
+def _nothing_annotated(name: str) -> str:
+    return f"'{name}' has no annotations that are known. It can be {_FORMS}."
+
+
+def _is_sure(form: Form, tree: Tree) -> bool:
+    """Whether these are annotations, and not class folders that look like it."""
+    try:
+        return {"yolo": has_boxes, "masks": has_masks}.get(form, bool)(tree)
+    except DataError:
+        return False
+
+
+def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Splits:
+    """The train and val images of class folders or a table.
+
+    Data without a val part is split by class: `val_share` of each, at least one of two, by a hash of (seed, path), so
+    that the same files give the same split on every machine and in a zip. Raises DataError when nothing can be trained.
+    """
+    require_share(val_share)
+    listing = listed(source)
+    val = listing.in_part("val")
+    parted = bool(val.any())
+    if not parted:
+        val = _held_out(listing, val_share, seed, repeated=source.form == "table")
+    if val.all():
+        raise DataError(f"'{source.name}' has no images in its train part. Put them into train/<class>/.")
+    found = np.unique(listing.labels[~val])
+    if len(found) < 2:
+        raise DataError(
+            f"'{source.name}' has images of one class only ('{printable(listing.classes[found[0]])}'); training needs two "
+            "or more. Add a second class folder."
+        )
+    share = None if parted else val_share
+    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share)
+
+
+def open_labelled(
+    source: Source, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val"] = "val"
+) -> Dataset:
+    """Labelled images to evaluate on: the `split` part where the source has parts, else all of it.
+
+    `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
+    """
+    listing = listed(source, only=True)
+    chosen = listing.in_part(split) if listing.part.any() else listing.in_part("")
+    if not chosen.any():
+        raise DataError(
+            f"'{source.name}' has no images in its {split} part. Name the folder that holds the class folders."
+        )
+    known = listing.classes if classes is None else classes
+    shown = {listing.classes[label] for label in np.unique(listing.labels[chosen]).tolist()}
+    unknown = sorted(shown - set(known))
+    if unknown:
+        raise DataError(
+            f"'{source.name}' has class '{printable(unknown[0])}', which the model does not know."
+            f"{nearest(unknown[0], known)} It knows {number_of(len(known), 'class', 'classes')}."
+        )
+    return listing.dataset(chosen, known)
+
+
+def open_unlabelled(paths: Sequence[str]) -> Dataset:
+    """Images to predict: files (whatever their ending), folders with all below, globs, zips; each once, in order."""
+    zips: dict[str, ZipStore] = {}
+    found: dict[str, None] = {}
+    for path in paths:
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not matches:
+            require(Path(path))
+        for match in matches:
+            before = len(found)
+            found |= dict.fromkeys(_images_at(match, zips))
+            if len(matches) == 1 and len(found) == before and not os.path.isfile(match):
+                raise DataError(f"'{printable(match)}' holds no images; they end in {endings_of_images()}.")
+    if not found:
+        raise DataError(
+            f"No images to predict. Name a file, a folder, a glob or a zip; images end in {endings_of_images()}."
+        )
+    return Dataset((), tuple(Entry(path, -1) for path in found), MixedStore(zips))
+
+
+def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
+    if os.path.isfile(path) and not is_zip(Path(path)):
+        return [path]
+    tree = tree_of(Path(path))
+    if isinstance(tree.store, ZipStore):
+        zips[path] = tree.store
+    return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(image_suffixes()))]
+
+
+def open_dense(source: Source, *, part: str | None = None, classes: tuple[str, ...] | None = None) -> DenseDataset:
+    """Annotated images to evaluate on or to look at: one part of the source.
+
+    `part`: 'train', 'val' or 'test'; None: val where there is one, else test, else all there is. `classes`, usually a
+    checkpoint's, fixes what labels mean. Raises DataError when nothing can be read, or a class is not known.
+    """
+    parts = open_parts(source)
+    if part is not None and part not in parts and set(parts) != {"all"}:
+        raise DataError(
+            f"'{source.name}' has no part '{part}'.{nearest(part, parts)} It has {', '.join(sorted(parts))}."
+        )
+    chosen = next(parts[name] for name in (part, "val", "test", "all", "train") if name in parts)
+    return chosen if classes is None else with_classes(chosen, classes, source.name)
+
+
+def open_dense_splits(
+    source: Source, *, val: Source | None = None, val_share: float = 0.2, seed: int = 0
+) -> DenseSplits:
+    """The train and val images of the source, or of it and of `val`, another with the held-out images.
+
+    Data without a val part is split: `val_share` of the images, at least one of two, by a hash of (seed, path).
+    Raises DataError when nothing can be trained.
+    """
+    require_share(val_share)
+    parts = open_parts(source)
+    if val is not None:
+        train = parts.get("train") or parts.get("all") or next(iter(parts.values()))
+        return DenseSplits(train, with_classes(open_dense(val), train.classes, val.name))
+    whole = parts.get("train") or parts.get("all")
+    if whole is None:
+        raise DataError(
+            f"'{source.name}' has no train part, only {', '.join(sorted(parts))}. Name the images to train on."
+        )
+    held = parts.get("val") or (parts.get("test") if "train" in parts else None)
+    return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
+
+
+def open_parts(source: Source) -> Parts:
+    """All parts of annotated images: of 'train', 'val', 'test' those there are, or 'all'. They share their classes."""
+    if source.form not in _OPENERS:
+        raise DataError(_nothing_annotated(source.name))
+    if not source.opened:
+        parts = _OPENERS[source.form](source)
+        source.opened.update(
+            parts if source.form == "yolo" else _agreed(parts)
+        )  # YOLO lists classes once for all parts
+    return dict(source.opened)
+
+
+def _agreed(parts: Parts) -> Parts:
+    """The same with one list of classes: those of train, and behind them what other parts add."""
+    order = [part for part in ("train", "all", "val", "test") if part in parts]
+
+    names: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    for part in order:
+        names |= dict.fromkeys(parts[part].classes)
+        for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):
+            if number not in numbers.values():
+                numbers.setdefault(name, number)
+    classes = tuple(names)
+    agreed: Parts = {part: with_classes(parts[part], classes, part) for part in order}
+    if not numbers:
+        return agreed
+    free = max(numbers.values()) + 1
+    category_ids = tuple(numbers.get(name, free + place) for place, name in enumerate(classes))
+    return {part: replace(dataset, category_ids=category_ids) for part, dataset in agreed.items()}
+
+
+def _held_out(listing: Listing, val_share: float, seed: int, *, repeated: bool) -> np.ndarray:
+    """(N,) bool: a share of each class. `repeated`: a path may be there twice, and is held out as a whole."""
+    order = np.argsort(listing.labels, kind="stable")
+    borders = np.flatnonzero(np.diff(listing.labels[order])) + 1
+    chosen = np.zeros(len(order), bool)
+    for places in np.split(order, borders):
+        chosen[places[held_out(listing.paths.take(places), val_share, seed)]] = True
+    if repeated:
+        paths = set(listing.paths.take(chosen))
+        chosen = np.array([path in paths for path in listing.paths], bool)
+    return chosen
+
+
+def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:
+    chosen = np.zeros(len(whole.entries), bool)
+    chosen[held_out((entry.path for entry in whole.entries), val_share, seed)] = True
+    return DenseSplits(
+        replace(whole, entries=select(whole.entries, ~chosen)),
+        replace(whole, entries=select(whole.entries, chosen), problems=()),
+        val_share,
+    )
