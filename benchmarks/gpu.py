@@ -1,12 +1,12 @@
-"""The GPU kernels on one NVIDIA card: right, how fast, and how near to what the card can do.
+"""The GPU kernels on one NVIDIA GPU: right, how fast, and how near to what it can do.
 
     python benchmarks/gpu.py                                   # everything; half an hour, most of it torch.compile
     python benchmarks/gpu.py --parts checks kernels            # or: inference training sweep
-    python benchmarks/gpu.py --dry-run                         # the logic alone, tiny, on the processor; no figures
+    python benchmarks/gpu.py --dry-run                         # the logic alone, tiny, on the CPU; no figures
 
 Every step runs in a process of its own, so that a kernel that takes its process down is named and the rest goes on.
-Contestants of a network run in turn (A B A B ...), ratios are taken pair by pair within a round, and the card's own
-bf16 matrix rate and copy bandwidth are measured in the process that they are compared in. One line a figure goes to
+Contestants of a network run in turn (A B A B ...), ratios are taken pair by pair within a round, and the GPU's own
+bf16 matmul rate and copy bandwidth are measured in the process that they are compared in. One line a figure goes to
 benchmarks/results/gpu.jsonl, with machine and versions.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
         step(args)
         return
     if not args.dry_run and not torch.cuda.is_available():
-        sys.exit("No CUDA device here. `--dry-run` tries the logic on the processor.")
+        sys.exit("No CUDA device here. `--dry-run` tries the logic on the CPU.")
     rows = []
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda name: list(process(name, [], args)), compilations(args)))
@@ -63,7 +63,7 @@ def main() -> None:
                     file.write(json.dumps(row | machine()) + "\n")
     print(summary(rows))
     if args.dry_run:
-        print("DRY RUN: Triton's interpreter on the processor, tiny networks; no figure means anything")
+        print("DRY RUN: Triton's interpreter on the CPU, tiny networks; no figure means anything")
 
 
 def plan(args: argparse.Namespace) -> list[str]:
@@ -94,10 +94,10 @@ def step(args: argparse.Namespace) -> None:
     import gpu_kernels
     import gpu_networks
 
-    kind, *words = args.step.split()
+    kind, *arguments = args.step.split()
     steps = {"checks": gpu_kernels.checks, "kernels": gpu_kernels.kernels, "networks": gpu_networks.networks}
     steps |= {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile}
-    for row in steps[kind](*words, args):
+    for row in steps[kind](*arguments, args):
         print(json.dumps(row), flush=True)
 
 
@@ -120,12 +120,12 @@ def run(name: str, args: argparse.Namespace) -> Iterator[Row]:
 
 def process(name: str, without: list[str], args: argparse.Namespace) -> Iterator[Row]:
     """The rows as a process prints them, and one more if it dies or takes too long."""
-    words = [sys.executable, "-W", "ignore", __file__, "--step", name, "--rounds", str(args.rounds)]
-    words += ["--minutes", str(args.minutes), *(["--autotune"] if args.autotune else [])]
-    words += ["--without", *without] if without else []
-    surroundings = os.environ | ({"TRITON_INTERPRET": "1"} if args.dry_run else {})
+    command = [sys.executable, "-W", "ignore", __file__, "--step", name, "--rounds", str(args.rounds)]
+    command += ["--minutes", str(args.minutes), *(["--autotune"] if args.autotune else [])]
+    command += ["--without", *without] if without else []
+    environment = os.environ | ({"TRITON_INTERPRET": "1"} if args.dry_run else {})
     with tempfile.TemporaryFile("w+") as errors:
-        child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True, env=surroundings)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         late = threading.Event()
         watch = threading.Timer(60 * args.minutes, lambda: (late.set(), child.kill()))
         watch.start()
@@ -147,14 +147,14 @@ def machine() -> Row:
     import torchvision
     import triton
 
-    card = torch.cuda.get_device_properties(0)
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = torch.cuda.get_device_properties(0)
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:
         commit = ""
     return {
-        "card": card.name, "capability": f"{card.major}.{card.minor}", "memory_gb": round(card.total_memory / 2**30),
+        "gpu": found.name, "capability": f"{found.major}.{found.minor}", "memory_gb": round(found.total_memory / 2**30),
         "torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda,
         "torchvision": torchvision.__version__, "python": sys.version.split()[0], "commit": commit,
         "date": time.strftime("%Y-%m-%d"),

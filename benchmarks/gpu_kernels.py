@@ -1,6 +1,6 @@
-"""The steps of gpu.py that look at one kernel at a time: is it right, and how near to the card's limits.
+"""The steps of gpu.py that look at one kernel at a time: is it right, and how near to the GPU's limits.
 
-Axes: N pictures, H W rows and columns, C channels.
+Axes: N images, H W rows and columns, C channels.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def checks(name: str, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def kernels(model: str, args: argparse.Namespace) -> Iterator[Row]:
-    """Each kernel alone at every stage: time, plain torch's time, share of the matrix rate and of the bandwidth."""
+    """Each kernel alone at every stage: time, plain torch's time, share of the matmul rate and of the bandwidth."""
     rate, bandwidth = limits()
     yield {"kind": "limits", "what": f"kernels {model}", "tflops": rate / 1e12, "gb_per_s": bandwidth / 1e9}
     n = 1 if DRY else BATCH
@@ -82,9 +82,9 @@ def kernels(model: str, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def workload(n: int, c: int, side: int) -> dict[str, Work]:
-    """By kernel: operations on the matrix units, 16-bit values moved at least, the kernel, plain torch.
+    """By kernel: operations in matmuls, 16-bit values moved at least, the kernel, plain torch.
 
-    Inputs are several sets taken in turn, more than the card's cache holds.
+    Inputs are several sets taken in turn, more than the GPU's cache holds.
     """
     from convnext.kernels.gpu import depthwise, gemm
 
@@ -101,7 +101,7 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
     def x() -> Tensor:
         return narrow[next(turn) % sets]
 
-    def picture() -> Tensor:
+    def image() -> Tensor:
         return x().permute(0, 3, 1, 2)
 
     both = ((expand, expand_bias), (project, project_bias))
@@ -114,7 +114,7 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
                          lambda: reference.turned_convolve(x(), spatial, x())),
         "filter_gradient": (0, 2 * m * c, lambda: depthwise.filter_gradient(x(), x(), 7),
                             lambda: torch.ops.aten.convolution_backward(
-                                picture(), picture(), spatial, [c], [1, 1], [3, 3], [1, 1], False, [0, 0], c,
+                                image(), image(), spatial, [c], [1, 1], [3, 3], [1, 1], False, [0, 0], c,
                                 [False, True, True])),
         "norm_backward": (0, 3 * m * c, lambda: depthwise.norm_backward(x(), x(), None, rstd, None, dtype=HALF, affine=False),
                           None),
@@ -125,11 +125,11 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
                             lambda: reference.linear_residual(wide, project, project_bias, gamma, None, x())),
         "gelu_backward": (2 * matrix, m * (2 * c + 2 * e),
                           lambda: gemm.gelu_backward(x(), both[0], None, x(), project, None), None),
-        "block": (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block(picture(), weights)),
-                  lambda: frozen(lambda: block.plain(picture(), weights))),
+        "block": (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block(image(), weights)),
+                  lambda: frozen(lambda: block.plain(image(), weights))),
     }  # fmt: skip
     if c <= gemm.KEPT_ON_CHIP:
         found["fused_mlp"] = (2 * matrix, 3 * m * c, lambda: gemm.fused_mlp(x(), *both, gamma, None, x()), None)
-    if gpu.unavailable_fp8(picture()) is None:
-        found["block_fp8"] = (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block_fp8(picture(), rounded)), None)
+    if gpu.unavailable_fp8(image()) is None:
+        found["block_fp8"] = (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block_fp8(image(), rounded)), None)
     return found

@@ -30,7 +30,7 @@ CONTESTANTS = {  # what matters most first: a short visit to a GPU may end befor
 }  # fmt: skip
 RATE = 0.1  # stochastic depth of every network in training
 if DRY:
-    dispatch.on_gpu = lambda device: True  # the interpreter's tensors lie on the processor
+    dispatch.on_gpu = lambda device: True  # the interpreter's tensors lie on the CPU
 
 
 def swap(model: nn.Module, family: str) -> nn.Module:
@@ -164,7 +164,7 @@ def logits_error(model: str) -> Iterator[Row]:
 
 
 def sweep(model: str, args: argparse.Namespace) -> Iterator[Row]:
-    """Inference at several batch sizes: pictures a second, and the time of one call from the host."""
+    """Inference at several batch sizes: images/s, and the time of one call from the host."""
     for batch in (1, 2) if DRY else SWEEP:
         for name in SWEPT:
             what = f"{name} at {batch}"
@@ -178,7 +178,7 @@ def sweep(model: str, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def timed(run: Callable[[], Any], batch: int) -> dict[str, float]:
-    """Throughput on the card's clock and latency on the host's."""
+    """Throughput on the GPU's clock and latency on the host's."""
     warm(run)
     spent, latencies = milliseconds(run), []
     for _ in range(3 if DRY else 50):

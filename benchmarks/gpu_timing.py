@@ -1,4 +1,4 @@
-"""Times on a card, and failures that are named: what the steps of gpu.py share."""
+"""Times on a GPU, and failures that are named: what the steps of gpu.py share."""
 
 import statistics
 import sys
@@ -11,13 +11,13 @@ import torch
 
 from convnext.kernels.gpu.available import interpreted
 
-DRY = interpreted()  # on the processor, to try the logic
+DRY = interpreted()  # on the CPU, to try the logic
 DEVICE, HALF = ("cpu", torch.float32) if DRY else ("cuda", torch.bfloat16)
 Row = dict[str, Any]
 
 
 def limits() -> tuple[float, float]:
-    """The card's own bf16 matrix rate (operations a second) and copy bandwidth (bytes a second, read and written)."""
+    """The GPU's own bf16 matmul rate (operations a second) and copy bandwidth (bytes a second, read and written)."""
     side, size = (64, 2**16) if DRY else (8192, 2**29)
     a, b = (torch.randn(side, side, device=DEVICE, dtype=HALF) for _ in range(2))
     source, target = (torch.randn(size, device=DEVICE).to(HALF) for _ in range(2))
@@ -91,13 +91,13 @@ def peak(run: Callable[[], Any]) -> float | None:
 
 
 def wait() -> None:
-    """Until the card has done what it was given."""
+    """Until the GPU has done what it was given."""
     if not DRY:
         torch.cuda.synchronize()
 
 
 def attempt(what: str, run: Callable[[], Any]) -> Any:
-    """Its answer, or a row that names the failure; `fatal` when the card takes no more work from this process."""
+    """Its answer, or a row that names the failure; `fatal` when the GPU takes no more work from this process."""
     try:
         answer = run()
         wait()

@@ -1,4 +1,4 @@
-"""Runs the fused block's Triton path in Triton's interpreter, on the processor, and prints what was found as one JSON line.
+"""Runs the fused block's Triton path in Triton's interpreter, on the CPU, and prints what was found as one JSON line.
 
     TRITON_INTERPRET=1 CONVNEXT_KERNELS=triton python tests/fused_cases.py
 
@@ -24,7 +24,7 @@ from convnext.models.fused import OnKernels, fuse, unfuse
 from convnext.recipes import recipe
 from convnext.tasks.train import with_kernels
 
-HALF, BRAIN = torch.float16, torch.bfloat16
+FP16, BF16 = torch.float16, torch.bfloat16
 
 
 def block_of(width: int, *, gamma: float | None = 0.7, drop_path: float = 0.0, kernel: int = 3) -> Block:
@@ -51,13 +51,13 @@ def off(answer: Tensor, wanted: Tensor) -> float:
 
 
 def step(made: nn.Module, x: Tensor, seed: int = 3) -> list[Tensor]:
-    """The answer and every gradient, x's first; the same draws and the same slope for everyone."""
+    """The answer and every gradient, x's first; the same draws and the same gradient for everyone."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     made.zero_grad()
     torch.manual_seed(seed)
     answer = made(x)
-    slope = torch.linspace(-1, 1, answer.numel()).view(answer.shape)
-    (answer * slope).sum().backward()
+    gradient = torch.linspace(-1, 1, answer.numel()).view(answer.shape)
+    (answer * gradient).sum().backward()
     return [answer.detach(), x.grad, *(p.grad.clone() for p in made.parameters())]
 
 
@@ -98,7 +98,7 @@ def drop_path() -> object:
 def inference() -> object:
     """Errors without gradients, by dtype; and whether the Triton operator answered."""
     found = {}
-    for name, dtype in (("float32", torch.float32), ("float16", HALF), ("bfloat16", BRAIN)):
+    for name, dtype in (("float32", torch.float32), ("float16", FP16), ("bfloat16", BF16)):
         made, x = block_of(24).eval().to(dtype), map_of(24).detach().to(dtype)
         exact = copy.deepcopy(made).double()(x.double())
         fuse(made)
@@ -111,18 +111,18 @@ def inference() -> object:
 def autocast() -> object:
     """Under autocast: the errors of plain and fused against float64, and their dtypes; x of two dtypes."""
     found = {}
-    for name, gamma, dtype in (("float32", 0.7, torch.float32), ("bfloat16", 0.7, BRAIN), ("unscaled", None, BRAIN)):
+    for name, gamma, dtype in (("float32", 0.7, torch.float32), ("bfloat16", 0.7, BF16), ("unscaled", None, BF16)):
         made, x = block_of(24, gamma=gamma), map_of(24).detach().to(dtype)
         plain = copy.deepcopy(made)
         exact = step(copy.deepcopy(made).double(), x.double())
         fuse(made)
         sides = []
         for each in (made, plain):
-            with torch.autocast("cpu", dtype=BRAIN):
+            with torch.autocast("cpu", dtype=BF16):
                 sides.append(step(each, x))
         errors = [max(off(a, b) for a, b in zip(side, exact, strict=True)) for side in sides]
         dtypes = [[str(each.dtype) for each in side] for side in sides]
-        with torch.autocast("cpu", dtype=BRAIN), mock.patch.object(gpu, "block", wraps=gpu.block) as called:
+        with torch.autocast("cpu", dtype=BF16), mock.patch.object(gpu, "block", wraps=gpu.block) as called:
             made(x)
         found[name] = {"errors": errors, "same dtypes": dtypes[0] == dtypes[1], "calls": called.call_count}
     return found
@@ -150,7 +150,7 @@ def network() -> object:
 
 
 def folded() -> object:
-    """`convnext.optimize` of a network on a card: its errors, and how often the kernels were called in each way."""
+    """`convnext.optimize` of a network on a GPU: its errors, and how often the kernels were called in each way."""
     made = create("atto", depths=(1, 2), widths=(16, 24), kernel=3, classes=5, layer_scale=1.0).eval()
     x = torch.randn(1, 3, 16, 16)
     exact = copy.deepcopy(made).double()(x.double())
@@ -159,7 +159,7 @@ def folded() -> object:
     with torch.no_grad():
         errors = {"compiled": off(torch.compile(fast, backend="aot_eager", fullgraph=True)(x), exact)}
     calls = {}
-    for name, dtype in (("eager", None), ("autocast", BRAIN), ("not fused", None)):
+    for name, dtype in (("eager", None), ("autocast", BF16), ("not fused", None)):
         fast.fused = name != "not fused"
         with (
             torch.no_grad(),
@@ -192,8 +192,8 @@ def plain_instead() -> object:
     made, x = block_of(16), map_of(16)
     fuse(made)
     found["fits"] = fits_gpu(made, x)
-    found["mixed"] = fits_gpu(made, x.to(BRAIN))
-    handle = made.norm.register_forward_hook(lambda *words: None)
+    found["mixed"] = fits_gpu(made, x.to(BF16))
+    handle = made.norm.register_forward_hook(lambda *given: None)
     found["hooked"] = fits_gpu(made, x)
     handle.remove()
     unfuse(made)
@@ -206,15 +206,15 @@ def plain_instead() -> object:
 def asking() -> object:
     """Who asks, and for what: how many blocks are fused, and the reason where none is."""
     here, found = torch.device("cpu"), {}
-    for word in ("triton", "plain", "", "tritn"):
-        with mock.patch.dict(os.environ, {dispatch.SWITCH: word}):
+    for value in ("triton", "plain", "", "tritn"):
+        with mock.patch.dict(os.environ, {dispatch.SWITCH: value}):
             told = {asked: fuse(block_of(16), triton=asked) for asked in (False, True)}
-            found[word] = [told[False], told[True], dispatch.without_kernels(here)]
+            found[value] = [told[False], told[True], dispatch.without_kernels(here)]
     chosen = recipe("small", "atto", images=100, image_px=32, classes=2)
     with mock.patch.dict(os.environ, {dispatch.SWITCH: ""}):
-        for word in ("auto", "plain", "triton"):
-            model = with_kernels(nn.Sequential(block_of(16)), chosen, RunOptions(out="x", kernels=word), here)
-            found[f"train {word}"] = type(model[0].kernels).__name__
+        for choice in ("auto", "plain", "triton"):
+            model = with_kernels(nn.Sequential(block_of(16)), chosen, RunOptions(out="x", kernels=choice), here)
+            found[f"train {choice}"] = type(model[0].kernels).__name__
     return found
 
 
@@ -232,5 +232,5 @@ def attempt(run: Callable[[], object]) -> object:
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    dispatch.on_gpu = lambda device: device.type == "cpu"  # the interpreter's tensors lie where a card's would
+    dispatch.on_gpu = lambda device: device.type == "cpu"  # the interpreter's tensors lie where a GPU's would
     print(json.dumps({each.__name__: attempt(each) for each in CASES}))

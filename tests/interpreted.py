@@ -12,7 +12,7 @@ import pytest
 Answers = dict[str, object]
 
 
-def answers_of(script: str, factory: pytest.TempPathFactory, **surroundings: str) -> Answers:
+def answers_of(script: str, factory: pytest.TempPathFactory, **environment: str) -> Answers:
     """What `script`, beside this file, prints as JSON. Workers of one run share it: whoever is first makes it."""
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -24,9 +24,9 @@ def answers_of(script: str, factory: pytest.TempPathFactory, **surroundings: str
         while not answers.exists():
             time.sleep(0.2)
         return json.loads(answers.read_text())
-    words = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script))]
-    told = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **surroundings}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | told)
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script))]
+    variables = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
     lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
     part = answers.with_suffix(".part")
     part.write_text(lines[-1])

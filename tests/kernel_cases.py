@@ -17,26 +17,26 @@ from convnext.kernels.gpu.checks import CHECKS, Case
 from convnext.models.convnext import Block
 from convnext.models.fused import weights_of
 
-SINGLE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
 CASES = {  # name: (check, case, which setting)
     "norm, odd size, 3 x 16 channels": ("norm", Case(1, 40, 5, 9), 0),
     "norm, 5x5, one row": ("norm", Case(1, 19, 1, 3, kernel=5), 1),
     "norm, 9x9 in bands": ("norm", Case(1, 16, 3, 4, kernel=9), 2),
-    "norm, bfloat16": ("norm", Case(2, 24, 4, 3, kernel=3, dtype=BRAIN), 3),
+    "norm, bfloat16": ("norm", Case(2, 24, 4, 3, kernel=3, dtype=BF16), 3),
     "gelu, float32": ("gelu", Case(1, 19, 3, 5), 3),
-    "gelu, float16": ("gelu", Case(2, 40, 4, 4, dtype=HALF), 5),
-    "gelu, bfloat16": ("gelu", Case(1, 33, 4, 4, dtype=BRAIN), 6),
+    "gelu, float16": ("gelu", Case(2, 40, 4, 4, dtype=FP16), 5),
+    "gelu, bfloat16": ("gelu", Case(1, 33, 4, 4, dtype=BF16), 6),
     "residual, float32": ("residual", Case(3, 20, 3, 3), 0),
-    "residual, bfloat16, 3 x 16 channels": ("residual", Case(3, 48, 3, 3, dtype=BRAIN), 6),
+    "residual, bfloat16, 3 x 16 channels": ("residual", Case(3, 48, 3, 3, dtype=BF16), 6),
     "residual, no factors": ("residual", Case(2, 19, 3, 3, keep=False, affine=False), 1),
     "gelu_backward, float32": ("gelu_backward", Case(3, 19, 3, 5), 2),
-    "gelu_backward, bfloat16": ("gelu_backward", Case(2, 40, 4, 4, dtype=BRAIN), 4),
+    "gelu_backward, bfloat16": ("gelu_backward", Case(2, 40, 4, 4, dtype=BF16), 4),
     "block, 7x7, odd size": ("block", Case(2, 24, 3, 8), 0),
-    "block, 3 x 16 channels, float16": ("block", Case(3, 40, 3, 5, kernel=3, dtype=HALF), 1),
-    "block, bfloat16": ("block", Case(2, 20, 4, 3, kernel=5, dtype=BRAIN), 2),
+    "block, 3 x 16 channels, float16": ("block", Case(3, 40, 3, 5, kernel=3, dtype=FP16), 1),
+    "block, bfloat16": ("block", Case(2, 20, 4, 3, kernel=5, dtype=BF16), 2),
     "block, nothing optional": ("block", Case(1, 17, 2, 2, kernel=3, keep=False, affine=False), 3),
     "fp8": ("fp8", Case(2, 36, 3, 5, kernel=3), 0),
-    "fp8, bfloat16": ("fp8", Case(1, 32, 4, 4, kernel=3, dtype=BRAIN), 3),
+    "fp8, bfloat16": ("fp8", Case(1, 32, 4, 4, kernel=3, dtype=BF16), 3),
 }
 
 
@@ -60,20 +60,20 @@ def as_the_block() -> object:
     (made(x) * 2).square().sum().backward()
     wanted = [each.grad.clone() for each in made.parameters()]
     found = {}
-    for word, run in (("eager", lambda x, weights: gpu.block(x, weights) * 2), ("compiled", compiled)):
+    for mode, run in (("eager", lambda x, weights: gpu.block(x, weights) * 2), ("compiled", compiled)):
         made.zero_grad()
         answer = run(x, weights_of(made))
-        found[word] = float((answer - made(x) * 2).abs().max())
+        found[mode] = float((answer - made(x) * 2).abs().max())
         answer.square().sum().backward()
         pairs = zip(made.parameters(), wanted, strict=True)
-        found[f"{word}, gradients"] = max(float((a.grad - b).norm() / b.norm()) for a, b in pairs)
+        found[f"{mode}, gradients"] = max(float((a.grad - b).norm() / b.norm()) for a, b in pairs)
     return found
 
 
 def autocast() -> object:
     """Under autocast: the dtypes of the answer and of a gradient, and the error."""
     made, x = block_of()
-    with torch.autocast("cpu", dtype=BRAIN):
+    with torch.autocast("cpu", dtype=BF16):
         answer = gpu.block(x, weights_of(made))
     answer.sum().backward()
     error = float((answer - made(x)).norm() / made(x).norm())
@@ -107,10 +107,10 @@ def fast_gelu() -> object:
     """The largest error of the 16-bit GELU over all float16 numbers from -12 to 12, in units of what float16 can tell."""
     from convnext.kernels.gpu import gemm
 
-    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(HALF)
+    every = torch.arange(-(2**15), 2**15).to(torch.int16).view(FP16)
     every = every[every.abs() <= 12]
     x = torch.cat((every, every.new_zeros(-len(every) % 16))).view(-1, 16)
-    answer, _ = gemm.linear_gelu(x, torch.eye(16, dtype=HALF), torch.zeros(16))
+    answer, _ = gemm.linear_gelu(x, torch.eye(16, dtype=FP16), torch.zeros(16))
     wanted = reference.linear_gelu(x.double(), torch.eye(16, dtype=torch.float64), torch.zeros(16, dtype=torch.float64))
     apart = (answer.double() - wanted).abs()
     small, large = wanted.abs() < 1e-3, wanted.abs() >= 1e-3
@@ -135,12 +135,12 @@ def schema() -> object:
     given = weights_of(made).map(torch.Tensor.detach)
     operators = torch.ops.convnext
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    both = [(operators.block_training, (x, *given, None, SINGLE, again)) for again in (True, False)]
+    both = [(operators.block_training, (x, *given, None, FP32, again)) for again in (True, False)]
     both += [
-        (operators.block_inference, (x, *given, None, SINGLE)),
-        (operators.norm_forward, (x, *given[:4], given.eps, SINGLE)),
+        (operators.block_inference, (x, *given, None, FP32)),
+        (operators.norm_forward, (x, *given[:4], given.eps, FP32)),
     ]
-    found = [torch.library.opcheck(each.default, words, test_utils=tests) for each, words in both]
+    found = [torch.library.opcheck(each.default, arguments, test_utils=tests) for each, arguments in both]
     return sorted({str(value) for each in found for value in each.values()})
 
 

@@ -20,7 +20,7 @@ from convnext.tasks.train import with_kernels
 sys.path.insert(0, str(Path(__file__).parent))
 from interpreted import answers_of, of
 
-CARD = torch.device("cuda", 0)
+GPU = torch.device("cuda", 0)
 needs_triton = pytest.mark.skipif(
     not available._has_triton(), reason="Triton is not installed: the GPU path of the blocks is NOT tested"
 )
@@ -40,7 +40,7 @@ def test_the_answer_and_every_gradient_are_the_plain_blocks(found):
 
 
 @needs_triton
-def test_drop_path_drops_the_pictures_that_it_drops_in_the_plain_block(found):
+def test_drop_path_drops_the_images_that_it_drops_in_the_plain_block(found):
     answer = of(found, "drop_path")
     assert max(answer["errors"]) < 1e-5 and answer["same draw"] and 0 < answer["dropped"] < 8
 
@@ -94,12 +94,12 @@ def test_the_kernels_run_for_those_who_ask_by_the_environment_or_for_one_run(fou
     assert answer["plain"][:2] == [0, 0] and "CONVNEXT_KERNELS=plain" in answer["plain"][2]
     assert answer[""][:2] == [0, 1] and "CONVNEXT_KERNELS=triton" in answer[""][2]
     assert answer["tritn"][0] == 0 and "tritn is neither" in answer["tritn"][2]
-    trained = [answer[f"train {word}"] for word in ("auto", "plain", "triton")]
+    trained = [answer[f"train {choice}"] for choice in ("auto", "plain", "triton")]
     assert trained == ["NoneType", "NoneType", "OnKernels"]
 
 
-def card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0), *, triton: bool = True) -> None:
-    """Let this machine seem to have a card."""
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0), *, triton: bool = True) -> None:
+    """Let this machine seem to have a GPU."""
     monkeypatch.delenv(dispatch.SWITCH, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(available, "_capability", lambda index: capability)
@@ -109,39 +109,39 @@ def card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0), 
 
 
 def test_doctor_says_in_one_line_what_runs_on_the_gpu_and_why(monkeypatch):
-    card(monkeypatch)
-    assert gpu_path(CARD).startswith("plain torch: ") and "CONVNEXT_KERNELS=triton" in gpu_path(CARD)
-    assert gpu_path(CARD, asked=True) == "triton"
+    pretend_gpu(monkeypatch)
+    assert gpu_path(GPU).startswith("plain torch: ") and "CONVNEXT_KERNELS=triton" in gpu_path(GPU)
+    assert gpu_path(GPU, asked=True) == "triton"
     monkeypatch.setenv(dispatch.SWITCH, "triton")
-    assert gpu_path(CARD) == gpu_path(torch.device("cpu")) == "triton"
+    assert gpu_path(GPU) == gpu_path(torch.device("cpu")) == "triton"
     monkeypatch.setenv(dispatch.SWITCH, "plain")
-    assert gpu_path(CARD, asked=True) == "plain torch: CONVNEXT_KERNELS=plain turns the kernels off"
+    assert gpu_path(GPU, asked=True) == "plain torch: CONVNEXT_KERNELS=plain turns the kernels off"
 
 
 @pytest.mark.parametrize(
     ("fault", "said"),
     [("old", "7.5 is older than 8.0"), ("no triton", "triton is not installed"), ("no compiler", "C compiler")],
 )
-def test_an_old_card_and_what_triton_lacks_are_named_and_plain_torch_runs(monkeypatch, fault, said):
-    card(monkeypatch, (7, 5) if fault == "old" else (9, 0), triton=fault != "no triton")
+def test_an_old_gpu_and_what_triton_lacks_are_named_and_plain_torch_runs(monkeypatch, fault, said):
+    pretend_gpu(monkeypatch, (7, 5) if fault == "old" else (9, 0), triton=fault != "no triton")
     if fault == "no compiler":
         monkeypatch.setattr(available, "_has_compiler", lambda: False)
-    assert said in gpu_path(CARD, asked=True) and said in str(without_triton(CARD, asked=True))
-    assert said in str(without_kernels(CARD, asked=True))
+    assert said in gpu_path(GPU, asked=True) and said in str(without_triton(GPU, asked=True))
+    assert said in str(without_kernels(GPU, asked=True))
     block = Block(8, kernel=3, layer_scale=0.5, grn=False, drop_path=0.0)
-    assert fuse(block, triton=True, device=CARD) == 0 and block.kernels is None
+    assert fuse(block, triton=True, device=GPU) == 0 and block.kernels is None
 
 
-def test_a_run_on_a_card_is_fused_before_it_is_moved_there_in_any_precision_and_compiled(monkeypatch):
-    card(monkeypatch)
+def test_a_run_on_a_gpu_is_fused_before_it_is_moved_there_in_any_precision_and_compiled(monkeypatch):
+    pretend_gpu(monkeypatch)
     for precision in ("fp32", "bf16", "fp16"):
         chosen = recipe("small", "atto", images=100, image_px=32, classes=2).model_copy(update={"precision": precision})
         made = torch.nn.Sequential(Block(8, kernel=3, layer_scale=0.5, grn=False, drop_path=0.0))
-        for word, fused in (("plain", False), ("auto", False), ("triton", True)):
-            with_kernels(made, chosen, RunOptions(out="x", kernels=word, compile=True), CARD)
+        for choice, fused in (("plain", False), ("auto", False), ("triton", True)):
+            with_kernels(made, chosen, RunOptions(out="x", kernels=choice, compile=True), GPU)
             assert (made[0].kernels is not None) is fused
         x = torch.randn(1, 8, 3, 3)
-        assert made[0].kernels.allowed.triton and made(x).shape == x.shape  # still on the processor: as there
+        assert made[0].kernels.allowed.triton and made(x).shape == x.shape  # still on the CPU: as there
 
 
 def test_without_a_gpu_doctor_says_so_and_torchs_compiler_is_not_loaded():

@@ -73,7 +73,7 @@ def test_a_dropped_samples_branch_adds_nothing_and_learns_nothing_and_the_layout
 
 def test_the_16_bit_gelu_is_exact_to_a_rounding_of_float16_and_a_ten_thousandth(found):
     answer = of(found, "fast_gelu")
-    assert answer["absolute"] < 2e-6 and answer["relative"] < 2**-10 + 1.5e-4  # the interpreter cuts off, a card rounds
+    assert answer["absolute"] < 2e-6 and answer["relative"] < 2**-10 + 1.5e-4  # the interpreter cuts off, a GPU rounds
 
 
 def test_a_tensor_that_does_not_fit_is_refused_with_its_reason(found):
@@ -101,7 +101,7 @@ def test_where_there_is_no_card_plain_torch_answers_to_the_bit_and_the_reason_is
     assert torch.equal(depthwise_norm(x, *weights[:4], weights.eps), made.norm(y))
 
 
-def test_without_float8_the_rounded_weights_answer_in_the_dtype_of_the_picture():
+def test_without_float8_the_rounded_weights_answer_in_the_dtype_of_the_image():
     made, x, weights = block_and_input()
     assert gpu.unavailable_fp8(x)
     answer = gpu.block_fp8(x, gpu.prepare(weights))
@@ -169,7 +169,7 @@ def test_tf32_is_taken_only_where_torch_is_told_to():
 
 
 class Recorded:
-    """Stands for a kernel: notes its settings, refuses the first as a card with too little shared memory would."""
+    """Stands for a kernel: notes its settings, refuses the first as a GPU with too little shared memory would."""
 
     def __init__(self):
         self.fn, self.ran = type(self).__init__, []
@@ -188,7 +188,7 @@ def test_the_fastest_setting_that_runs_is_measured_once_and_remembered(monkeypat
     times = iter([5.0, 4.0])
     monkeypatch.setattr(tuning, "_CHOSEN", {})
     monkeypatch.setattr(tuning, "_may_measure", lambda: True)
-    monkeypatch.setattr(tuning, "_milliseconds", lambda run: next(times))
+    monkeypatch.setattr(tuning, "milliseconds", lambda run: next(times))
     for _ in range(2):
         assert tuning.launch(kernel, lambda s: 10 * s["size"], settings, ("a",), x, {}) == {"size": 3}
     assert kernel.ran[-2:] == [((30,), 3)] * 2 and list(tuning.chosen().values()) == [{"size": 3}]

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from convnext.kernels.gpu import triton_depthwise as forward_kernels
 from convnext.kernels.gpu import triton_depthwise_backward as backward_kernels
-from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.tuning import Setting, launch, size_class
 
 # Fastest in a wide search on an H100 (benchmarks/gpu_search.py): rows, columns, warps, by channels up to a bound
@@ -230,7 +229,7 @@ def _filter_settings(width: int, channels: int) -> tuple[Setting, ...]:
 
 @cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a card; in the interpreter a few, so that every way of sharing work is taken."""
-    if interpreted() and device.type != "cuda":
+    """Multiprocessors of a GPU; elsewhere one, so that the interpreter takes every way of sharing work."""
+    if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

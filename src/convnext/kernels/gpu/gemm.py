@@ -88,7 +88,7 @@ def mlp(
     name = ("mlp", size_class(x.numel() // channels), channels, x.dtype, residual.dtype)
     try:
         return ways[faster(name, x, ways)]()
-    except ConvNeXtError:  # a card with too little shared memory for any tile of the one kernel
+    except ConvNeXtError:  # a GPU with too little shared memory for any tile of the one kernel
         return pair()
 
 
@@ -133,20 +133,20 @@ def gelu_backward(
     """
     inner, wide = project.shape
     positions = gradient.numel() // inner
-    slope = torch.empty((*gradient.shape[:-1], wide), dtype=gradient.dtype, device=gradient.device)
-    hidden = torch.empty_like(slope)
+    answer = torch.empty((*gradient.shape[:-1], wide), dtype=gradient.dtype, device=gradient.device)
+    hidden = torch.empty_like(answer)
     settings = _settings(gradient.dtype, wide, inner, BACKWARD_TILES)
     least = min(each["block_m"] for each in settings)
     sums = torch.empty((-(-positions // least), wide), device=gradient.device)
     arguments = {
         "normal": normal, "expand": expand[0], "bias": expand[1], "before": before, "gradient": gradient,
-        "project": project, "kept": keep, "slope": slope, "hidden": hidden, "sums": sums, "positions": positions,
+        "project": project, "kept": keep, "answer": answer, "hidden": hidden, "sums": sums, "positions": positions,
         "wide": wide, "inner": inner, "area": positions // gradient.shape[0], "group": GROUP, "again": before is None,
         "drops": keep is not None, "fast": gradient.dtype != torch.float32, "precision": precision(gradient.dtype),
     }  # fmt: skip
     key = (size_class(positions), wide, inner, before is None, gradient.dtype, arguments["precision"])
     taken = launch(kernels.gelu_backward, _tiles_of(positions, wide), settings, key, gradient, arguments)
-    return slope, hidden, sums[: -(-positions // taken["block_m"])].sum(0)
+    return answer, hidden, sums[: -(-positions // taken["block_m"])].sum(0)
 
 
 def scaled_gelu(

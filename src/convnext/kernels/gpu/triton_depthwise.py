@@ -2,7 +2,7 @@
 # ruff: noqa: RUF005, SIM108 - Triton unpacks no tuples, and its branches are those of the compiler
 """Triton kernels: a KxK depthwise convolution over NHWC maps, with LayerNorm or with an addition behind it.
 
-A program answers for `rows` x `columns` positions. It walks the picture's rows once for each column of the filter, and
+A program answers for `rows` x `columns` positions. It walks the image's rows once for each column of the filter, and
 gives each value it loads to all output rows that see it: (rows + K - 1) * K loads instead of rows * K * K. LayerNorm
 needs all channels of a position, so a program holds them all, as `chunks` tiles of `block` channels: C = 96 is 3 x 32,
 where one power of two would leave a quarter of the lanes idle. Sums are float32, whatever the tensors are.
@@ -16,7 +16,7 @@ import triton.language as tl
 
 @triton.jit
 def within(y, height, columns: tl.constexpr):
-    """Whether row `y` is one of the picture's, once a column: masks of one shape are what the interpreter takes too."""
+    """Whether row `y` is one of the image's, once a column: masks of one shape are what the interpreter takes too."""
     lines = tl.zeros((columns,), dtype=tl.int32) + y
     return (lines >= 0) & (lines < height)
 
@@ -39,9 +39,9 @@ def tap_sums(
     turned: tl.constexpr,
     biased: tl.constexpr,
 ):
-    """`rows` tiles (columns, block) of one picture's convolution, in a tuple; `turned` is the gradient's direction.
+    """`rows` tiles (columns, block) of one image's convolution, in a tuple; `turned` is the gradient's direction.
 
-    `source` points at the picture (H, W, C), `taps` at (K * K, C); channels beyond C are 0.
+    `source` points at the image (H, W, C), `taps` at (K * K, C); channels beyond C are 0.
     """
     c = first + tl.arange(0, block)
     live = c < channels

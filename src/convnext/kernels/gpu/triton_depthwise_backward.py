@@ -54,21 +54,21 @@ def norm_backward(
         offsets = at[:, None] * channels + c[None, :]
         mask = there[:, None] & live[None, :]
         value = tl.load(source + offsets, mask=mask, other=0.0).to(tl.float32)
-        slope = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)
+        incoming = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)
         rstd = tl.load(rstds + at, mask=there, other=0.0)[:, None]
         if not normal:
             mean = tl.load(means + at, mask=there, other=0.0)[:, None]
             value = tl.where(mask, (value - mean) * rstd, 0.0)
         if affine_sums:
-            sum_scale += slope * value
-            sum_shift += slope
+            sum_scale += incoming * value
+            sum_shift += incoming
         if scaled:
-            slope *= weight
-        along = tl.sum(slope * value, axis=1)[:, None] / channels
-        level = tl.sum(slope, axis=1)[:, None] / channels
-        slope = tl.where(mask, (slope - level - value * along) * rstd, 0.0)
-        sum_answer += slope
-        tl.store(answer + offsets, slope.to(answer.dtype.element_ty), mask=mask)
+            incoming *= weight
+        along = tl.sum(incoming * value, axis=1)[:, None] / channels
+        level = tl.sum(incoming, axis=1)[:, None] / channels
+        incoming = tl.where(mask, (incoming - level - value * along) * rstd, 0.0)
+        sum_answer += incoming
+        tl.store(answer + offsets, incoming.to(answer.dtype.element_ty), mask=mask)
     at = program * channels + c
     tl.store(answer_sums + at, tl.sum(sum_answer, axis=0), mask=live)
     if affine_sums:

@@ -176,7 +176,7 @@ def gelu_backward(
     gradient,
     project,
     kept,
-    slope,
+    answer,
     hidden,
     sums,
     positions,
@@ -194,7 +194,7 @@ def gelu_backward(
     fast: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """slope = (kept * gradient @ project) * gelu'(before), hidden = kept * gelu(before), sums = slope summed a tile.
+    """answer = (kept * gradient @ project) * gelu'(before), hidden = kept * gelu(before), sums = answer summed a tile.
 
     With `again`, before = normal @ expand.T + bias is computed once more instead of read. `project` is (C, E).
     """
@@ -222,6 +222,6 @@ def gelu_backward(
         push *= scale
         active *= scale
     push = tl.where(mask, push, 0.0)
-    tl.store(slope + offsets, push.to(slope.dtype.element_ty), mask=mask)
+    tl.store(answer + offsets, push.to(answer.dtype.element_ty), mask=mask)
     tl.store(hidden + offsets, active.to(hidden.dtype.element_ty), mask=mask)
     tl.store(sums + tile_m.to(tl.int64) * wide + columns, tl.sum(push, axis=0), mask=columns < wide)
