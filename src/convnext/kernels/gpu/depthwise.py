@@ -19,6 +19,7 @@ ADD_TILES = ((96, (8, 8, 2, 32)), (384, (7, 2, 1, 64)), (4096, (7, 2, 1, 128))) 
 CANDIDATES = 4  # other settings, the most promising ones by `_effort`
 REGISTERS = 112  # of 255 a thread, for sums
 ACCUMULATORS = 49  # taps whose gradients one thread keeps
+HOPPER = 132  # multiprocessors of an H100: what is compiled without a GPU is compiled for
 
 
 class Normed(NamedTuple):
@@ -229,7 +230,7 @@ def _filter_settings(width: int, channels: int) -> tuple[Setting, ...]:
 
 @cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; elsewhere one, so that the interpreter takes every way of sharing work."""
+    """Multiprocessors of a GPU; one in the interpreter, so that every way of sharing work is taken."""
     if device.type != "cuda":
-        return 1
+        return HOPPER if device.type == "meta" else 1
     return torch.cuda.get_device_properties(device).multi_processor_count
