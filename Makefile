@@ -4,14 +4,20 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 WORKERS ?= 2
+GPU_WORKERS ?= 8
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-gpu lint format clean
 
 demo: .venv/.demo
 	$(BIN)/convnext demo --out runs/demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# On a machine with an NVIDIA GPU; kernels compile side by side. A plugin named benchmark warns under xdist, an error here.
+test-gpu: .venv/.tests
+	$(BIN)/python -m pytest -m "gpu and not whole_gpu" -p no:benchmark -n $(GPU_WORKERS) tests
+	$(BIN)/python -m pytest -m whole_gpu -p no:benchmark tests
 
 lint: .venv/.tests
 	$(BIN)/ruff check

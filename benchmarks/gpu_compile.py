@@ -3,10 +3,10 @@
     python benchmarks/gpu_compile.py                         # every width of T, B and XL with the setting taken first
     python benchmarks/gpu_compile.py --models tiny --all     # every setting that the launchers name
 
-The compiler is Triton's own, for sm_80 (A100) and sm_90 (H100, H200). A setting that asks for more shared memory than
-the GPU has is skipped at a launch; the first one must fit. A stack means that values did not fit into registers: slower
-as a rule, and for the tile of a wide search still the fastest that was timed. One line a kernel goes to
-benchmarks/results/gpu_compile.jsonl.
+The compiler is Triton's own, for sm_80 (A100) and sm_90 (H100, H200), with NVIDIA's assembler behind it. A setting that
+asks for more shared memory than the GPU has is skipped at a launch; the first one must fit. A stack means that values
+did not fit into registers: slower as a rule, and for the tile of a wide search still the fastest that was timed. One
+line a kernel goes to benchmarks/results/gpu_compile.jsonl.
 """
 
 import argparse
@@ -68,12 +68,14 @@ def main() -> None:
     """Compile, print a line each, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=tuple(WIDTHS), default=tuple(WIDTHS))
+    parser.add_argument("--widths", nargs="+", type=int, help="only these of the models' (all)")
     parser.add_argument("--capabilities", nargs="+", type=int, choices=tuple(SHARED), default=tuple(SHARED))
     parser.add_argument("--all", action="store_true", help="every setting, not only the first")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     sizes = sorted({(c, 56 >> stage) for model in args.models for stage, c in enumerate(WIDTHS[model])})
+    sizes = [(c, side) for c, side in sizes if not args.widths or c in args.widths]
     given = [(capability, *size, args.all) for capability in args.capabilities for size in sizes]
     wrong = spilled = 0
     args.out.parent.mkdir(exist_ok=True)
@@ -123,7 +125,7 @@ def report(capability: int, channels: int, what: str, launch: Launch, setting: S
     used = resources(made.asm["cubin"])
     return row | {
         "triton": triton.__version__, "registers": used["REG"], "stack": used["STACK"], "shared": made.metadata.shared,
-        "tensor_cores": next((name for name in ("wgmma", "mma.sync") if name in made.asm["ptx"]), None),
+        "tensor_cores": next((name for name in ("HGMMA", "QGMMA", "HMMA") if name in made.asm["sass"]), None),
         "setting": setting,
     }  # fmt: skip
 

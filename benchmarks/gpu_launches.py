@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from convnext.kernels.gpu import depthwise, gemm
 from convnext.kernels.gpu.checks import Case
@@ -17,13 +16,12 @@ def launches(case: Case) -> dict[str, Launch]:
 
     Training reads and writes the residual in float32, as autocast leaves it. `case.device` may be 'meta'.
     """
-    low = [case.low(each) if isinstance(each, Tensor) else each for each in case.parameters()]
-    spatial, bias, norm, shift, eps, expand, expand_bias, project, project_bias, gamma = low
+    w = case.weights().map(case.low)
     wide_map = (case.n, case.h, case.w, 4 * case.c)
     x, hidden = case.low(case.map()), torch.empty(wide_map, dtype=case.dtype, device=case.device)
     full, keep = x.float(), torch.ones(case.n, device=case.device)
     rstd = torch.ones(wide_map[:3], device=case.device)
-    both: Any = ((expand, expand_bias), (project, project_bias))
+    expand, project = (w.expand, w.expand_bias), (w.project, w.project_bias)
     found: dict[str, Launch] = {}
 
     def note(what: str, run: Any, *given: Any, **options: Any) -> None:
@@ -32,35 +30,34 @@ def launches(case: Case) -> dict[str, Launch]:
         found[what] = made[0]
 
     fused = case.c <= gemm.KEPT_ON_CHIP and case.dtype != torch.float32
-    note("norm", depthwise.convolve_norm, x, spatial, bias, norm, shift, eps, dtype=case.dtype)
-    note("gelu", gemm.linear_gelu, x, expand, expand_bias)
-    note("residual", gemm.linear_residual, hidden, project, project_bias, gamma, None, x)
+    note("norm", depthwise.convolve_norm, x, *w[:4], w.eps, dtype=case.dtype)
+    note("gelu", gemm.linear_gelu, x, *expand)
+    note("residual", gemm.linear_residual, hidden, *project, w.gamma, None, x)
     if fused:
-        note("mlp", gemm.fused_mlp, x, *both, gamma, None, x)
-    plain = (full, spatial, bias, None, None, eps)
+        note("mlp", gemm.fused_mlp, x, expand, project, w.gamma, None, x)
+    plain = (full, w.spatial, w.spatial_bias, None, None, w.eps)
     note("norm, training", depthwise.convolve_norm, *plain, dtype=case.dtype, keep_stats=True)
     if case.c > RECOMPUTED:
-        note("gelu, training", gemm.linear_gelu, x, expand, expand_bias, keep=True)
-    note("residual, training", gemm.linear_residual, hidden, project, project_bias, gamma, keep, full)
+        note("gelu, training", gemm.linear_gelu, x, *expand, keep=True)
+    note("residual, training", gemm.linear_residual, hidden, *project, w.gamma, keep, full)
     if fused:
-        note("mlp, training", gemm.fused_mlp, x, *both, gamma, keep, full)
+        note("mlp, training", gemm.fused_mlp, x, expand, project, w.gamma, keep, full)
     before = None if case.c <= RECOMPUTED else hidden
-    note("gelu, backward", gemm.gelu_backward, x, both[0], before, x, project, keep)
+    note("gelu, backward", gemm.gelu_backward, x, expand, before, x, w.project, keep)
     note("norm, backward", depthwise.norm_backward, x, x, None, rstd, None, dtype=case.dtype, affine=False)
-    note("input, backward", depthwise.convolve_add, x, spatial, full, dtype=torch.float32)
+    note("input, backward", depthwise.convolve_add, x, w.spatial, full, dtype=torch.float32)
     note("filter, backward", depthwise.filter_gradient, full, x, case.kernel)
     return found
 
 
 def fp8_launches(case: Case) -> dict[str, Launch]:
     """The kernels of `block_fp8`."""
-    low: Any = [case.low(each) if isinstance(each, Tensor) else each for each in case.parameters()]
-    weights, x = prepare(*low), case.low(case.map())
+    weights, x = prepare(case.weights().map(case.low)), case.low(case.map())
     rounded, scales = x.to(FP8), torch.ones(x.shape[:3], device=case.device)
     hidden = torch.empty((*x.shape[:3], 4 * case.c), dtype=FP8, device=case.device)
     pieces = torch.ones((*x.shape[:3], -(-4 * case.c // gemm.RUN)), device=case.device)
     with noted() as made:
-        depthwise.convolve_norm(x, weights.spatial_weight, weights.spatial_bias, None, None, weights.eps, dtype=FP8)
+        depthwise.convolve_norm(x, weights.spatial, weights.spatial_bias, None, None, weights.eps, dtype=FP8)
         gemm.scaled_gelu(rounded, scales, weights.expand, weights.expand_quanta, weights.expand_bias)
         gemm.scaled_residual(
             hidden, pieces, weights.project, weights.project_quanta, weights.project_bias, weights.gamma, x

@@ -1,9 +1,11 @@
-"""Settings for every test, and the dense runs that several files read."""
+"""Settings for every test, what skips those for a GPU, and the dense runs that several files read."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 from convnext.data.opening import DenseSplits, open_dense_splits, recognise
@@ -14,6 +16,14 @@ from shapes import write_shapes
 
 settings.register_profile("patient", deadline=None)  # machines that are shared are slow at times
 settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU say that they were left out."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no GPU here: NOT tested on one"))
 
 
 @pytest.fixture(scope="module")

@@ -66,12 +66,16 @@ def test_a_network_keeps_its_names_and_state_and_answers_the_same_fused_compiled
     answer = of(found, "network")
     assert answer["fused"] == answer["undone"] == 2 and answer["kinds"] and answer["same state"] and answer["plain"]
     assert max(*answer["errors"], answer["afterwards"]) < 1e-5 and answer["copied"]
+    assert answer["operators in the compiled graph"] == [2]
 
 
 @needs_triton
 def test_a_folded_network_takes_the_kernels_too_unless_it_is_told_not_to(found):
     answer = of(found, "folded")
-    assert answer["calls"]["eager"] == answer["calls"]["autocast"] == 3 and answer["calls"]["not fused"] == 0
+    assert (
+        answer["calls"]["eager"] == answer["calls"]["autocast"] == answer["calls"]["in the compiled graph"] == 3
+        and answer["calls"]["not fused"] == 0
+    )
     assert answer["errors"].pop("autocast") < 2e-2 and max(answer["errors"].values()) < 1e-5 and not answer["V2"]
 
 

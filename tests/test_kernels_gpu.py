@@ -1,4 +1,4 @@
-"""The Triton kernels against plain torch in float64: in Triton's interpreter everywhere, on the card where there is one."""
+"""The Triton kernels against plain torch in float64: in Triton's interpreter; test_gpu.py has them on a GPU."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import torch
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels import gpu
-from convnext.kernels.block import BlockWeights, plain
+from convnext.kernels.block import BlockWeights
 from convnext.kernels.gpu import depthwise_norm, graphs, tuning
 from convnext.kernels.gpu.available import precision
 from convnext.models.convnext import Block
@@ -19,26 +19,13 @@ from convnext.models.fused import weights_of
 
 pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels are NOT tested")
 from convnext.kernels.gpu import depthwise
-from convnext.kernels.gpu.checks import CHECKS, Case, bound
+from convnext.kernels.gpu.checks import bound
 
 sys.path.insert(0, str(Path(__file__).parent))
 from interpreted import answers_of, of
 from kernel_cases import CASES
 
-on_a_card = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU: the kernels are tested in the interpreter"
-)
-
-
-CARD = "cuda"
 STAGES = {"tiny": (96, 192, 384, 768), "xlarge": (256, 512, 1024, 2048)}
-SIZES = [
-    (c, px // 2 ** (2 + i), px // 2 ** (2 + i))
-    for px in (224, 384)
-    for row in STAGES.values()
-    for i, c in enumerate(row)
-]
-SIZES += [(40, 13, 9), (100, 31, 17), (96, 1, 57), (333, 7, 5)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +79,7 @@ def block_and_input() -> tuple[Block, torch.Tensor, BlockWeights]:
     return made, torch.randn(2, 8, 5, 6), weights_of(made)
 
 
-def test_where_there_is_no_card_plain_torch_answers_to_the_bit_and_the_reason_is_named():
+def test_where_there_is_no_gpu_plain_torch_answers_to_the_bit_and_the_reason_is_named():
     made, x, weights = block_and_input()
     reason = gpu.unavailable(x)
     assert reason and "cuda" in reason
@@ -215,56 +202,3 @@ def test_channels_are_covered_with_less_than_a_half_idle(channels):
 
 def test_the_widths_of_tiny_leave_no_lane_idle():
     assert [depthwise.split(c) for c in STAGES["tiny"]] == [(32, 3), (64, 3), (128, 3), (256, 3)]
-
-
-@on_a_card
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_on_the_card_every_kernel_answers_as_its_reference_at_real_sizes(size, dtype):
-    case = Case(3, *size, dtype=dtype, device=CARD)
-    for name, check in CHECKS.items():
-        if name != "fp8" or gpu.unavailable_fp8(torch.empty(1, 8, 2, 2, device=CARD)) is None:
-            errors = check(case)
-            assert max(errors.values()) <= bound(name, case), (name, errors)
-
-
-@on_a_card
-@pytest.mark.parametrize("setting", range(9))
-def test_on_the_card_every_tile_size_gives_the_same_answer(setting):
-    with tuning.forced(setting):
-        for case in (Case(2, 96, 15, 13, dtype=torch.bfloat16, device=CARD), Case(2, 40, 9, 7, device=CARD)):
-            for name in ("norm", "gelu", "residual", "gelu_backward"):
-                try:
-                    errors = CHECKS[name](case)
-                except ConvNeXtError:
-                    continue  # the card is too small for this one, which is then never chosen
-                assert max(errors.values()) <= bound(name, case), (name, errors)
-
-
-@on_a_card
-def test_on_the_card_offsets_beyond_two_to_the_31_are_reached():
-    if torch.cuda.get_device_properties(0).total_memory < 40 * 2**30:
-        pytest.skip("takes 40 GiB of the card's memory")
-    case = Case(1, 96, 128, 128, dtype=torch.bfloat16, device=CARD, keep=False)
-    weights = case.weights().map(case.low)
-    x = torch.randn(1400, 128, 128, 96, dtype=torch.bfloat16, device=CARD).permute(0, 3, 1, 2)  # 2.2e9 values
-    with torch.no_grad():
-        answer = gpu.block(x, weights)
-        assert torch.allclose(answer[-1:], gpu.block(x[-1:], weights), atol=1e-2, rtol=1e-2)
-
-
-@on_a_card
-def test_on_the_card_a_graph_answers_as_its_network():
-    made = Block(96, kernel=7, layer_scale=0.5, grn=False, drop_path=0.0).to(CARD).eval()
-    x = torch.randn(2, 96, 14, 14, device=CARD)
-    run = gpu.graphed(made, x)
-    with torch.no_grad():
-        for each in (x, 2 * x, x[:1]):
-            assert torch.allclose(run(each), made(each), atol=1e-5)
-
-
-@on_a_card
-def test_on_the_card_the_plain_block_of_float64_weights_answers_in_float64():
-    case = Case(2, 24, 9, 7, device=CARD)
-    x = case.map().permute(0, 3, 1, 2)
-    assert plain(x, case.weights()).dtype == torch.float64

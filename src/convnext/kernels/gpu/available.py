@@ -81,6 +81,12 @@ def _asked_once(kind: str, index: int) -> str | None:
     return place(kind, index)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def exporting() -> bool:
+    """Whether torch.export is at work. Python answers, also within torch.compile, where torch 2.11 itself always says yes."""
+    return torch.compiler.is_exporting()
+
+
 @cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None

@@ -1,0 +1,73 @@
+"""Training, going on and evaluation on a GPU with the Triton kernels: `make test-gpu`; see test_gpu.py."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed: runs on a GPU are NOT tested")
+from commands import convnext, rows, tiny
+from convnext.engine.update import Update
+from convnext.kernels import dispatch
+from convnext.kernels.gpu.available import interpreted
+from convnext.models.fused import OnKernels
+from images import write_colours
+
+pytestmark = pytest.mark.gpu
+DEVICE = "cpu" if interpreted() else "cuda"
+SHORT = ("--schedule.steps", 4, "--checkpoint-steps", 1, "--model.kernel", 3, "--device", DEVICE, "--kernels", "triton")
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter the CPU stands for the GPU."""
+    monkeypatch.setattr(dispatch, "on_gpu", lambda device: device.type == DEVICE)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in rows(run)]
+
+
+def test_a_run_that_ended_early_goes_on_to_the_losses_of_one_that_did_not(data, tmp_path, monkeypatch):
+    seen: list[bool] = []
+    step = Update.__call__
+
+    def early(self: Update, *given: object, **named: object) -> object:
+        seen.append(any(isinstance(getattr(each, "kernels", None), OnKernels) for each in self.network.modules()))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return step(self, *given, **named)
+
+    arguments = tiny(data, tmp_path / "early", *SHORT)
+    monkeypatch.setattr(Update, "__call__", early)
+    assert convnext(*arguments).status == 130 and all(seen)
+    monkeypatch.setattr(Update, "__call__", step)
+    assert "Going on" in convnext(*arguments).err
+    assert convnext(*tiny(data, tmp_path / "whole", *SHORT)).status == 0
+    assert losses(tmp_path / "early") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_16_bits_trains_and_evaluates_as_on_the_cpu(data, tmp_path, precision):
+    run = tmp_path / "run"
+    done = convnext(*tiny(data, run, *SHORT, "--precision", precision))
+    assert done.status == 0, done.err
+    assert all(loss == loss and loss < 10 for loss in losses(run))
+    state = json.loads((run / "last.json").read_text())
+    assert bool(state["scaler"]) is (precision == "fp16")
+    found = [
+        json.loads(convnext("evaluate", run, data, "--device", device, "--json").out) for device in (DEVICE, "cpu")
+    ]
+    assert found[0]["images"] == found[1]["images"] and found[0]["top1"] == pytest.approx(found[1]["top1"], abs=0.1)
+
+
+def test_dropped_branches_and_the_ema_live_on_the_gpu(data, tmp_path):
+    more = ("--model.drop_path", 0.3, "--optim.ema", 0.9, "--precision", "bf16")
+    done = convnext(*tiny(data, tmp_path / "run", *SHORT, *more))
+    assert done.status == 0 and torch.tensor(losses(tmp_path / "run")).isfinite().all()
