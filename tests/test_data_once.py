@@ -11,8 +11,8 @@ import pytest
 
 from convnext.data.opening import open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.store import FolderStore, ZipStore
-from dense_images import write_coco, write_maps, zipped
-from images import write_colours
+from dense_images import write_coco, write_maps
+from images import write_colours, zipped
 from test_dense_formats import write_voc, write_yolo
 
 ANNOTATIONS = (".json", ".xml", ".txt", ".yaml", ".csv")
