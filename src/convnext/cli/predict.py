@@ -13,13 +13,12 @@ from convnext.cli.options import (
     CLASSES,
     DENSE,
     count,
-    on_one_line,
     predictor_flags,
     refuse_more,
     refuse_of_other_tasks,
     share,
 )
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, on_one_line
 
 HELP = (
     "Name what is on images, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "

@@ -14,9 +14,10 @@ from convnext.data.labelled import Dataset
 from convnext.data.loader import Change, eval_batches
 from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import eval_transform, normalise
+from convnext.deploy.exported import is_exported
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.optimize import optimize
-from convnext.deploy.runtime import is_exported, open_exported
+from convnext.deploy.runtime import module_of
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
 from convnext.errors import CheckpointError, ConvNeXtError
@@ -152,7 +153,8 @@ def of_exported(source: str | Path, *, backend: str = "auto") -> Predictor:
 
     `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or foreign.
     """
-    network, described = open_exported(source, backend=backend)
+    network = module_of(source, backend=backend)
+    described = network.exported.description
     recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
     place = torch.device("cpu")
     return Predictor(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)
