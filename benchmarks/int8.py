@@ -29,7 +29,7 @@ from convnext.deploy import graph, int8, signal_stack
 from convnext.deploy.export.files import FORMS
 from convnext.deploy.export.run import Options, export
 from convnext.deploy.exported import Floats, Run, open_exported, openvino_run
-from convnext.engine.environment import processor
+from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
 CALIBRATION = 16  # images; the speed does not depend on them

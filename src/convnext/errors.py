@@ -36,6 +36,11 @@ def number_of(n: float, one: str, many: str = "") -> str:
     return f"{written} {one if n == 1 else many or one + 's'}"
 
 
+def reason_of(error: Exception) -> str:
+    """Why something could not be read, in words."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
 def on_one_line(text: str) -> str:
     r"""`text` with what a terminal would act on spelt out: a name may hold a new line, or bytes that are no text.
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convnext.config import Recipe
+from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
-from convnext.data.loader import Change
 from convnext.engine.records import Log, Meter, info
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
