@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ BASE = f"import sys; sys.modules.update(dict.fromkeys({TORCH}))\n"
 COMMAND = "from convnext.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n"
 STRANGE_SYSTEM = (  # what Windows has not
     "import os, sys, warnings; warnings.simplefilter('ignore')\n"
-    f"sys.modules.update(dict.fromkeys({POSIX})); del os.fork, os.sysconf, os.sched_getaffinity, os.statvfs\n"
+    f"sys.modules.update(dict.fromkeys({POSIX})); del os.fork, os.sysconf, os.sched_getaffinity, os.statvfs, os.pread\n"
 )
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the children of a process")
 
@@ -142,8 +143,9 @@ def test_everything_is_imported_where_the_system_is_not_posix():
 
 
 def test_a_run_is_trained_where_the_system_is_not_posix_to_the_same_numbers(data, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "colours"), "zip", data)
     trained(data, tmp_path / "here")
-    done = child(STRANGE_SYSTEM, *tiny(data, tmp_path / "there"))
+    done = child(STRANGE_SYSTEM, *tiny(archive, tmp_path / "there"))
     assert done.returncode == 0, done.stderr
     one, other = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("here", "there"))
     assert one == other
