@@ -56,7 +56,8 @@ def exported(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("models",), ("models", "--task", "detection", "--json"), ("doctor",), ("paper", "1")]
+    "arguments",
+    [("--help",), ("recipes",), ("models",), ("models", "--task", "detection", "--json"), ("doctor",), ("paper", "1")],
 )
 def test_what_needs_no_torch_answers_without_it(arguments):
     done = child(BASE, *arguments)
