@@ -32,9 +32,9 @@ clean:
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps: an extra is installed once, and again when pyproject.toml changes.
+# Stamps: an extra is installed once, with torch, and again when pyproject.toml changes.
 .venv/.%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[$*]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[torch,$*]'
 	touch $@
 
 $(BIN)/python:

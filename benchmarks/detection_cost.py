@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from convnext import __version__
-from convnext.engine.environment import processor
+from convnext.engine.machine import processor
 from convnext.tasks.detection.build import detector
 from convnext.tasks.detection.types import Targets
 

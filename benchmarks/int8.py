@@ -28,8 +28,8 @@ import convnext
 from convnext.deploy import graph, int8, signal_stack
 from convnext.deploy.export.files import FORMS
 from convnext.deploy.export.run import Options, export
-from convnext.deploy.runtime import Floats, Run, open_exported, openvino_run
-from convnext.engine.environment import processor
+from convnext.deploy.exported import Floats, Run, open_exported, openvino_run
+from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
 CALIBRATION = 16  # images; the speed does not depend on them
@@ -107,21 +107,27 @@ def contestants(
     their_graph = openvino.convert_model(
         torch.export.export(theirs, (torch.zeros(2, 3, args.size, args.size),), **any_batch())
     )
-    found = {"timm_fp32": openvino_run(their_graph, exact=True)}
+    found = {"timm_fp32": compiled(their_graph, exact=True)}
     default = nncf.quantize(their_graph, nncf.Dataset(images), subset_size=len(images))
-    found["timm_int8"] = openvino_run(default, exact=False)
+    found["timm_int8"] = compiled(default, exact=False)
     found["timm_int8_open"] = as_converted(default)
     our_graph = graph.to_openvino(graph.trace(graph.prepared(ours, convolutions=True), 3, args.size))
-    found["ours_fp32"] = openvino_run(our_graph, exact=True)
-    found["ours_int8"] = openvino_run(int8.quantize_openvino(our_graph, images, "int8"), exact=False)
+    found["ours_fp32"] = compiled(our_graph, exact=True)
+    found["ours_int8"] = compiled(int8.quantize_openvino(our_graph, images, "int8"), exact=False)
     plain = graph.trace(graph.prepared(ours, convolutions=False), 3, args.size) if args.also else None
     if "nhwc" in args.also:
-        found["ours_int8_nhwc"] = openvino_run(
-            int8.quantize_openvino(graph.to_openvino(plain), images, "int8"), exact=False
+        found["ours_int8_nhwc"] = compiled(
+            int8.quantize_openvino(graph.to_openvino(plain), images, "int8"),
+            exact=False,
         )
     if "onnxruntime" in args.also:
         found["ours_ort_int8"] = onnxruntime_int8(plain, images, folder)
     return found
+
+
+def compiled(model: openvino.Model, *, exact: bool) -> Run:
+    """As the package runs it, on torch's threads."""
+    return openvino_run(model, exact=exact, threads=torch.get_num_threads())
 
 
 def as_converted(model: openvino.Model) -> Run:
@@ -158,7 +164,7 @@ def accuracy(args: argparse.Namespace) -> dict[str, object]:
         done = export(
             args.run, args.to, Path(folder) / f"model{FORMS[args.to]}", Options(int8=str(args.data), max_loss=100)
         )
-        described = open_exported(done.out)[1]
+        described = open_exported(done.out).description
         print("\n".join(done.lines()), file=sys.stderr)
         return {
             "run": args.run.name,

@@ -208,7 +208,7 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, full):
         self.refused, self.calls, self.full, self.real = 0, 0, full, os.fsync
-        monkeypatch.setattr(checkpoint.os, "fsync", self)
+        monkeypatch.setattr(os, "fsync", self)
 
     def __call__(self, number: int) -> None:
         self.calls += 1
@@ -309,11 +309,10 @@ def test_a_write_that_ends_half_way_is_an_oserror_and_leaves_nothing_behind(tmp_
 
 def test_a_second_process_in_the_same_folder_is_refused(data, tmp_path):
     holder = (
-        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
-        "print('held', flush=True); sys.stdin.read()"
+        "import pathlib, sys; from convnext.engine.run import Claim\n"
+        "with Claim(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    (tmp_path / "run").mkdir()
-    arguments = [sys.executable, "-S", "-c", holder, str(tmp_path / "run" / ".lock")]
+    arguments = [sys.executable, "-c", holder, str(tmp_path / "run")]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         line = convnext(*tiny(data, tmp_path / "run")).line
@@ -326,7 +325,7 @@ def test_a_file_system_without_locks_does_not_refuse(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with run_module.Claim(tmp_path / "run"):
         assert (tmp_path / "run" / ".lock").exists()
 

@@ -417,7 +417,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path, monkeypatch, out, 
     source, path = written(tmp_path, "v1"), tmp_path / out
     path.mkdir() if library == "transformers" else path.write_bytes(b"before")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(checkpoint.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(CheckpointError, match=r"No space left on device\. Make room"):
         convert(source, path, library)
     assert sorted(tmp_path.rglob("*")) == before and (path.is_dir() or path.read_bytes() == b"before")
@@ -429,7 +429,7 @@ def test_a_folder_that_cannot_be_finished_does_not_appear(tmp_path, monkeypatch)
 
     source = written(tmp_path, "v1")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr(module.checkpoint, "write_text", killed)
+    monkeypatch.setattr(module, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         convert(source, tmp_path / "folder", "transformers")
     assert sorted(tmp_path.rglob("*")) == before

@@ -13,15 +13,8 @@ from PIL import Image
 from convnext.config import AugmentConfig, InputConfig
 from convnext.data.augment import MOVES, Move, prepared
 from convnext.data.decode import from_pillow, to_pillow
-from convnext.data.transforms import (
-    chances,
-    crop_box,
-    eval_transform,
-    least_px,
-    normalise,
-    scaled_box,
-    train_transform,
-)
+from convnext.data.evaluation import eval_transform, normalised
+from convnext.data.transforms import chances, crop_box, least_px, normalise, scaled_box, train_transform
 from convnext.errors import DataError
 from convnext.kernels.dispatch import without_compiled
 
@@ -250,3 +243,12 @@ def test_normalise_is_its_formula_in_channels_last_memory(channels):
     torch.testing.assert_close(x.double(), exact.permute(0, 3, 1, 2), rtol=0, atol=1e-6)
     assert x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
     assert normalise(images[:0], config).shape == (0, channels, 5, 7)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_normalised_to_the_same_bits_with_and_without_torch(channels):
+    images = np.random.default_rng(3).integers(0, 256, (5, 9, 7, channels), np.uint8)
+    config = InputConfig(mean=InputConfig().mean[:channels], std=InputConfig().std[:channels])
+    ours, theirs = normalised(images, config), normalise(torch.from_numpy(images), config)
+    assert ours.flags.c_contiguous and ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs.numpy())

@@ -11,11 +11,11 @@ import torch
 
 import convnext as package
 from commands import convnext, trained
-from convnext.deploy import runtime
 from convnext.deploy.export.run import Options, export
 from convnext.deploy.graph import normalised, prepared, trace
 from convnext.deploy.predictor import load, of_exported
 from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.extras import installed
 from images import write_colours
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 
 FORMS = [
     "onnx",
-    pytest.param("openvino", marks=pytest.mark.skipif(not runtime.installed("openvino"), reason="no openvino")),
+    pytest.param("openvino", marks=pytest.mark.skipif(not installed("openvino"), reason="no openvino")),
 ]
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
@@ -278,7 +278,7 @@ def test_a_numpy_program_can_use_the_file_without_this_package(run, exported, da
 
 TWO_NETWORKS = """
 import signal, subprocess, numpy as np, openvino
-from convnext.deploy.runtime import openvino_run
+from convnext.deploy.exported import openvino_run
 x = openvino.opset13.parameter([1, 3], np.float32)
 model = openvino.Model([openvino.opset13.relu(x)], [x])
 first, second = (openvino_run(model, exact=True) for _ in range(2))
@@ -291,7 +291,7 @@ subprocess.run(["true"])
 """
 
 
-@pytest.mark.skipif(not runtime.installed("openvino"), reason="no openvino")
+@pytest.mark.skipif(not installed("openvino"), reason="no openvino")
 def test_signals_are_heard_after_openvino_networks_are_gone():
     """OpenVINO leaves freed memory as the stack of signal handlers; here in a child, whose end would be a crash."""
     done = subprocess.run([sys.executable, "-c", TWO_NETWORKS], capture_output=True, text=True)

@@ -22,7 +22,8 @@ from convnext.config import InputConfig, Recipe, RunOptions, override
 from convnext.data.opening import open_labelled, recognise
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
-from convnext.engine.fit import PATIENCE, Finished, fit
+from convnext.engine.fit import Finished, fit
+from convnext.engine.watching import PATIENCE
 from convnext.errors import TrainingError
 from convnext.recipes import recipe
 from convnext.tasks.classification import evaluate

@@ -11,17 +11,18 @@ import torch
 import convnext as package
 from commands import convnext, trained
 from convnext.data.opening import open_splits, recognise
-from convnext.deploy import graph, int8, runtime
+from convnext.deploy import graph, int8
 from convnext.deploy.predictor import of_exported
 from convnext.errors import ConvNeXtError, DataError
+from convnext.extras import installed
 from convnext.tasks.evaluation import Outcomes
 from images import write_colours
 
 needs_export = pytest.mark.skipif(
-    not all(map(runtime.installed, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra 'export' is not installed"
+    not all(map(installed, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra 'export' is not installed"
 )
 needs_openvino = pytest.mark.skipif(
-    not all(map(runtime.installed, ("openvino", "nncf"))), reason="the extra 'openvino' is not installed"
+    not all(map(installed, ("openvino", "nncf"))), reason="the extra 'openvino' is not installed"
 )
 FORMS = [pytest.param("onnx", marks=needs_export), pytest.param("openvino", marks=needs_openvino)]
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}

@@ -10,7 +10,7 @@ _PUBLIC = {  # name -> where it lives; loaded on first use, so that `import conv
     "load": "convnext.deploy.load",
     "optimize": "convnext.deploy.optimize",
     "Predictor": "convnext.deploy.predictor",
-    "Prediction": "convnext.deploy.predictor",
+    "Prediction": "convnext.deploy.results",
     "ConvNeXt": "convnext.models.convnext",
     "Recipe": "convnext.config",
     "ConvNeXtError": "convnext.errors",
@@ -22,7 +22,12 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'convnext' has no attribute '{name}'")
-    return getattr(import_module(_PUBLIC[name]), name)
+    try:
+        return getattr(import_module(_PUBLIC[name]), name)
+    except ImportError as error:  # of an extra
+        from convnext.extras import missing
+
+        raise missing(error, f"convnext.{name}") from None
 
 
 def __dir__() -> list[str]:

@@ -20,6 +20,10 @@ class TrainingError(ConvNeXtError):
     """A run cannot go on: a non-finite loss, no memory, no disk."""
 
 
+class Interrupted(ConvNeXtError):
+    """A person or a scheduler asked the run to stop; its state is saved."""
+
+
 def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
     """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close; `cutoff` 0 takes any."""
     found = get_close_matches(name, list(names), n=1, cutoff=cutoff)
@@ -30,3 +34,21 @@ def number_of(n: float, one: str, many: str = "") -> str:
     """'1 epoch', '9,469 images', '0.5 epochs'; `many` where it is not `one` and an s."""
     written = f"{n:,}" if isinstance(n, int) else f"{n:g}"
     return f"{written} {one if n == 1 else many or one + 's'}"
+
+
+def reason_of(error: Exception) -> str:
+    """Why something could not be read, in words."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def on_one_line(text: str) -> str:
+    r"""`text` with what a terminal would act on spelt out: a name may hold a new line, or bytes that are no text.
+
+    A name in it cannot clear the screen, forge a second message or end a command that prints it.
+    """
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def on_lines(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(on_one_line, text.split("\n")))

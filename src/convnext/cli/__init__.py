@@ -24,7 +24,8 @@ from convnext.cli import (
     train,
 )
 from convnext.cli.options import Command, fields_apart, parser_of
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, Interrupted, on_one_line
+from convnext.extras import missing
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 VERBS: dict[str, Command] = {
@@ -45,16 +46,18 @@ VERBS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    verb = ""
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
         fields, others = fields_apart(sys.argv[1:] if arguments is None else arguments)
         args, rest = parser_of(VERBS).parse_known_args(others)
-        return VERBS[args.verb].run(args, fields + rest)
+        verb = args.verb
+        return VERBS[verb].run(args, fields + rest)
     except ConvNeXtError as error:
-        interrupted = type(error).__name__ == "Interrupted"
-        sys.stderr.write(f"convnext: {error}\n".encode("utf-8", "backslashreplace").decode())
-        return 130 if interrupted else 2
+        return _refused(error)
+    except ImportError as error:  # an extra that this verb needs
+        return _refused(missing(error, f"`convnext {verb}`"))
     except KeyboardInterrupt:
         sys.stderr.write("convnext: stopped.\n")
         return 130
@@ -66,3 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"convnext: the results could not be written: {error.strerror}.\n")
         return 2
+
+
+def _refused(error: ConvNeXtError) -> int:
+    sys.stderr.write(f"convnext: {on_one_line(str(error))}\n")
+    return 130 if isinstance(error, Interrupted) else 2

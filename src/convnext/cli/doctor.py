@@ -17,11 +17,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Look and print."""
     refuse_more(args, rest)
-    from convnext.engine.distributed import choose_device
-    from convnext.engine.environment import compiler, environment, extras
+    from convnext.engine.machine import compiler, extras
 
-    facts = environment(choose_device(args.device))
-    found = extras()
+    facts, found = _facts(args.device), extras()
     if args.json:
         print(json.dumps({**facts, "compiler": compiler(), "extras": {k: ok for k, (ok, _) in found.items()}}))
         return 0
@@ -31,3 +29,17 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for name, (ok, text) in found.items():
         print(f"{name:<17} {'installed' if ok else 'missing'}: {text}")
     return 0
+
+
+def _facts(device: str) -> dict[str, str]:
+    """Machine and installation; with torch, also what it finds."""
+    from convnext.extras import installed
+
+    if not installed("torch"):
+        from convnext.engine.machine import machine
+
+        return machine()
+    from convnext.engine.distributed import choose_device
+    from convnext.engine.environment import environment
+
+    return environment(choose_device(device))

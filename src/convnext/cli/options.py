@@ -123,11 +123,6 @@ def json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def on_one_line(text: str) -> str:
-    """`text` with what a terminal would act on spelt out: a name may hold a new line."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
-
-
 def share(text: str) -> float:
     """A number from 0 to 1, for argparse."""
     try:

@@ -13,13 +13,12 @@ from convnext.cli.options import (
     CLASSES,
     DENSE,
     count,
-    on_one_line,
     predictor_flags,
     refuse_more,
     refuse_of_other_tasks,
     share,
 )
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, on_one_line
 
 HELP = (
     "Name what is on images, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "
@@ -60,14 +59,25 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
     from convnext.data.opening import open_unlabelled
-    from convnext.deploy.load import load
+    from convnext.deploy.exported import is_exported
 
-    predictor = load(args.run, weights=args.weights, device=args.device)
+    predictor = _predictor(args, is_exported(args.run))
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
     images = open_unlabelled(args.paths)
     (_classify if task == "classification" else _dense)(args, predictor, images)
     return 0
+
+
+def _predictor(args: argparse.Namespace, exported: bool) -> Any:
+    """What answers for the run; exported files need no torch."""
+    if exported:
+        from convnext.deploy.exported_predictor import open_predictor
+
+        return open_predictor(args.run)
+    from convnext.deploy.load import load
+
+    return load(args.run, weights=args.weights, device=args.device)
 
 
 def _dense(args: argparse.Namespace, predictor: Any, images: Any) -> None:

@@ -227,8 +227,8 @@ def _train_classes(args: argparse.Namespace, source: Any, changes: dict[str, Any
 def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool) -> None:
     """Evaluate the best weights, write evaluation.json and report.html, and print the result."""
     from convnext.deploy.predictor import load
-    from convnext.engine.checkpoint import write_text
     from convnext.engine.records import info
+    from convnext.files import write_text
     from convnext.reports.run import write_report
     from convnext.tasks.evaluation import report
 

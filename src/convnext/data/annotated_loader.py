@@ -13,8 +13,8 @@ from convnext.data.annotated_policy import Key
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.data.store import printable
-from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead, reason_of
-from convnext.errors import DataError
+from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead
+from convnext.errors import DataError, reason_of
 
 Train = Callable[[Sample, Key], Sample]  # such as partial(train_dense, config=...), called with the sample and its key
 Evaluate = Callable[[Sample], Sample]

@@ -16,8 +16,7 @@ from convnext.data.problems import KINDS, NO_MASK, Problem
 from convnext.data.sample import IGNORE
 from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
-from convnext.data.workers import reason_of
-from convnext.errors import DataError
+from convnext.errors import DataError, reason_of
 
 _FEW = 10  # objects of a class, or images that show it
 

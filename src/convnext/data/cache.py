@@ -68,7 +68,7 @@ def make_cache(
 
     `processes`: ranks on this machine, each of which keeps its own. None where processes cannot be forked.
     """
-    if wish == "off" or not dataset.entries or "fork" not in multiprocessing.get_all_start_methods():
+    if wish == "off" or not dataset.entries or not hasattr(os, "fork"):
         return None
     expected = _expected_bytes(dataset, channels)
     if wish == "auto" and expected * processes > free_memory() * _SHARE:

@@ -5,16 +5,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convnext.errors import ConvNeXtError
+from convnext.extras import needs
 
 
 def write_digits(folder: Path) -> None:
     """Write train/<digit>/*.png (1,442) and val/<digit>/*.png (355) below `folder`; every fifth scan of a digit is val."""
-    try:
-        from sklearn.datasets import load_digits  # an extra: only the demo needs it
-    except ImportError:
-        raise ConvNeXtError("The demo's images come with scikit-learn: pip install 'convnext[demo]'.") from None
-    bunch = load_digits()
+    bunch = needs("sklearn.datasets", "`convnext demo`").load_digits()  # an extra: only the demo needs it
     seen = [0] * 10
     for number, (scan, digit) in enumerate(zip(bunch.images, bunch.target.tolist(), strict=True)):
         split = "val" if seen[digit] % 5 == 4 else "train"

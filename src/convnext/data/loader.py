@@ -16,13 +16,11 @@ from convnext.data.augment import prepared
 from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
 from convnext.data.decode import Opened, decode, reduction
+from convnext.data.evaluation import Change, shown
 from convnext.data.labelled import Dataset
-from convnext.data.store import printable
-from convnext.data.transforms import chances, crop_and_augment, crop_box, eval_transform, least_px, scaled_box
-from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead, reason_of
+from convnext.data.transforms import chances, crop_and_augment, crop_box, least_px, scaled_box
+from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
 from convnext.errors import DataError
-
-Change = Callable[[np.ndarray, int], np.ndarray]  # (image as evaluation shows it, index of its entry) -> the same shape
 
 
 def steps_in_epoch(count: int, batch: int) -> int:
@@ -163,20 +161,8 @@ class _EvalReader:
         return len(self.dataset.entries)
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
-        size, channels = self.config.eval_size_px, len(self.config.mean)
-        images = np.empty((item[1] - item[0], size, size, channels), np.uint8)
-        indices: list[int] = []
-        skipped: dict[str, str] = {}
-        for index in range(*item):
-            path = self.dataset.entries[index].path
-            try:
-                image = decode(self.dataset.store.read(path), channels=channels)
-                shown = eval_transform(image, self.config)
-                images[len(indices)] = self.change(shown, index) if self.change else shown
-                indices.append(index)
-            except (DataError, OSError) as error:
-                skipped[printable(path)] = reason_of(error)
-        return _batch(self.dataset, torch.from_numpy(images[: len(indices)]), indices, skipped)
+        found = shown(self.dataset, self.config, range(*item), self.change)
+        return _batch(self.dataset, torch.from_numpy(found.images), found.indices, found.skipped)
 
 
 def _batch(dataset: Dataset, images: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:

@@ -11,8 +11,7 @@ from convnext.data.decode import decode, read_size
 from convnext.data.labelled import Dataset, Splits
 from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
 from convnext.data.store import printable
-from convnext.data.workers import reason_of
-from convnext.errors import DataError
+from convnext.errors import DataError, reason_of
 
 _UNEVEN = 10  # largest class over smallest
 _FEW = 10  # train images of a class

@@ -119,8 +119,6 @@ class ZipStore:
             raise DataError(f"'{printable(path)}' is not in '{printable(self.archive)}'")
         if member.encrypted:
             raise DataError("it is encrypted; zip it again without a password")
-        if self._file is None:
-            self._file = os.open(self.archive, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         head = self._at(member.start, _LOCAL_HEADER)
         if len(head) < _LOCAL_HEADER:
             raise DataError("the zip ends before it")
@@ -129,7 +127,12 @@ class ZipStore:
         return _unpack(raw, member)
 
     def _at(self, start: int, size: int) -> bytes:
-        assert self._file is not None
+        if not hasattr(os, "pread"):  # Windows: a file of its own for each read
+            with open(self.archive, "rb") as file:
+                file.seek(start)
+                return file.read(size)
+        if self._file is None:
+            self._file = os.open(self.archive, os.O_RDONLY | os.O_CLOEXEC)
         return os.pread(self._file, size, start)
 
 

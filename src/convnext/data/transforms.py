@@ -8,20 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import AugmentConfig, InputConfig, Statistics
 from convnext.data.augment import rand_augment
-from convnext.data.decode import from_pillow, to_pillow
 
 Box = tuple[int, int, int, int]
 Key = int | tuple[int, ...]
 
 _TRIES = 10  # of the random resized crop before it takes the centre, as in torchvision
 _CHANCES = 2 * _TRIES + 6  # area and aspect of each try, place, two flips, seed of RandAugment
-_THIN = 32  # longer side over crop from which evaluation resizes only what the crop shows: up to 2 grey levels off
 
 
 def chances(key: Key) -> list[float]:
@@ -88,27 +85,6 @@ def crop_and_augment(
         return pixels
     seed = int(sampled[2 * _TRIES + 4] * 2**32)
     return rand_augment(pixels, augment.rand_augment, size_px, config.mean, seed)
-
-
-def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
-    """(H, W, C) uint8 -> (size, size, C) uint8 as every evaluation, prediction and server sees it.
-
-    'crop': bicubic resize of the shorter side to int(size / eval_crop), then the centre. 'warp': both sides to size.
-    """
-    size, shown = config.eval_size_px, to_pillow(image)
-    if config.eval_resize == "warp":
-        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
-    height, width = image.shape[:2]
-    shorter = int(size / config.eval_crop)
-    new_h = shorter if height <= width else int(shorter * height / width)
-    new_w = shorter if width <= height else int(shorter * width / height)
-    top, left = round((new_h - size) / 2), round((new_w - size) / 2)  # to even, as torchvision rounds
-    if max(new_h, new_w) > _THIN * size:
-        across, down = width / new_w, height / new_h
-        seen = (left * across, top * down, min(width, (left + size) * across), min(height, (top + size) * down))
-        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
-    resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
-    return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
 def normalise(images: Tensor, config: Statistics) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from convnext.data.store import printable
-from convnext.errors import DataError
+from convnext.errors import DataError, reason_of
 
 Share = tuple[int, int]  # (rank, world)
 Read = TypeVar("Read")
@@ -36,11 +36,6 @@ _SHM = "/dev/shm"  # where batches travel between processes on Linux
 def order_of(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
     """The permutation of one pass; laps beyond 0 are for sets smaller than a batch and for replacements at the end."""
     return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch, lap]).permutation(count)
-
-
-def reason_of(error: Exception) -> str:
-    """Why an image could not be read, in words."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:
@@ -127,7 +122,7 @@ def _start(reader: Any, plan: list[tuple[int, int]], workers: int, ahead: int | 
                 pin_memory=pin,
                 worker_init_fn=_start_worker,
                 generator=torch.Generator(),
-                multiprocessing_context="fork" if hasattr(os, "fork") else None,
+                multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
             )
         )
 

@@ -6,10 +6,8 @@ when asked for so; `.npz` for Keras; no suffix, a folder with config.json for tr
 
 import contextlib
 import json
-import os
-import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from convnext import __version__
 from convnext.engine import checkpoint
 from convnext.engine.run import BEST, LAST, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
+from convnext.files import appearing, write_bytes
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
@@ -106,8 +105,8 @@ def convert(
         elif library == "convnext" and path.suffix == ".safetensors" and held.record:
             checkpoint.save(path, tensors, _record(held))
         else:
-            with _appearing(path) as temporary:
-                save(tensors, _header(held, library), temporary)
+            with appearing(path) as made:
+                save(tensors, _header(held, library), made)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"Cannot write '{path}': {reason}. Make room, or name another place.") from None
@@ -229,10 +228,7 @@ def _record(weights: Weights) -> dict[str, object]:
 
 
 def _save_safetensors(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
-    path.touch()
-    mode = path.stat().st_mode  # what a new file of this user has; the library would keep others out
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, header)
-    path.chmod(mode)
 
 
 def _save_pickle(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
@@ -255,38 +251,16 @@ def _save_npz(tensors: dict[str, Tensor], header: dict[str, str], path: Path) ->
 
 def _write_folder(tensors: dict[str, Tensor], header: dict[str, str], out: Path, weights: Weights) -> None:
     """model.safetensors and config.json: a new folder appears whole, in an old one the two are replaced."""
-    config = (
-        json.dumps(transformers_config(weights, eps=weights.eps or EPS) | {"dtype": _dtype(tensors)}, indent=2) + "\n"
-    )
-    if out.exists():
-        with _appearing(out / "model.safetensors") as temporary:
-            _save_safetensors(tensors, header, temporary)
-        with _appearing(out / "config.json") as temporary:
-            temporary.write_text(config, "utf-8")
+    if not out.exists():
+        with appearing(out) as folder:
+            folder.mkdir()
+            _write_folder(tensors, header, folder, weights)
         return
-    folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True)
-        _save_safetensors(tensors, header, folder / "model.part")
-        checkpoint.replace(folder / "model.part", folder / "model.safetensors")
-        checkpoint.write_text(folder / "config.json", config)
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    config = transformers_config(weights, eps=weights.eps or EPS) | {"dtype": _dtype(tensors)}
+    with appearing(out / "model.safetensors") as made:
+        _save_safetensors(tensors, header, made)
+    write_bytes(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
 
 
 def _dtype(tensors: dict[str, Tensor]) -> str:
     return str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-
-
-@contextlib.contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, flushed and renamed to it at the end; removed when something went wrong."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        checkpoint.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

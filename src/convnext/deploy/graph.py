@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedStem
 from convnext.deploy.optimize import optimize
-from convnext.deploy.runtime import needs
 from convnext.errors import ConvNeXtError
+from convnext.extras import needs
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
 INPUT, OUTPUT = "images", "logits"

@@ -23,8 +23,9 @@ from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
 from convnext.deploy import signal_stack
-from convnext.deploy.runtime import Floats, needs
+from convnext.deploy.exported import Floats
 from convnext.errors import ConvNeXtError, DataError, nearest
+from convnext.extras import needs
 from convnext.tasks.evaluation import Outcomes
 
 CERTAIN = 1.96  # standard errors: 19 times of 20
@@ -138,7 +139,7 @@ def quantize_openvino(model: Any, images: Sequence[Floats], variant: str) -> Any
 def quantize_onnxruntime(source: Path, out: Path, images: Sequence[Floats], variant: str) -> None:
     """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `images`."""
     onnx = needs("onnx", "--int8 with onnxruntime")
-    needs("onnxruntime", "--int8 with onnxruntime")
+    needs("onnxruntime", "--int8 with onnxruntime", "export")
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     model = onnx.load(str(source))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.exported import is_exported
 from convnext.deploy.predictor import Predictor, of_exported
-from convnext.deploy.runtime import is_exported
 from convnext.deploy.segmenter import SegmentationPredictor
 from convnext.deploy.trained import read_trained
 from convnext.engine.distributed import choose_device

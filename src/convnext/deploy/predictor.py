@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import ClassificationRecipe, Recipe, expect, parse
+from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
-from convnext.data.loader import Change, eval_batches
+from convnext.data.loader import eval_batches
 from convnext.data.opening import open_unlabelled
-from convnext.data.transforms import eval_transform, normalise
+from convnext.data.transforms import normalise
+from convnext.deploy.exported import is_exported
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.optimize import optimize
-from convnext.deploy.runtime import is_exported, open_exported
+from convnext.deploy.results import Prediction
+from convnext.deploy.runtime import module_of
 from convnext.deploy.trained import Trained, answering, read_trained
 from convnext.engine.distributed import World, choose_device
 from convnext.errors import CheckpointError, ConvNeXtError
@@ -25,14 +28,6 @@ from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.tasks.classification import Attacker, eval_batch, evaluate
 from convnext.tasks.evaluation import Outcomes
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one image: (label, score) from likely to unlikely; scores are probabilities."""
-
-    path: str
-    predictions: tuple[tuple[str, float], ...]
 
 
 @dataclass
@@ -152,7 +147,8 @@ def of_exported(source: str | Path, *, backend: str = "auto") -> Predictor:
 
     `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or foreign.
     """
-    network, described = open_exported(source, backend=backend)
+    network = module_of(source, backend=backend)
+    described = network.exported.description
     recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
     place = torch.device("cpu")
     return Predictor(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)

@@ -16,10 +16,9 @@ from convnext.data.decode import decode
 from convnext.data.labelled import Dataset
 from convnext.data.opening import open_unlabelled
 from convnext.data.store import printable
-from convnext.data.workers import reason_of
 from convnext.deploy.images import ImageInput, pixels_of
 from convnext.deploy.trained import Trained, answering
-from convnext.errors import DataError
+from convnext.errors import DataError, reason_of
 from convnext.tasks.segmentation.metrics import Outcomes
 from convnext.tasks.segmentation.segmentation import build_segmenter, evaluate, predict
 

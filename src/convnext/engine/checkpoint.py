@@ -1,12 +1,10 @@
 """Files of weights and of whole runs: one safetensors file each, with everything that is not a tensor in its header.
 
-A file is written beside its name, flushed to the disk and renamed, so a reader sees the old file or the new one and
-never half of either. Nothing here executes what it reads: safetensors holds numbers and text only.
+Nothing here executes what it reads: safetensors holds numbers and text only.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convnext.errors import CheckpointError, TrainingError
+from convnext.errors import CheckpointError
+from convnext.files import appearing
 
 FORMAT = "convnext"  # written into every file; a safetensors file without it is foreign
 VERSION = 1
@@ -27,19 +26,11 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
     Raises OSError when the disk refuses; the file that was at `path` is then still there, untouched.
     """
     header = {"format": FORMAT, "version": str(VERSION), "metadata": json.dumps(metadata)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what a new file of this user has; the library would keep others out
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, header)
-        temporary.chmod(mode)
-        replace(temporary, path)
+        with appearing(path) as made:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, made, header)
     except SafetensorError as error:  # what the library raises when a write fails
         raise OSError(f"could not write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,35 +71,6 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
         raise CheckpointError(f"'{path}' was written by a newer convnext (file version {header['version']}).")
     metadata: dict[str, Any] = json.loads(header["metadata"])
     return metadata
-
-
-def replace(temporary: Path, path: Path) -> None:
-    """Flush `temporary` to the disk and give it the name `path`, so that a power cut leaves one whole file."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    with contextlib.suppress(OSError):  # some file systems cannot flush a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically. Raises TrainingError when the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        replace(temporary, path)
-    except OSError as error:
-        raise TrainingError(
-            f"Cannot write '{path}': {error.strerror or error}. Make room and give the same command again, or choose "
-            "another --out."
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnext.errors import ConvNeXtError
 
@@ -70,6 +70,21 @@ def join(device: torch.device) -> Iterator[World]:
         yield World(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
+
+
+def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:
+    """`model` as training calls it: its gradients exchanged between processes, and compiled where that is asked for.
+
+    The exchange comes first, as torch asks: the compiler then cuts its graphs where gradients are ready to be sent.
+    """
+    network: nn.Module = nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
+    return torch.compile(network) if compiled else network  # type: ignore[return-value]
+
+
+def exchange_of(network: nn.Module) -> nn.parallel.DistributedDataParallel | None:
+    """What exchanges gradients in a network that `network_of` made; None for one process."""
+    inner = getattr(network, "_orig_mod", network)
+    return inner if isinstance(inner, nn.parallel.DistributedDataParallel) else None
 
 
 def choose_device(name: str) -> torch.device:

@@ -15,12 +15,13 @@ from typing import IO, Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from convnext.errors import ConvNeXtError, TrainingError
+from convnext.errors import TrainingError, on_lines
+from convnext.extras import missing
 
 
 def info(text: str) -> None:
     """One line to the person, on stderr: results alone go to stdout."""
-    sys.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stderr.write(on_lines(text) + "\n")
     sys.stderr.flush()
 
 
@@ -87,10 +88,8 @@ class Board:
         if folder:
             try:
                 from torch.utils.tensorboard import SummaryWriter  # an extra: only who asks for it needs it
-            except ImportError:
-                raise ConvNeXtError(
-                    "--tensorboard needs a package that is not installed: pip install 'convnext[track]'."
-                ) from None
+            except ImportError as error:
+                raise missing(error, "--tensorboard", "tensorboard") from None
             self._writer = SummaryWriter(str(folder), purge_step=step or None)
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import errno
-import fcntl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from convnext import __version__
@@ -19,10 +19,12 @@ from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import Log, info
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.files import remove_abandoned
 
 LAST = "last.safetensors"
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems say that have none
 
 
 @dataclass
@@ -121,34 +123,33 @@ class Run:
 
 
 class Claim:
-    """One process at a time in a run's folder; the claim ends with the process, however it ends."""
+    """One process at a time in a run's folder; the claim ends with the process, however it ends.
+
+    The processes that it starts to read images do not hold the lock: where they outlive it, the folder is free.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        self._file: IO[str] | None = None
+        self._lock = FileLock(path / ".lock", timeout=0, fallback_to_soft=False)
 
     def __enter__(self) -> "Claim":
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path / ".lock", "w")  # held open as long as the run
-        except OSError as error:
-            raise ConvNeXtError(
-                f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
-            ) from None
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: workers that outlive us would hold it
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                return self  # a file system without locks
-            self._file.close()
+            self._lock.acquire()
+        except Timeout:
             raise ConvNeXtError(
                 f"Another process is training into '{self._path}'. Choose another --out, or wait for it."
             ) from None
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise ConvNeXtError(
+                    f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
+                ) from None
+        remove_abandoned(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+        self._lock.release()
 
 
 def weights_file(run: Path, weights: str = "best") -> Path:

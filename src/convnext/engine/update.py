@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import Training
+from convnext.engine.distributed import exchange_of
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.errors import TrainingError, number_of
@@ -92,9 +93,8 @@ class Update:
 
     def _synchronised(self, *, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients once a step, with the last micro-batch."""
-        if last or not isinstance(self.network, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        return self.network.no_sync()
+        exchange = exchange_of(self.network)
+        return nullcontext() if last or exchange is None else exchange.no_sync()
 
 
 def summed(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -139,7 +139,8 @@ def explain_memory(
     traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
     update.optimizers.zero_grad()
     micro = min(micro, len(batch))
-    network = getattr(update.network, "module", update.network)  # not DDP: the other processes are not here
+    exchange = exchange_of(update.network)
+    network = exchange.module if exchange else update.network  # without the exchange: the other processes are not here
 
     def attempt(size: int) -> None:
         if update.device == "cuda":

@@ -1,8 +1,5 @@
 """How the page of any run is put together: its headline, its sections, and the file that it becomes."""
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from convnext import __version__
 from convnext.drawing.markup import Html, clean, tag
 from convnext.drawing.numbers import NOTHING, count, duration, finite, percent, plain, short
 from convnext.errors import ConvNeXtError
+from convnext.files import write_bytes
 from convnext.reports.page import page
 from convnext.reports.run_files import RunFiles, read_run
 from convnext.reports.sections import note
@@ -66,7 +64,7 @@ def write_page(run: Path, build: Callable[[RunFiles], Html]) -> Path:
     target = run / "report.html"
     written = str(build(read_run(run))).encode()
     try:
-        _replace(target, written)
+        write_bytes(target, written)
     except OSError as error:
         raise ConvNeXtError(
             f"Cannot write '{clean(str(target))}': {error.strerror or error}. Make room or choose a folder of yours."
@@ -167,19 +165,3 @@ def _data(files: RunFiles) -> str:
         return str(named).rstrip("/").rsplit("/", 1)[-1]
     classes = len(data.get("classes") or (files.evaluation or {}).get("classes") or ())
     return f"{count(classes)} class{'' if classes == 1 else 'es'}" if classes else "unnamed data"
-
-
-def _replace(target: Path, written: bytes) -> None:
-    """Write beside the target, then rename: a reader sees the old page or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".tmp")
-    try:
-        with open(handle, "wb") as file:
-            file.write(written)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

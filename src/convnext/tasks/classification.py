@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from convnext.config import ClassificationRecipe, InputConfig, RunOptions
 from convnext.data.annotated_loader import DenseBatch
 from convnext.data.batch import Batch
+from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset, Splits
-from convnext.data.loader import Change, eval_batches, steps_in_epoch, train_batches
+from convnext.data.loader import eval_batches, steps_in_epoch, train_batches
 from convnext.data.mix import mix
 from convnext.data.opening import open_splits
 from convnext.data.source import Source

@@ -16,7 +16,6 @@ from convnext.data.labelled import Splits
 from convnext.data.opening import open_splits
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Source
-from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
@@ -25,6 +24,7 @@ from convnext.engine.records import info, warn
 from convnext.engine.run import LAST, Claim, weights_file
 from convnext.engine.task import Task
 from convnext.errors import ConvNeXtError, DataError, number_of
+from convnext.files import write_text
 from convnext.kernels import dispatch
 from convnext.models.build import build_model
 from convnext.models.fused import fuse

@@ -17,13 +17,13 @@ from convnext.data.opening import DenseSplits, open_dense_splits
 from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.engine import checkpoint
-from convnext.engine.checkpoint import write_text
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, weights_file
 from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, DataError, number_of
+from convnext.files import write_text
 from convnext.recipes import DEFAULT, asked_batch, recipe, with_changes
 from convnext.tasks.dense_weights import load_dense_weights
 from convnext.tasks.detection import detection

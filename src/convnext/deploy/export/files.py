@@ -8,9 +8,10 @@ import torch
 
 from convnext import __version__
 from convnext.deploy import graph
+from convnext.deploy.exported import KEY, VERSION
 from convnext.deploy.predictor import Predictor
-from convnext.deploy.runtime import KEY, VERSION, needs
 from convnext.errors import ConvNeXtError
+from convnext.extras import needs
 
 FORMS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 KEPT = (

@@ -11,10 +11,12 @@ from torch import Tensor
 from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.export.files import describe_onnx
+from convnext.deploy.exported import KEY, Floats, megabytes, move
 from convnext.deploy.predictor import Predictor
-from convnext.deploy.runtime import KEY, Floats, megabytes, move, needs, open_exported
+from convnext.deploy.runtime import module_of
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
+from convnext.extras import needs
 from convnext.tasks.evaluation import Outcomes
 
 
@@ -41,17 +43,17 @@ def to_int8(
         raise ConvNeXtError(f"--calibrate {asked.images} must be 1 image or more.")
     images = int8.calibration(train, predictor.recipe.input, asked.images, predictor.recipe.seed)
     info(f"Calibrating on {len(images):,} images, judging by {len(val.entries):,} others.")
-    floats = open_exported(made, backend=asked.backend)[0]
+    floats = module_of(made, backend=asked.backend)
     before = scored(floats, predictor, val, asked.workers)
     small = made.with_name(f"int8{made.suffix}")
 
     def judged(variant: str) -> int8.Comparison:
         _quantize(made, small, images, variant, described)
-        quick = open_exported(small, backend=asked.backend)[0]
+        quick = module_of(small, backend=asked.backend)
         return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))
 
     variant, found = int8.first_within(tuple(int8.VARIANTS), judged, asked.max_loss, info)
-    quick = open_exported(small, backend=asked.backend)[0]
+    quick = module_of(small, backend=asked.backend)
     plain = predictor.model
     contestants = {"float": lambda: floats(x), "int8": lambda: quick(x), "torch": lambda: answers(plain, x)}
     times = int8.in_turn(contestants)

@@ -19,16 +19,11 @@ from convnext.data.transforms import normalise
 from convnext.deploy import graph
 from convnext.deploy.export.files import FORMS, description, write
 from convnext.deploy.export.quantized import Quantization, answers, to_int8
+from convnext.deploy.exported import is_exported, megabytes, move
 from convnext.deploy.predictor import Predictor, load
-from convnext.deploy.runtime import (
-    Exported,
-    is_exported,
-    megabytes,
-    move,
-    needs,
-    open_exported,
-)
+from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.extras import needs
 
 BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 BOUNDS = {"fp32": 1e-3, "fp16": 3e-2}  # largest difference of a logit, as a share of the largest logit
@@ -117,13 +112,13 @@ def export(run: str | Path, form: str, out: str | Path | None = None, options: O
                 f"The exported network answers otherwise: logits differ by {difference:.1e} where they go up to "
                 f"{largest:.2g}. No file is kept. Try another --to, or leave out --half."
             )
-        backend = result.backend if isinstance(result, Exported) else "torch.export"
+        backend = result.backend if isinstance(result, ExportedModule) else "torch.export"
         notes: list[str] = []
         figures: dict[str, Any] = {}
         if options.int8:
             asked = Quantization(options.int8, options.calibrate, options.max_loss, options.backend, options.workers)
             precision, notes, figures = to_int8(made, predictor, described, asked, x)
-            difference, largest = _differ(open_exported(made, backend=options.backend)[0](x), expected)
+            difference, largest = _differ(module_of(made, backend=options.backend)(x), expected)
         size_mb = megabytes(made)
         move(made, path)
     return Done(path, form, precision, backend, difference, largest, compared, size_mb, tuple(notes), figures)
@@ -140,7 +135,7 @@ def _place(run: str | Path, form: str, out: str | Path | None, options: Options)
     if wrong or (options.int8 and options.backend not in ("auto", BACKENDS[form])):
         raise ConvNeXtError(f"--backend {options.backend} does not go with --to {form}. Leave it out.")
     for package in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}.get(form, ()):
-        needs(package, f"--to {form}")
+        needs(package, f"--to {form}", form if form == "openvino" else "export")
     if options.int8 and form == "openvino":
         needs("nncf", "--int8")
     if not 0 <= options.max_loss <= 100:
@@ -171,7 +166,7 @@ def _images(predictor: Predictor, options: Options) -> tuple[Tensor, str]:
 
 def _run(path: Path, program: Any, form: str, backend: str) -> Any:
     """The network in `path`, or for torch the program that was saved there."""
-    return open_exported(path, backend=backend)[0] if form != "torch" else program.module()
+    return module_of(path, backend=backend) if form != "torch" else program.module()
 
 
 def _differ(result: Tensor, expected: Tensor) -> tuple[float, float]:

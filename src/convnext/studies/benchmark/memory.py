@@ -1,8 +1,8 @@
 """How much memory a process has taken at its highest, in MB: from the system on a CPU, from torch on a GPU."""
 
 import contextlib
-import resource
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -37,5 +37,14 @@ def _resident_mb(name: str) -> float:
         lines = _STATUS.read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
     except (OSError, StopIteration):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / 2**20 if sys.platform == "darwin" else most / 1024
+        return _most_mb()
+
+
+def _most_mb() -> float:
+    """The peak of the process's life; 0 where the system does not tell."""
+    try:
+        usage = import_module("resource")  # not on Windows
+    except ImportError:
+        return 0.0
+    most = usage.getrusage(usage.RUSAGE_SELF).ru_maxrss
+    return float(most / 2**20 if sys.platform == "darwin" else most / 1024)

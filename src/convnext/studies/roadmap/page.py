@@ -8,8 +8,8 @@ from convnext import __version__
 from convnext.drawing.canvas import EDGE
 from convnext.drawing.markup import Html, table, tag
 from convnext.drawing.numbers import GAP, NOTHING, short
-from convnext.engine.checkpoint import write_text
 from convnext.errors import ConvNeXtError
+from convnext.files import write_text
 from convnext.reports.page import page
 from convnext.studies.roadmap.chart import NARROW, WIDTH, accuracy, caption, chart, label, narrow_chart
 from convnext.studies.roadmap.text import left_last

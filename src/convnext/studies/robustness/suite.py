@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convnext.config import Recipe
+from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
-from convnext.data.loader import Change
-from convnext.engine.checkpoint import write_text
 from convnext.engine.records import Log, Meter, info
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
+from convnext.files import write_text
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise

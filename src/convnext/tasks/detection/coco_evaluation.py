@@ -6,13 +6,12 @@ detections an image.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.errors import ConvNeXtError
+from convnext.extras import needs
 
 Numbers = NDArray[np.float64]
 Kind = Literal["box", "mask"]
@@ -60,13 +59,8 @@ class Precision:
 
 
 def library() -> Any:
-    """faster-coco-eval. Raises ConvNeXtError where it is not installed."""
-    try:
-        return import_module("faster_coco_eval")  # an extra: who classifies does not need it
-    except ImportError:
-        raise ConvNeXtError(
-            "Detections are scored by a package that is not installed: pip install 'convnext[detect]'."
-        ) from None
+    """faster-coco-eval, an extra. Raises MissingPackage where it is not installed."""
+    return needs("faster_coco_eval", "Scoring detections")
 
 
 def average_precision(
@@ -80,7 +74,7 @@ def average_precision(
 
     `category_ids` is COCO's number of each class, whose order the answer has. `limits`: detections an image and class,
     rising; the last decides the average precision. By masks, an object without one is its box, and the size of a
-    detection is that of its mask. Raises ConvNeXtError where faster-coco-eval is not installed.
+    detection is that of its mask. Raises MissingPackage where faster-coco-eval is not installed.
     """
     coco = library()
     known = coco.COCO({**ground_truth, "annotations": [_copied(row, kind) for row in ground_truth["annotations"]]})

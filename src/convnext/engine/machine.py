@@ -1,0 +1,70 @@
+"""The machine and the installation, as far as they can be told without torch."""
+
+import os
+import platform
+import shlex
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from convnext.extras import EXTRAS, found
+
+_PACKAGES = ("convnext", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydantic")
+
+
+def machine() -> dict[str, str]:
+    """Versions, system, processor, memory and the command that was given."""
+    return {
+        **{name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": processor(),
+        "cores": str(cores()),
+        "memory_gb": f"{memory_gb():.1f}",
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def extras() -> dict[str, tuple[bool, str]]:
+    """Optional package -> (whether it is there, what to say about it)."""
+    told = {}
+    for package, (extra, use) in EXTRAS.items():
+        there = found(package)
+        told[package] = (there, use if there else f"{use}: pip install 'convnext[{extra}]'")
+    return told
+
+
+def compiler() -> str:
+    """The C++ compiler that torch.compile would use on the CPU, or ''."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++") or ""
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def memory_gb() -> float:
+    """Physical memory in GiB; 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return 0.0
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all, for every layer that writes one.
+
+A file is written in a folder of its own beside its place, flushed to the disk and renamed, so that a reader sees the old
+file or the new one and never half of either. What a killed process left there is removed by the next that writes.
+"""
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from convnext.errors import TrainingError
+
+_OURS = re.compile(r"\.(?P<name>.*)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w{8}\.tmp", re.DOTALL)
+_FORGOTTEN_S = 24 * 3600  # after which what another machine left behind is removed too
+_MOST = 60  # characters of the name that the temporary folder repeats: file systems allow 255 bytes
+
+
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A name to write a file or a folder under, on the same disk; at the end it becomes `path`, in one step.
+
+    Raises OSError when the disk refuses. What was at `path` is then still there, untouched, and nothing else is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent, path.name)
+    prefix = f".{path.name[:_MOST]}.{_machine()}-{os.getpid()}-"
+    room = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
+    try:
+        made = room / path.name
+        yield made
+        _as_any_new_file(made, room)
+        _flush(made)
+        os.replace(made, path)
+        with contextlib.suppress(OSError):  # some systems cannot flush a folder
+            _flush_one(path.parent, os.O_RDONLY)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises OSError when the disk refuses."""
+    with appearing(path) as made:
+        made.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file of a run atomically. Raises TrainingError when the disk refuses."""
+    try:
+        write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write '{path}': {error.strerror or error}. Make room and give the same command again, or choose "
+            "another --out."
+        ) from None
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove from `folder` what killed processes left of the file `name`, or of any file."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            found = _OURS.fullmatch(entry.name)
+            if found and (name is None or found["name"] == name[:_MOST]) and _abandoned(entry, found):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _abandoned(entry: os.DirEntry[str], found: re.Match[str]) -> bool:
+    """Whether nobody writes there any more."""
+    if found["machine"] == _machine():
+        return not _runs(int(found["process"]))
+    return time.time() - entry.stat().st_mtime > _FORGOTTEN_S
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is there; on Windows True, where asking would end it."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Eight digits for this machine: the folder may be shared with others, whose processes cannot be asked for."""
+    return f"{zlib.crc32(platform.node().encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _as_any_new_file(made: Path, room: Path) -> None:
+    """The permissions that a new file of this user has: some libraries keep others out."""
+    if made.is_dir():
+        return
+    plain = room / "plain"
+    plain.touch()
+    mode = plain.stat().st_mode
+    if made.stat().st_mode != mode:
+        made.chmod(mode)
+
+
+def _flush(made: Path) -> None:
+    """Onto the disk, so that a power cut leaves one whole file."""
+    for file in (file for file in made.rglob("*") if file.is_file()) if made.is_dir() else [made]:
+        _flush_one(file, os.O_RDWR)
+
+
+def _flush_one(path: Path, how: int) -> None:
+    number = os.open(path, how)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
