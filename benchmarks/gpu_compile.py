@@ -46,8 +46,8 @@ class Offline:
         return GPUTarget("cuda", self.capability, 32)
 
     def get_current_device(self) -> int:
-        """The first."""
-        return 0
+        """A number of its own for each capability: by it Triton remembers what it has compiled."""
+        return self.capability
 
     def get_current_stream(self, device: int = 0) -> int:
         """The default one."""
