@@ -1,5 +1,6 @@
 """Preparing data lists its folders once and reads each file of annotations once."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -99,6 +100,17 @@ def test_one_walk_and_one_read_of_each_annotation_file(tmp_path, counted, case, 
     maps = {file for file in files if file.startswith("labels/") and file.endswith(".png")}
     assert set(read) - maps == annotations
     assert set(read) & maps <= maps and (case != "masks" or set(read) == maps)
+
+
+def test_a_large_file_that_is_no_annotation_is_read_once_and_let_go(tmp_path, counted):
+    write_two_coco(tmp_path / "data")
+    for file in (tmp_path / "data" / "annotations").iterdir():
+        file.rename(file.with_name(file.name.replace("instances_", "")))
+    (tmp_path / "data" / "captions.json").write_text(json.dumps({"images": [], "captions": ["x" * 1_000_001]}))
+    source = recognise(tmp_path / "data")
+    parts = open_dense_splits(source)
+    assert (len(parts.train.entries), len(parts.val.entries)) == (4, 4)
+    assert counted[1]["captions.json"] == 1 and source.tree.once.passed_over == {"captions.json"}
 
 
 def test_one_file_of_annotations_is_read_once_and_its_folder_listed_once(tmp_path, counted):

@@ -33,6 +33,7 @@ class Once:
     def __init__(self, store: Store):
         self._store = store
         self._kept: dict[str, bytes] = {}
+        self.passed_over: set[str] = set()  # large files that are no annotations
 
     def read(self, path: str) -> bytes:
         """The whole file, kept for the next who asks."""
@@ -43,6 +44,11 @@ class Once:
     def take(self, path: str) -> bytes:
         """The whole file, for the last who asks: it is not kept."""
         return self._kept.pop(path) if path in self._kept else self._store.read(path)
+
+    def pass_over(self, path: str) -> None:
+        """Let go of a file that nobody needs."""
+        self._kept.pop(path, None)
+        self.passed_over.add(path)
 
 
 class Tree(NamedTuple):

@@ -40,6 +40,7 @@ from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
+_SMALL = 1_000_000  # bytes of a file that may as well be kept
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
@@ -68,9 +69,13 @@ def coco_files(tree: Tree) -> dict[str, str]:
     named = [file for file in files if "instances" in file.rsplit("/", 1)[-1].lower()]
     found: dict[str, str] = {}
     for file in named or files:
+        if file in tree.once.passed_over:
+            continue
         data = tree.once.read(file)
-        if all(key in data for key in _KEYS):
-            found.setdefault(part_of_name(file) or "all", file)
+        if all(key in data for key in _KEYS) and found.setdefault(part_of_name(file) or "all", file) == file:
+            continue
+        if len(data) > _SMALL:  # such as captions
+            tree.once.pass_over(file)
     return found
 
 
