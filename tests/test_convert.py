@@ -516,7 +516,7 @@ def test_what_was_done_is_told_in_lines_and_in_json(tmp_path):
     done = convert(written(tmp_path, "v1"), tmp_path / "w.safetensors", "timm")
     assert done.lines()[0].startswith("classifier 'custom', depths (1, 2, 1, 1)")
     assert "licence: unknown" in done.lines()[1] and "timm" in done.lines()[2]
-    assert json.loads(json.dumps(done.as_json()))["max_logit_difference"] < 1e-5
+    assert json.loads(json.dumps(done.to_dict()))["max_logit_difference"] < 1e-5
 
 
 def test_every_format_is_written_for_some_library_or_read_only_as_a_variant():

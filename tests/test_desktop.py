@@ -15,7 +15,7 @@ import pytest
 
 import convnext as package
 from commands import convnext, tiny, trained
-from convnext.deploy.exported_predictor import open_predictor, probabilities
+from convnext.deploy.exported_classifier import softmax
 from convnext.errors import ConvNeXtError
 from convnext.extras import EXTRAS, MissingPackage, installed, missing, needs
 from images import write_colours
@@ -90,7 +90,7 @@ def test_an_exported_file_predicts_without_torch_what_it_predicts_with_it(export
 
 
 def test_the_file_answers_as_the_run_that_it_was_made_of(exported, data):
-    ours, theirs = open_predictor(exported), package.load(exported.parent, device="cpu")
+    ours, theirs = package.load(exported), package.load(exported.parent, device="cpu")
     paths = sorted((data / "val").rglob("*.png"))
     for workers in (0, 2):
         for found, expected in zip(ours.predict(paths, workers=workers, batch=5), theirs.predict(paths), strict=True):
@@ -103,12 +103,12 @@ def test_the_file_answers_as_the_run_that_it_was_made_of(exported, data):
 def test_broken_images_are_left_out_and_named(exported, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     skipped: dict[str, str] = {}
-    assert list(open_predictor(exported).predict([tmp_path / "broken.png"], skipped=skipped)) == []
+    assert list(package.load(exported).predict([tmp_path / "broken.png"], skipped=skipped)) == []
     assert list(skipped) == [str(tmp_path / "broken.png")]
 
 
 def test_probabilities_add_up_to_one_for_any_logits():
-    found = probabilities(np.array([[1000.0, 1000.0], [-1000.0, 1000.0], [0.0, np.log(3)]], np.float32))
+    found = softmax(np.array([[1000.0, 1000.0], [-1000.0, 1000.0], [0.0, np.log(3)]], np.float32))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0, 1], [0.25, 0.75]], atol=1e-7)
 
 
@@ -116,7 +116,7 @@ def test_a_public_name_that_needs_torch_says_so():
     code = (
         BASE
         + "import convnext\nassert convnext.recipe('small', 'atto', images=300, image_px=64, classes=3).name == 'small'\n"
-        "try: convnext.create\nexcept convnext.ConvNeXtError as error: print(error)"
+        "try: convnext.create('tiny')\nexcept convnext.ConvNeXtError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "convnext.create needs torch, which is not installed: pip install 'convnext[torch]'.\n"

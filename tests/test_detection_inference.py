@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as theirs
 
 import convnext
+from checkpoints import checkpoint_of
 from convnext.config import RunOptions
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.annotated_policy import eval_dense
@@ -19,21 +20,17 @@ from convnext.data.opening import open_dense, recognise
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
-from convnext.deploy.predictor import Predictor
-from convnext.deploy.predictor import load as load_classifier
 from convnext.deploy.segmenter import SegmentationPredictor
+from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
-from convnext.engine.checkpoint import save
 from convnext.errors import CheckpointError, DataError
-from convnext.models.build import build_model
 from convnext.recipes import recipe
 from convnext.tasks.detection.inference import find, in_original, outline, targets_of
 from convnext.tasks.detection.mask_head import paste
 from convnext.tasks.detection.metrics import Outcomes
 from convnext.tasks.detection.report import report
 from convnext.tasks.detection.types import Detections
-from convnext.tasks.segmentation.segmentation import build_segmenter
 from convnext.tasks.train_dense import DenseRequest, detection_report, train_dense
 from shape_objects import FIELDS, IDS, NAMES, write_objects
 
@@ -56,9 +53,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(run: Path) -> DetectionPredictor:
-    found = load(run, device="cpu")
-    assert isinstance(found, DetectionPredictor)
-    return found
+    return load(run, task="detection", device="cpu")
 
 
 def test_a_part_of_a_mask_is_encoded_as_the_whole_and_as_pycocotools_has_it():
@@ -111,20 +106,20 @@ def test_a_run_answers_the_same_for_a_path_bytes_an_image_and_an_array(folder, p
         answers = [predictor(form, score=0) for form in forms]
     first = answers[0]
     assert len(first) == 10 and first.size == (40, 64) and first.path == str(file)
-    assert (np.diff(first.scores) <= 0).all() and first.boxes.max() <= 64 and first.masks[0].width == 64
+    assert (np.diff(first.scores) <= 0).all() and first.boxes.max() <= 64 and first.outlines[0].width == 64
     for other in answers[1:]:
-        assert (other.boxes == first.boxes).all() and other.masks == first.masks
+        assert (other.boxes == first.boxes).all() and other.outlines == first.outlines
     middle = float(first.scores[4])
     assert len(predictor(file, score=middle)) == int((first.scores >= middle).sum()) < 10
 
 
 def test_prediction_and_evaluation_find_the_same_in_every_image(folder, run, predictor):
     val = open_dense(recognise(folder), part="val", classes=predictor.classes)
-    outcomes = predictor.evaluate(val)
+    outcomes = predictor.outcomes(val)
     predicted = list(predictor.predict([folder / "val"], score=0))
     assert [found.image_id for found in predicted] == [1, 2, 3, 4]
     for one, other in zip(predicted, outcomes.found, strict=True):
-        assert (one.boxes == other.boxes).all() and (one.scores == other.scores).all() and one.masks == other.masks
+        assert (one.boxes == other.boxes).all() and (one.scores == other.scores).all() and one.outlines == other.masks
     evaluated = json.loads((run / "evaluation.json").read_text())
     again = report(outcomes, val)
     assert {key: again[key] for key in again} == {key: evaluated[key] for key in again}
@@ -145,44 +140,36 @@ def test_a_broken_image_is_noted_and_the_others_are_answered(folder, predictor, 
 
 def test_detections_are_rows_of_coco_s_result_file(folder, predictor):
     found = predictor(folder / "val" / "000.png", score=0)
-    rows = json.loads(json.dumps(predictor.rows(found)))
+    rows = json.loads(json.dumps(found.to_dict()["predictions"]))
     assert len(rows) == len(found) > 0
     names = dict(zip(IDS, NAMES, strict=True))
-    for row, box, mask in zip(rows, found.boxes, found.masks, strict=True):
+    for row, box, mask in zip(rows, found.boxes, found.outlines, strict=True):
         x, y, width, height = row["bbox"]
         assert [x, y, x + width, y + height] == pytest.approx(box.tolist(), abs=1e-4)
         assert row["category"] == names[row["category_id"]] and row["file_name"] == found.path
         assert (theirs.decode(row["segmentation"]) == decode_mask(mask)).all()
 
 
-def checkpoint_of(task: str, folder: Path) -> Path:
-    """A file as a run of `task` leaves it, with fresh weights."""
-    name = {"classification": "small", "segmentation": "small_segmentation"}[task]
-    made = recipe(name, "atto", images=100, image_px=64, classes=2)
-    model = build_model(made.model) if task == "classification" else build_segmenter(made)
-    metadata = {"recipe": made.model_dump(mode="json"), "task": task, "classes": ["a", "b"]}
-    save(folder / "best.safetensors", model.state_dict(), metadata)
-    return folder / "best.safetensors"
-
-
-@pytest.mark.parametrize(("task", "kind"), [("classification", Predictor), ("segmentation", SegmentationPredictor)])
+@pytest.mark.parametrize(
+    ("task", "kind"), [("classification", TrainedClassifier), ("segmentation", SegmentationPredictor)]
+)
 def test_a_checkpoint_loads_as_what_it_was_trained_for(task, kind, tmp_path):
     found = convnext.load(checkpoint_of(task, tmp_path), device="cpu")
     assert type(found) is kind and found.classes == ("a", "b")
     image = np.zeros((40, 50, 3), np.uint8)
     if isinstance(found, SegmentationPredictor):
         answer = found(image)
-        assert answer.labels.shape == answer.scores.shape == (40, 50) and answer.scores.min() >= 0.5
+        assert answer.mask.shape == answer.scores.shape == (40, 50) and answer.scores.min() >= 0.5
         Image.fromarray(image).save(tmp_path / "x.png")
         (tmp_path / "y.png").write_bytes(b"none")
         skipped: dict[str, str] = {}
         (again,) = found.predict([tmp_path / "x.png", tmp_path / "y.png"], skipped=skipped)
-        assert (again.labels == answer.labels).all() and list(skipped) == [str(tmp_path / "y.png")]
+        assert (again.mask == answer.mask).all() and list(skipped) == [str(tmp_path / "y.png")]
 
 
 def test_a_detector_is_refused_where_a_classifier_is_needed(run, predictor, tmp_path):
-    with pytest.raises(CheckpointError, match="is for detection, and a classifier is needed here"):
-        load_classifier(run)
+    with pytest.raises(CheckpointError, match="is for detection, and classification is needed here"):
+        load(run, task="classification")
     assert type(convnext.load(run, device="cpu")) is DetectionPredictor
     with pytest.raises(CheckpointError, match="no run or checkpoint"):
         load(tmp_path / "nothing")

@@ -13,7 +13,8 @@ import convnext as package
 from commands import convnext, trained
 from convnext.deploy.export.run import Options, export
 from convnext.deploy.graph import normalised, prepared, trace
-from convnext.deploy.predictor import load, of_exported
+from convnext.deploy.load import load
+from convnext.deploy.runtime import module_of
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.extras import installed
 from images import write_colours
@@ -57,13 +58,13 @@ def test_an_exported_network_gives_the_logits_of_its_run(run, exported):
     x = batch(5)
     with torch.inference_mode():
         expected = load(run, device="cpu").model(x)
-    found = of_exported(exported).model(x)
+    found = module_of(exported)(x)
     assert found.shape == expected.shape and (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_batch_may_have_any_number_of_images(exported, count):
-    network = of_exported(exported).model
+    network = module_of(exported)
     assert torch.allclose(network(batch(7)[:count]), network(batch(7))[:count], atol=1e-5)
 
 
@@ -115,7 +116,7 @@ def test_a_dynamic_file_takes_images_of_any_height_and_width(run, tmp_path, form
     export(run, form, out, Options(dynamic=True))
     plain, x = load(run, device="cpu").model, torch.randn(3, 3, 20, 37)
     with torch.inference_mode():
-        assert torch.allclose(of_exported(out).model(x), plain(x), atol=1e-5)
+        assert torch.allclose(module_of(out)(x), plain(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("form", [*FORMS, "torch"])
@@ -213,11 +214,11 @@ def test_an_onnx_file_runs_under_whichever_runtime_is_there(run, tmp_path, monke
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
     export(run, "onnx", tmp_path / "x.onnx")
     x = batch(2)
-    one = of_exported(tmp_path / "x.onnx").model(x)
+    one = module_of(tmp_path / "x.onnx")(x)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    other = of_exported(tmp_path / "x.onnx")
+    other = load(tmp_path / "x.onnx")
     assert other.model.backend == "openvino" and other.classes == ("blue", "green", "red")
-    assert torch.allclose(other.model(x), one, atol=1e-5)
+    assert torch.allclose(module_of(other.source)(x), one, atol=1e-5)
 
 
 def test_a_damaged_file_is_refused_in_one_line(exported, tmp_path, data):

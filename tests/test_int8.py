@@ -12,7 +12,7 @@ import convnext as package
 from commands import convnext, trained
 from convnext.data.opening import open_splits, recognise
 from convnext.deploy import graph, int8
-from convnext.deploy.predictor import of_exported
+from convnext.deploy.runtime import module_of
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
 from convnext.tasks.evaluation import Outcomes
@@ -61,7 +61,7 @@ def test_an_int8_file_answers_nearly_as_its_run_and_says_what_it_cost(run, data,
     text = out.read_bytes()
     assert b"QuantizeLinear" in text if form == "onnx" else b"FakeQuantize" in text
     x = torch.randn(5, 3, 16, 16)
-    assert torch.allclose(here.model(x)[:2], of_exported(out).model(x[:2]), atol=1e-4)
+    assert torch.allclose(module_of(out)(x)[:2], module_of(out)(x[:2]), atol=1e-4)
 
 
 @needs_export

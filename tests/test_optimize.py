@@ -11,7 +11,7 @@ import convnext
 from commands import trained
 from convnext.config import ConvNeXtConfig
 from convnext.deploy import compiled, folded
-from convnext.deploy.predictor import load
+from convnext.deploy.load import load
 from convnext.errors import ConvNeXtError
 from convnext.kernels import cpu, dispatch
 from convnext.kernels.dispatch import without_compiled

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from commands import convnext, trained
 from convnext.config import ConvNeXtConfig, DetectorHeadConfig
 from convnext.deploy.convert import convert
-from convnext.deploy.predictor import load
+from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.errors import CheckpointError
 from convnext.models.convert import read_weights
@@ -101,7 +101,7 @@ def test_weights_of_a_run_from_scratch_are_called_by_the_run_and_have_no_licence
 )
 def test_a_converted_run_alone_predicts_as_the_run_does(run, data, tmp_path, library, name):
     done = convert(run, tmp_path / name, library, check=False)
-    assert done.as_json()["predicts"] and any("`convnext predict` takes it" in line for line in done.lines())
+    assert done.to_dict()["predicts"] and any("`convnext predict` takes it" in line for line in done.lines())
     own, other = load(run, device="cpu"), load(tmp_path / name, device="cpu")
     assert other.classes == own.classes == ("blue", "green", "red") and other.recipe == own.recipe
     image = next((data / "val" / "red").iterdir())
@@ -144,4 +144,4 @@ def test_a_detector_of_ours_gives_its_backbone_without_the_detectors_recipe(tmp_
     assert not held.record and held.provenance.licence == "MIT"
     assert torch.equal(held.state["norms.3.weight"], model.state_dict()["backbone.norms.3.weight"])
     done = convert(tmp_path / "best.safetensors", tmp_path / "w.pth", "official", check=False)
-    assert not done.as_json()["predicts"] and read_weights(done.out).dense
+    assert not done.to_dict()["predicts"] and read_weights(done.out).dense

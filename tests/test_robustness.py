@@ -11,7 +11,7 @@ from convnext.config import parse
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_labelled, recognise
 from convnext.data.transforms import normalise
-from convnext.deploy.predictor import Predictor
+from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
@@ -33,11 +33,11 @@ def data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def predictor(tmp_path) -> Predictor:
+def predictor(tmp_path) -> TrainedClassifier:
     return make_predictor(tmp_path, CLASSES)
 
 
-def make_predictor(folder: Path, classes: tuple[str, ...]) -> Predictor:
+def make_predictor(folder: Path, classes: tuple[str, ...]) -> TrainedClassifier:
     chosen = recipe("small", model="atto", classes=len(classes), images=12, image_px=24)
     values = chosen.model_dump()
     values["model"] |= {"depths": (1, 1), "widths": (8, 16), "patch": 2, "head_scale": 4.0}
@@ -47,7 +47,7 @@ def make_predictor(folder: Path, classes: tuple[str, ...]) -> Predictor:
     model = build_model(chosen.model).eval()
     source = folder / "weights"
     source.write_bytes(b"weights")
-    return Predictor(model, chosen, classes, torch.device("cpu"), source, {})
+    return TrainedClassifier(model, chosen, classes, torch.device("cpu"), source, {})
 
 
 def small_suite():
@@ -108,15 +108,15 @@ def test_an_interrupted_suite_goes_on_and_ends_with_the_same_file(data, predicto
     dataset = open_labelled(recognise(data, annotated=False), classes=CLASSES)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run_suite(predictor, dataset, small_suite(), whole, progress=False)
-    evaluate, calls = Predictor.evaluate, []
+    outcomes, calls = TrainedClassifier.outcomes, []
 
     def stops(self, *arguments, **more):
         calls.append(1)
         if len(calls) == 4:  # clean and two cells are done
             raise KeyboardInterrupt
-        return evaluate(self, *arguments, **more)
+        return outcomes(self, *arguments, **more)
 
-    monkeypatch.setattr(Predictor, "evaluate", stops)
+    monkeypatch.setattr(TrainedClassifier, "outcomes", stops)
     with pytest.raises(KeyboardInterrupt):
         run_suite(predictor, dataset, small_suite(), parts, progress=False)
     assert sum(map(len, read_results(parts / "robustness.json")["cells"].values())) == 2
@@ -202,7 +202,7 @@ def test_a_folder_of_some_classes_is_a_subset_and_its_labels_are_the_models(data
         ("red", 1), ("green", 2), ("blue", 3)
     }  # fmt: skip
     predictor = make_predictor(tmp_path, ("amber", "red", "green", "blue", "white"))
-    outcomes = predictor.evaluate(found.dataset, only=found.only)
+    outcomes = predictor.outcomes(found.dataset, only=found.only)
     assert set(outcomes.predicted.tolist()) <= {1, 2, 3}
     assert open_subset(recognise(data, annotated=False), CLASSES).only == ()
     with pytest.raises(DataError, match="has class 'red', which the model does not know"):

@@ -1,34 +1,87 @@
 """ConvNeXt: train it on your images, trust it to the digit, ship it."""
 
 from importlib import import_module
-from typing import Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {  # name -> where it lives; loaded on first use, so that `import convnext` costs nothing
-    "create": "convnext.models.create",
-    "load": "convnext.deploy.load",
-    "optimize": "convnext.deploy.optimize",
-    "Predictor": "convnext.deploy.predictor",
-    "Prediction": "convnext.deploy.results",
-    "ConvNeXt": "convnext.models.convnext",
-    "Recipe": "convnext.config",
-    "ConvNeXtError": "convnext.errors",
-    "recipe": "convnext.recipes",
+if TYPE_CHECKING:
+    from convnext.api import Run, create, evaluate, export, load, optimize, predict, recipe, train
+    from convnext.config import Recipe
+    from convnext.deploy.classifier import ClassificationPredictor
+    from convnext.deploy.detector import DetectionPredictor
+    from convnext.deploy.evaluation import Evaluation
+    from convnext.deploy.prediction import (
+        ClassificationPrediction,
+        DetectionPrediction,
+        Prediction,
+        SegmentationPrediction,
+    )
+    from convnext.deploy.predictor import Predictor
+    from convnext.deploy.segmenter import SegmentationPredictor
+    from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
+    from convnext.models.convnext import ConvNeXt
+
+__all__ = [
+    "CheckpointError",
+    "ClassificationPrediction",
+    "ClassificationPredictor",
+    "ConvNeXt",
+    "ConvNeXtError",
+    "DataError",
+    "DetectionPrediction",
+    "DetectionPredictor",
+    "Evaluation",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "Run",
+    "SegmentationPrediction",
+    "SegmentationPredictor",
+    "TrainingError",
+    "__version__",
+    "create",
+    "evaluate",
+    "export",
+    "load",
+    "optimize",
+    "predict",
+    "recipe",
+    "train",
+]
+
+_HOMES = {  # module -> the public names in it; loaded on first use, so that `import convnext` costs nothing
+    "convnext.api": ("Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"),
+    "convnext.config": ("Recipe",),
+    "convnext.deploy.classifier": ("ClassificationPredictor",),
+    "convnext.deploy.detector": ("DetectionPredictor",),
+    "convnext.deploy.evaluation": ("Evaluation",),
+    "convnext.deploy.prediction": (
+        "ClassificationPrediction",
+        "DetectionPrediction",
+        "Prediction",
+        "SegmentationPrediction",
+    ),
+    "convnext.deploy.predictor": ("Predictor",),
+    "convnext.deploy.segmenter": ("SegmentationPredictor",),
+    "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
+    "convnext.models.convnext": ("ConvNeXt",),
 }
-__all__ = ["__version__", *_PUBLIC]
 
+if not TYPE_CHECKING:  # or a checker would take any name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    def __getattr__(name: str) -> Any:
+        from convnext.extras import explained, missing
+
+        for module, names in _HOMES.items():
+            if name in names:
+                try:
+                    found = getattr(import_module(module), name)
+                except ImportError as error:  # of an extra
+                    raise missing(error, f"convnext.{name}") from None
+                return explained(found) if isinstance(found, FunctionType) else found
         raise AttributeError(f"module 'convnext' has no attribute '{name}'")
-    try:
-        return getattr(import_module(_PUBLIC[name]), name)
-    except ImportError as error:  # of an extra
-        from convnext.extras import missing
 
-        raise missing(error, f"convnext.{name}") from None
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return list(__all__)

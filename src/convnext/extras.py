@@ -1,5 +1,7 @@
 """Packages that not everybody installs: which extra brings each, what it is for, and the line where one is missing."""
 
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -64,3 +66,19 @@ def missing(error: ImportError, what: str, package: str | None = None, extra: st
 
 def _absent(error: ImportError, name: str) -> bool:
     return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == name
+
+
+@cache
+def explained(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A public function whose failing import of an extra is told in one line."""
+
+    @wraps(function)
+    def call(*arguments: Any, **more: Any) -> Any:
+        try:
+            return function(*arguments, **more)
+        except MissingPackage:
+            raise
+        except ImportError as error:
+            raise missing(error, f"convnext.{function.__name__}") from None
+
+    return call

@@ -28,5 +28,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.deploy.convert import convert
 
     done = convert(args.source, args.out, args.to, weights=args.weights, check=not args.no_check)
-    print(json.dumps(done.as_json()) if args.json else "\n".join(done.lines()))
+    print(json.dumps(done.to_dict()) if args.json else "\n".join(done.lines()))
     return 0

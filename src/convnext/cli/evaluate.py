@@ -89,34 +89,32 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     elif args.suite in GRIDS:
         _grid(args, predictor)
     else:
-        (_real if args.suite == "real" else _plain)(args, predictor)
+        {"real": _real, "subset": _subset, None: _plain}[args.suite](args, predictor)
     return 0
 
 
 def _plain(args: argparse.Namespace, predictor: Any) -> None:
-    """All classes, or those that the folders name."""
-    from convnext.data.opening import open_labelled, recognise
+    """All classes."""
+    from convnext.reports.text import evaluation_text
+
+    found = predictor.evaluate(
+        args.data, batch=args.batch or BATCH, workers=args.workers, progress=not args.json
+    ).to_dict()
+    print(json.dumps(found) if args.json else evaluation_text(found))
+
+
+def _subset(args: argparse.Namespace, predictor: Any) -> None:
+    """Those classes that the folders name."""
+    from convnext.data.opening import recognise
     from convnext.data.store import printable
     from convnext.reports.text import evaluation_text
-    from convnext.studies.robustness.subsets import Subset, open_subset
-    from convnext.tasks.classification import held_out
+    from convnext.studies.robustness.subsets import open_subset
     from convnext.tasks.evaluation import report
 
-    source = recognise(args.data, annotated=False)
-    if args.suite:
-        data = open_subset(source, predictor.classes)
-    else:
-        held = held_out(source, predictor.metadata)
-        data = Subset(open_labelled(source, classes=predictor.classes) if held is None else held, ())
+    data = open_subset(recognise(args.data, annotated=False), predictor.classes)
     skipped: dict[str, str] = {}
-    outcomes = predictor.evaluate(
-        data.dataset,
-        workers=args.workers,
-        batch=args.batch or BATCH,
-        skipped=skipped,
-        only=data.only,
-        progress=not args.json,
-    )
+    how: dict[str, Any] = {"batch": args.batch or BATCH, "workers": args.workers, "progress": not args.json}
+    outcomes = predictor.outcomes(data.dataset, skipped=skipped, only=data.only, **how)
     result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
     result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
     print(json.dumps(result) if args.json else evaluation_text(result))
@@ -130,7 +128,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
     labels = open_real(args.data, args.real, predictor.classes)
     skipped: dict[str, str] = {}
-    outcomes = predictor.evaluate(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
+    outcomes = predictor.outcomes(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
     result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
     text = f"ReaL {result['real']:.2%} on {result['n']:,} images; {labels.left_out:,} without an answer left out"
     print(json.dumps({**result, "skipped": skipped}) if args.json else text)
@@ -138,7 +136,6 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
-    from convnext.data.opening import recognise
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.studies.robustness.suite import choose_reference, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
@@ -151,9 +148,8 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
-    source = recognise(args.data, annotated=False)
-    held = held_out(source, predictor.metadata)
-    data = open_subset(source, predictor.classes) if held is None else Subset(held, ())
+    held = held_out(args.data, predictor.metadata)
+    data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
     result = run_suite(

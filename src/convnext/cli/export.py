@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 from convnext.cli.options import count, json_flag, refuse_more
 from convnext.errors import ConvNeXtError
@@ -36,12 +37,15 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Export, compare and say what was found."""
     refuse_more(args, rest)
-    form = args.to or FORM_OF.get(args.backend)
+    form: Any = args.to or FORM_OF.get(args.backend)
     if form is None:
         raise ConvNeXtError("The form is missing: --to onnx, --to openvino or --to torch.")
-    from convnext.deploy.export.run import Options, export
+    from convnext import api
 
-    options = Options(
+    done = api.export(
+        args.run,
+        form,
+        args.out,
         weights=args.weights,
         backend=args.backend,
         dynamic=args.dynamic,
@@ -52,8 +56,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         compare_on=args.compare_on,
         workers=args.workers,
     )
-    done = export(args.run, form, args.out, options)
-    print(json.dumps(done.as_json()) if args.json else "\n".join(done.lines()))
+    print(json.dumps(done.to_dict()) if args.json else "\n".join(done.lines()))
     return 0
 
 

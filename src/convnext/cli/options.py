@@ -2,8 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol
 
 from convnext import __version__
@@ -97,13 +96,6 @@ def refuse_of_other_tasks(args: argparse.Namespace, known: Mapping[str, Sequence
         value = getattr(args, flag)
         if value is not None and value is not False and task not in tasks:
             raise ConvNeXtError(f"--{flag.replace('_', '-')} is for {' and '.join(tasks)}; {what} for {task}.")
-
-
-def refuse_among(out: str, folders: Iterable[str | Path]) -> None:
-    """Refuse a place for results inside a folder of images: they would be taken for images the next time."""
-    place = Path(out).resolve()
-    if any(Path(folder).resolve() in (place, *place.parents) for folder in folders):
-        raise ConvNeXtError(f"--out {out} is among the images. Name a folder for the results alone, e.g. runs/first.")
 
 
 def count(text: str) -> int:

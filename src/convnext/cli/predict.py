@@ -4,12 +4,10 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convnext.cli import dense
 from convnext.cli.options import (
-    BATCH,
     CLASSES,
     DENSE,
     count,
@@ -25,6 +23,8 @@ HELP = (
     "One line per image as text, JSON or CSV; with --out also drawn images and masks."
 )
 TOP = 5  # classes of an image that a classifier names
+LISTS = {"classification": "predictions", "detection": "predictions", "segmentation": "shares"}  # of `to_dict`
+Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON adds to each
 TASK_FLAGS = {  # flag -> the tasks that know it
     "csv": CLASSES,
     "batch": CLASSES,
@@ -59,95 +59,118 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
     from convnext.data.opening import open_unlabelled
-    from convnext.deploy.exported import is_exported
+    from convnext.deploy.load import load
 
-    predictor = _predictor(args, is_exported(args.run))
+    predictor: Any = load(args.run, weights=args.weights, device=args.device)
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
     images = open_unlabelled(args.paths)
-    (_classify if task == "classification" else _dense)(args, predictor, images)
+    write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
+    skipped: dict[str, str] = {}
+    asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch")}
+    how = {name: value for name, value in asked.items() if value is not None and value is not False}
+    found = predictor.predict(images, top=args.top, workers=args.workers, skipped=skipped, **how)
+    answers = ((prediction, write(prediction)) for prediction in found)
+    if args.csv:
+        _print_table(answers, skipped, min(args.top or TOP, len(predictor.classes)))
+    elif not args.json:
+        _print_text(answers, skipped)
+    elif task == "detection":
+        _print_list(answers)
+    else:
+        _print_objects(answers, skipped, LISTS[task])
+    _conclude(skipped, len(images.entries))
     return 0
 
 
-def _predictor(args: argparse.Namespace, exported: bool) -> Any:
-    """What answers for the run; exported files need no torch."""
-    if exported:
-        from convnext.deploy.exported_predictor import open_predictor
-
-        return open_predictor(args.run)
-    from convnext.deploy.load import load
-
-    return load(args.run, weights=args.weights, device=args.device)
+def _write_nothing(prediction: Any) -> dict[str, Any]:
+    return {}
 
 
-def _dense(args: argparse.Namespace, predictor: Any, images: Any) -> None:
-    """Objects, or classes of pixels."""
-    detects = predictor.recipe.task == "detection"
-    skipped: dict[str, str] = {}
-    opening, done = "[", 0  # of a detector's list
-    for answer in (dense.detect if detects else dense.segment)(args, predictor, images, skipped):
-        done += 1
-        if not args.json:
-            print(on_one_line(f"{answer.path}: {answer.text}"), flush=True)
-        for row in answer.rows if args.json else ():
-            print(f"{opening if detects else ''}{json.dumps(row)}", flush=True)
-            opening = ","
+def _folder(
+    args: argparse.Namespace, task: str, classes: Sequence[str], images: Any
+) -> Callable[[Any], dict[str, Any]]:
+    """What writes the files of a prediction into --out, and says what the JSON adds about them."""
+    from convnext.data.sample import IGNORE
+    from convnext.deploy.output import Folder
+
+    paths = [entry.path for entry in images.entries]
+    if task == "detection":
+        drawings = Folder.planned(args.out, args.paths, paths, [".jpg"])
+
+        def draw(prediction: Any) -> dict[str, Any]:
+            drawings.draw(prediction.image_id - 1, ".jpg", prediction.draw())
+            return {}
+
+        return draw
+    masks = Folder.planned(args.out, args.paths, paths, [".png", "_overlay.jpg"], "classes.json")
+    names = json.dumps({"classes": list(classes), "ignore_index": IGNORE}).encode()
+
+    def write(prediction: Any) -> dict[str, Any]:
+        place = prediction.image_id - 1
+        file = masks.draw(place, ".png", prediction.mask_image())
+        masks.draw(place, "_overlay.jpg", prediction.draw())
+        masks.write_once("classes.json", names)
+        return {"mask": file}
+
+    return write
+
+
+def _print_text(answers: Answers, skipped: Mapping[str, str]) -> None:
+    """A line an image."""
+    for prediction, _ in answers:
+        _print_line(prediction.path, prediction.text())
     for path, reason in skipped.items():
-        if not args.json:
-            print(on_one_line(f"{path}: not readable ({reason})"))
-        elif not detects:  # COCO's list has no place for it
-            print(json.dumps({"path": path, "shares": [], "error": reason}))
-    if args.json and detects and done:
-        print("]" if opening == "," else "[]")
-    _conclude(skipped, done, len(images.entries))
+        _print_line(path, f"not readable ({reason})")
 
 
-def _classify(args: argparse.Namespace, predictor: Any, images: Any) -> None:
-    """Classes of images."""
+def _print_objects(answers: Answers, skipped: Mapping[str, str], name: str) -> None:
+    """A JSON object an image; `name`: of the list in it, which is empty for images that could not be read."""
     from convnext.data.store import printable
 
-    skipped: dict[str, str] = {}
-    write = _writer(args, len(predictor.classes))
-    done = 0
-    top, batch = args.top or TOP, args.batch or BATCH
-    for prediction in predictor.predict(images, top=top, batch=batch, workers=args.workers, skipped=skipped):
-        write(printable(prediction.path), prediction.predictions, "")
-        done += 1
+    for prediction, more in answers:
+        print(json.dumps(prediction.to_dict() | more), flush=True)
     for path, reason in skipped.items():
-        write(printable(path), (), reason)
-    _conclude(skipped, done, len(images.entries))
+        print(json.dumps({"path": printable(path), name: [], "error": reason}), flush=True)
 
 
-def _conclude(skipped: dict[str, str], done: int, total: int) -> None:
+def _print_list(answers: Answers) -> None:
+    """One JSON list of COCO's rows, which has no place for images that could not be read; nothing where none could."""
+    before = ""
+    for prediction, _ in answers:
+        before = before or "["
+        for row in prediction.to_dict()[LISTS["detection"]]:
+            print(f"{before}{json.dumps(row)}", flush=True)
+            before = ","
+    if before:
+        print("]" if before == "," else "[]")
+
+
+def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int) -> None:
+    """CSV of the first `ranks` classes of each image."""
+    from convnext.data.store import printable
+
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
+    for prediction, _ in answers:
+        cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
+        rows.writerow([printable(prediction.path), *cells, ""])
+    for path, reason in skipped.items():
+        rows.writerow([printable(path), *[""] * (2 * ranks), reason])
+
+
+def _print_line(path: str, text: str) -> None:
+    from convnext.data.store import printable
+
+    print(on_one_line(f"{printable(path)}: {text}"), flush=True)
+
+
+def _conclude(skipped: Mapping[str, str], total: int) -> None:
     """Name what could not be read. Raises ConvNeXtError where that is everything."""
     from convnext.data.store import printable
     from convnext.engine.records import warn
 
     for path, reason in skipped.items():
         warn(f"Skipped '{printable(path)}': {reason}")
-    if not done:
+    if len(skipped) == total:
         raise ConvNeXtError(f"None of the {total} images could be read.")
-
-
-def _writer(args: argparse.Namespace, classes: int) -> Callable[[str, Sequence[tuple[str, float]], str], None]:
-    """How one image's answer is printed."""
-    if args.csv:
-        ranks = min(args.top or TOP, classes)
-        rows = csv.writer(sys.stdout, lineterminator="\n")
-        rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
-        return lambda path, pairs, error: rows.writerow(_cells(path, pairs, error, ranks))
-    return lambda path, pairs, error: print((_object if args.json else _line)(path, pairs, error), flush=True)
-
-
-def _cells(path: str, pairs: Sequence[tuple[str, float]], error: str, ranks: int) -> list[str]:
-    cells = [cell for label, score in pairs for cell in (label, f"{score:.6f}")]
-    return [path, *cells, *[""] * (2 * ranks - len(cells)), error]
-
-
-def _object(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
-    row: dict[str, Any] = {"path": path, "predictions": [{"label": label, "score": score} for label, score in pairs]}
-    return json.dumps(row | ({"error": error} if error else {}))
-
-
-def _line(path: str, pairs: Sequence[tuple[str, float]], error: str) -> str:
-    return on_one_line(f"{path}: " + (", ".join(f"{k} {p:.1%}" for k, p in pairs) or f"not readable ({error})"))

@@ -16,7 +16,6 @@ from convnext.cli.options import (
     count,
     flags_of,
     json_flag,
-    refuse_among,
     refuse_of_other_tasks,
 )
 from convnext.config import ClassificationRecipe, Recipe, RunOptions, fields_of, parse
@@ -196,6 +195,8 @@ def _source(args: argparse.Namespace) -> Any:
 
 def _check_out(out: str, data: list[str | None]) -> None:
     """A run among the images would be taken for images the next time."""
+    from convnext.deploy.output import refuse_among
+
     if Path(out).resolve() == Path.cwd():
         raise ConvNeXtError(f"--out {out} is the current folder. Name one for this run alone, e.g. --out runs/first.")
     refuse_among(out, [place for place in data if place])
@@ -226,15 +227,15 @@ def _train_classes(args: argparse.Namespace, source: Any, changes: dict[str, Any
 
 def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool) -> None:
     """Evaluate the best weights, write evaluation.json and report.html, and print the result."""
-    from convnext.deploy.predictor import load
+    from convnext.deploy.load import load
     from convnext.engine.records import info
     from convnext.files import write_text
     from convnext.reports.run import write_report
     from convnext.tasks.evaluation import report
 
     out = options.out
-    predictor = load(out, device=options.device)
-    outcomes = predictor.evaluate(splits.val, workers=options.workers, progress=options.progress)
+    predictor = load(out, task="classification", device=options.device)
+    outcomes = predictor.outcomes(splits.val, workers=options.workers, progress=options.progress)
     result = report(outcomes, predictor.classes, [entry.path for entry in splits.val.entries])
     result["weights"] = finished.weights
     write_text(Path(out) / "evaluation.json", json.dumps(result) + "\n")

@@ -75,6 +75,20 @@ class Opened:
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
+def decode_pillow(image: Image.Image, *, channels: int = 3) -> np.ndarray:
+    """What `decode` gives for the file of an image that Pillow has opened or made. Raises DataError as `decode` does."""
+    if min(image.size) < 1:
+        raise DataError(f"it has no pixels ({image.width} x {image.height})")
+    with _QUIET:
+        try:
+            pixels = _upright(image, channels)
+        except DataError:
+            raise
+        except Exception as error:  # noqa: BLE001 # as in `Opened.pixels`
+            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
 def to_pillow(pixels: np.ndarray) -> Image.Image:
     """(H, W, 1 or 3) uint8 as an image of Pillow's."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
@@ -197,8 +211,12 @@ def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None
             image.draft(None, (image.width // divisor, image.height // divisor))
         image.load()
         shown = image
-    shown = ImageOps.exif_transpose(shown)
-    return np.array(_flat(shown).convert("L" if channels == 1 else "RGB"))
+    return _upright(shown, channels)
+
+
+def _upright(image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 of a loaded image, turned as its EXIF says."""
+    return np.array(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"))
 
 
 def _simplejpeg(data: bytes, image: Image.Image, divisor: int) -> np.ndarray | None:

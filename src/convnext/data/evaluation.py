@@ -3,9 +3,7 @@
 Axes: H W pixel rows and columns, C channels (1 or 3), N images.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,22 +75,3 @@ def shown(dataset: Dataset, config: InputConfig, places: Sequence[int], change: 
         except (DataError, OSError) as error:
             skipped[printable(path)] = reason_of(error)
     return Shown(images[: len(indices)], indices, skipped)
-
-
-def shown_batches(dataset: Dataset, config: InputConfig, *, batch: int, threads: int = 0) -> Iterator[Shown]:
-    """Every image once, in order, `batch` at a time; read ahead by `threads`, or when they are asked for with 0."""
-    count = len(dataset.entries)
-    plan = [range(first, min(first + batch, count)) for first in range(0, count, batch)]
-    if not threads:
-        yield from (shown(dataset, config, places) for places in plan)
-        return
-    pool, waiting = ThreadPoolExecutor(threads), deque[Future[Shown]]()
-    try:
-        for places in plan:
-            waiting.append(pool.submit(shown, dataset, config, places))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -66,7 +66,7 @@ class Conversion:
             self.comparison.note,
         ]
 
-    def as_json(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """For a program."""
         weights = self.weights
         return {

@@ -18,9 +18,10 @@ from convnext.deploy.compiled import Compiled
 from convnext.kernels import cpu, dispatch
 from convnext.kernels.block import BlockWeights
 from convnext.models.convnext import EPS
+from convnext.models.network import Network
 
 
-class Folded(nn.Module):
+class Folded(Network):
     """Stem, stages, mean over space and head of one ConvNeXt, nothing of it trainable.
 
     Takes (N, in_channels, H, W), float or the uint8 that pixels come in, and returns what the network it was made of

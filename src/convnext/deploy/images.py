@@ -1,28 +1,251 @@
-"""An image in any of the forms that people have one in, as pixels."""
+"""Images in any of the forms in which people have them, one or many, and the one way in which predictors read them.
 
-import io
+Axes: N images, H W pixel rows and columns, C channels.
+"""
+
+import glob
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convnext.data.decode import decode
+from convnext.config import AnnotatedInput
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.decode import decode, decode_pillow
+from convnext.data.labelled import Dataset
 from convnext.data.opening import open_unlabelled
+from convnext.data.sample import Sample
+from convnext.data.store import FolderStore, Store, is_zip, printable, require
+from convnext.engine.machine import cores
+from convnext.errors import DataError, reason_of
 
-ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]  # a path, encoded bytes, PIL's, or (H, W, C)
+OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # a path, encoded bytes, Pillow's, pixels
+ManyImages = OneImage | Iterable[OneImage] | Dataset  # a path may be a file, a folder, a glob or a zip
+ChannelOrder = Literal["rgb", "bgr"]
+Pixels = NDArray[np.uint8]
+Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it may run in a thread
+
+FRAMES_NDIM = 4  # of an array of many images, (N, H, W, C)
+_FORMS = "a path, encoded bytes, a PIL image or a uint8 array of (H, W, C) or (H, W)"
+_DISK = FolderStore("")
+_MOST_THREADS = 8  # that read images, unless one asks for more
 
 
-def pixels_of(image: ImageInput, channels: int) -> tuple[str, NDArray[np.uint8]]:
-    """A name for messages, and (H, W, C) uint8. Raises DataError when the image cannot be read."""
-    if isinstance(image, str | Path):
-        entry = open_unlabelled([str(image)])
-        name = entry.entries[0].path
-        return name, decode(entry.store.read(name), channels=channels)
+@dataclass(frozen=True)
+class Given:
+    """One image as somebody gave it: its name, and where its pixels come from."""
+
+    path: str  # of its file; '<bytes>' or '<image>', numbered where there are many, for one without a file
+    content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
+
+    def pixels(self, channels: int) -> Pixels:
+        """(H, W, channels). Raises DataError or OSError when the image cannot be read."""
+        if isinstance(self.content, DataError):
+            raise self.content
+        if isinstance(self.content, np.ndarray):
+            return decode_pillow(Image.fromarray(self.content), channels=channels)
+        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
+        return decode(data, channels=channels)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One image that could be read."""
+
+    given: Given
+    image_id: int  # its number among the images that were asked about, from 1
+    size: tuple[int, int]  # (height, width) of the original
+    shown: Any  # what the transform made of it
+
+
+class Files(Sequence[Given]):
+    """The images of listings, one after the other; each is made when it is asked for."""
+
+    def __init__(self, *listings: Dataset):
+        self.listings = listings
+        self.ends = list(accumulate(len(listing.entries) for listing in listings))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Given: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Given]: ...
+    def __getitem__(self, place: int | slice) -> Given | Sequence[Given]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        number = bisect_right(self.ends, range(len(self))[place])
+        listing = self.listings[number]
+        return Given(listing.entries[place - self.ends[number]].path, listing.store)
+
+
+def one_image(image: OneImage, channel_order: ChannelOrder = "rgb") -> Given:
+    """The one image that a call answers for. Raises DataError for many, and for what is none."""
+    _check_order(channel_order)
+    if not isinstance(image, str | os.PathLike):
+        return _in_memory(image, channel_order)
+    path = os.fspath(image)
+    if os.path.isdir(path) or is_zip(Path(path)) or (not os.path.exists(path) and glob.glob(path, recursive=True)):
+        raise DataError(f"'{printable(path)}' may hold many images, and a call is for one. Give it to .predict.")
+    require(Path(path))
+    return Given(path, _DISK)
+
+
+def many_images(images: ManyImages, batch: int, channel_order: ChannelOrder = "rgb") -> Iterator[Sequence[Given]]:
+    """All that is asked about, in order, duplicates kept: whole listings of files, and at most `batch` others at a time.
+
+    Paths are listed at once, unless they come from a generator or among other forms: those are asked for when they are
+    needed. Raises DataError for a path where nothing is, and for what is no image.
+    """
+    _check_order(channel_order)
+    if isinstance(images, Dataset):
+        return iter([Files(images)])
+    if isinstance(images, str | os.PathLike):
+        return iter([Files(_listed(images))])
+    if isinstance(images, bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim != FRAMES_NDIM):
+        return iter([[_in_memory(images, channel_order)]])
+    if _is_tensor(images) or not isinstance(images, Iterable):
+        raise _refusal(images)
+    if isinstance(images, Sequence) and all(isinstance(image, str | os.PathLike) for image in images):
+        paths: Sequence[Any] = images
+        return iter([Files(*map(_listed, paths))])
+    return _chunks(images, batch, channel_order)
+
+
+def read_images(
+    given: Sequence[Given], transform: Transform, channels: int, *, first: int, batch: int, workers: int
+) -> Iterator[tuple[list[Read], dict[str, str]]]:
+    """`transform` of every image of `given`, `batch` at a time, and path -> reason of those that could not be read.
+
+    `first`: the number of the first. `workers`: threads that read ahead, which decoders let work side by side; 0: an
+    image is read when it is asked for, -1: as many as there are cores.
+    """
+    parts = [range(start, min(start + batch, len(given))) for start in range(0, len(given), batch)]
+
+    def read(places: range) -> tuple[list[Read], dict[str, str]]:
+        return _read(given, places, transform, channels, first)
+
+    threads = workers if workers >= 0 else min(_MOST_THREADS, cores())
+    if threads == 0 or len(parts) < 2:
+        yield from map(read, parts)
+        return
+    pool, ahead = ThreadPoolExecutor(threads), deque[Future[tuple[list[Read], dict[str, str]]]]()
+    try:
+        for places in parts:
+            ahead.append(pool.submit(read, places))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(
+    given: Sequence[Given], places: range, transform: Transform, channels: int, first: int
+) -> tuple[list[Read], dict[str, str]]:
+    """What could be read of those, and why the others could not."""
+    found: list[Read] = []
+    broken: dict[str, str] = {}
+    for place in places:
+        one = given[place]
+        try:
+            pixels = one.pixels(channels)
+            found.append(Read(one, first + place, (pixels.shape[0], pixels.shape[1]), transform(pixels)))
+        except (DataError, OSError) as error:
+            broken[one.path] = reason_of(error)
+    return found, broken
+
+
+def sample_of(config: AnnotatedInput, pixels: Pixels) -> Sample:
+    """An image as evaluation shows it to a detector or a segmenter, still without its name and number."""
+    return eval_dense(Sample(pixels, None, None, "", 0, (pixels.shape[0], pixels.shape[1])), config)
+
+
+def _check_order(channel_order: str) -> None:
+    if channel_order not in ("rgb", "bgr"):
+        raise DataError(f"channel_order = '{channel_order}' is refused: it is 'rgb', or 'bgr' as OpenCV has it.")
+
+
+def _listed(path: str | os.PathLike[str]) -> Dataset:
+    return open_unlabelled([os.fspath(path)])
+
+
+def _chunks(images: Iterable[Any], batch: int, channel_order: ChannelOrder) -> Iterator[Sequence[Given]]:
+    """Images of every form, in order; a path may stand for many."""
+    waiting: list[Given] = []
+    for number, image in enumerate(images, 1):
+        if isinstance(image, str | os.PathLike):
+            waiting += Files(_listed(image))
+        else:
+            waiting.append(_in_memory(image, channel_order, f" {number}"))
+        while len(waiting) >= batch:
+            yield waiting[:batch]
+            waiting = waiting[batch:]
+    if waiting:
+        yield waiting
+
+
+def _in_memory(image: Any, channel_order: ChannelOrder, number: str = "") -> Given:
+    """An image without a file. Its pixels are kept as they are now: the caller may use its memory again."""
     if isinstance(image, bytes):
-        return "<bytes>", decode(image, channels=channels)
+        return Given(f"<bytes{number}>", image)
     if isinstance(image, np.ndarray):
-        image = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-    stream = io.BytesIO()
-    image.save(stream, "png")
-    return "<image>", decode(stream.getvalue(), channels=channels)
+        return Given(f"<image{number}>", _frame(image, channel_order))
+    if not isinstance(image, Image.Image):
+        raise _refusal(image)
+    try:
+        return Given(f"<image{number}>", decode_pillow(image))
+    except DataError as error:
+        return Given(f"<image{number}>", error)
+
+
+def _frame(array: NDArray[Any], channel_order: ChannelOrder) -> Pixels:
+    """A copy of (H, W) or (H, W, C) pixels in the order red, green, blue. Raises DataError for any other array."""
+    shape = " x ".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        how = (
+            "(255 * x).round().astype('uint8') for values from 0 to 1" if array.dtype.kind == "f" else "astype('uint8')"
+        )
+        raise DataError(f"An array of {array.dtype} is refused: pixels are uint8, 0 to 255. Convert it, e.g. {how}.")
+    if array.ndim == FRAMES_NDIM:
+        raise DataError(f"An array of {shape} holds many images. Give it to .predict, and alone.")
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+        raise DataError(f"An array of {shape} has its channels first. Give x.transpose(1, 2, 0).")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise DataError(f"An array of {shape} is no image: it must be (H, W), or (H, W, C) of 1, 3 or 4 channels.")
+    if not array.size:
+        raise DataError(f"An array of {shape} has no pixels.")
+    if array.ndim == 3 and array.shape[2] == 1:
+        return array[:, :, 0].copy()
+    if array.ndim == 3 and channel_order == "bgr":
+        return np.ascontiguousarray(array[:, :, [2, 1, 0, 3][: array.shape[2]]])
+    return array.copy()
+
+
+def _is_tensor(image: Any) -> bool:
+    """Whether it is torch's, which need not be there."""
+    return any(f"{kind.__module__}.{kind.__name__}" == "torch.Tensor" for kind in type(image).__mro__)
+
+
+def _refusal(image: Any) -> DataError:
+    """Why something that is not one image is none."""
+    kind = type(image).__name__
+    if _is_tensor(image):
+        return DataError(
+            "A tensor is refused, since it does not say what its values are. Give pixels from 0 to 255 as an array: "
+            "x.permute(1, 2, 0).to(torch.uint8).cpu().numpy()."
+        )
+    if isinstance(image, Iterable):
+        return DataError(f"One image is {_FORMS}, and a {kind} was given. Give many to .predict.")
+    return DataError(f"One image is {_FORMS}, and a {kind} was given.")

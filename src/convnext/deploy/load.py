@@ -1,26 +1,75 @@
-"""A run or a checkpoint of any task in, what answers for it out."""
+"""A run, a checkpoint or an exported file in, the predictor of its task out."""
 
+import os
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.exported import is_exported
-from convnext.deploy.predictor import Predictor, of_exported
-from convnext.deploy.segmenter import SegmentationPredictor
-from convnext.deploy.trained import read_trained
-from convnext.engine.distributed import choose_device
+from convnext.deploy.predictor import Predictor
+from convnext.errors import CheckpointError, nearest
 
-AnyPredictor = Predictor | DetectionPredictor | SegmentationPredictor
+if TYPE_CHECKING:
+    from convnext.deploy.classifier import ClassificationPredictor
+    from convnext.deploy.detector import DetectionPredictor
+    from convnext.deploy.prediction import Prediction
+    from convnext.deploy.segmenter import SegmentationPredictor
+
+Source = str | os.PathLike[str]
+TaskName = Literal["classification", "detection", "segmentation"]
+
+# imported when one is needed: an exported file is loaded without torch, and a classifier without the seconds of detection
+_PREDICTORS = {  # task -> module, class
+    "classification": ("convnext.deploy.trained_classifier", "TrainedClassifier"),
+    "detection": ("convnext.deploy.detector", "DetectionPredictor"),
+    "segmentation": ("convnext.deploy.segmenter", "SegmentationPredictor"),
+}
 
 
-def load(source: str | Path, *, weights: str = "best", device: str = "auto") -> AnyPredictor:
-    """The predictor of a run folder, a checkpoint or a file of `convnext export`: `Predictor`, `DetectionPredictor` or
-    `SegmentationPredictor`, by the task that it was trained for.
+@overload
+def load(
+    source: Source, *, task: Literal["classification"], weights: str = ..., device: str = ..., plain: bool = ...
+) -> "ClassificationPredictor": ...
+@overload
+def load(
+    source: Source, *, task: Literal["detection"], weights: str = ..., device: str = ..., plain: bool = ...
+) -> "DetectionPredictor": ...
+@overload
+def load(
+    source: Source, *, task: Literal["segmentation"], weights: str = ..., device: str = ..., plain: bool = ...
+) -> "SegmentationPredictor": ...
+@overload
+def load(
+    source: Source, *, task: None = ..., weights: str = ..., device: str = ..., plain: bool = ...
+) -> "Predictor[Prediction]": ...
 
-    `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
-    Raises CheckpointError when there is nothing to load or it is damaged.
+
+def load(
+    source: Source,
+    *,
+    task: TaskName | None = None,
+    weights: str = "best",
+    device: str = "auto",
+    plain: bool = False,
+) -> Any:
+    """The predictor of a run folder, a checkpoint or a file of `convnext export`.
+
+    `task`: what it must have been trained for, where the caller relies on it; None: anything. `weights`: 'best' (raw or
+    EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own. A file of `convnext export` runs on
+    the CPU. `plain`: nothing of a classifier is folded. Raises CheckpointError when there is nothing to load, it is
+    damaged, or for another task.
     """
-    if is_exported(source):
-        return of_exported(source)
-    trained = read_trained(source, weights)
-    kinds: dict[str, type[AnyPredictor]] = {"detection": DetectionPredictor, "segmentation": SegmentationPredictor}
-    return kinds.get(trained.recipe.task, Predictor).of(trained, choose_device(device))
+    if task is not None and task not in _PREDICTORS:
+        raise CheckpointError(f"task = '{task}' is none of {', '.join(_PREDICTORS)}.{nearest(task, _PREDICTORS)}")
+    source = Path(source)
+    exported = is_exported(source)
+    trained = None if exported else import_module("convnext.deploy.trained").read_trained(source, weights)
+    found = "classification" if trained is None else trained.recipe.task
+    if task not in (None, found):
+        raise CheckpointError(f"'{source}' is for {found}, and {task} is needed here. Name a run of that task.")
+    if trained is None:
+        return import_module("convnext.deploy.exported_classifier").ExportedClassifier.of(source)
+    module, name = _PREDICTORS[found]
+    place = import_module("convnext.engine.distributed").choose_device(device)
+    more = {"plain": plain} if found == "classification" else {}
+    return getattr(import_module(module), name).of(trained, place, **more)

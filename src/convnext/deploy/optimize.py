@@ -32,6 +32,7 @@ from convnext.models.convnext import (
 )
 from convnext.models.create import to_stderr
 from convnext.models.fused import weights_of
+from convnext.models.network import Network
 
 _KNOWN = {ConvNeXt, Stem, Stage, Block, Downsample, ChannelNorm, GlobalResponseNorm, DropPath}
 _KNOWN |= {nn.Conv2d, nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity, nn.Sequential, nn.ModuleList}
@@ -44,7 +45,7 @@ def optimize(
     std: Sequence[float] | None = None,
     matmul_dtype: torch.dtype | None = None,
     info: Callable[[str], None] = to_stderr,
-) -> nn.Module:
+) -> Network:
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
     With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
@@ -75,9 +76,7 @@ def optimize(
         return Folded(model.config, _stem(model.stem, shift, scale), stages, norm, head)
 
 
-def _unfolded(
-    model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, info: Callable[[str], None]
-) -> nn.Module:
+def _unfolded(model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, info: Callable[[str], None]) -> Network:
     if isinstance(model, Folded):
         if scaled or matmul_dtype is not None:
             raise ConvNeXtError(
@@ -96,7 +95,7 @@ def _unfolded(
             f"mean and std fold into the stem of a ConvNeXt alone, not into '{config.name}'. Normalise its images."
         )
     info(f"'{config.name}' is no ConvNeXt: nothing is folded; this is its copy in evaluation mode, channels-last.")
-    plain: nn.Module = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    plain: Any = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     return plain
 
 

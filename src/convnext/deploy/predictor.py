@@ -1,171 +1,159 @@
-"""The one inference path of classification: a run or a checkpoint in, class names with scores out."""
+"""What every trained network is to its users, whatever its task: one image or many in, a value for each out.
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+Axes: C features.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from convnext.config import ClassificationRecipe, Recipe, expect, parse
-from convnext.data.evaluation import Change, eval_transform
-from convnext.data.labelled import Dataset
-from convnext.data.loader import eval_batches
-from convnext.data.opening import open_unlabelled
-from convnext.data.transforms import normalise
-from convnext.deploy.exported import is_exported
-from convnext.deploy.images import ImageInput, pixels_of
-from convnext.deploy.optimize import optimize
-from convnext.deploy.results import Prediction
-from convnext.deploy.runtime import module_of
-from convnext.deploy.trained import Trained, answering, read_trained
-from convnext.engine.distributed import World, choose_device
-from convnext.errors import CheckpointError, ConvNeXtError
-from convnext.kernels.dispatch import without_compiled
-from convnext.models.build import build_model
-from convnext.models.convnext import ConvNeXt
-from convnext.tasks.classification import Attacker, eval_batch, evaluate
-from convnext.tasks.evaluation import Outcomes
+from convnext.config import Recipe
+from convnext.data.store import printable
+from convnext.deploy.evaluation import Evaluation
+from convnext.deploy.images import (
+    ChannelOrder,
+    Given,
+    ManyImages,
+    OneImage,
+    Read,
+    Transform,
+    many_images,
+    one_image,
+    read_images,
+)
+from convnext.deploy.prediction import Prediction
+from convnext.errors import DataError, number_of, reason_of
+
+Answer = TypeVar("Answer", bound=Prediction, covariant=True)
+Made = TypeVar("Made")
+Features = NDArray[np.float32]
 
 
-@dataclass
-class Predictor:
-    """A trained network with everything it needs to answer: class names, preprocessing, precision, device.
+@dataclass(repr=False)
+class Predictor(ABC, Generic[Answer]):
+    """A trained network with everything it needs to answer: class names, preprocessing, precision, device."""
 
-    In float32 and bfloat16 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first
-    image, which is at least as exact; with `plain` they use `model` itself, as `evaluate` always does.
-    """
-
-    model: nn.Module
-    recipe: ClassificationRecipe
+    model: Any  # a torch.nn.Module
+    recipe: Recipe
     classes: tuple[str, ...]
-    device: torch.device
-    source: Path
-    metadata: dict[str, Any] = field(repr=False)
-    plain: bool = False
+    device: Any  # a torch.device
+    source: Path  # the file of its weights
+    metadata: dict[str, Any]
 
-    @classmethod
-    def of(cls, trained: Trained, device: torch.device, *, plain: bool = False) -> "Predictor":
-        """The predictor of a checkpoint."""
-        model = trained.into(build_model(trained.recipe.model), device)
-        recipe = expect(trained.recipe, ClassificationRecipe)
-        return cls(model, recipe, trained.classes, device, trained.source, trained.metadata, plain)
+    def __repr__(self) -> str:
+        many = number_of(len(self.classes), "class", "classes")
+        return f"{type(self).__name__}('{self.source}', {many}, on {self.device})"
 
-    def __call__(self, image: ImageInput, *, top: int = 5) -> Prediction:
-        """The `top` classes of one image: a path, encoded bytes, a PIL image or a (H, W, C) uint8 array.
+    def __call__(self, image: OneImage, *, top: int | None = None, channel_order: ChannelOrder = "rgb") -> Answer:
+        """What one image shows: a path, encoded bytes, a PIL image, or a uint8 array of (H, W, C) or (H, W).
 
-        Raises DataError when the image cannot be read.
+        `top`: at most so many classes or objects. `channel_order`: of arrays; 'bgr' is OpenCV's. Raises DataError when
+        the image cannot be read, and for anything that is not one image: `predict` takes many.
         """
-        name, decoded = pixels_of(image, len(self.recipe.input.mean))
-        ready = torch.from_numpy(eval_transform(decoded, self.recipe.input))[None]
-        return self._top(self.logits(ready), [name], top)[0]
+        return self._one(image, channel_order, lambda read: self._answers(read, top=top))
 
     def predict(
         self,
-        paths: str | Path | Iterable[str | Path] | Dataset,
+        images: ManyImages,
         *,
-        top: int = 5,
-        batch: int = 32,
+        top: int | None = None,
+        channel_order: ChannelOrder = "rgb",
         workers: int = 0,
         skipped: dict[str, str] | None = None,
-    ) -> Iterator[Prediction]:
-        """Predictions for files, folders, globs or zips, in order. Broken images are left out, noted in `skipped`."""
-        if not isinstance(paths, Dataset):
-            paths = open_unlabelled([str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)])
-        for raw in eval_batches(paths, self.recipe.input, batch=batch, workers=workers):
-            if skipped is not None:
-                skipped.update(raw.skipped)
-            if len(raw.indices):
-                names = [paths.entries[i].path for i in raw.indices.tolist()]
-                yield from self._top(self.logits(raw.images), names, top)
+    ) -> Iterator[Answer]:
+        """What many images show, one after the other, in order: a path, folder, glob or zip, or an iterable of images.
 
-    def evaluate(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-        only: Sequence[int] = (),
-        progress: bool = False,
-    ) -> Outcomes:
-        """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
-
-        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.evaluate`.
+        A generator is asked for images as they are needed. Images that cannot be read are left out and noted in
+        `skipped`, path -> reason. `workers`: threads that read files, -1: some. The rest as in a call.
         """
-        size = batch or eval_batch(self.recipe)
-        with answering(self.recipe, self.device):
-            return evaluate(
-                self.model,
-                dataset,
-                self.recipe.input,
-                batch=size,
-                workers=workers,
-                world=World(),
-                skipped=skipped,
-                change=change,
-                attack=attack,
-                only=only,
-                progress=progress,
-            )
+        return self._many(images, channel_order, workers, skipped, lambda read: self._answers(read, top=top))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
-        if self._folded is not None:
-            with torch.inference_mode():
-                return self._folded(images.permute(0, 3, 1, 2)).float()
-        with answering(self.recipe, self.device):
-            return self.model(normalise(images.to(self.device), self.recipe.input)).float()
+    def embed(
+        self,
+        images: ManyImages,
+        *,
+        channel_order: ChannelOrder = "rgb",
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
+    ) -> Iterator[Features]:
+        """(C,) float32 of each image that can be read: the last stage's features, averaged over space."""
+        return self._many(images, channel_order, workers, skipped, self._features)
 
-    @cached_property
-    def _folded(self) -> nn.Module | None:
-        """The network from pixels to logits with less to do, where it answers as exactly."""
-        ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
-        bf16 = self.recipe.precision == "bf16" and not without_compiled()
-        if self.plain or not ours or not (bf16 or self.recipe.precision == "fp32"):
-            return None
-        mean, std = ([255 * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
+    @abstractmethod
+    def evaluate(
+        self, data: str | Path, part: str | None = None, *, workers: int = 0, progress: bool = False
+    ) -> Evaluation:
+        """The scores on labelled images, `part` of them: 'train', 'val' or 'test'; None: those that are held out, where
+        the run parted these data itself, else val, else test, else all.
+
+        Raises DataError when the data cannot be used or are not labelled for the task.
+        """
+
+    @property
+    @abstractmethod
+    def _transform(self) -> Transform:
+        """From decoded pixels to what `_answers` takes; it can be sent to another process."""
+
+    @abstractmethod
+    def _answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[Answer]:
+        """One value for each image."""
+
+    @abstractmethod
+    def _features(self, read: Sequence[Read]) -> Iterable[Features]:
+        """(C,) for each image."""
+
+    @property
+    def _batch(self) -> int:
+        """Images that are answered together."""
+        return 1
+
+    @property
+    def _channels(self) -> int:
+        return len(self.recipe.input.mean)
+
+    def _one(
+        self, image: OneImage, channel_order: ChannelOrder, make: Callable[[Sequence[Read]], Iterable[Made]]
+    ) -> Made:
+        given = one_image(image, channel_order)
         try:
-            return optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
-        except ConvNeXtError:  # someone put other layers into `model`; it answers itself
-            return None
+            pixels = given.pixels(self._channels)
+        except (DataError, OSError) as error:
+            raise DataError(f"'{printable(given.path)}' cannot be read: {reason_of(error)}.") from None
+        (made,) = make([Read(given, 1, (pixels.shape[0], pixels.shape[1]), self._transform(pixels))])
+        return made
 
-    def _top(self, logits: Tensor, names: list[str], top: int) -> list[Prediction]:
-        scores, order = logits.softmax(1).topk(min(top, len(self.classes)))
-        return [
-            Prediction(name, tuple((self.classes[k], p) for k, p in zip(ks, ps, strict=True)))
-            for name, ks, ps in zip(names, order.tolist(), scores.tolist(), strict=True)
-        ]
+    def _many(
+        self,
+        images: ManyImages,
+        channel_order: ChannelOrder,
+        workers: int,
+        skipped: dict[str, str] | None,
+        make: Callable[[Sequence[Read]], Iterable[Made]],
+        batch: int = 0,
+    ) -> Iterator[Made]:
+        """`make` of all images; what is refused is refused now, what is read is read later."""
+        batch = batch or self._batch
+        return self._made(many_images(images, batch, channel_order), batch, workers, skipped, make)
 
-
-def of_exported(source: str | Path, *, backend: str = "auto") -> Predictor:
-    """The predictor of a file that `convnext export` wrote: the same path, another runtime under it, on the CPU.
-
-    `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or foreign.
-    """
-    network = module_of(source, backend=backend)
-    described = network.exported.description
-    recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
-    place = torch.device("cpu")
-    return Predictor(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)
-
-
-def load(source: str | Path, *, weights: str = "best", device: str = "auto", plain: bool = False) -> Predictor:
-    """The classifier of a run folder or of a single checkpoint file; `deploy.load` takes runs of every task.
-
-    `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
-    A file of `convnext export` runs on the CPU. `plain`: nothing is folded. Raises CheckpointError when there is
-    nothing to load, it is damaged, or of another task.
-    """
-    if is_exported(source):
-        return of_exported(source)
-    trained = read_trained(source, weights)
-    if trained.recipe.task != "classification":
-        raise CheckpointError(
-            f"'{source}' is for {trained.recipe.task}, and a classifier is needed here. Name a run of class folders."
-        )
-    return Predictor.of(trained, choose_device(device), plain=plain)
+    def _made(
+        self,
+        chunks: Iterator[Sequence[Given]],
+        batch: int,
+        workers: int,
+        skipped: dict[str, str] | None,
+        make: Callable[[Sequence[Read]], Iterable[Made]],
+    ) -> Iterator[Made]:
+        first = 1
+        for given in chunks:
+            how: dict[str, int] = {"first": first, "batch": batch, "workers": workers}
+            for read, broken in read_images(given, self._transform, self._channels, **how):
+                if skipped is not None:
+                    skipped.update(broken)
+                if read:
+                    yield from make(read)
+            first += len(given)

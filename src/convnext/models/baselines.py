@@ -7,10 +7,11 @@ from typing import Any
 
 import timm
 from timm.models import model_entrypoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from convnext.config import TimmConfig
 from convnext.errors import ConvNeXtError, nearest
+from convnext.models.network import Network
 
 _FLEXIBLE = {  # file in timm: what lets its networks take images of another size than the one they are built for
     "vision_transformer": {"dynamic_img_size": True},
@@ -19,7 +20,7 @@ _FLEXIBLE = {  # file in timm: what lets its networks take images of another siz
 }
 
 
-class Baseline(nn.Module):
+class Baseline(Network):
     """The timm network `config.name`, randomly initialised; its tensors carry timm's names after 'network.'.
 
     Takes (N, in_channels, H, W) and returns (N, K) logits; with classes = 0, its pooled features.

@@ -2,15 +2,14 @@
 
 from importlib import import_module
 
-from torch import nn
-
 from convnext.config import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig
 from convnext.models.convnext import ConvNeXt
 from convnext.models.gfnet import GFNet
+from convnext.models.network import Network
 from convnext.models.roadmap import Roadmap
 
 
-def build_model(config: ModelConfig) -> nn.Module:
+def build_model(config: ModelConfig) -> Network:
     """The freshly initialised network that `config` describes; it carries the value as `.config`.
 
     Raises ConvNeXtError for a baseline that timm does not know.
@@ -22,5 +21,5 @@ def build_model(config: ModelConfig) -> nn.Module:
     if isinstance(config, GFNetConfig):
         return GFNet(config)
     baselines = import_module("convnext.models.baselines")  # timm costs seconds, and a ConvNeXt does not need it
-    model: nn.Module = baselines.Baseline(config)
+    model: Network = baselines.Baseline(config)
     return model

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from convnext.config import ConvNeXtConfig
+from convnext.models.network import Network
 
 EPS = 1e-6  # every LayerNorm of the network
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Network):
     """Stem, stages of blocks with downsampling layers between them, then mean over space, norm and a linear head (Fig. 4).
 
     Takes (N, in_channels, H, W) of any H, W >= patch and returns (N, K) logits; with classes = 0, (N, C) features.

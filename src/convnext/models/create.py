@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from convnext.config import parse
 from convnext.models.build import build_model
+from convnext.models.network import Network
 from convnext.models.weights import load_weights
 from convnext.recipes.architectures import architecture
 
@@ -26,7 +25,7 @@ def create(
     drop_path: float = 0.0,
     info: Callable[[str], None] = to_stderr,
     **fields: Any,
-) -> nn.Module:
+) -> Network:
     """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.
 
     `weights` is a file or 'hub:OWNER/NAME'; `fields` are any others of ConvNeXtConfig, e.g. stem="overlap"; what was

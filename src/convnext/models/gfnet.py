@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from convnext.config import GFNetConfig
 from convnext.models.convnext import EPS, DropPath
+from convnext.models.network import Network
 
 PUBLISHED_PX = 224  # side of the images that the published networks are made for
 
 
-class GFNet(nn.Module):
+class GFNet(Network):
     """Patches with learnt positions, stages of blocks with downsampling layers between them, norm, mean, linear head.
 
     Takes (N, in_channels, H, W) and returns (N, K) logits; with classes = 0, (N, C) features. Images of another size

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from convnext.config import RoadmapConfig
 from convnext.models.convnext import ChannelNorm, Downsample, DropPath, initialise
+from convnext.models.network import Network
 
 
-class Roadmap(nn.Module):
+class Roadmap(Network):
     """Stem, stages of residual blocks, mean over space and a linear head, as ResNet and ConvNeXt have in common.
 
     Takes (N, in_channels, H, W) and returns (N, K) logits; with classes = 0, (N, C) features.

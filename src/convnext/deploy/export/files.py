@@ -8,8 +8,8 @@ import torch
 
 from convnext import __version__
 from convnext.deploy import graph
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import KEY, VERSION
-from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
 
@@ -26,7 +26,7 @@ KEPT = (
 )  # of the run's description
 
 
-def description(predictor: Predictor, precision: str) -> dict[str, Any]:
+def description(predictor: ClassificationPredictor, precision: str) -> dict[str, Any]:
     """What travels in the file: enough to predict and evaluate as the run does, and for people to use it without us."""
     recipe, metadata = predictor.recipe, predictor.metadata
     size = recipe.input.eval_size_px

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from convnext.data.labelled import Dataset
 from convnext.deploy import int8
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.export.files import describe_onnx
 from convnext.deploy.exported import KEY, Floats, megabytes, move
-from convnext.deploy.predictor import Predictor
 from convnext.deploy.runtime import module_of
+from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
@@ -32,7 +33,7 @@ class Quantization:
 
 
 def to_int8(
-    made: Path, predictor: Predictor, described: dict[str, Any], asked: Quantization, x: Tensor
+    made: Path, predictor: ClassificationPredictor, described: dict[str, Any], asked: Quantization, x: Tensor
 ) -> tuple[str, list[str], dict[str, Any]]:
     """Replace the float file `made` by its int8 form where that is good enough: (variant, notes, figures).
 
@@ -86,11 +87,11 @@ def _quantize(source: Path, out: Path, images: list[Floats], variant: str, descr
     openvino.save_model(model, out, compress_to_fp16=False)
 
 
-def scored(network: torch.nn.Module, predictor: Predictor, dataset: Dataset, workers: int) -> Outcomes:
+def scored(network: torch.nn.Module, predictor: ClassificationPredictor, dataset: Dataset, workers: int) -> Outcomes:
     """What `network` makes of a labelled dataset, preprocessed as `predictor` does."""
     exact = predictor.recipe.model_copy(update={"precision": "fp32"})
-    judge = Predictor(network, exact, predictor.classes, torch.device("cpu"), predictor.source, {}, plain=True)
-    return judge.evaluate(dataset, workers=workers, batch=32)
+    judge = TrainedClassifier(network, exact, predictor.classes, torch.device("cpu"), predictor.source, {}, plain=True)
+    return judge.outcomes(dataset, workers=workers, batch=32)
 
 
 def answers(network: torch.nn.Module, x: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from convnext.data.loader import eval_batches
 from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import normalise
 from convnext.deploy import graph
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.export.files import FORMS, description, write
 from convnext.deploy.export.quantized import Quantization, answers, to_int8
 from convnext.deploy.exported import is_exported, megabytes, move
-from convnext.deploy.predictor import Predictor, load
+from convnext.deploy.load import load
 from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.extras import needs
@@ -69,7 +70,7 @@ class Done:
             *self.notes,
         ]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For a program."""
         names = ("form", "precision", "backend", "compared")
         return {
@@ -92,7 +93,7 @@ def export(run: str | Path, form: str, out: str | Path | None = None, options: O
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
-    predictor = load(run, weights=options.weights, device="cpu", plain=True)
+    predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
     x, compared = _images(predictor, options)
     with tempfile.TemporaryDirectory(prefix="convnext-export-") as folder:
         made = Path(folder) / f"{path.stem}{FORMS[form]}"
@@ -148,7 +149,7 @@ def _place(run: str | Path, form: str, out: str | Path | None, options: Options)
     return path
 
 
-def _images(predictor: Predictor, options: Options) -> tuple[Tensor, str]:
+def _images(predictor: ClassificationPredictor, options: Options) -> tuple[Tensor, str]:
     """(COMPARED, C, H, W) normalised images to compare on, and what they are."""
     config: Any = predictor.recipe.input
     where = options.compare_on or options.int8

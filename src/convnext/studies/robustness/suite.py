@@ -36,7 +36,7 @@ SUITES = {
 
 
 class Scorer(Protocol):
-    """What a suite needs of a network: `deploy.predictor.Predictor` has it."""
+    """What a suite needs of a network: `deploy.classifier.ClassificationPredictor` has it."""
 
     @property
     def recipe(self) -> Recipe:
@@ -48,7 +48,7 @@ class Scorer(Protocol):
         """The file of weights."""
         ...
 
-    def evaluate(
+    def outcomes(
         self,
         dataset: Dataset,
         *,
@@ -223,7 +223,7 @@ class _Run:
 
     def _measure(self, name: str, how: dict[str, Any]) -> dict[str, Any]:
         start = time.monotonic()
-        outcomes = self.scorer.evaluate(self.dataset, skipped=self.skipped, **self.evaluation, **how)
+        outcomes = self.scorer.outcomes(self.dataset, skipped=self.skipped, **self.evaluation, **how)
         seconds = time.monotonic() - start
         self.log.write(cell=name, seconds=seconds, images_per_s=len(outcomes) / max(seconds, 1e-9))
         return {"error": float((outcomes.rank > 0).mean()), "n": len(outcomes)}

@@ -1,18 +1,21 @@
-"""The images that `convnext predict --out` writes: where they go is settled before the first is read."""
+"""Files of predictions: each is new, and where many go is settled before the first image is read."""
 
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convnext.cli.options import refuse_among
-from convnext.errors import ConvNeXtError, number_of
+from PIL import Image
 
+from convnext.errors import ConvNeXtError, nearest, number_of
+
+_JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
-    ".jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},  # thin lines keep their colour
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
     ".png": {"format": "PNG"},
 }
 
@@ -26,16 +29,14 @@ class Folder:
 
     @classmethod
     def planned(
-        cls, out: str | None, given: Sequence[str], images: Sequence[str], endings: Sequence[str], *more: str
-    ) -> "Folder | None":
-        """The folder `out`, made; None where none is asked for.
+        cls, out: str, given: Sequence[str], images: Sequence[str], endings: Sequence[str], *more: str
+    ) -> "Folder":
+        """The folder `out`, made.
 
         `given`: what the person named; `images`: every image found there; `endings`: of the files that each becomes;
         `more`: other files. Raises ConvNeXtError for a folder among the images, one that cannot be written to, and
         one where a file of these names is already.
         """
-        if out is None:
-            return None
         refuse_among(out, [path for path in given if os.path.isdir(path)])
         if Path(out).resolve() in {Path(image).resolve().parent for image in images}:
             refuse_among(out, [out])
@@ -52,30 +53,55 @@ class Folder:
             raise ConvNeXtError(f"--out {out} cannot be made: {error.strerror}. Name a folder of yours.") from None
         return folder
 
-    def draw(self, place: int, ending: str, image: Any) -> str:
-        """Write the Pillow `image` of input number `place`; returns the file. Raises ConvNeXtError if it cannot."""
-        stream = io.BytesIO()
-        try:
-            image.save(stream, **_SAVED[Path(f"x{ending}").suffix])
-        except (OSError, ValueError) as error:  # such as a side that is too long for the format
-            raise ConvNeXtError(f"'{self.names[place]}{ending}' cannot be drawn: {error}.") from None
-        return self.write(f"{self.names[place]}{ending}", stream.getvalue())
+    def draw(self, place: int, ending: str, image: Image.Image) -> str:
+        """Write the image of input number `place`; returns the file. Raises ConvNeXtError if it cannot."""
+        file = self.path / f"{self.names[place]}{ending}"
+        return str(write_new(file, lambda: encoded(image, file)))
 
     def write_once(self, name: str, data: bytes) -> None:
         """Write one new file that belongs to all images, beside the first of them."""
         if not (self.path / name).exists():
-            self.write(name, data)
+            write_new(self.path / name, data)
 
-    def write(self, name: str, data: bytes) -> str:
-        """Write one new file below the folder. Raises ConvNeXtError where that is not possible, or it is there."""
-        file = self.path / name
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file, "xb") as opened:
-                opened.write(data)
-        except OSError as error:
-            raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. Name another --out.") from None
-        return str(file)
+
+def encoded(image: Image.Image, path: Path) -> bytes:
+    """The file of an image in the format that the ending of `path` names. Raises ConvNeXtError where there is none."""
+    ending = path.suffix.lower()
+    if ending not in _SAVED:
+        known = ", ".join(_SAVED)
+        raise ConvNeXtError(f"'{path}' ends in none of {known}.{nearest(ending, _SAVED)}")
+    stream = io.BytesIO()
+    try:
+        image.save(stream, **_SAVED[ending])
+    except (OSError, ValueError) as error:  # such as a side that is too long for the format
+        raise ConvNeXtError(f"'{path.name}' cannot be drawn: {error}.") from None
+    return stream.getvalue()
+
+
+def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
+    """Write a file that must not be there yet, and its folder. Raises ConvNeXtError where that is not possible."""
+    if os.path.lexists(file):
+        raise ConvNeXtError(f"'{file}' is there already, and nothing is overwritten. Name a new file.")
+    content = data if isinstance(data, bytes) else data()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "xb") as opened:
+            try:
+                opened.write(content)
+                opened.flush()
+            except OSError:
+                file.unlink(missing_ok=True)  # half of an image is none
+                raise
+    except OSError as error:
+        raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. Name another place.") from None
+    return file
+
+
+def refuse_among(out: str, folders: Iterable[str | Path]) -> None:
+    """Refuse a place for results inside a folder of images: they would be taken for images the next time."""
+    place = Path(out).resolve()
+    if any(Path(folder).resolve() in (place, *place.parents) for folder in folders):
+        raise ConvNeXtError(f"--out {out} is among the images. Name a folder for the results alone, e.g. runs/first.")
 
 
 def _names(images: Sequence[str]) -> list[str]:

@@ -1,0 +1,267 @@
+"""The front door: what `import convnext` offers and each verb of the command line stands on.
+
+What needs torch is imported when it is called, so that exported files answer where torch is not installed.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from convnext import recipes
+from convnext.config import Recipe, RunOptions, parse
+from convnext.deploy.evaluation import Evaluation
+from convnext.deploy.images import ChannelOrder, ManyImages
+from convnext.deploy.load import Source, load
+from convnext.deploy.output import refuse_among
+from convnext.deploy.prediction import Prediction
+from convnext.deploy.predictor import Predictor
+from convnext.errors import ConvNeXtError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from convnext.deploy.export.run import Done
+    from convnext.models.network import Network
+
+__all__ = ["Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run."""
+
+    path: Path  # its folder
+    step: int  # its last
+    figures: Mapping[str, float | None]  # of its best weights on the held-out images; None: not to be told from these
+    evaluation: Evaluation = field(repr=False)  # what evaluation.json holds
+    report: Path = field(repr=False)  # the page for people
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The figures that are known: 'top1', 'loss', ...; 'box_ap', ...; 'miou', ..."""
+        return {name: value for name, value in self.figures.items() if value is not None}
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def load(self, *, weights: str = "best", device: str = "auto") -> Predictor[Prediction]:
+        """Its predictor, as `convnext.load(run.path)` gives it."""
+        return load(self.path, weights=weights, device=device)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `convnext train --json` prints."""
+        about = {name: self.evaluation[name] for name in ("task", "n", "weights") if name in self.evaluation.values}
+        return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
+
+
+def create(
+    name: str,
+    *,
+    classes: int | None = None,
+    in_channels: int | None = None,
+    weights: Source | None = None,
+    drop_path: float = 0.0,
+    info: Callable[[str], None] | None = None,
+    **fields: Any,
+) -> "Network":
+    """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.
+
+    `weights` is a file, 'hub:OWNER/NAME', or a run: of the same network, its classes and fields are taken over where
+    they are not given. Else `classes` are 1000 and `in_channels` 3. `fields` are any others of ConvNeXtConfig, e.g.
+    stem="overlap". What was adapted on loading goes to `info`, by default the standard error. Raises ConvNeXtError for
+    an unknown name or field, CheckpointError for weights that cannot be read or do not fit.
+    """
+    from convnext.deploy.trained import network_of
+    from convnext.models import create as networks
+
+    source, trained = (None, {}) if weights is None else network_of(os.fspath(weights), name)
+    given = {"classes": classes, "in_channels": in_channels}
+    values = trained | {field: value for field, value in given.items() if value is not None} | fields
+    told: dict[str, Any] = {} if info is None else {"info": info}
+    return networks.create(name, weights=source, drop_path=drop_path, **told, **values)
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    recipe: str | Recipe | None = None,
+    weights: Source | None = None,
+    out: str | Path | None = None,
+    epochs: float | None = None,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    val_share: float = 0.2,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = -1,
+    progress: bool = True,
+) -> Run:
+    """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
+
+    `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task; `weights`: to
+    start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same call
+    goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `overrides`: dotted fields of the
+    recipe, e.g. {"optim.lr": 1e-3}. Raises ConvNeXtError for everything that the caller can mend.
+    """
+
+    from convnext.data.opening import recognise
+
+    changes = dict(overrides)
+    if epochs is not None:
+        if "schedule.epochs" in changes:
+            raise ConvNeXtError("epochs and overrides['schedule.epochs'] say the same. Give one of them.")
+        changes["schedule.epochs"] = epochs
+    network = model or "atto"
+    place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
+    refuse_among(place, [data])
+    source = recognise(data)
+    about: dict[str, Any] = {
+        "data": source,
+        "model": network,
+        "val_share": val_share,
+        "seed": seed,
+        "changes": changes,
+    }
+    about |= {} if recipe is None else {"recipe": recipe}
+    about |= {} if weights is None else {"weights": os.fspath(weights)}
+    options = {"out": place, "device": device, "workers": workers, "progress": progress}
+    conclude = _train_classes if source.task == "classification" else _train_annotated
+    return conclude(about, parse(RunOptions, options, where="options"))
+
+
+def _train_classes(about: dict[str, Any], options: RunOptions) -> Run:
+    from convnext.data.store import printable
+    from convnext.files import write_text
+    from convnext.reports.run import write_report
+    from convnext.tasks.evaluation import report
+    from convnext.tasks.train import Request, train
+
+    finished, splits = train(Request(**about), options)
+    predictor = load(options.out, task="classification", device=options.device)
+    outcomes = predictor.outcomes(splits.val, workers=options.workers, progress=options.progress)
+    result = report(outcomes, predictor.classes, [printable(entry.path) for entry in splits.val.entries])
+    result["weights"] = finished.weights
+    write_text(Path(options.out) / "evaluation.json", json.dumps(result) + "\n")
+    page = write_report(Path(options.out), read=splits.val.store.read)
+    scores = {name: result[name] for name in ("top1", "top5", "loss", "ece")}
+    return Run(Path(options.out), finished.step, scores, Evaluation(result), page)
+
+
+def _train_annotated(about: dict[str, Any], options: RunOptions) -> Run:
+    from convnext.reports.dense import write_dense_report
+    from convnext.reports.text import figures
+    from convnext.tasks.train_dense import DenseRequest, train_dense
+
+    finished, splits, result = train_dense(DenseRequest(**about), options)
+    page = write_dense_report(Path(options.out), splits.val)
+    return Run(Path(options.out), finished.step, figures(result), Evaluation(result), page)
+
+
+def evaluate(
+    run: Source,
+    data: str | Path,
+    part: str | None = None,
+    *,
+    weights: str = "best",
+    device: str = "auto",
+    workers: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """The scores of a run on labelled images, as `Predictor.evaluate` gives them."""
+    return load(run, weights=weights, device=device).evaluate(data, part, workers=workers, progress=progress)
+
+
+def predict(
+    run: Source,
+    images: ManyImages,
+    *,
+    top: int | None = None,
+    weights: str = "best",
+    device: str = "auto",
+    channel_order: ChannelOrder = "rgb",
+    workers: int = 0,
+    skipped: dict[str, str] | None = None,
+) -> Iterator[Prediction]:
+    """What a run says of many images, one after the other, as `Predictor.predict` does."""
+    predictor = load(run, weights=weights, device=device)
+    return predictor.predict(images, top=top, channel_order=channel_order, workers=workers, skipped=skipped)
+
+
+def export(
+    run: Source,
+    to: Literal["onnx", "openvino", "torch"],
+    out: str | Path | None = None,
+    *,
+    weights: str = "best",
+    dynamic: bool = False,
+    half: bool = False,
+    int8: str | None = None,
+    calibrate: int = 300,
+    max_loss: float = 0.5,
+    compare_on: str | None = None,
+    backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
+    workers: int = -1,
+) -> "Done":
+    """Write a classifier as a file that runs elsewhere, RUN/model.onnx and so on unless `out` names one; compare both.
+
+    `dynamic`: for images of any height and width; `half`: weights in 16 bits; `int8`: labelled data to calibrate on
+    with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which
+    both networks are compared; `backend`: the runtime of the file on this machine. Raises ConvNeXtError where the
+    packages are missing, the network cannot be traced, or the answers differ; nothing is written then.
+    """
+    from convnext.deploy.export import run as exporting
+
+    options = exporting.Options(
+        weights=weights,
+        backend=backend,
+        dynamic=dynamic,
+        half=half,
+        int8=int8,
+        calibrate=calibrate,
+        max_loss=max_loss,
+        compare_on=compare_on,
+        workers=workers,
+    )
+    return exporting.export(os.fspath(run), to, out, options)
+
+
+def optimize(
+    model: "nn.Module",
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    matmul_dtype: "torch.dtype | None" = None,
+) -> "Network":
+    """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
+
+    With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
+    values. `matmul_dtype`: torch.bfloat16 lets the matmuls of V1 blocks take bf16 values where the compiled kernels have
+    them. Raises ConvNeXtError for a network that is not of this package.
+    """
+    from convnext.deploy import optimize as folding
+
+    return folding.optimize(model, mean=mean, std=std, matmul_dtype=matmul_dtype)
+
+
+def recipe(
+    name: str,
+    model: str = "atto",
+    *,
+    images: int = 1000,
+    image_px: int = 224,
+    classes: int = 1000,
+    batch: int | None = None,
+    in_channels: int = 3,
+    seed: int = 0,
+) -> Recipe:
+    """Recipe `name` for network `model`, fitted to data of `images` training images of about `image_px` a side.
+
+    Raises ConvNeXtError for an unknown recipe or network, with the nearest valid name.
+    """
+    about: dict[str, Any] = {"images": images, "image_px": image_px, "classes": classes}
+    return recipes.recipe(name, model, **about, batch=batch, in_channels=in_channels, seed=seed)

@@ -1,0 +1,186 @@
+"""What a predictor says of one image: the same shape for every task, with what is the task's own beside it.
+
+Axes: H W pixel rows and columns, D detections.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convnext.data.masks import Rle, decode_mask
+from convnext.data.store import printable
+from convnext.deploy.images import Given, Pixels
+from convnext.deploy.output import encoded, write_new
+from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
+from convnext.drawing.palette import colour_of
+from convnext.errors import DataError, reason_of
+
+LEVELS = 256  # values of a pixel of a mask
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction(ABC):
+    """What a network says of one image. Attributes are for people, `to_dict` is for programs, `draw` for eyes."""
+
+    given: Given = field(repr=False)
+    image_id: int = 1  # its number among the images that were asked about, from 1, unreadable ones too
+    size: tuple[int, int]  # (height, width) of the image
+    classes: tuple[str, ...] = field(repr=False)  # all that the network knows
+
+    @property
+    def path(self) -> str:
+        """The file of the image; '<image>' or '<bytes>' where there is none."""
+        return self.given.path
+
+    @property
+    @abstractmethod
+    def predictions(self) -> tuple[tuple[str, float], ...]:
+        """(class, number) from the first to the last.
+
+        The number is the probability of the class; the score of an object; the share of the pixels.
+        """
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What `convnext predict --json` prints of the image."""
+
+    @abstractmethod
+    def text(self) -> str:
+        """The same in a line for people."""
+
+    def draw(self) -> Image.Image:
+        """The image in its own size with what was found drawn on it. Raises DataError where it cannot be read again."""
+        try:
+            pixels = self.given.pixels(3)
+        except (DataError, OSError) as error:
+            raise DataError(f"'{printable(self.path)}' cannot be drawn: {reason_of(error)}.") from None
+        return Image.fromarray(self._drawn(pixels))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the drawing, .jpg or .png, or what `to_dict` says, .json, to a new file.
+
+        Raises ConvNeXtError where the file is there already, cannot be written, or has another ending.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".json":
+            return write_new(path, f"{json.dumps(self.to_dict())}\n".encode())
+        return write_new(path, lambda: encoded(self.draw(), path))
+
+    @abstractmethod
+    def _drawn(self, pixels: Pixels) -> Pixels:
+        """(H, W, 3) with what was found."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassificationPrediction(Prediction):
+    """The classes of one image with their probabilities, the likeliest first."""
+
+    scored: tuple[tuple[str, float], ...]
+
+    @property
+    def predictions(self) -> tuple[tuple[str, float], ...]:
+        """(class, probability)."""
+        return self.scored
+
+    def to_dict(self) -> dict[str, Any]:
+        """'path', and 'predictions' of 'label' and 'score'."""
+        listed = [{"label": label, "score": score} for label, score in self.predictions]
+        return {"path": printable(self.path), "predictions": listed}
+
+    def text(self) -> str:
+        """'cat 97.0%, dog 2.0%'."""
+        return ", ".join(f"{label} {score:.1%}" for label, score in self.predictions)
+
+    def _drawn(self, pixels: Pixels) -> Pixels:
+        label, score = self.predictions[0]
+        whole = np.array([[0, 0, self.size[1], self.size[0]]], np.float64)
+        return draw_objects(pixels, whole, [self.classes.index(label)], [f"{label} {score:.2f}"])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DetectionPrediction(Prediction):
+    """The objects in one image, the best score first, in pixels of the image as it came."""
+
+    boxes: NDArray[np.float32]  # (D, 4) x0 y0 x1 y1
+    scores: NDArray[np.float32]  # (D,) 0 to 1
+    labels: NDArray[np.int64]  # (D,) into `classes`
+    outlines: tuple[Rle, ...] | None = field(repr=False)  # run lengths of the masks; None from a detector of boxes
+    rows: tuple[dict[str, Any], ...] = field(repr=False)  # as COCO's result file has them, with file_name and category
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def predictions(self) -> tuple[tuple[str, float], ...]:
+        """(class, score) of each object."""
+        return tuple(
+            (self.classes[label], score) for label, score in zip(self.labels, self.scores.tolist(), strict=True)
+        )
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_] | None:
+        """(D, H, W) whether a pixel belongs to an object; None from a detector of boxes."""
+        if self.outlines is None:
+            return None
+        masks = np.zeros((len(self), *self.size), np.bool_)
+        for place, outline in enumerate(self.outlines):
+            masks[place] = decode_mask(outline)
+        return masks
+
+    def to_dict(self) -> dict[str, Any]:
+        """'path', and the rows of COCO's result file as 'predictions'; the command line lists those of all images."""
+        return {"path": printable(self.path), "predictions": [dict(row) for row in self.rows]}
+
+    def text(self) -> str:
+        """'cat 0.97 (3 8 60 71), dog 0.60 (0 2 20 40)'; 'nothing' where there is no object."""
+        names = names_of(self.labels.tolist(), self.scores.tolist(), self.classes)
+        boxes = (" ".join(str(round(edge)) for edge in box) for box in self.boxes.tolist())
+        return ", ".join(f"{name} ({box})" for name, box in zip(names, boxes, strict=True)) or "nothing"
+
+    def _drawn(self, pixels: Pixels) -> Pixels:
+        labels = self.labels.tolist()
+        names = names_of(labels, self.scores.tolist(), self.classes)
+        back = slice(None, None, -1)  # the best comes last, on top of the others
+        colours, masks = colours_of(labels, self.classes), self.outlines or ()
+        return draw_objects(pixels, self.boxes[back], colours[back], names[back], masks[back])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SegmentationPrediction(Prediction):
+    """What every pixel of one image is."""
+
+    mask: NDArray[np.uint8] = field(repr=False)  # (H, W) into `classes`
+    scores: NDArray[np.float32] = field(repr=False)  # (H, W) the probability of that class
+    top: int | None = None  # classes that `predictions` names; None: all that the image shows
+
+    @cached_property
+    def predictions(self) -> tuple[tuple[str, float], ...]:
+        """(class, share of the pixels) of the classes in the image, the largest first."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        order = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
+        return tuple((self.classes[label], float(counts[label] / self.mask.size)) for label in order[: self.top])
+
+    def to_dict(self) -> dict[str, Any]:
+        """'path', and 'shares' of 'label' and 'share'."""
+        shares = [{"label": label, "share": share} for label, share in self.predictions]
+        return {"path": printable(self.path), "shares": shares}
+
+    def text(self) -> str:
+        """'road 61.0%, sky 39.0%'."""
+        return ", ".join(f"{label} {share:.1%}" for label, share in self.predictions)
+
+    def mask_image(self) -> Image.Image:
+        """The mask as an image of the classes' numbers, with a palette for those who look at it."""
+        mask = Image.fromarray(self.mask)
+        mask.putpalette([part for number in range(LEVELS) for part in colour_of(number)])
+        return mask
+
+    def _drawn(self, pixels: Pixels) -> Pixels:
+        return draw_map(pixels, self.mask, self.classes)
