@@ -24,9 +24,11 @@ from convnext.config import Recipe, RunOptions, parse
 from convnext.data.formats.export import to_coco
 from convnext.data.opening import open_dense, open_dense_splits, open_parts, recognise
 from convnext.engine.update import autocast
-from convnext.tasks.segmentation import segmentation
+from convnext.tasks.segmentation.build import build
 from convnext.tasks.segmentation.metrics import metrics
-from convnext.tasks.train_dense import DenseRequest, load_best, train_dense
+from convnext.tasks.segmentation.scoring import evaluate
+from convnext.tasks.train import Request, train
+from convnext.tasks.weights import load_best
 
 RESULTS = Path(__file__).parent / "results" / "dense.jsonl"
 FIGURES = {
@@ -57,11 +59,11 @@ def main() -> None:
         out = args.out / f"{data.stem}_{args.model}_seed{seed}"
         changes = changes_of(more)
         source = recognise(data, annotated=True, **where)
-        request = DenseRequest(
-            data=source, val=source if where else None, model=args.model, seed=seed, image_px=args.px, changes=changes
+        request = Request(
+            data=source, val=source if where else None, model=args.model, seed=seed, size_px=args.px, changes=changes
         )
         options = RunOptions(out=str(out), device=args.device, workers=args.workers, micro_batch=args.micro_batch)
-        _, _, evaluation = train_dense(request, options)
+        evaluation = train(request, options).evaluation.to_dict()
         if evaluation["task"] == "segmentation":
             evaluation |= ways_of_testing(data, out, evaluation["weights"])
         record(out, data.stem, shlex.join(["python", "benchmarks/dense.py", "DATA", *shown]), evaluation)
@@ -79,15 +81,14 @@ def first_images(data: Path, count: int, folder: Path) -> Path:
 def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
     """mIoU of a finished segmenter at several scales, and both ways on images that decided nothing."""
     chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
-    model = load_best(segmentation.build_segmenter(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_best(build(chosen), out, weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parts = {"": None} | ({"test_": "test"} if {"val", "test"} <= set(open_parts(recognise(data))) else {})
     found = {}
     for name, part in parts.items():
         for way in ("", "_multi_scale") if part else ("_multi_scale",):
             with torch.inference_mode(), autocast(chosen.precision, "cpu"):
-                outcomes = segmentation.evaluate(
-                    model, open_dense(recognise(data), part=part), chosen, multi_scale=bool(way)
-                )
+                dataset = open_dense(recognise(data), part=part)
+                outcomes = evaluate(model, dataset, chosen, multi_scale=bool(way))
             found[f"{name}miou{way}"] = metrics(outcomes)["miou"]
     return found
 
@@ -103,7 +104,7 @@ def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> No
         "task": task,
         "model": recipe["model"]["name"],
         "epochs": recipe["schedule"]["epochs"],
-        "px": recipe["dense"]["eval_short_px"],
+        "px": recipe["input"]["eval_short_px"],
         "batch": recipe["optim"]["batch"],
         "precision": recipe["precision"],
         "seed": recipe["seed"],

@@ -6,10 +6,8 @@ import torch
 
 from convnext.config import override
 from convnext.engine.checkpoint import save
-from convnext.models.build import build_model
 from convnext.recipes import recipe
-from convnext.tasks.detection.detection import build_detector
-from convnext.tasks.segmentation.segmentation import build_segmenter
+from convnext.tasks.table import row_of
 from shape_objects import FIELDS
 
 TASKS = ("classification", "detection", "segmentation")
@@ -26,10 +24,7 @@ def checkpoint_of(task: str, folder: Path, *, classes: tuple[str, ...] = ("a", "
     name = "small" if task == "classification" else f"small_{task}"
     made = override(recipe(name, "atto", images=100, image_px=64, classes=len(classes)), _FIELDS[task])
     torch.manual_seed(0)
-    if task == "classification":
-        model = build_model(made.model)
-    else:
-        model = (build_detector if task == "detection" else build_segmenter)(made)
+    model = row_of(task).build(made)
     metadata = {"recipe": made.model_dump(mode="json"), "task": task, "classes": list(classes)}
     save(folder / "best.safetensors", model.state_dict(), metadata)
     return folder / "best.safetensors"

@@ -21,6 +21,7 @@ from convnext.reports.dense import write_dense_report
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.inference import Found
 from convnext.tasks.segmentation import metrics as segmentation
+from convnext.tasks.segmentation.report import report as segmentation_report
 from pages import Page, dump
 from shape_objects import small
 
@@ -129,7 +130,7 @@ def coloured(dataset: DenseDataset) -> segmentation.Outcomes:
 
 
 def segmented(dataset: DenseDataset) -> dict[str, Any]:
-    return segmentation.report(coloured(dataset), dataset.classes, [entry.path for entry in dataset.entries])
+    return segmentation_report(coloured(dataset), dataset.classes, [entry.path for entry in dataset.entries])
 
 
 def squares(classes: int, hits: Callable[[int], int]) -> tuple[detection.Outcomes, DenseDataset]:

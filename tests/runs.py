@@ -12,8 +12,7 @@ from convnext.data.annotated_loader import DenseBatch
 from convnext.data.opening import DenseSplits
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished, fit
-from convnext.tasks.detection.detection import Detection, build_detector
-from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
+from convnext.tasks.table import row_of
 
 CPU = torch.device("cpu")
 
@@ -22,10 +21,8 @@ def task_of(data: DenseSplits, chosen: Recipe, out: Path, *, last_step: int | No
     """The task of `data`, its network from the recipe's seed; after `last_step` steps it ends as a killed process does."""
     torch.manual_seed(chosen.seed)
     values = RunOptions(out=str(out), workers=0, **options)
-    detects = data.train.task == "detection"
-    kind: Any = Detection if detects else Segmentation
-    model = build_detector(chosen) if detects else build_segmenter(chosen)
-    return (kind if last_step is None else _killed(kind, last_step))(model, chosen, values, data.train, data.val)
+    row = row_of(data.train.task)
+    return (row.task if last_step is None else _killed(row.task, last_step))(row.build(chosen), chosen, values, data)
 
 
 def train(data: DenseSplits, chosen: Recipe, out: Path, *, last_step: int | None = None, **options: Any) -> Finished:

@@ -24,7 +24,7 @@ from commands import convnext, rows, tiny, trained
 from convnext.cli import main
 from convnext.engine import checkpoint
 from convnext.engine import run as run_module
-from convnext.tasks import train as train_module
+from convnext.tasks import opening
 from images import write_colours
 
 
@@ -135,14 +135,14 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_command(finished, tmp_path
 def test_an_image_that_breaks_during_training_is_named_counted_and_left_out(data, tmp_path, monkeypatch):
     broken = data / "train" / "red" / "002.jpg"
     whole = broken.read_bytes()
-    look = train_module.preflight
+    look = opening.preflight
 
     def look_and_break(*args: object, **options: object) -> object:
         findings = look(*args, **options)
         spoil(broken, "truncated")
         return findings
 
-    monkeypatch.setattr(train_module, "preflight", look_and_break)
+    monkeypatch.setattr(opening, "preflight", look_and_break)
     done = trained(data, tmp_path / "run")
     assert done.err.count("Skipped 'train/red/002.jpg'") == 1
     assert "1 image could not be read and was left out" in done.err

@@ -17,7 +17,7 @@ from convnext.data.opening import open_dense, recognise
 from convnext.data.sample import IGNORE
 from convnext.drawing.palette import colour_of
 from convnext.engine.distributed import World
-from convnext.tasks.detection.detection import Detection
+from convnext.tasks.detection.task import Detection
 from images import write_colours
 from shape_objects import IDS, NAMES, write_objects
 from shapes import CLASSES, write_shapes

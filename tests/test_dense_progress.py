@@ -14,9 +14,10 @@ from convnext.cli import main
 from convnext.data.opening import open_dense_splits, recognise
 from convnext.engine.records import Meter
 from convnext.errors import TrainingError
-from convnext.tasks.detection.detection import build_detector, evaluate
+from convnext.tasks.detection.build import build
 from convnext.tasks.detection.detector import Detector
-from convnext.tasks.segmentation import segmentation
+from convnext.tasks.detection.scoring import evaluate
+from convnext.tasks.segmentation import scoring, task
 from images import write_colours
 from shape_objects import small, write_objects
 from shapes import write_shapes
@@ -145,7 +146,7 @@ def test_no_room_for_a_training_batch_is_one_line_with_the_micro_batch_and_the_s
 
 
 def test_no_room_for_the_batch_itself_is_one_line_with_the_sizes(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(segmentation, "normalise", full)
+    monkeypatch.setattr(task, "normalise", full)
     said = convnext(*arguments(place / "segmentation", tmp_path / "run", "segmentation")).err.splitlines()[-1]
     assert said.startswith("convnext: Out of memory") and "`--input.crop_px`" in said and "`--input.short_px`" in said
 
@@ -153,7 +154,7 @@ def test_no_room_for_the_batch_itself_is_one_line_with_the_sizes(place, tmp_path
 def test_no_room_for_an_image_in_evaluation_is_one_line_with_its_name_and_the_size(run, monkeypatch):
     out, data = run
     monkeypatch.setattr(Detector, "judge", full)
-    monkeypatch.setattr(segmentation, "log_probabilities", full)
+    monkeypatch.setattr(scoring, "log_probabilities", full)
     said = convnext("evaluate", out, data, "--workers", 0).line
     assert "000.png" in said and "`--input.eval_short_px` (now 64)" in said and "--device cpu" in said
 
@@ -165,5 +166,5 @@ def test_other_errors_of_an_evaluation_are_not_taken_for_missing_memory(place, m
     monkeypatch.setattr(Detector, "judge", broken)
     chosen = small()
     with pytest.raises(RuntimeError, match="a bug of ours") as found:
-        evaluate(build_detector(chosen), open_dense_splits(recognise(place / "detection")).val, chosen)
+        evaluate(build(chosen), open_dense_splits(recognise(place / "detection")).val, chosen)
     assert not isinstance(found.value, TrainingError)

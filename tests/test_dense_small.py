@@ -9,8 +9,8 @@ from convnext.engine.optim import Optimizers
 from convnext.engine.update import Update, explain_memory
 from convnext.recipes import recipe
 from convnext.tasks.annotated import smaller_in_training
-from convnext.tasks.classification import Classification
-from convnext.tasks.detection.convolution import GroupNorm
+from convnext.tasks.classification.task import Classification
+from convnext.tasks.convolution import GroupNorm
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -7,7 +7,7 @@ from convnext.config import ConvNeXtConfig, OptimConfig, TimmConfig
 from convnext.engine.optim import parameter_groups
 from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
-from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.backbone import Backbone
 from convnext.tasks.detection.build import detector, detector_values
 from convnext.tasks.detection.detector import Detector
 from detectors import BACKBONE, head

@@ -11,8 +11,9 @@ from convnext.errors import CheckpointError
 from convnext.models.build import build_model
 from convnext.models.formats import FORMATS, their_names
 from convnext.tasks.detection.build import detector_values
-from convnext.tasks.detection.checkpoint_names import from_official, load_backbone, load_official, to_official
+from convnext.tasks.detection.checkpoint_names import from_official, load_official, to_official
 from convnext.tasks.detection.detector import Detector
+from convnext.tasks.weights import load_backbone
 from detectors import BACKBONE, head, small_detector
 
 # Names and shapes as the released Mask R-CNN and Cascade Mask R-CNN of 'tiny' have them

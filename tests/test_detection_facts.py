@@ -7,7 +7,7 @@ from torch import nn
 from convnext.models.profile import count_parameters
 from convnext.recipes.architectures import architecture
 from convnext.recipes.dense import coco_cascade_3x, coco_mask_rcnn_3x
-from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.backbone import Backbone
 from convnext.tasks.detection.build import PUBLISHED, detector_values
 from convnext.tasks.detection.profile import cost, counted, rows
 

@@ -30,8 +30,10 @@ from convnext.tasks.detection.inference import find, in_original, outline, targe
 from convnext.tasks.detection.mask_head import paste
 from convnext.tasks.detection.metrics import Outcomes
 from convnext.tasks.detection.report import report
+from convnext.tasks.detection.scoring import evaluation
 from convnext.tasks.detection.types import Detections
-from convnext.tasks.train_dense import DenseRequest, detection_report, train_dense
+from convnext.tasks.result import Evaluation
+from convnext.tasks.train import Request, train
 from shape_objects import FIELDS, IDS, NAMES, write_objects
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools itself
@@ -47,7 +49,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch, which shows everything that it thinks of."""
     out = tmp_path_factory.mktemp("run") / "run"
     changes = FIELDS | {"optim.batch": 2, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "head.score": 0.0}
-    train_dense(DenseRequest(data=recognise(folder), changes=changes), RunOptions(out=str(out), workers=0))
+    train(Request(data=recognise(folder), changes=changes), RunOptions(out=str(out), workers=0))
     return out
 
 
@@ -124,7 +126,7 @@ def test_prediction_and_evaluation_find_the_same_in_every_image(folder, run, pre
     again = report(outcomes, val)
     assert {key: again[key] for key in again} == {key: evaluated[key] for key in again}
     with torch.inference_mode():
-        assert detection_report(predictor.model, val, predictor.recipe) == again
+        assert evaluation(predictor.model, val, predictor.recipe) == Evaluation.of("detection", again)
 
 
 def test_a_broken_image_is_noted_and_the_others_are_answered(folder, predictor, tmp_path):

@@ -25,13 +25,17 @@ from convnext.engine.fit import fit
 from convnext.errors import CheckpointError, ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
-from convnext.tasks.dense_weights import load_dense_weights
-from convnext.tasks.detection.detection import build_detector, evaluate
+from convnext.tasks.detection.build import build
+from convnext.tasks.detection.facts import fitted
 from convnext.tasks.detection.metrics import Outcomes, metrics
-from convnext.tasks.train_dense import DenseRequest, choose_dense_recipe, fitted_detector, load_best, train_dense
+from convnext.tasks.detection.row import ROW
+from convnext.tasks.detection.scoring import evaluate
+from convnext.tasks.train import Examined, Request, choose_recipe
+from convnext.tasks.train import train as train_by
+from convnext.tasks.weights import load_best
 from runs import CPU, bits, task_of, train
 from shape_objects import FIELDS, IDS, NAMES, small, write_objects
-from shapes import write_shapes
+from shapes import CLASSES, write_shapes
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +189,7 @@ def test_norms_over_processes_need_gpus_and_a_recipe_of_another_task_is_refused(
     with pytest.raises(ConvNeXtError, match=r"needs GPUs.*--head.head_norm group"):
         next(task_of(data, chosen, tmp_path).batches(range(1), World(0, 2)))
     with pytest.raises(ConvNeXtError, match=r"is for segmentation\. Take one for detection"):
-        build_detector(recipe("small_segmentation", "atto", images=12, image_px=40, classes=3))
+        build(recipe("small_segmentation", "atto", images=12, image_px=40, classes=3))
 
 
 def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(data, tmp_path):
@@ -196,16 +200,16 @@ def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(dat
     assert task_of(other, small(), tmp_path).describe()["images"] != described["images"]
 
 
-def request(folder: Path, *, more: dict[str, Any] | None = None, **fields: Any) -> DenseRequest:
+def request(folder: Path, *, more: dict[str, Any] | None = None, **fields: Any) -> Request:
     changes = FIELDS | {"optim.batch": "2", "schedule.epochs": "1", "schedule.warmup_epochs": 0} | (more or {})
-    return DenseRequest(data=recognise(folder, annotated=True), changes=changes, **fields)
+    return Request(data=recognise(folder, annotated=True), changes=changes, **fields)
 
 
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one epoch."""
     out = tmp_path_factory.mktemp("run") / "run"
-    train_dense(request(folder), RunOptions(out=str(out), workers=0))
+    train_by(request(folder), RunOptions(out=str(out), workers=0))
     return out
 
 
@@ -223,15 +227,16 @@ def test_a_request_becomes_a_folder_that_says_everything(folder, run):
     }
     assert described["task"] == "detection" and not described["skipped"]
     assert json.loads((run / "recipe.json").read_text())["head"]["classes"] == 2
-    finished, splits, again = train_dense(request(folder), RunOptions(out=str(run), workers=0))
-    assert again == evaluation and finished.step == 3 and len(splits.val.entries) == 4
+    done = train_by(request(folder), RunOptions(out=str(run), workers=0))
+    assert done.evaluation.to_dict() == evaluation and done.task == "detection" and done.first
+    assert done.finished.step == 3 and len(done.splits.val.entries) == 4
 
 
 def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, folder, tmp_path):
     source = recognise(write_objects(tmp_path, masks=False))
-    boxes = open_dense_splits(recognise(source))
-    findings = preflight_dense(boxes)
-    chosen = choose_dense_recipe(DenseRequest(data=source, changes={}), boxes, findings)
+    boxes = open_dense_splits(source)
+    looked_at = Examined("detection", boxes, preflight_dense(boxes))
+    chosen = choose_recipe(Request(data=source), looked_at)
     assert chosen.name == "small_detection" and not chosen.head.masks and chosen.input.eval_short_px == 64
     objects = boxes.train.entries[0].objects
     many = np.arange(2).repeat(65)
@@ -239,10 +244,10 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
         *(getattr(objects, name)[many] for name in ("boxes", "labels", "crowd", "area", "ids")), (None,) * 130
     )
     crowded = DenseDataset("detection", NAMES, (AnnotatedImage("x", 1, None, several),), boxes.train.store)
-    assert fitted_detector(crowded) == {"head.masks": False, "head.most": 200}
-    assert fitted_detector(data.train) == {}
-    asked = DenseRequest(data=source, changes={"head.most": 7, "schedule.epochs": "12"}, image_px=96)
-    chosen = choose_dense_recipe(asked, boxes, findings)
+    assert fitted(crowded) == {"head.masks": False, "head.most": 200}
+    assert fitted(data.train) == {}
+    asked = Request(data=source, changes={"head.most": 7, "schedule.epochs": "12"}, size_px=96)
+    chosen = choose_recipe(asked, looked_at)
     assert chosen.head.most == 7 and chosen.input.eval_short_px == 96
     assert chosen.schedule.warmup_epochs == pytest.approx(12 / 20)
 
@@ -258,48 +263,46 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
 )
 def test_a_request_that_cannot_be_met_is_refused_in_one_line(folder, tmp_path, fields, changes, message):
     place = folder / "train" if "val_share" in fields else folder
-    asked = DenseRequest(data=recognise(place), changes=changes, **fields)
+    asked = Request(data=recognise(place), changes=changes, **fields)
     if "val_share" in fields:
-        asked = DenseRequest(
-            data=recognise(folder / "annotations" / "instances_train.json", place), changes={}, **fields
-        )
+        asked = Request(data=recognise(folder / "annotations" / "instances_train.json", place), **fields)
     with pytest.raises(ConvNeXtError, match=message) as refused:
-        train_dense(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
+        train_by(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
     assert "\n" not in str(refused.value)
 
 
 def test_a_run_starts_from_a_detector_of_other_classes_and_from_a_classifier(run, tmp_path):
-    target = build_detector(small(head__classes=5))
+    target = build(small(head__classes=5))
     said: list[str] = []
     fresh = {key: value.clone() for key, value in target.state_dict().items()}
-    load_dense_weights(target, str(run / "best.safetensors"), info=said.append)
+    ROW.load(target, str(run / "best.safetensors"), info=said.append)
     assert "tensors for other classes replaced by new ones" in said[0]
     held = load_file(run / "best.safetensors")
     for key, value in target.state_dict().items():
         assert torch.equal(value, held[key] if held[key].shape == value.shape else fresh[key])
     classifier = build_model(small().model.model_copy(update={"classes": 7}))
     torch.save(classifier.state_dict(), tmp_path / "classifier.pth")
-    load_dense_weights(target, str(tmp_path / "classifier.pth"), info=said.append)
+    ROW.load(target, str(tmp_path / "classifier.pth"), info=said.append)
     assert torch.equal(target.backbone.network.stem.layers[0].weight, classifier.stem.layers[0].weight)
     with pytest.raises(CheckpointError, match="does not fit"):
-        load_dense_weights(build_detector(small(head__channels=8)), str(run / "best.safetensors"), info=said.append)
+        ROW.load(build(small(head__channels=8)), str(run / "best.safetensors"), info=said.append)
 
 
 def test_maps_of_classes_become_a_run_of_the_other_task_in_the_same_way(tmp_path):
     changes = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24), "head.width": 16, "head.aux_width": 8}
     changes |= {"input.crop_px": 32, "schedule.epochs": 1, "schedule.warmup_epochs": 0, "optim.batch": 4}
-    asked = DenseRequest(data=recognise(write_shapes(tmp_path / "data", train=4, val=2)), changes=changes)
-    finished, _, evaluation = train_dense(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
-    assert finished.metric == "miou" and evaluation["task"] == "segmentation" and evaluation["n"] == 2
+    asked = Request(data=recognise(write_shapes(tmp_path / "data", train=4, val=2)), changes=changes)
+    done = train_by(asked, RunOptions(out=str(tmp_path / "run"), workers=0))
+    assert done.finished.metric == "miou" and done.task == done.evaluation.task == "segmentation"
+    assert done.evaluation.n == 2 and done.evaluation.classes == CLASSES
 
 
 PROCESS = """
 import json, sys
 from convnext.config import RunOptions
-from convnext.data.opening import recognise
-from convnext.tasks.train_dense import DenseRequest, train_dense
+from convnext.tasks.train import Request, train
 changes, data, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-train_dense(DenseRequest(data=recognise(data), changes=changes), RunOptions(out=out, workers=0, device="cpu"))
+train(Request(data=data, changes=changes), RunOptions(out=out, workers=0, device="cpu"))
 """
 
 
@@ -325,7 +328,7 @@ def test_two_processes_train_one_detector_and_score_all_images(folder, tmp_path)
     chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
     val = open_dense_splits(recognise(folder)).val
     with torch.inference_mode():
-        alone = evaluate(load_best(build_detector(chosen), out, evaluation["weights"]), val, chosen)
+        alone = evaluate(load_best(build(chosen), out, evaluation["weights"]), val, chosen)
     assert evaluation["n"] == len(alone) == 4
     assert metrics(alone, val)["box_ap50"] == pytest.approx(evaluation["box_ap50"], abs=1e-3)
     assert metrics(alone, val)["loss"] == pytest.approx(evaluation["loss"], rel=1e-4)

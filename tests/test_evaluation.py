@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from convnext.tasks.evaluation import BINS, Outcomes, calibration, confusion, metrics, per_class, report
+from convnext.tasks.classification.metrics import BINS, Outcomes, calibration, confusion, metrics, per_class
+from convnext.tasks.classification.report import report
 
 
 def outcomes(n: int = 200, classes: int = 7, seed: int = 0) -> tuple[Outcomes, torch.Tensor, torch.Tensor]:

@@ -26,7 +26,7 @@ from convnext.engine.fit import Finished, fit
 from convnext.engine.watching import PATIENCE
 from convnext.errors import TrainingError
 from convnext.recipes import recipe
-from convnext.tasks.classification import evaluate
+from convnext.tasks.classification.scoring import evaluate
 from images import write_colours
 
 BATCH, PER_EPOCH, EPOCHS = 8, 5, 3

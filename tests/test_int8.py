@@ -15,7 +15,7 @@ from convnext.deploy import graph, int8
 from convnext.deploy.runtime import module_of
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.metrics import Outcomes
 from images import write_colours
 
 needs_export = pytest.mark.skipif(

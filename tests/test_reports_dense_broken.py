@@ -13,6 +13,7 @@ from convnext.reports.dense import write_dense_report
 from convnext.tasks.detection import metrics as detection
 from convnext.tasks.detection.report import report as detection_report
 from convnext.tasks.segmentation import metrics as segmentation
+from convnext.tasks.segmentation.report import report as segmentation_report
 from dense_runs import (
     DETECTION,
     FILES,
@@ -145,7 +146,7 @@ def test_data_without_any_object_have_a_report(tmp_path: Path, objects: DenseSpl
 
 def test_no_image_to_evaluate_on_is_said(tmp_path: Path, maps: DenseSplits) -> None:
     empty = segmentation.Outcomes(np.zeros((3, 3), np.int64), ())
-    run = write_run(tmp_path / "run", maps, segmentation.report(empty, maps.val.classes, []))
+    run = write_run(tmp_path / "run", maps, segmentation_report(empty, maps.val.classes, []))
     page = page_of(run, replace(maps.val, entries=()))
     assert Page(page).ids == list(SEGMENTATION) and "No image was evaluated." in page
 

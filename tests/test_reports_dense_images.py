@@ -21,6 +21,7 @@ from convnext.tasks.detection.report import _worst
 from convnext.tasks.detection.report import report as detection_report
 from convnext.tasks.preview import SIDE_PX, labels_of, preview, preview_size
 from convnext.tasks.segmentation import metrics as segmentation
+from convnext.tasks.segmentation.report import report as segmentation_report
 from dense_runs import SEGMENTATION, evaluation_of, images_in, page_of, segmented, write_run
 from pages import Page, section
 
@@ -109,7 +110,7 @@ def test_what_is_kept_of_the_worst_images_is_small(tmp_path: Path) -> None:
     assert len(kept["found"][0]["mask"]) < 1000
     assert len(_worst(many, dataset, [np.ones(1, np.int8)] * 30, 0.5)) == 30
     wide = segmentation.Judged.of(0, np.eye(2, dtype=int), 0.0, mask)
-    content = segmentation.report(segmentation.Outcomes(np.eye(2, dtype=int), (wide,) * 20), ("a", "b"), ["x"])
+    content = segmentation_report(segmentation.Outcomes(np.eye(2, dtype=int), (wide,) * 20), ("a", "b"), ["x"])
     assert len(content["details"]["images"]) == 12 and len(content["worst"]) == 20
     assert (labels_of(content["details"]["images"][0]["map"]) == preview(mask, (288, 480))).all()
 

@@ -20,8 +20,8 @@ from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of,
 from convnext.studies.robustness.subsets import imagenet_order, open_real, open_subset, real_accuracy
 from convnext.studies.robustness.suite import choose_reference, read_results, run_suite, suite
 from convnext.studies.robustness.text import robustness_text
-from convnext.tasks.classification import restricted
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.inference import restricted
+from convnext.tasks.classification.metrics import Outcomes
 from images import write_colours
 
 CLASSES = ("blue", "green", "red")

@@ -6,7 +6,7 @@ import torch
 from convnext.config import ConvNeXtConfig, TimmConfig, UperNetConfig
 from convnext.errors import CheckpointError
 from convnext.recipes.architectures import architecture
-from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.backbone import Backbone
 from convnext.tasks.segmentation.checkpoint_names import from_official, load_official, to_official
 from convnext.tasks.segmentation.upernet import UperNet
 
@@ -113,5 +113,5 @@ def test_weights_of_a_classifier_and_a_foreign_backbone_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no decode_head"):
         load_official(network(), tmp_path / "classifier.pth", info=print)
     other = UperNet(Backbone(TimmConfig(name="resnet18", classes=0)), HEAD)
-    with pytest.raises(CheckpointError, match="ConvNeXt as backbone"):
+    with pytest.raises(CheckpointError, match="the backbone is no ConvNeXt"):
         load_official(other, tmp_path / "classifier.pth", info=print)

@@ -14,9 +14,8 @@ from convnext.tasks.segmentation.metrics import (
     mean_iou,
     metrics,
     per_class,
-    report,
-    worst,
 )
+from convnext.tasks.segmentation.report import report, worst
 
 TRUTH = np.array([[0, 0, 1, 1], [0, 255, 1, 2]], np.uint8)
 PREDICTED = np.array([[0, 1, 1, 1], [0, 0, 2, 2]], np.uint8)

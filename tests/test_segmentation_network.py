@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from convnext.config import ConvNeXtConfig, UperNetConfig
 from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
-from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.backbone import Backbone
 from convnext.tasks.segmentation.profile import PUBLISHED, cost, published_cost, rows
 from convnext.tasks.segmentation.upernet import ConvNorm, PyramidPooling, UperNet, norm_layer, resized
 

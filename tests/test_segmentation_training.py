@@ -21,14 +21,11 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import ConvNeXtError, DataError
 from convnext.recipes import recipe
+from convnext.tasks.segmentation.build import build
+from convnext.tasks.segmentation.inference import log_probabilities, predict
 from convnext.tasks.segmentation.metrics import confusion, metrics
-from convnext.tasks.segmentation.segmentation import (
-    Labelled,
-    build_segmenter,
-    evaluate,
-    log_probabilities,
-    predict,
-)
+from convnext.tasks.segmentation.scoring import evaluate
+from convnext.tasks.segmentation.task import Labelled
 from convnext.tasks.segmentation.upernet import Logits
 from runs import CPU, bits, task_of, train
 from shapes import CLASSES, write_shapes
@@ -108,11 +105,12 @@ from convnext.config import Recipe, RunOptions, parse
 from convnext.data.opening import open_dense_splits, recognise
 from convnext.engine.distributed import join
 from convnext.engine.fit import fit
-from convnext.tasks.segmentation.segmentation import Segmentation, build_segmenter
+from convnext.tasks.segmentation.build import build
+from convnext.tasks.segmentation.task import Segmentation
 data, out = open_dense_splits(recognise(sys.argv[1])), sys.argv[3]
 chosen = parse(Recipe, json.loads(sys.argv[2]), where="it")
 torch.manual_seed(chosen.seed)
-task = Segmentation(build_segmenter(chosen), chosen, RunOptions(out=out, workers=0), data.train, data.val)
+task = Segmentation(build(chosen), chosen, RunOptions(out=out, workers=0), data)
 with join(torch.device("cpu")) as world:
     fit(task, chosen, task.options, device=torch.device("cpu"), world=world)
 """
@@ -230,7 +228,7 @@ def test_sync_norms_of_several_processes_need_gpus_and_group_norms_take_a_batch_
 def test_a_recipe_of_another_task_is_refused(data, tmp_path):
     other = recipe("small_detection", "atto", images=12, image_px=40, classes=3)
     with pytest.raises(ConvNeXtError, match=r"is for detection\. Take one for segmentation"):
-        build_segmenter(other)
+        build(other)
 
 
 def test_the_checkpoint_says_what_the_classes_are_and_which_images_they_were(data, tmp_path):

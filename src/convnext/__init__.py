@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
-    from convnext.deploy.evaluation import Evaluation
     from convnext.deploy.prediction import (
         ClassificationPrediction,
         DetectionPrediction,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
+    from convnext.tasks.result import Evaluation
 
 __all__ = [
     "CheckpointError",
@@ -56,7 +56,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.config": ("Recipe",),
     "convnext.deploy.classifier": ("ClassificationPredictor",),
     "convnext.deploy.detector": ("DetectionPredictor",),
-    "convnext.deploy.evaluation": ("Evaluation",),
+    "convnext.tasks.result": ("Evaluation",),
     "convnext.deploy.prediction": (
         "ClassificationPrediction",
         "DetectionPrediction",

@@ -3,7 +3,6 @@
 What needs torch is imported when it is called, so that exported files answer where torch is not installed.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from convnext import recipes
 from convnext.config import Recipe, RunOptions, parse
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import ChannelOrder, ManyImages
 from convnext.deploy.load import Source, load
 from convnext.deploy.output import refuse_among
 from convnext.deploy.prediction import Prediction
 from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError
+from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from convnext.deploy.export.run import Done
+    from convnext.deploy.export.run import Done as Exported
     from convnext.models.network import Network
+    from convnext.tasks.train import Done
 
 __all__ = ["Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"]
 
@@ -55,7 +55,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """What `convnext train --json` prints."""
-        about = {name: self.evaluation[name] for name in ("task", "n", "weights") if name in self.evaluation.values}
+        about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
@@ -108,8 +108,7 @@ def train(
     goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `overrides`: dotted fields of the
     recipe, e.g. {"optim.lr": 1e-3}. Raises ConvNeXtError for everything that the caller can mend.
     """
-
-    from convnext.data.opening import recognise
+    from convnext.tasks import train as tasks
 
     changes = dict(overrides)
     if epochs is not None:
@@ -119,47 +118,25 @@ def train(
     network = model or "atto"
     place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
     refuse_among(place, [data])
-    source = recognise(data)
-    about: dict[str, Any] = {
-        "data": source,
-        "model": network,
-        "val_share": val_share,
-        "seed": seed,
-        "changes": changes,
-    }
-    about |= {} if recipe is None else {"recipe": recipe}
-    about |= {} if weights is None else {"weights": os.fspath(weights)}
+    request = tasks.Request(
+        data=data,
+        model=network,
+        recipe=recipe,
+        weights=None if weights is None else os.fspath(weights),
+        val_share=val_share,
+        seed=seed,
+        changes=changes,
+    )
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
-    conclude = _train_classes if source.task == "classification" else _train_annotated
-    return conclude(about, parse(RunOptions, options, where="options"))
+    return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
 
 
-def _train_classes(about: dict[str, Any], options: RunOptions) -> Run:
-    from convnext.data.store import printable
-    from convnext.files import write_text
-    from convnext.reports.run import write_report
-    from convnext.tasks.evaluation import report
-    from convnext.tasks.train import Request, train
+def concluded(done: "Done") -> Run:
+    """A run that the tasks have trained and evaluated, with its report."""
+    from convnext.reports.report import write_page_of
 
-    finished, splits = train(Request(**about), options)
-    predictor = load(options.out, task="classification", device=options.device)
-    outcomes = predictor.outcomes(splits.val, workers=options.workers, progress=options.progress)
-    result = report(outcomes, predictor.classes, [printable(entry.path) for entry in splits.val.entries])
-    result["weights"] = finished.weights
-    write_text(Path(options.out) / "evaluation.json", json.dumps(result) + "\n")
-    page = write_report(Path(options.out), read=splits.val.store.read)
-    scores = {name: result[name] for name in ("top1", "top5", "loss", "ece")}
-    return Run(Path(options.out), finished.step, scores, Evaluation(result), page)
-
-
-def _train_annotated(about: dict[str, Any], options: RunOptions) -> Run:
-    from convnext.reports.dense import write_dense_report
-    from convnext.reports.text import figures
-    from convnext.tasks.train_dense import DenseRequest, train_dense
-
-    finished, splits, result = train_dense(DenseRequest(**about), options)
-    page = write_dense_report(Path(options.out), splits.val)
-    return Run(Path(options.out), finished.step, figures(result), Evaluation(result), page)
+    page = write_page_of(done.out, done.task, done.splits.val)
+    return Run(done.out, done.finished.step, done.evaluation.scores, done.evaluation, page)
 
 
 def evaluate(
@@ -206,7 +183,7 @@ def export(
     compare_on: str | None = None,
     backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
     workers: int = -1,
-) -> "Done":
+) -> "Exported":
     """Write a classifier as a file that runs elsewhere, RUN/model.onnx and so on unless `out` names one; compare both.
 
     `dynamic`: for images of any height and width; `half`: weights in 16 bits; `int8`: labelled data to calibrate on

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convnext.cli import dense
 from convnext.cli.options import (
     BATCH,
     CLASSES,
@@ -84,40 +83,40 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     predictor = load(args.run, weights=args.weights, device=args.device)
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
-    if task in DENSE:
-        dense.evaluate(args, predictor)
-    elif args.suite in GRIDS:
+    if args.suite in GRIDS:
         _grid(args, predictor)
     else:
-        {"real": _real, "subset": _subset, None: _plain}[args.suite](args, predictor)
+        {None: _plain, "subset": _subset, "real": _real}[args.suite](args, predictor)
     return 0
 
 
 def _plain(args: argparse.Namespace, predictor: Any) -> None:
-    """All classes."""
-    from convnext.reports.text import evaluation_text
+    """All classes, whatever the task."""
+    from convnext.reports.text import text_of
 
-    found = predictor.evaluate(
-        args.data, batch=args.batch or BATCH, workers=args.workers, progress=not args.json
-    ).to_dict()
-    print(json.dumps(found) if args.json else evaluation_text(found))
+    task = predictor.recipe.task
+    how: dict[str, Any] = {"workers": args.workers, "progress": not args.json}
+    how |= {"batch": args.batch or BATCH} if task == "classification" else {"images": args.images, "form": args.form}
+    how |= {"multi_scale": True} if args.multi_scale else {}
+    result = predictor.evaluate(args.data, args.part, **how).to_dict()
+    print(json.dumps(result) if args.json else text_of(result))
 
 
 def _subset(args: argparse.Namespace, predictor: Any) -> None:
     """Those classes that the folders name."""
     from convnext.data.opening import recognise
-    from convnext.data.store import printable
-    from convnext.reports.text import evaluation_text
+    from convnext.reports.text import text_of
     from convnext.studies.robustness.subsets import open_subset
-    from convnext.tasks.evaluation import report
+    from convnext.tasks.classification.scoring import evaluation
+    from convnext.tasks.evaluate import answering
 
     data = open_subset(recognise(args.data, annotated=False), predictor.classes)
     skipped: dict[str, str] = {}
     how: dict[str, Any] = {"batch": args.batch or BATCH, "workers": args.workers, "progress": not args.json}
-    outcomes = predictor.outcomes(data.dataset, skipped=skipped, only=data.only, **how)
-    result = report(outcomes, predictor.classes, [printable(entry.path) for entry in data.dataset.entries])
-    result |= {"skipped": skipped, "weights": predictor.metadata.get("weights", "raw")}
-    print(json.dumps(result) if args.json else evaluation_text(result))
+    with answering(predictor.recipe, predictor.device):
+        found = evaluation(predictor.model, data.dataset, predictor.recipe, only=data.only, skipped=skipped, **how)
+    result = found.with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw")).to_dict()
+    print(json.dumps(result) if args.json else text_of(result))
 
 
 def _real(args: argparse.Namespace, predictor: Any) -> None:
@@ -136,10 +135,11 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
+    from convnext.data.opening import recognise
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.studies.robustness.suite import choose_reference, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
-    from convnext.tasks.classification import held_out
+    from convnext.tasks.evaluate import held_out
 
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     chosen_options |= {
@@ -148,8 +148,9 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
-    held = held_out(args.data, predictor.metadata)
-    data = open_subset(args.data, predictor.classes) if held is None else Subset(held, ())
+    source = recognise(args.data, annotated=False)
+    held = held_out(source, predictor.recipe, predictor.metadata)
+    data = open_subset(source, predictor.classes) if held is None else Subset(held.val, ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
     result = run_suite(

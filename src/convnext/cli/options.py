@@ -9,7 +9,6 @@ from convnext import __version__
 from convnext.errors import ConvNeXtError, nearest
 
 CLASSES, DENSE = ("classification",), ("detection", "segmentation")
-TASKS = (*CLASSES, *DENSE)
 BATCH = 32  # images per forward pass of a classifier
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,8 @@ def _train(args: argparse.Namespace, changes: dict[str, Any]) -> int:
     if "steps" in given:
         given["steps"] = tuple(name.strip() for name in given["steps"].split(","))
     plan = Plan(data=args.train, regime=args.regime, changes=changes, **given)
-    first = not int(os.environ.get("RANK", "0"))
-
-    def draw(_: dict[str, Any]) -> None:
-        if first:
-            write_roadmap(out)
-
-    results = train_roadmap(plan, options, after=draw)
-    if first:
+    results = train_roadmap(plan, options, after=lambda _: write_roadmap(out))
+    if results is not None:  # one of several processes speaks
         chart, page = write_roadmap(out)
         info(f"The chart: {chart}, the page: {page}")
         print(json.dumps(results) if args.json else results_text(results))

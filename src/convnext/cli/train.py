@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from convnext.cli import dense
 from convnext.cli.options import (
     CLASSES,
     DENSE,
-    TASKS,
     annotation_flags,
     changes_of,
     count,
@@ -18,7 +15,7 @@ from convnext.cli.options import (
     json_flag,
     refuse_of_other_tasks,
 )
-from convnext.config import ClassificationRecipe, Recipe, RunOptions, fields_of, parse
+from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
 
@@ -59,7 +56,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "detection; images with index masks: segmentation; or a zip of any"
     )
     parser.add_argument("data", metavar="DATA", help=data)
-    parser.add_argument("--task", choices=TASKS, help="what to learn (detected from the data)")
+    parser.add_argument("--task", choices=list(TASKS), help="what to learn (detected from the data)")
     parser.add_argument("--model", default="atto", help="network or backbone, as `convnext models` lists them (atto)")
     small = "small, imagenet1k, finetune, small_detection, coco_mask_rcnn_3x, ade20k_upernet_160k, ..."
     parser.add_argument("--recipe", help=f"{small} (the small recipe of the task)")
@@ -98,18 +95,26 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
-    check(args, rest, args.task)
-    source = _source(args)
+    check(args, rest, args.task)  # before the data are read
+    from convnext.tasks.opening import source_of
+
+    source = source_of(
+        args.data, args.task, images=args.images, form=args.form, apart=bool(args.val or args.val_images)
+    )
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
     out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
-    if task == "classification":
-        _train_classes(args, source, changes, options)
-    else:
-        dense.train(args, source, changes, options)
+    from convnext import api
+    from convnext.tasks.train import Request, train
+
+    val = source_of(args.val, task, images=args.val_images or args.images, form=args.form) if args.val else None
+    asked = {name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed")}
+    done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
+    if done.first:
+        _report(api.concluded(done), as_json=args.json)
     return 0
 
 
@@ -135,14 +140,14 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
         raise ConvNeXtError(f"--model is the backbone: '{args.model}' is --model {backbone} --recipe {WHOLE[whole]}.")
     names = [args.recipe] if args.recipe else [DEFAULT[task]] if task else list(DEFAULT.values())
     probes = [_probe(args, name, task) for name in names]
+    every = [field for kind in TASKS for field in fields_of(_tiny(DEFAULT[kind]))]  # `override` says whose they are
+    known = [field for probe in probes for field in fields_of(probe)]
     for name, value in changes.items():
-        if value is None:
-            raise ConvNeXtError(f"--{name} needs a value.")
-        every = [field for kind in TASKS for field in fields_of(_tiny(DEFAULT[kind]))]
-        known = [field for probe in probes for field in fields_of(probe)]
         if name not in (*known, *every):
             hint = nearest(name, list(dict.fromkeys([*known, *flags_of(args)])))
             raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
+        if value is None:
+            raise ConvNeXtError(f"--{name} needs a value.")
     refused = [error for probe in probes if (error := _refusal(probe, changes))]
     if len(refused) == len(probes):
         raise refused[0]
@@ -177,22 +182,6 @@ def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
     return None
 
 
-def _source(args: argparse.Namespace) -> Any:
-    """The data, of the task that the arguments say, else of what they look like. Raises ConvNeXtError where they differ."""
-    from convnext.data.opening import recognise
-
-    if args.task == "classification":
-        return recognise(args.data, annotated=False)
-    annotated = True if args.form or args.task or args.images or args.val or args.val_images else None
-    source = recognise(args.data, args.images, form=args.form, annotated=annotated)
-    if args.task and source.task != args.task:
-        raise ConvNeXtError(
-            f"--task {args.task} does not fit '{args.data}', whose annotations are for {source.task}. Leave it out, or name "
-            "other data."
-        )
-    return source
-
-
 def _check_out(out: str, data: list[str | None]) -> None:
     """A run among the images would be taken for images the next time."""
     from convnext.deploy.output import refuse_among
@@ -206,43 +195,13 @@ def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
     return {name: getattr(args, name) for name in kind.model_fields if getattr(args, name, None) is not None}
 
 
-def _train_classes(args: argparse.Namespace, source: Any, changes: dict[str, Any], options: RunOptions) -> None:
-    """A classifier."""
-    from convnext.tasks.train import Request, train
-
-    request = Request(
-        data=source,
-        recipe=args.recipe or DEFAULT["classification"],
-        model=args.model,
-        weights=args.weights,
-        channels=args.channels,
-        val_share=args.val_share,
-        seed=args.seed,
-        changes=changes,
-    )
-    finished, splits = train(request, options)
-    if not int(os.environ.get("RANK", "0")):
-        _conclude(options, finished, splits, as_json=args.json)
-
-
-def _conclude(options: RunOptions, finished: Any, splits: Any, *, as_json: bool) -> None:
-    """Evaluate the best weights, write evaluation.json and report.html, and print the result."""
-    from convnext.deploy.load import load
+def _report(run: Any, *, as_json: bool) -> None:
+    """Print the result."""
     from convnext.engine.records import info
-    from convnext.files import write_text
-    from convnext.reports.run import write_report
-    from convnext.tasks.evaluation import report
+    from convnext.reports.text import scores_text
 
-    out = options.out
-    predictor = load(out, task="classification", device=options.device)
-    outcomes = predictor.outcomes(splits.val, workers=options.workers, progress=options.progress)
-    result = report(outcomes, predictor.classes, [entry.path for entry in splits.val.entries])
-    result["weights"] = finished.weights
-    write_text(Path(out) / "evaluation.json", json.dumps(result) + "\n")
-    page = write_report(Path(out), read=splits.val.store.read)
     if as_json:
-        keys = ("top1", "top5", "loss", "ece", "n", "weights")
-        print(json.dumps({"run": out, "report": str(page), "step": finished.step, **{k: result[k] for k in keys}}))
+        print(json.dumps(run.to_dict()))
     else:
-        print(f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%} on {result['n']:,} held-out images: {out}")
-        info(f"The report: {page}")
+        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} held-out images: {run.path}")
+        info(f"The report: {run.report}")

@@ -30,6 +30,16 @@ class InputConfig(Statistics):
         about("share of the run, px", "sides of the training crop up to these shares of the run, before size_px"),
     ] = ()
 
+    @property
+    def side_px(self) -> int:
+        """The side that the network mostly sees."""
+        return self.size_px
+
+    @property
+    def training_px(self) -> tuple[int, int]:
+        """The smallest and the largest side of a training image."""
+        return min([size for _, size in self.progressive], default=self.size_px), self.size_px
+
     @model_validator(mode="after")
     def _ordered(self) -> "InputConfig":
         shares = [share for share, _ in self.progressive]

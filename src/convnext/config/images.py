@@ -54,6 +54,11 @@ class AnnotatedInput(Statistics):
         """The side that the network mostly sees: the crop's, or the shorter one of evaluation."""
         return self.crop_px or self.eval_short_px
 
+    @property
+    def training_px(self) -> tuple[int, int]:
+        """The smallest and the largest shorter side of a training image."""
+        return min(self.short_px), max(self.short_px)
+
 
 class AnnotatedAugment(Frozen):
     """What training does to an annotated image, in this order around its sizes; at 'off' it leaves the image alone."""

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import ChannelOrder, ManyImages, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction
 from convnext.deploy.predictor import Predictor
+from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
-    from convnext.tasks.classification import Attacker
-    from convnext.tasks.evaluation import Outcomes
+    from convnext.tasks.classification.metrics import Outcomes
+    from convnext.tasks.classification.scoring import Attacker
 
 TOP = 5  # classes that are named unless one asks for another number
 BATCH = 32  # images of one forward pass
@@ -75,7 +75,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     ) -> "Outcomes":
         """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
 
-        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.evaluate`.
+        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
 
     @abstractmethod

@@ -5,21 +5,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from convnext.config import DetectionRecipe, expect
 from convnext.data.dataset import DenseDataset
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Read, Transform, sample_of
 from convnext.deploy.prediction import DetectionPrediction
 from convnext.deploy.predictor import Features, Predictor
-from convnext.deploy.scored import dense_evaluation
-from convnext.deploy.trained import Trained, answering
-from convnext.tasks.detection.detection import build_detector, evaluate
+from convnext.deploy.trained import Trained
+from convnext.tasks.detection.build import build
 from convnext.tasks.detection.inference import Found, find, images_of
 from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.detection.scoring import evaluate as outcomes_of
+from convnext.tasks.evaluate import answering, evaluate
+from convnext.tasks.opening import scored_source
+from convnext.tasks.result import Evaluation
 
 SHOWN = 0.5  # least score of what is shown, unless one asks for another
 
@@ -32,7 +35,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
     @classmethod
     def of(cls, trained: Trained, device: torch.device) -> "DetectionPredictor":
         """The predictor of a checkpoint."""
-        model = trained.into(build_detector(trained.recipe), device)
+        model = trained.into(build(trained.recipe), device)
         recipe = expect(trained.recipe, DetectionRecipe)
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
@@ -74,12 +77,14 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
 
         `images`: where they are, if not beside the annotations; `form`: of the annotations, if not recognised.
         """
-        return dense_evaluation(self, data, part, images, form, workers=workers, progress=progress)
+        source = scored_source(data, self.recipe.task, images=images, form=form)
+        how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
+        return evaluate(self.model, source, self.recipe, self.metadata, **how).without("details")
 
     def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
         """What the network finds in every readable image of an annotated dataset; broken ones go into `skipped`."""
         with answering(self.recipe, self.device):
-            return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped)
+            return outcomes_of(self.model, dataset, self.recipe, workers=workers, skipped=skipped)
 
     @property
     def _transform(self) -> Transform:

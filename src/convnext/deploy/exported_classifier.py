@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.evaluation import normalised
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.exported import Exported, Floats, open_exported
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.predictor import Features
 from convnext.errors import ConvNeXtError
+from convnext.tasks.result import Evaluation
 
 
 class ExportedClassifier(ClassificationPredictor):

@@ -26,7 +26,7 @@ from convnext.deploy import signal_stack
 from convnext.deploy.exported import Floats
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.extras import needs
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.metrics import Outcomes
 
 CERTAIN = 1.96  # standard errors: 19 times of 20
 VARIANTS = {  # what stays in floating point, from the fastest to the most faithful

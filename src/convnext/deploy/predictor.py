@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from convnext.config import Recipe
 from convnext.data.store import printable
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import (
     ChannelOrder,
     Given,
@@ -28,6 +27,7 @@ from convnext.deploy.images import (
 )
 from convnext.deploy.prediction import Prediction
 from convnext.errors import DataError, number_of, reason_of
+from convnext.tasks.result import Evaluation
 
 Answer = TypeVar("Answer", bound=Prediction, covariant=True)
 Made = TypeVar("Made")

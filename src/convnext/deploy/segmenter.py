@@ -3,20 +3,24 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from convnext.config import SegmentationRecipe, expect
 from convnext.data.dataset import DenseDataset
 from convnext.data.transforms import normalise
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform, sample_of
 from convnext.deploy.prediction import SegmentationPrediction
 from convnext.deploy.predictor import Features, Predictor
-from convnext.deploy.scored import dense_evaluation
-from convnext.deploy.trained import Trained, answering
+from convnext.deploy.trained import Trained
+from convnext.tasks.evaluate import answering, evaluate
+from convnext.tasks.opening import scored_source
+from convnext.tasks.result import Evaluation
+from convnext.tasks.segmentation.build import build
+from convnext.tasks.segmentation.inference import predict
 from convnext.tasks.segmentation.metrics import Outcomes
-from convnext.tasks.segmentation.segmentation import build_segmenter, evaluate, predict
+from convnext.tasks.segmentation.scoring import evaluate as outcomes_of
 
 
 class SegmentationPredictor(Predictor[SegmentationPrediction]):
@@ -27,7 +31,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
     @classmethod
     def of(cls, trained: Trained, device: torch.device) -> "SegmentationPredictor":
         """The predictor of a checkpoint."""
-        model = trained.into(build_segmenter(trained.recipe), device)
+        model = trained.into(build(trained.recipe), device)
         recipe = expect(trained.recipe, SegmentationRecipe)
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
@@ -66,8 +70,10 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
 
         `images`: where they are, if not beside the masks; `form`: of the annotations, if not recognised.
         """
-        ways = {"multi_scale": True} if multi_scale else {}
-        return dense_evaluation(self, data, part, images, form, workers=workers, progress=progress, **ways)
+        source = scored_source(data, self.recipe.task, images=images, form=form)
+        how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
+        found = evaluate(self.model, source, self.recipe, self.metadata, multi_scale=multi_scale, **how)
+        return found.without("details")
 
     def outcomes(
         self,
@@ -79,7 +85,9 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
     ) -> Outcomes:
         """What the network makes of every readable image of an annotated dataset; broken ones go into `skipped`."""
         with answering(self.recipe, self.device):
-            return evaluate(self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale)
+            return outcomes_of(
+                self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale
+            )
 
     @property
     def _transform(self) -> Transform:

@@ -1,7 +1,5 @@
 """What a run's folder or a checkpoint file holds: everything to build a network again and to say what it answers."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from torch import Tensor, nn
 from convnext.config import Recipe, parse
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
-from convnext.engine.update import autocast
 from convnext.errors import CheckpointError
 from convnext.kernels import dispatch
 from convnext.models.convert import read_weights
@@ -88,10 +85,3 @@ def _converted(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     held = read_weights(file)
     return held.state, held.record
-
-
-@contextlib.contextmanager
-def answering(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """Inside, networks run without gradients and in the recipe's precision."""
-    with torch.inference_mode(), autocast(recipe.precision, device.type):
-        yield

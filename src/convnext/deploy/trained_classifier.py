@@ -17,23 +17,23 @@ from torch import Tensor
 from convnext.config import ClassificationRecipe, Recipe, expect, parse
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
-from convnext.data.opening import open_labelled, recognise
-from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.deploy.classifier import BATCH, ClassificationPredictor, stacked
-from convnext.deploy.evaluation import Evaluation
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features
 from convnext.deploy.runtime import module_of
-from convnext.deploy.trained import Trained, answering
+from convnext.deploy.trained import Trained
 from convnext.engine.distributed import World
-from convnext.errors import ConvNeXtError, DataError
+from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
-from convnext.tasks.classification import Attacker, eval_batch, evaluate, held_out
-from convnext.tasks.evaluation import Outcomes, report
+from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.scoring import Attacker, eval_batch
+from convnext.tasks.classification.scoring import evaluate as outcomes_of
+from convnext.tasks.evaluate import answering, evaluate
+from convnext.tasks.result import Evaluation
 
 
 @dataclass(repr=False)
@@ -76,13 +76,8 @@ class TrainedClassifier(ClassificationPredictor):
         progress: bool = False,
     ) -> Evaluation:
         """Top-1, top-5, loss, calibration and confusion, as for every predictor."""
-        source = recognise(data, annotated=False)
-        held = held_out(source, self.metadata) if part in (None, "val") else None
-        dataset = open_labelled(source, classes=self.classes, split=_split(part)) if held is None else held
-        skipped: dict[str, str] = {}
-        outcomes = self.outcomes(dataset, batch=batch, workers=workers, skipped=skipped, progress=progress)
-        result = report(outcomes, self.classes, [printable(entry.path) for entry in dataset.entries])
-        return Evaluation(result | {"skipped": skipped, "weights": self.metadata.get("weights", "raw")})
+        how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
+        return evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how)
 
     def outcomes(
         self,
@@ -98,11 +93,11 @@ class TrainedClassifier(ClassificationPredictor):
     ) -> Outcomes:
         """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
 
-        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.evaluate`.
+        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
         size = batch or eval_batch(self.recipe)
         with answering(self.recipe, self.device):
-            return evaluate(
+            return outcomes_of(
                 self.model,
                 dataset,
                 self.recipe.input,
@@ -151,10 +146,3 @@ class TrainedClassifier(ClassificationPredictor):
             with answering(self.recipe, self.device):
                 found = self.model.embed(normalise(images.to(self.device), self.recipe.input))
         return list(found.float().cpu().numpy())
-
-
-def _split(part: str | None) -> Any:
-    """The part of class folders that is asked for."""
-    if part not in (None, "train", "val"):
-        raise DataError(f"part = '{part}' is refused: class folders have 'train' and 'val'.")
-    return part or "val"

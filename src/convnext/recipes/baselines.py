@@ -5,7 +5,7 @@ Most come from timm; global filter networks (arXiv 2107.00645) are in no library
 
 from dataclasses import dataclass
 
-from convnext.config import ClassificationRecipe, GFNetConfig, Recipe, TimmConfig, override
+from convnext.config import GFNetConfig, Recipe, TimmConfig, override
 
 _SWIN, _DEIT, _VIT = "arXiv 2103.14030", "arXiv 2012.12877", "arXiv 2010.11929"
 _RESNET, _RESNEXT, _GFNET = "arXiv 1512.03385", "arXiv 1611.05431", "arXiv 2107.00645"
@@ -77,7 +77,6 @@ def with_grid(recipe: Recipe) -> Recipe:
 
     A `model.size_px` that is set already stays, and a network without a grid does not look at it.
     """
-    side_px = recipe.input.size_px if isinstance(recipe, ClassificationRecipe) else recipe.input.side_px
-    if getattr(recipe.model, "size_px", side_px) is not None:
+    if getattr(recipe.model, "size_px", recipe.input.side_px) is not None:
         return recipe
-    return override(recipe, {"model.size_px": side_px})
+    return override(recipe, {"model.size_px": recipe.input.side_px})

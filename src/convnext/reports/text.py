@@ -24,6 +24,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), *(line(row) for row in rows)])
 
 
+def text_of(result: dict[str, Any]) -> str:
+    """What `evaluation.json` holds as a page of text, whatever the task."""
+    return evaluation_text(result) if result["task"] == "classification" else dense_text(result)
+
+
 def evaluation_text(result: dict[str, Any]) -> str:
     """`evaluation.json` as a page of text: headline, classes from worst to best, confusion."""
     head = (
@@ -44,14 +49,10 @@ def evaluation_text(result: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def figures(result: dict[str, Any]) -> dict[str, float | None]:
-    """The scores in an `evaluation.json` of detection or segmentation, without its tables."""
-    others = ("miou", "mean_accuracy", "pixel_accuracy", "loss")
-    return {name: value for name, value in result.items() if name.startswith(("box_", "mask_")) or name in others}
-
-
 def scores_text(result: dict[str, Any]) -> str:
-    """The scores of detection or segmentation in one line."""
+    """The scores of a run in one line."""
+    if result["task"] == "classification":
+        return f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}"
     if result["task"] == "segmentation":
         names = {"mIoU": "miou", "mean accuracy": "mean_accuracy", "pixel accuracy": "pixel_accuracy"}
         return "  ".join(f"{name} {_percent(result[key])}" for name, key in names.items())

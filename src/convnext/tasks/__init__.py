@@ -1,1 +1,1 @@
-"""Where models, data and engine meet: one module or folder for each task."""
+"""Where models, data and engine meet: one table of tasks, one road for all, and a folder for each with the same files."""

@@ -1,6 +1,123 @@
-"""What detection and segmentation share: how their images become smaller when memory runs out."""
+"""What detection and segmentation do alike: batches of annotated images, one image after the other, how they get smaller."""
 
-from convnext.config import AnnotatedInput
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from convnext.config import AnnotatedInput, DetectionRecipe, RunOptions, SegmentationRecipe
+from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
+from convnext.data.annotated_policy import in_training
+from convnext.data.annotated_preflight import DenseFindings
+from convnext.data.dataset import DenseDataset
+from convnext.data.loader import steps_in_epoch
+from convnext.data.opening import DenseSplits
+from convnext.data.sample import Sample
+from convnext.engine.distributed import World
+from convnext.engine.records import watched
+from convnext.tasks.skipped import note_skipped
+
+
+class AnnotatedTask:
+    """The part of an `engine.task.Task` that does not depend on what is learnt of annotated images."""
+
+    exact = False  # what a network makes of a micro-batch may depend on the images beside it
+    masks = True  # whether the masks of objects are read
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: DetectionRecipe | SegmentationRecipe,
+        options: RunOptions,
+        splits: DenseSplits,
+        train: DenseDataset,
+        images: str,
+    ):
+        self.model, self.options = model, options
+        self.train, self.val, self.val_share = train, splits.val, splits.val_share
+        self.images = images  # the fingerprint of `train`
+        self.smaller = smaller_in_training(recipe.input)
+        self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
+        self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
+        self._chosen = recipe
+
+    def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
+        """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
+        self.refuse(world)
+        recipe = self._chosen
+        batches = train_dense_batches(
+            self.train,
+            in_training(recipe.input, recipe.augment),
+            batch=recipe.optim.batch,
+            seed=recipe.seed,
+            steps=steps,
+            steps_per_epoch=self.steps_per_epoch,
+            share=(world.rank, world.size),
+            workers=self.options.workers,
+            channels=len(recipe.input.mean),
+            masks=self.masks,
+            strict=self.options.strict_images,
+        )
+        for batch in batches:
+            note_skipped(batch, self.skipped)
+            yield batch
+
+    def refuse(self, world: World) -> None:
+        """Raise ConvNeXtError for a head that cannot learn on these devices."""
+
+    def names(self, batch: DenseBatch) -> list[str]:
+        """The files that a batch was made of."""
+        return [sample.path for sample in batch.samples]
+
+    def describe(self) -> dict[str, Any]:
+        """Class names, the fingerprint of the training set, and what share was held out of it."""
+        return {
+            "task": self._chosen.task,
+            "classes": list(self.train.classes),
+            "images": self.images,
+            **({} if self.val_share is None else {"val_share": self.val_share}),
+        }
+
+
+@contextmanager
+def one_by_one(
+    dataset: DenseDataset,
+    change: Callable[[Sample], Sample],
+    recipe: DetectionRecipe | SegmentationRecipe,
+    *,
+    masks: bool,
+    workers: int,
+    world: World,
+    skipped: dict[str, str] | None,
+    progress: bool,
+) -> Iterator[Iterator[tuple[int, Sample]]]:
+    """(place in the dataset, sample) of this process's share of the images that can be read; the others are noted.
+
+    `progress`: how far it is, is shown.
+    """
+    batches = eval_dense_batches(
+        dataset,
+        change,
+        batch=1,
+        share=(world.rank, world.size),
+        workers=workers,
+        channels=len(recipe.input.mean),
+        masks=masks,
+    )
+    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+        yield _samples(passing, skipped if skipped is not None else {})
+
+
+def _samples(batches: Iterator[DenseBatch], skipped: dict[str, str]) -> Iterator[tuple[int, Sample]]:
+    for batch in batches:
+        note_skipped(batch, skipped)
+        yield from zip(batch.indices, batch.samples, strict=True)
+
+
+def counts(dataset: DenseDataset, findings: DenseFindings, part: str) -> dict[str, Any]:
+    """'n' images; of each class 'per_class', objects or pixels of masks, and 'images', those that show it."""
+    return {"n": len(dataset.entries), "per_class": findings.per_class[part], "images": findings.images[part]}
 
 
 def smaller_in_training(config: AnnotatedInput) -> str:

@@ -1,63 +1,89 @@
-"""From data on the disk to a finished run: read once what decides it, say what was found, then hand over to the loop."""
+"""From data on the disk to a finished run, for every task: what decides it is read once, at the top."""
 
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from convnext.config import ClassificationRecipe, Recipe, RunOptions, expect
-from convnext.data.labelled import Splits
-from convnext.data.opening import open_splits
-from convnext.data.preflight import Findings, preflight
-from convnext.data.source import Source
+from convnext.config import Recipe, RunOptions, TaskRecipe, Training, override
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
-from convnext.engine.run import LAST, Claim, weights_file
+from convnext.engine.run import LAST, Claim
 from convnext.engine.task import Task
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import write_text
 from convnext.kernels import dispatch
-from convnext.models.build import build_model
 from convnext.models.fused import fuse
 from convnext.models.provenance import NON_COMMERCIAL, read_provenance
-from convnext.models.weights import load_weights
 from convnext.recipes import DEFAULT, asked_batch, lr_advice, recipe, with_changes
-from convnext.tasks.classification import Classification
+from convnext.tasks.evaluate import answering
+from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
+from convnext.tasks.result import Evaluation
+from convnext.tasks.skipped import say_skipped
+from convnext.tasks.table import row_of
+from convnext.tasks.weights import file_of, load_best
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a person asks for when they train."""
 
-    data: Source
-    recipe: str = DEFAULT["classification"]
-    model: str = "atto"
-    weights: str | None = None
+    data: Named
+    val: Named | None = None  # annotations of held-out images, when they are elsewhere
+    task: str | None = None  # None: what the data are annotated for
+    recipe: str | Recipe | None = None  # a name or a value; None: the default of the task
+    model: str = "atto"  # the network, or the backbone; that of a recipe that is given as a value stays
+    weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for a backbone
     channels: int = 3
+    size_px: int | None = (
+        None  # classification: of the training crop; else the shorter side that a fitted recipe trains at
+    )
     val_share: float = 0.2
     seed: int = 0
-    changes: Mapping[str, Any]  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
+    changes: Mapping[str, Any] = field(default_factory=dict)  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
 
 
-def train(request: Request, options: RunOptions) -> tuple[Finished, Splits]:
-    """Train by `request` into `options.out`; with the same request again, go on or say that it is done.
+@dataclass(frozen=True)
+class Examined:
+    """The data of a run after a look at all of them."""
+
+    task: str
+    splits: Any  # of the task: `train`, `val` and `val_share`
+    findings: AnyFindings
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that is trained and evaluated."""
+
+    out: Path
+    task: str
+    finished: Finished
+    splits: Any  # of the task: `train` and `val`
+    evaluation: Evaluation  # of the best weights on the held-out images
+    first: bool  # whether this process is the one that speaks
+
+
+def train(request: Request, options: RunOptions) -> Done:
+    """Train by `request` into `options.out` and evaluate the best weights; with the same request again, go on.
 
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
     with workplace(options) as (device, world):
-        splits, findings = examine(request, options, world)
-        chosen = choose_recipe(request, splits, findings)
-        finished = carry_out(chosen, splits, findings, options, device=device, world=world, weights=request.weights)
-        return finished, splits
+        data = examine(request, options, world)
+        chosen = choose_recipe(request, data)
+        finished = carry_out(chosen, data, options, device=device, world=world, weights=request.weights)
+        found = evaluate_best(chosen, data.splits.val, options, finished, device=device, world=world)
+        return Done(Path(options.out), data.task, finished, data.splits, found, world.first)
 
 
 @contextlib.contextmanager
@@ -73,22 +99,77 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
         yield device, world
 
 
-def examine(request: Request, options: RunOptions, world: World) -> tuple[Splits, Findings]:
+def examine(request: Request, options: RunOptions, world: World) -> Examined:
     """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
-    splits = open_splits(request.data, val_share=request.val_share, seed=request.seed)
-    findings = preflight(splits, workers=max(0, options.workers)) if world.first else None
-    findings = world.from_first(findings)
-    _refuse(splits, findings, options)
+    source = source_of(request.data, request.task, apart=request.val is not None)
+    val, task = None if request.val is None else source_of(request.val, source.task), source.task
+    splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
+    findings = world.from_first(look(splits, workers=options.workers) if world.first else None)
+    if findings.errors:
+        raise DataError(" ".join(findings.errors))
+    if not splits.val.entries:
+        raise DataError(f"No images are held out to evaluate on. {row_of(task).hold_out}")
+    if options.strict_images and findings.broken:
+        path, reason = next(iter(findings.broken.items()))
+        raise DataError(
+            f"{number_of(len(findings.broken), 'image')} cannot be read; the first is '{path}': {reason}. Mend or remove "
+            "them, or leave out --strict-images."
+        )
     if world.first:
         for line in findings.lines:
             info(line)
-    return splits, findings
+    return Examined(task, splits, findings)
+
+
+def choose_recipe(request: Request, data: Examined) -> Any:
+    """The full recipe: the named one or the default of the task, fitted to the data, with the person's changes on top.
+
+    Raises ConvNeXtError for a recipe of another task, and for a field or a value that is refused.
+    """
+    train, row = data.splits.train, row_of(data.task)
+    images, classes = len(train.entries), len(train.classes)
+    changes, side_px = dict(request.changes), image_px(data.findings)
+    if request.size_px and data.task == "classification":
+        changes.setdefault("input.size_px", request.size_px)
+    elif request.size_px:
+        side_px = request.size_px
+    if request.recipe is None or isinstance(request.recipe, str):
+        chosen = recipe(
+            request.recipe or DEFAULT[data.task],
+            request.model,
+            images=images,
+            image_px=side_px,
+            classes=classes,
+            batch=asked_batch(changes),
+            in_channels=request.channels,
+            seed=request.seed,
+        )
+    else:
+        chosen = request.recipe
+    if chosen.task != data.task:
+        raise ConvNeXtError(
+            f"recipe '{chosen.name}' is for {chosen.task}, and the data are for {data.task}. Take '{DEFAULT[data.task]}'."
+        )
+    asked = changes.get(row.classes)
+    if asked is not None and str(asked) != str(classes):
+        raise ConvNeXtError(
+            f"{row.classes} = {asked}, but the data have {number_of(classes, 'class', 'classes')}. "
+            "Leave it out: the head follows the data."
+        )
+    chosen = override(chosen, {row.classes: classes, **row.fitted(train)})
+    chosen = with_changes(chosen, changes, images=images)
+    if chosen.optim.batch > images:
+        some = 2 ** max(0, int(math.log2(images)) - 2)
+        raise ConvNeXtError(
+            f"optim.batch = {chosen.optim.batch} is more than the {number_of(images, 'training image')}. "
+            f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
+        )
+    return chosen
 
 
 def carry_out(
-    chosen: ClassificationRecipe,
-    splits: Splits,
-    findings: Findings,
+    chosen: Recipe,
+    data: Examined,
     options: RunOptions,
     *,
     device: torch.device,
@@ -96,39 +177,34 @@ def carry_out(
     weights: str | None = None,
 ) -> Finished:
     """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of."""
-    out = Path(options.out)
+    out, row = Path(options.out), row_of(chosen.task)
     if world.first:
         advice = lr_advice(chosen)
         if advice:
             warn(advice)
-        info(_headline(chosen, splits, device, world))
-    model = fresh(build_model, chosen.model, chosen.seed)
+        info(headline(chosen, data, device, world))
+    model = fresh(chosen)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        load_weights(model, weights_source(weights), info=info if world.first else silent)
-    task = Classification(model, chosen, options, splits)
+        row.load(model, file_of(weights), info=info if world.first else silent)
+    task = row.task(model, chosen, options, data.splits)
     finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
-    skipped = dict(findings.broken)  # an earlier process of this run may have met them
+    skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(task.skipped):
         skipped |= found
     if world.first:
-        _note_data(out, splits, findings, skipped)
+        note_data(out, data, skipped)
     return finished
 
 
-def fresh(build: Callable[[Any], nn.Module], values: Any, seed: int) -> Any:
-    """The network that `build` makes of `values`, whose first weights follow from `seed` alone."""
-    torch.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
-    return build(values)
-
-
-def weights_source(weights: str) -> str:
-    """The file to start from: the best of a run where `weights` is its folder."""
-    return str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
+def fresh(chosen: TaskRecipe) -> nn.Module:
+    """The network of a recipe, whose first weights follow from the recipe's seed alone."""
+    torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
+    return row_of(chosen.task).build(chosen)
 
 
 def fit_described(
     task: Task,
-    chosen: Recipe,
+    chosen: Training,
     options: RunOptions,
     *,
     device: torch.device,
@@ -140,7 +216,7 @@ def fit_described(
     with_kernels(task.model, chosen, options, device)
     origin = None
     if weights and world.first and not (out / LAST).exists():  # a run that goes on knows it
-        known = read_provenance(weights_source(weights))
+        known = read_provenance(file_of(weights))
         origin = known.as_text()
         if known.licence == NON_COMMERCIAL:
             info(
@@ -158,7 +234,7 @@ def fit_described(
     return finished
 
 
-def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: torch.device) -> nn.Module:
+def with_kernels(model: nn.Module, chosen: Training, options: RunOptions, device: torch.device) -> nn.Module:
     """`model` on the blocks' kernels, where this run is one for them.
 
     On a CPU float32 and bfloat16, not compiled by torch; on a GPU any precision, also compiled, for those who ask for Triton.
@@ -172,101 +248,54 @@ def with_kernels(model: nn.Module, chosen: Recipe, options: RunOptions, device: 
     return model
 
 
-def _refuse(splits: Splits, findings: Findings, options: RunOptions) -> None:
-    """Raise DataError for what would spoil the run or end it later; everything else is only spoken about."""
-    if findings.errors:
-        raise DataError(" ".join(findings.errors))
-    if not splits.val.entries:
-        raise DataError(
-            "No images are held out to evaluate on. Add val/<class>/ with some, give each class two images or more, "
-            "or raise --val-share."
-        )
-    refuse_broken(findings.broken, options)
+def evaluate_best(
+    chosen: Recipe, val: Any, options: RunOptions, finished: Finished, *, device: torch.device, world: World
+) -> Evaluation:
+    """What the best weights make of the held-out images, written into evaluation.json."""
+    out, row = Path(options.out), row_of(chosen.task)
+    model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
+    with answering(chosen, device):
+        found = row.evaluation(model, val, chosen, world=world, skipped={}, **shown)
+    found = found.with_about(metric=finished.metric, weights=finished.weights, step=finished.step)
+    if world.first:
+        write_text(out / "evaluation.json", json.dumps(found.to_dict()) + "\n")
+    return found
 
 
-def refuse_broken(broken: Mapping[str, str], options: RunOptions) -> None:
-    """Raise DataError where images, path -> reason, cannot be read and the person wants to know before the run."""
-    if options.strict_images and broken:
-        path, reason = next(iter(broken.items()))
-        raise DataError(
-            f"{number_of(len(broken), 'image')} cannot be read; the first is '{path}': {reason}. Mend or remove them, or "
-            "leave out --strict-images."
-        )
-
-
-def choose_recipe(request: Request, splits: Splits, findings: Findings) -> ClassificationRecipe:
-    """The full recipe: the named one, fitted to the data, with the person's changes on top."""
-    chosen = recipe(
-        request.recipe,
-        request.model,
-        images=len(splits.train.entries),
-        image_px=findings.median_px,
-        classes=len(splits.train.classes),
-        batch=asked_batch(request.changes),
-        in_channels=request.channels,
-        seed=request.seed,
-    )
-    asked = request.changes.get("model.classes")
-    if asked is not None and str(asked) != str(len(splits.train.classes)):
-        raise ConvNeXtError(
-            f"model.classes = {asked}, but the data have {number_of(len(splits.train.classes), 'class', 'classes')}. "
-            "Leave it out: the head follows the data."
-        )
-    chosen = expect(with_changes(chosen, request.changes, images=len(splits.train.entries)), ClassificationRecipe)
-    if chosen.optim.batch > len(splits.train.entries):
-        some = 2 ** max(0, int(math.log2(len(splits.train.entries))) - 2)
-        raise ConvNeXtError(
-            f"optim.batch = {chosen.optim.batch} is more than the {number_of(len(splits.train.entries), 'training image')}. "
-            f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
-        )
-    return chosen
-
-
-def _headline(chosen: ClassificationRecipe, splits: Splits, device: torch.device, world: World) -> str:
-    smallest = min([size for _, size in chosen.input.progressive], default=chosen.input.size_px)
-    px = f"{smallest} to {chosen.input.size_px}" if chosen.input.progressive else f"{smallest}"
-    many = f" x {world.size}" if world.size > 1 else ""
-    length = length_of(chosen)
-    images = number_of(len(splits.train.entries), "image")
-    classes = number_of(len(splits.train.classes), "class", "classes")
+def headline(chosen: Recipe, data: Examined, device: torch.device, world: World) -> str:
+    """What is trained, on what and for how long, in one line."""
+    least, most = chosen.input.training_px
+    splits, many = data.splits, f" x {world.size}" if world.size > 1 else ""
     return (
-        f"Training {chosen.model.name} by recipe '{chosen.name}': {images} in {classes}, "
-        f"{len(splits.val.entries):,} held out, {length}, batch {chosen.optim.batch}, "
-        f"{px} px, {chosen.precision} on {device.type}{many}"
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(len(splits.train.entries), 'image')} in "
+        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, "
+        f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px, "
+        f"{chosen.precision} on {device.type}{many}"
     )
 
 
-def length_of(chosen: Recipe) -> str:
+def length_of(chosen: Training) -> str:
     """'30 epochs', or '160 steps' where the recipe counts those."""
     schedule = chosen.schedule
     return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
 
 
-def _note_data(out: Path, splits: Splits, findings: Findings, skipped: dict[str, str]) -> None:
+def note_data(out: Path, data: Examined, skipped: dict[str, str]) -> None:
     """data.json: what the run was made of, and which images could not be used."""
     say_skipped(skipped, out)
-    data = {
+    findings, splits = data.findings, data.splits
+    parts = {"train": splits.train, "val": splits.val}
+    found: dict[str, Any] = {
+        "task": data.task,
         "classes": list(splits.train.classes),
-        "train": _counts(splits.train),
-        "val": _counts(splits.val),
+        **{name: row_of(data.task).counts(part, findings, name) for name, part in parts.items()},
         "findings": list(findings.lines),
+        "problems": getattr(findings, "problems", {}),
         "skipped": skipped,
     }
-    write_text(out / "data.json", json.dumps(data, indent=1) + "\n")
-
-
-def say_skipped(skipped: Mapping[str, str], out: Path) -> None:
-    """How many images, path -> reason, the run in `out` had to do without; nothing where it had them all."""
-    if skipped:
-        were = "was left out; it is" if len(skipped) == 1 else "were left out; they are"
-        warn(f"{number_of(len(skipped), 'image')} could not be read and {were} listed in '{out / 'data.json'}'.")
-
-
-def _counts(dataset: Any) -> dict[str, Any]:
-    per_class = dict.fromkeys(dataset.classes, 0)
-    for entry in dataset.entries:
-        per_class[dataset.classes[entry.label]] += 1
-    return {"n": len(dataset.entries), "per_class": per_class}
+    write_text(out / "data.json", json.dumps(found, indent=1) + "\n")
 
 
 def silent(_: str) -> None:

@@ -18,7 +18,7 @@ from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.metrics import Outcomes
 
 
 @dataclass(frozen=True)

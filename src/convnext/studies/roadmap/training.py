@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext.config import ClassificationRecipe, Recipe, RoadmapConfig, RunOptions, override, parse
-from convnext.data.labelled import Splits
 from convnext.data.loader import steps_in_epoch
 from convnext.data.opening import recognise
-from convnext.data.preflight import Findings
 from convnext.data.source import Source
 from convnext.engine import checkpoint
 from convnext.engine.environment import environment
@@ -29,8 +27,8 @@ from convnext.errors import ConvNeXtError, TrainingError
 from convnext.files import write_text
 from convnext.models.profile import measure
 from convnext.recipes.roadmap import Regime, Step, chosen_steps, narrower, roadmap
-from convnext.tasks.classification import fingerprint
-from convnext.tasks.train import Request, carry_out, choose_recipe, examine, workplace
+from convnext.tasks.classification.facts import fingerprint
+from convnext.tasks.train import Examined, Request, carry_out, choose_recipe, examine, workplace
 
 RESULTS = "roadmap.json"
 _FREE = {"model.patch", "model.drop_path", "model.layer_scale"}  # fields of the network that no step is about
@@ -57,8 +55,7 @@ class _Runs:
 
     plan: Plan
     source: Source
-    splits: Splits
-    findings: Findings
+    data: Examined
     out: Path
 
     def recipe(self, step: Step, seed: int) -> ClassificationRecipe:
@@ -73,7 +70,7 @@ class _Runs:
         if plan.epochs is not None:
             changes["schedule.epochs"] = plan.epochs
         request = Request(data=self.source, model=step.config.name, channels=plan.channels, changes=changes)
-        chosen = choose_recipe(request, self.splits, self.findings)
+        chosen: ClassificationRecipe = choose_recipe(request, self.data)
         epochs = chosen.schedule.epochs
         assert epochs is not None, "`_check` refuses steps"
         last: dict[str, Any] = {"schedule.eval_epochs": math.ceil(epochs)}  # results are those of the last step
@@ -88,7 +85,7 @@ class _Runs:
 
     def finished(self, step: Step, seed: int) -> bool:
         """Whether this run, by exactly this recipe and on these images, was trained to its end."""
-        last, chosen, train = self.folder(step, seed) / LAST, self.recipe(step, seed), self.splits.train
+        last, chosen, train = self.folder(step, seed) / LAST, self.recipe(step, seed), self.data.splits.train
         if not last.exists():
             return False
         metadata = checkpoint.read_metadata(last)
@@ -117,9 +114,9 @@ class _Runs:
 
 
 def train_roadmap(
-    plan: Plan, options: RunOptions, *, after: Callable[[dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
-    """Train what is left of `plan` under `options.out` and return what roadmap.json then holds.
+    plan: Plan, options: RunOptions, *, after: Callable[[dict[str, Any]], object] | None = None
+) -> dict[str, Any] | None:
+    """Train what is left of `plan` under `options.out` and return what roadmap.json then holds; the first process does.
 
     Seed by seed, so that a first image of all steps is there early; `after` gets the results after every run.
     A step that cannot be trained (its loss became infinite, say) is noted under 'failed' and the others go on.
@@ -127,10 +124,10 @@ def train_roadmap(
     """
     steps = _check(plan)
     source = recognise(plan.data, annotated=False)
-    request = Request(data=source, channels=plan.channels, val_share=plan.val_share, changes={})
+    request = Request(data=source, channels=plan.channels, val_share=plan.val_share)
     with workplace(options) as (device, world):
-        splits, findings = examine(request, options, world)
-        runs = _Runs(plan, source, splits, findings, Path(options.out))
+        data = examine(request, options, world)
+        runs = _Runs(plan, source, data, Path(options.out))
         for step in steps:
             runs.recipe(step, 0)  # a value that a recipe refuses is refused now, not at night
         facts = environment(device)
@@ -145,7 +142,7 @@ def train_roadmap(
             try:
                 with Claim(place) if world.first else contextlib.nullcontext():
                     here = options.model_copy(update={"out": str(place)})
-                    carry_out(runs.recipe(step, seed), splits, findings, here, device=device, world=world)
+                    carry_out(runs.recipe(step, seed), data, here, device=device, world=world)
             except TrainingError as error:
                 if world.size > 1:  # the other processes may not know
                     raise
@@ -155,7 +152,7 @@ def train_roadmap(
                 results = _results(runs, failed, facts)
                 if after:
                     after(results)
-    return results
+        return results if world.first else None
 
 
 def _check(plan: Plan) -> tuple[Step, ...]:
@@ -176,7 +173,7 @@ def _check(plan: Plan) -> tuple[Step, ...]:
 
 def _results(runs: _Runs, failed: dict[str, str], facts: Mapping[str, str]) -> dict[str, Any]:
     """Gather everything that is finished and write it down."""
-    plan, splits = runs.plan, runs.splits
+    plan, splits = runs.plan, runs.data.splits
     every = roadmap(plan.regime)
     chosen = runs.recipe(every[1], 0)
     rows = [runs.result(step) for step in every]

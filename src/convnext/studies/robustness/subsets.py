@@ -17,7 +17,7 @@ from convnext.data.opening import open_labelled, open_unlabelled
 from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.errors import DataError, nearest, number_of
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.metrics import Outcomes
 
 _IMAGENET = 1000
 _WNID = re.compile(r"n\d{8}")

@@ -23,8 +23,8 @@ from convnext.files import write_text
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
-from convnext.tasks.classification import Attacker
-from convnext.tasks.evaluation import Outcomes
+from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.scoring import Attacker
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
 VERSION = 1  # of the file and of what the corruptions sample: results of another version are not continued

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from convnext.config import DetectorHeadConfig, StageConfig
+from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
 from convnext.tasks.detection.boxes import clip, decode, encode, gious
-from convnext.tasks.detection.convolution import convolution
 from convnext.tasks.detection.types import Detections, Size
 
 POOLED = 7

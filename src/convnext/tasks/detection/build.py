@@ -1,8 +1,8 @@
-"""Detectors by name: the kind and the backbone, as in 'mask_rcnn_tiny', 'cascade_xlarge' or 'mask_rcnn_resnet50'."""
+"""The network of a detector: of a recipe, or by name, as in 'mask_rcnn_tiny', 'cascade_xlarge' or 'mask_rcnn_resnet50'."""
 
 from typing import Any
 
-from convnext.config import DetectorHeadConfig, ModelConfig, parse
+from convnext.config import DetectionRecipe, DetectorHeadConfig, ModelConfig, TaskRecipe, expect, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes.architectures import ARCHITECTURES, architecture
 from convnext.recipes.dense import CASCADE_HEAD
@@ -12,6 +12,12 @@ PUBLISHED = tuple(
     f"{kind}_{size}" for kind in ("mask_rcnn", "cascade") for size in ("tiny", "small", "base", "large", "xlarge")
 )
 _HEADS = {"mask_rcnn_": DetectorHeadConfig(), "cascade_mask_rcnn_": CASCADE_HEAD, "cascade_": CASCADE_HEAD}
+
+
+def build(recipe: TaskRecipe) -> Detector:
+    """The freshly initialised detector of a recipe. Raises ConvNeXtError for a recipe of another task."""
+    chosen = expect(recipe, DetectionRecipe)
+    return Detector(chosen.model, chosen.head)
 
 
 def detector(name: str, classes: int = 80, *, drop_path: float = 0.0, **fields: Any) -> Detector:

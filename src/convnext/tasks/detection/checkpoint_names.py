@@ -7,19 +7,16 @@ Their boxes are ordered by class, and the background is the last class, as here,
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError
-from convnext.models.formats import FORMATS, our_names, recognise, their_names
+from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.models.weights import check_tensors
-from convnext.tasks.detection.backbone import Backbone
 from convnext.tasks.detection.detector import Detector
+from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
 
-_BACKBONE, _NETWORK = "backbone.", "backbone.network."
 _UNITS = {  # ours: theirs. {i} is a number; {s} the stage of a cascade and a point, or nothing
     "fpn.lateral.{i}": "neck.lateral_convs.{i}.conv",
     "fpn.smooth.{i}": "neck.fpn_convs.{i}.conv",
@@ -41,11 +38,11 @@ _TOKENS = {"{i}": r"(?P<i>\d+)", "{s}": r"(?P<s>(?:\d+\.)?)"}
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a detector on a ConvNeXt under the released names. Raises CheckpointError for a name without a place."""
-    inside = {_plain(key): value for key, value in state.items() if key.startswith(_BACKBONE)}
-    theirs = {f"{_BACKBONE}{key}": value for key, value in their_names(inside, FORMATS["official"]).items()}
+    inside = {plain_name(key): value for key, value in state.items() if key.startswith(BACKBONE)}
+    theirs = {f"{BACKBONE}{key}": value for key, value in their_names(inside, FORMATS["official"]).items()}
     grouped = not any(key.endswith(".norm.running_mean") for key in state)
     for key, value in state.items():
-        if not key.startswith(_BACKBONE):
+        if not key.startswith(BACKBONE):
             name = _translated(key, _UNITS.items())
             if name is None:
                 raise CheckpointError(f"The released checkpoints have no place for '{key}'.")
@@ -55,12 +52,12 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The released tensors under our names; a tensor that is not known keeps its own."""
-    inside = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
+    inside = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
     form = "mmpretrain_dense" if any(".depthwise_conv." in key for key in inside) else "official"
-    ours = {_nested(key): value for key, value in our_names(inside, FORMATS[form]).items()}
+    ours = {nested_name(key): value for key, value in our_names(inside, FORMATS[form]).items()}
     back = [(theirs, mine) for mine, theirs in _UNITS.items()]
     for key, value in state.items():
-        if not key.startswith(_BACKBONE):
+        if not key.startswith(BACKBONE):
             ours[_translated(key.replace(".gn.", ".bn."), back) or key] = value
     return ours
 
@@ -71,7 +68,7 @@ def load_official(model: Detector, source: str | Path, *, info: Callable[[str], 
     Two things are adapted and logged: layers for another number of classes stay as they were built, and mask heads that
     the model does not have are left out. Raises CheckpointError for anything else, with the names.
     """
-    _refuse_foreign(model.backbone, source)
+    refuse_foreign(model.backbone, source)
     tensors, _ = read_tensors(source)
     if not any(key.startswith("roi_head.") for key in tensors):
         raise CheckpointError(
@@ -89,32 +86,6 @@ def load_official(model: Detector, source: str | Path, *, info: Callable[[str], 
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | counters)
     info(f"{source}: {len(state)} tensors read (released names).")
-
-
-def load_backbone(backbone: Backbone, source: str | Path, *, info: Callable[[str], None]) -> None:
-    """Copy classification weights, in any format that is known, into a ConvNeXt backbone; its own norms stay fresh.
-
-    The final norm and the head are left out. Raises CheckpointError where another tensor is missing or too much.
-    """
-    _refuse_foreign(backbone, source)
-    tensors, _ = read_tensors(source)
-    try:
-        form = recognise(tensors)
-        ours = our_names(tensors, FORMATS[form])
-        state = {key: value for key, value in ours.items() if not key.startswith(("norm.", "head."))}
-        check_tensors(state, backbone.network.state_dict())
-    except CheckpointError as error:
-        raise CheckpointError(f"{source} does not fit: {error}") from None
-    backbone.network.load_state_dict(state)
-    info(f"{source}: {len(state)} tensors of the backbone read ('{form}' names), {len(ours) - len(state)} left out.")
-
-
-def _refuse_foreign(backbone: Backbone, source: str | Path) -> None:
-    config: Any = getattr(backbone.network, "config", None)
-    if not isinstance(config, ConvNeXtConfig):
-        raise CheckpointError(
-            f"{source} does not fit: the backbone is no ConvNeXt. Take one, or start without weights."
-        )
 
 
 def _fresh_classes(
@@ -137,15 +108,6 @@ def _fresh_classes(
 
 def _classes(state: Mapping[str, Tensor]) -> int:
     return next(len(value) for key, value in state.items() if re.fullmatch(r"heads\.box\.(\d+\.)?score\.bias", key)) - 1
-
-
-def _plain(key: str) -> str:
-    """'backbone.network.stem.norm.bias' -> 'stem.norm.bias', 'backbone.norms.0.weight' -> 'norms.0.weight'."""
-    return key.removeprefix(_NETWORK) if key.startswith(_NETWORK) else key.removeprefix(_BACKBONE)
-
-
-def _nested(key: str) -> str:
-    return f"{_BACKBONE if key.startswith('norms.') else _NETWORK}{key}"
 
 
 def _translated(key: str, table: Iterable[tuple[str, str]]) -> str | None:

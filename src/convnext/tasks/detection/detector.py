@@ -3,19 +3,21 @@
 Axes: N images, C channels, H W rows and columns of the padded batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from convnext.config import DetectorHeadConfig, ModelConfig
-from convnext.tasks.detection.backbone import Backbone
+from convnext.tasks.backbone import Backbone
 from convnext.tasks.detection.cascade import CascadeHeads
 from convnext.tasks.detection.fpn import FPN
 from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Detections, Images, Targets
+
+HEADS: dict[str, Callable[..., nn.Module]] = {"mask_rcnn": MaskRCNNHeads, "cascade": CascadeHeads}  # kind: its heads
 
 
 class _Seen(NamedTuple):
@@ -41,8 +43,7 @@ class Detector(nn.Module):
         self.fpn = FPN(self.backbone.widths, config.channels)
         strides = self.backbone.strides
         self.rpn = RPN(config, (*strides, 2 * strides[-1]))
-        heads = CascadeHeads if config.kind == "cascade" else MaskRCNNHeads
-        self.heads: Any = heads(config, strides)
+        self.heads: Any = HEADS[config.kind](config, strides)
 
     def forward(
         self, images: Images | Sequence[Tensor], targets: Sequence[Targets] | None = None

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from convnext.config import DetectorHeadConfig
+from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
-from convnext.tasks.detection.convolution import convolution
 from convnext.tasks.detection.roi import pool
 from convnext.tasks.detection.types import Detections, Size, Targets
 

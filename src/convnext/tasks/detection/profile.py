@@ -6,33 +6,22 @@ two for a batch norm. A linear's bias, GELU, LayerNorm and everything that is no
 the count is `macs`. 1000 proposals go through every box head and 100 boxes through every mask head.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from convnext.config import DetectorHeadConfig, ModelConfig
 from convnext.models.profile import count_parameters
 from convnext.tasks.detection import box_head, mask_head
 from convnext.tasks.detection.build import PUBLISHED, detector_values
 from convnext.tasks.detection.detector import Detector
+from convnext.tasks.profile import Cost, counted
 
 PROPOSALS, SHOWN = 1000, 100
 COCO_SIZE = (800, 1280)  # (height, width)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a network costs for one image."""
-
-    params: int
-    macs: int  # multiply-accumulates alone
-    published: int  # by mmcv's rule, as in the paper's tables
 
 
 def rows() -> list[dict[str, Any]]:
@@ -61,51 +50,6 @@ def cost(backbone: ModelConfig, config: DetectorHeadConfig, size: tuple[int, int
         for head in _each(model.heads.mask):
             head(shown)
     return Cost(count_parameters(model), count["macs"], count["macs"] + count["extras"])
-
-
-@contextmanager
-def counted(model: nn.Module) -> Iterator[dict[str, int]]:
-    """{'macs', 'extras'} of everything that `model`'s parts do inside the block, known once it is left.
-
-    'extras' is what mmcv's rule adds. No gradients are kept.
-    """
-    count = {"macs": 0, "extras": 0}
-
-    def add(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        count["extras"] += _EXTRAS[type(module)](module, inputs[0], output)
-
-    hooks = [module.register_forward_hook(add) for module in model.modules() if type(module) in _EXTRAS]
-    flops = FlopCounterMode(display=False)
-    try:
-        with torch.no_grad(), flops:
-            yield count
-    finally:
-        for hook in hooks:
-            hook.remove()
-    count["macs"] = flops.get_total_flops() // 2  # it counts a multiplication and an addition as two
-
-
-def _bias(module: Any, x: Tensor, y: Tensor) -> int:
-    return 0 if module.bias is None else y.numel()
-
-
-def _per_output(times: int) -> Callable[[Any, Tensor, Tensor], int]:
-    return lambda module, x, y: times * y.numel()
-
-
-def _per_input(module: Any, x: Tensor, y: Tensor) -> int:
-    return x.numel()
-
-
-_EXTRAS: dict[type, Callable[[Any, Tensor, Tensor], int]] = {
-    nn.Conv2d: _bias,
-    nn.ConvTranspose2d: _bias,
-    nn.ReLU: _per_output(1),
-    nn.BatchNorm2d: _per_output(2),
-    nn.SyncBatchNorm: _per_output(2),  # mmcv itself leaves it out; the tables fit only with it counted as a batch norm
-    nn.MaxPool2d: _per_input,
-    nn.AvgPool2d: _per_input,
-}
 
 
 def _each(heads: nn.Module | None) -> Sequence[nn.Module]:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.models.weights import check_tensors
 from convnext.tasks.segmentation.upernet import UperNet
+from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
 
-_BACKBONE, _NETWORK = "backbone.", "backbone.network."
 _OFFICIAL = FORMATS["official"]
 _UNITS = {  # ours: theirs; each is a convolution with its norm
     "decoder.pyramid.branches.{i}": "decode_head.psp_modules.{i}.1",
@@ -39,20 +38,20 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     theirs: dict[str, Tensor] = {}
     inside: dict[str, Tensor] = {}
     for key, value in state.items():
-        if key.startswith(_BACKBONE):
-            inside[_plain(key)] = value
+        if key.startswith(BACKBONE):
+            inside[plain_name(key)] = value
         else:
             theirs[_translated(key, _UNITS | _CLASSIFIERS, {"norm": "bn"})] = value
-    return {f"{_BACKBONE}{key}": value for key, value in their_names(inside, _OFFICIAL).items()} | theirs
+    return {f"{BACKBONE}{key}": value for key, value in their_names(inside, _OFFICIAL).items()} | theirs
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The released tensors under our names; a tensor that is not known keeps its own."""
-    inside = {key.removeprefix(_BACKBONE): value for key, value in state.items() if key.startswith(_BACKBONE)}
-    ours = {_nested(key): value for key, value in our_names(inside, _OFFICIAL).items()}
+    inside = {key.removeprefix(BACKBONE): value for key, value in state.items() if key.startswith(BACKBONE)}
+    ours = {nested_name(key): value for key, value in our_names(inside, _OFFICIAL).items()}
     table = {theirs: mine for mine, theirs in (_UNITS | _CLASSIFIERS).items()}
     for key, value in state.items():
-        if not key.startswith(_BACKBONE):
+        if not key.startswith(BACKBONE):
             ours[_translated(key, table, {"bn": "norm"}, strict=False)] = value
     return ours
 
@@ -64,8 +63,7 @@ def load_official(model: UperNet, source: str | Path, *, info: Callable[[str], N
     auxiliary head that the model does not have is left out.
     Raises CheckpointError for anything else, with the names.
     """
-    if not isinstance(getattr(model.backbone.network, "config", None), ConvNeXtConfig):
-        raise CheckpointError(f"{source} does not fit: released segmenters have a ConvNeXt as backbone.")
+    refuse_foreign(model.backbone, source)
     tensors, _ = read_tensors(source)
     if not any(key.startswith("decode_head.") for key in tensors):
         raise CheckpointError(f"{source} does not fit: it has no decode_head. Give a checkpoint of a UperNet.")
@@ -94,15 +92,6 @@ def _fresh_classifiers(
     fresh = {key: own[key] for name in _CLASSIFIERS for key in own if key.startswith(f"{name}.")}
     info(f"classifiers of {len(held)} classes replaced by new ones for {len(asked)}")
     return state | fresh
-
-
-def _plain(key: str) -> str:
-    """'backbone.network.stem.norm.bias' -> 'stem.norm.bias', 'backbone.norms.0.weight' -> 'norms.0.weight'."""
-    return key.removeprefix(_NETWORK) if key.startswith(_NETWORK) else key.removeprefix(_BACKBONE)
-
-
-def _nested(key: str) -> str:
-    return f"{_BACKBONE if key.startswith('norms.') else _NETWORK}{key}"
 
 
 def _translated(key: str, table: Mapping[str, str], parts: Mapping[str, str], *, strict: bool = True) -> str:

@@ -6,16 +6,53 @@ and flips: the probabilities of all of them averaged. Always back at the size th
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.config import UperNetConfig
+from convnext.config import AnnotatedInput, SegmentationRecipe, UperNetConfig
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.sample import Sample
+from convnext.data.transforms import normalise
 from convnext.tasks.segmentation.upernet import resized
 
 Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
 Place = tuple[slice, slice]  # rows and columns
+
+
+def predict(
+    model: nn.Module, image: NDArray[np.uint8], recipe: SegmentationRecipe, *, multi_scale: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(H, W, C) uint8 of any size -> (H, W) classes and (H, W) their probabilities, as evaluation sees it."""
+    size = (image.shape[0], image.shape[1])
+    shown = seen(recipe.input, Sample(image, None, None, "", 0, size))
+    scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
+    return labels.to(torch.uint8).cpu().numpy(), scores.exp().cpu().numpy()
+
+
+def log_probabilities(
+    model: nn.Module,
+    image: NDArray[np.uint8],
+    recipe: SegmentationRecipe,
+    size: tuple[int, int],
+    *,
+    multi_scale: bool = False,
+) -> Tensor:
+    """(H, W, C) uint8 at the size of evaluation -> (K, *size) float32."""
+    device = next(model.parameters()).device
+    x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), recipe.input)
+    if multi_scale:
+        return multi_scale_probabilities(model, x, recipe.head, size)[0].log()
+    return logits_of(model, x, recipe.head, size)[0].log_softmax(0)
+
+
+def seen(config: AnnotatedInput, sample: Sample) -> Sample:
+    """The image as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
+    return replace(eval_dense(replace(sample, semantic=None), config), semantic=sample.semantic)
 
 
 def whole_logits(network: Network, x: Tensor, multiple: int = 32) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.tasks.preview import as_text, preview, preview_size, to_png
+from convnext.tasks.preview import preview, preview_size, to_png
 
 Table = NDArray[np.int64]
 
@@ -107,44 +107,7 @@ def per_class(table: Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:
-    """The images with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
-    return [
-        {
-            "path": paths[each.index],
-            "index": each.index,
-            "miou": each.miou,
-            "pixel_accuracy": each.right / each.pixels,
-            "label": names[each.label],
-            "predicted": names[each.predicted],
-            "pixels": each.confused,
-            "share": each.confused / each.pixels,
-        }
-        for each in _ranked(outcomes)[:most]
-    ]
-
-
-def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
-    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's images.
-
-    'details' is what only the page of a run needs: 'images', for the first `drawn` of 'worst' the prediction, as
-    {'path', 'index', 'map'}, where 'map' is a grey PNG of labels in base64, its longer side at most 480 pixels.
-    """
-    shown = [each for each in _ranked(outcomes)[:drawn] if each.drawn]
-    maps = [{"path": paths[each.index], "index": each.index, "map": as_text(each.drawn)} for each in shown]
-    return {
-        "task": "segmentation",
-        "n": len(outcomes),
-        **metrics(outcomes),
-        "classes": list(names),
-        "confusion": outcomes.table.tolist(),
-        "per_class": per_class(outcomes.table, names),
-        "worst": worst(outcomes, names, paths),
-        "details": {"images": maps},
-    }
-
-
-def _ranked(outcomes: Outcomes) -> list[Judged]:
+def ranked(outcomes: Outcomes) -> list[Judged]:
     """The images with pixels that count, the worst first."""
     return sorted((each for each in outcomes.images if each.pixels), key=lambda each: (each.miou, each.index))
 

@@ -1,6 +1,6 @@
 """Parameters and operations of UperNet by the counting rule of arXiv 2201.03545's ADE20K table.
 
-The published figures follow mmcv's counter (see `tasks.detection.profile`) for 512 x 2048 or 640 x 2560 pixels. They
+The published figures follow mmcv's counter (see `tasks.profile`) for 512 x 2048 or 640 x 2560 pixels. They
 count the network that predicts, without the auxiliary head; the published parameters include that head.
 """
 
@@ -12,8 +12,8 @@ import torch
 from convnext.config import ModelConfig, UperNetConfig
 from convnext.models.profile import count_parameters
 from convnext.recipes.architectures import architecture
-from convnext.tasks.detection.backbone import Backbone
-from convnext.tasks.detection.profile import Cost, counted
+from convnext.tasks.backbone import Backbone
+from convnext.tasks.profile import Cost, counted
 from convnext.tasks.segmentation.upernet import UperNet
 
 PUBLISHED: dict[str, tuple[str, int]] = {  # name: (backbone, shorter side in pixels; the longer is four times that)

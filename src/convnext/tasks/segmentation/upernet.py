@@ -4,7 +4,6 @@ Axes: N images, C channels, H W feature rows and columns, D channels of the head
 has (N, C_s, H / 4 / 2^s, W / 4 / 2^s). All resizing is bilinear with half-pixel centres (align_corners false).
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,10 +13,10 @@ from torch.nn import functional as F
 
 from convnext.config import UperNetConfig
 from convnext.errors import ConvNeXtError
-from convnext.tasks.detection.convolution import GroupNorm
+from convnext.tasks.convolution import norm_layer
 
 _LOGIT_STD = 0.01  # of the last convolution's first weights
-_GROUPS, _LEAST = 32, 8  # of GroupNorm (arXiv 1803.08494): at most so many, of so many channels at least
+_LEAST = 8  # channels of a group of GroupNorm: a map of one cell has as many values
 
 
 class Logits(NamedTuple):
@@ -131,18 +130,11 @@ class ConvNorm(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
-        self.norm = norm_layer(norm, width)
+        self.norm = norm_layer(norm, width, least=_LEAST)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, D, H, W)
         return self.activation(self.norm(self.conv(x)))
-
-
-def norm_layer(name: str, width: int) -> nn.Module:
-    """'batch', 'sync' (of all processes; on GPUs), 'group' (of one image, so any batch will do) or 'none'."""
-    if name == "group":
-        return GroupNorm(math.gcd(_GROUPS, max(1, width // _LEAST)), width)  # a map of one cell has C values
-    return {"batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}[name](width) if name != "none" else nn.Identity()
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,5 +1,6 @@
-"""The unit of the heads: a 3x3 convolution, a norm or none, and ReLU."""
+"""Norms of the heads by name, one rule for the groups of GroupNorm, and the heads' unit: 3x3 convolution, norm, ReLU."""
 
+import math
 from collections import OrderedDict
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ def convolution(width_in: int, width: int, norm: str = "none") -> nn.Sequential:
         nn.init.zeros_(conv.bias)
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if norm != "none":
-        layers["norm"] = _norm(norm, width)
+        layers["norm"] = norm_layer(norm, width)
     layers["relu"] = nn.ReLU()
     return nn.Sequential(layers)
 
@@ -31,8 +32,11 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x.contiguous())
 
 
-def _norm(kind: str, width: int) -> nn.Module:
-    if kind == "group":
-        groups = next(groups for groups in range(min(GROUPS, width), 0, -1) if width % groups == 0)
-        return GroupNorm(groups, width)
-    return nn.BatchNorm2d(width) if kind == "batch" else nn.SyncBatchNorm(width)
+def norm_layer(name: str, width: int, *, least: int = 1) -> nn.Module:
+    """'batch', 'sync' (of all processes; on GPUs), 'group' (of one image, so any batch will do) or 'none'.
+
+    'group' has 32 groups, fewer where they do not divide the channels or would have less than `least` each.
+    """
+    if name == "group":
+        return GroupNorm(math.gcd(GROUPS, max(1, width // least)), width)
+    return {"batch": nn.BatchNorm2d, "sync": nn.SyncBatchNorm}[name](width) if name != "none" else nn.Identity()

@@ -99,30 +99,5 @@ def per_class(table: NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str
     return rows
 
 
-def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, worst: int = 24) -> dict[str, Any]:
-    """Everything that `evaluation.json` holds; `paths` are those of the dataset's entries."""
-    table = confusion(outcomes, len(names))
-    wrong = np.flatnonzero(outcomes.rank > 0)
-    wrong = wrong[np.argsort(outcomes.label_score[wrong], kind="stable")][:worst]
-    return {
-        "n": len(outcomes),
-        **metrics(outcomes),
-        "classes": list(names),
-        "confusion": table.tolist(),
-        "per_class": per_class(table, names),
-        "calibration": calibration(outcomes),
-        "worst": [
-            {
-                "path": paths[outcomes.index[i]],
-                "label": names[outcomes.label[i]],
-                "predicted": names[outcomes.predicted[i]],
-                "score": float(outcomes.score[i]),
-                "label_score": float(outcomes.label_score[i]),
-            }
-            for i in wrong
-        ],
-    }
-
-
 def _calibration_error(bins: list[dict[str, float]], n: int) -> float:
     return float(sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / n) if n else 0.0

@@ -1,0 +1,27 @@
+"""What the data decide about a classifier's recipe, and how a set of images is known again."""
+
+import hashlib
+from typing import Any
+
+from convnext.config import ClassificationRecipe
+from convnext.data.labelled import Dataset
+from convnext.data.preflight import Findings
+
+
+def fitted(train: Dataset) -> dict[str, Any]:
+    """Nothing beside the classes."""
+    return {}
+
+
+def fingerprint(dataset: Dataset, recipe: ClassificationRecipe | None = None) -> str:
+    """A hash that tells this set of images from another; the same on every machine."""
+    listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
+    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def counts(dataset: Dataset, findings: Findings, part: str) -> dict[str, Any]:
+    """'n' images, and of each class 'per_class'."""
+    per_class = dict.fromkeys(dataset.classes, 0)
+    for entry in dataset.entries:
+        per_class[dataset.classes[entry.label]] += 1
+    return {"n": len(dataset.entries), "per_class": per_class}

@@ -1,0 +1,27 @@
+"""How a classifier is asked: logits of a batch, however little memory there is."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from convnext.engine.update import out_of_memory
+
+
+def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
+    """(N, K) logits with every class that is not in `only` at minus infinity; as they are where `only` is empty."""
+    if not only:
+        return logits
+    out = torch.full_like(logits, -torch.inf)
+    out[:, list(only)] = logits[:, list(only)]
+    return out
+
+
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """`model(x)`, by halves where the whole does not fit in memory: evaluation must not end a run that trains."""
+    try:
+        return model(x)
+    except Exception as error:
+        if not out_of_memory(error) or len(x) == 1:
+            raise
+    return torch.cat([logits(model, half) for half in x.chunk(2)])

@@ -1,0 +1,33 @@
+"""What `evaluation.json` tells of a classifier: figures, tables of classes and of confusion, and the most wrong images."""
+
+from typing import Any
+
+import numpy as np
+
+from convnext.tasks.classification.metrics import Outcomes, calibration, confusion, metrics, per_class
+
+
+def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, worst: int = 24) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds of a classifier; `paths` are those of the dataset's entries."""
+    table = confusion(outcomes, len(names))
+    wrong = np.flatnonzero(outcomes.rank > 0)
+    wrong = wrong[np.argsort(outcomes.label_score[wrong], kind="stable")][:worst]
+    return {
+        "task": "classification",
+        "n": len(outcomes),
+        **metrics(outcomes),
+        "classes": list(names),
+        "confusion": table.tolist(),
+        "per_class": per_class(table, names),
+        "calibration": calibration(outcomes),
+        "worst": [
+            {
+                "path": paths[outcomes.index[i]],
+                "label": names[outcomes.label[i]],
+                "predicted": names[outcomes.predicted[i]],
+                "score": float(outcomes.score[i]),
+                "label_score": float(outcomes.label_score[i]),
+            }
+            for i in wrong
+        ],
+    }

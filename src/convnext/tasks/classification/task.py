@@ -1,0 +1,116 @@
+"""Image classification: how a batch becomes a loss."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import ClassificationRecipe, RunOptions
+from convnext.data.batch import Batch
+from convnext.data.labelled import Splits
+from convnext.data.loader import steps_in_epoch, train_batches
+from convnext.data.mix import mix
+from convnext.data.store import printable
+from convnext.data.transforms import normalise
+from convnext.engine.distributed import World
+from convnext.engine.schedule import total_steps
+from convnext.tasks.classification.facts import fingerprint
+from convnext.tasks.classification.metrics import metrics
+from convnext.tasks.classification.scoring import eval_batch, evaluate
+from convnext.tasks.skipped import note_skipped
+
+
+@dataclass(frozen=True)
+class Targeted:
+    """Images ready for the network with what they should give."""
+
+    x: Tensor  # (N, C, H, W) normalised
+    targets: Tensor  # (N, K) probabilities
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> Sequence["Targeted"]:
+        """Pieces of at most `size` images."""
+        return [Targeted(*pair) for pair in zip(self.x.split(size), self.targets.split(size), strict=True)]
+
+
+class Classification:
+    """The task that `engine.fit` trains when the data are images in classes."""
+
+    metric = "top1"
+    smaller, exact = "a smaller --size (input.size_px)", True
+
+    def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
+        self.model, self.recipe, self.options = model, recipe, options
+        self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
+        self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
+        self.chance_loss = math.log(len(self.train.classes))
+        self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
+
+    def batches(self, steps: range, world: World) -> Iterator[Batch]:
+        """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
+        batches = train_batches(
+            self.train,
+            self.recipe,
+            steps=steps,
+            steps_per_epoch=self.steps_per_epoch,
+            size_at=self.size_at,
+            share=(world.rank, world.size),
+            workers=self.options.workers,
+            cache=self.options.cache,
+            strict=self.options.strict_images,
+        )
+        for batch in batches:
+            note_skipped(batch, self.skipped)
+            yield batch
+
+    def size_at(self, step: int) -> int:
+        """Side in pixels of the training crop at `step`: small first where the recipe is progressive."""
+        done = step / total_steps(self.steps_per_epoch, self.recipe.schedule)
+        for share, size_px in self.recipe.input.progressive:
+            if done < share:
+                return size_px
+        return self.recipe.input.size_px
+
+    def prepare(self, batch: Batch, *, step: int, rank: int, device: torch.device) -> Targeted:
+        """To the device, normalised, mixed and with soft targets."""
+        x = normalise(batch.images.to(device, non_blocking=True), self.recipe.input)
+        labels = batch.labels.to(device, non_blocking=True)
+        seed = (self.recipe.seed, step, rank)
+        return Targeted(*mix(x, labels, len(self.train.classes), self.recipe.augment, seed))
+
+    def loss(self, network: nn.Module, piece: Targeted) -> Tensor:
+        """Cross-entropy against soft targets, in float32, mean over the images."""
+        return F.cross_entropy(network(piece.x).float(), piece.targets)
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """Top-1, top-5, loss and calibration error on the held-out images."""
+        outcomes = evaluate(
+            model,
+            self.val,
+            self.recipe.input,
+            batch=eval_batch(self.recipe),
+            workers=self.options.workers,
+            world=world,
+            skipped=self.skipped,
+            progress=self.options.progress,
+        )
+        return metrics(outcomes)
+
+    def names(self, batch: Batch) -> list[str]:
+        """The files that a batch was made of."""
+        return [printable(self.train.entries[i].path) for i in batch.indices.tolist()]
+
+    def describe(self) -> dict[str, Any]:
+        """Class names, the fingerprint of the training set, and how it was parted from the held-out one."""
+        return {
+            "task": "classification",
+            "classes": list(self.train.classes),
+            "images": fingerprint(self.train),
+            "val_share": self.val_share,
+        }

@@ -1,0 +1,21 @@
+"""What the road of all tasks asks of detection."""
+
+from functools import partial
+
+from convnext.tasks import annotated
+from convnext.tasks.detection import build, checkpoint_names, facts, scoring
+from convnext.tasks.detection.task import Detection
+from convnext.tasks.table import Row
+from convnext.tasks.weights import load_annotated
+
+ROW = Row(
+    build=build.build,
+    load=partial(load_annotated, load_official=checkpoint_names.load_official),
+    task=Detection,
+    evaluation=scoring.evaluation,
+    fitted=facts.fitted,
+    fingerprint=facts.fingerprint,
+    counts=annotated.counts,
+    classes="head.classes",
+    hold_out="Name some with --val, or raise --val-share.",
+)

@@ -1,0 +1,66 @@
+"""A detector on annotated images: what it finds in each, in original pixels, and the figures made of that."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnext.config import DetectionRecipe
+from convnext.data.annotated_policy import eval_dense
+from convnext.data.dataset import DenseDataset
+from convnext.engine.distributed import ALONE, World
+from convnext.engine.update import explained_memory, summed
+from convnext.errors import DataError
+from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
+from convnext.tasks.detection.inference import Found, images_of, in_original, targets_of
+from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.detection.report import report
+from convnext.tasks.result import Evaluation
+
+
+def evaluation(model: nn.Module, dataset: DenseDataset, recipe: DetectionRecipe, **ways: Any) -> Evaluation:
+    """What `evaluation.json` holds of a detector; `ways` are those of `evaluate`."""
+    outcomes = evaluate(model, dataset, recipe, **ways)
+    return Evaluation.of("detection", report(outcomes, dataset, most=limit_of(recipe)))
+
+
+def evaluate(
+    model: Any,
+    dataset: DenseDataset,
+    recipe: DetectionRecipe,
+    *,
+    workers: int = 0,
+    world: World = ALONE,
+    skipped: dict[str, str] | None = None,
+    progress: bool = False,
+) -> Outcomes:
+    """What `model`, in its present mode and precision, finds in every readable image, one at a time.
+
+    `progress`: how far it is, is shown. Raises DataError when no image could be read, and TrainingError where memory
+    runs out.
+    """
+    device = next(model.parameters()).device
+    indices: list[int] = []
+    found: list[Found] = []
+    losses: list[float] = []
+    shown: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
+    change = partial(eval_dense, config=recipe.input)
+    with one_by_one(dataset, change, recipe, masks=recipe.head.masks, **shown) as samples:
+        for index, sample in samples:
+            generator = torch.Generator(device).manual_seed(index)
+            with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
+                images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
+                parts, detections = model.judge(images, [targets], generator)
+                found.append(in_original(detections[0], sample))
+            indices.append(index)
+            losses.append(float(summed(parts)))
+    whole = Outcomes.join(world.gather(Outcomes(tuple(indices), tuple(found), tuple(losses))))
+    if not len(whole):
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
+    return whole
+
+
+def limit_of(recipe: DetectionRecipe) -> int:
+    """Detections an image and class that count in evaluation: COCO's 100, or more where the detector shows more."""
+    return max(100, recipe.head.most)

@@ -1,0 +1,76 @@
+"""From a source to the images of a task: the only place of the tasks that opens data or looks at them."""
+
+from pathlib import Path
+from typing import Any
+
+from convnext.data.annotated_preflight import DenseFindings, preflight_dense
+from convnext.data.dataset import DenseDataset
+from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
+from convnext.data.preflight import Findings, preflight
+from convnext.data.source import Source
+from convnext.errors import DataError
+
+AnyFindings = Findings | DenseFindings
+Named = Source | str | Path  # data, recognised or as a person names them
+
+
+def source_of(
+    data: Named,
+    task: str | None = None,
+    *,
+    images: str | Path | None = None,
+    form: str | None = None,
+    apart: bool = False,
+) -> Source:
+    """What a person names, recognised: of the task that they ask for, else of what it looks like.
+
+    `images`: where the images are, when not beside the annotations; `form`: that of the annotations, when it is named;
+    `apart`: held-out images are named elsewhere, so these are annotated. Raises DataError where they ask for another task.
+    """
+    if isinstance(data, Source):
+        return data
+    if task == "classification":
+        return recognise(data, annotated=False)
+    source = recognise(data, images, form=form, annotated=True if form or task or images or apart else None)
+    if task and source.task != task:
+        raise DataError(
+            f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
+            "other data."
+        )
+    return source
+
+
+def scored_source(data: Named, task: str, *, images: str | Path | None = None, form: str | None = None) -> Source:
+    """What a person names to score a run of `task` on, recognised; annotated images may turn out to be of another task."""
+    if isinstance(data, Source):
+        return data
+    annotated = task != "classification"
+    return recognise(data, images, form=form, annotated=True) if annotated else recognise(data, annotated=False)
+
+
+def splits_of(source: Source, *, val: Source | None = None, val_share: float, seed: int) -> Any:
+    """The train and val images; `val`: another source, with the held-out ones. Raises DataError when there are none."""
+    if source.task == "classification":
+        return open_splits(source, val_share=val_share, seed=seed)
+    return open_dense_splits(source, val=val, val_share=val_share, seed=seed)
+
+
+def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> Any:
+    """The images of one part with labels that index `classes`; None: val where there is one, else test, else all."""
+    if source.task != "classification":
+        return open_dense(source, part=part, classes=classes)
+    if part not in (None, "train", "val"):
+        raise DataError(f"part = '{part}' is refused: class folders have 'train' and 'val'.")
+    return open_labelled(source, classes=classes, split="train" if part == "train" else "val")
+
+
+def look(data: Any, *, workers: int) -> AnyFindings:
+    """What a look at all images finds: `data` are splits or one data set."""
+    if isinstance(data, DenseSplits | DenseDataset):
+        return preflight_dense(data, workers=max(0, workers))
+    return preflight(data, workers=max(0, workers))
+
+
+def image_px(findings: AnyFindings) -> int:
+    """The shorter side of most images: what a fitted recipe follows."""
+    return findings.median_px if isinstance(findings, Findings) else min(findings.median_size)

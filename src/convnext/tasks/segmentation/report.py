@@ -1,0 +1,44 @@
+"""What `evaluation.json` tells of a segmenter: figures, a table of classes, confusion, and the worst images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from convnext.tasks.preview import as_text
+from convnext.tasks.segmentation.metrics import Outcomes, metrics, per_class, ranked
+
+
+def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
+    """Everything that `evaluation.json` holds of a segmentation run; `paths` are those of the dataset's images.
+
+    'details' is what only the page of a run needs: 'images', for the first `drawn` of 'worst' the prediction, as
+    {'path', 'index', 'map'}, where 'map' is a grey PNG of labels in base64, its longer side at most 480 pixels.
+    """
+    shown = [each for each in ranked(outcomes)[:drawn] if each.drawn]
+    maps = [{"path": paths[each.index], "index": each.index, "map": as_text(each.drawn)} for each in shown]
+    return {
+        "task": "segmentation",
+        "n": len(outcomes),
+        **metrics(outcomes),
+        "classes": list(names),
+        "confusion": outcomes.table.tolist(),
+        "per_class": per_class(outcomes.table, names),
+        "worst": worst(outcomes, names, paths),
+        "details": {"images": maps},
+    }
+
+
+def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:
+    """The images with the lowest mIoU of their own, and of each the pair of classes that cost most pixels."""
+    return [
+        {
+            "path": paths[each.index],
+            "index": each.index,
+            "miou": each.miou,
+            "pixel_accuracy": each.right / each.pixels,
+            "label": names[each.label],
+            "predicted": names[each.predicted],
+            "pixels": each.confused,
+            "share": each.confused / each.pixels,
+        }
+        for each in ranked(outcomes)[:most]
+    ]

@@ -1,0 +1,21 @@
+"""What the road of all tasks asks of segmentation."""
+
+from functools import partial
+
+from convnext.tasks import annotated
+from convnext.tasks.segmentation import build, checkpoint_names, facts, scoring
+from convnext.tasks.segmentation.task import Segmentation
+from convnext.tasks.table import Row
+from convnext.tasks.weights import load_annotated
+
+ROW = Row(
+    build=build.build,
+    load=partial(load_annotated, load_official=checkpoint_names.load_official),
+    task=Segmentation,
+    evaluation=scoring.evaluation,
+    fitted=facts.fitted,
+    fingerprint=facts.fingerprint,
+    counts=annotated.counts,
+    classes="head.classes",
+    hold_out="Name some with --val, or raise --val-share.",
+)

@@ -1,0 +1,104 @@
+"""Segmentation: how a batch of images and masks becomes a loss.
+
+Axes: N images, C channels, H W pixel rows and columns, K classes. A label of 255 does not count.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import RunOptions, SegmentationRecipe
+from convnext.data.annotated_loader import DenseBatch
+from convnext.data.annotated_transforms import stacked
+from convnext.data.opening import DenseSplits
+from convnext.data.sample import IGNORE
+from convnext.data.transforms import normalise
+from convnext.engine.distributed import World
+from convnext.errors import ConvNeXtError
+from convnext.tasks.annotated import AnnotatedTask
+from convnext.tasks.segmentation.facts import fingerprint
+from convnext.tasks.segmentation.metrics import metrics
+from convnext.tasks.segmentation.scoring import evaluate
+from convnext.tasks.segmentation.upernet import Logits, resized
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images ready for the network with a class for every pixel."""
+
+    x: Tensor  # (N, C, H, W) normalised
+    labels: Tensor  # (N, H, W) int64
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def split(self, size: int) -> Sequence["Labelled"]:
+        """Pieces of at most `size` images."""
+        return [Labelled(*pair) for pair in zip(self.x.split(size), self.labels.split(size), strict=True)]
+
+
+class Segmentation(AnnotatedTask):
+    """The task that `engine.fit` trains when the data are images with masks of classes."""
+
+    metric = "miou"
+
+    def __init__(self, model: nn.Module, recipe: SegmentationRecipe, options: RunOptions, splits: DenseSplits):
+        super().__init__(model, recipe, options, splits, splits.train, fingerprint(splits.train, recipe))
+        self.recipe, self.head = recipe, recipe.head
+        self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
+
+    def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
+        """To the device, padded to one size, normalised; padding does not count."""
+        images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.recipe.input.multiple))
+        labels = np.full(images.shape[:3], IGNORE, np.uint8)
+        for place, sample in enumerate(batch.samples):
+            assert sample.semantic is not None, "every image of a segmentation dataset has a map"
+            height, width = sample.semantic.shape
+            labels[place, :height, :width] = sample.semantic
+        x = normalise(images.to(device, non_blocking=True), self.recipe.input)
+        return Labelled(x, torch.from_numpy(labels).to(device, non_blocking=True).long())
+
+    def loss(self, network: nn.Module, piece: Labelled) -> dict[str, Tensor]:
+        """'main' and 'auxiliary', times its weight: cross-entropy of both heads in float32, each a mean over all pixels,
+        to which those that do not count bring 0.
+
+        As in the released code; and so micro-batches, whose images have different shares of such pixels, add up.
+        """
+        logits: Logits = network(piece.x)
+        parts = {"main": _cross_entropy(logits.main, piece.labels)}
+        if logits.aux is not None:
+            parts["auxiliary"] = self.head.aux_weight * _cross_entropy(logits.aux, piece.labels)
+        return parts
+
+    def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
+        """mIoU, mean accuracy, pixel accuracy and loss on the held-out images at one scale, in original pixels."""
+        options = self.options
+        shown: dict[str, Any] = {"workers": options.workers, "skipped": self.skipped, "progress": options.progress}
+        return metrics(evaluate(model, self.val, self.recipe, world=world, **shown))
+
+    def refuse(self, world: World) -> None:
+        """Batch norms cannot learn from one image: the pool of one cell leaves one value a channel."""
+        own = self.recipe.optim.batch // world.size
+        micro = min(own, self.options.micro_batch or own)
+        together = 1 if self.head.norm == "batch" else world.size
+        device = next(self.model.parameters()).device.type
+        if self.head.norm == "sync" and world.size > 1 and device == "cpu":
+            raise ConvNeXtError(
+                "head.norm = 'sync' needs GPUs when there are several processes. Set --head.norm group."
+            )
+        if self.head.norm in ("batch", "sync") and (own % micro or micro) * together == 1:
+            raise ConvNeXtError(
+                f"head.norm = '{self.head.norm}' needs two images or more in each forward pass, and there is one "
+                f"(batch {own}, {micro} at a time). Set --head.norm group, or raise optim.batch or --micro-batch."
+            )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    logits = resized(logits.float(), labels.shape[-2:])
+    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / labels.numel()
