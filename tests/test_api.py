@@ -65,6 +65,19 @@ def test_training_by_call_and_by_command_is_the_same_run(data, run, tmp_path):
     assert {name: own[name] for name in printed} == printed
 
 
+def test_a_recipe_may_be_a_value(data, run, tmp_path):
+    made = convnext.recipe("small", model="atto", images=36, image_px=24, classes=3, batch=6)
+    overrides = FIELDS | {"schedule.epochs": 2, "schedule.warmup_epochs": 0.2}
+    found = convnext.train(data, recipe=made, overrides=overrides, out=tmp_path / "run", workers=0, progress=False)
+    own, other = (json.loads((each.path / "recipe.json").read_text()) for each in (found, run))
+    assert own["model"] == other["model"] and own["schedule"]["epochs"] == 2 and found.scores["top1"] >= 0
+    with pytest.raises(convnext.ConvNeXtError, match="the recipe is a value"):
+        convnext.train(data, recipe=made, model="tiny", out=tmp_path / "other")
+    objects = convnext.recipe("small_detection", classes=3)
+    with pytest.raises(convnext.ConvNeXtError, match="is for detection, and the data are for classification"):
+        convnext.train(data, recipe=objects, out=tmp_path / "other", progress=False)
+
+
 def test_epochs_twice_and_a_wrong_field_are_refused(data, tmp_path):
     with pytest.raises(convnext.ConvNeXtError, match="say the same"):
         convnext.train(data, epochs=1, overrides={"schedule.epochs": 2}, out=tmp_path / "run")
@@ -77,7 +90,7 @@ def test_epochs_twice_and_a_wrong_field_are_refused(data, tmp_path):
 def test_evaluation_by_call_and_by_command_is_the_same(data, run):
     found = convnext.evaluate(run, data, device="cpu")
     assert found.to_dict() == json.loads(command("evaluate", run.path, data, "--json", "--device", "cpu").out)
-    assert found.scores["n"] == 12 and convnext.evaluate(run, data, part="train")["n"] == 36
+    assert found.n == 12 and convnext.evaluate(run, data, part="train").n == 36
 
 
 def test_prediction_by_call_is_that_of_the_predictor(data, run):

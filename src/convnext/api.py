@@ -103,10 +103,11 @@ def train(
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
-    `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task; `weights`: to
-    start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same call
-    goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `overrides`: dotted fields of the
-    recipe, e.g. {"optim.lr": 1e-3}. Raises ConvNeXtError for everything that the caller can mend.
+    `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task, or a value, whose
+    network and seed stay; `weights`: to start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder
+    (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
+    'schedule.epochs'; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Raises ConvNeXtError for
+    everything that the caller can mend.
     """
     from convnext.tasks import train as tasks
 
@@ -115,7 +116,9 @@ def train(
         if "schedule.epochs" in changes:
             raise ConvNeXtError("epochs and overrides['schedule.epochs'] say the same. Give one of them.")
         changes["schedule.epochs"] = epochs
-    network = model or "atto"
+    if model and not isinstance(recipe, str | None):
+        raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
+    network = model or ("atto" if isinstance(recipe, str | None) else recipe.model.name)
     place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
     refuse_among(place, [data])
     request = tasks.Request(
@@ -213,16 +216,19 @@ def optimize(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     matmul_dtype: "torch.dtype | None" = None,
+    info: Callable[[str], None] | None = None,
 ) -> "Network":
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
     With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
     values. `matmul_dtype`: torch.bfloat16 lets the matmuls of V1 blocks take bf16 values where the compiled kernels have
-    them. Raises ConvNeXtError for a network that is not of this package.
+    them. What is left unfolded is told to `info`, by default the standard error. Raises ConvNeXtError for a network that
+    is not of this package.
     """
     from convnext.deploy import optimize as folding
 
-    return folding.optimize(model, mean=mean, std=std, matmul_dtype=matmul_dtype)
+    told: dict[str, Any] = {} if info is None else {"info": info}
+    return folding.optimize(model, mean=mean, std=std, matmul_dtype=matmul_dtype, **told)
 
 
 def recipe(
