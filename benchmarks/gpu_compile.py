@@ -122,23 +122,26 @@ def report(capability: int, channels: int, what: str, launch: Launch, setting: S
         made = launch.compile(setting)
     except Exception as failure:  # noqa: BLE001 - whatever the compiler raises is the finding
         return row | {"setting": setting, "error": f"{type(failure).__name__}: {str(failure).strip()[:300]}"}
-    used = resources(made.asm["cubin"])
+    used, code = resources(made.asm["cubin"]), dump(made.asm["cubin"], "-sass")
     return row | {
         "triton": triton.__version__, "registers": used["REG"], "stack": used["STACK"], "shared": made.metadata.shared,
-        "tensor_cores": next((name for name in ("HGMMA", "QGMMA", "HMMA") if name in made.asm["sass"]), None),
+        "tensor_cores": next((name for name in ("HGMMA", "QGMMA", "HMMA") if name in code), None),
         "setting": setting,
     }  # fmt: skip
 
 
 def resources(cubin: bytes) -> dict[str, int]:
-    """REG, STACK and the like of a compiled kernel, by NVIDIA's own tool, which Triton brings along."""
+    """REG, STACK and the like of a compiled kernel."""
+    found = dump(cubin, "--dump-resource-usage").rsplit("Function", 1)[1].split(":", 1)[1].split()
+    return {name: int(value) for name, value in (each.split(":") for each in found) if name.isalpha()}
+
+
+def dump(cubin: bytes, what: str) -> str:
+    """What NVIDIA's own tool, which Triton brings along, tells of a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [tool(), "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = said.rsplit("Function", 1)[1].split(":", 1)[1].split()
-    return {name: int(value) for name, value in (each.split(":") for each in found) if name.isalpha()}
+        return subprocess.run([tool(), what, file.name], capture_output=True, text=True, check=True).stdout
 
 
 @functools.cache
