@@ -24,7 +24,7 @@ Errors = dict[str, float]
 
 @dataclass(frozen=True)
 class Case:
-    """One size: N pictures of C channels, H rows, W columns, a KxK filter."""
+    """One size: N images of C channels, H rows, W columns, a KxK filter."""
 
     n: int
     c: int
@@ -147,7 +147,7 @@ def check_gelu_backward(case: Case) -> Errors:
     errors: Errors = {}
     for word, kept in (("again", None), ("kept", before)):
         found = gemm.gelu_backward(low[0], (low[1], low[2]), kept, low[3], low[4], factor)
-        names = ("slope", "hidden", "sum")
+        names = ("gradient", "hidden", "sum")
         errors |= {f"{name}, {word}": off(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
     return errors
 
@@ -211,5 +211,5 @@ def _layers(case: Case) -> list[Any]:
     return list(case.weights()[4:9])
 
 
-def _call(run: Callable[..., Tensor], *words: Any) -> Tensor:
-    return run(*words)  # words of several lists, whose lengths a type checker cannot see
+def _call(run: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    return run(*arguments)  # of several lists, whose lengths a type checker cannot see

@@ -1,4 +1,4 @@
-"""The ConvNeXt block with float8 (e4m3) products, for inference on Ada, Hopper and newer cards.
+"""The ConvNeXt block with float8 (e4m3) products, for inference on Ada, Hopper and newer GPUs.
 
 Weights have one scale an output channel. The normed map has one a position, which the depthwise kernel finds while it
 holds the position's channels; hidden activations have one for each run of 128 channels. Sums are float32, and the

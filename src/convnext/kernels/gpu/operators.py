@@ -119,12 +119,14 @@ def block_backward(
         expand, gamma = _folded(weights, dtype), weights.gamma
         project = weights.project if gamma is None else weights.project.float() * gamma.float()[:, None]
         kept = before if before.numel() else None
-        slope, hidden, slopes = gemm.gelu_backward(normal, expand, kept, pushed, project.to(dtype), factor)
-        flat = slope.flatten(0, 2)
+        inner_gradient, hidden, bias_gradient = gemm.gelu_backward(
+            normal, expand, kept, pushed, project.to(dtype), factor
+        )
+        flat = inner_gradient.flatten(0, 2)
         inner = torch.mm(flat, expand[0])  # (M, C): the gradient of the normed map
         of_expand = torch.mm(flat.t(), normal.flatten(0, 2)).float()  # (E, C)
         of_project = torch.mm(pushed.flatten(0, 2).t(), hidden.flatten(0, 2)).float()  # (C, E)
-        del slope, flat, hidden  # (M, E) each
+        del inner_gradient, flat, hidden  # (M, E) each
         a_sample = push.flatten(1, 2).sum(1, dtype=torch.float32)  # (N, C)
         pushes = a_sample.sum(0) if factor is None else (a_sample * factor[:, None]).sum(0)
         normed = depthwise.norm_backward(inner, normal.flatten(0, 2), None, rstd, None, dtype=dtype, affine=False)
@@ -137,14 +139,14 @@ def block_backward(
             of_norm = (weights.expand.float() * of_expand).sum(0)
             scaled = of_expand * weights.norm.float()
         if weights.norm_bias is not None:
-            of_shift = weights.expand.float().t() @ slopes
-            scaled = torch.addr(scaled, slopes, weights.norm_bias.float())
+            of_shift = weights.expand.float().t() @ bias_gradient
+            scaled = torch.addr(scaled, bias_gradient, weights.norm_bias.float())
         of_bias = pushes
         if gamma is not None:
             of_gamma = (weights.project.float() * of_project).sum(1) + weights.project_bias.float() * pushes
             of_project, of_bias = of_project * gamma.float()[:, None], pushes * gamma.float()
     assert of_spatial.shape[0] == channels
-    out = [of_spatial, normed.total, of_norm, of_shift, scaled, slopes, of_project, of_bias, of_gamma]
+    out = [of_spatial, normed.total, of_norm, of_shift, scaled, bias_gradient, of_project, of_bias, of_gamma]
     out += [x.new_empty(0), x.new_empty(0)]  # grn's two
     return [_map(of_x), *(each.to(weights.expand.dtype) for each in out)]
 

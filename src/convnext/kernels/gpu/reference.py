@@ -64,5 +64,5 @@ def gelu_backward(
     density = torch.exp(-x * x / 2) / (2 * torch.pi) ** 0.5
     scale = torch.ones((), dtype=x.dtype) if keep is None else keep.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
     scale = scale.to(x.device)
-    slope = scale * (gradient @ project) * (share + x * density)
-    return slope, scale * x * share, slope.flatten(0, -2).sum(0)
+    gradient_before = scale * (gradient @ project) * (share + x * density)
+    return gradient_before, scale * x * share, gradient_before.flatten(0, -2).sum(0)
