@@ -16,16 +16,19 @@ from convnext.cli.train import check
 from convnext.models.create import create
 from images import write_colours
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [README, *(page.read_text("utf-8") for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
 
 COMMANDS = [
     line[line.index("convnext ") :]
-    for block in blocks("bash")
+    for page in PAGES
+    for block in blocks("bash", page)
     for line in block.replace("\\\n", " ").splitlines()
     if re.match(r"(convnext|torchrun .*-m convnext) ", line)
 ]
@@ -47,12 +50,15 @@ def test_a_command_of_the_readme_is_understood(line):
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    trained(write_colours(tmp_path / "pets"), Path("runs/pets"))
+    write_colours(tmp_path / "pets")
     torch.save(create("tiny", classes=10).state_dict(), "convnext_tiny_22k_224.pth")
     Path("holiday").mkdir()
     for file in ("cat.jpg", "holiday/dog.jpg"):
         Image.new("RGB", (40, 30), "red").save(file)
     (code,) = blocks("python")
+    smaller = 'epochs=1, overrides={"model.depths": (1, 1, 1, 1), "model.widths": (8, 8, 8, 8), "optim.batch": 8}'
+    assert "epochs=30" in code
+    code = code.replace("epochs=30", smaller)
     names = {"images": torch.zeros(1, 3, 64, 64), "convnext": convnext}
     exec(code, names)
     assert names["maps"]["stage3"].shape == (1, 768, 2, 2)
@@ -69,3 +75,9 @@ def test_every_folder_of_the_code_is_in_the_readme():
     (tree,) = (block for block in blocks("text") if "src/convnext/" in block)
     there = {path.name for path in (Path(__file__).parents[1] / "src/convnext").iterdir() if path.is_dir()}
     assert there - {"__pycache__"} <= set(re.findall(r"(\w+)/", tree))
+
+
+def test_every_link_of_the_pages_leads_somewhere():
+    for page, folder in ((README, ROOT), *((page, ROOT / "docs") for page in PAGES[1:])):
+        for link in re.findall(r"\]\(([^)#]+)", page):
+            assert link.startswith("https://") or (folder / link).exists(), link
