@@ -15,7 +15,7 @@ import pytest
 
 import convnext as package
 from commands import convnext, tiny, trained
-from convnext.deploy.exported_classifier import softmax
+from convnext.deploy.exported_classifier import log_softmax
 from convnext.errors import ConvNeXtError
 from convnext.extras import EXTRAS, MissingPackage, installed, missing, needs
 from images import write_colours
@@ -89,6 +89,44 @@ def test_an_exported_file_predicts_without_torch_what_it_predicts_with_it(export
     assert there.stdout == here.out and len(here.out.splitlines()) == 12
 
 
+@pytest.mark.parametrize("more", [(), ("--batch", 5, "--workers", 2), ("--suite", "subset")])
+def test_an_exported_file_is_scored_without_torch_as_it_is_with_it(exported, data, more):
+    arguments = ["evaluate", exported, data / "val" if more[:1] == ("--suite",) else data, "--json", *more]
+    there, here = child(BASE, *arguments), convnext(*arguments)
+    assert (there.returncode, there.stderr) == (0, "") and here.status == 0
+    assert there.stdout == here.out and json.loads(here.out)["n"] == 12
+
+
+def test_an_exported_file_scores_as_the_run_that_it_was_made_of(exported, data):
+    files = [package.evaluate(source, data, device="cpu").to_dict() for source in (exported, exported.parent)]
+    for name in ("top1", "top5", "classes", "confusion", "per_class", "n", "skipped", "weights"):
+        assert files[0][name] == files[1][name]
+    assert [files[0][name] for name in ("loss", "ece")] == pytest.approx(
+        [files[1][n] for n in ("loss", "ece")], abs=1e-5
+    )
+
+
+def test_what_a_run_held_out_is_scored_without_torch_too_and_broken_images_are_named(data, exported, tmp_path):
+    shutil.copytree(data / "train", tmp_path / "data")
+    trained(tmp_path / "data", tmp_path / "run", "--epochs", 1)
+    assert convnext("export", tmp_path / "run", "--to", "onnx").status == 0
+    arguments = ["evaluate", tmp_path / "run" / "model.onnx", tmp_path / "data", "--json"]
+    done = child(BASE, *arguments)
+    assert "scoring the" in done.stderr and json.loads(done.stdout)["n"] < 36
+    assert done.stdout == convnext(*arguments).out
+    (data / "val" / "red" / "broken.png").write_bytes(b"no image")
+    done = child(BASE, "evaluate", exported, data, "--json")
+    (data / "val" / "red" / "broken.png").unlink()
+    assert list(json.loads(done.stdout)["skipped"]) == ["val/red/broken.png"] and "Skipped" in done.stderr
+
+
+def test_an_exported_file_cannot_be_attacked_and_a_suite_that_needs_torch_says_so(exported, data, tmp_path):
+    arguments = ["evaluate", exported, data / "val", "--out", tmp_path / "out", "--suite"]
+    assert "has no gradients to attack it by" in convnext(*arguments, "attacks").line
+    done = child(BASE, *arguments, "corruptions")
+    assert (done.returncode, done.stdout) == (2, "") and "needs torch, which is not installed" in done.stderr
+
+
 def test_the_file_answers_as_the_run_that_it_was_made_of(exported, data):
     ours, theirs = package.load(exported), package.load(exported.parent, device="cpu")
     paths = sorted((data / "val").rglob("*.png"))
@@ -108,7 +146,7 @@ def test_broken_images_are_left_out_and_named(exported, tmp_path):
 
 
 def test_probabilities_add_up_to_one_for_any_logits():
-    found = softmax(np.array([[1000.0, 1000.0], [-1000.0, 1000.0], [0.0, np.log(3)]], np.float32))
+    found = np.exp(log_softmax(np.array([[1000.0, 1000.0], [-1000.0, 1000.0], [0.0, np.log(3)]], np.float32)))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0, 1], [0.25, 0.75]], atol=1e-7)
 
 

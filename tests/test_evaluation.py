@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from convnext.deploy.exported_classifier import log_softmax
+from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import BINS, Outcomes, calibration, confusion, metrics, per_class
 from convnext.tasks.classification.report import report
 
@@ -12,7 +14,7 @@ def outcomes(n: int = 200, classes: int = 7, seed: int = 0) -> tuple[Outcomes, t
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, classes, generator=generator) * 2
     labels = torch.randint(0, classes, (n,), generator=generator)
-    return Outcomes.of(logits, labels, torch.arange(n)), logits, labels
+    return judged(logits, labels, torch.arange(n)), logits, labels
 
 
 def test_top1_and_top5_equal_a_count_by_sorting():
@@ -29,6 +31,26 @@ def test_the_loss_is_the_cross_entropy_of_torch():
     assert metrics(found)["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 7, 64, 257])
+def test_outcomes_are_those_of_torch_to_the_bit(n):
+    found, logits, labels = outcomes(n, classes=11, seed=n)
+    log_p = logits.log_softmax(1)
+    top, predicted = log_p.max(1)
+    true = log_p.gather(1, labels[:, None])[:, 0]
+    for column, expected in {
+        "predicted": predicted, "score": top.exp(), "label_score": true.exp(), "loss": -true
+    }.items():  # fmt: skip
+        np.testing.assert_array_equal(getattr(found, column), expected.numpy())
+
+
+def test_outcomes_of_an_exported_file_are_those_of_torch_within_rounding():
+    found, logits, labels = outcomes(300, classes=11)
+    log_p = log_softmax(logits.numpy())
+    numpy = Outcomes.of(np.exp(log_p).astype(np.float32), log_p.astype(np.float32), labels.numpy(), np.arange(300))
+    for column, value in vars(found).items():
+        np.testing.assert_allclose(getattr(numpy, column), value, rtol=1e-6, atol=1e-7)
+
+
 def test_the_calibration_error_equals_a_loop_over_images():
     found, logits, labels = outcomes()
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
@@ -42,7 +64,7 @@ def test_the_calibration_error_equals_a_loop_over_images():
 
 def test_a_network_that_always_answers_the_same_scores_no_better_than_its_share():
     labels = torch.arange(10).repeat(3)
-    found = Outcomes.of(torch.zeros(30, 10), labels, torch.arange(30))
+    found = judged(torch.zeros(30, 10), labels, torch.arange(30))
     assert metrics(found)["top1"] == pytest.approx(0.1)
 
 
@@ -64,7 +86,7 @@ def test_precision_recall_and_f1_of_a_matrix_worked_by_hand():
 def test_joined_parts_are_in_dataset_order_and_an_image_seen_twice_counts_once():
     found, logits, labels = outcomes(20)
     order = torch.randperm(20)
-    parts = [Outcomes.of(logits[i], labels[i], i) for i in (*order.split(6), torch.tensor([3, 4]))]
+    parts = [judged(logits[i], labels[i], i) for i in (*order.split(6), torch.tensor([3, 4]))]
     joined = Outcomes.join(parts)
     assert joined.index.tolist() == list(range(20))
     assert joined.rank.tolist() == found.rank.tolist()

@@ -15,6 +15,7 @@ from convnext.deploy import graph, int8
 from convnext.deploy.runtime import module_of
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
+from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import Outcomes
 from images import write_colours
 
@@ -42,7 +43,7 @@ def run(data, tmp_path_factory) -> Path:
 
 def outcomes(predicted: list[int], labels: list[int]) -> Outcomes:
     logits = torch.nn.functional.one_hot(torch.tensor(predicted), 3).float()
-    return Outcomes.of(logits, torch.tensor(labels), torch.arange(len(labels)))
+    return judged(logits, torch.tensor(labels), torch.arange(len(labels)))
 
 
 @pytest.mark.parametrize("form", FORMS)

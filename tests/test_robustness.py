@@ -20,8 +20,7 @@ from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of,
 from convnext.studies.robustness.subsets import imagenet_order, open_real, open_subset, real_accuracy
 from convnext.studies.robustness.suite import choose_reference, read_results, run_suite, suite
 from convnext.studies.robustness.text import robustness_text
-from convnext.tasks.classification.inference import restricted
-from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.inference import judged, restricted
 from images import write_colours
 
 CLASSES = ("blue", "green", "red")
@@ -187,7 +186,7 @@ def test_answers_are_limited_to_the_classes_of_the_subset():
     logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     only = (1, 3, 4)
     labels = torch.tensor(only).repeat(17)[:50]
-    found = Outcomes.of(restricted(logits, only), labels, torch.arange(50))
+    found = judged(restricted(logits, only), labels, torch.arange(50))
     slow = [only[int(np.argmax([row[k] for k in only]))] for row in logits.numpy()]
     assert found.predicted.tolist() == slow
     part = torch.tensor(logits.numpy()[:, list(only)]).log_softmax(1)
@@ -232,7 +231,7 @@ def test_real_accuracy_counts_any_accepted_answer_and_leaves_out_images_without_
     assert found.answers == (frozenset({998, 992}), frozenset({0}), frozenset({996})) and found.left_out == 1
     logits = torch.zeros(3, 1000)
     logits[0, 992] = logits[1, 5] = logits[2, 996] = 1
-    outcomes = Outcomes.of(logits, torch.tensor([e.label for e in found.dataset.entries]), torch.arange(3))
+    outcomes = judged(logits, torch.tensor([e.label for e in found.dataset.entries]), torch.arange(3))
     assert real_accuracy(outcomes, found) == pytest.approx(2 / 3)
     with pytest.raises(DataError, match="this model knows 3"):
         open_real(folder, real, CLASSES)

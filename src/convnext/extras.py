@@ -20,7 +20,7 @@ EXTRAS = {  # package, by the name that it is imported by -> the extra that brin
     "faster_coco_eval": ("detect", "average precision of detectors"),
     "onnx": ("export", "`convnext export --to onnx`"),
     "onnxscript": ("export", "`convnext export --to onnx`"),
-    "onnxruntime": ("runtime", "predicting with exported .onnx files"),
+    "onnxruntime": ("runtime", "predicting with exported .onnx files, and scoring them"),
     "openvino": ("openvino", "`convnext export --to openvino`, predicting with .xml files"),
     "nncf": ("openvino", "int8"),
 }

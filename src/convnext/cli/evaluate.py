@@ -45,7 +45,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
-    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
+    parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint or a file of `convnext export`")
     data = "data in the form that the run was trained on; if the run split them itself, its held-out images are scored"
     parser.add_argument("data", metavar="DATA", help=data)
     predictor_flags(parser)
@@ -107,15 +107,17 @@ def _subset(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.data.opening import recognise
     from convnext.reports.text import text_of
     from convnext.studies.robustness.subsets import open_subset
-    from convnext.tasks.classification.scoring import evaluation
-    from convnext.tasks.evaluate import answering
+    from convnext.tasks.classification.report import evaluation_of
 
     data = open_subset(recognise(args.data, annotated=False), predictor.classes)
     skipped: dict[str, str] = {}
     how: dict[str, Any] = {"batch": args.batch or BATCH, "workers": args.workers, "progress": not args.json}
-    with answering(predictor.recipe, predictor.device):
-        found = evaluation(predictor.model, data.dataset, predictor.recipe, only=data.only, skipped=skipped, **how)
-    result = found.with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw")).to_dict()
+    outcomes = predictor.outcomes(data.dataset, only=data.only, skipped=skipped, **how)
+    result = (
+        evaluation_of(outcomes, data.dataset)
+        .with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw"))
+        .to_dict()
+    )
     print(json.dumps(result) if args.json else text_of(result))
 
 
@@ -139,7 +141,8 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.studies.robustness.suite import choose_reference, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
-    from convnext.tasks.evaluate import held_out
+    from convnext.tasks.classification.facts import fingerprint
+    from convnext.tasks.opening import held_out
 
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     chosen_options |= {
@@ -149,7 +152,7 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
     source = recognise(args.data, annotated=False)
-    held = held_out(source, predictor.recipe, predictor.metadata)
+    held = held_out(source, predictor.recipe, predictor.metadata, fingerprint)
     data = open_subset(source, predictor.classes) if held is None else Subset(held.val, ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"

@@ -40,7 +40,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--json: one line per image; for a detector one list in COCO's result format, with file_name and category "
         "added, and masks as compressed run lengths."
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
+    parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint or a file of `convnext export`")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
     parser.add_argument("--top", type=count, help=f"classes or objects per image ({TOP} for a classifier, else all)")
     parser.add_argument("--csv", action="store_true", help="classification: CSV on stdout")

@@ -1,28 +1,33 @@
-"""The classifier in an exported file: the calls of every predictor, in NumPy, so that a server needs no torch.
+"""The classifier in an exported file: the calls of every predictor, in NumPy, so that nothing needs torch.
 
 Axes: N images, H W pixel rows and columns, C channels, K classes.
 """
 
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe, Recipe, parse
-from convnext.data.evaluation import normalised
+from convnext.data.evaluation import Change, Shown, normalised, shown
+from convnext.data.labelled import Dataset
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.exported import Exported, Floats, open_exported
-from convnext.deploy.images import Pixels, Read
+from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features
-from convnext.errors import ConvNeXtError
+from convnext.engine.records import watched
+from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.classification.facts import fingerprint
+from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.report import evaluation_of
+from convnext.tasks.opening import open_scored, scored_source
 from convnext.tasks.result import Evaluation
+from convnext.tasks.skipped import note_skipped
 
 
 class ExportedClassifier(ClassificationPredictor):
-    """A network in a file with everything that it needs to answer. Scoring it on labelled images takes torch."""
+    """A network in a file with everything that it needs to answer."""
 
     model: Exported
 
@@ -44,16 +49,49 @@ class ExportedClassifier(ClassificationPredictor):
         progress: bool = False,
     ) -> Evaluation:
         """As for every classifier."""
-        found: Evaluation = self._with_torch().evaluate(data, part, batch=batch, workers=workers, progress=progress)
-        return found
+        source = scored_source(data, self.recipe.task)
+        dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part)
+        skipped: dict[str, str] = {}
+        outcomes = self.outcomes(dataset, workers=workers, batch=batch, skipped=skipped, progress=progress)
+        weights = self.metadata.get("weights", "raw")
+        return evaluation_of(outcomes, dataset).with_about(skipped=skipped, weights=weights)
 
-    def outcomes(self, *arguments: Any, **more: Any) -> Any:
-        """As for every classifier."""
-        return self._with_torch().outcomes(*arguments, **more)
+    def outcomes(
+        self,
+        dataset: Dataset,
+        *,
+        workers: int = 0,
+        batch: int = 0,
+        skipped: dict[str, str] | None = None,
+        change: Change | None = None,
+        attack: object = None,
+        only: Sequence[int] = (),
+        progress: bool = False,
+    ) -> Outcomes:
+        """As for every classifier; `workers` are threads. Raises ConvNeXtError for an attack, which needs gradients."""
+        if attack is not None:
+            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
+        count = len(dataset.entries)
+
+        def read(places: range) -> Shown:
+            return shown(dataset, self.recipe.input, places, change)
+
+        parts = []
+        with watched(in_batches(read, count, batch or BATCH, workers), count, shown=progress) as passing:
+            for found in passing:
+                note_skipped(found.skipped.items(), skipped if skipped is not None else {})
+                if found.indices:
+                    labels = np.array([dataset.entries[index].label for index in found.indices], np.int64)
+                    log_p = log_softmax(restricted(self.logits(found.images), only))
+                    p = np.exp(log_p).astype(np.float32)
+                    parts.append(Outcomes.of(p, log_p.astype(np.float32), labels, np.array(found.indices, np.int64)))
+        if not parts:
+            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        return Outcomes.join(parts)
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
         """(N, K) of (N, H, W, C) images that `eval_transform` made."""
-        return softmax(self.logits(images))
+        return np.exp(log_softmax(self.logits(images))).astype(np.float32)
 
     def logits(self, images: Pixels) -> Floats:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
@@ -62,14 +100,19 @@ class ExportedClassifier(ClassificationPredictor):
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         raise ConvNeXtError(f"'{self.source}' gives logits alone. Load the run for its features.")
 
-    def _with_torch(self) -> Any:
-        return import_module("convnext.deploy.trained_classifier").TrainedClassifier.of_exported(
-            self.source, backend=self.model.backend
-        )
 
-
-def softmax(logits: Floats) -> Floats:
-    """(N, K) logits -> (N, K) probabilities, computed in float64."""
+def log_softmax(logits: Floats) -> NDArray[np.float64]:
+    """(N, K) logits -> (N, K) logarithms of probabilities."""
     x = logits.astype(np.float64)
-    x = np.exp(x - x.max(1, keepdims=True))
-    return (x / x.sum(1, keepdims=True)).astype(np.float32)
+    x -= x.max(1, keepdims=True)
+    log_p: NDArray[np.float64] = x - np.log(np.exp(x).sum(1, keepdims=True))
+    return log_p
+
+
+def restricted(logits: Floats, only: Sequence[int]) -> Floats:
+    """(N, K) logits with every class that is not in `only` at minus infinity; as they are where `only` is empty."""
+    if not only:
+        return logits
+    out = np.full_like(logits, -np.inf)
+    out[:, list(only)] = logits[:, list(only)]
+    return out

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # a
 ManyImages = OneImage | Iterable[OneImage] | Dataset  # a path may be a file, a folder, a glob or a zip
 ChannelOrder = Literal["rgb", "bgr"]
 Pixels = NDArray[np.uint8]
+Made = TypeVar("Made")
 Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it may run in a thread
 
 FRAMES_NDIM = 4  # of an array of many images, (N, H, W, C)
@@ -130,16 +131,17 @@ def read_images(
     `first`: the number of the first. `workers`: threads that read ahead, which decoders let work side by side; 0: an
     image is read when it is asked for, -1: as many as there are cores.
     """
-    parts = [range(start, min(start + batch, len(given))) for start in range(0, len(given), batch)]
+    return in_batches(lambda places: _read(given, places, transform, channels, first), len(given), batch, workers)
 
-    def read(places: range) -> tuple[list[Read], dict[str, str]]:
-        return _read(given, places, transform, channels, first)
 
+def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: int) -> Iterator[Made]:
+    """`read` of `batch` places of `count` after the other, in order; `workers` are those of `read_images`."""
+    parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
     threads = workers if workers >= 0 else min(_MOST_THREADS, cores())
     if threads == 0 or len(parts) < 2:
         yield from map(read, parts)
         return
-    pool, ahead = ThreadPoolExecutor(threads), deque[Future[tuple[list[Read], dict[str, str]]]]()
+    pool, ahead = ThreadPoolExecutor(threads), deque[Future[Made]]()
     try:
         for places in parts:
             ahead.append(pool.submit(read, places))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convnext.config import ClassificationRecipe, Recipe, expect, parse
+from convnext.config import ClassificationRecipe, expect
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
@@ -22,7 +22,6 @@ from convnext.deploy.classifier import BATCH, ClassificationPredictor, stacked
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features
-from convnext.deploy.runtime import module_of
 from convnext.deploy.trained import Trained
 from convnext.engine.distributed import World
 from convnext.errors import ConvNeXtError
@@ -52,19 +51,6 @@ class TrainedClassifier(ClassificationPredictor):
         model = trained.into(build_model(trained.recipe.model), device)
         recipe = expect(trained.recipe, ClassificationRecipe)
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata, plain)
-
-    @classmethod
-    def of_exported(cls, source: str | Path, *, backend: str = "auto") -> "TrainedClassifier":
-        """The predictor of a file that `convnext export` wrote: another runtime under the same calls, on the CPU.
-
-        `backend`: 'onnxruntime', 'openvino' or 'auto'. Raises CheckpointError for a file that is missing, damaged or
-        foreign.
-        """
-        network = module_of(source, backend=backend)
-        described = network.exported.description
-        recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
-        place = torch.device("cpu")
-        return cls(network, recipe, tuple(described["classes"]), place, Path(source), described, plain=True)
 
     def evaluate(
         self,

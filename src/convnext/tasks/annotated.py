@@ -60,7 +60,7 @@ class AnnotatedTask:
             strict=self.options.strict_images,
         )
         for batch in batches:
-            note_skipped(batch, self.skipped)
+            note_skipped(batch.skipped, self.skipped)
             yield batch
 
     def refuse(self, world: World) -> None:
@@ -111,7 +111,7 @@ def one_by_one(
 
 def _samples(batches: Iterator[DenseBatch], skipped: dict[str, str]) -> Iterator[tuple[int, Sample]]:
     for batch in batches:
-        note_skipped(batch, skipped)
+        note_skipped(batch.skipped, skipped)
         yield from zip(batch.indices, batch.samples, strict=True)
 
 

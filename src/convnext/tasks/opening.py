@@ -1,17 +1,22 @@
 """From a source to the images of a task: the only place of the tasks that opens data or looks at them."""
 
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from convnext.config import Recipe
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.dataset import DenseDataset
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Source
+from convnext.engine.records import info, warn
 from convnext.errors import DataError
 
 AnyFindings = Findings | DenseFindings
 Named = Source | str | Path  # data, recognised or as a person names them
+Fingerprint = Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
 
 
 def source_of(
@@ -62,6 +67,55 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     if part not in (None, "train", "val"):
         raise DataError(f"part = '{part}' is refused: class folders have 'train' and 'val'.")
     return open_labelled(source, classes=classes, split="train" if part == "train" else "val")
+
+
+def open_scored(
+    source: Source,
+    recipe: Recipe,
+    metadata: Mapping[str, Any],
+    fingerprint: Fingerprint,
+    *,
+    part: str | None = None,
+) -> Any:
+    """The images to score a run on, with labels that index its classes; what is scored is logged where it surprises.
+
+    `fingerprint` is that of the task's `facts`.
+    """
+    name = source.name
+    if source.task != recipe.task:
+        raise DataError(
+            f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. Name data of its kind."
+        )
+    held = held_out(source, recipe, metadata, fingerprint)
+    if held is None:
+        dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
+    elif part == "test":
+        raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
+    else:
+        dataset = held.train if part == "train" else held.val
+    if fingerprint(dataset, recipe) == metadata.get("images"):
+        warn("The run was trained on these very images: the figures say little about others.")
+    elif held is not None:
+        info(
+            f"The run was trained on {len(held.train.entries):,} of these images: scoring the "
+            f"{len(held.val.entries):,} that it held out."
+        )
+    return dataset
+
+
+def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], fingerprint: Fingerprint) -> Any:
+    """The splits of the data as the run parted them, where it did and the images are still the same; else None.
+
+    What it was trained on it has learnt by heart, so a score on that says nothing.
+    """
+    share = metadata.get("val_share")
+    if share is None:
+        return None
+    with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
+        splits = splits_of(source, val_share=share, seed=recipe.seed)
+        if fingerprint(splits.train, recipe) == metadata["images"]:
+            return splits
+    return None
 
 
 def look(data: Any, *, workers: int) -> AnyFindings:

@@ -1,18 +1,16 @@
 """Images that broke: each is named once, and all are counted at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from convnext.data.annotated_loader import DenseBatch
-from convnext.data.batch import Batch
 from convnext.data.store import printable
 from convnext.engine.records import warn
 from convnext.errors import number_of
 
 
-def note_skipped(batch: Batch | DenseBatch, skipped: dict[str, str]) -> None:
-    """Say each broken image once, and keep it with its reason."""
-    for path, reason in batch.skipped:
+def note_skipped(broken: Iterable[tuple[str, str]], skipped: dict[str, str]) -> None:
+    """Log each of the `broken` images, (path, reason), once, and keep it with its reason."""
+    for path, reason in broken:
         if path not in skipped:
             skipped[path] = reason
             warn(f"Skipped '{printable(path)}': {reason}")

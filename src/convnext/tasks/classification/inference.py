@@ -1,11 +1,13 @@
-"""How a classifier is asked: logits of a batch, however little memory there is."""
+"""How a classifier is asked: logits of a batch, however little memory there is, and what they say of labelled images."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from convnext.engine.update import out_of_memory
+from convnext.tasks.classification.metrics import Outcomes
 
 
 def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
@@ -25,3 +27,9 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
         if not out_of_memory(error) or len(x) == 1:
             raise
     return torch.cat([logits(model, half) for half in x.chunk(2)])
+
+
+def judged(logits: Tensor, labels: Tensor, indices: Tensor) -> Outcomes:
+    """Of (N, K) logits on any device, with (N,) labels and places in the dataset."""
+    log_p = F.log_softmax(logits.float(), 1)
+    return Outcomes.of(*(column.cpu().numpy() for column in (log_p.exp(), log_p, labels, indices)))

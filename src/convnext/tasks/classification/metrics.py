@@ -1,13 +1,13 @@
-"""What a classifier did on labelled images: one outcome an image, and the figures made of them."""
+"""What a classifier did on labelled images: one outcome an image, and the figures made of them. No torch here.
+
+Axes: N images, K classes.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 
@@ -25,18 +25,16 @@ class Outcomes:
     loss: NDArray[np.float32]  # cross-entropy
 
     @staticmethod
-    def of(logits: Tensor, labels: Tensor, indices: Tensor) -> "Outcomes":
-        """From (N, K) logits and (N,) labels on any device."""
-        logits = logits.float()
-        log_p = F.log_softmax(logits, 1)
-        true = labels.to(logits.device)
-        true_log_p = log_p.gather(1, true[:, None])[:, 0]
-        top_log_p, predicted = log_p.max(1)
-        # Ties go against the true class unless it is the one `max` returned: a constant output is no top-1 hit.
+    def of(
+        p: NDArray[np.float32], log_p: NDArray[np.float32], labels: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> "Outcomes":
+        """From (N, K) probabilities, their logarithms, and (N,) labels of the images at `indices` of the dataset."""
+        rows = np.arange(len(labels))
+        predicted, true_log_p = log_p.argmax(1), log_p[rows, labels]
+        # Ties go against the true class unless it is the one predicted: a constant output is no top-1 hit.
         above = (log_p >= true_log_p[:, None]).sum(1) - 1
-        rank = torch.where(predicted == true, 0, above.clamp(min=1))
-        columns = (indices, labels, predicted, rank, top_log_p.exp(), true_log_p.exp(), -true_log_p)
-        return Outcomes(*(column.cpu().numpy() for column in columns))
+        rank = np.where(predicted == labels, 0, np.maximum(above, 1))
+        return Outcomes(indices, labels, predicted, rank, p[rows, predicted], p[rows, labels], -true_log_p)
 
     @staticmethod
     def join(parts: list["Outcomes"]) -> "Outcomes":

@@ -4,7 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from convnext.data.labelled import Dataset
+from convnext.data.store import printable
 from convnext.tasks.classification.metrics import Outcomes, calibration, confusion, metrics, per_class
+from convnext.tasks.result import Evaluation
+
+
+def evaluation_of(outcomes: Outcomes, dataset: Dataset) -> Evaluation:
+    """The evaluation that the outcomes of a network on `dataset` make."""
+    paths = [printable(entry.path) for entry in dataset.entries]
+    return Evaluation.of("classification", report(outcomes, dataset.classes, paths))
 
 
 def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, worst: int = 24) -> dict[str, Any]:

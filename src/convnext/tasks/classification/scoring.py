@@ -8,14 +8,13 @@ from convnext.config import ClassificationRecipe, InputConfig
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
-from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.errors import DataError
-from convnext.tasks.classification.inference import logits, restricted
+from convnext.tasks.classification.inference import judged, logits, restricted
 from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.report import report
+from convnext.tasks.classification.report import evaluation_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
@@ -32,7 +31,6 @@ def evaluation(
     batch: int = 0,
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
-    only: Sequence[int] = (),
     progress: bool = False,
 ) -> Evaluation:
     """What `evaluation.json` holds of a classifier; `batch` 0 follows the recipe, the others are those of `evaluate`."""
@@ -44,11 +42,9 @@ def evaluation(
         workers=workers,
         world=world,
         skipped=skipped,
-        only=only,
         progress=progress,
     )
-    paths = [printable(entry.path) for entry in dataset.entries]
-    return Evaluation.of("classification", report(outcomes, dataset.classes, paths))
+    return evaluation_of(outcomes, dataset)
 
 
 def evaluate(
@@ -77,11 +73,11 @@ def evaluate(
     batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
     with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
         for raw in passing:
-            note_skipped(raw, skipped if skipped is not None else {})
+            note_skipped(raw.skipped, skipped if skipped is not None else {})
             if len(raw.labels):
                 images = raw.images.to(device)
                 x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
-                parts.append(Outcomes.of(restricted(logits(model, x), only), raw.labels, raw.indices))
+                parts.append(judged(restricted(logits(model, x), only), raw.labels, raw.indices))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")

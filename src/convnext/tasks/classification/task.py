@@ -66,7 +66,7 @@ class Classification:
             strict=self.options.strict_images,
         )
         for batch in batches:
-            note_skipped(batch, self.skipped)
+            note_skipped(batch.skipped, self.skipped)
             yield batch
 
     def size_at(self, step: int) -> int:
