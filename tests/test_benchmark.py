@@ -104,9 +104,9 @@ def test_one_that_fails_is_named_in_one_line_and_the_rest_goes_on(here):
 
 
 def test_a_peer_that_is_not_installed_is_named_with_what_to_install(here, monkeypatch):
-    monkeypatch.setattr("convnext.studies.benchmark.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("convnext.studies.benchmark.jobs.found", lambda name: False)
     jobs = jobs_of(settings(), ["eager", "openvino", "onnxruntime"], ["transformers"])
-    assert missing(jobs[1]) == "onnx is not installed: pip install 'convnext[openvino]'"
+    assert missing(jobs[1]) == "onnx is not installed: pip install 'convnext[export]'"
     assert missing(jobs[2]) == "onnx is not installed: pip install 'convnext[export]'"
     assert missing(jobs[3]) == "transformers is not installed: pip install 'transformers'"
     found, said, _ = measured(jobs)

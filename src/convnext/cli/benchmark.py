@@ -8,6 +8,7 @@ from typing import Any
 
 from convnext.cli.options import count, device_flag, json_flag, refuse_more
 from convnext.errors import ConvNeXtError
+from convnext.files import write_bytes
 
 HELP = "Measure this network here, beside other libraries and the machine's own limits, in turn."
 
@@ -109,17 +110,18 @@ def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) 
 def _write(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
     from convnext.studies.benchmark.chart import chart
 
+    place = args.out
     try:
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             with args.out.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
         if args.plot and len(rows) > 1:
-            args.plot.parent.mkdir(parents=True, exist_ok=True)
+            place = args.plot
             title = f"{rows[0]['model']}, {rows[0]['mode']}, {args.size} px, {args.dtype}, {rows[0]['device_name']}"
-            args.plot.write_text(chart(rows, title) + "\n", encoding="utf-8")
+            write_bytes(args.plot, f"{chart(rows, title)}\n".encode())
     except OSError as error:
-        raise ConvNeXtError(f"'{error.filename}' cannot be written: {error.strerror}.") from None
+        raise ConvNeXtError(f"'{place}' cannot be written: {error.strerror}.") from None
 
 
 def _refuse_file(path: Path | None, flag: str, suffix: str) -> None:

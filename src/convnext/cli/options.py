@@ -136,6 +136,8 @@ def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
     parser.add_argument("--weights", default="best", help="best, raw, ema or last (best)")
     parser.add_argument("--batch", type=count, help=f"classification: images per forward pass ({BATCH})")
-    parser.add_argument("--workers", type=int, default=-1, help="processes that read images (chosen automatically)")
+    parser.add_argument(
+        "--workers", type=int, default=-1, help="how many read images side by side (chosen automatically)"
+    )
     device_flag(parser)
     json_flag(parser)

@@ -5,7 +5,8 @@ a transformer's. Axes: N images, C channels, H W feature rows and columns, F = W
 spectrum, K classes. Feature maps are (N, H, W, C) throughout.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +29,14 @@ class GFNet(Network):
     def __init__(self, config: GFNetConfig):
         super().__init__()
         self.config = config
-        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
+        ends = list(accumulate(config.depths, initial=0))
         rows = (config.size_px or PUBLISHED_PX) // config.patch
         self.stem = Stem(config, rows)
         before = (None, *config.widths[:-1])
         self.stages = nn.ModuleList(
-            Stage(config, before[i], width, depth, rows // 2**i, rates)
-            for i, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True))
+            Stage(config, before[i], width, rows // 2**i, rates[ends[i] : ends[i + 1]])
+            for i, width in enumerate(config.widths)
         )
         self.norm = nn.LayerNorm(config.widths[-1], eps=EPS)
         self.head = nn.Linear(config.widths[-1], config.classes) if config.classes else nn.Identity()
@@ -79,15 +81,13 @@ class Stem(nn.Module):
 
 
 class Stage(nn.Module):
-    """Halve the map where the stage is not the first, then run its blocks."""
+    """Downsample where the stage is not the first, then run its blocks: one for each of their drop path rates."""
 
-    def __init__(
-        self, config: GFNetConfig, width_before: int | None, width: int, depth: int, rows: int, rates: Iterator[float]
-    ):
+    def __init__(self, config: GFNetConfig, width_before: int | None, width: int, rows: int, rates: Sequence[float]):
         super().__init__()
         self.downsample = nn.Conv2d(width_before, width, 2, stride=2) if width_before else None
         self.blocks = nn.Sequential(
-            *(Block(width, rows, layer_scale=config.layer_scale, drop_path=next(rates)) for _ in range(depth))
+            *(Block(width, rows, layer_scale=config.layer_scale, drop_path=rate) for rate in rates)
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (N, H, W, C_before) -> (N, H // 2, W // 2, C)

@@ -13,7 +13,8 @@ Axes: N images, C channels, H W feature rows and columns, w the width of the fir
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,14 @@ class Roadmap(Network):
     def __init__(self, config: RoadmapConfig):
         super().__init__()
         self.config = config
-        rates = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        rates = torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist()
+        ends = list(accumulate(config.depths, initial=0))
         self.stem = Stem(config)
         self.stages = nn.ModuleList()
         width = self.stem.width
-        for i, depth in enumerate(config.depths):
-            self.stages.append(Stage(config, width, config.width * 2**i, depth, rates, first=i == 0))
+        for i in range(len(config.depths)):
+            own = rates[ends[i] : ends[i + 1]]
+            self.stages.append(Stage(config, width, config.width * 2**i, own, first=i == 0))
             width = _width_out(config, config.width * 2**i)
         # ResNet's last block ends in a norm and an activation; a pure residual sum wants a norm before the head
         self.norm = _norm(config, width) if config.downsample == "layer" else nn.Identity()
@@ -109,11 +112,12 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one size; all stages but the first begin by downsampling the map, in a layer of its own or in a block."""
+    """Blocks of one size, one for each of their drop path rates.
 
-    def __init__(
-        self, config: RoadmapConfig, width_in: int, width: int, depth: int, rates: Iterator[float], *, first: bool
-    ):
+    All stages but the first begin by downsampling the map, in a layer of its own or in a block.
+    """
+
+    def __init__(self, config: RoadmapConfig, width_in: int, width: int, rates: Sequence[float], *, first: bool):
         super().__init__()
         self.downsample: nn.Module = nn.Identity()
         stride = 1 if first else 2
@@ -121,9 +125,9 @@ class Stage(nn.Module):
             width_out = _width_out(config, width)
             self.downsample = Downsample(width_in, width_out, norm=_norm(config, width_in), bias=config.bias)
             width_in, stride = width_out, 1
-        blocks = [Block(config, width_in, width, stride=stride, drop_path=next(rates))]
+        blocks = [Block(config, width_in, width, stride=stride, drop_path=rates[0])]
         width_in = _width_out(config, width)
-        blocks += [Block(config, width_in, width, stride=1, drop_path=next(rates)) for _ in range(depth - 1)]
+        blocks += [Block(config, width_in, width, stride=1, drop_path=rate) for rate in rates[1:]]
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C_out, H / 2, W / 2), the first: -> (.., H, W)

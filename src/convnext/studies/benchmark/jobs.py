@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 from convnext.config import ConvNeXtConfig, ModelConfig
 from convnext.errors import ConvNeXtError, nearest
+from convnext.extras import EXTRAS, found
 from convnext.recipes.architectures import architecture
 
 Origin = Literal["ours", "engine", "peer", "other", "limit"]
@@ -33,7 +33,6 @@ DEFAULT_PEERS = {
     "training": ("timm", "timm:channels_last", "torchvision"),
 }
 REFERENCES = ("optimized", "fused", "eager")  # the first of these that runs is what the others are compared with
-EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}  # of this package; peers are packages of their own
 _EXPORTING = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 
 
@@ -106,10 +105,10 @@ def jobs_of(
 def missing(job: Job) -> str:
     """What must be installed for `job`, in one line; '' where everything is there."""
     packages = _EXPORTING.get(job.library, (job.library,) if job.origin in ("peer", "other") else ())
-    lacking = [name for name in packages if find_spec(name) is None]
+    lacking = [name for name in packages if not found(name)]
     if not lacking:
         return ""
-    wanted = f"convnext[{EXTRAS[job.library]}]" if job.library in EXTRAS else job.library
+    wanted = f"convnext[{EXTRAS[lacking[0]][0]}]" if lacking[0] in EXTRAS else lacking[0]
     return f"{lacking[0]} is not installed: pip install '{wanted}'"
 
 

@@ -13,6 +13,7 @@ from convnext.drawing.markup import Html, tag
 from convnext.drawing.numbers import GAP
 from convnext.drawing.scales import scale
 from convnext.errors import ConvNeXtError
+from convnext.files import write_bytes
 from convnext.recipes.sizes import SIZES
 from convnext.reports.page import page
 from convnext.studies.paper.published import PAPER, Row, tables
@@ -65,8 +66,7 @@ def write_bubbles(out: str | Path) -> Path:
     drawing = bubble_chart()
     text = drawing if path.suffix.lower() == ".svg" else page("Accuracy against cost", _body(drawing))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_bytes(path, f"{text}\n".encode())
     except OSError as error:
         raise ConvNeXtError(f"'{out}' cannot be written: {error.strerror}.") from None
     return path

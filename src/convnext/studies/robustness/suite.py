@@ -23,8 +23,10 @@ from convnext.files import write_text
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
+from convnext.tasks.classification import facts
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker
+from convnext.tasks.digest import digest
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
 VERSION = 1  # of the file and of what the corruptions sample: results of another version are not continued
@@ -269,19 +271,14 @@ def fingerprint(scorer: Scorer, dataset: Dataset, seed: int, only: Sequence[int]
     """What results depend on: weights, images with labels, preprocessing, precision, seed."""
     with open(scorer.source, "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
     preparation = scorer.recipe.input.model_dump_json() + scorer.recipe.precision + json.dumps(list(only))
     return {
         "version": VERSION,
         "checkpoint": weights[:16],
-        "data": _digest(listing),
-        "input": _digest(preparation),
+        "data": facts.fingerprint(dataset),
+        "input": digest(preparation),
         "seed": seed,
     }
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _clean_rate(path: Path) -> float | None:

@@ -1,11 +1,11 @@
 """What the data decide about a classifier's recipe, and how a set of images is known again."""
 
-import hashlib
 from typing import Any
 
 from convnext.config import ClassificationRecipe
 from convnext.data.labelled import Dataset
 from convnext.data.preflight import Findings
+from convnext.tasks.digest import digest
 
 
 def fitted(train: Dataset) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def fitted(train: Dataset) -> dict[str, Any]:
 def fingerprint(dataset: Dataset, recipe: ClassificationRecipe | None = None) -> str:
     """A hash that tells this set of images from another; the same on every machine."""
     listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
-    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return digest(listing)
 
 
 def counts(dataset: Dataset, findings: Findings, part: str) -> dict[str, Any]:

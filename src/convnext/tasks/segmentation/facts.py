@@ -1,10 +1,10 @@
 """What the data decide about a segmenter's recipe, and how a set of images with masks is known again."""
 
-import hashlib
 from typing import Any
 
 from convnext.config import SegmentationRecipe
 from convnext.data.dataset import DenseDataset
+from convnext.tasks.digest import digest
 
 
 def fitted(train: DenseDataset) -> dict[str, Any]:
@@ -16,4 +16,4 @@ def fingerprint(dataset: DenseDataset, recipe: SegmentationRecipe | None = None)
     """A hash that tells this set of images and maps from another; the same on every machine."""
     listing = [f"{entry.path}\t{entry.semantic}" for entry in dataset.entries]
     text = "\n".join([*listing, ",".join(map(str, dataset.values))])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return digest(text)
