@@ -15,7 +15,7 @@ from convnext.cli.options import (
     json_flag,
     refuse_of_other_tasks,
 )
-from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, parse
+from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
 
@@ -141,7 +141,7 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
     names = [args.recipe] if args.recipe else [DEFAULT[task]] if task else list(DEFAULT.values())
     probes = [_probe(args, name, task) for name in names]
     every = {task: dict(leaves_of(kind)) for task, kind in TASKS.items()}  # also of other kinds: `override` says whose
-    known = [field for probe in probes for field in fields_of(probe)]
+    known = [field for probe in probes for field in _fields(probe, changes)]
     for name, value in changes.items():
         if name not in known and not any(name in fields for fields in every.values()):
             hint = nearest(name, list(dict.fromkeys([*known, *flags_of(args)])))
@@ -167,6 +167,14 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
             f"{probe.input.eval_short_px} px. Give --input.short_px and --input.eval_short_px."
         )
     return probe
+
+
+def _fields(probe: Recipe, changes: dict[str, Any]) -> list[str]:
+    """The fields of the recipe, its head of the kind that is asked for where it can be."""
+    try:
+        return list(fields_of(override(probe, {name: new for name, new in changes.items() if name == "head.kind"})))
+    except ConvNeXtError:  # `_refusal` says why
+        return list(fields_of(probe))
 
 
 def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
