@@ -102,6 +102,26 @@ def test_a_refused_value_is_told_in_our_own_words(changes, message):
     assert message in said and "Input" not in said and "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--head.aux_weight", -1),
+            "recipe 'small_segmentation': head.aux_weight = -1 is refused: it must be 0 or more.",
+        ),
+        (("--head.score", 2), "recipe 'small_detection': head.score = 2 is refused: it must be 1 or less."),
+        (("--augment.erasing", 2), "recipe 'small': augment.erasing = 2 is refused: it must be 1 or less."),
+        (("--optim.clip", -1), "recipe 'small': optim.clip = -1 is refused: it must be 0 or more."),
+        (
+            ("--optim.clip", 1, "--head.aux_weight", -1),
+            "recipe 'small_segmentation': head.aux_weight = -1 is refused: it must be 0 or more.",
+        ),
+    ],
+)
+def test_a_refused_value_is_refused_by_a_recipe_that_has_the_field(arguments, message, tmp_path):
+    assert convnext("train", tmp_path, *arguments).line == message
+
+
 # How long a run is
 
 

@@ -6,17 +6,16 @@ import torch
 from convnext.config import ConvNeXtConfig, TimmConfig, UperNetConfig
 from convnext.errors import CheckpointError
 from convnext.recipes.architectures import architecture
-from convnext.tasks.backbone import Backbone
 from convnext.tasks.segmentation.checkpoint_names import from_official, load_official, to_official
-from convnext.tasks.segmentation.upernet import UperNet
+from convnext.tasks.segmentation.segmenter import Segmenter
 
 TINY = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(4, 8, 12, 16), layer_scale=1.0, classes=0)
 HEAD = UperNetConfig(classes=5, width=8, aux_width=4, norm="batch")
 
 
-def network(head: UperNetConfig = HEAD, seed: int = 0) -> UperNet:
+def network(head: UperNetConfig = HEAD, seed: int = 0) -> Segmenter:
     torch.manual_seed(seed)
-    model = UperNet(Backbone(TINY), head)
+    model = Segmenter(TINY, head)
     for value in model.state_dict().values():
         if value.is_floating_point():
             value.copy_(torch.rand(value.shape))  # variances are positive
@@ -47,7 +46,7 @@ def released(width: int = 512, classes: int = 150) -> dict[str, tuple[int, ...]]
 
 def test_the_released_names_and_shapes_are_those_of_the_layout():
     with torch.device("meta"):
-        model = UperNet(Backbone(architecture("tiny")), UperNetConfig())
+        model = Segmenter(architecture("tiny"), UperNetConfig())
     theirs = {key: tuple(value.shape) for key, value in to_official(model.state_dict()).items()}
     assert {key: shape for key, shape in theirs.items() if not key.startswith("backbone.")} == released()
     inside = {key.removeprefix("backbone."): shape for key, shape in theirs.items() if key.startswith("backbone.")}
@@ -112,6 +111,6 @@ def test_weights_of_a_classifier_and_a_foreign_backbone_are_refused(tmp_path):
     torch.save({"model": {"downsample_layers.0.0.weight": torch.zeros(4, 3, 4, 4)}}, tmp_path / "classifier.pth")
     with pytest.raises(CheckpointError, match="no decode_head"):
         load_official(network(), tmp_path / "classifier.pth", info=print)
-    other = UperNet(Backbone(TimmConfig(name="resnet18", classes=0)), HEAD)
+    other = Segmenter(TimmConfig(name="resnet18", classes=0), HEAD)
     with pytest.raises(CheckpointError, match="the backbone is no ConvNeXt"):
         load_official(other, tmp_path / "classifier.pth", info=print)

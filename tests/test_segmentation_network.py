@@ -10,9 +10,11 @@ from torch.nn import functional as F
 from convnext.config import ConvNeXtConfig, UperNetConfig
 from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
-from convnext.tasks.backbone import Backbone
+from convnext.tasks.convolution import norm_layer
+from convnext.tasks.segmentation.parts import ConvNorm, resized
 from convnext.tasks.segmentation.profile import PUBLISHED, cost, published_cost, rows
-from convnext.tasks.segmentation.upernet import ConvNorm, PyramidPooling, UperNet, norm_layer, resized
+from convnext.tasks.segmentation.segmenter import Segmenter
+from convnext.tasks.segmentation.upernet import PyramidPooling
 
 TINY = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(8, 12, 16, 24), layer_scale=0.5, classes=0)
 HEAD = UperNetConfig(classes=5, width=8, aux_width=4, norm="group")
@@ -28,9 +30,9 @@ PAPER = {
 }
 
 
-def network(head: UperNetConfig = HEAD, seed: int = 0) -> UperNet:
+def network(head: UperNetConfig = HEAD, seed: int = 0) -> Segmenter:
     torch.manual_seed(seed)
-    return UperNet(Backbone(TINY), head)
+    return Segmenter(TINY, head)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -80,8 +82,8 @@ def test_without_weight_there_is_no_auxiliary_head():
 def test_an_auxiliary_head_on_a_stage_that_is_not_there_is_refused():
     two = ConvNeXtConfig(depths=(1, 1), widths=(8, 12), classes=0)
     with pytest.raises(ConvNeXtError, match=r"head\.aux_stage = 2 is none of the backbone's 2 stages"):
-        UperNet(Backbone(two), HEAD)
-    assert UperNet(Backbone(two), HEAD.model_copy(update={"aux_stage": 1})).auxiliary is not None
+        Segmenter(two, HEAD)
+    assert Segmenter(two, HEAD.model_copy(update={"aux_stage": 1})).auxiliary is not None
 
 
 def bilinear(x: Tensor, height: int, width: int) -> Tensor:
@@ -168,6 +170,6 @@ def test_with_group_norm_one_image_is_the_same_alone_and_in_a_batch():
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "roadmap_t:patchify", "v2_atto"])
 def test_other_backbones_with_stages_fit(name):
-    model = UperNet(Backbone(architecture(name)), HEAD).eval()
+    model = Segmenter(architecture(name), HEAD).eval()
     with torch.inference_mode():
         assert model(torch.randn(1, 3, 64, 64)).shape == (1, 5, 64, 64)

@@ -24,9 +24,9 @@ from convnext.recipes import recipe
 from convnext.tasks.segmentation.build import build
 from convnext.tasks.segmentation.inference import log_probabilities, predict
 from convnext.tasks.segmentation.metrics import confusion, metrics
+from convnext.tasks.segmentation.parts import Logits
 from convnext.tasks.segmentation.scoring import evaluate
 from convnext.tasks.segmentation.task import Labelled
-from convnext.tasks.segmentation.upernet import Logits
 from runs import CPU, bits, task_of, train
 from shapes import CLASSES, write_shapes
 

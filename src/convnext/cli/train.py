@@ -15,7 +15,7 @@ from convnext.cli.options import (
     json_flag,
     refuse_of_other_tasks,
 )
-from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, parse
+from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
 
@@ -140,17 +140,17 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
         raise ConvNeXtError(f"--model is the backbone: '{args.model}' is --model {backbone} --recipe {WHOLE[whole]}.")
     names = [args.recipe] if args.recipe else [DEFAULT[task]] if task else list(DEFAULT.values())
     probes = [_probe(args, name, task) for name in names]
-    every = [field for kind in TASKS for field in fields_of(_tiny(DEFAULT[kind]))]  # `override` says whose they are
-    known = [field for probe in probes for field in fields_of(probe)]
+    every = {task: dict(leaves_of(kind)) for task, kind in TASKS.items()}  # also of other kinds: `override` says whose
+    known = [field for probe in probes for field in _fields(probe, changes)]
     for name, value in changes.items():
-        if name not in (*known, *every):
+        if name not in known and not any(name in fields for fields in every.values()):
             hint = nearest(name, list(dict.fromkeys([*known, *flags_of(args)])))
             raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
         if value is None:
             raise ConvNeXtError(f"--{name} needs a value.")
-    refused = [error for probe in probes if (error := _refusal(probe, changes))]
-    if len(refused) == len(probes):
-        raise refused[0]
+    refused = [(probe.task, error) for probe in probes if (error := _refusal(probe, changes))]
+    if len(refused) == len(probes):  # that of the task whose fields these are says what is wrong with them
+        raise max(refused, key=lambda pair: sum(name in every[pair[0]] for name in changes))[1]
     return changes
 
 
@@ -169,8 +169,12 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     return probe
 
 
-def _tiny(name: str) -> Recipe:
-    return recipe(name, "tiny", images=1000, image_px=224, classes=2)
+def _fields(probe: Recipe, changes: dict[str, Any]) -> list[str]:
+    """The fields of the recipe, its head of the kind that is asked for where it can be."""
+    try:
+        return list(fields_of(override(probe, {name: new for name, new in changes.items() if name == "head.kind"})))
+    except ConvNeXtError:  # `_refusal` says why
+        return list(fields_of(probe))
 
 
 def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:

@@ -7,12 +7,27 @@ Everything that decides the numbers of a run is in its recipe; everything that d
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from convnext.config.base import Frozen, changed, described, fields_of, leaves_of, parse, plain
+from convnext.config.base import (
+    Frozen,
+    changed,
+    described,
+    fields_of,
+    kinds_of,
+    leaves_of,
+    of_kinds,
+    parse,
+    plain,
+)
 from convnext.config.classification import AugmentConfig, ClassificationRecipe, InputConfig
 from convnext.config.detection import DetectionInput, DetectionRecipe, DetectorHeadConfig, StageConfig
 from convnext.config.images import IMAGENET_MEAN, IMAGENET_STD, AnnotatedAugment, AnnotatedInput, Statistics
 from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
-from convnext.config.segmentation import SegmentationAugment, SegmentationRecipe, UperNetConfig
+from convnext.config.segmentation import (
+    SegmentationAugment,
+    SegmentationHeadConfig,
+    SegmentationRecipe,
+    UperNetConfig,
+)
 from convnext.config.training import OptimConfig, RunOptions, ScheduleConfig, TaskRecipe, Training
 from convnext.errors import ConvNeXtError, nearest
 
@@ -38,6 +53,7 @@ __all__ = [
     "RunOptions",
     "ScheduleConfig",
     "SegmentationAugment",
+    "SegmentationHeadConfig",
     "SegmentationRecipe",
     "StageConfig",
     "Statistics",
@@ -48,8 +64,10 @@ __all__ = [
     "described",
     "expect",
     "fields_of",
+    "leaves_of",
     "override",
     "parse",
+    "title_of",
 ]
 
 Recipe = ClassificationRecipe | DetectionRecipe | SegmentationRecipe  # told apart by `task`
@@ -66,15 +84,18 @@ _LENGTHS = {"epochs": "steps", "warmup_epochs": "warmup_steps"}  # a schedule ha
 def override(recipe: _R, changes: Mapping[str, Any]) -> _R:
     """`recipe` with dotted fields replaced, e.g. {'optim.lr': '1e-3'}; text values are read as JSON where they can be.
 
-    Raises ConvNeXtError for an unknown field or one of another task (with the nearest valid one), for a value that the
-    field refuses, and for epochs where the recipe counts steps.
+    With another `head.kind`, fields that both heads have keep their values, and the others have their defaults.
+    Raises ConvNeXtError for an unknown field or one of another task or kind (with the nearest valid one), for a value
+    that the field refuses, and for epochs where the recipe counts steps.
     """
+    where = f"recipe '{recipe.name}'"
+    recipe = of_kinds(recipe, changes, where=where)
     known = fields_of(recipe)
     for path in changes:
         if path not in known:
             raise ConvNeXtError(_unknown(recipe, path))
     values = changed(recipe, _one_length(recipe, changes))
-    return parse(type(recipe), values, where=f"recipe '{recipe.name}'")
+    return parse(type(recipe), values, where=where)
 
 
 def expect(recipe: TaskRecipe, kind: type[_R]) -> _R:
@@ -85,6 +106,15 @@ def expect(recipe: TaskRecipe, kind: type[_R]) -> _R:
     return recipe
 
 
+def title_of(head: Mapping[str, Any]) -> str:
+    """The name for people of the head of a saved recipe; of a kind that is not known here, the kind itself."""
+    for recipe in TASKS.values():
+        owner = kinds_of(recipe, "head").get(head.get("kind", ""))
+        if owner is not None:
+            return str(owner.model_construct(**head).title)  # type: ignore[attr-defined]
+    return str(head.get("kind", ""))
+
+
 def _unknown(recipe: TaskRecipe, path: str) -> str:
     """That there is no such field, whose it is where another task has it, and which one is near."""
     known = fields_of(recipe)
@@ -92,6 +122,11 @@ def _unknown(recipe: TaskRecipe, path: str) -> str:
     if owners and recipe.task not in owners:
         near = nearest(path, known, cutoff=0.0)
         return f"'{path}' is for {' and '.join(owners)}; recipe '{recipe.name}' is for {recipe.task}.{near}"
+    part, _, field = path.partition(".")
+    kinds = [kind for kind, owner in kinds_of(type(recipe), part).items() if field in dict(leaves_of(owner))]
+    if kinds and known[f"{part}.kind"] not in kinds:
+        near = nearest(path, known, cutoff=0.0)
+        return f"'{path}' is for {part}.kind {' and '.join(kinds)}, and this is {known[f'{part}.kind']}.{near}"
     return f"No recipe field is called '{path}'.{nearest(path, known)}"
 
 

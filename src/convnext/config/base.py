@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -26,6 +26,9 @@ class Frozen(BaseModel):
     """A strict value: unknown fields, infinities and NaN are refused, and nothing changes after construction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+_F = TypeVar("_F", bound=Frozen)
 
 
 def about(unit: str, meaning: str) -> Any:
@@ -67,6 +70,34 @@ def changed(value: Frozen, changes: Mapping[str, Any]) -> dict[str, Any]:
             place = place[parent]
         place[leaf] = plain(new) if isinstance(new, str) and not isinstance(place[leaf], str) else new
     return values
+
+
+def of_kinds(value: _F, changes: Mapping[str, Any], *, where: str) -> _F:
+    """`value`, each part whose `kind` is changed to one with other fields made one of that kind; not yet checked.
+
+    Fields that both kinds have keep their values, the others have the defaults of the new kind.
+    Raises ConvNeXtError for a kind that there is not.
+    """
+    made: dict[str, Frozen] = {}
+    for name, asked in ((path.removesuffix(".kind"), new) for path, new in changes.items() if path.endswith(".kind")):
+        kinds = kinds_of(type(value), name)
+        if not kinds:
+            continue  # `override` says that there is no such part
+        if asked not in list(kinds):
+            rule = _one_of(str(asked), ", ".join(map(repr, kinds)))
+            raise ConvNeXtError(f"{where}: {name}.kind = {asked!r} is refused: {rule}")
+        part, new = getattr(value, name), kinds[asked]
+        if type(part) is not new:
+            both = type(part).model_fields.keys() & new.model_fields.keys()
+            kept = {field: getattr(part, field) for field in new.model_fields if field in both}
+            made[name] = new.model_construct(**kept | {"kind": asked})
+    return value.model_copy(update=made)
+
+
+def kinds_of(kind: type[Frozen], part: str) -> dict[str, type[Frozen]]:
+    """{kind: the type of value that has it} of a part that is chosen by its `kind`, e.g. of the head; else nothing."""
+    owners = _values_in(kind.model_fields[part].annotation) if part in kind.model_fields else []
+    return {tag: owner for owner in owners if "kind" in owner.model_fields for tag in _tags(owner)}
 
 
 def fields_of(value: Frozen, prefix: str = "") -> dict[str, Any]:
@@ -197,5 +228,6 @@ def _place(kind: Any, loc: tuple[int | str, ...]) -> tuple[list[str], list[type[
 
 
 def _tags(kind: type[Frozen]) -> list[Any]:
-    """The defaults by which a union can know this value."""
-    return [info.default for name, info in kind.model_fields.items() if name in ("task", "family", "kind")]
+    """The values by which a union can know this one."""
+    fields = kind.model_fields.items()
+    return [tag for name, info in fields if name in ("task", "family", "kind") for tag in get_args(info.annotation)]

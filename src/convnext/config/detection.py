@@ -11,6 +11,11 @@ from convnext.config.base import Frozen, NotNegative, Positive, Rate, Whole, abo
 from convnext.config.images import AnnotatedAugment, AnnotatedInput
 from convnext.config.training import TaskRecipe
 
+_TITLES = {  # kind -> its name in texts for people, and without the masks that of what its paper started from
+    "mask_rcnn": ("Mask R-CNN", "Faster R-CNN"),
+    "cascade": ("Cascade Mask R-CNN", "Cascade R-CNN"),
+}
+
 
 class StageConfig(Frozen):
     """One box head: which proposals it takes for objects, how it codes boxes, and what its losses weigh."""
@@ -97,6 +102,11 @@ class DetectorHeadConfig(Frozen):
         if self.kind == "mask_rcnn" and len(self.stages) > 1:
             raise ValueError(f"mask_rcnn has one stage and {len(self.stages)} are given. Take kind = cascade")
         return self
+
+    @property
+    def title(self) -> str:
+        """Its name in texts for people."""
+        return _TITLES[self.kind][not self.masks]
 
 
 class DetectionInput(AnnotatedInput):

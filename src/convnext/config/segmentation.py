@@ -3,7 +3,7 @@
 Defaults are those of UperNet in arXiv 2201.03545, from the code released with it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,17 +14,16 @@ from convnext.config.training import TaskRecipe
 Norm = Literal["batch", "sync", "group", "none"]
 
 
-class UperNetConfig(Frozen):
-    """UperNet (arXiv 1807.10221): pyramid pooling on the last stage, a feature pyramid, and an auxiliary FCN head."""
+class SegmentationHeadConfig(Frozen):
+    """What heads of all kinds have: classes, channels, an auxiliary FCN head, and how an image is tested."""
 
-    kind: Annotated[Literal["upernet"], about("name", "which head stands on the backbone")] = "upernet"
+    title: ClassVar[str]  # its name in texts for people
+
+    kind: Annotated[str, about("name", "which head stands on the backbone")]
     classes: Annotated[
         int, Field(ge=2, le=255), about("classes", "classes of a pixel; 255 is the label of pixels that do not count")
     ] = 150
     width: Annotated[Whole, about("channels", "channels of the head")] = 512
-    pool_scales: Annotated[
-        tuple[Whole, ...], about("cells", "sides of the maps that pyramid pooling makes of the last stage")
-    ] = (1, 2, 3, 6)
     dropout: Annotated[Decay, about("probability", "of dropping a whole channel before the last convolution")] = 0.1
     norm: Annotated[Norm, about("name", "sync: batch norm with statistics of all processes; group: of each image")] = (
         "sync"
@@ -41,7 +40,7 @@ class UperNetConfig(Frozen):
     ] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
     @model_validator(mode="after")
-    def _windows_meet(self) -> "UperNetConfig":
+    def _windows_meet(self) -> "SegmentationHeadConfig":
         if self.stride_px > self.window_px:
             raise ValueError(
                 f"stride_px = {self.stride_px} is more than window_px = {self.window_px}: pixels between two windows "
@@ -55,7 +54,18 @@ class UperNetConfig(Frozen):
         return self.stride_px or self.window_px * 2 // 3
 
 
-SegmentationHead = UperNetConfig  # with a second one: a union, Field(discriminator="kind")
+class UperNetConfig(SegmentationHeadConfig):
+    """UperNet (arXiv 1807.10221): pyramid pooling on the last stage, a feature pyramid, and an auxiliary FCN head."""
+
+    title = "UperNet"
+
+    kind: Annotated[Literal["upernet"], about("name", "which head stands on the backbone")] = "upernet"
+    pool_scales: Annotated[
+        tuple[Whole, ...], about("cells", "sides of the maps that pyramid pooling makes of the last stage")
+    ] = (1, 2, 3, 6)
+
+
+SegmentationHead = UperNetConfig  # with a second one: Annotated[A | B, Field(discriminator="kind")]
 
 
 class SegmentationAugment(AnnotatedAugment):

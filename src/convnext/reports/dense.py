@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from convnext.config import title_of
 from convnext.data.dataset import DenseDataset
 from convnext.drawing.charts import bar
 from convnext.drawing.markup import Html, tag
@@ -11,7 +12,6 @@ from convnext.reports import dense_images, dense_sections, sections
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 
-_FRAMEWORKS = {"mask_rcnn": "Mask R-CNN", "cascade": "Cascade Mask R-CNN", "upernet": "UperNet"}
 _SCORES = {"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"}  # the first that there is stands in large
 
 
@@ -70,10 +70,7 @@ def _is_segmentation(files: RunFiles, data: DenseDataset | None) -> bool:
 
 
 def _network(files: RunFiles) -> str:
-    head = (files.recipe or {}).get("head") or {}
-    framework = _FRAMEWORKS.get(head.get("kind", ""))
-    if not head.get("masks", True):  # without the masks it is what its paper started from
-        framework = {"mask_rcnn": "Faster R-CNN", "cascade": "Cascade R-CNN"}.get(head["kind"], framework)
+    framework = title_of((files.recipe or {}).get("head") or {})
     return f"{framework}, {backbone(files)}" if framework else backbone(files)
 
 

@@ -5,6 +5,7 @@ a LayerNorm over the channels of each output, new and apart from the final norm 
 for other networks that end so, such as Swin (arXiv 2103.14030). Those that end in an activation, as ResNet, get none.
 """
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
@@ -23,11 +24,12 @@ _PROBE_PX = 256  # side of the image that widths and strides are measured with
 class Backbone(nn.Module):
     """`config`'s network without its head; `widths` and `strides` say what its maps are.
 
-    Takes (N, in_channels, H, W) and returns for each stage (N, widths[i], H / strides[i], W / strides[i]).
+    Takes (N, in_channels, H, W) and returns for each stage (N, widths[i], H / strides[i], W / strides[i]). `stages` are
+    those that the head reads, -1 the last; None: all. The others get no norm, for its parameters would get no gradient.
     Raises ConvNeXtError for a network of fewer than two stages.
     """
 
-    def __init__(self, config: ModelConfig, *, fixed_batch_norm: bool = False):
+    def __init__(self, config: ModelConfig, *, stages: Collection[int] | None = None, fixed_batch_norm: bool = False):
         super().__init__()
         self.network: Any = _network(config)
         self.fixed_batch_norm = fixed_batch_norm
@@ -38,8 +40,13 @@ class Backbone(nn.Module):
             )
         self.widths = tuple(each.shape[1] for each in maps)
         self.strides = tuple(_PROBE_PX // each.shape[-1] for each in maps)
+        count = len(maps)
+        read = [stages is None or i in stages or i - count in stages for i in range(count)]
         plain = _ends_in_a_sum(config, self.network)
-        self.norms = nn.ModuleList(ChannelNorm(width) if plain else nn.Identity() for width in self.widths)
+        self.norms = nn.ModuleList(
+            ChannelNorm(width) if plain and each else nn.Identity()
+            for width, each in zip(self.widths, read, strict=True)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:  # (N, in_channels, H, W) -> stages of (N, C, H / stride, W / stride)
         maps = self.network.features(x).values()

@@ -15,7 +15,7 @@ from convnext.errors import CheckpointError
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.models.weights import check_tensors
-from convnext.tasks.segmentation.upernet import UperNet
+from convnext.tasks.segmentation.segmenter import Segmenter
 from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
 
 _OFFICIAL = FORMATS["official"]
@@ -56,7 +56,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_official(model: UperNet, source: str | Path, *, info: Callable[[str], None]) -> None:
+def load_official(model: Segmenter, source: str | Path, *, info: Callable[[str], None]) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
     Two things are adapted and logged: classifiers for another number of classes stay as they were built, and an

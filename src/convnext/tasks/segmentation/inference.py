@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.config import AnnotatedInput, SegmentationRecipe, UperNetConfig
+from convnext.config import AnnotatedInput, SegmentationHeadConfig, SegmentationRecipe
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
-from convnext.tasks.segmentation.upernet import resized
+from convnext.tasks.segmentation.parts import resized
 
 Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
 Place = tuple[slice, slice]  # rows and columns
@@ -92,14 +92,14 @@ def sliding_logits(network: Network, x: Tensor, *, window: int, stride: int, bat
     return (total / seen)[..., :height, :width]
 
 
-def logits_of(network: Network, x: Tensor, config: UperNetConfig, size: Sequence[int]) -> Tensor:
+def logits_of(network: Network, x: Tensor, config: SegmentationHeadConfig, size: Sequence[int]) -> Tensor:
     """(N, K, *size) float32 logits by the testing of `config` at one scale."""
     if not config.window_px:
         return resized(whole_logits(network, x), size)
     return resized(sliding_logits(network, x, window=config.window_px, stride=config.stride), size)
 
 
-def probabilities(network: Network, x: Tensor, config: UperNetConfig, size: Sequence[int]) -> Tensor:
+def probabilities(network: Network, x: Tensor, config: SegmentationHeadConfig, size: Sequence[int]) -> Tensor:
     """(N, K, *size) at one scale; every pixel sums to 1."""
     return logits_of(network, x, config, size).softmax(1)
 
@@ -107,7 +107,7 @@ def probabilities(network: Network, x: Tensor, config: UperNetConfig, size: Sequ
 def multi_scale_probabilities(
     network: Network,
     x: Tensor,
-    config: UperNetConfig,
+    config: SegmentationHeadConfig,
     size: Sequence[int],
     *,
     scales: Sequence[float] = (),

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from convnext.config import ModelConfig, UperNetConfig
+from convnext.config import ModelConfig, SegmentationHeadConfig, UperNetConfig
 from convnext.models.profile import count_parameters
 from convnext.recipes.architectures import architecture
-from convnext.tasks.backbone import Backbone
 from convnext.tasks.profile import Cost, counted
-from convnext.tasks.segmentation.upernet import UperNet
+from convnext.tasks.segmentation.segmenter import Segmenter
 
 PUBLISHED: dict[str, tuple[str, int]] = {  # name: (backbone, shorter side in pixels; the longer is four times that)
     "upernet_tiny": ("tiny", 512),
@@ -41,10 +40,10 @@ def published_cost(backbone: str, side: int) -> Cost:
     return cost(architecture(backbone), UperNetConfig(), (side, 4 * side))
 
 
-def cost(backbone: ModelConfig, head: UperNetConfig, size: tuple[int, int]) -> Cost:
+def cost(backbone: ModelConfig, head: SegmentationHeadConfig, size: tuple[int, int]) -> Cost:
     """Parameters (auxiliary head included) and operations (without it) for an image of `size`; only shapes are computed."""
     with torch.device("meta"):
-        model = UperNet(Backbone(backbone), head)
+        model = Segmenter(backbone, head)
     model.eval()
     with torch.no_grad(), counted(model) as total:
         model(torch.empty(1, backbone.in_channels, *size, device="meta"))

@@ -24,8 +24,8 @@ from convnext.errors import ConvNeXtError
 from convnext.tasks.annotated import AnnotatedTask
 from convnext.tasks.segmentation.facts import fingerprint
 from convnext.tasks.segmentation.metrics import metrics
+from convnext.tasks.segmentation.parts import Logits, resized
 from convnext.tasks.segmentation.scoring import evaluate
-from convnext.tasks.segmentation.upernet import Logits, resized
 
 
 @dataclass(frozen=True)

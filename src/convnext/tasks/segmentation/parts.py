@@ -1,0 +1,73 @@
+"""What the heads of segmentation are made of: what they return, their units, and how a map is resized.
+
+Axes: N images, C channels, H W feature rows and columns, D channels of the head, K classes. All resizing is bilinear
+with half-pixel centres (align_corners false).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convnext.config import SegmentationHeadConfig
+from convnext.tasks.convolution import norm_layer
+
+_LOGIT_STD = 0.01  # of the last convolution's first weights
+_LEAST = 8  # channels of a group of GroupNorm: a map of one cell has as many values
+
+
+class Logits(NamedTuple):
+    """What the heads say, each at the resolution of the stage it ends on."""
+
+    main: Tensor  # (N, K, H0, W0)
+    aux: Tensor | None  # (N, K, H_aux, W_aux)
+
+
+class AuxiliaryHead(nn.Module):
+    """One convolution and a classifier on an inner stage: a shorter way for the gradient, in training only."""
+
+    def __init__(self, width_in: int, config: SegmentationHeadConfig):
+        super().__init__()
+        self.conv = ConvNorm(width_in, config.aux_width, 3, config.norm)
+        self.classify = Classify(config.aux_width, config)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K, H, W)
+        return self.classify(self.conv(x))
+
+
+class Classify(nn.Module):
+    """Drop whole channels, then one linear answer for each position."""
+
+    def __init__(self, width: int, config: SegmentationHeadConfig):
+        super().__init__()
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.conv = nn.Conv2d(width, config.classes, 1)
+        nn.init.normal_(self.conv.weight, std=_LOGIT_STD)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, D, H, W) -> (N, K, H, W)
+        return self.conv(self.dropout(x))
+
+
+class ConvNorm(nn.Module):
+    """Convolution that keeps the size, norm, ReLU; without a norm, the convolution has a bias."""
+
+    def __init__(self, width_in: int, width: int, kernel: int, norm: str):
+        super().__init__()
+        self.conv = nn.Conv2d(width_in, width, kernel, padding=kernel // 2, bias=norm == "none")
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+        self.norm = norm_layer(norm, width, least=_LEAST)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, D, H, W)
+        return self.activation(self.norm(self.conv(x)))
+
+
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, H, W) -> (N, C, *size), bilinear; the same tensor where the size is right already."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
