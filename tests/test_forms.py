@@ -81,11 +81,11 @@ def test_opening_loads_no_torch():
 
 
 def test_a_row_is_all_that_another_form_takes(other, tmp_path, capsys):
-    model = package.create("atto", classes=3, depths=(1, 1), widths=(8, 16))
     recipe = package.recipe("small", "atto", classes=3, images=100, image_px=16)
     changes = {"model": recipe.model.model_copy(update={"depths": (1, 1), "widths": (8, 16)})}
     recipe = recipe.model_copy(update={**changes, "input": recipe.input.model_copy(update={"eval_size_px": 16})})
     described = {"recipe": recipe.model_dump(mode="json"), "classes": ["a", "b", "c"], "weights": "raw"}
+    model = package.create("atto", **changes["model"].model_dump(exclude={"name", "family", "drop_path"}))
     checkpoint.save(tmp_path / "x.safetensors", model.state_dict(), described)
     done = export(tmp_path / "x.safetensors", other.name)
     assert done.out == tmp_path / "model.other" and done.backend == "numpy" and done.out.with_suffix(".json").is_file()
