@@ -26,9 +26,12 @@ from torch import nn
 
 import convnext
 from convnext.deploy import graph, int8, signal_stack
-from convnext.deploy.export.files import FORMS
+from convnext.deploy.export import onnx as onnx_files
+from convnext.deploy.export import openvino as openvino_files
 from convnext.deploy.export.run import Options, export
-from convnext.deploy.exported import Floats, Run, open_exported, openvino_run
+from convnext.deploy.exported import Floats, Run, open_exported
+from convnext.deploy.forms import table
+from convnext.deploy.forms.openvino import openvino_run
 from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
@@ -111,13 +114,13 @@ def contestants(
     default = nncf.quantize(their_graph, nncf.Dataset(images), subset_size=len(images))
     found["timm_int8"] = compiled(default, exact=False)
     found["timm_int8_open"] = as_converted(default)
-    our_graph = graph.to_openvino(graph.trace(graph.prepared(ours, convolutions=True), 3, args.size))
+    our_graph = openvino_files.to_openvino(graph.trace(graph.prepared(ours, convolutions=True), 3, args.size))
     found["ours_fp32"] = compiled(our_graph, exact=True)
-    found["ours_int8"] = compiled(int8.quantize_openvino(our_graph, images, "int8"), exact=False)
+    found["ours_int8"] = compiled(openvino_files.quantized(our_graph, images, "int8"), exact=False)
     plain = graph.trace(graph.prepared(ours, convolutions=False), 3, args.size) if args.also else None
     if "nhwc" in args.also:
         found["ours_int8_nhwc"] = compiled(
-            int8.quantize_openvino(graph.to_openvino(plain), images, "int8"),
+            openvino_files.quantized(openvino_files.to_openvino(plain), images, "int8"),
             exact=False,
         )
     if "onnxruntime" in args.also:
@@ -148,8 +151,8 @@ def onnxruntime_int8(program: torch.export.ExportedProgram, images: list[Floats]
     import onnxruntime
 
     whole, small = folder / "whole.onnx", folder / "small.onnx"
-    whole.write_bytes(graph.to_onnx(program).SerializeToString())
-    int8.quantize_onnxruntime(whole, small, images, "int8")
+    whole.write_bytes(onnx_files.to_onnx(program).SerializeToString())
+    onnx_files.quantized(whole, small, images, "int8")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(small), options, providers=["CPUExecutionProvider"])
@@ -160,9 +163,10 @@ def accuracy(args: argparse.Namespace) -> dict[str, object]:
     """What int8 costs `args.run` on the held-out images of `args.data`, by the package's own command."""
     if not args.data:
         raise SystemExit("--run needs --data")
+    suffixes = {form.name: form.suffix for form in table.FORMS}
     with tempfile.TemporaryDirectory() as folder:
         done = export(
-            args.run, args.to, Path(folder) / f"model{FORMS[args.to]}", Options(int8=str(args.data), max_loss=100)
+            args.run, args.to, Path(folder) / f"model{suffixes[args.to]}", Options(int8=str(args.data), max_loss=100)
         )
         described = open_exported(done.out).description
         print("\n".join(done.lines()), file=sys.stderr)

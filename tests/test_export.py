@@ -279,7 +279,7 @@ def test_a_numpy_program_can_use_the_file_without_this_package(run, exported, da
 
 TWO_NETWORKS = """
 import signal, subprocess, numpy as np, openvino
-from convnext.deploy.exported import openvino_run
+from convnext.deploy.forms.openvino import openvino_run
 x = openvino.opset13.parameter([1, 3], np.float32)
 model = openvino.Model([openvino.opset13.relu(x)], [x])
 first, second = (openvino_run(model, exact=True) for _ in range(2))

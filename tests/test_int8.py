@@ -12,6 +12,7 @@ import convnext as package
 from commands import convnext, trained
 from convnext.data.opening import open_splits, recognise
 from convnext.deploy import graph, int8
+from convnext.deploy.export import openvino
 from convnext.deploy.runtime import module_of
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
@@ -142,12 +143,12 @@ def test_the_images_to_calibrate_on_are_sampled_by_the_seed(data):
 @needs_openvino
 def test_a_variant_keeps_the_layers_that_it_names():
     model = package.create("atto", classes=4, depths=(1, 2), widths=(8, 16)).eval()
-    made = graph.to_openvino(graph.trace(graph.prepared(model, convolutions=True), 3, 32))
-    kinds = [kind for _, kind in int8._openvino_layers(made)]
+    made = openvino.to_openvino(graph.trace(graph.prepared(model, convolutions=True), 3, 32))
+    kinds = [kind for _, kind in openvino.layers(made)]
     block = ["spatial", "pointwise", "pointwise"]
     assert kinds == ["first", *block, "dense", *block, *block, "head"]
     whole, last = (
-        int8.quantize_openvino(made, [np.zeros((1, 3, 32, 32), np.float32)], name)
+        openvino.quantized(made, [np.zeros((1, 3, 32, 32), np.float32)], name)
         for name in ("int8", "int8 in the expanding and projecting layers alone")
     )
     quantized = [sum(op.get_type_name() == "FakeQuantize" for op in each.get_ordered_ops()) for each in (whole, last)]

@@ -107,7 +107,8 @@ def test_nothing_heavy_is_imported_below_the_networks(file):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["--version"], ["train", "x", "--optim.lrr", "1"], []]
+    "arguments",
+    [["--help"], ["train", "--help"], ["export", "--help"], ["--version"], ["train", "x", "--optim.lrr", "1"], []],
 )
 def test_help_and_a_wrong_option_answer_without_torch(arguments):
     code = (

@@ -5,17 +5,17 @@ import json
 from typing import Any
 
 from convnext.cli.options import count, json_flag, refuse_more
+from convnext.deploy.forms import table
 from convnext.errors import ConvNeXtError
 
 HELP = "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked."
-FORMS = ("onnx", "openvino", "torch")
-FORM_OF = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
-    parser.add_argument("--to", choices=FORMS, help="form of the file: .onnx, .xml with .bin, .pt2 (that of --backend)")
+    files = ", ".join(" with ".join((form.suffix, *form.beside)) for form in table.FORMS)
+    parser.add_argument("--to", choices=table.names(), help=f"form of the file: {files} (that of --backend)")
     parser.add_argument("--out", metavar="FILE", help="file to write (RUN/model.onnx and so on)")
     parser.add_argument("--weights", default="best", help="for a run folder: best, raw, ema or last (best)")
     parser.add_argument("--dynamic", action="store_true", help="accept images of any height and width")
@@ -29,7 +29,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     small.add_argument("--max-loss", type=_points, default=0.5, help=text)
     small.add_argument("--workers", type=int, default=-1, help="processes that read images (chosen automatically)")
     parser.add_argument(
-        "--backend", choices=("auto", *FORM_OF), default="auto", help="runtime of the file on this machine (auto)"
+        "--backend",
+        choices=("auto", *table.backends()),
+        default="auto",
+        help="runtime of the file on this machine (auto)",
     )
     json_flag(parser)
 
@@ -37,9 +40,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Export, compare and say what was found."""
     refuse_more(args, rest)
-    form: Any = args.to or FORM_OF.get(args.backend)
+    own = table.backends().get(args.backend)
+    form: Any = args.to or (own.name if own else None)
     if form is None:
-        raise ConvNeXtError("The form is missing: --to onnx, --to openvino or --to torch.")
+        *others, last = (f"--to {name}" for name in table.names())
+        raise ConvNeXtError(f"The form is missing: {', '.join(others)} or {last}.")
     from convnext import api
 
     done = api.export(

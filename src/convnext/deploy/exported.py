@@ -15,15 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.deploy import signal_stack
+from convnext.deploy.forms import table
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.extras import installed, needs
 from convnext.files import appearing
 
-SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # what can run it, the first by choice
-KEY = "convnext"  # under which a file holds our description
-VERSION = 1
-OWN_GRAPHS = 2  # shapes that OpenVINO compiles a graph for: the batches of an evaluation, and the last one
+VERSION = 1  # of the description
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Floats]  # (N, C, H, W) normalised images -> (N, K) logits
@@ -41,8 +38,7 @@ class Exported:
 
 def is_exported(source: str | Path) -> bool:
     """Whether `source` is named like a file that `convnext export` writes."""
-    path = Path(source)
-    return path.suffix.lower() in (*SUFFIXES, ".pt2") and not path.is_dir()
+    return table.form_of(source) is not None and not Path(source).is_dir()
 
 
 def open_exported(source: str | Path, *, backend: str = "auto", threads: int | None = None) -> Exported:
@@ -53,14 +49,13 @@ def open_exported(source: str | Path, *, backend: str = "auto", threads: int | N
     that is missing, damaged or not ours, MissingPackage where the package that runs it is not installed.
     """
     path = Path(source)
-    if path.suffix.lower() == ".pt2":
-        raise CheckpointError(
-            f"'{path}' is a program for torch.export.load, which may run code from the file. Load the run, or an .onnx."
-        )
+    form = table.form_of(path)
+    if form and form.unopened:
+        raise CheckpointError(f"'{path}' is {form.unopened}")
     if not path.is_file():
         raise CheckpointError(f"There is no exported network at '{path}'.")
     chosen = choose_backend(path, backend)
-    opened = {"onnxruntime": _onnxruntime, "openvino": _openvino}[chosen]
+    opened = table.called(table.backends()[chosen].opener)
     try:
         run, text = opened(path, chosen_threads(threads))
     except ConvNeXtError:
@@ -79,8 +74,9 @@ def chosen_threads(threads: int | None = None) -> int:
 
 def choose_backend(path: Path, wanted: str = "auto") -> str:
     """Which runtime is to run `path`. Raises ConvNeXtError where none that is installed can."""
-    able = SUFFIXES[path.suffix.lower()]
-    known = sorted({name for names in SUFFIXES.values() for name in names})
+    form = table.form_of(path)
+    assert form is not None
+    able, known = form.backends, sorted(table.backends())
     if wanted != "auto":
         if wanted not in known:
             raise ConvNeXtError(f"backend = '{wanted}' is none of auto, {', '.join(known)}.{nearest(wanted, known)}")
@@ -110,60 +106,10 @@ def description_of(path: Path, text: str | None) -> dict[str, Any]:
     return dict(description)
 
 
-def _onnxruntime(path: Path, threads: int) -> tuple[Run, str | None]:
-    onnxruntime = needs("onnxruntime", f"'{path.name}'")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0], session.get_modelmeta().custom_metadata_map.get(KEY)
-
-
-def _openvino(path: Path, threads: int) -> tuple[Run, str | None]:
-    openvino = needs("openvino", f"'{path.name}'")
-    model = openvino.Core().read_model(str(path))
-    text = openvino_description(model)
-    return openvino_run(model, exact='"precision": "int8"' not in str(text), threads=threads), text
-
-
-def openvino_description(model: Any) -> str | None:
-    """The text under KEY in an OpenVINO model, read from either of its two forms of file."""
-    for place in ([KEY], ["framework", KEY]):  # the second: metadata of an ONNX file
-        if model.has_rt_info(place):
-            value = model.get_rt_info(place).value
-            return str(value)
-    return None
-
-
-def openvino_run(model: Any, *, exact: bool, threads: int = 0) -> Run:
-    """`model` compiled for this processor. `exact`: in float32; otherwise what is not int8 may be bfloat16.
-
-    The first shapes that come are compiled each for itself, which makes them about a third faster: OpenVINO then knows
-    that it may leave the maps as they lie in memory. Further ones share a graph of open shape.
-    """
-    openvino = needs("openvino", "This network")
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    if exact:  # on a processor with bfloat16 OpenVINO would take that
-        settings["INFERENCE_PRECISION_HINT"] = "f32"
-    core, requests = openvino.Core(), dict[tuple[int, ...], Any]()
-
-    def run(x: Floats) -> Floats:
-        shape = x.shape if x.shape in requests or len(requests) < OWN_GRAPHS else ()
-        if shape not in requests:
-            fitted = model.clone()
-            if shape:
-                fitted.reshape(list(shape))
-            with signal_stack.kept():
-                requests[shape] = core.compile_model(fitted, "CPU", settings).create_infer_request()
-        return requests[shape].infer([x])[0].copy()
-
-    return run
-
-
 def files_of(path: Path) -> list[Path]:
     """All files of a network; the one that is named comes last."""
-    return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
+    form = table.form_of(path)
+    return [*(path.with_suffix(suffix) for suffix in (form.beside if form else ())), path]
 
 
 def megabytes(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""From a network to the graph of another runtime: traced once by torch, then ONNX's, OpenVINO's or torch's own.
+"""From a network to the graph of another runtime: traced once by torch for every form.
 
 Axes: N images, C channels, H W rows and columns, E = 4C expanded channels, K classes.
 """
@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedStem
 from convnext.deploy.optimize import optimize
 from convnext.errors import ConvNeXtError
-from convnext.extras import needs
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
 INPUT, OUTPUT = "images", "logits"
@@ -65,29 +64,6 @@ def trace(
             else "It may decide by the values of an image."
         )
         raise ConvNeXtError(f"torch cannot trace this network: {reason} {fix}") from None
-
-
-def to_onnx(program: ExportedProgram) -> Any:
-    """An onnx.ModelProto with the input INPUT and the output OUTPUT."""
-    needs("onnx", "--to onnx")
-    needs("onnxscript", "--to onnx")
-    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT])
-    assert made is not None
-    proto = made.model_proto
-    del proto.graph.value_info[:]  # their shapes would keep the names of torch's symbols
-    for value in (*proto.graph.input, *proto.graph.output):
-        for name, dimension in zip(("batch", "", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
-            if dimension.dim_param:
-                dimension.dim_param = name
-    return proto
-
-
-def to_openvino(program: ExportedProgram) -> Any:
-    """An openvino.Model with the input INPUT and the output OUTPUT."""
-    model = needs("openvino", "--to openvino").convert_model(program)
-    model.inputs[0].get_tensor().set_names({INPUT})
-    model.outputs[0].get_tensor().set_names({OUTPUT})
-    return model
 
 
 def normalised(x: Tensor, norm: nn.LayerNorm | None = None, eps: float = EPS) -> Tensor:

@@ -4,9 +4,6 @@ A variant says which layers stay as they are. The first whose accuracy is within
 Axes: N images, C channels, H W pixel rows and columns, K classes.
 """
 
-import contextlib
-import io
-import logging
 import math
 import statistics
 import time
@@ -22,10 +19,8 @@ from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
-from convnext.deploy import signal_stack
 from convnext.deploy.exported import Floats
 from convnext.errors import ConvNeXtError, DataError, nearest
-from convnext.extras import needs
 from convnext.tasks.classification.metrics import Outcomes
 
 CERTAIN = 1.96  # standard errors: 19 times of 20
@@ -120,57 +115,6 @@ def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) ->
     return found
 
 
-def quantize_openvino(model: Any, images: Sequence[Floats], variant: str) -> Any:
-    """An OpenVINO model with int8 arithmetic, the activations' ranges from `images`."""
-    nncf = needs("nncf", "--int8 with openvino")
-    nncf.set_log_level(logging.ERROR)
-    kept = [name for name, _ in _kept(_openvino_layers(model), variant)]
-    presets = nncf.QuantizationPreset  # PERFORMANCE: ranges around zero, a few per cent faster; MIXED: as they lie
-    with contextlib.redirect_stdout(io.StringIO()), signal_stack.kept():  # it draws bars
-        return nncf.quantize(
-            model.clone(),
-            nncf.Dataset(list(images)),
-            subset_size=len(images),
-            preset=presets.MIXED if VARIANTS[variant] else presets.PERFORMANCE,
-            ignored_scope=nncf.IgnoredScope(names=kept),
-        )
-
-
-def quantize_onnxruntime(source: Path, out: Path, images: Sequence[Floats], variant: str) -> None:
-    """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `images`."""
-    onnx = needs("onnx", "--int8 with onnxruntime")
-    needs("onnxruntime", "--int8 with onnxruntime", "export")
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    model = onnx.load(str(source))
-    name = model.graph.input[0].name
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = iter(images)
-
-        def get_next(self) -> dict[str, Floats] | None:
-            found = next(self.left, None)
-            return None if found is None else {name: found}
-
-    before = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preparation that changes nothing here
-    try:
-        quantize_static(
-            str(source),
-            str(out),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=[name for name, _ in _kept(_onnx_layers(model), variant)],
-        )
-    finally:
-        logging.getLogger().setLevel(before)
-
-
 def first_within(
     variants: Sequence[str], judged: Callable[[str], Comparison], limit: float, info: Callable[[str], None]
 ) -> tuple[str, Comparison]:
@@ -210,44 +154,18 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 Layers = list[tuple[str, str]]  # (name of the operation, 'first' | 'spatial' | 'dense' | 'pointwise' | 'head')
 
 
-def _kept(layers: Layers, variant: str) -> Layers:
-    return [layer for layer in layers if layer[1] in VARIANTS[variant]]
+def kept(layers: Layers, variant: str) -> list[str]:
+    """Names of the layers that `variant` leaves in floating point."""
+    return [name for name, kind in layers if kind in VARIANTS[variant]]
 
 
-def _kinds(found: Iterator[tuple[str, bool, int]]) -> Layers:
+def kinds(found: Iterator[tuple[str, bool, int]]) -> Layers:
     """Sort layers by (name, whether grouped, positions of the kernel), as they follow each other."""
     layers = list(found)
-    kinds: Layers = []
+    by_kind: Layers = []
     for i, (name, grouped, positions) in enumerate(layers):
         kind = "first" if i == 0 else "head" if i == len(layers) - 1 else "pointwise"
         if kind == "pointwise" and positions > 1:
             kind = "spatial" if grouped else "dense"
-        kinds.append((name, kind))
-    return kinds
-
-
-def _openvino_layers(model: Any) -> Layers:
-    def found() -> Iterator[tuple[str, bool, int]]:
-        for node in model.get_ordered_ops():
-            kind = node.get_type_name()
-            if kind in ("Convolution", "GroupConvolution"):
-                height, width = node.input(1).get_shape()[-2:]
-                yield node.get_friendly_name(), kind == "GroupConvolution", height * width
-            elif kind == "MatMul":
-                yield node.get_friendly_name(), False, 1
-
-    return _kinds(found())
-
-
-def _onnx_layers(model: Any) -> Layers:
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-
-    def found() -> Iterator[tuple[str, bool, int]]:
-        for node in model.graph.node:
-            if node.op_type == "Conv":
-                groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-                yield node.name, groups > 1, math.prod(shapes.get(node.input[1], (1, 1, 1, 1))[2:])
-            elif node.op_type in ("MatMul", "Gemm"):
-                yield node.name, False, 1
-
-    return _kinds(found())
+        by_kind.append((name, kind))
+    return by_kind

@@ -1,6 +1,5 @@
 """An exported network in int8: calibrated on some images, judged by others, timed beside the float one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from torch import Tensor
 from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.export.files import describe_onnx
-from convnext.deploy.exported import KEY, Floats, megabytes, move
+from convnext.deploy.exported import megabytes, move
+from convnext.deploy.forms import table
 from convnext.deploy.runtime import module_of
 from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
-from convnext.extras import needs
 from convnext.tasks.classification.metrics import Outcomes
 
 
@@ -33,9 +31,14 @@ class Quantization:
 
 
 def to_int8(
-    made: Path, predictor: ClassificationPredictor, described: dict[str, Any], asked: Quantization, x: Tensor
+    made: Path,
+    form: table.Form,
+    predictor: ClassificationPredictor,
+    described: dict[str, Any],
+    asked: Quantization,
+    x: Tensor,
 ) -> tuple[str, list[str], dict[str, Any]]:
-    """Replace the float file `made` by its int8 form where that is good enough: (variant, notes, figures).
+    """Replace the float file `made` of `form` by its int8 form where that is good enough: (variant, notes, figures).
 
     `x`: (N, C, H, W) normalised images to time on. Raises ConvNeXtError where every variant costs too much.
     """
@@ -47,9 +50,11 @@ def to_int8(
     floats = module_of(made, backend=asked.backend)
     before = scored(floats, predictor, val, asked.workers)
     small = made.with_name(f"int8{made.suffix}")
+    quantize = table.called(form.quantizer)
 
     def judged(variant: str) -> int8.Comparison:
-        _quantize(made, small, images, variant, described)
+        about = {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
+        quantize(made, small, images, variant, described | about)
         quick = module_of(small, backend=asked.backend)
         return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))
 
@@ -70,21 +75,6 @@ def to_int8(
     names = ("n", "before", "after", "loss", "doubt", "agreement")
     figures = {"int8": {name: getattr(found, name) for name in names} | {"speed": faster[0], "speed_torch": faster[1]}}
     return variant, notes, figures
-
-
-def _quantize(source: Path, out: Path, images: list[Floats], variant: str, described: dict[str, Any]) -> None:
-    described = described | {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
-    if source.suffix == ".onnx":
-        int8.quantize_onnxruntime(source, out, images, variant)
-        onnx = needs("onnx", "--int8")
-        proto = onnx.load(str(out))
-        describe_onnx(proto, described)
-        out.write_bytes(proto.SerializeToString())
-        return
-    openvino = needs("openvino", "--int8")
-    model = int8.quantize_openvino(openvino.Core().read_model(source), images, variant)
-    model.set_rt_info(json.dumps(described), [KEY])
-    openvino.save_model(model, out, compress_to_fp16=False)
 
 
 def scored(network: torch.nn.Module, predictor: ClassificationPredictor, dataset: Dataset, workers: int) -> Outcomes:

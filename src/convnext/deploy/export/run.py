@@ -18,15 +18,14 @@ from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import normalise
 from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.export.files import FORMS, description, write
+from convnext.deploy.export.description import description
 from convnext.deploy.export.quantized import Quantization, answers, to_int8
 from convnext.deploy.exported import is_exported, megabytes, move
+from convnext.deploy.forms import table
 from convnext.deploy.load import load
 from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
-from convnext.extras import needs
 
-BACKENDS = {"onnx": "onnxruntime", "openvino": "openvino"}
 BOUNDS = {"fp32": 1e-3, "fp16": 3e-2}  # largest difference of a logit, as a share of the largest logit
 COMPARED = 8  # images in the batch that is compared and timed
 
@@ -83,28 +82,28 @@ class Done:
         }
 
 
-def export(run: str | Path, form: str, out: str | Path | None = None, options: Options | None = None) -> Done:
-    """Write the classifier of `run` as `form` of FORMS to `out`, RUN/model.onnx and so on by default; compare the two.
+def export(run: str | Path, to: str, out: str | Path | None = None, options: Options | None = None) -> Done:
+    """Write the classifier of `run` as form `to` of FORMS to `out`, RUN/model.onnx and so on by default; compare both.
 
     Raises ConvNeXtError where the form or its packages are missing, the network cannot be traced, the answers differ,
     or int8 costs more than `options.max_loss` points; whatever was at `out` is then untouched.
     """
     options = options or Options()
+    form = _form(to, options)
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
     predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
     x, compared = _images(predictor, options)
     with tempfile.TemporaryDirectory(prefix="convnext-export-") as folder:
-        made = Path(folder) / f"{path.stem}{FORMS[form]}"
+        made = Path(folder) / f"{path.stem}{form.suffix}"
         precision = "fp16" if options.half else "fp32"
-        network = graph.prepared(predictor.model, convolutions=form == "openvino")
+        network = graph.prepared(predictor.model, convolutions=form.convolutions)
         size_px, channels = predictor.recipe.input.eval_size_px, len(predictor.recipe.input.mean)
-        program = graph.trace(
-            network, channels, size_px, dynamic=options.dynamic, half=options.half and form != "openvino"
-        )
+        in_graph = options.half and form.half == "graph"
+        program = graph.trace(network, channels, size_px, dynamic=options.dynamic, half=in_graph)
         described = description(predictor, precision)
-        write(program, form, made, described, half=options.half)
+        table.called(form.writer)(program, made, described, half=options.half)
         expected = answers(predictor.model, x)
         result = _run(made, program, form, options.backend)
         difference, largest = _differ(result(x), expected)
@@ -118,34 +117,47 @@ def export(run: str | Path, form: str, out: str | Path | None = None, options: O
         figures: dict[str, Any] = {}
         if options.int8:
             asked = Quantization(options.int8, options.calibrate, options.max_loss, options.backend, options.workers)
-            precision, notes, figures = to_int8(made, predictor, described, asked, x)
+            precision, notes, figures = to_int8(made, form, predictor, described, asked, x)
             difference, largest = _differ(module_of(made, backend=options.backend)(x), expected)
         size_mb = megabytes(made)
         move(made, path)
-    return Done(path, form, precision, backend, difference, largest, compared, size_mb, tuple(notes), figures)
+    return Done(path, form.name, precision, backend, difference, largest, compared, size_mb, tuple(notes), figures)
 
 
-def _place(run: str | Path, form: str, out: str | Path | None, options: Options) -> Path:
-    """Where the file goes. Raises ConvNeXtError for options that do not fit together, before any work is done."""
-    if form not in FORMS:
-        raise ConvNeXtError(f"There is no form '{form}': onnx, openvino or torch.{nearest(form, FORMS)}")
-    if options.int8 and (form == "torch" or options.half):
-        other = "--to torch" if form == "torch" else "--half"
-        raise ConvNeXtError(f"--int8 does not go with {other}. It is for --to openvino and --to onnx.")
-    wrong = form == "torch" and options.backend != "auto"
-    if wrong or (options.int8 and options.backend not in ("auto", BACKENDS[form])):
-        raise ConvNeXtError(f"--backend {options.backend} does not go with --to {form}. Leave it out.")
-    for package in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}.get(form, ()):
-        needs(package, f"--to {form}", form if form == "openvino" else "export")
-    if options.int8 and form == "openvino":
-        needs("nncf", "--int8")
+def _form(to: str, options: Options) -> table.Form:
+    """The form called `to`. Raises ConvNeXtError for options that do not fit together, before any work is done."""
+    form = next((form for form in table.FORMS if form.name == to), None)
+    if form is None:
+        *others, last = names = table.names()
+        raise ConvNeXtError(f"There is no form '{to}': {', '.join(others)} or {last}.{nearest(to, names)}")
+    if options.int8 and (options.half or not form.quantizer):
+        raise _refused("int8", "--half" if form.quantizer else f"--to {to}", "quantizer")
+    if options.half and not form.half:
+        raise _refused("half", f"--to {to}", "half")
+    if options.dynamic and not form.dynamic:
+        raise _refused("dynamic", f"--to {to}", "dynamic")
+    wrong = not form.opener and options.backend != "auto"
+    if wrong or (options.int8 and options.backend not in ("auto", form.backend)):
+        raise ConvNeXtError(f"--backend {options.backend} does not go with --to {to}. Leave it out.")
+    form.require(int8=bool(options.int8))
     if not 0 <= options.max_loss <= 100:
         raise ConvNeXtError(f"--max-loss {options.max_loss:g} must be from 0 to 100 points of top-1.")
+    return form
+
+
+def _refused(option: str, other: str, column: str) -> ConvNeXtError:
+    """What to say of an option that does not go with another; `column` of the table says which forms have it."""
+    able = " and ".join(f"--to {form.name}" for form in table.FORMS[::-1] if getattr(form, column))
+    return ConvNeXtError(f"--{option} does not go with {other}. It is for {able}.")
+
+
+def _place(run: str | Path, form: table.Form, out: str | Path | None, options: Options) -> Path:
+    """Where the file goes. Raises ConvNeXtError for a name that is not one of `form`."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     name = "model_int8" if options.int8 else "model_fp16" if options.half else "model"
-    path = Path(out) if out is not None else folder / f"{name}{FORMS[form]}"
-    if path.suffix != FORMS[form]:
-        raise ConvNeXtError(f"'{path}' cannot hold a network for {form}. Let its name end in {FORMS[form]}.")
+    path = Path(out) if out is not None else folder / f"{name}{form.suffix}"
+    if path.suffix != form.suffix:
+        raise ConvNeXtError(f"'{path}' cannot hold a network for {form.name}. Let its name end in {form.suffix}.")
     return path
 
 
@@ -165,9 +177,9 @@ def _images(predictor: ClassificationPredictor, options: Options) -> tuple[Tenso
     return torch.randn(shape, generator=torch.Generator().manual_seed(2022)), f"{COMPARED} images of fixed noise"
 
 
-def _run(path: Path, program: Any, form: str, backend: str) -> Any:
-    """The network in `path`, or for torch the program that was saved there."""
-    return module_of(path, backend=backend) if form != "torch" else program.module()
+def _run(path: Path, program: Any, form: table.Form, backend: str) -> Any:
+    """The network in `path`, or where nothing opens it the program that was saved there."""
+    return module_of(path, backend=backend) if form.opener else program.module()
 
 
 def _differ(result: Tensor, expected: Tensor) -> tuple[float, float]:

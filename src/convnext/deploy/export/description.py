@@ -1,0 +1,42 @@
+"""What travels in the file of an exported network."""
+
+from typing import Any
+
+import torch
+
+from convnext import __version__
+from convnext.deploy.classifier import ClassificationPredictor
+from convnext.deploy.exported import VERSION
+
+KEPT = (
+    "task",
+    "weights",
+    "score",
+    "metrics",
+    "step",
+    "images",
+    "val_share",
+    "provenance",
+)  # of the run's description
+
+
+def description(predictor: ClassificationPredictor, precision: str) -> dict[str, Any]:
+    """What travels in the file: enough to predict and evaluate as the run does, and for people to use it without us."""
+    recipe, metadata = predictor.recipe, predictor.metadata
+    size = recipe.input.eval_size_px
+    shorter = int(size / recipe.input.eval_crop)
+    resize = f"both sides to {size} px" if recipe.input.eval_resize == "warp" else f"shorter side to {shorter} px"
+    return {
+        "version": VERSION,
+        "written_by": f"convnext {__version__}, torch {torch.__version__}",
+        "precision": precision,
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": list(predictor.classes),
+        "preprocessing": {
+            "steps": f"RGB; {resize}, bicubic; centre of {size} px; (value / 255 - mean) / std; (N, C, H, W) float32",
+            "size_px": size,
+            "mean": list(recipe.input.mean),
+            "std": list(recipe.input.std),
+        },
+        **{name: metadata[name] for name in KEPT if name in metadata},
+    }

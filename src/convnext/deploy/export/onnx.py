@@ -1,0 +1,111 @@
+"""A network as an .onnx file, in floating point and in int8."""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from convnext.deploy import int8
+from convnext.deploy.exported import Floats
+from convnext.deploy.forms.table import KEY
+from convnext.deploy.graph import INPUT, OUTPUT
+from convnext.errors import ConvNeXtError
+from convnext.extras import needs
+
+
+def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
+    """Write `program` to `path`; its weights have their 16 bits already where they are to have them."""
+    proto = to_onnx(program)
+    describe(proto, described)
+    try:
+        path.write_bytes(proto.SerializeToString())
+    except ValueError:  # what a protocol buffer of more than 2 GB raises
+        raise ConvNeXtError("The network does not fit in one ONNX file of 2 GB. Try --half or --to openvino.") from None
+
+
+def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, described: dict[str, Any]) -> None:
+    """Write the int8 form of `source` to `out`."""
+    quantized(source, out, images, variant)
+    onnx = needs("onnx", "--int8")
+    proto = onnx.load(str(out))
+    describe(proto, described)
+    out.write_bytes(proto.SerializeToString())
+
+
+def to_onnx(program: ExportedProgram) -> Any:
+    """An onnx.ModelProto with the input INPUT and the output OUTPUT."""
+    needs("onnx", "--to onnx")
+    needs("onnxscript", "--to onnx")
+    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT])
+    assert made is not None
+    proto = made.model_proto
+    del proto.graph.value_info[:]  # their shapes would keep the names of torch's symbols
+    for value in (*proto.graph.input, *proto.graph.output):
+        for name, dimension in zip(("batch", "", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
+            if dimension.dim_param:
+                dimension.dim_param = name
+    return proto
+
+
+def describe(proto: Any, described: dict[str, Any]) -> None:
+    """Put the description into an ONNX model, in place of what it says of itself."""
+    values = {KEY: json.dumps(described), "classes": json.dumps(described["classes"])}
+    values["preprocessing"] = json.dumps(described["preprocessing"])
+    del proto.metadata_props[:]
+    for key, value in values.items():
+        proto.metadata_props.add(key=key, value=value)
+
+
+def quantized(source: Path, out: Path, images: Sequence[Floats], variant: str) -> None:
+    """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `images`."""
+    onnx = needs("onnx", "--int8 with onnxruntime")
+    needs("onnxruntime", "--int8 with onnxruntime", "export")
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(str(source))
+    name = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(images)
+
+        def get_next(self) -> dict[str, Floats] | None:
+            found = next(self.left, None)
+            return None if found is None else {name: found}
+
+    before = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a preparation that changes nothing here
+    try:
+        quantize_static(
+            str(source),
+            str(out),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            nodes_to_exclude=int8.kept(layers(model), variant),
+        )
+    finally:
+        logging.getLogger().setLevel(before)
+
+
+def layers(model: Any) -> int8.Layers:
+    """Of an ONNX model, with their kinds."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+
+    def found() -> Iterator[tuple[str, bool, int]]:
+        for node in model.graph.node:
+            if node.op_type == "Conv":
+                groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+                yield node.name, groups > 1, math.prod(shapes.get(node.input[1], (1, 1, 1, 1))[2:])
+            elif node.op_type in ("MatMul", "Gemm"):
+                yield node.name, False, 1
+
+    return int8.kinds(found())

@@ -1,0 +1,71 @@
+"""A network as OpenVINO's .xml file with a .bin beside it, in floating point and in int8."""
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from convnext.deploy import int8, signal_stack
+from convnext.deploy.exported import Floats
+from convnext.deploy.forms.table import KEY
+from convnext.deploy.graph import INPUT, OUTPUT
+from convnext.extras import needs
+
+
+def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
+    """Write `program` to `path`; `half`: the weights in 16 bits."""
+    model = to_openvino(program)
+    model.set_rt_info(json.dumps(described), [KEY])
+    needs("openvino", "--to openvino").save_model(model, path, compress_to_fp16=half)
+
+
+def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, described: dict[str, Any]) -> None:
+    """Write the int8 form of `source` to `out`."""
+    openvino = needs("openvino", "--int8")
+    model = quantized(openvino.Core().read_model(source), images, variant)
+    model.set_rt_info(json.dumps(described), [KEY])
+    openvino.save_model(model, out, compress_to_fp16=False)
+
+
+def to_openvino(program: ExportedProgram) -> Any:
+    """An openvino.Model with the input INPUT and the output OUTPUT."""
+    model = needs("openvino", "--to openvino").convert_model(program)
+    model.inputs[0].get_tensor().set_names({INPUT})
+    model.outputs[0].get_tensor().set_names({OUTPUT})
+    return model
+
+
+def quantized(model: Any, images: Sequence[Floats], variant: str) -> Any:
+    """An OpenVINO model with int8 arithmetic, the activations' ranges from `images`."""
+    nncf = needs("nncf", "--int8 with openvino")
+    nncf.set_log_level(logging.ERROR)
+    kept = int8.kept(layers(model), variant)
+    presets = nncf.QuantizationPreset  # PERFORMANCE: ranges around zero, a few per cent faster; MIXED: as they lie
+    with contextlib.redirect_stdout(io.StringIO()), signal_stack.kept():  # it draws bars
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset(list(images)),
+            subset_size=len(images),
+            preset=presets.MIXED if int8.VARIANTS[variant] else presets.PERFORMANCE,
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
+
+
+def layers(model: Any) -> int8.Layers:
+    """Of an OpenVINO model, with their kinds."""
+
+    def found() -> Iterator[tuple[str, bool, int]]:
+        for node in model.get_ordered_ops():
+            kind = node.get_type_name()
+            if kind in ("Convolution", "GroupConvolution"):
+                height, width = node.input(1).get_shape()[-2:]
+                yield node.get_friendly_name(), kind == "GroupConvolution", height * width
+            elif kind == "MatMul":
+                yield node.get_friendly_name(), False, 1
+
+    return int8.kinds(found())

@@ -1,0 +1,21 @@
+"""An .onnx file as a function of NumPy arrays: ONNX Runtime computes.
+
+Axes: N images, C channels, H W pixel rows and columns, K classes.
+"""
+
+from pathlib import Path
+
+from convnext.deploy.exported import Run
+from convnext.deploy.forms.table import KEY
+from convnext.extras import needs
+
+
+def opened(path: Path, threads: int) -> tuple[Run, str | None]:
+    """The network on `threads` threads, 0 for what ONNX Runtime chooses, and the text of its description."""
+    onnxruntime = needs("onnxruntime", f"'{path.name}'")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors alone
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0], session.get_modelmeta().custom_metadata_map.get(KEY)

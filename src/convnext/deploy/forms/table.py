@@ -1,0 +1,111 @@
+"""The forms that a network is exported to, one row each: export, opening, the command line and the front door read these.
+
+What a row names by 'module:function' is imported when it is called: writing takes torch, opening does not, and neither
+is needed to say which forms there are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from convnext.extras import needs
+
+KEY = "convnext"  # under which a file holds our description
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What tells one form from the others."""
+
+    name: str
+    suffix: str  # of the file that is named
+    beside: tuple[str, ...] = ()  # suffixes of the files that come with it
+    packages: tuple[str, ...] = ()  # what exporting takes beside torch
+    extra: str = "torch"  # brings them all
+    convolutions: bool = False  # whether the network is traced with 1x1 convolutions for its pointwise layers
+    writer: str  # (program, path, description, *, half): writes the file
+    backend: str = ""  # the package that runs it, and the name of that; '': none does, see `unopened`
+    opener: str = ""  # (path, threads) -> (run, text of the description), by that package
+    also: tuple[str, ...] = ()  # backends of other forms that run it too
+    unopened: str = ""  # what it is and what to load instead
+    half: Literal["graph", "file", ""] = ""  # where weights get their 16 bits: as it is traced, or as it is written
+    dynamic: bool = False  # whether it can take images of any height and width
+    quantizer: str = ""  # (source, out, images, variant, description): its int8 form; '': there is none
+    int8_packages: tuple[str, ...] = ()  # what that takes more
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What can run a file of it, the first by choice."""
+        return (self.backend, *self.also) if self.backend else ()
+
+    def require(self, *, int8: bool = False) -> None:
+        """Raise MissingPackage where a package is missing that exporting to it takes."""
+        for package in self.packages:
+            needs(package, f"--to {self.name}", self.extra)
+        for package in self.int8_packages if int8 else ():
+            needs(package, "--int8")
+
+
+FORMS = (
+    Form(
+        name="onnx",
+        suffix=".onnx",
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        extra="export",
+        writer="convnext.deploy.export.onnx:write",
+        backend="onnxruntime",
+        opener="convnext.deploy.forms.onnx:opened",
+        also=("openvino",),
+        half="graph",
+        dynamic=True,
+        quantizer="convnext.deploy.export.onnx:quantize",
+    ),
+    Form(
+        name="openvino",
+        suffix=".xml",
+        beside=(".bin",),
+        packages=("openvino",),
+        extra="openvino",
+        convolutions=True,
+        writer="convnext.deploy.export.openvino:write",
+        backend="openvino",
+        opener="convnext.deploy.forms.openvino:opened",
+        half="file",
+        dynamic=True,
+        quantizer="convnext.deploy.export.openvino:quantize",
+        int8_packages=("nncf",),
+    ),
+    Form(
+        name="torch",
+        suffix=".pt2",
+        writer="convnext.deploy.export.torch:write",
+        unopened="a program for torch.export.load, which may run code from the file. Load the run, or an .onnx.",
+        half="graph",
+        dynamic=True,
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Of all forms."""
+    return tuple(form.name for form in FORMS)
+
+
+def backends() -> dict[str, Form]:
+    """Backend -> the form that is its own."""
+    return {form.backend: form for form in FORMS if form.backend}
+
+
+def form_of(path: str | Path) -> Form | None:
+    """The form of a file that is named like one."""
+    suffix = Path(path).suffix.lower()
+    return next((form for form in FORMS if form.suffix == suffix), None)
+
+
+def called(function: str) -> Callable[..., Any]:
+    """The function that 'module:function' names."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
