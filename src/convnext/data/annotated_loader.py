@@ -6,6 +6,7 @@ Masks travel between processes as bits: at full size they would be most of what 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -53,11 +54,9 @@ def train_dense_batches(
         raise DataError(f"optim.batch = {batch} is less than the {world} processes that share it. Raise it.")
     if not dataset.entries:
         raise DataError("there are no images to train on.")
-    reader = _TrainReader(
-        dataset, change, (seed, steps_per_epoch, batch // world, rank, world), channels, masks, strict
-    )
-    plan = [(step, 0) for step in steps]
-    yield from _read(reader, plan, choose_workers(workers, len(dataset.entries), world), world)
+    order = _Order(seed, steps_per_epoch, batch // world, rank, world)
+    reader = _TrainReader(dataset, change, order, channels, masks, strict)
+    yield from _read(reader, steps, choose_workers(workers, len(dataset.entries), world), world)
 
 
 def eval_dense_batches(
@@ -80,33 +79,47 @@ def eval_dense_batches(
     yield from _read(reader, plan, choose_workers(workers, own, world), world)
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What decides which images a step takes."""
+
+    seed: int
+    steps_per_epoch: int
+    own: int  # images of a step on this rank
+    rank: int
+    world: int
+
+    def place(self, step: int) -> tuple[int, int]:
+        """(epoch, position in its order) of the first image of a step on this rank."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return epoch, (place * self.world + self.rank) * self.own
+
+
 class _TrainReader:
-    """(step, 0) -> batch. Runs in the workers; a DataError is returned, so that it crosses to us as one line."""
+    """step -> batch. Runs in the workers; a DataError is returned, so that it crosses to us as one line."""
 
     def __init__(
         self,
         dataset: DenseDataset,
         change: Train,
-        order: tuple[int, int, int, int, int],  # seed, steps per epoch, images of this rank, rank, world
+        order: _Order,
         channels: int,
         masks: bool,
         strict: bool,
     ):
         self.dataset, self.change, self.order = dataset, change, order
         self.channels, self.masks = channels, masks
-        self.replacing = Replacing(dataset.entries, order[0], strict)
+        self.replacing = Replacing(dataset.entries, order.seed, strict)
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
 
-    def __getitem__(self, item: tuple[int, int]) -> "_Packed | DataError":
-        _, steps_per_epoch, own, rank, world = self.order
-        epoch, place = divmod(item[0], steps_per_epoch)
-        start = (place * world + rank) * own
+    def __getitem__(self, step: int) -> "_Packed | DataError":
+        epoch, start = self.order.place(step)
         found: list[tuple[int, Sample]] = []
         skipped: dict[str, str] = {}
         try:
-            for slot in range(own):
+            for slot in range(self.order.own):
                 found.append(self.replacing.read(epoch, start + slot, skipped, self._sample))
         except DataError as error:
             return error
@@ -170,9 +183,7 @@ def _unpacked(packed: _Packed) -> DenseBatch:
     return replace(packed.batch, samples=tuple(samples))
 
 
-def _read(
-    reader: _TrainReader | _EvalReader, plan: list[tuple[int, int]], workers: int, world: int
-) -> Iterator[DenseBatch]:
+def _read(reader: _TrainReader | _EvalReader, plan: Sequence[Any], workers: int, world: int) -> Iterator[DenseBatch]:
     """Arrays cross as bytes of a pipe, so that they need no shared memory and there is nothing to pin."""
     for packed in read_ahead(reader, plan, workers, 0, world, pin=False):
         yield _unpacked(packed)

@@ -79,7 +79,7 @@ class Replacing:
 
 
 def read_ahead(
-    reader: Any, plan: list[tuple[int, int]], workers: int, batch_bytes: int, world: int, *, pin: bool = True
+    reader: Any, plan: Sequence[Any], workers: int, batch_bytes: int, world: int, *, pin: bool = True
 ) -> Iterator[Any]:
     """`reader[item]` for each item of `plan`, in order, by `workers` processes; 0: by this one, when it is asked.
 
@@ -106,7 +106,7 @@ def read_ahead(
         ) from error
 
 
-def _start(reader: Any, plan: list[tuple[int, int]], workers: int, ahead: int | None, pin: bool) -> Iterator[Any]:
+def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool) -> Iterator[Any]:
     """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
