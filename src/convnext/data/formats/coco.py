@@ -16,9 +16,10 @@ from convnext.data.annotated import AnnotatedImages, Outlines, Pool, Row
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
 from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
-from convnext.data.formats.files import ImageFinder, part_of_name
+from convnext.data.formats.files import ImageFinder
 from convnext.data.masks import Rle, Shape, box, compress, decompress
 from convnext.data.names import Names
+from convnext.data.parts import part_of_name
 from convnext.data.problems import (
     CUT,
     DOUBLE,

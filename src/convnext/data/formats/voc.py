@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.files import ImageFinder, part_of, part_of_word
+from convnext.data.formats.files import ImageFinder
+from convnext.data.parts import part_of, part_of_word
 from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable

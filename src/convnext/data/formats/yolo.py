@@ -13,8 +13,9 @@ from itertools import count
 from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.files import ImageFinder, is_image, part_of, part_of_word
+from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.yolo_yaml import Value, read_yaml
+from convnext.data.parts import part_of, part_of_word
 from convnext.data.problems import (
     CUT,
     EMPTY,
