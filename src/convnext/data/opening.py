@@ -23,7 +23,7 @@ from convnext.data.labelled import Dataset, Entry, Splits
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
 from convnext.data.store import MixedStore, Tree, ZipStore, is_zip, printable, require, tree_of, tree_of_file
-from convnext.data.written import matched
+from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
 Parts = dict[str, DenseDataset]
@@ -246,8 +246,15 @@ def open_dense_splits(
         raise DataError(
             f"'{source.name}' has no train part, only {', '.join(sorted(parts))}. Name the images to train on."
         )
+    if "train" in parts and "all" in parts:
+        left = number_of(len(parts["all"].entries), "image")
+        whole = replace(whole, notes=(*whole.notes, f"{left} of no part are left out: '{_first(parts['all'])}', ..."))
     held = parts.get("val") or (parts.get("test") if "train" in parts else None)
     return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
+
+
+def _first(dataset: DenseDataset) -> str:
+    return printable(dataset.entries[0].path)
 
 
 def open_parts(source: Source) -> Parts:
@@ -256,6 +263,8 @@ def open_parts(source: Source) -> Parts:
         raise DataError(_nothing_annotated(source.name))
     if not source.opened:
         parts = _OPENERS[source.form](source)
+        if notes := source.tree.store.notes:
+            parts = {part: replace(dataset, notes=(*dataset.notes, *notes)) for part, dataset in parts.items()}
         source.opened.update(
             parts if source.form == "yolo" else _agreed(parts)
         )  # YOLO lists classes once for all parts
@@ -268,6 +277,8 @@ def _agreed(parts: Parts) -> Parts:
 
     names: dict[str, None] = {}
     numbers: dict[str, int] = {}
+    called = one_each(name for part in order for name in parts[part].classes)
+    parts = {part: replace(data, classes=tuple(called[name] for name in data.classes)) for part, data in parts.items()}
     for part in order:
         names |= dict.fromkeys(parts[part].classes)
         for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):

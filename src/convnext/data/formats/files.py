@@ -41,7 +41,7 @@ class ImageFinder:
     def find_stem(self, stem: str, part: str = "") -> str | None:
         """As `find`, for a name without its ending."""
         folder, _, last = stem.rpartition("/")
-        files = self._by_stem.get(last) or self._by_loose_stem.get(loose(last), ())
+        files = self._by_stem.get(last) or self._by_loose_stem.get(loose(last), [])
         return _nearest(files, folder, part)
 
     @cached_property
