@@ -30,7 +30,9 @@ def write(folder: Path, files: dict[str, int]) -> Path:
     for number, (place, count) in enumerate(files.items()):
         (folder / place).mkdir(parents=True, exist_ok=True)
         for n in range(count):
-            Image.new("RGB", (8, 8), (number * 9 % 256, n * 9, 80)).save(folder / place / f"{place.replace('/', '-')}{n}.png")
+            Image.new("RGB", (8, 8), (number * 9 % 256, n * 9, 80)).save(
+                folder / place / f"{place.replace('/', '-')}{n}.png"
+            )
     return folder
 
 
@@ -54,7 +56,11 @@ def write_coco(folder: Path, images: str, annotations: str, count: int, *, first
                 {"id": len(objects) + 1, "image_id": n, "category_id": label, "bbox": [2.0, 3.0, side, side],
                  "area": side * side, "iscrowd": 0, "segmentation": [square(2.0, 3.0, side)]}
             )  # fmt: skip
-    content = {"images": rows, "annotations": objects, "categories": [{"id": n, "name": c} for n, c in enumerate(classes)]}
+    content = {
+        "images": rows,
+        "annotations": objects,
+        "categories": [{"id": n, "name": c} for n, c in enumerate(classes)],
+    }
     (folder / annotations).parent.mkdir(parents=True, exist_ok=True)
     (folder / annotations).write_text(json.dumps(content))
     return folder
@@ -94,7 +100,9 @@ def test_a_plain_word_outweighs_one_with_others_around_it_and_test_dev_is_test()
     st.sampled_from(WORDS["train"]), st.sampled_from([*WORDS["val"], *WORDS["test"]]), st.booleans(), st.booleans(),
     st.sampled_from(["", "data/", "My Data/set/"]),
 )  # fmt: skip
-def test_folders_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(tmp_path, train, val, doubled, packed, below):
+def test_folders_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(
+    tmp_path, train, val, doubled, packed, below
+):
     shutil.rmtree(tmp_path / "set", ignore_errors=True)
     train, val = (f"{word}/{word}" if doubled else word for word in (train, val))
     data = write(tmp_path / "set", {f"{train}/cat": 2, f"{train}/dog": 3, f"{val}/cat": 1, f"{val}/dog": 2})
@@ -108,7 +116,9 @@ def test_folders_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(tmp_
     st.sampled_from([("{}", "{}/_annotations.coco.json"), ("{}/data", "{}/labels.json"), ("images/{}", "annotations/instances_{}.json"),
                      ("{}/images", "{}/annotations/all.json")]),
 )  # fmt: skip
-def test_coco_files_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(tmp_path, train, val, test, packed, layout):
+def test_coco_files_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(
+    tmp_path, train, val, test, packed, layout
+):
     shutil.rmtree(tmp_path / "set", ignore_errors=True)
     for word, count, first in ((train, 3, 1), (val, 2, 51), (test, 1, 91)):
         write_coco(tmp_path / "set", layout[0].format(word), layout[1].format(word), count, first=first)
@@ -220,7 +230,10 @@ def test_coco_files_without_a_part_are_read_together(tmp_path):
     write_coco(tmp_path, "day2", "day2/day2.json", 2, classes=("dog", "bird"))  # the same names, ids and numbers
     whole = open_parts(recognise(tmp_path))["all"]
     assert whole.classes == ("cat", "dog", "bird") and "Read together: day1/day1.json, day2/day2.json." in whole.notes
-    assert [entry.path for entry in whole.entries] == [f"day1/im{n}.png" for n in (1, 2, 3)] + ["day2/im1.png", "day2/im2.png"]
+    assert [entry.path for entry in whole.entries] == [f"day1/im{n}.png" for n in (1, 2, 3)] + [
+        "day2/im1.png",
+        "day2/im2.png",
+    ]
     assert [whole.classes[n] for n in whole.entries[3].objects.labels] == ["dog", "bird"]
     assert whole.entries[4].objects.boxes.tolist() == [[2, 3, 6, 7], [2, 3, 7, 8]]
     assert [len(shape[0]) for shape in whole.entries[4].objects.shapes] == [4, 4]
@@ -267,7 +280,9 @@ def test_one_coco_file_of_all_parts_is_parted_by_the_folders_of_its_images(tmp_p
     content, more = (json.loads((tmp_path / name).read_text()) for name in ("all.json", "more.json"))
     for row in more["annotations"]:
         row["id"] += 100
-    merged = {key: content[key] + more[key] for key in ("images", "annotations")} | {"categories": content["categories"]}
+    merged = {key: content[key] + more[key] for key in ("images", "annotations")} | {
+        "categories": content["categories"]
+    }
     (tmp_path / "all.json").write_text(json.dumps(merged))
     (tmp_path / "more.json").unlink()
     assert counted(tmp_path) == {"train": objects(3), "val": objects(2)}
@@ -287,7 +302,9 @@ def write_yolo(folder: Path, layout: str, parts: dict[str, int]) -> Path:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("layout", ["{0}/{1}", "{1}/{0}", "set/{1}/{0}"])
-@pytest.mark.parametrize(("train", "val", "test"), [("training", "validation", "testing"), ("train_set", "dev", "test_set")])
+@pytest.mark.parametrize(
+    ("train", "val", "test"), [("training", "validation", "testing"), ("train_set", "dev", "test_set")]
+)
 def test_yolo_folders_of_any_synonym(tmp_path, layout, packed, train, val, test):
     data = write_yolo(tmp_path / "set", layout, {train: 3, val: 2, test: 1})
     place = zipped(data, tmp_path / "set.zip") if packed else data
@@ -307,4 +324,7 @@ def test_voc_parts_follow_from_the_folders_of_pages_or_images(tmp_path, pages, t
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(PAGE.format(f"{part}{n}", "cat" if n % 2 else "dog"))
     found = counted(tmp_path)
-    assert found == {"train": {"": 3, "cat": 1, "dog": 2}, "val" if val == "valid" else "test": {"": 2, "cat": 1, "dog": 1}}
+    assert found == {
+        "train": {"": 3, "cat": 1, "dog": 2},
+        "val" if val == "valid" else "test": {"": 2, "cat": 1, "dog": 1},
+    }

@@ -16,10 +16,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_ZIP_CODECS = ("utf-8", "cp437", "gb2312", "cp932", "euc_kr", "big5", "cp850", "cp866", "cp1252", "gbk")
+_ZIP_CODECS = ("utf-8", "cp437", "gb2312", "cp932", "euc_kr", "cp850", "cp866", "cp1252", "big5", "gbk")
 _EUROPEAN = {"cp437", "cp850", "cp1252"}
 _ODD = {"\u00aa", "\u00ba"}  # letters by name, which no word is written with
 _HALFWIDTH = range(0xFF61, 0xFFA0)
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def stored_name(path: str) -> str:
@@ -106,13 +107,23 @@ def _reads(name: bytes, codec: str) -> bool:
     except UnicodeDecodeError:
         return False
     if codec == "utf-8":
-        return True
+        return not _has_bare_accents(text, 1)
     signs = [sign for sign in text if not sign.isascii()]
     if codec in _EUROPEAN:
-        return all(sign.isalpha() and sign not in _ODD and "LATIN" in unicodedata.name(sign, "") for sign in signs)
+        return all(map(_is_latin, signs)) and not _has_bare_accents(text, 2)
     if codec == "cp866":
         return all("CYRILLIC" in unicodedata.name(sign, "") for sign in signs)
     return all(sign.isalnum() and ord(sign) not in _HALFWIDTH for sign in signs)
+
+
+def _is_latin(sign: str) -> bool:
+    return sign.isalpha() and sign not in _ODD and "LATIN" in unicodedata.name(sign, "")
+
+
+def _has_bare_accents(text: str, least: int) -> bool:
+    """Whether a word of `least` letters or more has accents on all of them: bytes of another encoding look like that."""
+    words = (word for word in _WORD.findall(text) if len(word) >= least)
+    return any(all(not sign.isascii() and _is_latin(sign) for sign in word) for word in words)
 
 
 _WINDOWS = [bytes([value]).decode("cp1252", "ignore") or chr(value) for value in range(256)]

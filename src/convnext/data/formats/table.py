@@ -64,7 +64,7 @@ def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str
     Raises DataError when there is no row, or one is wrong.
     """
     rows, notes = list[Row](), list[str]()
-    whole = len(tree.files) == 1 or not tables_at(tree)
+    whole = len(tree.files) == 1
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
         if part == "-":

@@ -70,7 +70,7 @@ def label_files(tree: Tree) -> list[str]:
 def has_boxes(tree: Tree) -> bool:
     """Whether the first text that is not empty holds numbers; where all are, whether a list of names calls it YOLO."""
     labels = label_files(tree)
-    first = next((text for file in labels if (text := tree.once.read(file).split(b"\n", 1)[0].split())), None)
+    first = next((words for file in labels if (words := _text(tree, file).split("\n", 1)[0].split())), None)
     if first is None:
         return yaml_file(tree) is not None and (bool(labels) or not tree.files.ending_in(image_suffixes()).any())
     try:
