@@ -71,10 +71,16 @@ def pack(folder: Path, archive: Path, name: str = "{}", codec: str = "", backsla
 @pytest.mark.parametrize(
     ("written", "stored"),
     [
-        ("a\\b\\1.png", "a/b/1.png"), ("./a/1.png", "a/1.png"), ("/a//1.png", "a/1.png"), ("C:\\data\\1.png", "data/1.png"),
-        ("../../a/1.png", "a/1.png"), ("a/../b/1.png", "b/1.png"), ("..\\..\\..\\etc\\passwd", "etc/passwd"), ("a b/ü.png", "a b/ü.png"),
+        ("a\\b\\1.png", "a/b/1.png"),
+        ("./a/1.png", "a/1.png"),
+        ("/a//1.png", "a/1.png"),
+        ("C:\\data\\1.png", "data/1.png"),
+        ("../../a/1.png", "a/1.png"),
+        ("a/../b/1.png", "b/1.png"),
+        ("..\\..\\..\\etc\\passwd", "etc/passwd"),
+        ("a b/ü.png", "a b/ü.png"),
     ],
-)  # fmt: skip
+)
 def test_a_written_path_is_a_name_below_the_folder(written, stored):
     assert stored_name(written) == stored
 
@@ -86,7 +92,17 @@ def test_no_written_path_leads_out_of_the_folder(written):
     assert stored_name(name) == name or name[1:2] == ":"
 
 
-@pytest.mark.parametrize("kwargs", [{"backslashes": True}, {"name": "./{}"}, {"name": "/{}"}, {"name": "./set/{}"}, {"name": "set/{}", "backslashes": True}, {"name": ".\\{}"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"backslashes": True},
+        {"name": "./{}"},
+        {"name": "/{}"},
+        {"name": "./set/{}"},
+        {"name": "set/{}", "backslashes": True},
+        {"name": ".\\{}"},
+    ],
+)
 def test_zips_of_other_tools_hold_what_their_folders_hold(tmp_path, kwargs):
     data = write(tmp_path / "set")
     archive = pack(data, tmp_path / "set.zip", **kwargs)
@@ -104,9 +120,17 @@ def test_a_member_that_leads_out_of_the_zip_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "codec", "noted"),
-    [("Äpfel", "cp437", ""), ("Äpfel", "cp850", ""), ("Äpfel", "utf-8", ""), ("猫", "gbk", "gb2312"), ("猫", "utf-8", ""),
-     ("кот", "cp866", "cp866"), ("ねこ", "cp932", "cp932"), ("Äpfel", "cp1252", "cp1252")],
-)  # fmt: skip
+    [
+        ("Äpfel", "cp437", ""),
+        ("Äpfel", "cp850", ""),
+        ("Äpfel", "utf-8", ""),
+        ("猫", "gbk", "gb2312"),
+        ("猫", "utf-8", ""),
+        ("кот", "cp866", "cp866"),
+        ("ねこ", "cp932", "cp932"),
+        ("Äpfel", "cp1252", "cp1252"),
+    ],
+)
 def test_names_in_a_zip_of_an_old_tool_are_the_names_of_the_folder(tmp_path, name, codec, noted):
     data = write(tmp_path / "set", (name, "dog"))
     archive = pack(data, tmp_path / "set.zip", codec=codec)
@@ -155,7 +179,16 @@ def rows(folder: Path) -> list[tuple[str, str]]:
     return [(str(file.relative_to(folder)), file.parent.name) for file in sorted(folder.rglob("*.png"))]
 
 
-def table(folder: Path, *, first: str = "path,label", separator: str = ",", codec: str = "utf-8", change=lambda path: path, end: str = "\n", tail: str = "") -> Path:  # fmt: skip
+def table(
+    folder: Path,
+    *,
+    first: str = "path,label",
+    separator: str = ",",
+    codec: str = "utf-8",
+    change=lambda path: path,
+    end: str = "\n",
+    tail: str = "",
+) -> Path:
     lines = [first, *(f"{change(path)}{separator}{label}" for path, label in rows(folder))]
     (folder / "labels.csv").write_bytes((end.join(lines) + tail).encode(codec))
     return folder / "labels.csv"
@@ -213,7 +246,7 @@ def test_a_table_names_images_in_the_other_form_of_accents(tmp_path):
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label,Label\na.png,cat,1\n")
     for place in (tmp_path, tmp_path / "labels.csv"):
-        with pytest.raises(DataError, match="has two columns 'label'. Remove one"):
+        with pytest.raises(DataError, match=r"has two columns 'label'\. Remove one"):
             open_splits(recognise(place))
 
 
@@ -238,9 +271,16 @@ def test_a_table_does_not_lead_to_an_image_outside_its_zip(tmp_path):
 
 @pytest.mark.parametrize(
     "written",
-    ["images/my Bär.JPG", "IMAGES\\my Bär.jpg", "/data/local-files/?d=x/my Bär.jpg", "http://host:80/x/my%20B%C3%A4r.jpg",
-     "./my Bär.jpg?sig=1", "..\\..\\up\\4\\my Bär.jpg", unicodedata.normalize("NFD", "my Bär.jpg")],
-)  # fmt: skip
+    [
+        "images/my Bär.JPG",
+        "IMAGES\\my Bär.jpg",
+        "/data/local-files/?d=x/my Bär.jpg",
+        "http://host:80/x/my%20B%C3%A4r.jpg",
+        "./my Bär.jpg?sig=1",
+        "..\\..\\up\\4\\my Bär.jpg",
+        unicodedata.normalize("NFD", "my Bär.jpg"),
+    ],
+)
 def test_an_image_is_found_however_its_name_was_written(written):
     assert ImageFinder(Names.of(["images/my Bär.jpg", "images/b.jpg"])).find(written) == "images/my Bär.jpg"
 
@@ -255,7 +295,9 @@ def test_a_name_that_is_there_as_it_is_written_comes_first():
 def test_coco_names_of_other_systems_are_found(tmp_path):
     content = coco()
     write_coco(tmp_path, content)
-    for image, change in zip(content["images"], ("..\\media\\{}", "/data/?d=x/{}", "http://host:80/a/{}?b=c", "./images/{}"), strict=True):  # fmt: skip
+    for image, change in zip(
+        content["images"], ("..\\media\\{}", "/data/?d=x/{}", "http://host:80/a/{}?b=c", "./images/{}"), strict=True
+    ):
         image["file_name"] = change.format(image["file_name"].replace(".png", ".PNG"))
     (tmp_path / "annotations" / "instances.json").write_text(json.dumps(content))
     whole = open_parts(recognise(tmp_path))["all"]
@@ -292,7 +334,7 @@ def shown(parts: dict[str, DenseDataset]) -> dict[str, tuple[int, int]]:
         ('train: "C:\\test\\train"\nval: "C:\\test\\valid"\nnames: [cat]\n', 2),
         ("train: Train/Images\nval: VALID/images\nnames: [cat]\n", 0),
     ],
-)  # fmt: skip
+)
 def test_places_of_another_machine_in_a_yaml_are_found_by_their_part(tmp_path, yaml, noted):
     parts = open_parts(recognise(write_yolo(tmp_path, yaml, {"train": 3, "valid": 2})))
     assert shown(parts) == {"train": (3, 3), "val": (2, 2)}
@@ -317,10 +359,19 @@ def test_yolo_labels_of_windows_are_read(tmp_path, ending, codec):
 @pytest.mark.parametrize(
     ("written", "read"),
     [
-        (r'"caf\xE9"', "café"), (r'"\u732B"', "猫"), (r'"\U0001F431 cat"', "🐱 cat"), (r'"a \"big\" cat"', 'a "big" cat'), ("'it''s'", "it's"),
-        (r'"a\\b"', "a\\b"), (r"'C:\new'", "C:\\new"), (r'"C:\new\x41"', r"C:\new\x41"), (r'"tab\there"', "tab\there"), (r'"a # b"', "a # b"), (r"plain \xE9", r"plain \xE9"),
+        (r'"caf\xE9"', "café"),
+        (r'"\u732B"', "猫"),
+        (r'"\U0001F431 cat"', "🐱 cat"),
+        (r'"a \"big\" cat"', 'a "big" cat'),
+        ("'it''s'", "it's"),
+        (r'"a\\b"', "a\\b"),
+        (r"'C:\new'", "C:\\new"),
+        (r'"C:\new\x41"', r"C:\new\x41"),
+        (r'"tab\there"', "tab\there"),
+        (r'"a # b"', "a # b"),
+        (r"plain \xE9", r"plain \xE9"),
     ],
-)  # fmt: skip
+)
 def test_escapes_of_yaml_are_read_within_double_quotes_alone(written, read):
     text = f"names:\n- {written}\n- dog  # a dog\nother: [{written}, b]\nnc: 2\n"
     assert read_yaml(text) == {"names": [read, "dog"], "other": [read, "b"], "nc": "2"}

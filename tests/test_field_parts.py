@@ -18,10 +18,21 @@ from dense_images import HEIGHT, WIDTH, square, write_image
 from images import zipped
 
 WORDS = {
-    "train": ["train", "Train", "TRAINING", "training_set", "Train Set", "seg_train", "train2017", "trainset", "train-images", "tr"],
+    "train": [
+        "train",
+        "Train",
+        "TRAINING",
+        "training_set",
+        "Train Set",
+        "seg_train",
+        "train2017",
+        "trainset",
+        "train-images",
+        "tr",
+    ],
     "val": ["val", "valid", "Validation", "VAL", "dev", "dev_set", "valid_set", "val2017", "ValidationData", "seg_val"],
     "test": ["test", "Testing", "TEST", "test_set", "seg_test", "testing-data", "test2", "TestImages", "tst"],
-}  # fmt: skip
+}
 Counts = dict[str, dict[str, int]]  # part -> class -> images
 
 
@@ -44,7 +55,15 @@ def read(data: Path) -> Counts:
     }
 
 
-def write_coco(folder: Path, images: str, annotations: str, count: int, *, first: int = 1, classes: tuple[str, ...] = ("cat", "dog")) -> Path:  # fmt: skip
+def write_coco(
+    folder: Path,
+    images: str,
+    annotations: str,
+    count: int,
+    *,
+    first: int = 1,
+    classes: tuple[str, ...] = ("cat", "dog"),
+) -> Path:
     """`count` images in folder/images, an object of each class on each, in the file folder/annotations."""
     rows, objects = [], []
     for n in range(first, first + count):
@@ -53,9 +72,16 @@ def write_coco(folder: Path, images: str, annotations: str, count: int, *, first
         for label in range(len(classes)):
             side = 4.0 + label
             objects.append(
-                {"id": len(objects) + 1, "image_id": n, "category_id": label, "bbox": [2.0, 3.0, side, side],
-                 "area": side * side, "iscrowd": 0, "segmentation": [square(2.0, 3.0, side)]}
-            )  # fmt: skip
+                {
+                    "id": len(objects) + 1,
+                    "image_id": n,
+                    "category_id": label,
+                    "bbox": [2.0, 3.0, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                    "segmentation": [square(2.0, 3.0, side)],
+                }
+            )
     content = {
         "images": rows,
         "annotations": objects,
@@ -84,22 +110,46 @@ def test_a_word_says_its_part_as_a_folder(part, word):
     assert part_of_folder(word) == part_of(f"data/{word}/cat/1.png") == part
 
 
-@pytest.mark.parametrize("word", ["cat", "train_station", "steam train", "test tube", "trainer", "contest", "validity", "images", "2017", "trainval", "", "invalid"])  # fmt: skip
+@pytest.mark.parametrize(
+    "word",
+    [
+        "cat",
+        "train_station",
+        "steam train",
+        "test tube",
+        "trainer",
+        "contest",
+        "validity",
+        "images",
+        "2017",
+        "trainval",
+        "",
+        "invalid",
+    ],
+)
 def test_other_words_say_no_part(word):
     assert part_of_folder(word) == ""
 
 
 def test_a_plain_word_outweighs_one_with_others_around_it_and_test_dev_is_test():
     assert part_of("test_data/train/images/1.jpg") == "train"
-    names = {"instances_val2017.json": "val", "labels.train.json": "train", "image_info_test-dev2017.json": "test", "_annotations.coco.json": ""}  # fmt: skip
+    names = {
+        "instances_val2017.json": "val",
+        "labels.train.json": "train",
+        "image_info_test-dev2017.json": "test",
+        "_annotations.coco.json": "",
+    }
     assert {name: part_of_name(name) for name in names} == names
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(WORDS["train"]), st.sampled_from([*WORDS["val"], *WORDS["test"]]), st.booleans(), st.booleans(),
+    st.sampled_from(WORDS["train"]),
+    st.sampled_from([*WORDS["val"], *WORDS["test"]]),
+    st.booleans(),
+    st.booleans(),
     st.sampled_from(["", "data/", "My Data/set/"]),
-)  # fmt: skip
+)
 def test_folders_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(
     tmp_path, train, val, doubled, packed, below
 ):
@@ -112,10 +162,19 @@ def test_folders_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.sampled_from(WORDS["train"]), st.sampled_from(WORDS["val"]), st.sampled_from(WORDS["test"]), st.booleans(),
-    st.sampled_from([("{}", "{}/_annotations.coco.json"), ("{}/data", "{}/labels.json"), ("images/{}", "annotations/instances_{}.json"),
-                     ("{}/images", "{}/annotations/all.json")]),
-)  # fmt: skip
+    st.sampled_from(WORDS["train"]),
+    st.sampled_from(WORDS["val"]),
+    st.sampled_from(WORDS["test"]),
+    st.booleans(),
+    st.sampled_from(
+        [
+            ("{}", "{}/_annotations.coco.json"),
+            ("{}/data", "{}/labels.json"),
+            ("images/{}", "annotations/instances_{}.json"),
+            ("{}/images", "{}/annotations/all.json"),
+        ]
+    ),
+)
 def test_coco_files_of_any_synonym_are_the_same_parts_as_a_folder_and_as_a_zip(
     tmp_path, train, val, test, packed, layout
 ):
@@ -138,7 +197,15 @@ def test_parts_without_class_folders_are_refused_instead_of_becoming_classes(tmp
 
 
 def test_a_part_that_means_nothing_is_left_out_and_counted(tmp_path):
-    data = write(tmp_path, {"seg_train/seg_train/sea": 2, "seg_train/seg_train/ice": 2, "seg_test/seg_test/sea": 1, "seg_pred/seg_pred": 4})  # fmt: skip
+    data = write(
+        tmp_path,
+        {
+            "seg_train/seg_train/sea": 2,
+            "seg_train/seg_train/ice": 2,
+            "seg_test/seg_test/sea": 1,
+            "seg_pred/seg_pred": 4,
+        },
+    )
     assert read(data) == {"train": {"ice": 2, "sea": 2}, "val": {"sea": 1}}
     assert open_splits(recognise(data)).left_out == {"images outside class folders": 4}
 
@@ -161,7 +228,16 @@ def test_parts_may_lie_within_the_classes(tmp_path):
     assert read(data) == {"train": {"cat": 3, "dog": 2}, "val": {"cat": 1, "dog": 2}}
 
 
-@pytest.mark.parametrize("classes", [("bus", "car", "train"), ("invalid", "valid"), ("control", "test"), ("images", "masks_on"), ("dev", "prod", "test")])  # fmt: skip
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("bus", "car", "train"),
+        ("invalid", "valid"),
+        ("control", "test"),
+        ("images", "masks_on"),
+        ("dev", "prod", "test"),
+    ],
+)
 def test_classes_that_are_called_like_parts_stay_classes(tmp_path, classes):
     found = read(write(tmp_path, dict.fromkeys(classes, 4)))
     assert found == {"train": dict.fromkeys(classes, 3), "val": dict.fromkeys(classes, 1)}
@@ -246,7 +322,9 @@ def test_an_image_in_two_files_of_one_part_counts_once_and_is_named(tmp_path):
     write_coco(tmp_path, "train", "train/b.json", 4)
     train = open_parts(recognise(tmp_path))["train"]
     assert [entry.path for entry in train.entries] == [f"train/im{n}.png" for n in (1, 2, 3, 4)]
-    assert [(problem.kind, problem.where) for problem in train.problems] == [("double image", f"train/im{n}.png") for n in (1, 2, 3)]  # fmt: skip
+    assert [(problem.kind, problem.where) for problem in train.problems] == [
+        ("double image", f"train/im{n}.png") for n in (1, 2, 3)
+    ]
 
 
 def test_an_image_of_the_same_name_is_taken_from_beside_its_file(tmp_path):
@@ -311,7 +389,10 @@ def test_yolo_folders_of_any_synonym(tmp_path, layout, packed, train, val, test)
     assert counted(place) == {"train": objects(3), "val": objects(2), "test": objects(1)}
 
 
-PAGE = "<annotation><filename>{}.png</filename><object><name>{}</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"  # fmt: skip
+PAGE = (
+    "<annotation><filename>{}.png</filename><object><name>{}</name><bndbox><xmin>3</xmin><ymin>4</ymin>"
+    "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+)
 
 
 @pytest.mark.parametrize("pages", ["{}", "Annotations", "{}/annotations"])
