@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from convnext.data.annotated import Outlines
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.formats import coco_columns
-from convnext.data.formats.coco import numbered, open_coco
+from convnext.data.formats.coco import open_coco
 from convnext.data.formats.coco_json import CocoFile
+from convnext.data.formats.coco_merge import numbered
 from convnext.data.opening import recognise
 from dense_images import HEIGHT, WIDTH, coco, square, write_coco
 

@@ -16,6 +16,7 @@ from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
 from convnext.data.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
+from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 
 
@@ -92,6 +93,7 @@ def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> 
     if dataset.classes == classes:
         return dataset
     place = {known: number for number, known in enumerate(classes)}
+    dataset = replace(dataset, classes=matched(dataset.classes, classes))
     seen = _seen(dataset)
     for label, own in enumerate(dataset.classes):
         if own not in place and label in seen:

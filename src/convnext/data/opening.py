@@ -14,7 +14,8 @@ from convnext.data.dataset import DenseDataset, with_classes
 from convnext.data.decode import image_suffixes
 from convnext.data.formats.coco import coco_files, open_coco
 from convnext.data.formats.files import open_tree
-from convnext.data.formats.folders import Listing, class_form, endings_of_images, inside_wrappers, listed
+from convnext.data.formats.folders import class_form, endings_of_images, inside_wrappers, listed
+from convnext.data.formats.listing import Listing
 from convnext.data.formats.masks import has_masks, open_masks, paired
 from convnext.data.formats.voc import has_annotations, open_voc
 from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
@@ -22,6 +23,7 @@ from convnext.data.labelled import Dataset, Entry, Splits
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
 from convnext.data.store import MixedStore, Tree, ZipStore, is_zip, printable, require, tree_of, tree_of_file
+from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
 Parts = dict[str, DenseDataset]
@@ -153,7 +155,7 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
             "or more. Add a second class folder."
         )
     share = None if parted else val_share
-    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share)
+    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, listing.notes)
 
 
 def open_labelled(
@@ -164,6 +166,8 @@ def open_labelled(
     `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
     """
     listing = listed(source, only=True)
+    if classes is not None:
+        listing = replace(listing, classes=matched(listing.classes, classes))
     chosen = listing.in_part(split) if listing.part.any() else listing.in_part("")
     if not chosen.any():
         raise DataError(
@@ -242,8 +246,15 @@ def open_dense_splits(
         raise DataError(
             f"'{source.name}' has no train part, only {', '.join(sorted(parts))}. Name the images to train on."
         )
+    if "train" in parts and "all" in parts:
+        left = number_of(len(parts["all"].entries), "image")
+        whole = replace(whole, notes=(*whole.notes, f"{left} of no part are left out: '{_first(parts['all'])}', ..."))
     held = parts.get("val") or (parts.get("test") if "train" in parts else None)
     return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
+
+
+def _first(dataset: DenseDataset) -> str:
+    return printable(dataset.entries[0].path)
 
 
 def open_parts(source: Source) -> Parts:
@@ -252,6 +263,8 @@ def open_parts(source: Source) -> Parts:
         raise DataError(_nothing_annotated(source.name))
     if not source.opened:
         parts = _OPENERS[source.form](source)
+        if notes := source.tree.store.notes:
+            parts = {part: replace(dataset, notes=(*dataset.notes, *notes)) for part, dataset in parts.items()}
         source.opened.update(
             parts if source.form == "yolo" else _agreed(parts)
         )  # YOLO lists classes once for all parts
@@ -264,6 +277,8 @@ def _agreed(parts: Parts) -> Parts:
 
     names: dict[str, None] = {}
     numbers: dict[str, int] = {}
+    called = one_each(name for part in order for name in parts[part].classes)
+    parts = {part: replace(data, classes=tuple(called[name] for name in data.classes)) for part, data in parts.items()}
     for part in order:
         names |= dict.fromkeys(parts[part].classes)
         for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):

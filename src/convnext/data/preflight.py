@@ -71,6 +71,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
         *_class_lines(per_class),
         _left_out(left_out),
+        *(data.notes if isinstance(data, Splits) else ()),
     ]
     sizes = np.array([item.size for item in good])
     return Findings(

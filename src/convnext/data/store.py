@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from convnext.data.names import Names, NamesBuilder
+from convnext.data.written import member_codec, stored_name
 from convnext.errors import DataError, nearest
 
 _LOCAL_HEADER = 30  # bytes before the name in a zip member's own header (APPNOTE 4.3.7)
-_ENCRYPTED = 0x1  # bit of a member's flags
+_ENCRYPTED, _UTF_8 = 0x1, 0x800  # bits of a member's flags
 
 
 class Store(Protocol):
@@ -80,8 +81,14 @@ def printable(path: str) -> str:
 class FolderStore:
     """Files below one folder; an absolute path (from a CSV) is taken as it is."""
 
+    notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+
     def __init__(self, root: str):
         self.root = root
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return "\0" not in path and os.path.exists(os.path.join(self.root, path))
 
     def below(self, prefix: str) -> "FolderStore":
         """The same files, with paths counted from the folder `prefix` (which ends in '/')."""
@@ -103,12 +110,18 @@ class ZipStore:
         self.archive, self.prefix = archive, prefix
         try:
             with zipfile.ZipFile(archive) as directory:
-                self.members = {item.filename: _member(item) for item in directory.infolist()}
+                items = directory.infolist()
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise DataError(
                 f"'{printable(archive)}' cannot be read as a zip ({error}). Is it complete? Download or zip it again."
             ) from None
+        names, self.notes = _member_names(items)
+        self.members = {name: _member(item) for name, item in zip(names, items, strict=True)}
         self._file: int | None = None
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a member."""
+        return self.prefix + path in self.members
 
     def below(self, prefix: str) -> "ZipStore":
         """The same archive, with paths counted from the folder `prefix` (which ends in '/')."""
@@ -162,6 +175,30 @@ def _member(item: zipfile.ZipInfo) -> Member:
         item.compress_type,
         bool(item.flag_bits & _ENCRYPTED),
     )
+
+
+def _member_names(items: list[zipfile.ZipInfo]) -> tuple[list[str], tuple[str, ...]]:
+    """What each member is called here, and a note where that had to be guessed.
+
+    Old tools write backslashes, './' in front, and names in the encoding of their country without saying which.
+    """
+    given = [item.orig_filename.split("\0", 1)[0] for item in items]
+    marked = [
+        bool(item.flag_bits & _UTF_8) or name.isascii() or item.filename.replace("\\", "/") != name.replace("\\", "/")
+        for item, name in zip(items, given, strict=True)  # the last: its extra field has another name, in UTF-8
+    ]
+    unmarked = [name.encode("cp437") for name, known in zip(given, marked, strict=True) if not known]
+    codec = member_codec(unmarked)
+    names = []
+    for item, name, known in zip(items, given, marked, strict=True):
+        name = item.filename if known else name.encode("cp437").decode(codec)
+        name = name.replace("\\", "/")
+        if ".." not in name.split("/"):  # such a member stays hidden
+            name = stored_name(name) + "/" * name.endswith("/")
+        names.append(name)
+    if not unmarked or codec in ("utf-8", "cp437"):
+        return names, ()
+    return names, (f"Names in the zip are not marked as UTF-8: their encoding was taken for {codec}.",)
 
 
 def _unpack(raw: bytes, member: Member) -> bytes:
@@ -218,7 +255,7 @@ def tree_of(path: Path) -> Tree:
     """List a folder or a zip, following symbolic links, each real folder once."""
     if is_zip(path):
         store = ZipStore(str(path))
-        names = [name for name in store.members if not (_hidden(name) or name.startswith("/"))]
+        names = [name for name in store.members if not _hidden(name) and name.strip("/")]
         files = sorted(name for name in names if not name.endswith("/"))
         folders = {name.rstrip("/") for name in names if name.endswith("/")}
         for name in files:

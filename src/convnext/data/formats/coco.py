@@ -16,9 +16,11 @@ from convnext.data.annotated import AnnotatedImages, Outlines, Pool, Row
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
 from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
-from convnext.data.formats.files import ImageFinder, part_of_name
+from convnext.data.formats.coco_merge import by_folders, merged, numbered
+from convnext.data.formats.files import ImageFinder
 from convnext.data.masks import Rle, Shape, box, compress, decompress
 from convnext.data.names import Names
+from convnext.data.parts import part_of_file
 from convnext.data.problems import (
     CUT,
     DOUBLE,
@@ -41,6 +43,7 @@ from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
 _SMALL = 1_000_000  # bytes of a file that may as well be kept
+_OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
@@ -50,33 +53,43 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
     The images are looked for in the source's images, however deep. A single file is 'all'. Raises DataError when
     nothing can be read.
     """
-    if source.file is not None:
-        found = {"all": (source.file, source.name)}
-    else:
-        found = {part: (file, f"{source.name}/{printable(file)}") for part, file in coco_files(source.tree).items()}
+    found = {"all": [source.file]} if source.file is not None else coco_files(source.tree)
     if not found:
         raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
     finder = ImageFinder(source.images.files)
     parts = {}
-    for part, (file, name) in found.items():
-        parts[part] = _Reader(CocoFile(source.tree.once.take(file), name), name, part, finder).dataset(source)
-    return parts
+    for part, files in found.items():
+        read = []
+        for file in files:
+            name = source.name if source.file is not None else f"{source.name}/{printable(file)}"
+            beside = file.rpartition("/")[0] if source.images is source.tree else ""
+            content = CocoFile(source.tree.once.take(file), name)
+            read.append(_Reader(content, name, part, finder, beside).dataset(source))
+        parts[part] = read[0] if len(read) == 1 else merged(read, [printable(file) for file in files])
+    return by_folders(parts["all"]) if source.file is None and set(parts) == {"all"} else parts
 
 
-def coco_files(tree: Tree) -> dict[str, str]:
-    """The JSON files of a tree that hold objects in COCO's form, by the part that their name says."""
+def coco_files(tree: Tree) -> dict[str, list[str]]:
+    """The JSON files of a tree that hold objects in COCO's form, by the part that their names or folders say.
+
+    Beside a file of instances COCO has others of the same images, which are left alone.
+    """
     files = list(tree.files.take(tree.files.ending_in({".json"})))
-    named = [file for file in files if "instances" in file.rsplit("/", 1)[-1].lower()]
-    found: dict[str, str] = {}
-    for file in named or files:
-        if file in tree.once.passed_over:
+    named = {file for file in files if "instances" in _last(file)}
+    found: dict[str, list[str]] = {}
+    for file in files:
+        if file in tree.once.passed_over or (named and file not in named and _last(file).startswith(_OTHERS)):
             continue
         data = tree.once.read(file)
-        if all(key in data for key in _KEYS) and found.setdefault(part_of_name(file) or "all", file) == file:
-            continue
-        if len(data) > _SMALL:  # such as captions
+        if all(key in data for key in _KEYS):
+            found.setdefault(part_of_file(file) or "all", []).append(file)
+        elif len(data) > _SMALL:  # such as captions
             tree.once.pass_over(file)
     return found
+
+
+def _last(file: str) -> str:
+    return file.rsplit("/", 1)[-1].lower()
 
 
 @dataclass
@@ -94,8 +107,8 @@ class _Listed:
 class _Reader:
     """One annotation file on its way to a data set. What cannot be used is named in `problems` and left out."""
 
-    def __init__(self, file: CocoFile, name: str, part: str, finder: ImageFinder):
-        self.file, self.name, self.part, self.finder = file, name, part, finder
+    def __init__(self, file: CocoFile, name: str, part: str, finder: ImageFinder, beside: str = ""):
+        self.file, self.name, self.part, self.finder, self.beside = file, name, part, finder, beside
         self.problems = [Problem(UNREADABLE, f"image {shown_of(item)}") for item in file.other_images]
         self.notes: list[str] = []
         self.category_ids, self.classes = self._categories()
@@ -156,7 +169,7 @@ class _Reader:
         found = _Listed([], [], [], [], {}, [])
         for place, image in enumerate(images, 1):
             name, key = str(image.file_name), image.id
-            path = self.finder.find(name, self.part)
+            path = self.finder.find(name, self.part, beside=self.beside)
             if path is None:
                 found.problems.append((place, Problem(MISSING, printable(name))))
                 continue
@@ -236,19 +249,6 @@ def _integers(values: list[Any]) -> np.ndarray:
         return np.array(values, np.int64)
     except OverflowError:
         return np.array(values, object)
-
-
-def numbered(given: np.ndarray, highest: int) -> tuple[np.ndarray, int]:
-    """Numbers for annotations, and how many are new: their own where it is above 0 and not taken, else a free one.
-
-    `highest` of all numbers of the file. COCO's evaluation takes an annotation numbered 0 for none.
-    """
-    own = np.zeros(len(given), bool)
-    own[np.unique(given, return_index=True)[1]] = True
-    own &= given > 0
-    ids = given.copy()
-    ids[~own] = highest + 1 + np.arange(np.count_nonzero(~own))
-    return ids, int(np.count_nonzero(~own))
 
 
 def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:

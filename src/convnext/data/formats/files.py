@@ -6,12 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.table import TRAIN_NAMES, VAL_NAMES
 from convnext.data.names import Names
+from convnext.data.parts import part_of
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
+from convnext.data.written import loose, spellings
 from convnext.errors import DataError
-
-PARTS = ("train", "val", "test")
 
 
 class ImageFinder:
@@ -20,28 +19,46 @@ class ImageFinder:
     def __init__(self, files: Names):
         self.images = files.take(files.ending_in(image_suffixes()))
 
-    def find(self, name: str, part: str = "") -> str | None:
-        """The file that `name`, with or without folders, means; of several with that name the one nearest to it.
+    def find(self, name: str, part: str = "", *, beside: str = "", surely: bool = False) -> str | None:
+        """The file that `name`, as somebody wrote it, means; of several with that name the one nearest to it.
 
-        `part`, 'train' or 'val', decides where both have one.
+        `part`, 'train', 'val' or 'test', decides where several have one, then `beside`, the folder of the file that
+        names the image. `surely`: None where nothing decides between several.
         """
-        name = name.replace("\\", "/").removeprefix("./")
-        words = name.split("/")
-        files = self._by_name.get(words[-1], ())
-        return name if name in files else _nearest(files, words[:-1], part)
+        for spelling in spellings(name):
+            folder, _, last = spelling.rpartition("/")
+            files = self._by_name.get(last, ())
+            if files and beside and f"{beside}/{spelling}" in files:
+                return f"{beside}/{spelling}"
+            if found := spelling if spelling in files else _nearest(files, folder, part, beside, surely):
+                return found
+        for spelling in spellings(name):
+            folder, _, last = spelling.rpartition("/")
+            if found := _nearest(self._by_loose_name.get(loose(last), ()), folder, part, beside, surely):
+                return found
+        return None
 
     def find_stem(self, stem: str, part: str = "") -> str | None:
         """As `find`, for a name without its ending."""
-        words = stem.split("/")
-        return _nearest(self._by_stem.get(words[-1], ()), words[:-1], part)
+        folder, _, last = stem.rpartition("/")
+        files = self._by_stem.get(last) or self._by_loose_stem.get(loose(last), [])
+        return _nearest(files, folder, part)
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         return self._grouped(lambda name: name)
 
     @cached_property
+    def _by_loose_name(self) -> dict[str, list[str]]:
+        return self._grouped(loose)
+
+    @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
         return self._grouped(lambda name: os.path.splitext(name)[0])
+
+    @cached_property
+    def _by_loose_stem(self) -> dict[str, list[str]]:
+        return self._grouped(lambda name: loose(os.path.splitext(name)[0]))
 
     def _grouped(self, key: Callable[[str], str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -51,39 +68,22 @@ class ImageFinder:
         return found
 
 
-def _nearest(files: Sequence[str], folders: list[str], part: str) -> str | None:
+def _nearest(files: Sequence[str], folder: str, part: str, beside: str = "", surely: bool = False) -> str | None:
     """Of files with the right name: most folders in common from the end, then the right part, then the shortest."""
+    folders = folder.split("/") if folder else []
 
-    def order(file: str) -> tuple[int, bool, int, str]:
+    def order(file: str) -> tuple[int, bool, bool]:
         own = file.split("/")[:-1]
         common = 0
-        while common < min(len(own), len(folders)) and own[-1 - common] == folders[-1 - common]:
+        while common < min(len(own), len(folders)) and loose(own[-1 - common]) == loose(folders[-1 - common]):
             common += 1
-        return -common, part != "" and part_of(file) not in ("", part), len(file), file
+        return -common, part != "" and part_of(file) not in ("", part), not file.startswith(f"{beside}/")
 
-    return min(files, key=order) if files else None
-
-
-def part_of(path: str) -> str:
-    """'train', 'val' or 'test' when a folder of `path` is called so, as train2017 or training, else ''."""
-    for folder in path.split("/")[:-1]:
-        if part := part_of_word(folder):
-            return part
-    return ""
-
-
-def part_of_name(name: str) -> str:
-    """The same for words of a file's name, as instances_val2017.json; the last that says so decides."""
-    words = name.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("-", "_").split("_")
-    return next((part for part in map(part_of_word, reversed(words)) if part), "")
-
-
-def part_of_word(word: str) -> str:
-    """The part that one word means, or ''."""
-    bare = word.lower().rstrip("0123456789")
-    if bare in (*TRAIN_NAMES, "training"):
-        return "train"
-    return "test" if bare == "test" else "val" if bare in VAL_NAMES else ""
+    if len(files) < 2:
+        return files[0] if files else None
+    best = min(map(order, files))
+    near = [file for file in files if order(file) == best]
+    return None if surely and len(near) > 1 else min(near, key=lambda file: (len(file), file))
 
 
 def is_image(file: str) -> bool:

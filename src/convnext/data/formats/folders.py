@@ -1,50 +1,29 @@
 """Class folders: `train/<class>/*` with `val/<class>/*`, or one folder of class folders."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.table import TEST_NAME, TRAIN_NAMES, VAL_NAMES, is_table, rows_of
-from convnext.data.labelled import Dataset, Entries
+from convnext.data.formats.listing import PARTS, TEST, Listing
+from convnext.data.formats.table import listing_of, tables_at, tables_of
 from convnext.data.names import Names
+from convnext.data.parts import part_of_folder, wraps
 from convnext.data.source import Form, Source
-from convnext.data.store import Store, Tree, printable
+from convnext.data.store import Tree, printable
+from convnext.data.written import one_each
 from convnext.errors import DataError, nearest, number_of
 
-PARTS = ("", "train", "val", "test")  # '' where the data has no parts
 _OUTSIDE = "images outside class folders"
-_TEST = "images of the test part"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Every labelled image of a source."""
-
-    paths: Names
-    labels: np.ndarray  # (N,) int32 into `classes`
-    part: np.ndarray  # (N,) int8 into PARTS
-    classes: tuple[str, ...]  # also those whose folder is empty
-    store: Store
-    left_out: dict[str, int]
-
-    def in_part(self, *names: str) -> np.ndarray:
-        """(N,) bool."""
-        return np.isin(self.part, [PARTS.index(name) for name in names])
-
-    def dataset(self, chosen: np.ndarray, classes: tuple[str, ...] | None = None) -> Dataset:
-        """The images that `chosen`, a bool for each, names. Labels index `classes`, None: its own, of which all are known."""
-        labels = self.labels[chosen]
-        if classes is not None and classes != self.classes:
-            place = {name: number for number, name in enumerate(classes)}
-            labels = np.array([place.get(name, -1) for name in self.classes], np.int32)[labels]
-        return Dataset(classes or self.classes, Entries(self.paths.take(chosen), labels), self.store)
+_STAYS = ("train", "val", "valid", "validation", "test")  # alone at the top, others are stepped into
+_FEWEST = 2  # folders that two neighbours have in common, to look like parts
 
 
 def class_form(tree: Tree) -> Form:
     """Whether folders or a table say which class an image has."""
-    return "table" if _part_folders(tree, only=False) is None and table_of(tree) is not None else "folders"
+    parts = _part_folders(tree, only=False)
+    parted = parts is not None and any(_inside(tree, folder) for folder, part in parts.items() if part == "train")
+    return "table" if not parted and tables_of(tree) else "folders"
 
 
 def listed(source: Source, *, only: bool = False) -> Listing:
@@ -56,18 +35,16 @@ def listed(source: Source, *, only: bool = False) -> Listing:
     if source.task != "classification":
         raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a CSV of path and label.")
     if source.file is not None:
-        return _from_table(tree, source.file, name, {})
+        return listing_of(tree, {source.file: ""}, name, {})
     parts = _part_folders(tree, only=only)
-    if parts is None and source.form == "table":
-        table = table_of(tree)
-        assert table is not None, "the form says that there is one"
-        return _from_table(tree, table, f"{name}/{printable(table)}", _left_out(tree.files))
-    val = _folder(tree, (*VAL_NAMES, TEST_NAME))
-    if parts is None and val is not None and _has_classes(tree, val):
-        tops = [folder for folder in tree.folders if "/" not in folder]
+    tables = tables_of(tree) if source.form == "table" else {}
+    if tables:
+        return listing_of(tree, tables, name, _left_out(tree.files))
+    alone = [folder for folder in _tops(tree) if part_of_folder(folder) in ("val", "test") and _inside(tree, folder)]
+    if parts is None and alone:
         raise DataError(
-            f"'{name}' has a folder '{val}' and no folder 'train'.{nearest('train', tops)} Rename the folder with the "
-            "images to train on."
+            f"'{name}' has a folder '{printable(alone[0])}' and no folder 'train'.{nearest('train', _tops(tree))} Rename "
+            "the folder with the images to train on."
         )
     return _from_folders(tree, name, parts or {})
 
@@ -75,106 +52,148 @@ def listed(source: Source, *, only: bool = False) -> Listing:
 def inside_wrappers(tree: Tree) -> Tree:
     """Step into a single top folder that only wraps the data, as zips often have it."""
     while True:
-        tops = [folder for folder in tree.folders if "/" not in folder]
-        if len(tops) != 1 or tops[0].lower() in (*TRAIN_NAMES, *VAL_NAMES, TEST_NAME) or _tables(tree):
+        tops = _tops(tree)
+        if len(tops) > 1:  # beside it may lie what holds no images
+            holding = {folder.split("/")[0] for folder in _folders_with_images(tree)}
+            inside = tree.below(next(iter(holding))) if len(holding) == 1 else tree
+            if inside is tree or "train" in map(part_of_folder, tops) or not _parted(inside):
+                return tree
+            tops = list(holding)
+        if len(tops) != 1 or tops[0].lower() in _STAYS or tables_at(tree):
             return tree
         inside = tree.below(tops[0])
-        if any(prefix == "" for prefix in _prefixes_with_images(tree)) or not (inside.folders or _tables(inside)):
+        if "" in _folders_with_images(tree) or not (inside.folders or tables_at(inside)):
             return tree
         tree = inside
 
 
-def table_of(tree: Tree) -> str | None:
-    """The first CSV at the top that has paths and labels, so that others beside the images are left alone."""
-    return next((file for file in _tables(tree) if is_table(_text(tree.once.read(file)))), None)
+def _parted(tree: Tree) -> bool:
+    return "train" in {part_of_folder(folder) for folder in _tops(tree) if _inside(tree, folder)}
 
 
 def _part_folders(tree: Tree, *, only: bool) -> dict[str, str] | None:
-    """Folder -> part where there is a folder to train on or, with `only`, one to evaluate on."""
-    train, val = _folder(tree, TRAIN_NAMES), _folder(tree, (*VAL_NAMES, TEST_NAME))
-    if train is None and not (only and val is not None and _has_classes(tree, val)):
+    """Folder -> part ('' for one to leave alone), where there is one to train on or, with `only`, one to evaluate on.
+
+    A folder of images called train or valid among others of images is a class.
+    """
+    said = {folder: part for folder in _tops(tree) if (part := part_of_folder(folder))}
+    images = _folders_with_images(tree)
+    flat = {folder for folder in said if folder in images and not _inside(tree, folder)}
+    classes_beside = any(folder in images for folder in _tops(tree) if folder not in said)
+    words = set(said.values())
+    if classes_beside and flat == set(said) and ("train" not in words or words == {"train"}):
         return None
-    return {folder: part for folder, part in ((train, "train"), (val, "val")) if folder}
+    evaluated = only and any(_inside(tree, folder) for folder, part in said.items() if part in ("val", "test"))
+    if "train" not in words and not evaluated and not (said and flat == set(_tops(tree)) and len(words) > 1):
+        return None
+    held = "val" if "val" in words else "test"
+    parts = {folder: "val" if part == held else part if part == "train" else "" for folder, part in said.items()}
+    return {_base(tree, folder, list(parts)): part for folder, part in parts.items()}
 
 
-def _folder(tree: Tree, names: tuple[str, ...]) -> str | None:
-    tops = {folder.lower(): folder for folder in tree.folders if "/" not in folder}
-    return next((tops[name] for name in names if name in tops), None)
+def _base(tree: Tree, folder: str, parts: list[str]) -> str:
+    """Where the class folders of a part begin: train/train and seg_train/seg_train are one folder."""
+    images = _folders_with_images(tree)
+    below = folder
+    while below not in images and len(inside := _inside(tree, below)) == 1:
+        same_word = part_of_folder(inside[0]) == part_of_folder(folder)
+        if not same_word and not (wraps(inside[0]) and all(_inside(tree, part) == inside for part in parts)):
+            break
+        below = f"{below}/{inside[0]}"
+    return below
 
 
-def _has_classes(tree: Tree, folder: str) -> bool:
-    return any(name.startswith(folder + "/") for name in tree.folders)
+def _tops(tree: Tree) -> list[str]:
+    return [folder for folder in tree.folders if "/" not in folder]
 
 
-def _tables(tree: Tree) -> list[str]:
-    top = [number for number, prefix in enumerate(tree.files.prefixes) if not prefix]
-    return list(tree.files.take(np.isin(tree.files.prefix, top) & tree.files.ending_in({".csv"})))
+def _inside(tree: Tree, folder: str) -> list[str]:
+    """Names of the folders in one folder."""
+    start = len(folder) + 1
+    return [name[start:] for name in tree.folders if name.startswith(folder + "/") and "/" not in name[start:]]
 
 
-def _prefixes_with_images(tree: Tree) -> set[str]:
+def _folders_with_images(tree: Tree) -> set[str]:
+    """The folders that images lie in; '' for the top."""
     which = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
-    return {tree.files.prefixes[number] for number in which.tolist()}
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8-sig", "surrogateescape")
-
-
-def _from_table(tree: Tree, file: str, name: str, left_out: dict[str, int]) -> Listing:
-    rows = rows_of(_text(tree.once.read(file)), name)
-    if not rows:
-        raise DataError(f"'{name}' has a header and no rows. Add one line for each image.")
-    number: dict[str, int] = {}
-    labels = np.array([number.setdefault(row.label, len(number)) for row in rows], np.int32)
-    classes = sorted(number)
-    order = np.empty(len(number), np.int32)
-    order[[number[label] for label in classes]] = np.arange(len(classes))
-    part = np.array([PARTS.index(row.split) for row in rows], np.int8)
-    paths, test = Names.of(row.path for row in rows), part == PARTS.index("test")
-    kept = np.ones(len(rows), bool)
-    if (part == PARTS.index("val")).any():
-        kept = ~test
-        left_out = left_out | ({_TEST: int(test.sum())} if test.any() else {})
-    else:
-        part[test] = PARTS.index("val")
-    labels = order[labels][kept]
-    seen = np.unique(labels)
-    if len(seen) < len(classes):  # some are in the test part alone
-        classes, labels = [classes[label] for label in seen], np.searchsorted(seen, labels).astype(np.int32)
-    return Listing(paths.take(kept), labels, part[kept], tuple(classes), tree.store, left_out)
+    return {tree.files.prefixes[number].removesuffix("/") for number in which.tolist()}
 
 
 def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> Listing:
-    """Images of class folders below `parts` (folder name -> part), or at the top when there are none."""
-    depth = 1 if parts else 0
-    named = {printable(folder.split("/")[depth]) for folder in tree.folders if _is_class(folder, parts)}
-    number = {label: place for place, label in enumerate(sorted(named))}
+    """Images of class folders below `parts` (folder -> part), or at the top when there are none."""
+    within = not parts and _parts_within(tree)
+    called = one_each(printable(label) for folder in tree.folders if (label := _class_at(folder, parts)) is not None)
+    number = {label: place for place, label in enumerate(sorted(set(called.values())))}
     outside, test = 0, 0
     images = tree.files.ending_in(image_suffixes())
     count = np.bincount(tree.files.prefix[images], minlength=len(tree.files.prefixes)).tolist()
     part = np.full(len(count), -1, np.int8)  # of each folder that images lie in; -1: they are left out
     labels = np.zeros(len(count), np.int32)
     for place, prefix in enumerate(tree.files.prefixes):
-        folders = prefix.split("/")[:-1]
-        split = parts.get(folders[0]) if parts and folders else ""
-        if parts and len(folders) > depth and folders[0].lower() == TEST_NAME and TEST_NAME not in parts:
-            test += count[place]
-        elif split is None or len(folders) <= depth:
+        base = _base_of(prefix, parts)
+        folders = prefix.split("/")[:-1] if base is None else prefix[len(base) + 1 :].split("/")[:-1]
+        if not folders or (parts and base is None):
             outside += count[place]
+        elif base is not None and not parts[base]:
+            test += count[place]
         else:
-            part[place], labels[place] = PARTS.index(split), number[printable(folders[depth])]
+            split = parts[base] if base is not None else part_of_folder(folders[1]) if within else ""
+            part[place], labels[place] = PARTS.index(split), number[called[printable(folders[0])]]
+    if within:
+        test += _leave_test(part, count)
     left_out = _left_out(tree.files) | ({_OUTSIDE: outside} if outside else {})
-    left_out |= {_TEST: test} if test else {}
+    left_out |= {TEST: test} if test else {}
     kept = images & (part >= 0)[tree.files.prefix] if count else images
     if not kept.any():
         raise DataError(_no_images(tree, name, outside, left_out))
     paths = tree.files.take(kept)
-    return Listing(paths, labels[paths.prefix], part[paths.prefix], tuple(sorted(named)), tree.store, left_out)
+    notes = () if parts or within else _alike(tree)
+    return Listing(
+        paths, labels[paths.prefix], part[paths.prefix], tuple(sorted(number)), tree.store, left_out,
+        (*tree.store.notes, *notes),
+    )  # fmt: skip
 
 
-def _is_class(folder: str, parts: dict[str, str]) -> bool:
-    names = folder.split("/")
-    return len(names) == 2 and names[0] in parts if parts else len(names) == 1
+def _base_of(prefix: str, parts: dict[str, str]) -> str | None:
+    return next((base for base in parts if prefix.startswith(base + "/")), None)
+
+
+def _class_at(folder: str, parts: dict[str, str]) -> str | None:
+    """The class whose folder this is."""
+    base = _base_of(folder, parts)
+    if parts and (base is None or not parts[base]):
+        return None
+    name = folder if base is None else folder[len(base) + 1 :]
+    return None if "/" in name else name
+
+
+def _parts_within(tree: Tree) -> bool:
+    """Whether it is the class folders that hold the parts: cat/train/*, cat/val/*, dog/train/*, ..."""
+    held = [folder.split("/") for folder in _folders_with_images(tree)]
+    parts = [part_of_folder(words[1]) if len(words) > 1 else "" for words in held]
+    return bool(parts) and all(parts) and "train" in parts and len(set(parts)) > 1
+
+
+def _leave_test(part: np.ndarray, count: list[int]) -> int:
+    """How many images of the test part are left alone, as there is a val part; without, they are the val part."""
+    test = part == PARTS.index("test")
+    has_val = bool((part == PARTS.index("val")).any())
+    part[test] = -1 if has_val else PARTS.index("val")
+    return sum(np.array(count)[test].tolist()) if has_val else 0
+
+
+def _alike(tree: Tree) -> tuple[str, ...]:
+    """A note where class folders hold the same folders, as parts do."""
+    tops = [folder for folder in _tops(tree) if _inside(tree, folder)]
+    inside = [set(_inside(tree, folder)) for folder in tops[:2]]
+    images = _folders_with_images(tree)
+    if len(tops) < 2 or len(inside[0]) < _FEWEST or inside[0] != inside[1] or images & set(tops[:2]):
+        return ()
+    first, second = (printable(folder) for folder in tops[:2])
+    return (
+        f"Folders '{first}' and '{second}' hold the same folders ({', '.join(map(printable, sorted(inside[0])[:3]))}) and "
+        "were taken for classes. If they are parts, call them train and val.",
+    )
 
 
 def _no_images(tree: Tree, name: str, outside: int, left_out: dict[str, int]) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_indices, image_suffixes
-from convnext.data.formats.files import is_image, part_of
+from convnext.data.formats.files import is_image
+from convnext.data.parts import part_of
 from convnext.data.problems import MISSING, NO_MAP, Problem, whole
 from convnext.data.sample import IGNORE
 from convnext.data.source import Source

@@ -4,6 +4,7 @@ VOC counts pixels from 1 and a box includes its last pixel, so that (1, 1, 1, 1)
 Many tools write the same XML counting from 0; a data set in which any box starts at 0 is taken to be one of theirs.
 """
 
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,12 @@ from typing import NamedTuple
 
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.files import ImageFinder, part_of, part_of_word
+from convnext.data.formats.files import ImageFinder
+from convnext.data.parts import part_of, part_of_word
 from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
+from convnext.data.written import decoded
 from convnext.errors import DataError
 
 _PROBED = 10  # files
@@ -60,9 +63,11 @@ def open_voc(source: Source, *, from_zero: bool | None = None) -> dict[str, Dens
     lists, finder, numbers_free = _lists(tree), ImageFinder(shown.files), count(1)
     parts: dict[str, list[AnnotatedImage]] = {}
     for place, page in enumerate(pages, 1):
-        stem = page.file.rsplit("/", 1)[-1].removesuffix(".xml")
-        part = lists.get(stem, "") if lists else part_of(page.file) or "all"
-        entry = _image(page, place, finder, part, classes, from_zero, numbers_free, problems)
+        stem = os.path.splitext(page.file.rsplit("/", 1)[-1])[0]
+        part = lists.get(stem, "") if lists else part_of(page.file)
+        entry = _image(page, place, finder, part or "all", classes, from_zero, numbers_free, problems)
+        if entry is not None and not lists:
+            part = part or part_of(entry.path) or "all"
         if entry is not None and part:
             parts.setdefault(part, []).append(entry)
     if not parts:
@@ -91,9 +96,9 @@ def _lists(tree: Tree) -> dict[str, str]:
     parts: dict[str, str] = {}
     for file in tree.files.take(tree.files.ending_in({".txt"})):
         folders, _, name = file.rpartition("/")
-        part = part_of_word(name.removesuffix(".txt"))
-        if part and name.endswith(".txt") and folders.endswith("ImageSets/Main"):
-            for line in tree.once.take(file).decode("utf-8", "surrogateescape").splitlines():
+        part = part_of_word(os.path.splitext(name)[0])
+        if part and folders.lower().endswith("imagesets/main"):
+            for line in decoded(tree.once.take(file))[0].splitlines():
                 if line.split():
                     parts.setdefault(line.split()[0], part)
     return parts
@@ -139,7 +144,7 @@ def _image(
     numbers_free: Iterator[int], problems: list[Problem],
 ) -> AnnotatedImage | None:  # fmt: skip
     folder, _, name = page.file.rpartition("/")
-    stem = f"{folder}/{name.removesuffix('.xml')}"
+    stem = f"{folder}/{os.path.splitext(name)[0]}"
     path = (finder.find(f"{folder}/{page.image}", part) if page.image else None) or finder.find_stem(stem, part)
     if path is None:
         problems.append(Problem(MISSING, printable(page.image or stem)))

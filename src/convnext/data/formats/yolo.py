@@ -13,8 +13,9 @@ from itertools import count
 from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.files import ImageFinder, is_image, part_of, part_of_word
+from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.yolo_yaml import Value, read_yaml
+from convnext.data.parts import PARTS, part_of, part_of_name
 from convnext.data.problems import (
     CUT,
     EMPTY,
@@ -30,6 +31,7 @@ from convnext.data.problems import (
 )
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
+from convnext.data.written import decoded, loose
 from convnext.errors import DataError
 
 _SLACK = 0.002  # of the image's side: what six written digits and a tool's rounding can add
@@ -58,17 +60,17 @@ def yaml_file(tree: Tree) -> str | None:
 
 def label_files(tree: Tree) -> list[str]:
     """Text files that hold objects, by the place of their image."""
-    files = {file for file in tree.files.take(tree.files.ending_in({".txt"})) if file.endswith(".txt")}
-    if not files:  # a million images in class folders are asked as well
+    labels = Labels(tree)
+    if not labels.files:  # a million images in class folders are asked as well
         return []
     images = tree.files.take(tree.files.ending_in(image_suffixes()))
-    return [label for file in images if (label := _label_of(file, files))]
+    return [label for file in images if (label := labels.of(file))]
 
 
 def has_boxes(tree: Tree) -> bool:
     """Whether the first text that is not empty holds numbers; where all are, whether a list of names calls it YOLO."""
     labels = label_files(tree)
-    first = next((text for file in labels if (text := tree.once.read(file).split(b"\n", 1)[0].split())), None)
+    first = next((words for file in labels if (words := _text(tree, file).split("\n", 1)[0].split())), None)
     if first is None:
         return yaml_file(tree) is not None and (bool(labels) or not tree.files.ending_in(image_suffixes()).any())
     try:
@@ -77,12 +79,37 @@ def has_boxes(tree: Tree) -> bool:
         return False
 
 
+class Labels:
+    """The text files of a tree, by the image whose objects they hold."""
+
+    def __init__(self, tree: Tree):
+        self.files = set(tree.files.take(tree.files.ending_in({".txt"})))
+        self._loose = {loose(os.path.splitext(file)[0]): file for file in self.files}
+
+    def of(self, image: str) -> str | None:
+        """Where the objects of an image are: in the folder 'labels' for its 'images', else beside it."""
+        folders, stem = image.split("/")[:-1], os.path.splitext(image)[0]
+        for place in reversed(range(len(folders))):
+            if folders[place].lower() == "images":
+                moved = "/".join([*folders[:place], "labels", *folders[place + 1 :], stem.rsplit("/", 1)[-1]])
+                if found := self._at(moved):
+                    return found
+                break
+        beside = self._at(stem)
+        return beside if beside and beside.rsplit("/", 1)[-1].lower() not in _NOT_LABELS else None
+
+    def _at(self, stem: str) -> str | None:
+        return f"{stem}.txt" if f"{stem}.txt" in self.files else self._loose.get(loose(stem))
+
+
 class _Reader:
     """A tree of images and text on its way to data sets. What cannot be used is named in `problems` and left out."""
 
     def __init__(self, tree: Tree, sheet: dict[str, Value], name: str):
         self.tree, self.sheet, self.name = tree, sheet, name
         self.files = set(tree.files)
+        self.labels = Labels(tree)
+        self._folders = {loose(folder): folder for folder in tree.folders}
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.numbers_free = count(1)
@@ -134,26 +161,41 @@ class _Reader:
         return ()
 
     def _chosen(self, base: str) -> dict[str, list[str]]:
-        """Images of each part: as data.yaml says where its places are found here, else by the names of folders."""
+        """Images of each part: as data.yaml says where its places are found here, else by the names of folders.
+
+        A place of another machine is taken for what its last folders are called here.
+        """
         chosen: dict[str, list[str]] = {}
+        nowhere: list[tuple[str, str]] = []
         root = self.sheet.get("path")
-        for part in ("train", "val", "test"):
+        for part in PARTS:
             places = self.sheet.get(part, [])
             for place in [places] if isinstance(places, str) else places if isinstance(places, list) else []:
                 found = self._images_of(place, root if isinstance(root, str) else "", base)
                 if not found:
-                    self.problems.append(Problem(MISSING, printable(place), f"'{part}' of data.yaml"))
+                    nowhere.append((part, place))
                 chosen.setdefault(part, []).extend(found)
         chosen = {part: files for part, files in chosen.items() if files}
+        taken = {file for files in chosen.values() for file in files}
         if not chosen:
-            for file in self.tree.files:
-                if is_image(file):
-                    chosen.setdefault(part_of(file) or "all", []).append(file)
-        return chosen if any(_label_of(file, self.files) for files in chosen.values() for file in files) else {}
+            for file in filter(is_image, self.tree.files):
+                chosen.setdefault(part_of(file) or "all", []).append(file)
+        for part, place in nowhere:
+            if not taken or part in chosen:
+                moved = chosen.get(part, [])
+            else:
+                moved = [f for f in self.tree.files if is_image(f) and part_of(f) == part and f not in taken]
+                chosen |= {part: moved} if moved else {}
+            if moved:
+                folder = printable(moved[0].rpartition("/")[0])
+                self.notes.append(f"'{part}' of data.yaml, '{printable(place)}', is not here: '{folder}' was read.")
+            else:
+                self.problems.append(Problem(MISSING, printable(place), f"'{part}' of data.yaml"))
+        return chosen if any(self.labels.of(file) for files in chosen.values() for file in files) else {}
 
     def _name_labels_alone(self) -> None:
         """Text in a folder 'labels' whose image is missing."""
-        used = {_label_of(file, self.files) for file in self.tree.files if is_image(file)}
+        used = {self.labels.of(file) for file in self.tree.files if is_image(file)}
         folders = {label.rpartition("/")[0] for label in used if label and "labels" in label.split("/")}
         alone = (file for file in self.tree.files if file.rpartition("/")[0] in folders and file not in used)
         self.problems += [Problem(MISSING, printable(file)) for file in alone if file.endswith(".txt")]
@@ -162,14 +204,15 @@ class _Reader:
         """What one entry of data.yaml names: a folder with all below, or a text file with an image a line."""
         for folder in (base, f"{base}/{root}", root, ""):
             name = _inside(f"{folder}/{place}")
+            name = self._folders.get(loose(name), name)
             below = [file for file in self.tree.files if file.startswith(f"{name}/") and is_image(file)]
             if below:
                 return below
-            if name in self.files and name.endswith(".txt"):
+            if name in self.files and name.lower().endswith(".txt"):
                 lines = (line.strip() for line in _text(self.tree, name).splitlines())
                 images, listed = ImageFinder(self.tree.files), []
                 for line in filter(None, lines):
-                    file = images.find(_inside(line), part_of_word(name))
+                    file = images.find(_inside(line), part_of_name(name))
                     if file:
                         listed.append(file)
                     else:
@@ -179,9 +222,9 @@ class _Reader:
 
     def _lines(self, image: str) -> list[tuple[int, list[float], str]]:
         """(class, numbers behind it, place) of each line that can be read."""
-        label = _label_of(image, self.files)
+        label = self.labels.of(image)
         rows = []
-        text = self.tree.once.take(label).decode("utf-8-sig", "surrogateescape") if label else ""
+        text = decoded(self.tree.once.take(label))[0] if label else ""
         for number, line in enumerate(text.splitlines(), 1):
             words, where = line.split(), f"{printable(label or '')} line {number}"
             if not words:
@@ -224,19 +267,6 @@ def _row(label: int, values: list[float]) -> tuple[Row, bool]:
     return Row(box, label, polygons), cut
 
 
-def _label_of(image: str, files: set[str]) -> str | None:
-    """Where the objects of an image are: in the folder 'labels' for its 'images', else beside it."""
-    folders, stem = image.split("/")[:-1], os.path.splitext(image)[0]
-    for place in reversed(range(len(folders))):
-        if folders[place].lower() == "images":
-            moved = "/".join([*folders[:place], "labels", *folders[place + 1 :], stem.rsplit("/", 1)[-1]]) + ".txt"
-            if moved in files:
-                return moved
-            break
-    beside = f"{stem}.txt"
-    return beside if beside in files and beside.rsplit("/", 1)[-1].lower() not in _NOT_LABELS else None
-
-
 def _inside(path: str) -> str:
     """A path of data.yaml as names below the data's own folder: those files often lead out of it and back in."""
     words = posixpath.normpath(path.replace("\\", "/")).split("/")
@@ -244,7 +274,7 @@ def _inside(path: str) -> str:
 
 
 def _text(tree: Tree, file: str) -> str:
-    return tree.once.read(file).decode("utf-8-sig", "surrogateescape")
+    return decoded(tree.once.read(file))[0]
 
 
 def _number(word: str) -> float:

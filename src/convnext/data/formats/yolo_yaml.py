@@ -3,7 +3,13 @@
 Not a YAML reader: what it does not know it leaves out, and the caller misses the key.
 """
 
+import re
+
 Value = str | list[str] | dict[str, str]
+
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0abtnvfre \"/\\N_])")
+_SIGNS = dict(zip("0abtnvfreN_", "\0\a\b\t\n\v\f\r\x1b\x85\xa0", strict=True))
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:\\[^\\]")  # in double quotes that is no YAML, and common
 
 
 def read_yaml(text: str) -> dict[str, Value]:
@@ -52,7 +58,7 @@ def _split(text: str) -> list[str]:
     """At commas that stand outside quotes."""
     items, quote, start = [], "", 0
     for place, character in enumerate(text):
-        if character in "'\"" and (not quote or quote == character):
+        if character in "'\"" and (not quote or quote == character) and not (quote == '"' and _is_escaped(text, place)):
             quote = "" if quote else character
         elif character == "," and not quote:
             items.append(text[start:place])
@@ -67,6 +73,7 @@ def _without_comment(line: str) -> str:
             character in "'\""
             and (not quote or quote == character)
             and (quote or line[:place].rstrip()[-1:] in ":[{,-")
+            and not (quote == '"' and _is_escaped(line, place))
         ):
             quote = "" if quote else character
         elif character == "#" and not quote and (place == 0 or line[place - 1] in " \t"):
@@ -82,5 +89,19 @@ def _bare(text: str) -> str:
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         inside = text[1:-1]
-        return inside.replace("''", "'") if text[0] == "'" else inside
+        if text[0] == "'":
+            return inside.replace("''", "'")
+        return inside if _WINDOWS_PATH.match(inside) else _ESCAPE.sub(_sign, inside)
     return text
+
+
+def _sign(escape: re.Match[str]) -> str:
+    code = escape[1]
+    if code[0] in "xuU":
+        return chr(min(int(code[1:], 16), 0x10FFFF))
+    return _SIGNS.get(code, code)
+
+
+def _is_escaped(text: str, place: int) -> bool:
+    """Whether an odd number of backslashes stands before `place`."""
+    return (place - len(text[:place].rstrip("\\"))) % 2 == 1
