@@ -79,3 +79,4 @@ class Splits:
     val: Dataset
     left_out: dict[str, int] = field(default_factory=dict)
     val_share: float | None = None  # what was held out of data without a val part
+    notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
