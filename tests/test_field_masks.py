@@ -356,6 +356,15 @@ def test_folders_that_could_be_no_classes_are_told(tmp_path):
     assert "taken for classes" not in notes(photos(tmp_path / "d", "mask", "no_mask"))
 
 
+def test_masks_of_some_images_alone_are_still_masks(tmp_path):
+    write(tmp_path, "images/a{}.jpg", "masks/a{}.png", VALUES, 3)
+    photos(tmp_path, "images", count=9)
+    (tmp_path / "masks" / "a0.png").write_bytes(b"broken")
+    dataset = only(tmp_path)
+    assert len(dataset.entries) == 3 and dataset.classes == ("0", "1", "2")
+    assert "9 images without a label map are left out: images/0.jpg" in lines(dataset)
+
+
 def test_one_odd_mask_does_not_hide_the_others(tmp_path):
     write(tmp_path, "images/a{}.jpg", "masks/a{}.png", VALUES, 4)
     Image.fromarray(VALUES.astype(np.uint16)).save(tmp_path / "masks" / "a1.png")

@@ -82,11 +82,11 @@ def show_colours(tree: Tree, masks: Sequence[str]) -> bool:
 
 
 def is_mask(data: bytes) -> bool:
-    """Whether an image is a mask by what it shows: few values or colours, or areas of one value."""
-    try:
-        values = decode_mask(data)
-    except DataError:
-        return False
+    """Whether an image is a mask by what it shows: few values or colours, or areas of one value.
+
+    Raises DataError where it cannot be decoded.
+    """
+    values = decode_mask(data)
     values = packed(values) if values.ndim == 3 else values
     return len(np.unique(values)) <= _FEW or float(_like_neighbours(values).mean()) >= _FLAT
 

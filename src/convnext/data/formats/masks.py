@@ -25,6 +25,7 @@ _ADE = "objectInfo150.txt"  # its table of classes: tab-separated, the names las
 _ADE_CLASSES = 150
 _ADE_FOLDER = "adechallengedata2016"
 _NAMES = ("classes.txt", "class_names.txt")
+_LOOKS = 5  # masks that may be broken
 _NAMED = 6  # colours in a message
 _AS_CLASSES = "If these folders are classes, say --task classification."
 
@@ -78,14 +79,16 @@ def open_masks(
 
 
 def has_masks(tree: Tree) -> bool:
-    """Whether half of the images have a mask, and one of them shows few values or areas, as no photo does."""
+    """Whether images have masks: half of them, or as folders say; and what a mask shows is few values, or areas."""
     pairs = paired(tree)
-    if not pairs.found or pairs.alone > len(pairs.found):
+    if not pairs.found or (pairs.alone > len(pairs.found) and not named_as_masks(tree)[1]):
         return False
-    try:
-        return is_mask(tree.once.read(pairs.found[0][1]))
-    except OSError:
-        return False
+    for _, mask in pairs.found[:_LOOKS]:
+        try:
+            return is_mask(tree.once.read(mask))
+        except (DataError, OSError):
+            continue
+    return False
 
 
 def refuse_misread(tree: Tree, name: str) -> None:
