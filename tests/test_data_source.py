@@ -12,8 +12,9 @@ from PIL import Image
 
 from convnext.data.decode import decode
 from convnext.data.labelled import Dataset
-from convnext.data.opening import open_labelled, open_splits, open_unlabelled, recognise
+from convnext.data.opening import open_labelled, open_splits, recognise
 from convnext.data.store import printable
+from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError
 from images import write_colours, zipped
 

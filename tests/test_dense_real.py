@@ -3,6 +3,7 @@
 They are looked for in the folder that CONVNEXT_DATA names, else in shared/data beside the repository.
 """
 
+import io
 import json
 import os
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as theirs
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
@@ -100,3 +102,33 @@ def test_real_maps_open_with_their_classes_and_what_does_not_count():
     assert not findings.broken and not findings.errors and findings.median_size == (360, 480)
     assert findings.per_class["train"]["Road"] > findings.per_class["train"]["Bicyclist"]
     assert not [line for line in findings.lines if "no class" in line]
+
+
+@pytest.mark.parametrize("form", ["cvat", "numbers", "cityscapes words"])
+def test_streets_written_in_another_form_open_as_the_originals(tmp_path, form):
+    """Written by a few lines that know nothing of the project, from the bytes of the archive."""
+    with zipfile.ZipFile(archive("camvid")) as pack:
+        names = [name for name in pack.namelist() if name.startswith("val/labels/")][:6]
+        classes = json.loads(pack.read("classes.json"))["classes"]
+        palette = [(20 * n + 5, 200 - 15 * n, 7 * n) for n in range(len(classes))] + [(255, 255, 255)]
+        images, masks = {"cvat": ("JPEGImages", "SegmentationClass"), "numbers": ("rgb", "gt")}.get(
+            form, ("leftImg8bit", "gtFine")
+        )
+        for name in names:
+            stem = Path(name).stem
+            values = np.asarray(Image.open(io.BytesIO(pack.read(name))))
+            for folder in (images, masks):
+                (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / images / f"{stem}.jpg").write_bytes(pack.read(f"val/images/{stem}.jpg"))
+            shown = np.array(palette, np.uint8)[values] if form == "cvat" else values
+            Image.fromarray(shown).save(tmp_path / masks / f"{stem}.png")
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip([*classes, "void"], palette, strict=True)]
+    if form == "cvat":
+        (tmp_path / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+    else:
+        (tmp_path / "classes.txt").write_text("\n".join(classes))
+    ours, given = open_dense(recognise(tmp_path)), open_dense(recognise(archive("camvid")), part="val")
+    assert ours.classes == given.classes == tuple(classes) and len(ours.entries) == len(names)
+    for place in range(len(names)):
+        mine, original = read_sample(ours, place), read_sample(given, place)
+        assert np.array_equal(mine.semantic, original.semantic) and np.array_equal(mine.image, original.image)

@@ -38,6 +38,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "batch": CLASSES,
     "images": DENSE,
     "form": DENSE,
+    "colours": ("segmentation",),
     "part": DENSE,
     "multi_scale": ("segmentation",),
 }
@@ -98,6 +99,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     how: dict[str, Any] = {"workers": args.workers, "progress": not args.json}
     how |= {"batch": args.batch or BATCH} if task == "classification" else {"images": args.images, "form": args.form}
     how |= {"multi_scale": True} if args.multi_scale else {}
+    how |= {"colours": args.colours} if args.colours else {}
     result = predictor.evaluate(args.data, args.part, **how).to_dict()
     print(json.dumps(result) if args.json else text_of(result))
 

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     refuse_more(args, rest)
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
-    from convnext.data.opening import open_unlabelled
+    from convnext.data.unlabelled import open_unlabelled
     from convnext.deploy.load import load
 
     predictor: Any = load(args.run, weights=args.weights, device=args.device)

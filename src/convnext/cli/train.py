@@ -41,6 +41,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "val": DENSE,
     "val_images": DENSE,
     "form": DENSE,
+    "colours": ("segmentation",),
     "cache": CLASSES,
 }
 
@@ -98,9 +99,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     check(args, rest, args.task)  # before the data are read
     from convnext.tasks.opening import source_of
 
-    source = source_of(
-        args.data, args.task, images=args.images, form=args.form, apart=bool(args.val or args.val_images)
-    )
+    how = {"form": args.form, "colours": args.colours}
+    source = source_of(args.data, args.task, images=args.images, apart=bool(args.val or args.val_images), **how)
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext import api
     from convnext.tasks.train import Request, train
 
-    val = source_of(args.val, task, images=args.val_images or args.images, form=args.form) if args.val else None
+    val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
     asked = {name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed")}
     done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
     if done.first:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from convnext.data.dataset import DenseDataset, read_semantic
-from convnext.data.decode import decode, decode_indices, read_size
+from convnext.data.dataset import DenseDataset, read_semantic, strange_values
+from convnext.data.decode import decode, holds_12_bit, read_size
 from convnext.data.opening import DenseSplits
 from convnext.data.problems import KINDS, NO_MASK, Problem
 from convnext.data.sample import IGNORE
-from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, listed, looked_at, sampled
+from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, bits_line, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 
@@ -42,8 +42,9 @@ class _Seen:
     path: str
     size: tuple[int, int] = (0, 0)
     reason: str = ""
+    few_bits: bool = False  # 12 in 16
     pixels: np.ndarray | None = None  # of each label in its map, then of values without one
-    strange: tuple[int, ...] = field(default=())  # those values
+    strange: tuple[str, ...] = field(default=())  # those values, or colours
 
 
 def preflight_dense(
@@ -109,14 +110,12 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         )
     if full:
         decode(data, least_px=PREVIEW_PX)
+        seen.few_bits = holds_12_bit(data)
     if entry.semantic is not None:
         labels = read_semantic(dataset, place, seen.size)
         seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
         if dataset.ignored and seen.pixels.sum() < labels.size:
-            values = np.unique(decode_indices(dataset.store.read(entry.semantic))).tolist()
-            seen.strange = tuple(
-                value for value in values if dataset.values[value] == IGNORE and value not in dataset.ignored
-            )
+            seen.strange = strange_values(dataset, place)
 
 
 def _counts(dataset: DenseDataset, seen: list[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
@@ -150,9 +149,11 @@ def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterat
     yield sampled(len(seen), total)
     why = (f"{path} ({reason})" for path, reason in broken.items())
     yield _listed(len(broken), "image{s} cannot be read and will be skipped", why)
+    yield bits_line([item.path for item in seen if item.few_bits])
     strange = [item for item in seen if item.strange]
-    names = (f"{item.path} ({', '.join(map(str, item.strange[:NAMED]))})" for item in strange)
-    yield _listed(len(strange), "label map{s} {have} values that are no class, and do not count", names)
+    names = (f"{item.path} ({', '.join(item.strange[:NAMED])})" for item in strange)
+    what = "colours" if any("," in item.strange[0] for item in strange) else "values"
+    yield _listed(len(strange), f"label map{{s}} {{have}} {what} that are no class, and do not count", names)
 
 
 def _problem_lines(problems: list[Problem]) -> Iterator[str]:

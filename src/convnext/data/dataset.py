@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
-from convnext.data.decode import decode, decode_indices, read_size
+from convnext.data.colours import packed, places_of, spoken
+from convnext.data.decode import decode, decode_indices, decode_mask, read_size
 from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
 from convnext.data.sample import IGNORE, Instances, Sample
@@ -31,6 +32,7 @@ class DenseDataset:
     category_ids: tuple[int, ...] = ()  # COCO's number of each class, for files that go back to COCO's tools
     values: tuple[int, ...] = ()  # segmentation: the label for each value 0 to 255 of a map; IGNORE: not counted
     ignored: frozenset[int] = frozenset()  # those values that are meant to be IGNORE; others are mistakes
+    colours: tuple[int, ...] = ()  # of maps that show classes by colours: their places are the values
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
 
@@ -68,7 +70,7 @@ def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> n
     path = dataset.entries[index].semantic
     assert path is not None
     try:
-        values = decode_indices(dataset.store.read(path))
+        values = _values(dataset, path)
     except DataError as error:
         raise DataError(f"its map '{printable(path)}': {error}") from None
     if values.shape != size:
@@ -77,6 +79,22 @@ def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> n
             f"{size[0]}"
         )
     return np.array(dataset.values, np.uint8)[values]
+
+
+def strange_values(dataset: DenseDataset, index: int) -> tuple[str, ...]:
+    """What a label map holds that is no class and is not meant to be none: values, or colours."""
+    path = dataset.entries[index].semantic
+    assert path is not None
+    if dataset.colours:
+        shown = np.unique(packed(decode_mask(dataset.store.read(path), colours=True))).tolist()
+        return tuple(spoken(colour) for colour in shown if colour not in dataset.colours)
+    found = np.unique(_values(dataset, path)).tolist()
+    return tuple(str(value) for value in found if dataset.values[value] == IGNORE and value not in dataset.ignored)
+
+
+def _values(dataset: DenseDataset, path: str) -> np.ndarray:
+    data = dataset.store.read(path)
+    return places_of(decode_mask(data, colours=True), dataset.colours) if dataset.colours else decode_indices(data)
 
 
 def size_of(dataset: DenseDataset, index: int) -> tuple[int, int]:

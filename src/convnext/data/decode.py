@@ -26,6 +26,9 @@ _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
 _REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
 _MAX_16_BIT = 65_535
+_MAX_12_BIT = 4095  # of cameras and scanners, which files of 16 bits often hold
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands, ISO/IEC 23008-12
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 
 
 @cache
@@ -105,22 +108,43 @@ def decode_indices(data: bytes) -> np.ndarray:
 
     Raises DataError where there are none: several channels that differ, values above 255, lossy JPEG.
     """
+    values = decode_mask(data)
+    if values.ndim == 3:
+        raise DataError("it shows colours; each pixel must hold the number of its class")
+    return values
+
+
+def decode_mask(data: bytes, *, colours: bool = False) -> np.ndarray:
+    """The same, and of an image that shows colours these: (H, W, 3) uint8 RGB.
+
+    `colours`: always colours, also those of a palette and of greys.
+    """
     with _QUIET, _opened(data) as image:
         if image.format in ("JPEG", "MPO"):
             raise DataError("a JPEG does not keep the values of its pixels; save it as PNG")
         try:
-            values = np.array(image)
+            values = np.array(image.convert("RGB") if colours else image)
         except Exception as error:  # noqa: BLE001 # as above
             raise DataError(f"it cannot be decoded: {_reason(error)}") from None
-        mode = image.mode
+        mode = "RGB" if colours else image.mode
     if values.ndim == 3:
-        colours = values[:, :, :3] if mode in ("RGB", "RGBA") else values[:, :, :1]
-        if (colours != colours[:, :, :1]).any():
-            raise DataError("it shows colours; each pixel must hold the number of its class")
+        shown = values[:, :, :3] if mode in ("RGB", "RGBA") else values[:, :, :1]
+        if colours or (shown != shown[:, :, :1]).any():
+            return np.ascontiguousarray(shown, np.uint8)
+        if mode in ("RGBA", "LA") and (shown == shown[0, 0]).all() and (values[..., -1] != values[0, 0, -1]).any():
+            raise DataError("it shows its classes by transparency; each pixel must hold the number of its class")
         values = values[:, :, 0]
     if values.dtype.kind not in "bui" or values.min() < 0 or values.max() > 255:
         raise DataError("its pixels are not whole numbers from 0 to 255")
     return values.astype(np.uint8)
+
+
+def holds_12_bit(data: bytes) -> bool:
+    """Whether it is a grey image of 16 bits without a value above 4095, which `decode` takes for 12 bits."""
+    if not (data[24:26] == b"\x10\0" or data[:2] in (b"II", b"MM")):  # PNG's bits and kind, ISO/IEC 15948; TIFF
+        return False
+    with _QUIET, _opened(data) as image:
+        return image.mode.startswith("I") and 0 < int(np.asarray(image).max()) <= _MAX_12_BIT
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -185,7 +209,7 @@ def _opened(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise DataError("not an image, or damaged in its first bytes") from None
+        raise DataError(_unknown(data)) from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -193,6 +217,20 @@ def _opened(data: bytes) -> Image.Image:
     if min(image.size) < 1:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     return image
+
+
+def _unknown(data: bytes) -> str:
+    """Why nothing opens these bytes: the name of the format where it is one that phones and browsers write."""
+    name = ""
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+        name = "AVIF" if b"avif" in brands or b"avis" in brands else ""
+        name = name or ("HEIC" if any(brand in brands for brand in _HEIC) else "")
+    elif data.startswith(_JPEG_XL):
+        name = "JPEG XL"
+    if name:
+        return f"it is {name}, whatever its ending, which is not read here; save it as JPEG or PNG"
+    return "not an image, or damaged in its first bytes"
 
 
 def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None) -> np.ndarray:
@@ -245,11 +283,14 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Wide grey values by their range: 16 bit keeps its high byte; 0..1, 0..255 and 0..65535 are known scales."""
+    """Wide grey values by their range: 16 bit keeps its high byte; 0..1, 0..255 and 0..65535 are known scales.
+
+    No value of 16 bit above 4095: they are 12 bit, and keep the high byte of those.
+    """
     if values.dtype.kind in "iu":
         top = int(values.max())
         if values.itemsize == 2 or (top <= _MAX_16_BIT and int(values.min()) >= 0):
-            return (values.astype(np.uint16) >> 8).astype(np.uint8)
+            return (values.astype(np.uint16) >> (4 if 0 <= top <= _MAX_12_BIT else 8)).astype(np.uint8)
         values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise DataError("its pixels are not all finite")

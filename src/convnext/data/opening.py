@@ -1,8 +1,6 @@
 """From what the user names to a `Source`, recognised once, and from a source to its images and labels."""
 
-import glob
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,18 +9,19 @@ import numpy as np
 
 from convnext.data.annotated import select
 from convnext.data.dataset import DenseDataset, with_classes
-from convnext.data.decode import image_suffixes
+from convnext.data.formats.class_words import doubtful_classes
 from convnext.data.formats.coco import coco_files, open_coco
 from convnext.data.formats.files import open_tree
-from convnext.data.formats.folders import class_form, endings_of_images, inside_wrappers, listed
+from convnext.data.formats.folders import class_form, inside_wrappers, listed
 from convnext.data.formats.listing import Listing
-from convnext.data.formats.masks import has_masks, open_masks, paired
+from convnext.data.formats.mask_folders import paired
+from convnext.data.formats.masks import has_masks, open_masks, refuse_misread
 from convnext.data.formats.voc import has_annotations, open_voc
 from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
-from convnext.data.labelled import Dataset, Entry, Splits
+from convnext.data.labelled import Dataset, Splits
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
-from convnext.data.store import MixedStore, Tree, ZipStore, is_zip, printable, require, tree_of, tree_of_file
+from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
 from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
@@ -50,11 +49,13 @@ def recognise(
     *,
     form: str | None = None,
     annotated: bool | None = None,
+    colours: str | Path | None = None,
 ) -> Source:
     """What `path` holds, its files listed once; `images`: the folder or zip of the images, where that is another.
 
     `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
     hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
+    `colours`: a file that says which class each colour of the masks is.
     Raises DataError when nothing of that kind is there.
     """
     path = Path(path)
@@ -63,12 +64,18 @@ def recognise(
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
     if form is not None:
         annotated = form in _OPENERS
-    elif images is not None and annotated is None:
+    elif (images is not None or colours is not None) and annotated is None:
         annotated = True
     require(path)
     if path.is_dir() or is_zip(path):
-        return _of_tree(path, tree_of(path), images, form, annotated)
-    return _of_file(path, images, form, annotated)
+        found = _of_tree(path, tree_of(path), images, form, annotated)
+    else:
+        found = _of_file(path, images, form, annotated)
+    if colours is None:
+        return found
+    if found.task != "segmentation":
+        raise DataError(f"colours of masks are for segmentation; '{found.name}' is for {found.task}.")
+    return replace(found, colours=colours)
 
 
 def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
@@ -101,9 +108,12 @@ def _of_tree(path: Path, tree: Tree, images: str | Path | None, form: str | None
             if annotated:
                 raise
         if found is None and annotated:
+            refuse_misread(tree, printable(str(path)))
             raise DataError(_nothing_annotated(printable(str(path))))
         if annotated is None and found is not None and not _is_sure(found, tree):
             found = None
+        if annotated is None and found is None:
+            refuse_misread(tree, printable(str(path)))
     if found in _OPENERS:
         shown = open_tree(images, what="the images") if images is not None else tree
         return Source(path, "segmentation" if found == "masks" else "detection", found, tree, shown)
@@ -117,7 +127,7 @@ def _annotated_form(tree: Tree, apart: bool) -> Form | None:
         "coco": coco_files,
         "voc": has_annotations,
         "yolo": lambda tree: yaml_file(tree) or label_files(tree),
-        "masks": lambda tree: apart or paired(tree, []),
+        "masks": lambda tree: apart or paired(tree).found,
     }
     return next((form for form, check in checks.items() if check(tree)), None)
 
@@ -155,7 +165,8 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
             "or more. Add a second class folder."
         )
     share = None if parted else val_share
-    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, listing.notes)
+    notes = listing.notes if source.form == "table" else (*listing.notes, *doubtful_classes(listing))
+    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
 
 
 def open_labelled(
@@ -182,35 +193,6 @@ def open_labelled(
             f"{nearest(unknown[0], known)} It knows {number_of(len(known), 'class', 'classes')}."
         )
     return listing.dataset(chosen, known)
-
-
-def open_unlabelled(paths: Sequence[str]) -> Dataset:
-    """Images to predict: files (whatever their ending), folders with all below, globs, zips; each once, in order."""
-    zips: dict[str, ZipStore] = {}
-    found: dict[str, None] = {}
-    for path in paths:
-        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-        if not matches:
-            require(Path(path))
-        for match in matches:
-            before = len(found)
-            found |= dict.fromkeys(_images_at(match, zips))
-            if len(matches) == 1 and len(found) == before and not os.path.isfile(match):
-                raise DataError(f"'{printable(match)}' holds no images; they end in {endings_of_images()}.")
-    if not found:
-        raise DataError(
-            f"No images to predict. Name a file, a folder, a glob or a zip; images end in {endings_of_images()}."
-        )
-    return Dataset((), tuple(Entry(path, -1) for path in found), MixedStore(zips))
-
-
-def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
-    if os.path.isfile(path) and not is_zip(Path(path)):
-        return [path]
-    tree = tree_of(Path(path))
-    if isinstance(tree.store, ZipStore):
-        zips[path] = tree.store
-    return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(image_suffixes()))]
 
 
 def open_dense(source: Source, *, part: str | None = None, classes: tuple[str, ...] | None = None) -> DenseDataset:

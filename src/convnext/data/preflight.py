@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnext.data.decode import decode, read_size
+from convnext.data.decode import decode, holds_12_bit, read_size
 from convnext.data.labelled import Dataset, Splits
-from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, listed, looked_at, sampled
+from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, bits_line, listed, looked_at, sampled
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 
@@ -41,6 +41,7 @@ class _Seen:
     digest: bytes = b""
     size: tuple[int, int] = (0, 0)
     reason: str = ""
+    few_bits: bool = False  # 12 in 16
 
 
 def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT) -> Findings:
@@ -69,7 +70,9 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         ),
         listed(len(torn), "image{s} {are} in train under two classes", map(_pair, torn)),
         listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
+        bits_line([item.path for item in good if item.few_bits]),
         *_class_lines(per_class),
+        *(data.notes if isinstance(data, Splits) else ()),
         _left_out(left_out),
         *(data.notes if isinstance(data, Splits) else ()),
     ]
@@ -99,9 +102,10 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) ->
             size = read_size(data)
             if full:
                 decode(data, least_px=PREVIEW_PX)
+            few_bits = full and holds_12_bit(data)
         except (DataError, OSError) as error:
             return _Seen(part, shown, entry.label, reason=reason_of(error))
-        return _Seen(part, shown, entry.label, hashlib.blake2b(data, digest_size=16).digest(), size)
+        return _Seen(part, shown, entry.label, hashlib.blake2b(data, digest_size=16).digest(), size, few_bits=few_bits)
 
     counts = {name: len(part.entries) for name, part in parts.items()}
     yield from looked_at(counts, look, workers, stride)

@@ -1,7 +1,7 @@
 """What every check before the first step shares: looking at many images at once, and saying what was seen in a line."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -31,6 +31,12 @@ def sampled(seen: int, total: int) -> str:
     return (
         f"{seen:,} of {total:,} files were looked at; the others are checked as they are read." if seen < total else ""
     )
+
+
+def bits_line(paths: Sequence[str]) -> str:
+    """That images of 16 bits were taken for 12; '' when there are none."""
+    what = "grey image{s} of 16 bits {have} no value above 4095 and {are} read as 12 bits"
+    return listed(len(paths), what, paths)
 
 
 def listed(count: int, what: str, names: Iterable[str], kinds: int | None = None) -> str:

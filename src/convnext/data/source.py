@@ -20,6 +20,7 @@ class Source:
     tree: Tree  # the labels or annotations; for class folders, from where classes begin
     images: Tree  # the images: mostly the same tree
     file: str | None = None  # in `tree`, where the user named one file of annotations
+    colours: str | Path | None = None  # a legend of the colours of masks that the user names
     opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its parts, once they are read
 
     @property

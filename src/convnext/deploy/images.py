@@ -22,9 +22,9 @@ from convnext.config import AnnotatedInput
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.decode import decode, decode_pillow
 from convnext.data.labelled import Dataset
-from convnext.data.opening import open_unlabelled
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
+from convnext.data.unlabelled import open_unlabelled
 from convnext.engine.machine import cores
 from convnext.errors import DataError, reason_of
 

@@ -62,15 +62,17 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         *,
         images: str | Path | None = None,
         form: str | None = None,
+        colours: str | Path | None = None,
         multi_scale: bool = False,
         workers: int = 0,
         progress: bool = False,
     ) -> Evaluation:
         """IoU, accuracy and confusion, as for every predictor.
 
-        `images`: where they are, if not beside the masks; `form`: of the annotations, if not recognised.
+        `images`: where they are, if not beside the masks; `form`: of the annotations, if not recognised; `colours`: a
+        file that names the colours of masks.
         """
-        source = scored_source(data, self.recipe.task, images=images, form=form)
+        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
         how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
         found = evaluate(self.model, source, self.recipe, self.metadata, multi_scale=multi_scale, **how)
         return found.without("details")

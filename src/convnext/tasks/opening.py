@@ -26,17 +26,20 @@ def source_of(
     images: str | Path | None = None,
     form: str | None = None,
     apart: bool = False,
+    colours: str | Path | None = None,
 ) -> Source:
     """What a person names, recognised: of the task that they ask for, else of what it looks like.
 
     `images`: where the images are, when not beside the annotations; `form`: that of the annotations, when it is named;
-    `apart`: held-out images are named elsewhere, so these are annotated. Raises DataError where they ask for another task.
+    `apart`: held-out images are named elsewhere, so these are annotated; `colours`: a file that names the colours of
+    masks. Raises DataError where they ask for another task.
     """
     if isinstance(data, Source):
         return data
     if task == "classification":
         return recognise(data, annotated=False)
-    source = recognise(data, images, form=form, annotated=True if form or task or images or apart else None)
+    annotated = True if form or task or images or apart else None
+    source = recognise(data, images, form=form, annotated=annotated, colours=colours)
     if task and source.task != task:
         raise DataError(
             f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
@@ -45,12 +48,20 @@ def source_of(
     return source
 
 
-def scored_source(data: Named, task: str, *, images: str | Path | None = None, form: str | None = None) -> Source:
+def scored_source(
+    data: Named,
+    task: str,
+    *,
+    images: str | Path | None = None,
+    form: str | None = None,
+    colours: str | Path | None = None,
+) -> Source:
     """What a person names to score a run of `task` on, recognised; annotated images may turn out to be of another task."""
     if isinstance(data, Source):
         return data
-    annotated = task != "classification"
-    return recognise(data, images, form=form, annotated=True) if annotated else recognise(data, annotated=False)
+    if task == "classification":
+        return recognise(data, annotated=False)
+    return recognise(data, images, form=form, annotated=True, colours=colours)
 
 
 def splits_of(source: Source, *, val: Source | None = None, val_share: float, seed: int) -> Any:

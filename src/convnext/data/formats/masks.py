@@ -1,49 +1,38 @@
-"""Segmentation: images, and beside each a map of the same size whose pixels hold the number of a class.
+"""Segmentation: images, and beside each a mask of the same size whose pixels say the class.
 
-Maps are lossless images, grey or with a palette; the numbers count, whatever their colours.
+Masks are lossless images: grey or with a palette, where the numbers count, or in colours, which a legend names.
 """
 
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from convnext.data.annotated import AnnotatedImage
+from convnext.data.colours import spoken
 from convnext.data.dataset import DenseDataset
-from convnext.data.decode import decode_indices, image_suffixes
+from convnext.data.decode import decode_mask
 from convnext.data.formats.files import is_image
+from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes
+from convnext.data.formats.mask_colours import Legend, labelled, legend_at, legend_of, require_few, voc_legend
+from convnext.data.formats.mask_folders import Pairs, listed_parts, may_be_masks, named_as_masks, paired, paired_apart
+from convnext.data.formats.mask_values import held, is_mask, show_colours, was_mask
 from convnext.data.parts import part_of
-from convnext.data.problems import MISSING, NO_MAP, Problem, whole
-from convnext.data.sample import IGNORE
+from convnext.data.problems import whole
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
-from convnext.errors import DataError
+from convnext.errors import DataError, reason_of
 
-_IMAGES = {"images", "image", "imgs", "img", "pictures", "jpegimages", "leftimg8bit"}
-_MAPS = {
-    "labels",
-    "label",
-    "masks",
-    "mask",
-    "annotations",
-    "annotation",
-    "annots",
-    "segmentationclass",
-    "gt",
-    "semantic",
-}
-_MAP_FOLDER_ENDS = ("annot", "_labels", "_masks", "_annotations")  # train/ with trainannot/
-_MAP_NAME_ENDS = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L")
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _ADE = "objectInfo150.txt"  # its table of classes: tab-separated, the names last
 _ADE_CLASSES = 150
+_ADE_FOLDER = "adechallengedata2016"
+_NAMES = ("classes.txt", "class_names.txt")
+_LOOKS = 5  # masks that may be broken
+_NAMED = 6  # colours in a message
+_AS_CLASSES = "If these folders are classes, say --task classification."
 
 
 class _Meaning(NamedTuple):
-    """What the values of the maps mean."""
+    """What files beside the masks, or the caller, say about their values."""
 
     classes: tuple[str, ...] | None
     ignore_index: int | None
@@ -57,87 +46,85 @@ def open_masks(
     ignore_index: int | None = None,
     reduce_zero_label: bool | None = None,
 ) -> dict[str, DenseDataset]:
-    """The data sets of images and maps, by part: 'train', 'val', 'test', 'all'.
+    """The data sets of images and masks, by part: 'train', 'val', 'test', 'all'.
 
     `ignore_index`: the value of pixels that do not count,
     beside 255. `reduce_zero_label`: 0 does not count and 1 is the first class, as in ADE20K. What is None is taken from
-    classes.json, classes.txt or ADE20K's own table, else from the maps. Raises DataError when nothing can be read.
+    files beside the masks, else from the masks. Raises DataError when nothing can be read.
     """
     name, tree = source.name, source.tree
-    problems: list[Problem] = []
     store: Store = tree.store
     if source.images is tree:
-        pairs = paired(tree, problems)
+        pairs = paired(tree)
     else:
         store = _TwoStores(source.store, tree.store)
-        pairs = _paired_apart(source.images, tree, problems)
-    if not pairs:
-        raise DataError(f"'{name}' has no images with label maps: images/*.jpg and labels/*.png with the same names.")
-    meaning = _meaning(tree, name, classes, ignore_index, reduce_zero_label)
-    notes: list[str] = []
-    maps = [semantic.removeprefix(_TwoStores.PREFIX) for _, semantic in pairs]
-    names, values, ignored = _table(meaning, tree, maps, notes)
+        pairs = _apart(source.images, tree)
+    if not pairs.found:
+        refuse_misread(tree, name)
+        raise DataError(f"'{name}' has no images with masks: images/*.jpg and masks/*.png with the same names.")
+    masks = [semantic.removeprefix(_TwoStores.PREFIX) for _, semantic in pairs.found]
+    coding = _coding(source, masks, _meaning(tree, name, classes, ignore_index, reduce_zero_label))
+    parts, problems = listed_parts(tree), tuple(pairs.problems)
     entries: dict[str, list[AnnotatedImage]] = {}
-    for place, (image, semantic) in enumerate(pairs, 1):
+    for place, (image, semantic) in enumerate(pairs.found, 1):
         entry = AnnotatedImage(image, place, semantic=semantic)
-        entries.setdefault(part_of(image) or part_of(semantic) or "all", []).append(entry)
+        listed = parts.get(image.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        entries.setdefault(listed or part_of(image) or part_of(semantic) or "all", []).append(entry)
     return {
         part: DenseDataset(
-            "segmentation", names, tuple(rows), store, (), values, ignored, tuple(problems), tuple(notes)
+            "segmentation", coding.classes, tuple(rows), store, (), coding.values, coding.ignored, coding.colours,
+            problems, coding.notes,
         )
         for part, rows in entries.items()
-    }
-
-
-def paired(tree: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
-    """(image, map) for every image of a tree that has one, in the order of the images."""
-    if not tree.files.ending_in(_LOSSLESS).any():
-        return []
-    files = list(tree.files.take(tree.files.ending_in(image_suffixes())))
-    maps = {file: keys for file in files if (keys := _map_keys(file))}
-    lossy = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}
-    beside = [file for file in files if file.lower().endswith(_LOSSLESS) and file not in maps and _stem(file) in lossy]
-    maps |= {file: [_image_key(file)] for file in beside}
-    images = {_image_key(file): file for file in files if file not in maps}
-    found = {}
-    for file, keys in maps.items():
-        key = next((key for key in keys if key in images), None)
-        if key is None:
-            problems.append(Problem(MISSING, printable(file)))
-        else:
-            found[images[key]] = file
-    if found:
-        problems += [Problem(NO_MAP, printable(file)) for file in images.values() if file not in found]
-    return sorted(found.items())
+    }  # fmt: skip
 
 
 def has_masks(tree: Tree) -> bool:
-    """Whether half of the images have a map, and the first map holds numbers instead of colours."""
-    pairs = paired(tree, [])
-    alone = int(tree.files.ending_in(image_suffixes()).sum()) - 2 * len(pairs)
-    try:
-        decode_indices(tree.once.read(pairs[0][1]))
-    except DataError:
+    """Whether images have masks: half of them, or as folders say; and what a mask shows is few values, or areas."""
+    pairs = paired(tree)
+    if not pairs.found or (pairs.alone > len(pairs.found) and not named_as_masks(tree)[1]):
         return False
-    return alone <= len(pairs)
+    for _, mask in pairs.found[:_LOOKS]:
+        try:
+            return is_mask(tree.once.read(mask))
+        except (DataError, OSError):
+            continue
+    return False
 
 
-def _paired_apart(shown: Tree, maps: Tree, problems: list[Problem]) -> list[tuple[str, str]]:
-    """The same for two trees, by path without ending, else by name alone."""
-    stems = {_stem(file): file for file in maps.files if file.lower().endswith(_LOSSLESS)}
-    names = {stem.rsplit("/", 1)[-1]: file for stem, file in stems.items()}
-    pairs = []
-    for file in filter(is_image, shown.files):
-        semantic = stems.get(_stem(file)) or names.get(_stem(file).rsplit("/", 1)[-1])
-        if semantic is None:
-            problems.append(Problem(NO_MAP, printable(file)))
-        else:
-            pairs.append((file, _TwoStores.PREFIX + semantic))
-    return pairs
+def refuse_misread(tree: Tree, name: str) -> None:
+    """Raise DataError where folders hold images and masks that cannot be read so, and would be taken for classes."""
+    if not may_be_masks(tree):
+        return
+    lossy = paired(tree, lossy=True)
+    if len(lossy.found) >= max(1, lossy.alone) and _shows(tree, lossy.found[0][1], was_mask):
+        raise DataError(
+            f"'{name}' has masks saved as JPEG, as '{printable(lossy.found[0][1])}': JPEG does not keep the values of "
+            f"pixels, so that classes run into each other. Save the masks as PNG. {_AS_CLASSES}"
+        )
+    images, masks = named_as_masks(tree)
+    if masks and not paired(tree).found and (_shows(tree, masks[0], is_mask) or _shows(tree, masks[0], was_mask)):
+        raise DataError(
+            f"'{name}' looks like images and their masks, and their names do not agree, as '{printable(images[0])}' "
+            f"and '{printable(masks[0])}'. Give each mask the name of its image. {_AS_CLASSES}"
+        )
+
+
+def _shows(tree: Tree, file: str, check: Any) -> bool:
+    try:
+        return bool(check(tree.once.read(file)))
+    except (DataError, OSError):
+        return False
+
+
+def _apart(shown: Tree, masks: Tree) -> Pairs:
+    images = [file for file in shown.files if is_image(file)]
+    pairs = paired_apart(images, masks.files)
+    return pairs._replace(found=[(image, _TwoStores.PREFIX + mask) for image, mask in pairs.found])
 
 
 class _TwoStores:
-    """Images in one place, maps in another."""
+    """Images in one place, masks in another."""
 
     PREFIX = "maps: "
 
@@ -150,56 +137,80 @@ class _TwoStores:
         return self.images.read(path)
 
 
-def _stem(file: str) -> str:
-    return os.path.splitext(file)[0]
+def _coding(source: Source, masks: list[str], meaning: _Meaning) -> Coding:
+    """How the pixels of the masks become labels: by the legend of their colours, else by their values."""
+    tree, name = source.tree, source.name
+    if source.colours is not None:
+        return _by_colours(legend_at(source.colours, lambda: held(tree, masks, colours=True).colours, name))
+    coloured, legend = show_colours(tree, masks), legend_of(tree)
+    if legend is not None:
+        found = held(tree, masks, colours=True).colours
+        if coloured or set(found) <= set(legend.colours):
+            return _by_colours(legend)
+    if not coloured and meaning.classes is None and (known := of_cityscapes(masks)):
+        return known
+    seen = None
+    if not coloured and (meaning.classes is None or len(meaning.classes) <= BINARY):
+        seen = held(tree, masks)
+        coloured = bool(seen.colours)
+        if not coloured and not seen.values.any():
+            raise DataError(f"no mask of '{name}' can be read; the first is {_reason(tree, masks[0])}.")
+    if coloured:
+        return _by_colours(_unnamed(tree, masks, meaning.classes, name))
+    return coding_of_values(meaning.classes, meaning.ignore_index, meaning.reduce_zero_label, seen, name)
 
 
-def _image_key(file: str) -> str:
-    """Its path without ending, the folder that says 'images' as '*'."""
-    words = _stem(file).split("/")
-    place = next((place for place in reversed(range(len(words) - 1)) if words[place].lower() in _IMAGES), None)
-    if place is not None:
-        words[place] = "*"
-    return "/".join(words)
+def _reason(tree: Tree, mask: str) -> str:
+    try:
+        decode_mask(tree.store.read(mask))
+    except (DataError, OSError) as error:
+        return f"'{printable(mask)}': {reason_of(error)}"
+    return f"'{printable(mask)}'"
 
 
-def _map_keys(file: str) -> list[str]:
-    """What the key of its image can be; [] when neither folder nor name says that it is a map."""
-    if not file.lower().endswith(_LOSSLESS):
-        return []
-    words = _stem(file).split("/")
-    ending = next((end for end in _MAP_NAME_ENDS if words[-1].endswith(end) and words[-1] != end), None)
-    names = [words[-1]] + ([words[-1].removesuffix(ending)] if ending else [])
-    for place in reversed(range(len(words) - 1)):
-        folder = words[place].lower()
-        if folder in _MAPS:
-            before, behind = words[:place], words[place + 1 : -1]
-            return ["/".join([*before, *star, *behind, name]) for star in (["*"], []) for name in names]
-        for end in _MAP_FOLDER_ENDS:
-            if folder.endswith(end) and folder != end:
-                renamed = [*words[:place], words[place][: -len(end)], *words[place + 1 : -1]]
-                return ["/".join([*renamed, name]) for name in names]
-    return [_image_key("/".join([*words[:-1], names[1] + ".png"]))] if ending else []
+def _by_colours(legend: Legend) -> Coding:
+    names, values, ignored = labelled(legend)
+    return Coding(names, values, ignored, legend.colours)
+
+
+def _unnamed(tree: Tree, masks: list[str], classes: tuple[str, ...] | None, name: str) -> Legend:
+    """Names in the order of Pascal VOC's palette where that explains the colours. Raises DataError otherwise."""
+    found = held(tree, masks, colours=True).colours
+    if classes is not None and set(found) <= set(voc_legend(classes).colours):
+        return voc_legend(classes)
+    require_few(found, name)
+    most = [f"{spoken(colour)} ({count / found.total():.0%})" for colour, count in found.most_common(_NAMED)]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    raise DataError(
+        f"the masks of '{name}' show {len(found)} colours, {', '.join(most)}{more}, and no file says which class each is. "
+        "Give --colours FILE with lines as 'cat:255,0,0'; a FILE that is not there yet is written with these colours."
+    )
 
 
 def _meaning(
     tree: Tree, name: str, classes: Sequence[str] | None, ignore_index: int | None, reduce_zero_label: bool | None
 ) -> _Meaning:
-    """The caller's arguments first, then what files beside the maps say."""
+    """The caller's arguments first, then what files beside the masks say."""
     tables = {file.rsplit("/", 1)[-1]: file for file in reversed(tree.files)}
     named, ignored, reduced = None, None, False
     if "classes.json" in tables:
         content = _json(tree.once.read(tables["classes.json"]), name)
-        named = content.get("classes") if isinstance(content, dict) else content
+        named = content.get("classes", _named_by_colours(tree)) if isinstance(content, dict) else content
         ignored = whole(content.get("ignore_index")) if isinstance(content, dict) else None
         reduced = isinstance(content, dict) and content.get("reduce_zero_label") is True
         if not isinstance(named, list) or not named:
             raise DataError(f"classes.json of '{name}' has no list of 'classes'.")
-    elif "classes.txt" in tables:
-        named = [line.strip() for line in _text(tree, tables["classes.txt"]).splitlines() if line.strip()]
+        if any(isinstance(each, dict) for each in named):
+            named = [
+                str(each.get("name", place)) if isinstance(each, dict) else each for place, each in enumerate(named)
+            ]
+    elif names := next((tables[each] for each in _NAMES if each in tables), None):
+        named = [line.strip() for line in _text(tree, names).splitlines() if line.strip()]
     elif _ADE in tables:
         named = [row.split("\t")[-1].strip() for row in _text(tree, tables[_ADE]).splitlines()[1:] if row.strip()]
         reduced = len(named) == _ADE_CLASSES
+    elif any(_ADE_FOLDER in place.lower() for place in (name, *tree.folders)):
+        named, reduced = [str(number) for number in range(1, _ADE_CLASSES + 1)], True
     chosen = classes if classes is not None else named
     return _Meaning(
         None if chosen is None else tuple(printable(str(word)) for word in chosen),
@@ -208,42 +219,9 @@ def _meaning(
     )
 
 
-def _table(
-    meaning: _Meaning, tree: Tree, maps: list[str], notes: list[str]
-) -> tuple[tuple[str, ...], tuple[int, ...], frozenset[int]]:
-    """(class names, label of each value, values that are meant not to count)."""
-    first = 1 if meaning.reduce_zero_label else 0
-    ignored = {IGNORE, *({0} if first else ()), *({meaning.ignore_index} - {None})}
-    names = meaning.classes
-    if names is None:
-        seen = _values(tree, maps)
-        if seen == {0, IGNORE} and meaning.ignore_index is None and not first:
-            notes.append("The maps hold 0 and 255 alone: taken for background and foreground.")
-            values = (0, *[IGNORE] * 254, 1)
-            return ("background", "foreground"), values, frozenset()
-        names = tuple(str(value) for value in range(first, max(seen - ignored, default=-1) + 1))
-        notes.append("Classes have no names, only numbers: no classes.json or classes.txt was found.")
-        if not names:
-            raise DataError("the maps hold no class: every pixel is one that does not count.")
-    if len(names) > IGNORE:
-        raise DataError(f"{len(names)} classes are more than the {IGNORE} that a map of 8 bits can hold.")
-    values = tuple(
-        IGNORE if value in ignored or not 0 <= value - first < len(names) else value - first for value in range(256)
-    )
-    return names, values, frozenset(value for value in ignored if value is not None)
-
-
-def _values(tree: Tree, maps: list[str]) -> set[int]:
-    """Every value of all maps; those that cannot be read are named when their image is."""
-
-    def look(path: str) -> set[int]:
-        try:
-            return set(np.unique(decode_indices(tree.once.take(path))).tolist())
-        except (DataError, OSError):
-            return set()
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return set().union(*pool.map(look, maps))
+def _named_by_colours(tree: Tree) -> list[str] | None:
+    legend = legend_of(tree)
+    return None if legend is None else list(dict.fromkeys(legend.names))
 
 
 def _json(data: bytes, name: str) -> Any:

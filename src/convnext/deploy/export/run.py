@@ -14,8 +14,8 @@ from torch import Tensor
 
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
-from convnext.data.opening import open_unlabelled
 from convnext.data.transforms import normalise
+from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.export.description import description

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from convnext.data.labelled import Dataset, Entry
-from convnext.data.opening import open_labelled, open_unlabelled
+from convnext.data.opening import open_labelled
 from convnext.data.source import Source
 from convnext.data.store import printable
+from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError, nearest, number_of
 from convnext.tasks.classification.metrics import Outcomes
 

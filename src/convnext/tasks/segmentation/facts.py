@@ -16,4 +16,6 @@ def fingerprint(dataset: DenseDataset, recipe: SegmentationRecipe | None = None)
     """A hash that tells this set of images and maps from another; the same on every machine."""
     listing = [f"{entry.path}\t{entry.semantic}" for entry in dataset.entries]
     text = "\n".join([*listing, ",".join(map(str, dataset.values))])
+    if dataset.colours:
+        text += "\n" + ",".join(map(str, dataset.colours))
     return digest(text)

@@ -1,0 +1,225 @@
+"""Which image and which mask belong together, by the folders and names that people and tools give them.
+
+A mask is known by a word of its folder (masks/, gtFine/, trainannot/) or an ending of its name (x_mask.png); the image
+is then the file of the same path and name, the words that say 'image' and 'mask' left out.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from convnext.data.decode import image_suffixes
+from convnext.data.parts import part_of_name, part_of_word
+from convnext.data.problems import MISSING, NO_MAP, Problem
+from convnext.data.store import Tree, printable
+
+IMAGE_WORDS = frozenset(
+    {
+        "images", "image", "imgs", "img", "pictures", "photos", "jpegimages", "leftimg8bit", "rgb", "image_2", "input",
+        "inputs", "original", "originals",
+    }
+)  # fmt: skip
+MASK_WORDS = frozenset(
+    {
+        "labels", "label", "masks", "mask", "annotations", "annotation", "annots", "segmentationclass",
+        "segmentationclassraw", "gt", "gtfine", "gtcoarse", "semantic", "segmentation", "segmentations", "groundtruth",
+        "ground_truth", "ground-truth", "seg", "segs", "target", "targets",
+    }
+)  # fmt: skip
+_MASK_FOLDER_ENDS = ("annot", "_labels", "_masks", "_annotations")  # train/ with trainannot/
+_MASK_NAME_ENDS = (
+    "_gtFine_labelIds", "_gtFine_labelTrainIds", "_gtCoarse_labelIds", "_gtCoarse_labelTrainIds", "_labelIds",
+    "_labelTrainIds", "_mask", "_masks", "_label", "_labels", "_seg", "_gt", "_L",
+)  # fmt: skip
+_IMAGE_NAME_ENDS = ("_leftImg8bit", "_image", "_img", "_rgb", "_sat")
+_MASK_NAME_STARTS = re.compile(r"(?i)(masks?|labels?|gt|seg|annotation)[_-]?(?=\d)")
+_IMAGE_NAME_STARTS = re.compile(r"(?i)(images?|imgs?|im|rgb|frame|photo|pic)[_-]?(?=\d)")
+_ASIDE_WORDS = re.compile(
+    r"(?i)segmentationobject|(segmentationclass|segmentationobject)(visualization|npy|png)|instances?"
+)
+_ASIDE_ENDS = ("_color", "_instanceIds", "_instanceTrainIds", "_viz")  # shown beside the masks, for people
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+_LOSSY = (".jpg", ".jpeg")
+
+
+class Pairs(NamedTuple):
+    """Images with their masks, in the order of the images, and how many other image files there are."""
+
+    found: list[tuple[str, str]]  # (image, mask)
+    alone: int
+    problems: list[Problem]
+
+
+def paired(tree: Tree, *, lossy: bool = False) -> Pairs:
+    """Every image of a tree that has a mask. `lossy`: masks are JPEG, which can only be named."""
+    endings = _LOSSY if lossy else _LOSSLESS
+    if not tree.files.ending_in(endings).any():
+        return Pairs([], 0, [])
+    files = list(tree.files.take(tree.files.ending_in(image_suffixes())))
+    masks = {file: keys for file in files if file.lower().endswith(endings) and (keys := _mask_keys(file))}
+    if not lossy:
+        stems = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}
+        beside = [
+            file for file in files if file.lower().endswith(_LOSSLESS) and file not in masks and _stem(file) in stems
+        ]
+        masks |= {file: [image_key(file)] for file in beside}
+    own = {image_key(file): file for file in files if file not in masks and not _aside(file)}
+    images = _with_fewer_words(own)
+    problems, found = [], dict[str, str]()
+    for file, keys in masks.items():
+        image = next((images[key] for key in keys if images.get(key)), None)
+        if image is None:
+            problems.append(Problem(MISSING, printable(file)))
+        elif not (image in found and _order(found[image]) < _order(file)):
+            found[image] = file
+    if found:
+        problems += [Problem(NO_MAP, printable(file)) for file in own.values() if file not in found]
+    return Pairs(sorted(found.items()), len(files) - sum(map(_aside, files)) - 2 * len(found), problems)
+
+
+def paired_apart(shown: Iterable[str], masks: Iterable[str]) -> Pairs:
+    """The same for images and masks of two places: by path without ending, else by name alone."""
+    stems = {_stem(file): file for file in masks if file.lower().endswith(_LOSSLESS)}
+    names: dict[str, str] = {}
+    for stem, file in stems.items():
+        name = stem.rsplit("/", 1)[-1]
+        names[name] = file
+        for end in _MASK_NAME_ENDS:
+            if name.endswith(end) and name != end:
+                names.setdefault(name.removesuffix(end), file)
+    found, problems = [], []
+    for file in shown:
+        name = _stem(file).rsplit("/", 1)[-1]
+        mask = stems.get(_stem(file)) or names.get(name) or names.get(_bare_image(name))
+        if mask is None:
+            problems.append(Problem(NO_MAP, printable(file)))
+        else:
+            found.append((file, mask))
+    return Pairs(found, len(problems), problems)
+
+
+def named_as_masks(tree: Tree) -> tuple[list[str], list[str]]:
+    """(images, masks) where the folders of all images say 'image' or 'mask', and both are there; else nothing."""
+    kinds = {prefix: _kind(prefix) for prefix in _folders(tree)}
+    if not {"image", "mask"} <= set(kinds.values()) <= {"image", "mask", "aside"}:
+        return [], []
+    files = list(tree.files.take(tree.files.ending_in(image_suffixes())))
+    images, masks = (
+        [file for file in files if kinds[file[: file.rfind("/") + 1]] == kind] for kind in ("image", "mask")
+    )
+    return images, masks
+
+
+def may_be_masks(tree: Tree) -> bool:
+    """Whether a folder of images is called as those of masks are."""
+    return any(_kind(prefix) == "mask" for prefix in _folders(tree))
+
+
+def _folders(tree: Tree) -> list[str]:
+    """Those that hold images, each with its '/'."""
+    which = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
+    return [tree.files.prefixes[number] for number in which.tolist()]
+
+
+def _kind(prefix: str) -> str:
+    words = prefix.split("/")[:-1]
+    if any(_ASIDE_WORDS.fullmatch(word) for word in words):
+        return "aside"
+    if any(word.lower() in MASK_WORDS or _annotated_folder(word) for word in words):
+        return "mask"
+    return "image" if any(word.lower() in IMAGE_WORDS for word in words) else ""
+
+
+def listed_parts(tree: Tree) -> dict[str, str]:
+    """Name without ending -> 'train', 'val' or 'test', as ImageSets/Segmentation/*.txt has them; {} without such files."""
+    parts: dict[str, str] = {}
+    for file in tree.files.take(tree.files.ending_in({".txt"})):
+        folders = file.lower().split("/")[:-1]
+        part = part_of_name(file)
+        if folders[-2:] == ["imagesets", "segmentation"] and part:
+            lines = tree.once.read(file).decode("utf-8-sig", "surrogateescape").splitlines()
+            names = (line.split()[0] for line in lines if line.strip())
+            parts |= {_stem(name) if name.lower().endswith(_LOSSLESS + _LOSSY) else name: part for name in names}
+    return {name.replace("\\", "/").rsplit("/", 1)[-1]: part for name, part in parts.items()}
+
+
+def _with_fewer_words(images: dict[str, str]) -> dict[str, str]:
+    """Key -> image, and behind them keys without the words of its name; '' where two would have that."""
+    fewer: dict[str, str] = {}
+    for key, file in images.items():
+        for bare in _bare_keys(key):
+            fewer[bare] = "" if bare in fewer else file
+    return {**fewer, **images}
+
+
+def _bare_keys(key: str) -> set[str]:
+    folder, slash, name = key.rpartition("/")
+    bare = _bare_image(name)
+    return {folder + slash + each for each in (bare, _IMAGE_NAME_STARTS.sub("", bare, count=1)) if each} - {key}
+
+
+def _bare_image(name: str) -> str:
+    end = next((end for end in _IMAGE_NAME_ENDS if name.endswith(end) and name != end), "")
+    return name.removesuffix(end)
+
+
+def image_key(file: str) -> str:
+    """Its path without ending, the folder that says 'images' as '*'."""
+    words = _stem(file).split("/")
+    place = next((place for place in reversed(range(len(words) - 1)) if words[place].lower() in IMAGE_WORDS), None)
+    if place is not None:
+        words[place] = "*"
+    return "/".join(words)
+
+
+def _mask_keys(file: str) -> list[str]:
+    """What the key of its image can be; [] when neither folder nor name says that it is a mask."""
+    if _aside(file):
+        return []
+    words = _stem(file).split("/")
+    ending = next((end for end in _MASK_NAME_ENDS if words[-1].endswith(end) and words[-1] != end), None)
+    names = [words[-1]] + ([words[-1].removesuffix(ending)] if ending else [])
+    start = _MASK_NAME_STARTS.match(names[-1])
+    names += [names[-1][start.end() :]] if start else []
+    for place in reversed(range(len(words) - 1)):
+        folder = words[place].lower()
+        if folder in MASK_WORDS:
+            before, behind = words[:place], words[place + 1 : -1]
+            return ["/".join([*before, *star, *behind, name]) for star in (["*"], []) for name in names]
+        if stem := _annotated_folder(words[place]):
+            renamed = [*words[:place], stem, *words[place + 1 : -1]]
+            return ["/".join([*renamed, name]) for name in names] + [
+                image_key("/".join([*renamed, name + ".png"])) for name in names
+            ]
+    return [image_key("/".join([*words[:-1], names[1] + ".png"]))] if ending else []
+
+
+def _annotated_folder(folder: str) -> str:
+    """'train' of trainannot, train_masks, train_gt; ''. A mask, a label or a gt alone only behind such a word."""
+    low = folder.lower()
+    for end in _MASK_FOLDER_ENDS:
+        if low.endswith(end) and low != end:
+            return folder[: -len(end)]
+    stem, _, end = folder.rpartition("_")
+    known = part_of_word(stem) or stem.lower() in IMAGE_WORDS
+    return stem if known and end.lower() in MASK_WORDS else ""
+
+
+def _aside(file: str) -> bool:
+    """Whether a tool made it beside the masks, for people or for instances."""
+    *folders, name = _stem(file).split("/")
+    return any(_ASIDE_WORDS.fullmatch(folder) for folder in folders) or (
+        name.endswith(_ASIDE_ENDS) and any(folder.lower() in MASK_WORDS for folder in folders)
+    )
+
+
+def _order(file: str) -> tuple[bool, bool]:
+    """Of several masks of an image the one to take: labelIds before labelTrainIds, gtFine before gtCoarse."""
+    return "gtcoarse" in file.lower(), file.lower().endswith("trainids.png")
+
+
+def _stem(file: str) -> str:
+    return os.path.splitext(file)[0]
