@@ -52,10 +52,10 @@ def part_of(path: str) -> str:
 def part_of_name(name: str) -> str:
     """The part that words of a file's name say, as instances_val2017.json; the last that says so decides."""
     words = re.split(r"[-_ .]", name.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-    found = [part for part in map(part_of_word, words) if part]
+    found = [part for part in map(part_of_folder, words) if part]
     if "test" in found and words[-1].lower().startswith("dev"):  # COCO's test-dev
         return "test"
-    return found[-1] if found else part_of_folder(name.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+    return found[-1] if found else ""
 
 
 def part_of_file(path: str) -> str:
