@@ -18,7 +18,7 @@ from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.images import ChannelOrder, ManyImages, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction
-from convnext.deploy.predictor import Predictor
+from convnext.deploy.predictor import Predictor, require_top
 from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         return BATCH
 
     def _answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[ClassificationPrediction]:
+        require_top(top)
         scores = self.probabilities(stacked(read))
         order = np.argsort(-scores, axis=1, kind="stable")[:, : top or TOP]
         best = np.take_along_axis(scores, order, 1)

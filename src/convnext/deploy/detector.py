@@ -14,7 +14,7 @@ from convnext.config import DetectionRecipe, expect
 from convnext.data.dataset import DenseDataset
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Read, Transform, sample_of
 from convnext.deploy.prediction import DetectionPrediction
-from convnext.deploy.predictor import Features, Predictor
+from convnext.deploy.predictor import Features, Predictor, require_top
 from convnext.deploy.trained import Trained
 from convnext.tasks.detection.build import build
 from convnext.tasks.detection.inference import Found, find, images_of
@@ -93,6 +93,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
     def _answers(
         self, read: Sequence[Read], *, top: int | None = None, score: float = SHOWN
     ) -> Iterable[DetectionPrediction]:
+        require_top(top)
         for one in read:
             sample = replace(one.shown, path=one.given.path, image_id=one.image_id)
             with answering(self.recipe, self.device):

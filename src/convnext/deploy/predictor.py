@@ -26,7 +26,7 @@ from convnext.deploy.images import (
     read_images,
 )
 from convnext.deploy.prediction import Prediction
-from convnext.errors import DataError, number_of, reason_of
+from convnext.errors import ConvNeXtError, DataError, number_of, reason_of
 from convnext.tasks.result import Evaluation
 
 Answer = TypeVar("Answer", bound=Prediction, covariant=True)
@@ -157,3 +157,9 @@ class Predictor(ABC, Generic[Answer]):
                 if read:
                     yield from make(read)
             first += len(given)
+
+
+def require_top(top: int | None) -> None:
+    """Refuse anything but a whole number of 1 or more, or None."""
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+        raise ConvNeXtError(f"top = {top!r} is refused: it must be a whole number, 1 or more.")

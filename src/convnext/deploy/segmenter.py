@@ -12,7 +12,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.transforms import normalise
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform, sample_of
 from convnext.deploy.prediction import SegmentationPrediction
-from convnext.deploy.predictor import Features, Predictor
+from convnext.deploy.predictor import Features, Predictor, require_top
 from convnext.deploy.trained import Trained
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.opening import scored_source
@@ -98,6 +98,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
     def _answers(
         self, read: Sequence[Read], *, top: int | None = None, multi_scale: bool = False
     ) -> Iterable[SegmentationPrediction]:
+        require_top(top)
         for one in read:
             with answering(self.recipe, self.device):
                 mask, scores = predict(self.model, one.shown, self.recipe, multi_scale=multi_scale)

@@ -109,7 +109,7 @@ class Run:
         for key, value in self.description.items():
             if metadata.get(key) != value:
                 raise ConvNeXtError(
-                    f"'{self.path}' holds a run on other data (its {key} differ). Choose another --out, or give the "
+                    f"'{self.path}' holds a run on other data ({key} differs). Choose another --out, or give the "
                     "same data."
                 )
         before = parse(type(self.recipe), metadata["recipe"], where=f"'{self.path / LAST}'")

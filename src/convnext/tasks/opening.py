@@ -9,10 +9,11 @@ from convnext.config import Recipe
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.dataset import DenseDataset
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
+from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Source
 from convnext.engine.records import info, warn
-from convnext.errors import DataError
+from convnext.errors import DataError, nearest
 
 AnyFindings = Findings | DenseFindings
 Named = Source | str | Path  # data, recognised or as a person names them
@@ -75,8 +76,11 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     """The images of one part with labels that index `classes`; None: val where there is one, else test, else all."""
     if source.task != "classification":
         return open_dense(source, part=part, classes=classes)
-    if part not in (None, "train", "val"):
-        raise DataError(f"part = '{part}' is refused: class folders have 'train' and 'val'.")
+    if part == "test":
+        raise DataError(
+            "part = 'test' is refused: of class folders and tables, 'train' and 'val' are scored by name. Name the folder "
+            "of the test images as the data."
+        )
     return open_labelled(source, classes=classes, split="train" if part == "train" else "val")
 
 
@@ -93,6 +97,8 @@ def open_scored(
     `fingerprint` is that of the task's `facts`.
     """
     name = source.name
+    if part not in (None, *PARTS):
+        raise DataError(f"part = '{part}' is none of {', '.join(PARTS)}.{nearest(part, PARTS)}")
     if source.task != recipe.task:
         raise DataError(
             f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. Name data of its kind."

@@ -3,9 +3,11 @@
 Axes: N images, C channels, H W pixel rows and columns, K classes.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from convnext.deploy.exported import Run
+from convnext.deploy.exported import Floats, Run
 from convnext.deploy.forms.table import KEY
 from convnext.extras import needs
 
@@ -18,4 +20,10 @@ def opened(path: Path, threads: int) -> tuple[Run, str | None]:
     options.log_severity_level = 3  # errors alone
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0], session.get_modelmeta().custom_metadata_map.get(KEY)
+    return partial(_answer, session, name), session.get_modelmeta().custom_metadata_map.get(KEY)
+
+
+def _answer(session: Any, name: str, x: Floats) -> Floats:
+    """A session's first output for its one input."""
+    found: Floats = session.run(None, {name: x})[0]
+    return found
