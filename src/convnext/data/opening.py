@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -169,7 +169,9 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
 
 
-def open_labelled(source: Source, *, classes: tuple[str, ...] | None = None, split: str = "val") -> Dataset:
+def open_labelled(
+    source: Source, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val"] = "val"
+) -> Dataset:
     """Labelled images to evaluate on: the `split` part where the source has parts, else all of it.
 
     `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
