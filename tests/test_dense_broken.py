@@ -22,27 +22,65 @@ LINE = [1.0, 1.0, 3.0, 3.0, 7.0, 7.0]
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {  # what is changed, the kind of problem, what is told of it
     "right of the image": ({"bbox": [40, 4, 8, 8]}, "box outside", "box 40 4 48 12 in 32 x 24"),
     "above the image": ({"bbox": [4, -9, 8, 8]}, "box outside", "box 4 -9 12 -1"),
-    "no width": ({"bbox": [4, 4, 0, 8]}, "zero area", "box 4 4 4 12"),
-    "negative height": ({"bbox": [4, 4, 8, -2]}, "zero area", "box 4 4 12 2"),
-    "a flat polygon": ({"segmentation": [LINE]}, "zero area", "3 points on one line"),
+    "no width": ({"bbox": [4, 4, 0, 8], "segmentation": []}, "zero area", "box 4 4 4 12"),
+    "negative height": ({"bbox": [4, 4, 8, -2], "segmentation": []}, "zero area", "box 4 4 12 2"),
+    "a flat polygon": ({"bbox": None, "segmentation": [LINE]}, "zero area", "3 points on one line"),
     "category 9": ({"category_id": 9}, "unknown category", "category 9"),
     "no category": ({"category_id": None}, "unknown category", "category None"),
-    "two points": ({"segmentation": [[1, 1, 5, 5]]}, "few points", "2 points"),
-    "an empty polygon": ({"segmentation": [[]]}, "few points", "0 points"),
-    "an odd polygon": ({"segmentation": [[1, 1, 5, 5, 9, 1, 2]]}, "unreadable", "7 numbers: they come in pairs"),
-    "a word in a polygon": ({"segmentation": [[1, "x", 5, 5, 9, 1]]}, "unreadable", "'x' is not a place"),
-    "a point at infinity": ({"segmentation": [[1, 1e300, 5, 5, 9, 1]]}, "unreadable", "1e+300 is not a place"),
-    "not a number": ({"bbox": [float("nan"), 4, 8, 8]}, "unreadable", "nan is not a place"),
-    "three numbers": ({"bbox": [4, 8, 8]}, "unreadable", "is not a list of 4 numbers"),
-    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "mask size", "4 x 4 in an image of 32 x 24"),
-    "too few runs": ({"segmentation": {"size": [24, 32], "counts": [9]}}, "mask size", "make 9 pixels"),
-    "damaged runs": ({"segmentation": {"size": [24, 32], "counts": "~~"}}, "unreadable", "run lengths are damaged"),
-    "negative runs": ({"segmentation": {"size": [24, 32], "counts": [-1, 769]}}, "unreadable", "are damaged"),
-    "runs of words": ({"segmentation": {"size": [24, 32], "counts": ["x"]}}, "unreadable", "are damaged"),
-    "no size": ({"segmentation": {"counts": "~~"}}, "unreadable", "None is not a list of 2 numbers"),
+    "two points": ({"bbox": None, "segmentation": [[1, 1, 5, 5]]}, "few points", "2 points"),
+    "an empty polygon": ({"bbox": None, "segmentation": [[]]}, "few points", "0 points"),
+    "an odd polygon": (
+        {"bbox": None, "segmentation": [[1, 1, 5, 5, 9, 1, 2]]},
+        "unreadable",
+        "7 numbers: they come in pairs",
+    ),
+    "a word in a polygon": ({"bbox": None, "segmentation": [[1, "x", 5, 5, 9, 1]]}, "unreadable", "'x' is not a place"),
+    "a point at infinity": (
+        {"bbox": None, "segmentation": [[1, 1e300, 5, 5, 9, 1]]},
+        "unreadable",
+        "1e+300 is not a place",
+    ),
+    "not a number": ({"bbox": [float("nan"), 4, 8, 8], "segmentation": []}, "unreadable", "nan is not a place"),
+    "three numbers": ({"bbox": [4, 8, 8], "segmentation": []}, "unreadable", "is not a list of 4 numbers"),
+    "another size": (
+        {"bbox": None, "segmentation": {"size": [4, 4], "counts": [16]}},
+        "mask size",
+        "4 x 4 in an image of 32 x 24",
+    ),
+    "too few runs": ({"bbox": None, "segmentation": {"size": [24, 32], "counts": [9]}}, "mask size", "make 9 pixels"),
+    "damaged runs": (
+        {"bbox": None, "segmentation": {"size": [24, 32], "counts": "~~"}},
+        "unreadable",
+        "run lengths are damaged",
+    ),
+    "negative runs": (
+        {"bbox": None, "segmentation": {"size": [24, 32], "counts": [-1, 769]}},
+        "unreadable",
+        "are damaged",
+    ),
+    "runs of words": ({"bbox": None, "segmentation": {"size": [24, 32], "counts": ["x"]}}, "unreadable", "are damaged"),
+    "no size": ({"bbox": None, "segmentation": {"counts": "~~"}}, "unreadable", "None is not a list of 2 numbers"),
     "nothing at all": ({"segmentation": [], "bbox": None}, "unreadable", "neither box nor outline"),
     "no image": ({"image_id": 12345}, "stray annotation", "image_id 12345"),
     "a list as image": ({"image_id": [1]}, "stray annotation", "image_id [1]"),
+}
+HALVES = {
+    "no width": ({"bbox": [4, 4, 0, 8]}, "no box", "box 4 4 4 12"),
+    "negative height": ({"bbox": [4, 4, 8, -2]}, "no box", "box 4 4 12 2"),
+    "a flat polygon": ({"segmentation": [LINE]}, "bad outline", "3 points on one line"),
+    "two points": ({"segmentation": [[1, 1, 5, 5]]}, "bad outline", "2 points"),
+    "an empty polygon": ({"segmentation": [[]]}, "bad outline", "0 points"),
+    "an odd polygon": ({"segmentation": [[1, 1, 5, 5, 9, 1, 2]]}, "bad outline", "7 numbers: they come in pairs"),
+    "a word in a polygon": ({"segmentation": [[1, "x", 5, 5, 9, 1]]}, "bad outline", "'x' is not a place"),
+    "a point at infinity": ({"segmentation": [[1, 1e300, 5, 5, 9, 1]]}, "bad outline", "1e+300 is not a place"),
+    "not a number": ({"bbox": [float("nan"), 4, 8, 8]}, "no box", "nan is not a place"),
+    "three numbers": ({"bbox": [4, 8, 8]}, "no box", "is not a list of 4 numbers"),
+    "another size": ({"segmentation": {"size": [4, 4], "counts": [16]}}, "bad outline", "4 x 4 in an image of 32 x 24"),
+    "too few runs": ({"segmentation": {"size": [24, 32], "counts": [9]}}, "bad outline", "make 9 pixels"),
+    "damaged runs": ({"segmentation": {"size": [24, 32], "counts": "~~"}}, "bad outline", "run lengths are damaged"),
+    "negative runs": ({"segmentation": {"size": [24, 32], "counts": [-1, 769]}}, "bad outline", "are damaged"),
+    "runs of words": ({"segmentation": {"size": [24, 32], "counts": ["x"]}}, "bad outline", "are damaged"),
+    "no size": ({"segmentation": {"counts": "~~"}}, "bad outline", "None is not a list of 2 numbers"),
 }
 
 
@@ -65,6 +103,20 @@ def test_a_broken_annotation_of_coco_is_named_and_the_others_stay(tmp_path, how)
     found = read_sample(dataset, 0).instances
     assert found.ids.tolist() == [2] and found.boxes.tolist() == [[15, 4, 23, 12]]
     assert sum(len(entry.objects) for entry in dataset.entries) == 5
+    assert problem.where in told(dataset)
+
+
+@pytest.mark.parametrize("how", HALVES)
+def test_an_object_with_one_bad_half_is_kept_by_the_other(tmp_path, how):
+    change, kind, what = HALVES[how]
+    content = coco()
+    content["annotations"][0] |= change
+    dataset = open_coco(recognise(write_coco(tmp_path, content)))["all"]
+    [problem] = dataset.problems
+    assert problem.kind == kind and what in problem.what and "annotation 1" in problem.where
+    found = read_sample(dataset, 0).instances
+    assert found.ids.tolist() == [1, 2] and found.boxes.tolist() == [[2, 4, 10, 12], [15, 4, 23, 12]]
+    assert dataset.entries[0].objects.outlined.tolist() == [kind == "no box", True]
     assert problem.where in told(dataset)
 
 
@@ -160,7 +212,7 @@ def test_more_than_five_of_a_kind_are_counted_not_listed(tmp_path):
 def test_data_without_one_good_object_or_image_are_not_trained_on(tmp_path):
     content = coco()
     for annotation in content["annotations"]:
-        annotation["bbox"] = [0, 0, 0, 0]
+        annotation |= {"bbox": [0, 0, 0, 0], "segmentation": []}
     dataset = open_coco(recognise(write_coco(tmp_path / "a", content)))["all"]
     errors = preflight_dense(DenseSplits(dataset, dataset)).errors
     assert errors == ("There is no object that can be used in train: nothing can be learned.",)

@@ -13,6 +13,8 @@ EMPTY = "zero area"
 UNKNOWN = "unknown category"
 MISSING = "missing file"
 FEW_POINTS = "few points"
+OUTLINE = "bad outline"
+NO_BOX = "no box"
 MASK_SIZE = "mask size"
 UNREADABLE = "unreadable"
 STRAY = "stray annotation"
@@ -26,6 +28,8 @@ KINDS = {  # kind -> a line of preflight
     EMPTY: "object{s} of zero area {are} left out",
     UNKNOWN: "object{s} of an unknown category {are} left out",
     FEW_POINTS: "polygon{s} of fewer than three points {are} left out",
+    OUTLINE: "outline{s} that cannot be used {are} left out, and the box is kept",
+    NO_BOX: "object{s} without a box that can be used {are} boxed by the outline",
     MASK_SIZE: "mask{s} of another size than the image's {are} left out",
     UNREADABLE: "annotation{s} that cannot be read {are} left out",
     STRAY: "annotation{s} of no known image {are} left out",
@@ -120,6 +124,14 @@ def whole(value: object) -> int | None:
     if isinstance(value, int):
         return None if isinstance(value, bool) else value
     return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def whole_of_text(value: object) -> int | None:
+    """The whole number that a text spells, None for everything else."""
+    text = value.strip() if isinstance(value, str) else ""
+    return (
+        int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 19 and "-" not in text[1:] else None
+    )
 
 
 def _is_flat(points: np.ndarray) -> bool:

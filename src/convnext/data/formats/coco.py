@@ -17,26 +17,20 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
 from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
+from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
 from convnext.data.formats.files import ImageFinder
-from convnext.data.masks import Rle, Shape, box, compress, decompress
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
 from convnext.data.problems import (
-    CUT,
     DOUBLE,
-    FEW_POINTS,
-    MASK_SIZE,
     MISSING,
     STRAY,
     UNKNOWN,
     UNREADABLE,
     Problem,
     WrongError,
-    extent,
-    fitting_box,
-    numbers,
-    polygons_of,
     whole,
+    whole_of_text,
 )
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
@@ -111,6 +105,7 @@ class _Reader:
         self.file, self.name, self.part, self.finder, self.beside = file, name, part, finder, beside
         self.problems = [Problem(UNREADABLE, f"image {shown_of(item)}") for item in file.other_images]
         self.notes: list[str] = []
+        self.worded: dict[str, int] = {}  # number of each category whose id is a word
         self.category_ids, self.classes = self._categories()
         self.labels = {number: label for label, number in enumerate(self.category_ids)}
 
@@ -121,7 +116,11 @@ class _Reader:
         known = {image.id for image in images if is_key(image.id)}
         listed = self._listed(images, known)
         sizes = np.array(listed.sizes, np.int64).reshape(-1, 2)
-        columns = Columns.of(self.file, listed.owner, known, sizes, self.labels)
+        columns = Columns.of(self.file, listed.owner, known, sizes, {} if self.worded else self.labels)
+        if columns.spelled:
+            self.notes.append(
+                "Ids of images are text in one place and numbers in another; both were taken for the same."
+            )
         for place in columns.stray.tolist():
             item = self.file.annotation(place)
             stray = isinstance(item, dict)
@@ -148,10 +147,15 @@ class _Reader:
     def _categories(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """COCO's numbers in rising order, which need not be 1, 2, 3, and the class names that go with them."""
         names: dict[int, str] = {}
+        self.worded = words_of(self.file.categories)
+        if self.worded:
+            self.notes.append("Categories are numbered from 1 on, because their ids are words.")
+        elif any(isinstance(item, dict) and isinstance(item.get("id"), str) for item in self.file.categories):
+            self.notes.append("Ids of categories are text and were taken for the numbers that they spell.")
         for item in self.file.categories:
-            number = whole(item.get("id")) if isinstance(item, dict) else None
+            number = self._category(item.get("id")) if isinstance(item, dict) else None
             if number is None:
-                raise DataError(f"'{self.name}' has a category without a whole number as its id. Give it one.")
+                raise DataError(f"'{self.name}' has a category without a number or a text as its id. Give it one.")
             names.setdefault(number, printable(" ".join(str(item.get("name", number)).split())))
         if not names:
             raise DataError(f"'{self.name}' has no categories. List the classes under 'categories' with id and name.")
@@ -160,6 +164,13 @@ class _Reader:
             self.notes.append("Categories share a name; their numbers were added to tell them apart.")
         order = tuple(sorted(names))
         return order, tuple(names[number] for number in order)
+
+    def _category(self, value: object) -> int | None:
+        """The number of the category that an id means: a number, its text, or a word."""
+        if self.worded:
+            return self.worded.get(str(value))
+        number = whole(value)
+        return whole_of_text(value) if number is None else number
 
     def _listed(self, images: list[Image], known: set[Any]) -> _Listed:
         """Which images are there, in the order of the file."""
@@ -191,12 +202,14 @@ class _Reader:
     def _pool(self, columns: Columns, listed: _Listed) -> tuple[Pool, np.ndarray]:
         """The objects that can be used, image by image, and where those of each image begin and end."""
         told = listed.problems
+        shares = self._shares(columns, listed)
         order = np.argsort(columns.owner, kind="stable")
         extra = bytearray()  # outlines that are not text of the file
         border = len(self.file.text)
         for place in order[~columns.clean[order] & (columns.owner[order] >= 0)].tolist():
             image = int(columns.owner[place])
-            item = self.file.annotation(place)
+            item = spelled_plainly(self.file.annotation(place))
+            item = in_pixels(item, listed.sizes[image]) if shares else item
             row, wrong = self._row(
                 item, printable(self.file.images[listed.places[image] - 1].file_name), listed.sizes[image]
             )
@@ -218,19 +231,30 @@ class _Reader:
         )  # fmt: skip
         return pool, np.stack([np.concatenate([[0], last[:-1]]), last], axis=1)
 
+    def _shares(self, columns: Columns, listed: _Listed) -> bool:
+        """Whether the boxes are shares of the image's sides; then each annotation is examined by itself."""
+        if not in_shares(self.file, columns, columns.read):
+            return False
+        if (0, 0) in listed.sizes:
+            raise DataError(
+                f"the boxes of '{self.name}' lie between 0 and 1, as shares of the image's sides, and an image has no "
+                "height and width there. Add them, or write the boxes in pixels."
+            )
+        columns.clean[:] = False
+        columns.first[:] = columns.last[:] = 0
+        self.notes.append("Boxes lie between 0 and 1: they were read as shares of the image's width and height.")
+        return True
+
     def _row(self, item: Any, image: str, sides: tuple[int, int]) -> tuple[Row | None, list[Problem]]:
         """One annotation, None where it cannot be used, and what is wrong with it."""
         where, size = f"{image} annotation {shown_of(item)}", sides if sides[0] else None
-        problems = []
+        problems: list[Problem] = []
         try:
-            category = whole(item.get("category_id"))
+            category = self._category(item.get("category_id"))
             if category is None or category not in self.labels:
                 raise WrongError(UNKNOWN, f"category {item.get('category_id')!r}")
-            outline, few = _shape(item.get("segmentation"), size)
-            problems += [Problem(FEW_POINTS, where, what) for what in few]
-            place, cut = fitting_box(_box(item.get("bbox"), outline), size)
-            if cut:
-                problems.append(Problem(CUT, where, " ".join(f"{edge:g}" for edge in item.get("bbox") or place)))
+            place, outline, found = halves(item, size)
+            problems += [Problem(kind, where, what) for kind, what in found]
             area = item.get("area")
             known = isinstance(area, int | float) and not isinstance(area, bool) and 0 <= area <= MOST_AREA
             number = whole(item.get("id"))
@@ -249,39 +273,3 @@ def _integers(values: list[Any]) -> np.ndarray:
         return np.array(values, np.int64)
     except OverflowError:
         return np.array(values, object)
-
-
-def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:
-    """The outline that a 'segmentation' holds, None where it is empty; and what polygons of it were left out for."""
-    if segmentation is None or segmentation == [] or segmentation == {}:
-        return None, []
-    if isinstance(segmentation, list):
-        flat = not isinstance(segmentation[0], list)
-        return polygons_of([segmentation] if flat else segmentation)
-    if not isinstance(segmentation, dict):
-        raise WrongError(UNREADABLE, f"segmentation of type {type(segmentation).__name__}")
-    height, width = (int(side) for side in numbers(segmentation.get("size"), 2))
-    if size is not None and (height, width) != size:
-        raise WrongError(MASK_SIZE, f"{width} x {height} in an image of {size[1]} x {size[0]}")
-    counts = segmentation.get("counts")
-    try:
-        runs = np.array([whole(run) for run in counts], np.int64) if isinstance(counts, list) else None
-        text = compress(runs) if runs is not None else str(counts).encode()
-        runs = decompress(text) if runs is None else runs
-    except (DataError, TypeError, OverflowError):
-        raise WrongError(UNREADABLE, "its run lengths are damaged") from None
-    if len(runs) == 0 or runs.min() < 0 or runs.max() > height * width:
-        raise WrongError(UNREADABLE, "its run lengths are damaged")
-    if int(runs.sum()) != height * width:
-        raise WrongError(MASK_SIZE, f"its run lengths make {int(runs.sum())} pixels, not {width} x {height}")
-    return Rle(height, width, text), []
-
-
-def _box(values: object, outline: Shape | None) -> tuple[float, float, float, float]:
-    """x0 y0 x1 y1 from COCO's x y width height, or round the outline where the file has no box."""
-    if values is not None and values != []:
-        x, y, width, height = numbers(values, 4)
-        return x, y, x + width, y + height
-    if outline is None:
-        raise WrongError(UNREADABLE, "it has neither box nor outline")
-    return box(outline) if isinstance(outline, Rle) else extent(outline)

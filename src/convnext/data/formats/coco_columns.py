@@ -12,7 +12,7 @@ import numpy as np
 
 from convnext.data.annotated import Row
 from convnext.data.formats.coco_json import CocoFile, is_key
-from convnext.data.problems import FARTHEST, SLACK_PX, whole
+from convnext.data.problems import FARTHEST, SLACK_PX, whole, whole_of_text
 
 MOST_AREA = 1e12  # in pixels; more, and NaN, is as good as none
 STRAY, ELSEWHERE = -1, -2  # owners: no image of the file, and an image that is not there
@@ -49,6 +49,7 @@ class Columns:
     def __init__(self, count: int):
         self.owner = np.full(count, STRAY, np.int32)  # place of its image, or STRAY or ELSEWHERE
         self.clean = np.zeros(count, bool)
+        self.read = np.zeros(count, bool)  # whether its box is in `boxes`, right or not
         self.boxes = np.zeros((count, 4))
         self.labels = np.zeros(count, np.int32)
         self.crowd = np.zeros(count, bool)
@@ -57,6 +58,7 @@ class Columns:
         self.first = np.zeros(count, np.int64)  # where the outline begins and ends in the text; both 0: none
         self.last = np.zeros(count, np.int64)
         self.highest = 0  # of all ids
+        self.spelled = False  # whether an image's key is text here and a number there
         self._found, self._passed = 0, 0  # end of the last outline, and bytes of annotations since then
 
     @classmethod
@@ -67,9 +69,12 @@ class Columns:
         not known; `labels`: label of each category's number."""
         made = cls(len(file))
         owners = dict.fromkeys(known, ELSEWHERE) | dict(owner)
+        twins = {twin: owners[key] for key in owners if (twin := _twin(key)) is not None and twin not in owners}
+        owners |= twins
         for start in range(0, len(file.raws), _CHUNK):
             raws = file.raws[start : start + _CHUNK]
             items = _read(raws)
+            made.spelled |= not twins.keys().isdisjoint(item.image_id for item in items if item is not None)
             places = np.array([start + place for place, item in enumerate(items) if item is not None], np.int64)
             made._fill(places, [item for item in items if item is not None], owners, sizes, labels)
             made._outlines(file, raws, start, items)
@@ -78,6 +83,7 @@ class Columns:
             if isinstance(item, dict):
                 key, number = item.get("image_id"), whole(item.get("id"))
                 made.owner[place] = owners.get(key, STRAY) if is_key(key) else STRAY
+                made.spelled |= is_key(key) and key in twins
                 made.highest = max(made.highest, number if number is not None and number < LARGEST else 0)
         made.clean &= made.owner >= 0
         return made
@@ -108,7 +114,7 @@ class Columns:
         self.area[places] = np.where((area >= 0) & (area <= MOST_AREA), area, np.nan)
         given = np.array([item.bbox for item in items])
         boxes = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
-        self.boxes[places] = boxes
+        self.boxes[places], self.read[places] = boxes, True
         size = sizes[owner] if len(sizes) else np.zeros((len(items), 2), np.int64)
         near = (np.abs(given) <= FARTHEST).all(axis=1)
         self.clean[places] = near & _inside(boxes, size) & (label >= 0)
@@ -128,6 +134,14 @@ class Columns:
                 self._found, self._passed = first + len(text), len(raws[place])
             elif text not in _NOTHING:
                 self.clean[start + place] = False
+
+
+def _twin(key: Any) -> int | str | None:
+    """The same key as text where it is a whole number, as a number where it is such a text."""
+    if isinstance(key, str):
+        return whole_of_text(key)
+    number = whole(key)
+    return None if number is None or abs(number) >= LARGEST else str(number)
 
 
 def _read(raws: list[msgspec.Raw]) -> list[_Annotation | None]:

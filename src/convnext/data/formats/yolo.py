@@ -1,7 +1,8 @@
 """YOLO text: beside each image a file with a line for each object, in shares of the image's sides.
 
-A line is `class x y width height` with the centre of a box, or `class x y x y x y ...`, the points of an outline. An
-image without a file, or with an empty one, shows no object. Names come from data.yaml or classes.txt.
+A line is `class x y width height` with the centre of a box, or `class x y x y x y ...`, the points of an outline;
+`yolo_rows` tells lines of keypoints and of a model's predictions from them. An image without a file, or with an empty
+one, shows no object. Names come from data.yaml or classes.txt.
 """
 
 import math
@@ -14,6 +15,7 @@ from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import image_suffixes
 from convnext.data.formats.files import ImageFinder, is_image
+from convnext.data.formats.yolo_rows import Meaning
 from convnext.data.formats.yolo_yaml import Value, read_yaml
 from convnext.data.parts import PARTS, part_of, part_of_name
 from convnext.data.problems import (
@@ -127,12 +129,16 @@ class _Reader:
                 raise DataError(f"'{self.name}' names no classes and has no objects. Add a data.yaml with 'names'.")
             self.classes = tuple(str(number) for number in range(highest + 1))
             self.notes.append("Classes have no names, only numbers: no data.yaml or classes.txt was found.")
+        meaning = Meaning(self.sheet.get("kpt_shape"), [values for rows in lines.values() for _, values, _ in rows])
+        self.notes += meaning.notes
         entries: dict[str, list[AnnotatedImage]] = {}
         place = 0
         for part, files in chosen.items():
             for file in files:
                 place += 1
-                entries.setdefault(part, []).append(AnnotatedImage(file, place, None, self._objects(lines[file])))
+                entries.setdefault(part, []).append(
+                    AnnotatedImage(file, place, None, self._objects(lines[file], meaning))
+                )
         numbered = tuple(range(1, len(self.classes) + 1))
         blank = DenseDataset(
             "detection",
@@ -240,13 +246,13 @@ class _Reader:
                 self.problems.append(Problem(wrong.kind, where, wrong.what))
         return rows
 
-    def _objects(self, lines: list[tuple[int, list[float], str]]) -> Objects:
+    def _objects(self, lines: list[tuple[int, list[float], str]], meaning: Meaning) -> Objects:
         rows = []
         for number, values, where in lines:
             try:
                 if number >= len(self.classes):
                     raise WrongError(UNKNOWN, f"category {number} of {len(self.classes)}")
-                row, cut = _row(number, values)
+                row, cut = _row(number, meaning.box_or_outline(values))
                 if cut:
                     self.problems.append(Problem(CUT, where, " ".join(f"{value:g}" for value in values[:4])))
                 rows.append(row._replace(id=next(self.numbers_free)))
