@@ -1,4 +1,4 @@
-"""A look at all annotated images before the first step: what is broken, missing, empty or rare, in spoken lines.
+"""A look at all annotated images before the first step: what is broken, missing, empty or rare, in lines for people.
 
 What the readers of annotations found is told again here; the images and maps themselves are opened now.
 """

@@ -29,6 +29,6 @@ def places_of(pixels: np.ndarray, colours: Sequence[int]) -> np.ndarray:
     return np.where(known[nearest] == shown, nearest, IGNORE).astype(np.uint8)
 
 
-def spoken(colour: int) -> str:
+def colour_text(colour: int) -> str:
     """'255,0,0', as files of colours have it."""
     return f"{colour >> 16},{colour >> 8 & 255},{colour & 255}"

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
-from convnext.data.colours import packed, places_of, spoken
+from convnext.data.colours import colour_text, packed, places_of
 from convnext.data.decode import decode, decode_indices, decode_mask, read_size
 from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
@@ -87,7 +87,7 @@ def strange_values(dataset: DenseDataset, index: int) -> tuple[str, ...]:
     assert path is not None
     if dataset.colours:
         shown = np.unique(packed(decode_mask(dataset.store.read(path), colours=True))).tolist()
-        return tuple(spoken(colour) for colour in shown if colour not in dataset.colours)
+        return tuple(colour_text(colour) for colour in shown if colour not in dataset.colours)
     found = np.unique(_values(dataset, path)).tolist()
     return tuple(str(value) for value in found if dataset.values[value] == IGNORE and value not in dataset.ignored)
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convnext.data import parts
 from convnext.data.labelled import Dataset, Entries
 from convnext.data.names import Names
 from convnext.data.store import Store
 
-PARTS = ("", "train", "val", "test")  # '' where the data has no parts
+PARTS = ("", *parts.PARTS)  # '' where the data has no parts
 TEST = "images of the test part"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convnext.data.colours import spoken
+from convnext.data.colours import colour_text
 from convnext.data.sample import IGNORE
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
@@ -94,7 +94,7 @@ def proposal(colours: Counter[int]) -> str:
         number += colour != 0
         lines += [
             f"# {colours[colour] / total:.1%} of the pixels",
-            f"{f'class {number}' if colour else 'background'}:{spoken(colour)}",
+            f"{f'class {number}' if colour else 'background'}:{colour_text(colour)}",
         ]
     return "\n".join(lines) + "\n"
 
@@ -182,7 +182,9 @@ def _legend(pairs: list[tuple[str, int]], name: str) -> Legend:
     named: dict[int, str] = {}
     for word, colour in pairs:
         if named.setdefault(colour, word) != word:
-            raise DataError(f"the colour {spoken(colour)} means '{printable(named[colour])}' and '{printable(word)}'.")
+            raise DataError(
+                f"the colour {colour_text(colour)} means '{printable(named[colour])}' and '{printable(word)}'."
+            )
     if not named:
         raise DataError(f"'{name}' has no line of a class with its colour, as 'cat:255,0,0'.")
     if len(named) >= IGNORE:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from convnext.data.annotated import AnnotatedImage
-from convnext.data.colours import spoken
+from convnext.data.colours import colour_text
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_mask
 from convnext.data.formats.files import is_image
@@ -179,7 +179,7 @@ def _unnamed(tree: Tree, masks: list[str], classes: tuple[str, ...] | None, name
     if classes is not None and set(found) <= set(voc_legend(classes).colours):
         return voc_legend(classes)
     require_few(found, name)
-    most = [f"{spoken(colour)} ({count / found.total():.0%})" for colour, count in found.most_common(_NAMED)]
+    most = [f"{colour_text(colour)} ({count / found.total():.0%})" for colour, count in found.most_common(_NAMED)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     raise DataError(
         f"the masks of '{name}' show {len(found)} colours, {', '.join(most)}{more}, and no file says which class each is. "
