@@ -72,7 +72,7 @@ def test_the_task_follows_from_the_data_or_is_asked_for(colours, tmp_path):
     assert source_of(colours, "classification").task == "classification"
     with pytest.raises(DataError, match="--task detection does not fit"):
         source_of(masks, "detection")
-    with pytest.raises(DataError, match="part = 'test' is refused"):
+    with pytest.raises(DataError, match="no images in its test part, only in train and val"):
         part_of(source_of(colours), part="test", classes=())
 
 

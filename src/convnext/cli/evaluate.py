@@ -39,7 +39,6 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
-    "part": DENSE,
     "multi_scale": ("segmentation",),
 }
 
@@ -49,12 +48,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint or a file of `convnext export`")
     data = "data in the form that the run was trained on; if the run split them itself, its held-out images are scored"
     parser.add_argument("data", metavar="DATA", help=data)
+    parts = ("train", "val", "test")
+    parser.add_argument("--part", choices=parts, help="part of the data to score (val, else test, else all)")
     predictor_flags(parser)
     annotated = parser.add_argument_group("detection and segmentation")
     annotation_flags(annotated)
-    annotated.add_argument(
-        "--part", choices=("train", "val", "test"), help="part of the data to score (val, else test, else all)"
-    )
     annotated.add_argument(
         "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
     )

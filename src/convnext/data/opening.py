@@ -19,6 +19,7 @@ from convnext.data.formats.masks import has_masks, open_masks, refuse_misread
 from convnext.data.formats.voc import has_annotations, open_voc
 from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
 from convnext.data.labelled import Dataset, Splits
+from convnext.data.parts import PARTS
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
@@ -151,7 +152,7 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     that the same files give the same split on every machine and in a zip. Raises DataError when nothing can be trained.
     """
     require_share(val_share)
-    listing = listed(source)
+    listing = listed(source).trained_on()
     val = listing.in_part("val")
     parted = bool(val.any())
     if not parted:
@@ -170,20 +171,25 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
 
 
 def open_labelled(
-    source: Source, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val"] = "val"
+    source: Source, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val", "test"] | None = None
 ) -> Dataset:
     """Labelled images to evaluate on: the `split` part where the source has parts, else all of it.
 
-    `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
+    `split` None: val where there is one, else test. `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
     """
     listing = listed(source, only=True)
+    held = [part for part in PARTS if listing.in_part(part).any()]
+    wanted = split or ("val" if "val" in held or "test" not in held else "test")
+    if held and wanted not in held:
+        raise DataError(
+            f"'{source.name}' has no images in its {wanted} part, only in {' and '.join(held)}. Name another part, or the "
+            "folder that holds the class folders."
+        )
+    if wanted != "test":
+        listing = listing.trained_on()
+    chosen = listing.in_part(wanted if held else "")
     if classes is not None:
         listing = replace(listing, classes=matched(listing.classes, classes))
-    chosen = listing.in_part(split) if listing.part.any() else listing.in_part("")
-    if not chosen.any():
-        raise DataError(
-            f"'{source.name}' has no images in its {split} part. Name the folder that holds the class folders."
-        )
     known = listing.classes if classes is None else classes
     shown = {listing.classes[label] for label in np.unique(listing.labels[chosen]).tolist()}
     unknown = sorted(shown - set(known))

@@ -76,12 +76,7 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     """The images of one part with labels that index `classes`; None: val where there is one, else test, else all."""
     if source.task != "classification":
         return open_dense(source, part=part, classes=classes)
-    if part == "test":
-        raise DataError(
-            "part = 'test' is refused: of class folders and tables, 'train' and 'val' are scored by name. Name the folder "
-            "of the test images as the data."
-        )
-    return open_labelled(source, classes=classes, split="train" if part == "train" else "val")
+    return open_labelled(source, classes=classes, split=next((known for known in PARTS if known == part), None))
 
 
 def open_scored(

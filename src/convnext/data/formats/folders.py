@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.listing import PARTS, TEST, Listing
+from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of, tables_at, tables_of
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
@@ -72,7 +72,7 @@ def _parted(tree: Tree) -> bool:
 
 
 def _part_folders(tree: Tree, *, only: bool) -> dict[str, str] | None:
-    """Folder -> part ('' for one to leave alone), where there is one to train on or, with `only`, one to evaluate on.
+    """Folder -> part, where there is one to train on or, with `only`, one to evaluate on.
 
     A folder of images called train or valid among others of images is a class.
     """
@@ -86,9 +86,7 @@ def _part_folders(tree: Tree, *, only: bool) -> dict[str, str] | None:
     evaluated = only and any(_inside(tree, folder) for folder, part in said.items() if part in ("val", "test"))
     if "train" not in words and not evaluated and not (said and flat == set(_tops(tree)) and len(words) > 1):
         return None
-    held = "val" if "val" in words else "test"
-    parts = {folder: "val" if part == held else part if part == "train" else "" for folder, part in said.items()}
-    return {_base(tree, folder, list(parts)): part for folder, part in parts.items()}
+    return {_base(tree, folder, list(said)): part for folder, part in said.items()}
 
 
 def _base(tree: Tree, folder: str, parts: list[str]) -> str:
@@ -124,7 +122,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> Listing:
     within = not parts and _parts_within(tree)
     called = one_each(printable(label) for folder in tree.folders if (label := _class_at(folder, parts)) is not None)
     number = {label: place for place, label in enumerate(sorted(set(called.values())))}
-    outside, test = 0, 0
+    outside = 0
     images = tree.files.ending_in(image_suffixes())
     count = np.bincount(tree.files.prefix[images], minlength=len(tree.files.prefixes)).tolist()
     part = np.full(len(count), -1, np.int8)  # of each folder that images lie in; -1: they are left out
@@ -134,15 +132,10 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> Listing:
         folders = prefix.split("/")[:-1] if base is None else prefix[len(base) + 1 :].split("/")[:-1]
         if not folders or (parts and base is None):
             outside += count[place]
-        elif base is not None and not parts[base]:
-            test += count[place]
         else:
             split = parts[base] if base is not None else part_of_folder(folders[1]) if within else ""
             part[place], labels[place] = PARTS.index(split), number[called[printable(folders[0])]]
-    if within:
-        test += _leave_test(part, count)
     left_out = _left_out(tree.files) | ({_OUTSIDE: outside} if outside else {})
-    left_out |= {TEST: test} if test else {}
     kept = images & (part >= 0)[tree.files.prefix] if count else images
     if not kept.any():
         raise DataError(_no_images(tree, name, outside, left_out))
@@ -150,7 +143,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> Listing:
     notes = () if parts or within else _alike(tree)
     return Listing(
         paths, labels[paths.prefix], part[paths.prefix], tuple(sorted(number)), tree.store, left_out,
-        (*tree.store.notes, *notes),
+        (*tree.store.notes, *notes), _only_test(tree, parts, called),
     )  # fmt: skip
 
 
@@ -161,7 +154,7 @@ def _base_of(prefix: str, parts: dict[str, str]) -> str | None:
 def _class_at(folder: str, parts: dict[str, str]) -> str | None:
     """The class whose folder this is."""
     base = _base_of(folder, parts)
-    if parts and (base is None or not parts[base]):
+    if parts and base is None:
         return None
     name = folder if base is None else folder[len(base) + 1 :]
     return None if "/" in name else name
@@ -174,12 +167,13 @@ def _parts_within(tree: Tree) -> bool:
     return bool(parts) and all(parts) and "train" in parts and len(set(parts)) > 1
 
 
-def _leave_test(part: np.ndarray, count: list[int]) -> int:
-    """How many images of the test part are left alone, as there is a val part; without, they are the val part."""
-    test = part == PARTS.index("test")
-    has_val = bool((part == PARTS.index("val")).any())
-    part[test] = -1 if has_val else PARTS.index("val")
-    return sum(np.array(count)[test].tolist()) if has_val else 0
+def _only_test(tree: Tree, parts: dict[str, str], called: dict[str, str]) -> frozenset[str]:
+    """The classes whose folders lie in the test part alone."""
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for folder in tree.folders:
+        if (label := _class_at(folder, parts)) is not None:
+            found[parts.get(_base_of(folder, parts) or "") == "test"].add(called[printable(label)])
+    return frozenset(found[True] - found[False])
 
 
 def _alike(tree: Tree) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Labelled images as class folders or a table list them: a path, a class and a part each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,14 +20,30 @@ class Listing:
     paths: Names
     labels: np.ndarray  # (N,) int32 into `classes`
     part: np.ndarray  # (N,) int8 into PARTS
-    classes: tuple[str, ...]  # also those whose folder is empty
+    classes: tuple[str, ...]  # also those whose folder is empty, and those of the test part alone
     store: Store
     left_out: dict[str, int]
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+    only_test: frozenset[str] = frozenset()  # classes that the test part alone has
 
     def in_part(self, *names: str) -> np.ndarray:
         """(N,) bool."""
         return np.isin(self.part, [PARTS.index(name) for name in names])
+
+    def trained_on(self) -> "Listing":
+        """As training takes it: without the test part and its own classes, or with that as val where there is none."""
+        test = self.in_part("test")
+        if not test.any():
+            return self
+        if not self.in_part("val").any():
+            return replace(self, part=np.where(test, np.int8(PARTS.index("val")), self.part))
+        classes = tuple(name for name in self.classes if name not in self.only_test)
+        place = {name: number for number, name in enumerate(classes)}
+        labels = np.array([place.get(name, -1) for name in self.classes], np.int32)[self.labels[~test]]
+        return replace(
+            self, paths=self.paths.take(~test), labels=labels, part=self.part[~test], classes=classes,
+            left_out=self.left_out | {TEST: int(test.sum())},
+        )  # fmt: skip
 
     def dataset(self, chosen: np.ndarray, classes: tuple[str, ...] | None = None) -> Dataset:
         """The images that `chosen`, a bool for each, names. Labels index `classes`, None: its own, of which all are known."""

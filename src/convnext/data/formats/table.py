@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convnext.data.formats.files import ImageFinder
-from convnext.data.formats.listing import PARTS, TEST, Listing
+from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, part_of_name
 from convnext.data.store import Tree, printable
@@ -91,18 +91,11 @@ def _listing(rows: list[Row], tree: Tree, left_out: dict[str, int], notes: tuple
     order = np.empty(len(number), np.int32)
     order[[number[label] for label in classes]] = np.arange(len(classes))
     part = np.array([PARTS.index(row.split) for row in rows], np.int8)
-    paths, test = Names.of(row.path for row in rows), part == PARTS.index("test")
-    kept = np.ones(len(rows), bool)
-    if (part == PARTS.index("val")).any():
-        kept = ~test
-        left_out = left_out | ({TEST: int(test.sum())} if test.any() else {})
-    else:
-        part[test] = PARTS.index("val")
-    labels = order[labels][kept]
-    seen = np.unique(labels)
-    if len(seen) < len(classes):  # some are in the test part alone
-        classes, labels = [classes[label] for label in seen], np.searchsorted(seen, labels).astype(np.int32)
-    return Listing(paths.take(kept), labels, part[kept], tuple(classes), tree.store, left_out, notes)
+    labels = order[labels]
+    seen = set(np.unique(labels[part != PARTS.index("test")]).tolist())
+    only_test = frozenset(name for label, name in enumerate(classes) if label not in seen)
+    paths = Names.of(row.path for row in rows)
+    return Listing(paths, labels, part, tuple(classes), tree.store, left_out, notes, only_test)
 
 
 def _found(rows: list[Row], tree: Tree, codec: str) -> tuple[list[Row], int]:
