@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from convnext.models.network import Network
     from convnext.tasks.train import Done
 
+Form = Literal["coco", "voc", "yolo", "masks"]  # of annotations
+_ANNOTATED = {"images": ("detection", "segmentation"), "form": ("detection", "segmentation"), "colours": ("segmentation",)}
+
 __all__ = ["Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"]
 
 
@@ -100,16 +103,21 @@ def train(
     device: str = "auto",
     workers: int = -1,
     progress: bool = True,
+    images: str | Path | None = None,
+    form: Form | None = None,
+    colours: str | Path | None = None,
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
     `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task, or a value, whose
     network and seed stay; `weights`: to start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder
     (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
-    'schedule.epochs'; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Raises ConvNeXtError for
-    everything that the caller can mend.
+    'schedule.epochs'; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
+    their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised; `colours`: a file
+    of the classes and their colours in the masks. Raises ConvNeXtError for everything that the caller can mend.
     """
     from convnext.tasks import train as tasks
+    from convnext.tasks.opening import source_of
 
     changes = dict(overrides)
     if epochs is not None:
@@ -120,9 +128,9 @@ def train(
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
     network = model or ("atto" if isinstance(recipe, str | None) else recipe.model.name)
     place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
-    refuse_among(place, [data])
+    refuse_among(place, [data] if images is None else [data, images])
     request = tasks.Request(
-        data=data,
+        data=source_of(data, images=images, form=form, colours=colours),
         model=network,
         recipe=recipe,
         weights=None if weights is None else os.fspath(weights),
@@ -151,9 +159,24 @@ def evaluate(
     device: str = "auto",
     workers: int = 0,
     progress: bool = False,
+    images: str | Path | None = None,
+    form: Form | None = None,
+    colours: str | Path | None = None,
 ) -> Evaluation:
-    """The scores of a run on labelled images, as `Predictor.evaluate` gives them."""
-    return load(run, weights=weights, device=device).evaluate(data, part, workers=workers, progress=progress)
+    """The scores of a run on labelled images, as `Predictor.evaluate` gives them; `images`, `form`, `colours`: as `train`.
+
+    Raises ConvNeXtError for one of these three that says nothing about the run's task.
+    """
+    predictor = load(run, weights=weights, device=device)
+    task = predictor.recipe.task
+    given = {"images": images, "form": form, "colours": colours}
+    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name in told:
+        if task not in _ANNOTATED[name]:
+            raise ConvNeXtError(
+                f"{name} = '{told[name]}' is for {' and '.join(_ANNOTATED[name])}; '{os.fspath(run)}' is for {task}."
+            )
+    return predictor.evaluate(data, part, workers=workers, progress=progress, **told)
 
 
 def predict(
