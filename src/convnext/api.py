@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from convnext.models.network import Network
     from convnext.tasks.train import Done
 
-Form = Literal["coco", "voc", "yolo", "masks"]  # of annotations
-_ANNOTATED = {"images": ("detection", "segmentation"), "form": ("detection", "segmentation"), "colours": ("segmentation",)}
+Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
+_ANNOTATED = {
+    "images": ("detection", "segmentation"),
+    "form": ("detection", "segmentation"),
+    "colours": ("segmentation",),
+}
 
 __all__ = ["Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"]
 

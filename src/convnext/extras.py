@@ -23,6 +23,7 @@ EXTRAS = {  # package, by the name that it is imported by -> the extra that brin
     "onnxruntime": ("runtime", "predicting with exported .onnx files, and scoring them"),
     "openvino": ("openvino", "`convnext export --to openvino`, predicting with .xml files"),
     "nncf": ("openvino", "int8"),
+    "pyarrow": ("parquet", "tables in Parquet and Arrow files"),
 }
 
 

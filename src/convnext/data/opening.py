@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from convnext.data.formats.folders import class_form, inside_wrappers, listed
 from convnext.data.formats.listing import Listing
 from convnext.data.formats.mask_folders import paired
 from convnext.data.formats.masks import has_masks, open_masks, refuse_misread
+from convnext.data.formats.objects import has_objects, object_tables, open_objects
+from convnext.data.formats.table_files import TABLES
 from convnext.data.formats.voc import has_annotations, open_voc
 from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
 from convnext.data.labelled import Dataset, Splits
-from convnext.data.parts import PARTS
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
@@ -30,9 +31,12 @@ Parts = dict[str, DenseDataset]
 
 _FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or images with label maps"
 _OPENERS: dict[Form, Callable[[Source], Parts]] = {
-    "coco": open_coco, "voc": open_voc, "yolo": open_yolo, "masks": open_masks,
+    "coco": open_coco, "voc": open_voc, "yolo": open_yolo, "masks": open_masks, "objects": open_objects,
 }  # fmt: skip
-_HOLDS = {"coco": "COCO annotations", "voc": "VOC annotations", "yolo": "YOLO labels", "masks": "images and label maps"}
+_HOLDS = {
+    "coco": "COCO annotations", "voc": "VOC annotations", "yolo": "YOLO labels", "masks": "images and label maps",
+    "objects": "a table with a column 'objects'",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,20 +87,25 @@ def _of_file(path: Path, images: str | Path | None, form: str | None, annotated:
     """A JSON, a data.yaml or a CSV."""
     name, ending = printable(str(path)), path.suffix.lower()
     if annotated is not False and (form or {".json": "coco"}.get(ending)) == "coco":
-        beside = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-        shown = open_tree(images, what="the images") if images is not None else tree_of(beside)
+        above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+        shown = open_tree(images, what="the images") if images is not None else tree_of(above)
         return Source(path, "detection", "coco", tree_of_file(path), shown, path.name)
     if annotated is not False and ending in (".yaml", ".yml") and form in (None, "yolo"):
         tree = tree_of(path.parent)
         return Source(path, "detection", "yolo", tree, tree, path.name)
+    file = tree_of_file(path)
+    if annotated is not False and form in (None, "objects") and has_objects(file):
+        beside = tree_of(path.parent) if images is None else open_tree(images, what="the images")
+        return Source(path, "detection", "objects", file, beside, path.name)
     if form in _OPENERS:
         open_tree(path, what=_HOLDS[form])  # which says that this is one file
     if annotated:
         raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {_FORMS}.")
-    if ending != ".csv":
-        raise DataError(f"'{name}' is one file. Name a folder, a CSV of path and label, or a zip.")
-    tree = tree_of_file(path)
-    return Source(path, "classification", "table", tree, tree, path.name)
+    if ending not in TABLES:
+        raise DataError(
+            f"'{name}' is one file. Name a folder, a table of path and label (CSV, JSON lines, Parquet), or a zip."
+        )
+    return Source(path, "classification", "table", file, file, path.name)
 
 
 def _of_tree(path: Path, tree: Tree, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
@@ -126,6 +135,7 @@ def _annotated_form(tree: Tree, apart: bool) -> Form | None:
     """The surest form first. `apart`: the images are in another place."""
     checks: dict[Form, Callable[[Tree], object]] = {
         "coco": coco_files,
+        "objects": object_tables,
         "voc": has_annotations,
         "yolo": lambda tree: yaml_file(tree) or label_files(tree),
         "masks": lambda tree: apart or paired(tree).found,
@@ -170,24 +180,13 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
 
 
-def open_labelled(
-    source: Source, *, classes: tuple[str, ...] | None = None, split: Literal["train", "val", "test"] | None = None
-) -> Dataset:
+def open_labelled(source: Source, *, classes: tuple[str, ...] | None = None, split: str | None = None) -> Dataset:
     """Labelled images to evaluate on: the `split` part where the source has parts, else all of it.
 
-    `split` None: val where there is one, else test. `classes`, usually a checkpoint's, fixes the indices; a class it lacks raises DataError with the nearest one.
+    `split` None: val where there is one, else test. `classes`, usually a checkpoint's, fixes the indices; a class it
+    lacks raises DataError with the nearest one.
     """
-    listing = listed(source, only=True)
-    held = [part for part in PARTS if listing.in_part(part).any()]
-    wanted = split or ("val" if "val" in held or "test" not in held else "test")
-    if held and wanted not in held:
-        raise DataError(
-            f"'{source.name}' has no images in its {wanted} part, only in {' and '.join(held)}. Name another part, or the "
-            "folder that holds the class folders."
-        )
-    if wanted != "test":
-        listing = listing.trained_on()
-    chosen = listing.in_part(wanted if held else "")
+    listing, chosen = listed(source, only=True).scored(split, source.name)
     if classes is not None:
         listing = replace(listing, classes=matched(listing.classes, classes))
     known = listing.classes if classes is None else classes

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from convnext.data.store import Store, Tree, printable
 
 Task = Literal["classification", "detection", "segmentation"]
-Form = Literal["folders", "table", "coco", "voc", "yolo", "masks"]
+Form = Literal["folders", "table", "coco", "voc", "yolo", "masks", "objects"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+from convnext.errors import DataError
+
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -34,6 +36,25 @@ def stored_name(path: str) -> str:
     if kept and re.fullmatch(r"[A-Za-z]:", kept[0]):
         kept = kept[1:]
     return "/".join(kept)
+
+
+def local_path(text: str, where: str) -> str:
+    """A path, also one that is written as a file:// URL. Raises DataError for what lies elsewhere; `where` names it."""
+    if text.startswith("file:/"):
+        rest = text.removeprefix("file:")  # file:/a, file:///a and file://localhost/a are the same
+        host, _, path = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest[1:])
+        if host not in ("", "localhost"):
+            raise DataError(f"{where} names '{text}', a file of another machine ('{host}'). Write a path of this one.")
+        path = unquote(path)
+        return path if re.match(r"[A-Za-z]:", path) else f"/{path}"
+    if re.match(r"data:\w+/", text):
+        raise DataError(f"{where} holds its image as text ('{text[:20]}...'). Save the images as files and name these.")
+    if "://" in text and (scheme := re.match(r"[A-Za-z][\w+.-]*(?=://)", text)):
+        raise DataError(
+            f"{where} names '{text[:80]}', and nothing is downloaded ({scheme[0].lower()}). Download the images and write "
+            "their paths."
+        )
+    return text
 
 
 def spellings(path: str) -> Iterable[str]:

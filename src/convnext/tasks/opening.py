@@ -76,7 +76,7 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     """The images of one part with labels that index `classes`; None: val where there is one, else test, else all."""
     if source.task != "classification":
         return open_dense(source, part=part, classes=classes)
-    return open_labelled(source, classes=classes, split=next((known for known in PARTS if known == part), None))
+    return open_labelled(source, classes=classes, split=part)
 
 
 def open_scored(

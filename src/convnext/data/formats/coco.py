@@ -18,7 +18,7 @@ from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
 from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
 from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
-from convnext.data.formats.files import ImageFinder
+from convnext.data.formats.files import Finder, ImageFinder
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
 from convnext.data.problems import (
@@ -58,9 +58,14 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
             name = source.name if source.file is not None else f"{source.name}/{printable(file)}"
             beside = file.rpartition("/")[0] if source.images is source.tree else ""
             content = CocoFile(source.tree.once.take(file), name)
-            read.append(_Reader(content, name, part, finder, beside).dataset(source))
+            read.append(dataset_of(content, source, finder, part=part, beside=beside))
         parts[part] = read[0] if len(read) == 1 else merged(read, [printable(file) for file in files])
     return by_folders(parts["all"]) if source.file is None and set(parts) == {"all"} else parts
+
+
+def dataset_of(content: CocoFile, source: Source, finder: Finder, *, part: str = "", beside: str = "") -> DenseDataset:
+    """The images and objects of one file. `beside`: the folder of the file, where its images may lie. Raises DataError."""
+    return _Reader(content, content.name, part, finder, beside).dataset(source)
 
 
 def coco_files(tree: Tree) -> dict[str, list[str]]:
@@ -101,7 +106,7 @@ class _Listed:
 class _Reader:
     """One annotation file on its way to a data set. What cannot be used is named in `problems` and left out."""
 
-    def __init__(self, file: CocoFile, name: str, part: str, finder: ImageFinder, beside: str = ""):
+    def __init__(self, file: CocoFile, name: str, part: str, finder: Finder, beside: str = ""):
         self.file, self.name, self.part, self.finder, self.beside = file, name, part, finder, beside
         self.problems = [Problem(UNREADABLE, f"image {shown_of(item)}") for item in file.other_images]
         self.notes: list[str] = []

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from convnext.data.decode import image_suffixes
 from convnext.data.names import Names
@@ -11,6 +12,14 @@ from convnext.data.parts import part_of
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
 from convnext.data.written import loose, spellings
 from convnext.errors import DataError
+
+
+class Finder(Protocol):
+    """Whatever knows which image a name means."""
+
+    def find(self, name: str, part: str = "", *, beside: str = "", surely: bool = False) -> str | None:
+        """As `ImageFinder.find`."""
+        ...
 
 
 class ImageFinder:

@@ -6,7 +6,8 @@ import numpy as np
 
 from convnext.data.decode import image_suffixes
 from convnext.data.formats.listing import PARTS, Listing
-from convnext.data.formats.table import listing_of, tables_at, tables_of
+from convnext.data.formats.table import listing_of
+from convnext.data.formats.table_files import metadata_of, tables_at, tables_of
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
 from convnext.data.source import Form, Source
@@ -23,7 +24,8 @@ def class_form(tree: Tree) -> Form:
     """Whether folders or a table say which class an image has."""
     parts = _part_folders(tree, only=False)
     parted = parts is not None and any(_inside(tree, folder) for folder, part in parts.items() if part == "train")
-    return "table" if not parted and tables_of(tree) else "folders"
+    tables = tables_of(tree) if metadata_of(tree) or not parted else {}
+    return "table" if tables and (not parted or set(tables) <= set(metadata_of(tree))) else "folders"
 
 
 def listed(source: Source, *, only: bool = False) -> Listing:
@@ -33,13 +35,14 @@ def listed(source: Source, *, only: bool = False) -> Listing:
     """
     tree, name = source.tree, source.name
     if source.task != "classification":
-        raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a CSV of path and label.")
+        raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a table of path and label.")
     if source.file is not None:
         return listing_of(tree, {source.file: ""}, name, {})
     parts = _part_folders(tree, only=only)
     tables = tables_of(tree) if source.form == "table" else {}
     if tables:
-        return listing_of(tree, tables, name, _left_out(tree.files))
+        others = [file not in tables or tables[file] == "-" for file in tree.files]
+        return listing_of(tree, tables, name, _left_out(tree.files.take(np.array(others, bool))))
     alone = [folder for folder in _tops(tree) if part_of_folder(folder) in ("val", "test") and _inside(tree, folder)]
     if parts is None and alone:
         raise DataError(

@@ -8,6 +8,7 @@ from convnext.data import parts
 from convnext.data.labelled import Dataset, Entries
 from convnext.data.names import Names
 from convnext.data.store import Store
+from convnext.errors import DataError
 
 PARTS = ("", *parts.PARTS)  # '' where the data has no parts
 TEST = "images of the test part"
@@ -44,6 +45,22 @@ class Listing:
             self, paths=self.paths.take(~test), labels=labels, part=self.part[~test], classes=classes,
             left_out=self.left_out | {TEST: int(test.sum())},
         )  # fmt: skip
+
+    def scored(self, part: str | None, name: str) -> tuple["Listing", np.ndarray]:
+        """What is evaluated on: these images or those that can be, and (N,) bool, which of them.
+
+        `part` None: val where there is one, else test; all where there are no parts. `name` is what messages call the
+        source. Raises DataError where there is no such part.
+        """
+        held = [known for known in parts.PARTS if self.in_part(known).any()]
+        wanted = part or ("val" if "val" in held or "test" not in held else "test")
+        if held and wanted not in held:
+            raise DataError(
+                f"'{name}' has no images in its {wanted} part, only in {' and '.join(held)}. Name another part, or the "
+                "folder that holds the class folders."
+            )
+        known = self if wanted == "test" else self.trained_on()
+        return known, known.in_part(wanted if held else "")
 
     def dataset(self, chosen: np.ndarray, classes: tuple[str, ...] | None = None) -> Dataset:
         """The images that `chosen`, a bool for each, names. Labels index `classes`, None: its own, of which all are known."""

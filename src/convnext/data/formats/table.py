@@ -1,6 +1,7 @@
-"""A CSV of images: a header with the columns `path` and `label`, and `split` if the images are split already.
+"""A table of images: a path or the image itself, a label, and a part if the images are split already.
 
-Spreadsheets add a line `sep=;`, empty rows at the end, and their own encoding (`written.decoded`).
+CSV, JSON lines, Parquet and Arrow mean the same by the same columns (`columns`). Spreadsheets add a line `sep=;`, empty rows
+at the end, and their own encoding (`written.decoded`).
 """
 
 import csv
@@ -8,54 +9,21 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
+from convnext.data.arrow import RowStore, Shard
+from convnext.data.formats.columns import Row, columns_of, refuse_captions, refuse_twice, row_of
 from convnext.data.formats.files import ImageFinder
 from convnext.data.formats.listing import PARTS, Listing
+from convnext.data.formats.records import TEXT_TABLES, records_at
 from convnext.data.names import Names
-from convnext.data.parts import part_of_folder, part_of_name
 from convnext.data.store import Tree, printable
 from convnext.data.written import as_bytes_were, composed, decoded, decomposed, one_each, spellings
-from convnext.errors import DataError, nearest, number_of
+from convnext.errors import DataError, number_of
 
-_COLUMNS = ("path", "label", "split")
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
-
-
-class Row(NamedTuple):
-    """One image of the table; `split` is 'train', 'val', 'test' or '' where the table has no such column."""
-
-    path: str
-    label: str
-    split: str
-
-
-def tables_at(tree: Tree) -> list[str]:
-    """The CSV files at the top of a tree."""
-    top = [number for number, prefix in enumerate(tree.files.prefixes) if not prefix]
-    return list(tree.files.take(np.isin(tree.files.prefix, top) & tree.files.ending_in({".csv"})))
-
-
-def tables_of(tree: Tree) -> dict[str, str]:
-    """The tables to read -> the part that their name says, and others like them -> '-'.
-
-    Only those whose first line names both columns: other CSV files beside the images are left alone. One table says
-    itself what is in it, as does one with a column `split`; of several, train.csv and test.csv are the parts.
-    """
-    columns = {file: set(_header(decoded(tree.once.read(file))[0])[0]) for file in tables_at(tree)}
-    tables = [file for file in columns if {"path", "label"} <= columns[file]]
-    if len(tables) < 2:
-        return dict.fromkeys(tables, "")
-    parts = {file: part_of_name(file) for file in tables}
-    plain = [file for file in tables if not parts[file]]
-    if not any(parts.values()) or (plain and "split" in columns[plain[0]]):
-        chosen = plain[0]
-        return {file: "" if file == chosen else "-" for file in tables}
-    if plain and "train" not in parts.values():
-        parts[plain[0]] = "train"
-    return {file: part or "-" for file, part in parts.items()}
+_UNLABELLED = "images of the test part without a label"
 
 
 def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str, int]) -> Listing:
@@ -63,55 +31,72 @@ def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str
 
     Raises DataError when there is no row, or one is wrong.
     """
-    rows, notes = list[Row](), list[str]()
+    rows, notes, shards = list[Row](), list[str](), dict[str, Shard]()
     whole = len(tree.files) == 1
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
         if part == "-":
             notes.append(f"Table '{printable(file)}' was not read: another one says what is in this data set.")
             continue
-        text, codec = decoded(tree.once.read(file))
-        if codec:
-            notes.append(f"'{shown}' is not UTF-8: its encoding was taken for {codec}.")
-        own = rows_of(text, shown)
+        if os.path.splitext(file)[1].lower() in TEXT_TABLES:
+            text, codec = decoded(tree.once.read(file))
+            own, more, held = *rows_of(text, shown, part), False
+            notes += [f"'{shown}' is not UTF-8: its encoding was taken for {codec}."] if codec else []
+        else:
+            records, codec = records_at(tree, file, shown), ""
+            own, more = records.rows(part)
+            held = records.shard is not None
+            shards |= {file: records.shard} if records.shard is not None else {}
         if not own:
             raise DataError(f"'{shown}' has a header and no rows. Add one line for each image.")
-        own, moved = _found(own, tree, codec)
-        if moved:
-            notes.append(f"{number_of(moved, 'image')} of '{shown}' found by the end of the path.")
-        rows += [row._replace(split=row.split or part) for row in own]
-    return _listing(rows, tree, left_out, tuple(notes))
+        notes += more
+        if not held:
+            own, moved = _found(own, tree, codec, file.rpartition("/")[0])
+            notes += [f"{number_of(moved, 'image')} of '{shown}' found by the end of the path."] if moved else []
+        rows += own
+    return _listing(rows, tree, shards, left_out, (*tree.store.notes, *dict.fromkeys(notes)))
 
 
-def _listing(rows: list[Row], tree: Tree, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
-    called = one_each(row.label for row in rows)
+def _listing(
+    rows: list[Row], tree: Tree, shards: dict[str, Shard], left_out: dict[str, int], notes: tuple[str, ...]
+) -> Listing:
+    kept = [row for row in rows if row.label]
+    if not kept:
+        raise DataError(f"none of the {number_of(len(rows), 'image')} has a label. Name a table with labels.")
+    if len(kept) < len(rows):
+        left_out = left_out | {_UNLABELLED: len(rows) - len(kept)}
+    called = one_each(row.label for row in kept)
     number: dict[str, int] = {}
-    labels = np.array([number.setdefault(called[row.label], len(number)) for row in rows], np.int32)
+    labels = np.array([number.setdefault(called[row.label], len(number)) for row in kept], np.int32)
     classes = sorted(number)
     order = np.empty(len(number), np.int32)
     order[[number[label] for label in classes]] = np.arange(len(classes))
-    part = np.array([PARTS.index(row.split) for row in rows], np.int8)
+    part = np.array([PARTS.index(row.split) for row in kept], np.int8)
     labels = order[labels]
     seen = set(np.unique(labels[part != PARTS.index("test")]).tolist())
     only_test = frozenset(name for label, name in enumerate(classes) if label not in seen)
-    paths = Names.of(row.path for row in rows)
-    return Listing(paths, labels, part, tuple(classes), tree.store, left_out, notes, only_test)
+    store = RowStore(shards, tree.store) if shards else tree.store
+    paths = Names.of(row.path for row in kept)
+    return Listing(paths, labels, part, tuple(classes), store, left_out, notes, only_test)
 
 
-def _found(rows: list[Row], tree: Tree, codec: str) -> tuple[list[Row], int]:
+def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[Row], int]:
     """The rows with their images' stored names, and how many of them only the end of their path gave away.
 
-    A path that is nowhere stays as it is written, and is named when it is read.
+    `folder`: of the table, from which its paths count where they lead to a file. A path that is nowhere stays as it is
+    written, and is named when it is read.
     """
     finder: ImageFinder | None = None
     found, moved = list[Row](), 0
     for row in rows:
-        path: str | None = row.path
-        if not tree.store.has(row.path):
-            path = next(filter(tree.store.has, _candidates(row.path, codec)), None)
+        written = [f"{folder}/{row.path}", row.path] if folder and not row.path.startswith("/") else [row.path]
+        path = next(filter(tree.store.has, written), None)
+        if path is None:
+            spelled = (name for each in written for name in _candidates(each, codec))
+            path = next(filter(tree.store.has, spelled), None)
             if path is None and len(tree.files) > 1:
                 finder = finder or ImageFinder(tree.files)
-                path = finder.find(row.path, row.split, surely=True)
+                path = finder.find(row.path, row.split, beside=folder, surely=True)
             if path is None:
                 path = next(filter(tree.store.has, _ends(row.path)), None)
                 moved += path is not None
@@ -135,48 +120,39 @@ def _ends(path: str) -> Iterator[str]:
         yield from ("/".join(words[first:]) for first in range(1, len(words) - 1))
 
 
-def rows_of(text: str, name: str) -> list[Row]:
-    """Every row, or DataError with the line that is wrong. `name` is what messages call the table."""
-    columns, delimiter, first = _header(text)
-    for wanted in ("path", "label"):
-        if wanted not in columns:
-            raise DataError(
-                f"'{name}' has no column '{wanted}' in its first line ({', '.join(columns)})."
-                f"{nearest(wanted, columns)} "
-                "It needs 'path' and 'label', and may have 'split'."
-            )
-    for column in _COLUMNS:
-        if columns.count(column) > 1:
-            raise DataError(f"'{name}' has two columns '{column}'. Remove one, or give it another name.")
+def rows_of(text: str, name: str, part: str = "") -> tuple[list[Row], tuple[str, ...]]:
+    """Every row of a CSV, of `part` where it has no column for that, and what was understood on the way.
+
+    Raises DataError with the line that is wrong. `name` is what messages call the table.
+    """
+    names, delimiter, first = header_of(text)
+    refuse_twice(names, name)
+    columns = columns_of(names, name, where=" in its first line")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     for _ in range(first):
         next(reader)
+    path, label, split = (names.index(column) if column else -1 for column in columns[:3])
+    least = max(path, label, split) + 1
+    rows = []
     try:
-        return [
-            _row(dict(zip(columns, cells, strict=False)), f"'{name}' line {reader.line_num}")
-            for cells in reader
-            if any(map(str.strip, cells))
-        ]
+        for cells in reader:
+            if not any(map(str.strip, cells)):
+                continue
+            cells += [""] * (least - len(cells))
+            own = None if split < 0 else cells[split].strip().lower()
+            where = f"'{name}' line {reader.line_num}"
+            rows.append(row_of(cells[path].strip(), cells[label].strip(), own, where, part))
     except csv.Error as error:
         raise DataError(f"'{name}' line {reader.line_num} is not CSV: {error}.") from None
+    refuse_captions(rows, columns, name)
+    return rows, columns.notes
 
 
-def _header(text: str) -> tuple[list[str], str, int]:
-    """(the columns, what separates them, how many lines stand before the first row)."""
+def header_of(text: str) -> tuple[list[str], str, int]:
+    """(the columns of a CSV, what separates them, how many lines stand before the first row)."""
     said = _SEPARATOR.match(text)
     text = text[said.end() :] if said else text.lstrip("\ufeff")
     first = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
     delimiter = said[1] if said else max(",;\t", key=first.count)
     columns = [cell.strip().strip('"').strip().lower() for cell in first.split(delimiter)]
     return columns, delimiter, 2 if said else 1
-
-
-def _row(cells: dict[str, str], where: str) -> Row:
-    path, label = cells.get("path", "").strip(), cells.get("label", "").strip()
-    if not path or not label:
-        raise DataError(f"{where} has no {'path' if not path else 'label'}. Give it one or remove the line.")
-    split = cells.get("split", "").strip().lower()
-    part = part_of_folder(split)
-    if "split" in cells and not part:
-        raise DataError(f"{where}: split '{split}' is not 'train', 'val' or 'test'.{nearest(split, PARTS[1:])}")
-    return Row(path, printable(label), part)

@@ -1,0 +1,173 @@
+"""What the columns of a table of images mean, whatever file it is in: the image, its class, its part, its objects."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from convnext.data.formats.mask_folders import MASK_WORDS
+from convnext.data.parts import PARTS, part_of_folder
+from convnext.data.store import printable
+from convnext.data.written import local_path
+from convnext.errors import DataError, nearest
+
+PATH = (
+    "path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "image_name", "image",
+    "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri",
+)  # fmt: skip
+LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls")
+SPLIT = ("split", "part", "subset", "partition")
+OBJECTS = ("objects", "annotations")
+BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", "x1"})
+_MASKS = frozenset({*MASK_WORDS, "mask", "annotation", "segmentation", "segmentation_mask", "label_map"})
+_TEXT = "text"  # a label where nothing else can be one and rows share it; else a caption
+
+
+class Row(NamedTuple):
+    """One image of a table; `split` is 'train', 'val', 'test' or '', `label` '' where an image of the test part has none."""
+
+    path: str
+    label: str
+    split: str
+
+
+class Columns(NamedTuple):
+    """Which column is what, as they are written; '' for none."""
+
+    path: str
+    label: str
+    split: str
+    notes: tuple[str, ...] = ()
+
+
+def columns_of(
+    names: Sequence[str], name: str, *, path: str = "", labels: Iterable[str] = (), where: str = ""
+) -> Columns:
+    """Which of the columns `names` is what. `name` is what messages call the table; `where` the names stand, for them too.
+
+    `path`: known already, as a column of images is; `labels`: columns that are known to hold classes, for a table without
+    any of the usual names. Raises DataError where a column is missing, or two could be meant.
+    """
+    known = {column.strip().lower(): column for column in reversed(names)}
+    image = path or _first(known, PATH)
+    label = known.get("label", "")
+    if not label:
+        able = [known[word] for word in LABEL if word in known and known[word] != image] or list(labels)
+        if len(able) > 1:
+            raise DataError(
+                f"'{name}' has columns {_listed(able)}, and any could be the label. Call the one that is meant 'label'."
+            )
+        label = able[0] if able else known.get(_TEXT, "")
+    boxed = [known[word] for word in known if word in BOXES]
+    if boxed and known.get("label") != label:
+        raise DataError(
+            f"'{name}' has boxes (column '{boxed[0]}'), which are not read from such a table. Write COCO JSON, or a column "
+            "'objects' with bbox and categories."
+        )
+    for wanted, found in (("path", image), ("label", label)):
+        if not found:
+            _refuse_masks(known, name)
+            raise DataError(
+                f"'{name}' has no column '{wanted}'{where} ({', '.join(names)}).{nearest(wanted, names)} "
+                "It needs 'path' and 'label', and may have 'split'."
+            )
+    plain = label.strip().lower() == "label"
+    notes = () if plain else (f"'{name}' has no column 'label': its column '{label}' was taken for that.",)
+    return Columns(image, label, _first(known, SPLIT), notes)
+
+
+def refuse_twice(names: Sequence[str], name: str) -> None:
+    """Raise DataError where a column that is needed is there twice."""
+    for column in ("path", "label", "split"):
+        if names.count(column) > 1:
+            raise DataError(f"'{name}' has two columns '{column}'. Remove one, or give it another name.")
+
+
+def labelled(names: Sequence[str], *, texts: bool = False) -> bool:
+    """Whether a table with these columns says which class an image has. `texts`: a column `text` may do so."""
+    known = {name.strip().lower() for name in names}
+    labels = (*LABEL, _TEXT) if texts else LABEL
+    return any(word in known for word in PATH) and any(word in known for word in labels) and not known & BOXES
+
+
+def objects_in(names: Iterable[str]) -> str:
+    """The column of objects, '' for none."""
+    return _first({name.strip().lower(): name for name in names}, OBJECTS)
+
+
+def row_of(path: str, label: str, split: str | None, where: str, part: str = "") -> Row:
+    """One row of texts; `split` None: there is no such column, and `part` is what the file's name says.
+
+    An image of the test part may be without a label. Raises DataError where something is missing; `where` names the row.
+    """
+    found = part if split is None else part_of_folder(split)
+    if not path or (not label and found != "test"):
+        raise DataError(f"{where} has no {'path' if not path else 'label'}. Give it one or remove the line.")
+    if split is not None and not found:
+        raise DataError(f"{where}: split '{split}' is not 'train', 'val' or 'test'.{nearest(split, PARTS)}")
+    return Row(local_path(path, where) if ":" in path else path, printable(label), found)
+
+
+def text_of(value: object, where: str, what: str, names: Sequence[str] = ()) -> str:
+    """A value of a table as text, '' for none. `names`: of classes, for numbers that count them from 0, -1 for none.
+
+    Raises DataError for several values, and for fractions: those are no classes.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        number = int(value)
+        if not names:
+            return str(number)
+        if not -1 <= number < len(names):
+            raise DataError(f"{where}: {what} {number} is none of the {len(names)} classes that the file names.")
+        return names[number] if number >= 0 else ""
+    if isinstance(value, float):
+        raise DataError(f"{where}: {what} {value:g} is a fraction. Classes are names or whole numbers.")
+    kind = "several values" if isinstance(value, list | tuple | dict) else f"{type(value).__name__}"
+    raise DataError(f"{where}: {what} is {kind}, and one name or number is read. Give each image one {what}.")
+
+
+def path_in(value: object, where: str) -> str:
+    """The path that a value of a table says: a text, or a struct {'path', 'bytes'}."""
+    if isinstance(value, Mapping):
+        if value.get("bytes"):
+            raise DataError(f"{where} holds its image as text. Save the images as files and name these.")
+        value = value.get("path")
+    return text_of(value, where, "path")
+
+
+def class_names(feature: Any) -> tuple[str, ...]:
+    """The names that the `datasets` library noted for a column of numbers, () for none."""
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def refuse_captions(rows: Sequence[Row], columns: Columns, name: str) -> None:
+    """Raise DataError where the texts that were taken for labels are nearly all different."""
+    if columns.label.strip().lower() == _TEXT and 2 * len({row.label for row in rows}) > len(rows):
+        raise DataError(
+            f"'{name}' has no column 'label', and its '{columns.label}' are captions: nearly every image has another. "
+            "Add a column 'label'."
+        )
+
+
+def _refuse_masks(known: Mapping[str, str], name: str) -> None:
+    asked = (word for word in known if word not in LABEL)
+    masks = [known[word] for word in asked if word.removesuffix("_file_name").removesuffix("_path") in _MASKS]
+    if masks:
+        raise DataError(
+            f"'{name}' names a mask for each image (column '{masks[0]}'), which is not read from a table. Put the images "
+            "into images/ and the masks, with the same names, into masks/."
+        )
+
+
+def _first(known: Mapping[str, str], words: Iterable[str]) -> str:
+    return next((known[word] for word in words if word in known), "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)

@@ -1,0 +1,192 @@
+"""Tables with typed values, JSON lines, Parquet and Arrow: their columns, and where their images are."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from convnext.data.arrow import ENDINGS, ArrowFile, Shard
+from convnext.data.formats.columns import (
+    Row,
+    class_names,
+    columns_of,
+    path_in,
+    refuse_captions,
+    row_of,
+    text_of,
+)
+from convnext.data.store import Tree, ZipStore, printable
+from convnext.data.written import decoded
+from convnext.errors import DataError
+
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+TEXT_TABLES = frozenset({".csv", ".tsv"})
+_HELD = (
+    "image",
+    "img",
+    "picture",
+    "photo",
+    "bytes",
+    "image_bytes",
+    "img_bytes",
+    "image_data",
+    "data",
+    "content",
+    "jpg",
+    "png",
+)
+_HEAD = 4096  # bytes in which the first row begins
+_FILES = 120  # letters of an image's own name that are kept
+
+
+@dataclass(frozen=True)
+class Records:
+    """A table. `values(column)` are those of every row."""
+
+    name: str  # what messages call it
+    columns: list[str]
+    values: Callable[[str], list[Any]]
+    unit: str  # 'line' or 'row', as messages count them
+    numbers: Sequence[int]  # of each row, for messages
+    held: str = ""  # the column that holds images, where one does
+    paths: Sequence[str] = ()  # of these images: 'file/row/name'
+    shard: Shard | None = None
+    features: dict[str, Any] | None = None  # what the `datasets` library noted
+    notes: tuple[str, ...] = ()
+
+    def where(self, place: int) -> str:
+        """What messages call a row."""
+        return f"'{self.name}' {self.unit} {self.numbers[place]}"
+
+    def names_of(self, column: str) -> tuple[str, ...]:
+        """Names of the classes that a column counts, () where they are not known."""
+        return class_names((self.features or {}).get(column))
+
+    def images(self, column: str) -> list[str]:
+        """The path of each row's image, '' where there is none."""
+        if self.held:
+            return list(self.paths)
+        return [path_in(value, self.where(place)) for place, value in enumerate(self.values(column))]
+
+    def rows(self, part: str) -> tuple[list[Row], tuple[str, ...]]:
+        """Every row, of `part` where the table does not say it itself; and what was understood on the way.
+
+        Raises DataError where a row is wrong.
+        """
+        counted = [name for name in self.columns if self.names_of(name)]
+        columns = columns_of(self.columns, self.name, path=self.held, labels=counted)
+        names = self.names_of(columns.label)
+        labels, paths = self.values(columns.label), self.images(columns.path)
+        splits = self.values(columns.split) if columns.split else None
+        split_names = self.names_of(columns.split)
+        found = []
+        for place, (path, value) in enumerate(zip(paths, labels, strict=True)):
+            where = self.where(place)
+            split = None if splits is None else text_of(splits[place], where, "split", split_names).lower()
+            label = text_of(value, where, "label", names)
+            found.append(
+                row_of(path, label, split, where, part)
+                if not self.held
+                else row_of("held", label, split, where, part)._replace(path=path)
+            )
+        refuse_captions(found, columns, self.name)
+        return found, (*columns.notes, *self.notes)
+
+
+def records_at(tree: Tree, file: str, name: str) -> Records:
+    """The typed table in `file` of a tree. Raises DataError where it is damaged, MissingPackage where pyarrow is not there."""
+    ending = os.path.splitext(file)[1].lower()
+    if ending in ENDINGS:
+        return _of_arrow(tree, file, name)
+    return _of_lines(tree.once.read(file), name)
+
+
+def columns_at(tree: Tree, file: str) -> list[str]:
+    """The names of a typed table's columns, of JSON lines those of the first; [] where that cannot be told."""
+    try:
+        if os.path.splitext(file)[1].lower() in ENDINGS:
+            return records_at(tree, file, file).columns
+        data = tree.once.read(file)
+        line = next((line for line in decoded(_head(data))[0].split("\n") if line.strip()), "")
+        row = msgspec.json.decode(line)
+        return list(row) if isinstance(row, dict) else []
+    except (msgspec.MsgspecError, ValueError, DataError):
+        return []
+
+
+def _head(data: bytes) -> bytes:
+    """The first lines of a file, not more of a long one than its columns need."""
+    end = data.find(b"\n", _HEAD)
+    return data if end < 0 else data[: end + 1]
+
+
+def _of_lines(data: bytes, name: str) -> Records:
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    text, _ = decoded(data)
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = msgspec.json.decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise DataError(f"'{name}' line {number} is not JSON ({error}). Each line is one object.") from None
+        if not isinstance(row, dict):
+            raise DataError(f'\'{name}\' line {number} is no JSON object, as {{"path": ..., "label": ...}}.')
+        rows.append(row)
+        numbers.append(number)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return Records(name, columns, lambda column: [row.get(column) for row in rows], "line", numbers)
+
+
+def _of_arrow(tree: Tree, file: str, name: str) -> Records:
+    store = tree.store
+    if isinstance(store, ZipStore):
+        source: Any = io.BytesIO(store.read(file))
+    else:
+        source = os.path.join(store.root, file)
+    table = ArrowFile(source, file, name)
+    held = _held(table)
+    more: dict[str, Any] = {}
+    if held:
+        if isinstance(store, ZipStore):
+            raise DataError(f"'{name}' holds images and lies in a zip, where its rows cannot be read apart. Unzip it.")
+        shown = table.values(held, "path") if "path" in table.fields(held) else [None] * table.rows
+        more = {"held": held, "shard": Shard(os.path.join(os.path.abspath(store.root), file), held, table.starts)}
+        more["notes"] = tuple(filter(None, (table.note(held),)))
+        more["paths"] = [_place(file, row, path) for row, path in enumerate(shown)]
+    return Records(name, table.columns, table.values, "row", range(1, table.rows + 1), features=table.features, **more)
+
+
+def _place(file: str, row: int, path: object) -> str:
+    """What an image in a row is called."""
+    last = printable(str(path)).replace("\\", "/").rsplit("/", 1)[-1][-_FILES:] if path else ""
+    return f"{file}/{row}/{last}" if last else f"{file}/{row}"
+
+
+def _held(table: ArrowFile) -> str:
+    """The column of images, '' for none. Raises DataError where two could be meant."""
+    sure = [name for name in table.columns if _shows(table, name)]
+    able = sure or [name for name in table.columns if table.holds(name, "binary")]
+    usual = [name for word in _HELD for name in able if name.lower() == word]
+    if len(sure) > 1 and usual:
+        other = next(name for name in sure if name != usual[0])
+        raise DataError(
+            f"'{table.name}' has images in two columns, '{usual[0]}' and '{other}', as data for segmentation have; those "
+            "are not read from a table. Save them as files, in images/ and masks/ with the same names."
+        )
+    if not usual and len(able) > 1:
+        raise DataError(
+            f"'{table.name}' has images in columns '{able[0]}' and '{able[1]}'. Call the one that is meant 'image'."
+        )
+    return (usual or able or [""])[0]
+
+
+def _shows(table: ArrowFile, column: str) -> bool:
+    """Whether a column surely holds images: by what the `datasets` library noted, or as its struct of bytes and path."""
+    feature = table.features.get(column)
+    kind = feature.get("_type") if isinstance(feature, dict) else None
+    return kind == "Image" or (kind is None and "bytes" in table.fields(column))

@@ -1,0 +1,141 @@
+"""Which files of a folder or zip are the tables of its images, and of which part: by their names, places and columns."""
+
+import os
+from collections import Counter
+
+import numpy as np
+
+from convnext.data.arrow import ENDINGS
+from convnext.data.decode import image_suffixes
+from convnext.data.formats.columns import BOXES, LABEL, labelled, objects_in
+from convnext.data.formats.records import JSON_LINES, TEXT_TABLES, columns_at
+from convnext.data.formats.table import header_of
+from convnext.data.parts import part_of, part_of_folder, part_of_name, wraps
+from convnext.data.store import Tree, printable
+from convnext.data.written import decoded
+from convnext.errors import DataError
+from convnext.extras import MissingPackage
+
+TYPED = JSON_LINES | ENDINGS
+TABLES = TEXT_TABLES | TYPED
+_BESIDE = "metadata"  # beside images, as the `datasets` library calls it
+_CACHES = ("cache-", "tmp")  # of what was computed from the data
+
+
+def tables_at(tree: Tree) -> list[str]:
+    """The files at the top of a tree that may be tables."""
+    top = [number for number, prefix in enumerate(tree.files.prefixes) if not prefix]
+    return list(tree.files.take(np.isin(tree.files.prefix, top) & tree.files.ending_in(TABLES)))
+
+
+def tables_of(tree: Tree) -> dict[str, str]:
+    """The tables to read -> the part that their name says, and others like them -> '-'.
+
+    Those called metadata beside the images, else tables at the top, else Parquet and Arrow files wherever they are. Only
+    those whose columns are an image and its label: others that lie beside the images are left alone. One table says itself
+    what is in it, as does one with a column `split`; of several, train.csv and test.csv are the parts.
+    Raises DataError where the files belong to several data sets.
+    """
+    beside = [file for file in metadata_of(tree) if labelled(_columns(tree, file), texts=not _in_classes(tree))]
+    if beside:
+        return {file: part_of(file) for file in beside}
+    columns = {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
+    named = [file for file in columns if _is_table(file, columns[file])]
+    if named:
+        return _parted(named, [file for file in named if "split" in columns[file]])
+    return shards_of(tree)
+
+
+def metadata_of(tree: Tree) -> list[str]:
+    """The tables that lie beside the images of their folder, called metadata."""
+    files = tree.files.take(tree.files.ending_in(TABLES))
+    return [file for file in files if os.path.splitext(file.rsplit("/", 1)[-1])[0].lower() == _BESIDE]
+
+
+def shards_of(tree: Tree, *, annotated: bool = False) -> dict[str, str]:
+    """Parquet and Arrow files with images and labels (or, `annotated`, objects) -> their part, '-' for one left out.
+
+    Where the tree has images of its own such a file is one table among others: at the top, and with paths.
+    Raises DataError where the files belong to several data sets, MissingPackage where nothing but them is there and
+    pyarrow is not installed.
+    """
+    images = bool(tree.files.ending_in(image_suffixes()).any())
+    files = list(tree.files.take(tree.files.ending_in(ENDINGS)))
+    files = [file for file in files if not file.rsplit("/", 1)[-1].lower().startswith(_CACHES)]
+    if images:
+        files = [file for file in files if "/" not in file]
+    try:
+        files = [file for file in files if _is_shard(_columns(tree, file), annotated)] if images or annotated else files
+    except MissingPackage:
+        if not images:
+            raise
+        return {}
+    if not files:
+        return {}
+    sets = Counter(_data_set(file) for file in files)
+    if len(sets) > 1:
+        first, second, *_ = (printable(folder) or "." for folder in sets)
+        raise DataError(
+            f"Parquet or Arrow files of several data sets lie in '{first}' and '{second}'. Name the folder of one of them."
+        )
+    parts = {file: part_of_name(file) or part_of(file) for file in files}
+    known = any(parts.values())
+    parts = {file: part if part or not known else "-" for file, part in parts.items()}
+    tests = [file for file, part in parts.items() if part == "test"]
+    if (
+        tests
+        and not annotated
+        and (told := next((file for file, part in parts.items() if part in ("train", "val")), ""))
+    ):
+        common = set(_columns(tree, told))
+        parts |= {
+            file: "-" for file in tests if not _is_shard(own := _columns(tree, file), False) and not common <= {*own}
+        }
+    return parts
+
+
+def _in_classes(tree: Tree) -> bool:
+    """Whether images lie in folders whose names mean something."""
+    images = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
+    folders = {folder for number in images.tolist() for folder in tree.files.prefixes[number].split("/")[:-1]}
+    return any(not wraps(folder) for folder in folders)
+
+
+def _data_set(file: str) -> str:
+    """The folders of a file that are no parts: another set of the same images lies elsewhere."""
+    return "/".join(folder for folder in file.split("/")[:-1] if not part_of_folder(folder))
+
+
+def _columns(tree: Tree, file: str) -> list[str]:
+    """The names of a table's columns in small letters."""
+    if _ending(file) in TEXT_TABLES:
+        return header_of(decoded(tree.once.read(file))[0])[0]
+    return [name.strip().lower() for name in columns_at(tree, file)]
+
+
+def _is_table(file: str, columns: list[str]) -> bool:
+    """Whether columns say that this is about images and classes; in a CSV, of which many lie around, in plain words."""
+    return {"path", "label"} <= set(columns) if _ending(file) in TEXT_TABLES else labelled(columns)
+
+
+def _is_shard(columns: list[str], annotated: bool) -> bool:
+    if annotated:
+        return objects_in(columns) != ""
+    return bool(set(columns) & set(LABEL)) and not set(columns) & BOXES
+
+
+def _parted(tables: list[str], split: list[str]) -> dict[str, str]:
+    if len(tables) < 2:
+        return dict.fromkeys(tables, "")
+    parts = {file: part_of_name(file) for file in tables}
+    plain = [file for file in tables if not parts[file]]
+    if not any(parts.values()) or (plain and plain[0] in split):
+        chosen = plain[0]
+        return {file: "" if file == chosen else "-" for file in tables}
+    if plain and "train" not in parts.values():
+        parts[plain[0]] = "train"
+    return {file: part or "-" for file, part in parts.items()}
+
+
+def _ending(file: str) -> str:
+    return os.path.splitext(file)[1].lower()
