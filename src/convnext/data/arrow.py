@@ -112,7 +112,7 @@ class ArrowFile:
                 else:
                     found += values.to_pylist()
         except (_errors(), OSError) as error:
-            raise DataError(f"'{self.name}' cannot be read ({reason_of(error)}). Is it complete?") from None
+            raise DataError(f"'{self.name}' cannot be read ({_reason(error)}). Is it complete?") from None
         return found
 
     def note(self, column: str) -> str:
@@ -208,7 +208,7 @@ class _Kept:
             try:
                 column = self._file(shard.source).group(number, [shard.column]).column(shard.column)
             except (_errors(), OSError) as error:
-                raise DataError(f"its row group cannot be read ({reason_of(error)})") from None
+                raise DataError(f"its row group cannot be read ({_reason(error)})") from None
             self.groups[key] = column, column.nbytes
             self.size += column.nbytes
             while self.size > _KEPT and len(self.groups) > 1:
@@ -231,8 +231,13 @@ def _opened(source: Any, file: str, name: str) -> _Reader:
         return _Parquet(source) if file.lower().endswith(_PARQUET) else _Batches(source)
     except (_errors(), OSError) as error:
         raise DataError(
-            f"'{name}' is damaged or no such file ({reason_of(error)}). Download or write it again."
+            f"'{name}' is damaged or no such file ({_reason(error)}). Download or write it again."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return (reason_of(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
 def _errors() -> Any:
