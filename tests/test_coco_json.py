@@ -129,3 +129,14 @@ def test_images_with_strange_names_sizes_and_numbers_are_named_or_kept(tmp_path)
 def test_numbers_of_their_own_are_kept_and_others_are_free_ones():
     ids, changed = numbered(np.array([5, 0, 5, -1, 2]), 7)
     assert ids.tolist() == [5, 8, 9, 10, 2] and changed == 3
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_objects_of_images_that_are_not_there_are_left_with_them(tmp_path, missing):
+    content = coco(4)
+    file = write_coco(tmp_path, content)
+    for number in range(1, 1 + missing):
+        next(tmp_path.rglob(f"{number}.png")).unlink()
+    found = open_coco(recognise(file))["all"]
+    assert [len(entry.objects) for entry in found.entries] == [2, 2, 2, 0][missing:]
+    assert [problem.where for problem in found.problems] == [f"{number}.png" for number in range(1, 1 + missing)]

@@ -115,7 +115,7 @@ class Columns:
         given = np.array([item.bbox for item in items])
         boxes = np.concatenate([given[:, :2], given[:, :2] + given[:, 2:]], axis=1)
         self.boxes[places], self.read[places] = boxes, True
-        size = sizes[owner] if len(sizes) else np.zeros((len(items), 2), np.int64)
+        size = sizes[np.maximum(owner, 0)] if len(sizes) else np.zeros((len(items), 2), np.int64)
         near = (np.abs(given) <= FARTHEST).all(axis=1)
         self.clean[places] = near & _inside(boxes, size) & (label >= 0)
 

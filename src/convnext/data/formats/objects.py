@@ -32,6 +32,7 @@ _BOX = ("bbox", "bboxes", "boxes", "box")
 _CATEGORY = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label")
 _SAME = {"area": "area", "iscrowd": "iscrowd", "is_crowd": "iscrowd", "segmentation": "segmentation"}
 _HEIGHT, _WIDTH = ("height", "image_height"), ("width", "image_width")
+_KNOWN, _SEEN = "known", "seen"  # a class that the file names, and one that an object alone does
 _LOOKS = 100  # images whose size tells how boxes are written
 
 
@@ -63,7 +64,7 @@ def open_objects(source: Source) -> dict[str, DenseDataset]:
     if not tables:
         raise DataError(f"'{source.name}' has no table with a column 'objects'.")
     parts: dict[str, _Part] = defaultdict(_Part)
-    names: dict[str, int] = {}
+    names: dict[str, str] = {}
     shards: dict[str, Shard] = {}
     notes: tuple[str, ...] = ()
     for file, part in tables.items():
@@ -75,7 +76,7 @@ def open_objects(source: Source) -> dict[str, DenseDataset]:
     store: Store = RowStore(shards, source.store) if shards else source.store
     finder: Finder = _InRows() if shards else ImageFinder(source.images.files)
     notes += _corners(parts, store, finder)
-    categories = [{"id": number, "name": name} for name, number in names.items()]
+    categories = _numbered(parts, names)
     found = {}
     for part, held in parts.items():
         content = {"images": held.images, "annotations": held.objects, "categories": categories}
@@ -93,7 +94,7 @@ class _InRows:
         return name
 
 
-def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names: dict[str, int]) -> None:
+def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names: dict[str, str]) -> None:
     """Every row of one table, as an image and annotations of its part."""
     known = {column.strip().lower(): column for column in reversed(records.columns)}
     image = records.held or _one(known, PATH)
@@ -106,8 +107,7 @@ def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names:
     height, width = (_one(known, words) for words in (_HEIGHT, _WIDTH))
     sizes = list(zip(records.values(height), records.values(width), strict=True)) if height and width else None
     classes = _classes(records, column)
-    for name in classes:
-        names.setdefault(name, len(names))
+    names |= dict.fromkeys((name for name in classes if name not in names), _KNOWN)
     rows = zip(records.images(image), records.values(column), strict=True)
     for place, (path, value) in enumerate(rows):
         where = records.where(place)
@@ -124,8 +124,21 @@ def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names:
         held.images.append({"id": number, "file_name": local_path(path, where), **size})
         for item in _items(value, where):
             category = text_of(item.pop("category"), where, "category", classes)
-            item["category_id"] = names.setdefault(category, len(names)) if category else None
-            held.objects.append({"id": len(held.objects) + 1, "image_id": number, **item})
+            names.setdefault(category, _SEEN)
+            held.objects.append({"id": len(held.objects) + 1, "image_id": number, "category_id": category, **item})
+
+
+def _numbered(parts: Mapping[str, _Part], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """COCO's categories, in the order of the names that the files give, then others by number or name; objects get theirs."""
+    seen = sorted(
+        (name for name, how in names.items() if how == _SEEN and name),
+        key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name),
+    )
+    number = {name: place for place, name in enumerate([*(name for name in names if names[name] == _KNOWN), *seen])}
+    for held in parts.values():
+        for item in held.objects:
+            item["category_id"] = number.get(item["category_id"])
+    return [{"id": place, "name": name} for name, place in number.items()]
 
 
 def _items(value: object, where: str) -> list[dict[str, Any]]:
