@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import convnext
 from commands import convnext as command
@@ -16,6 +19,9 @@ from commands import tiny, trained
 from convnext import api
 from convnext.models.network import Network
 from images import write_colours
+from shape_objects import FIELDS as DETECTOR
+from shape_objects import write_objects
+from shapes import write_shapes
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "input.size_px": 16}
@@ -85,6 +91,48 @@ def test_epochs_twice_and_a_wrong_field_are_refused(data, tmp_path):
         convnext.train(data, overrides={"optim.lrr": 1}, out=tmp_path / "run", progress=False)
     with pytest.raises(convnext.ConvNeXtError, match="among the images"):
         convnext.train(data, out=data / "run")
+
+
+def test_images_form_and_colours_are_arguments_as_they_are_options(data, run, tmp_path):
+    write_objects(tmp_path / "set", train=8, val=2)
+    (tmp_path / "set" / "train").rename(tmp_path / "pictures")
+    file = tmp_path / "set" / "annotations" / "instances_train.json"
+    file = file.rename(tmp_path / "objects.json")
+    short: dict[str, Any] = {"schedule.epochs": 1, "optim.batch": 2, "input.short_px": (32,), "input.eval_short_px": 32}
+    how: dict[str, Any] = {"images": tmp_path / "pictures", "form": "coco"}
+    made = convnext.train(
+        file, out=tmp_path / "run", overrides=DETECTOR | short, workers=0, progress=False, seed=1, **how
+    )
+    found = convnext.evaluate(made, file, **how)
+    assert (found.task, found.n) == ("detection", made.evaluation.n)
+    assert found.to_dict()["box_ap"] == made.figures["box_ap"]
+    with pytest.raises(convnext.ConvNeXtError, match=r"images = .* is for detection and segmentation; .* is for class"):
+        convnext.evaluate(run, data, images=data)
+    with pytest.raises(convnext.ConvNeXtError, match=r"colours = 'x\.txt' is for segmentation; .* is for detection"):
+        convnext.evaluate(made, file, images=tmp_path / "pictures", colours="x.txt")
+    with pytest.raises(convnext.ConvNeXtError, match="colours of masks are for segmentation"):
+        convnext.train(file, images=tmp_path / "pictures", colours="x.txt", out=tmp_path / "other")
+    with pytest.raises(convnext.ConvNeXtError, match=r"no form of data is called 'coca'\. Did you mean 'coco'"):
+        convnext.train(file, form="coca", out=tmp_path / "other")  # type: ignore[arg-type]
+    with pytest.raises(convnext.ConvNeXtError, match="among the images"):
+        convnext.train(file, images=tmp_path / "pictures", out=tmp_path / "pictures" / "run")
+
+
+def test_a_legend_of_colours_is_an_argument(tmp_path):
+    write_shapes(tmp_path / "set", train=6, val=2)
+    (tmp_path / "set" / "classes.json").unlink()
+    shown = np.array([[0, 0, 0], [200, 10, 10], [10, 10, 200]], np.uint8)
+    for file in (tmp_path / "set").rglob("labels/*.png"):
+        labels = np.asarray(Image.open(file))
+        Image.fromarray(shown[np.where(labels == 255, 0, labels)]).save(file)
+    legend = tmp_path / "legend.txt"
+    legend.write_text("ground:0,0,0\nsquare:200,10,10\ndisc:10,10,200\n")
+    short = {"schedule.epochs": 1, "optim.batch": 2, "head.width": 16, "head.aux_width": 8}
+    short |= {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24)}
+    how: dict[str, Any] = {"colours": legend, "form": "masks"}
+    made = convnext.train(tmp_path / "set", out=tmp_path / "run", overrides=short, workers=0, progress=False, **how)
+    assert convnext.evaluate(made, tmp_path / "set", **how).to_dict()["miou"] == made.scores["miou"]
+    assert made.load().classes == ("ground", "square", "disc")
 
 
 def test_evaluation_by_call_and_by_command_is_the_same(data, run):

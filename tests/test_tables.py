@@ -516,6 +516,20 @@ def test_flat_parts_with_metadata_are_read_by_it(tmp_path, ending):
     assert open_splits(recognise(tmp_path)).left_out == {}
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_table_in_other_words_counts_where_no_class_folders_are(tmp_path, ending):
+    rows = [{"filename": f"{k}.png", "class": "ab"[k % 2]} for k in range(6)]
+    for place in (tmp_path / "flat" / "images", tmp_path / "classes" / "a", tmp_path / "classes" / "b"):
+        place.mkdir(parents=True)
+        for k in range(6):
+            (place / f"{k}.png").write_bytes(png(k))
+    for place in (tmp_path / "flat", tmp_path / "classes"):
+        text = ["filename,class", *(",".join(row.values()) for row in rows)]
+        (place / f"list.{ending}").write_text("\n".join(text if ending == "csv" else map(json.dumps, rows)))
+    assert recognise(tmp_path / "flat").form == "table" and recognise(tmp_path / "classes").form == "folders"
+    assert [len(rows) for rows in opened(tmp_path / "flat").values()] == [4, 2]
+
+
 def test_parquet_that_holds_images_is_not_read_out_of_a_zip(tmp_path):
     as_bytes(tmp_path / "in", pictures("train", "val"))
     assert "Unzip it" in refusal(zipped(tmp_path / "in", tmp_path / "x.zip"))

@@ -53,8 +53,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "`runs/<name>/recipe.json` lists them all."
     )
     data = (
-        "class folders (or train/ and val/ with them) or a CSV: classification; COCO JSON, Pascal VOC or YOLO: "
-        "detection; images with index masks: segmentation; or a zip of any"
+        "class folders (or train/ and val/ with them) or a table of path and label: classification; COCO JSON, Pascal VOC, "
+        "YOLO or a table with objects: detection; images with index masks: segmentation; or a zip of any"
     )
     parser.add_argument("data", metavar="DATA", help=data)
     parser.add_argument("--task", choices=list(TASKS), help="what to learn (detected from the data)")

@@ -84,7 +84,7 @@ def recognise(
 
 
 def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
-    """A JSON, a data.yaml or a CSV."""
+    """A JSON, a data.yaml or a table."""
     name, ending = printable(str(path)), path.suffix.lower()
     if annotated is not False and (form or {".json": "coco"}.get(ending)) == "coco":
         above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent

@@ -79,7 +79,7 @@ def printable(path: str) -> str:
 
 
 class FolderStore:
-    """Files below one folder; an absolute path (from a CSV) is taken as it is."""
+    """Files below one folder; an absolute path (from a table) is taken as it is."""
 
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
 

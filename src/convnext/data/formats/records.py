@@ -126,7 +126,7 @@ def _head(data: bytes) -> bytes:
 def _of_lines(data: bytes, name: str) -> Records:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
-    text, _ = decoded(data)
+    text, codec = decoded(data)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -139,7 +139,8 @@ def _of_lines(data: bytes, name: str) -> Records:
         rows.append(row)
         numbers.append(number)
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return Records(name, columns, lambda column: [row.get(column) for row in rows], "line", numbers)
+    notes = (f"'{name}' is not UTF-8: its encoding was taken for {codec}.",) if codec else ()
+    return Records(name, columns, lambda column: [row.get(column) for row in rows], "line", numbers, notes=notes)
 
 
 def _of_arrow(tree: Tree, file: str, name: str) -> Records:

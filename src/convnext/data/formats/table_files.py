@@ -32,7 +32,8 @@ def tables_of(tree: Tree) -> dict[str, str]:
     """The tables to read -> the part that their name says, and others like them -> '-'.
 
     Those called metadata beside the images, else tables at the top, else Parquet and Arrow files wherever they are. Only
-    those whose columns are an image and its label: others that lie beside the images are left alone. One table says itself
+    those whose columns are an image and its label, beside class folders in these very words: others that lie beside the
+    images are left alone. One table says itself
     what is in it, as does one with a column `split`; of several, train.csv and test.csv are the parts.
     Raises DataError where the files belong to several data sets.
     """
@@ -40,7 +41,8 @@ def tables_of(tree: Tree) -> dict[str, str]:
     if beside:
         return {file: part_of(file) for file in beside}
     columns = {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
-    named = [file for file in columns if _is_table(file, columns[file])]
+    loose = not _in_classes(tree)
+    named = [file for file, own in columns.items() if {"path", "label"} <= set(own) or (loose and labelled(own))]
     if named:
         return _parted(named, [file for file in named if "split" in columns[file]])
     return shards_of(tree)
@@ -111,11 +113,6 @@ def _columns(tree: Tree, file: str) -> list[str]:
     if _ending(file) in TEXT_TABLES:
         return header_of(decoded(tree.once.read(file))[0])[0]
     return [name.strip().lower() for name in columns_at(tree, file)]
-
-
-def _is_table(file: str, columns: list[str]) -> bool:
-    """Whether columns say that this is about images and classes; in a CSV, of which many lie around, in plain words."""
-    return {"path", "label"} <= set(columns) if _ending(file) in TEXT_TABLES else labelled(columns)
 
 
 def _is_shard(columns: list[str], annotated: bool) -> bool:
