@@ -423,7 +423,7 @@ def test_a_damaged_row_group_costs_its_images_alone(tmp_path):
     file.write_bytes(bytes(data))
     found = preflight(open_splits(recognise(file)))
     assert len(found.broken) == 10 and all("row group" in reason for reason in found.broken.values())
-    assert "x.parquet/10/10.png" in found.broken
+    assert "x.parquet/10-10.png" in found.broken
 
 
 def test_a_label_by_another_name_is_taken_and_said(tmp_path):

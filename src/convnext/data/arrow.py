@@ -144,7 +144,7 @@ class Shard(NamedTuple):
 
 
 class RowStore:
-    """Images in rows, named 'file/row/name', and files beside them.
+    """Images in rows, named 'file/row-name' or 'file/row', and files beside them.
 
     A row group is read as a whole and kept, the last used up to 128 MB of them in each process, and never fewer than one: the
     memory follows the row groups, not the files. Pickled and forked, the store opens its files again.
@@ -159,11 +159,10 @@ class RowStore:
 
     def read(self, path: str) -> bytes:
         """The image of a row as a file has it; OSError or DataError when it cannot be read."""
-        words = path.split("/")
-        file = next((name for end in range(1, len(words)) if (name := "/".join(words[:end])) in self.shards), None)
-        if file is None:
+        file, _, place = path.rpartition("/")
+        if file not in self.shards:
             return self.beside.read(path)
-        value = self._kept().value(self.shards[file], int(path[len(file) + 1 :].split("/")[0]))
+        value = self._kept().value(self.shards[file], int(place.partition("-")[0]))
         if isinstance(value, dict):
             given, value = value.get("path"), value.get("bytes")
             if value is None and given:

@@ -52,7 +52,7 @@ class Records:
     unit: str  # 'line' or 'row', as messages count them
     numbers: Sequence[int]  # of each row, for messages
     held: str = ""  # the column that holds images, where one does
-    paths: Sequence[str] = ()  # of these images: 'file/row/name'
+    paths: Sequence[str] = ()  # of these images: 'file/row-name'
     shard: Shard | None = None
     features: dict[str, Any] | None = None  # what the `datasets` library noted
     notes: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ def _of_arrow(tree: Tree, file: str, name: str) -> Records:
 def _place(file: str, row: int, path: object) -> str:
     """What an image in a row is called."""
     last = printable(str(path)).replace("\\", "/").rsplit("/", 1)[-1][-_FILES:] if path else ""
-    return f"{file}/{row}/{last}" if last else f"{file}/{row}"
+    return f"{file}/{row}-{last}" if last else f"{file}/{row}"  # one folder for them all: `Names` keeps few of those
 
 
 def _held(table: ArrowFile) -> str:
