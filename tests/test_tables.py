@@ -393,6 +393,8 @@ def test_labels_are_texts_numbers_or_names_behind_numbers(tmp_path, ending, labe
         ([{"file_name": "a.png", "class": "x", "bbox": [1, 2, 3, 4]}], "has boxes (column 'bbox')"),
         ([{"file_name": "a.png", "mask_file_name": "b.png"}], "names a mask for each image (column 'mask_file_name')"),
         ([{"path": f"{k}.png", "text": f"photo {k} of a cat"} for k in range(4)], "are captions"),
+        ([{"image": [[0, 1], [1, 0]], "label": 1}], "holds the pixels of its image as lists of numbers"),
+        ([], "has no rows"),
         ([1], "is no JSON object"),
     ],
 )
@@ -533,6 +535,23 @@ def test_a_table_in_other_words_counts_where_no_class_folders_are(tmp_path, endi
 def test_parquet_that_holds_images_is_not_read_out_of_a_zip(tmp_path):
     as_bytes(tmp_path / "in", pictures("train", "val"))
     assert "Unzip it" in refusal(zipped(tmp_path / "in", tmp_path / "x.zip"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", "has boxes (column 'xmin')"),
+        ("ImageID,LabelName,BBox", "has boxes (column 'bbox')"),
+        ("file_name,mask_file_name", "names a mask for each image (column 'mask_file_name')"),
+    ],
+)
+def test_flat_images_with_a_table_that_is_not_read_are_refused_by_it(tmp_path, columns, reason):
+    for part in ("train", "valid"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "0.png").write_bytes(png(0))
+        (tmp_path / part / "_annotations.csv").write_text(columns + "\n")
+    assert reason in refusal(tmp_path)
+    assert "Write COCO JSON" in refusal(tmp_path) or "masks/" in refusal(tmp_path)
 
 
 def test_a_missing_package_is_one_line_where_it_is_needed_and_none_where_it_is_not(tmp_path):

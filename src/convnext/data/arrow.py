@@ -166,13 +166,17 @@ class RowStore:
         if isinstance(value, dict):
             given, value = value.get("path"), value.get("bytes")
             if value is None and given:
-                return self._file(local_path(given, "it"), file.rpartition("/")[0])
+                return self._file(str(given), file.rpartition("/")[0])
         if not isinstance(value, bytes):
             raise DataError("its row has no image")
         return value
 
     def _file(self, path: str, folder: str) -> bytes:
         """An image that its row names instead of holding it, counted from the folder of the table, or from the top."""
+        try:
+            path = local_path(path, "it")
+        except DataError as error:
+            raise DataError(str(error).rstrip(".")) from None  # a reason, not a sentence
         if folder and not os.path.isabs(path):
             try:
                 return self.beside.read(f"{folder}/{path}")

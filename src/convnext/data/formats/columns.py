@@ -57,15 +57,10 @@ def columns_of(
                 f"'{name}' has columns {_listed(able)}, and any could be the label. Call the one that is meant 'label'."
             )
         label = able[0] if able else known.get(_TEXT, "")
-    boxed = [known[word] for word in known if word in BOXES]
-    if boxed and known.get("label") != label:
-        raise DataError(
-            f"'{name}' has boxes (column '{boxed[0]}'), which are not read from such a table. Write COCO JSON, or a column "
-            "'objects' with bbox and categories."
-        )
+    if (not image or not label or known.get("label") != label) and (reason := not_read(names, name)):
+        raise DataError(reason)
     for wanted, found in (("path", image), ("label", label)):
         if not found:
-            _refuse_masks(known, name)
             raise DataError(
                 f"'{name}' has no column '{wanted}'{where} ({', '.join(names)}).{nearest(wanted, names)} "
                 "It needs 'path' and 'label', and may have 'split'."
@@ -137,6 +132,10 @@ def path_in(value: object, where: str) -> str:
         if value.get("bytes"):
             raise DataError(f"{where} holds its image as text. Save the images as files and name these.")
         value = value.get("path")
+    if isinstance(value, list | tuple):
+        raise DataError(
+            f"{where} holds the pixels of its image as lists of numbers. Save the images as files and name these."
+        )
     return text_of(value, where, "path")
 
 
@@ -155,14 +154,22 @@ def refuse_captions(rows: Sequence[Row], columns: Columns, name: str) -> None:
         )
 
 
-def _refuse_masks(known: Mapping[str, str], name: str) -> None:
+def not_read(names: Iterable[str], name: str) -> str:
+    """What a table has that is not read from one, and the way out; '' for nothing of the kind."""
+    known = {column.strip().lower(): column for column in names}
+    if boxed := _first(known, sorted(BOXES)):
+        return (
+            f"'{name}' has boxes (column '{boxed}'), which are not read from such a table. Write COCO JSON, or a column "
+            "'objects' with bbox and categories."
+        )
     asked = (word for word in known if word not in LABEL)
     masks = [known[word] for word in asked if word.removesuffix("_file_name").removesuffix("_path") in _MASKS]
     if masks:
-        raise DataError(
+        return (
             f"'{name}' names a mask for each image (column '{masks[0]}'), which is not read from a table. Put the images "
             "into images/ and the masks, with the same names, into masks/."
         )
+    return ""
 
 
 def _first(known: Mapping[str, str], words: Iterable[str]) -> str:

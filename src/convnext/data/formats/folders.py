@@ -7,7 +7,7 @@ import numpy as np
 from convnext.data.decode import image_suffixes
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
-from convnext.data.formats.table_files import metadata_of, tables_at, tables_of
+from convnext.data.formats.table_files import metadata_of, tables_at, tables_of, unread
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
 from convnext.data.source import Form, Source
@@ -197,7 +197,7 @@ def _no_images(tree: Tree, name: str, outside: int, left_out: dict[str, int]) ->
     if not tree.files and not tree.folders:
         return f"'{name}' is empty. It should hold one folder of images for each class."
     if outside:
-        return (
+        return unread(tree, name) or (
             f"'{name}' holds {number_of(outside, 'image')} directly, without class folders. "
             "Put the images of each class into a folder with its name."
         )

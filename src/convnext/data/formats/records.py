@@ -138,6 +138,8 @@ def _of_lines(data: bytes, name: str) -> Records:
             raise DataError(f'\'{name}\' line {number} is no JSON object, as {{"path": ..., "label": ...}}.')
         rows.append(row)
         numbers.append(number)
+    if not rows:
+        raise DataError(f'\'{name}\' has no rows. Write a line for each image, as {{"path": ..., "label": ...}}.')
     columns = list(dict.fromkeys(key for row in rows for key in row))
     notes = (f"'{name}' is not UTF-8: its encoding was taken for {codec}.",) if codec else ()
     return Records(name, columns, lambda column: [row.get(column) for row in rows], "line", numbers, notes=notes)

@@ -7,7 +7,7 @@ import numpy as np
 
 from convnext.data.arrow import ENDINGS
 from convnext.data.decode import image_suffixes
-from convnext.data.formats.columns import BOXES, LABEL, labelled, objects_in
+from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in
 from convnext.data.formats.records import JSON_LINES, TEXT_TABLES, columns_at
 from convnext.data.formats.table import header_of
 from convnext.data.parts import part_of, part_of_folder, part_of_name, wraps
@@ -19,6 +19,7 @@ from convnext.extras import MissingPackage
 TYPED = JSON_LINES | ENDINGS
 TABLES = TEXT_TABLES | TYPED
 _BESIDE = "metadata"  # beside images, as the `datasets` library calls it
+_LOOKS = 10  # tables that explain why there are no classes
 _CACHES = ("cache-", "tmp")  # of what was computed from the data
 
 
@@ -46,6 +47,12 @@ def tables_of(tree: Tree) -> dict[str, str]:
     if named:
         return _parted(named, [file for file in named if "split" in columns[file]])
     return shards_of(tree)
+
+
+def unread(tree: Tree, name: str) -> str:
+    """What the first table of a tree has that is not read from one, as a sentence with the way out; '' for nothing."""
+    files = list(tree.files.take(tree.files.ending_in(TABLES - ENDINGS)))[:_LOOKS]
+    return next(filter(None, (not_read(_columns(tree, file), f"{name}/{printable(file)}") for file in files)), "")
 
 
 def metadata_of(tree: Tree) -> list[str]:
