@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convnext
 from convnext.data.dataset import read_sample
 from convnext.data.opening import open_dense_splits, open_parts, open_splits, recognise
 from convnext.errors import ConvNeXtError, DataError
 from images import zipped
+from shape_objects import FIELDS, write_objects
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is not installed")
@@ -175,6 +178,27 @@ def test_images_in_another_folder_are_named(tmp_path):
     (tmp_path / "notes" / "objects.jsonl").write_text(json.dumps(row))
     found = open_parts(recognise(tmp_path / "notes" / "objects.jsonl", tmp_path / "pictures"))["all"]
     assert [entry.path for entry in found.entries] == ["1.png"] and found.store.read("1.png") == image(1)
+
+
+def test_a_detector_trains_on_images_in_rows(tmp_path):
+    objects = write_objects(tmp_path / "set", train=6, val=3)
+    for part in ("train", "val"):
+        content = json.loads((objects / "annotations" / f"instances_{part}.json").read_text())
+        names = {row["id"]: row["name"] for row in content["categories"]}
+        rows = []
+        for row in content["images"]:
+            own = [each for each in content["annotations"] if each["image_id"] == row["id"]]
+            held = {"bytes": (objects / part / row["file_name"]).read_bytes(), "path": row["file_name"]}
+            boxes = {"bbox": [each["bbox"] for each in own], "category": [names[each["category_id"]] for each in own]}
+            rows.append({"image": held, "objects": boxes})
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        file = tmp_path / "rows" / f"{part}-00000-of-00001.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=2)
+    shutil.rmtree(objects)
+    short: dict[str, Any] = {"schedule.epochs": 1, "optim.batch": 2}
+    made = convnext.train(tmp_path / "rows", out=tmp_path / "run", overrides=FIELDS | short, workers=2, progress=False)
+    assert made.evaluation.task == "detection" and made.evaluation.n == 3
+    assert convnext.evaluate(made, tmp_path / "rows" / "val-00000-of-00001.parquet").n == 3
 
 
 def test_classes_are_not_made_of_objects(tmp_path):
