@@ -321,7 +321,8 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ("predict MAPS_RUN COCO/val --score 0.5", ["--score is for detection", "for segmentation"]),
         ("predict COLOURS_RUN COLOURS --out OUT", ["--out is for detection and segmentation"]),
         ("evaluate COLOURS_RUN COLOURS --multi-scale", ["--multi-scale is for segmentation"]),
-        ("evaluate COLOURS_RUN COLOURS --part val", ["--part is for detection and segmentation"]),
+        ("evaluate COLOURS_RUN COLOURS --form coco", ["--form is for detection and segmentation"]),
+        ("evaluate COLOURS_RUN COLOURS --part test", ["no images in its test part, only in train and val"]),
     ],
 )
 def test_a_mistake_is_one_line_with_the_value_and_the_fix(place, masks, maps, colours, tmp_path, line, parts):
