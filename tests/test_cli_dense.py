@@ -295,7 +295,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ("train COCO --recipe small", ["is for classification", "small_detection"]),
         ("train MAPS --recipe coco_cascade_3x", ["is for detection", "small_segmentation"]),
         ("train COLOURS --recipe small_detection", ["is for detection", "finetune"]),
-        ("train COCO --task segmentation", ["--task segmentation does not fit", "for detection"]),
+        ("train MAPS --task detection", ["--task detection does not fit", "for segmentation"]),
         ("train COLOURS --task detection", ["no annotations that are known"]),
         ("train COLOURS --val COCO", ["no annotations that are known"]),
         ("train COLOURS --form coc", ["'coc'", "Did you mean 'coco'?"]),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import foreign
 from convnext.data.opening import open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.store import FolderStore, ZipStore
 from dense_images import write_coco, write_maps
@@ -47,6 +48,11 @@ CASES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "voc": (write_voc, "voc"),
     "yolo": (write_yolo, "yolo"),
     "masks": (write_named_masks, "masks"),
+    "labelme": (lambda folder: foreign.write_labelme(folder, foreign.small("polygons")), "labelme"),
+    "cvat": (lambda folder: foreign.write_cvat(folder, foreign.small("masks"), files=True), "cvat"),
+    "via": (lambda folder: foreign.write_via(folder, foreign.small("boxes")), "via"),
+    "supervisely": (lambda folder: foreign.write_supervisely(folder, foreign.small("boxes")), "supervisely"),
+    "datumaro": (lambda folder: foreign.write_datumaro(folder, foreign.small("boxes")), "datumaro"),
     "masks with names": (lambda folder: write_named_masks(folder, "classes.txt"), "masks"),
 }
 
@@ -120,3 +126,13 @@ def test_one_file_of_annotations_is_read_once_and_its_folder_listed_once(tmp_pat
     open_dense_splits(source)
     assert set(listed.values()) == set(read.values()) == {1} and source.tree.files[0] == "instances.json"
     assert len(source.images.files) == 5
+
+
+def test_of_very_many_files_beside_images_a_few_are_read(tmp_path, counted):
+    folder = write_colours(tmp_path / "data", train=9, val=1, size=4, classes=2)
+    for image in sorted(folder.rglob("*.png")):
+        image.with_suffix(".json").write_text(json.dumps({"camera": "x" * 99}))
+    source = recognise(folder)
+    assert source.form == "folders" and len(open_splits(source).train.entries) == 18
+    read = [file for file in counted[1] if file.endswith(".json")]
+    assert len(read) == 2 * 3 + 2 * 1  # three of each folder

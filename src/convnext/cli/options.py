@@ -128,7 +128,7 @@ def share(text: str) -> float:
 def annotation_flags(parser: argparse._ArgumentGroup) -> None:
     """What `train` and `evaluate` share for images with boxes, masks or label maps."""
     parser.add_argument("--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations")
-    forms = ("coco", "voc", "yolo", "masks", "objects")
+    forms = ("coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks")
     parser.add_argument("--form", choices=forms, help="form of the annotations (detected)")
     text = "segmentation: file of the classes and their colours in the masks, as cat:255,0,0 (proposed if not there)"
     parser.add_argument("--colours", metavar="FILE", help=text)

@@ -1,6 +1,5 @@
 """From what the user names to a `Source`, recognised once, and from a source to its images and labels."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -8,18 +7,19 @@ from typing import get_args
 import numpy as np
 
 from convnext.data.annotated import select
+from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
 from convnext.data.dataset import DenseDataset, with_classes
 from convnext.data.formats.class_words import doubtful_classes
-from convnext.data.formats.coco import coco_files, open_coco
+from convnext.data.formats.cvat import is_cvat
 from convnext.data.formats.files import open_tree
 from convnext.data.formats.folders import class_form, inside_wrappers, listed
+from convnext.data.formats.json_kinds import json_kind
 from convnext.data.formats.listing import Listing
-from convnext.data.formats.mask_folders import paired
-from convnext.data.formats.masks import has_masks, open_masks, refuse_misread
-from convnext.data.formats.objects import has_objects, object_tables, open_objects
+from convnext.data.formats.masks import refuse_misread
+from convnext.data.formats.objects import has_objects
+from convnext.data.formats.painted import painted
+from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
-from convnext.data.formats.voc import has_annotations, open_voc
-from convnext.data.formats.yolo import has_boxes, label_files, open_yolo, yaml_file
 from convnext.data.labelled import Dataset, Splits
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
@@ -28,15 +28,6 @@ from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
 Parts = dict[str, DenseDataset]
-
-_FORMS = "COCO JSON, Pascal VOC XML, YOLO text, or images with label maps"
-_OPENERS: dict[Form, Callable[[Source], Parts]] = {
-    "coco": open_coco, "voc": open_voc, "yolo": open_yolo, "masks": open_masks, "objects": open_objects,
-}  # fmt: skip
-_HOLDS = {
-    "coco": "COCO annotations", "voc": "VOC annotations", "yolo": "YOLO labels", "masks": "images and label maps",
-    "objects": "a table with a column 'objects'",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,12 +46,14 @@ def recognise(
     form: str | None = None,
     annotated: bool | None = None,
     colours: str | Path | None = None,
+    task: str | None = None,
 ) -> Source:
     """What `path` holds, its files listed once; `images`: the folder or zip of the images, where that is another.
 
     `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
     hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
-    `colours`: a file that says which class each colour of the masks is.
+    `colours`: a file that says which class each colour of the masks is. `task`: what is to be learnt where the
+    annotations allow several: of boxes beside masks one of them, of outlines masks that are painted.
     Raises DataError when nothing of that kind is there.
     """
     path = Path(path)
@@ -68,14 +61,15 @@ def recognise(
     if form is not None and form not in known:
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
     if form is not None:
-        annotated = form in _OPENERS
+        annotated = form in ANNOTATED
     elif (images is not None or colours is not None) and annotated is None:
         annotated = True
     require(path)
     if path.is_dir() or is_zip(path):
-        found = _of_tree(path, tree_of(path), images, form, annotated)
+        found = _of_tree(path, tree_of(path), images, form, annotated, task)
     else:
         found = _of_file(path, images, form, annotated)
+        found = replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
     if colours is None:
         return found
     if found.task != "segmentation":
@@ -84,75 +78,73 @@ def recognise(
 
 
 def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
-    """A JSON, a data.yaml or a table."""
-    name, ending = printable(str(path)), path.suffix.lower()
-    if annotated is not False and (form or {".json": "coco"}.get(ending)) == "coco":
-        above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-        shown = open_tree(images, what="the images") if images is not None else tree_of(above)
-        return Source(path, "detection", "coco", tree_of_file(path), shown, path.name)
-    if annotated is not False and ending in (".yaml", ".yml") and form in (None, "yolo"):
+    """A JSON, an XML of CVAT, a data.yaml or a table."""
+    name, ending, tree = printable(str(path)), path.suffix.lower(), tree_of_file(path)
+    found: Form | None = next((known for known in get_args(Form) if known == form), None)
+    if annotated is not False and found in (None, *OF_JSON, "cvat"):
+        if ending == ".json":
+            kind = json_kind(tree.once.read(path.name))
+            found = found or next((known for known in OF_JSON if known == kind), None)
+            if found is None and not unread_file(tree):
+                found = "coco"  # which says what is missing
+        elif ending == ".xml" and is_cvat(tree.once.read(path.name)):
+            found = "cvat"
+        if found is not None:
+            above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+            shown = open_tree(images, what="the images") if images is not None else tree_of(above)
+            return Source(path, "detection", found, tree, shown, path.name)
+    if annotated is not False and ending in (".yaml", ".yml") and found in (None, "yolo"):
         tree = tree_of(path.parent)
         return Source(path, "detection", "yolo", tree, tree, path.name)
-    file = tree_of_file(path)
-    if annotated is not False and form in (None, "objects") and has_objects(file):
-        beside = tree_of(path.parent) if images is None else open_tree(images, what="the images")
-        return Source(path, "detection", "objects", file, beside, path.name)
-    if form in _OPENERS:
-        open_tree(path, what=_HOLDS[form])  # which says that this is one file
+    if annotated is not False and found in (None, "objects") and has_objects(tree):
+        shown = tree_of(path.parent) if images is None else open_tree(images, what="the images")
+        return Source(path, "detection", "objects", tree, shown, path.name)
+    if found in ANNOTATED:
+        open_tree(path, what=ANNOTATED[found].holds)  # which says that this is one file
+    if known := unread_file(tree):
+        raise DataError(known)
     if annotated:
-        raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {_FORMS}.")
+        raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {READ}.")
     if ending not in TABLES:
         raise DataError(
             f"'{name}' is one file. Name a folder, a table of path and label (CSV, JSON lines, Parquet), or a zip."
         )
-    return Source(path, "classification", "table", file, file, path.name)
+    return Source(path, "classification", "table", tree, tree, path.name)
 
 
-def _of_tree(path: Path, tree: Tree, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
+def _of_tree(
+    path: Path, tree: Tree, images: str | Path | None, form: str | None, annotated: bool | None, task: str | None
+) -> Source:
     """A folder or a zip."""
+    name = printable(str(path))
     found: Form | None = next((known for known in get_args(Form) if known == form), None)
+    if found == "voc" and task == "segmentation":
+        found = "masks"
     if found is None and annotated is not False:
         try:
-            found = _annotated_form(tree, images is not None)
+            found = annotated_form(tree, apart=images is not None, task=task)
         except DataError:
             if annotated:
                 raise
         if found is None and annotated:
-            refuse_misread(tree, printable(str(path)))
-            raise DataError(_nothing_annotated(printable(str(path))))
-        if annotated is None and found is not None and not _is_sure(found, tree):
+            refuse_misread(tree, name)
+            raise DataError(_nothing_annotated(name, tree))
+        if annotated is None and found is not None and not is_sure(found, tree):
             found = None
         if annotated is None and found is None:
-            refuse_misread(tree, printable(str(path)))
-    if found in _OPENERS:
+            refuse_misread(tree, name)
+    if found in ANNOTATED:
         shown = open_tree(images, what="the images") if images is not None else tree
-        return Source(path, "segmentation" if found == "masks" else "detection", found, tree, shown)
-    tree = inside_wrappers(tree)
-    return Source(path, "classification", found or class_form(tree), tree, tree)
+        return Source(path, task_of(found, task), found, tree, shown)
+    inside = inside_wrappers(tree)
+    shape = found or class_form(inside)
+    if shape == "folders" and found is None and not may_be_classes(tree) and (known := unread(tree)):
+        raise DataError(f"'{name}': {known}")
+    return Source(path, "classification", shape, inside, inside)
 
 
-def _annotated_form(tree: Tree, apart: bool) -> Form | None:
-    """The surest form first. `apart`: the images are in another place."""
-    checks: dict[Form, Callable[[Tree], object]] = {
-        "coco": coco_files,
-        "objects": object_tables,
-        "voc": has_annotations,
-        "yolo": lambda tree: yaml_file(tree) or label_files(tree),
-        "masks": lambda tree: apart or paired(tree).found,
-    }
-    return next((form for form, check in checks.items() if check(tree)), None)
-
-
-def _nothing_annotated(name: str) -> str:
-    return f"'{name}' has no annotations that are known. It can be {_FORMS}."
-
-
-def _is_sure(form: Form, tree: Tree) -> bool:
-    """Whether these are annotations, and not class folders that look like it."""
-    try:
-        return {"yolo": has_boxes, "masks": has_masks}.get(form, bool)(tree)
-    except DataError:
-        return False
+def _nothing_annotated(name: str, tree: Tree) -> str:
+    return f"'{name}' has no annotations that are known. {unread(tree) or f'It can be {READ}.'}"
 
 
 def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Splits:
@@ -246,15 +238,16 @@ def _first(dataset: DenseDataset) -> str:
 
 def open_parts(source: Source) -> Parts:
     """All parts of annotated images: of 'train', 'val', 'test' those there are, or 'all'. They share their classes."""
-    if source.form not in _OPENERS:
-        raise DataError(_nothing_annotated(source.name))
+    if source.form not in ANNOTATED:
+        raise DataError(_nothing_annotated(source.name, source.tree))
     if not source.opened:
-        parts = _OPENERS[source.form](source)
+        parts = ANNOTATED[source.form].opens(source)
         if notes := source.tree.store.notes:
             parts = {part: replace(dataset, notes=(*dataset.notes, *notes)) for part, dataset in parts.items()}
-        source.opened.update(
-            parts if source.form == "yolo" else _agreed(parts)
-        )  # YOLO lists classes once for all parts
+        parts = parts if source.form == "yolo" else _agreed(parts)  # YOLO lists classes once for all parts
+        if source.task == "segmentation" and ANNOTATED[source.form].outlines:
+            parts = painted(parts, source.name)
+        source.opened.update(parts)
     return dict(source.opened)
 
 

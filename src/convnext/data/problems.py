@@ -21,6 +21,8 @@ STRAY = "stray annotation"
 NO_MASK = "no mask"
 DOUBLE = "double image"
 NO_MAP = "no map"
+NO_AREA = "no area"
+UNANNOTATED = "no annotations"
 
 KINDS = {  # kind -> a line of preflight
     MISSING: "image{s} {are} annotated and not there",
@@ -35,6 +37,8 @@ KINDS = {  # kind -> a line of preflight
     STRAY: "annotation{s} of no known image {are} left out",
     DOUBLE: "image{s} listed twice {are} left out",
     NO_MAP: "image{s} without a label map {are} left out",
+    UNANNOTATED: "image{s} without a file of annotations {are} left out",
+    NO_AREA: "object{s} drawn as points or lines, which have no area, {are} left out",
     CUT: "box{es} {are} cut at the edge of the image",
     NO_MASK: "object{s} without an outline {are} masked by the whole box",
 }

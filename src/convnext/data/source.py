@@ -7,7 +7,9 @@ from typing import Any, Literal
 from convnext.data.store import Store, Tree, printable
 
 Task = Literal["classification", "detection", "segmentation"]
-Form = Literal["folders", "table", "coco", "voc", "yolo", "masks", "objects"]
+Form = Literal[
+    "folders", "table", "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

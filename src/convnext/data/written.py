@@ -22,6 +22,7 @@ _ZIP_CODECS = ("utf-8", "cp437", "gb2312", "cp932", "euc_kr", "cp850", "cp866", 
 _EUROPEAN = {"cp437", "cp850", "cp1252"}
 _ODD = {"\u00aa", "\u00ba"}  # letters by name, which no word is written with
 _HALFWIDTH = range(0xFF61, 0xFFA0)
+_LISTED = re.compile(r"(?i)(.+?)\s+-?[01]$|(.+?\.(?:jpe?g|png|bmp|tiff?))\s")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -62,6 +63,16 @@ def spellings(path: str) -> Iterable[str]:
     name = stored_name(path)
     asked = stored_name(path.split("?", 1)[0])
     return dict.fromkeys(filter(None, (name, stored_name(unquote(path)), asked, stored_name(unquote(asked)))))
+
+
+def listed_names(line: str) -> tuple[str, ...]:
+    """What a line of ImageSets may call an image, the likeliest first: all of it, or what stands before a space.
+
+    Behind the name may be 1, 0 or -1 (Pascal VOC), or the path of a mask (CVAT); the name may hold spaces itself.
+    """
+    line = line.strip()
+    before = _LISTED.match(line)
+    return tuple(dict.fromkeys(filter(None, (line, (before[1] or before[2]) if before else "", *line.split()[:1]))))
 
 
 def loose(name: str) -> str:

@@ -40,7 +40,7 @@ def source_of(
     if task == "classification":
         return recognise(data, annotated=False)
     annotated = True if form or task or images or apart else None
-    source = recognise(data, images, form=form, annotated=annotated, colours=colours)
+    source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task)
     if task and source.task != task:
         raise DataError(
             f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
@@ -62,7 +62,7 @@ def scored_source(
         return data
     if task == "classification":
         return recognise(data, annotated=False)
-    return recognise(data, images, form=form, annotated=True, colours=colours)
+    return recognise(data, images, form=form, annotated=True, colours=colours, task=task)
 
 
 def splits_of(source: Source, *, val: Source | None = None, val_share: float, seed: int) -> Any:

@@ -19,6 +19,7 @@ from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
 from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
 from convnext.data.formats.files import Finder, ImageFinder
+from convnext.data.formats.json_kinds import survey
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
 from convnext.data.problems import (
@@ -36,9 +37,7 @@ from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
 
-_SMALL = 1_000_000  # bytes of a file that may as well be kept
 _OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def open_coco(source: Source) -> dict[str, DenseDataset]:
@@ -75,15 +74,11 @@ def coco_files(tree: Tree) -> dict[str, list[str]]:
     """
     files = list(tree.files.take(tree.files.ending_in({".json"})))
     named = {file for file in files if "instances" in _last(file)}
+    others = {file for file in files if named and file not in named and _last(file).startswith(_OTHERS)}
     found: dict[str, list[str]] = {}
-    for file in files:
-        if file in tree.once.passed_over or (named and file not in named and _last(file).startswith(_OTHERS)):
-            continue
-        data = tree.once.read(file)
-        if all(key in data for key in _KEYS):
+    for file, kind in survey(tree, others):
+        if kind == "coco":
             found.setdefault(part_of_file(file) or "all", []).append(file)
-        elif len(data) > _SMALL:  # such as captions
-            tree.once.pass_over(file)
     return found
 
 

@@ -106,7 +106,7 @@ def halves(item: dict[str, Any], size: tuple[int, int] | None) -> tuple[Box, Sha
     told: list[tuple[str, str]] = []
     outline, (given, wrong_box) = None, _given(item.get("bbox"))
     try:
-        outline, few = _shape(item.get("segmentation"), size)
+        outline, few = outline_of(item.get("segmentation"), size)
         told += [(FEW_POINTS, what) for what in few]
     except WrongError as wrong:
         if given is None:
@@ -123,7 +123,7 @@ def halves(item: dict[str, Any], size: tuple[int, int] | None) -> tuple[Box, Sha
     return place, outline, told
 
 
-def _shape(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:
+def outline_of(segmentation: object, size: tuple[int, int] | None) -> tuple[Shape | None, list[str]]:
     """The outline that a 'segmentation' holds, None where it is empty; and what polygons of it were left out for."""
     if segmentation is None or segmentation == [] or segmentation == {}:
         return None, []

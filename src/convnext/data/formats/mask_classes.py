@@ -19,6 +19,11 @@ CITYSCAPES = (  # the 19 classes that count, in the order of their train ids, wi
     ("truck", 27), ("bus", 28), ("train", 31), ("motorcycle", 32), ("bicycle", 33),
 )  # fmt: skip
 
+VOC = (  # the classes of Pascal VOC 2007 to 2012 in the order of its masks' numbers, from 1 (Everingham et al. 2010)
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
 
 class Coding(NamedTuple):
     """How the pixels of masks become labels."""
@@ -43,6 +48,20 @@ def of_cityscapes(masks: Sequence[str]) -> Coding | None:
     void = frozenset({IGNORE, *(number for number in range(34) if number not in place)})
     note = "The masks hold the ids of Cityscapes: the 19 classes that its benchmark counts are kept."
     return Coding(names, tuple(place.get(value, IGNORE) for value in range(256)), void, (), (note,))
+
+
+def of_voc(masks: Sequence[str], files: Sequence[str]) -> Coding | None:
+    """The classes of Pascal VOC where this is that very data set: it has a list of images for each of them.
+
+    Other data in folders of the same names keep their own classes.
+    """
+    lists = {file.rsplit("/", 1)[-1] for file in files if file.lower().rpartition("/")[0].endswith("imagesets/main")}
+    inside = all("/segmentationclass/" in f"/{mask.lower()}" for mask in masks)
+    if not inside or not all(f"{name}_train.txt" in lists for name in VOC):
+        return None
+    names = ("background", *VOC)
+    values = tuple(value if value < len(names) else IGNORE for value in range(256))
+    return Coding(names, values, frozenset({IGNORE}))
 
 
 def coding_of_values(

@@ -15,6 +15,7 @@ from convnext.data.decode import image_suffixes
 from convnext.data.parts import part_of_name, part_of_word
 from convnext.data.problems import MISSING, NO_MAP, Problem
 from convnext.data.store import Tree, printable
+from convnext.data.written import listed_names
 
 IMAGE_WORDS = frozenset(
     {
@@ -141,9 +142,17 @@ def listed_parts(tree: Tree) -> dict[str, str]:
         part = part_of_name(file)
         if folders[-2:] == ["imagesets", "segmentation"] and part:
             lines = tree.once.read(file).decode("utf-8-sig", "surrogateescape").splitlines()
-            names = (line.split()[0] for line in lines if line.strip())
-            parts |= {_stem(name) if name.lower().endswith(_LOSSLESS + _LOSSY) else name: part for name in names}
-    return {name.replace("\\", "/").rsplit("/", 1)[-1]: part for name, part in parts.items()}
+            for first, *others in filter(None, map(listed_names, lines)):
+                parts[_bare_name(first)] = part
+                for other in map(_bare_name, others):
+                    parts.setdefault(other, part)
+    return parts
+
+
+def _bare_name(name: str) -> str:
+    """Without folders, and without the ending of an image."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return _stem(last) if last.lower().endswith(_LOSSLESS + _LOSSY) else last
 
 
 def _with_fewer_words(images: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from convnext.data.colours import colour_text
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_mask
 from convnext.data.formats.files import is_image
-from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes
+from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes, of_voc
 from convnext.data.formats.mask_colours import Legend, labelled, legend_at, legend_of, require_few, voc_legend
 from convnext.data.formats.mask_folders import Pairs, listed_parts, may_be_masks, named_as_masks, paired, paired_apart
 from convnext.data.formats.mask_values import held, is_mask, show_colours, was_mask
@@ -147,7 +147,11 @@ def _coding(source: Source, masks: list[str], meaning: _Meaning) -> Coding:
         found = held(tree, masks, colours=True).colours
         if coloured or set(found) <= set(legend.colours):
             return _by_colours(legend)
-    if not coloured and meaning.classes is None and (known := of_cityscapes(masks)):
+    if (
+        not coloured
+        and meaning.classes is None
+        and (known := of_cityscapes(masks) or of_voc(masks, list(tree.files.take(tree.files.ending_in({".txt"})))))
+    ):
         return known
     seen = None
     if not coloured and (meaning.classes is None or len(meaning.classes) <= BINARY):

@@ -5,6 +5,7 @@ Many tools write the same XML counting from 0; a data set in which any box start
 """
 
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +19,12 @@ from convnext.data.parts import part_of, part_of_word
 from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
-from convnext.data.written import decoded
+from convnext.data.written import decoded, listed_names
 from convnext.errors import DataError
 
 _PROBED = 10  # files
+_ROOT = re.compile(rb"<annotation[\s>/]")
+_MASKS = "segmentationclass"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -56,7 +59,9 @@ def open_voc(source: Source, *, from_zero: bool | None = None) -> dict[str, Dens
     pages = [page for file in files if (page := _read(tree, file, problems)) is not None]
     if from_zero is None:
         from_zero = any(0 <= edge < 1 for page in pages for thing in page.things for edge in thing.box[:2])
-    note = f"Boxes count pixels from {0 if from_zero else 1}."
+    notes = [f"Boxes count pixels from {0 if from_zero else 1}."]
+    if any(folder.lower().split("/")[-1] == _MASKS for folder in tree.folders):
+        notes.append("Boxes are read. There are masks in SegmentationClass as well: --task segmentation reads those.")
     classes = tuple(sorted({thing.name for page in pages for thing in page.things}))
     if not classes:
         raise DataError(f"'{name}' has {len(files)} XML files and no object in them that can be read.")
@@ -74,7 +79,7 @@ def open_voc(source: Source, *, from_zero: bool | None = None) -> dict[str, Dens
         raise DataError(f"none of the images of '{name}' is there. Name their folder or zip with --images.")
     numbered = tuple(range(1, len(classes) + 1))
     blank = DenseDataset(
-        "detection", classes, (), shown.store, category_ids=numbered, problems=tuple(problems), notes=(note,)
+        "detection", classes, (), shown.store, category_ids=numbered, problems=tuple(problems), notes=tuple(notes)
     )
     return {part: replace(blank, entries=tuple(entries)) for part, entries in parts.items()}
 
@@ -88,7 +93,7 @@ def xml_files(tree: Tree) -> list[str]:
 
 def has_annotations(tree: Tree) -> bool:
     """Whether one of the first XML files is an annotation."""
-    return any(b"<annotation" in tree.once.read(file) for file in xml_files(tree)[:_PROBED])
+    return any(_ROOT.search(tree.once.read(file)) for file in xml_files(tree)[:_PROBED])
 
 
 def _lists(tree: Tree) -> dict[str, str]:
@@ -99,8 +104,8 @@ def _lists(tree: Tree) -> dict[str, str]:
         part = part_of_word(os.path.splitext(name)[0])
         if part and folders.lower().endswith("imagesets/main"):
             for line in decoded(tree.once.take(file))[0].splitlines():
-                if line.split():
-                    parts.setdefault(line.split()[0], part)
+                for listed in listed_names(line):
+                    parts.setdefault(listed, part)
     return parts
 
 
