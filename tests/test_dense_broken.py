@@ -305,11 +305,11 @@ def test_maps_that_do_not_fit_are_named_and_strange_values_do_not_count(tmp_path
     dataset = open_masks(recognise(tmp_path, form="masks"))["all"]
     findings = preflight_dense(DenseSplits(dataset, dataset))
     assert findings.problems == {"no map": 1, "missing file": 1}
-    assert findings.broken == {"images/c.jpg": "its map 'labels/c.png' has 32 x 5 pixels, the image 32 x 24"}
+    assert findings.broken == {"images/c.jpg": "its mask 'labels/c.png' has 32 x 5 pixels, the image 32 x 24"}
     assert findings.per_class["train"] == {"sky": 2 * 20 * WIDTH, "road": 7 * WIDTH, "car": 0}
     assert findings.images["train"] == {"sky": 2, "road": 2, "car": 0}
     lines = "\n".join(findings.lines)
-    assert "2 label maps have values that are no class, and do not count: images/b.jpg (9)" in lines
+    assert "2 masks have values that are no class, and do not count: images/b.jpg (9)" in lines
     assert "1 class has no pixels in train: car." in lines
     with pytest.raises(DataError, match="has 32 x 5 pixels"):
         read_sample(dataset, 2)

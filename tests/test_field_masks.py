@@ -189,7 +189,7 @@ def test_colours_that_no_line_names_do_not_count_and_are_told(tmp_path):
     (tmp_path / "labelmap.txt").write_text("sky:0,0,0\ncat:48,112,32\ndog:176,112,32\n")
     dataset = only(tmp_path)
     assert named(dataset, OUT, SKY) == [None, "sky"]
-    assert "2 label maps have colours that are no class, and do not count: images/a0.jpg (1,2,3)" in lines(dataset)
+    assert "2 masks have colours that are no class, and do not count: images/a0.jpg (1,2,3)" in lines(dataset)
 
 
 def test_colours_of_labelme_follow_the_palette_in_the_order_of_class_names(tmp_path):
@@ -362,7 +362,7 @@ def test_masks_of_some_images_alone_are_still_masks(tmp_path):
     (tmp_path / "masks" / "a0.png").write_bytes(b"broken")
     dataset = only(tmp_path)
     assert len(dataset.entries) == 3 and dataset.classes == ("0", "1", "2")
-    assert "9 images without a label map are left out: images/0.jpg" in lines(dataset)
+    assert "9 images without a mask are left out: images/0.jpg" in lines(dataset)
 
 
 def test_one_odd_mask_does_not_hide_the_others(tmp_path):

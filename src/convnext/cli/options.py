@@ -126,7 +126,7 @@ def share(text: str) -> float:
 
 
 def annotation_flags(parser: argparse._ArgumentGroup) -> None:
-    """What `train` and `evaluate` share for images with boxes, masks or label maps."""
+    """What `train` and `evaluate` share for images with boxes or masks."""
     parser.add_argument("--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations")
     forms = ("coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks")
     parser.add_argument("--form", choices=forms, help="form of the annotations (detected)")

@@ -20,7 +20,7 @@ from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
 
 HELP = (
-    "Train a classifier on class folders, a detector on boxes and masks, or a segmenter on label maps. "
+    "Train a classifier on class folders, a detector on boxes and masks, or a segmenter on masks. "
     "The same command resumes a run that stopped."
 )
 WHOLE = {"mask_rcnn_": "coco_mask_rcnn_3x", "cascade_": "coco_cascade_3x", "upernet_": "ade20k_upernet_160k"}

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset, read_semantic, strange_values
-from convnext.data.decode import decode, holds_12_bit, read_size
+from convnext.data.decode import Opened, decode, holds_12_bit, read_size
 from convnext.data.opening import DenseSplits
-from convnext.data.problems import KINDS, NO_MASK, Problem
+from convnext.data.problems import CUT, KINDS, NO_MASK, OUTSIDE, Problem
 from convnext.data.sample import IGNORE
 from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, bits_line, listed, looked_at, sampled
 from convnext.data.store import printable
+from convnext.data.turned import is_doubtful, made_before_turn
 from convnext.errors import DataError, reason_of
 
 _FEW = 10  # objects of a class, or images that show it
@@ -43,6 +45,8 @@ class _Seen:
     size: tuple[int, int] = (0, 0)
     reason: str = ""
     few_bits: bool = False  # 12 in 16
+    before_turn: bool = False  # the annotations were made before EXIF turned it
+    doubtful_turn: bool = False  # it is turned, and its annotations do not say when they were made
     pixels: np.ndarray | None = None  # of each label in its map, then of values without one
     strange: tuple[str, ...] = field(default=())  # those values, or colours
 
@@ -72,7 +76,8 @@ def preflight_dense(
     images = {name: counts[1] for name, counts in counted.items()}
     sizes = np.array([item.size for item in good])
     return DenseFindings(
-        lines=tuple(filter(None, (*_file_lines(seen, total, broken), *_problem_lines(problems), *_notes(parts),
+        lines=tuple(filter(None, (*_file_lines(seen, total, broken), *_turned(seen, problems),
+                                  *_problem_lines(problems), *_notes(parts),
                                   *_class_lines(parts, per_class, images)))),
         errors=tuple(filter(None, (_nothing_to_learn(parts[main], per_class[main], main), *_broken_val(seen)))),
         per_class=per_class,
@@ -102,12 +107,10 @@ def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: floa
 def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None:
     entry = dataset.entries[place]
     data = dataset.store.read(entry.path)
-    seen.size = height, width = read_size(data)
-    if entry.size not in (None, seen.size):
-        assert entry.size is not None
-        raise DataError(
-            f"it has {width} x {height} pixels, and its annotations are for {entry.size[1]} x {entry.size[0]}"
-        )
+    opened = Opened(data)
+    height, width, _ = opened.header
+    seen.size, orientation, size = (height, width), opened.orientation, entry.size
+    seen.before_turn = made_before_turn(size, seen.size, orientation)
     if full:
         decode(data, least_px=PREVIEW_PX)
         seen.few_bits = holds_12_bit(data)
@@ -116,6 +119,14 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
         if dataset.ignored and seen.pixels.sum() < labels.size:
             seen.strange = strange_values(dataset, place)
+        if orientation != 1:
+            size = read_size(dataset.store.read(entry.semantic))
+            seen.before_turn = made_before_turn(size, seen.size, orientation)
+    seen.doubtful_turn = is_doubtful(size, seen.size, orientation) and _is_annotated(entry)
+
+
+def _is_annotated(entry: AnnotatedImage) -> bool:
+    return entry.semantic is not None or (entry.objects is not None and len(entry.objects) > 0)
 
 
 def _counts(dataset: DenseDataset, seen: list[_Seen]) -> tuple[dict[str, int], dict[str, int]]:
@@ -153,7 +164,28 @@ def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterat
     strange = [item for item in seen if item.strange]
     names = (f"{item.path} ({', '.join(item.strange[:NAMED])})" for item in strange)
     what = "colours" if any("," in item.strange[0] for item in strange) else "values"
-    yield _listed(len(strange), f"label map{{s}} {{have}} {what} that are no class, and do not count", names)
+    yield _listed(len(strange), f"mask{{s}} {{have}} {what} that are no class, and do not count", names)
+
+
+def _turned(seen: list[_Seen], problems: list[Problem]) -> Iterator[str]:
+    """What EXIF turns, where that matters to annotations."""
+    before = [item.path for item in seen if item.before_turn]
+    doubtful = [item.path for item in seen if item.doubtful_turn]
+    what = "photo{s} {are} turned by EXIF and annotated for the size before that: boxes and masks are turned with {it}"
+    yield _listed(len(before), what, before)
+    names = {path.rsplit("/", 1)[-1] for path in before}
+    wide = [each.where for each in problems if each.kind in (CUT, OUTSIDE) and _file_of(each) in names]
+    what = "box{es} on them {reach} beyond that size: if made after the turn, write the size that people see"
+    yield _listed(len(wide), what, wide)
+    what = (
+        "photo{s} {are} turned by EXIF, and {its} annotations do not say if they are from before: taken as from after"
+    )
+    yield _listed(len(doubtful), what, doubtful)
+
+
+def _file_of(problem: Problem) -> str:
+    """The name of the image that a problem is about."""
+    return problem.where.rsplit(" annotation ", 1)[0].rsplit("/", 1)[-1]
 
 
 def _problem_lines(problems: list[Problem]) -> Iterator[str]:

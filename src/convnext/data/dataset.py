@@ -12,11 +12,12 @@ import numpy as np
 
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
 from convnext.data.colours import colour_text, packed, places_of
-from convnext.data.decode import decode, decode_indices, decode_mask, read_size
+from convnext.data.decode import Opened, decode, decode_indices, decode_mask, read_size
 from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
 from convnext.data.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
+from convnext.data.turned import SWAPPED, made_before_turn, turned_pixels, upright_objects
 from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 
@@ -55,27 +56,43 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
     entry = dataset.entries[index]
     image = decode(dataset.store.read(entry.path), channels=channels)
     height, width = image.shape[:2]
-    if entry.size not in (None, (height, width)):
-        assert entry.size is not None
-        raise DataError(
-            f"it has {width} x {height} pixels, and its annotations are for {entry.size[1]} x {entry.size[0]}"
-        )
-    found = _instances(entry.objects, height, width, masks and dataset.has_masks) if entry.objects is not None else None
+    found = upright(dataset, index, (height, width))
+    instances = None if found is None else _instances(found, height, width, masks and dataset.has_masks)
     semantic = read_semantic(dataset, index, (height, width)) if entry.semantic is not None else None
-    return Sample(image, found, semantic, printable(entry.path), entry.image_id, (height, width))
+    return Sample(image, instances, semantic, printable(entry.path), entry.image_id, (height, width))
+
+
+def upright(dataset: DenseDataset, index: int, size: tuple[int, int]) -> Objects | None:
+    """The objects of an image that people see in `size` (H, W), in its pixels, also where they were made before its turn.
+
+    Raises DataError where the annotations are for another size.
+    """
+    entry = dataset.entries[index]
+    photo = b"" if entry.size in (None, size) else dataset.store.read(entry.path)
+    if entry.objects is not None:
+        return upright_objects(entry.objects, entry.size, size, photo)
+    if photo:
+        made_before_turn(entry.size, size, Opened(photo).orientation)
+    return None
 
 
 def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> np.ndarray:
-    """The label map of one image of `size`, (H, W) uint8. Raises DataError when it does not fit the image."""
+    """The label map of one image of `size`, (H, W) uint8, turned with it where it was made before the image's turn.
+
+    Raises DataError when it does not fit the image.
+    """
     path = dataset.entries[index].semantic
     assert path is not None
     try:
         values = _values(dataset, path)
     except DataError as error:
-        raise DataError(f"its map '{printable(path)}': {error}") from None
+        raise DataError(f"its mask '{printable(path)}': {error}") from None
+    if values.shape == size[::-1] != size:
+        orientation = Opened(dataset.store.read(dataset.entries[index].path)).orientation
+        values = turned_pixels(values, orientation) if orientation in SWAPPED else values
     if values.shape != size:
         raise DataError(
-            f"its map '{printable(path)}' has {values.shape[1]} x {values.shape[0]} pixels, the image {size[1]} x "
+            f"its mask '{printable(path)}' has {values.shape[1]} x {values.shape[0]} pixels, the image {size[1]} x "
             f"{size[0]}"
         )
     return np.array(dataset.values, np.uint8)[values]
@@ -146,7 +163,6 @@ def _category_ids(dataset: DenseDataset, classes: tuple[str, ...]) -> tuple[int,
 
 
 def _instances(objects: Objects, height: int, width: int, masks: bool) -> Instances:
-    objects = objects.in_pixels(height, width)
     edge = np.array([width, height, width, height], np.float64)
     drawn = None
     if masks:

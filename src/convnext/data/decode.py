@@ -62,6 +62,12 @@ class Opened:
             reducible = self.image.format in ("JPEG", "MPO")
             return (width, height, reducible) if _orientation(self.image) in _SIDEWAYS else (height, width, reducible)
 
+    @property
+    def orientation(self) -> int:
+        """EXIF's, 1 to 8: how the pixels of the file are still to be turned until people see them upright."""
+        with _QUIET:
+            return _orientation(self.image)
+
     def pixels(self, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
         """What `decode` returns. To be asked once: the image is closed afterwards."""
         if channels not in (1, 3):
@@ -306,7 +312,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        found = int(image.getexif().get(_ORIENTATION, 1))
+        return found if 1 <= found <= 8 else 1
     except Exception:  # noqa: BLE001 # damaged EXIF is no reason to lose the image
         return 1
 

@@ -36,7 +36,7 @@ KINDS = {  # kind -> a line of preflight
     UNREADABLE: "annotation{s} that cannot be read {are} left out",
     STRAY: "annotation{s} of no known image {are} left out",
     DOUBLE: "image{s} listed twice {are} left out",
-    NO_MAP: "image{s} without a label map {are} left out",
+    NO_MAP: "image{s} without a mask {are} left out",
     UNANNOTATED: "image{s} without a file of annotations {are} left out",
     NO_AREA: "object{s} drawn as points or lines, which have no area, {are} left out",
     CUT: "box{es} {are} cut at the edge of the image",

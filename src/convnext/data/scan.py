@@ -49,6 +49,7 @@ def listed(count: int, what: str, names: Iterable[str], kinds: int | None = None
     one = count == 1
     words = {"s": "" if one else "s", "es": "" if one else "es"}
     words |= {"are": "is" if one else "are", "have": "has" if one else "have", "were": "was" if one else "were"}
+    words |= {"it": "it" if one else "them", "its": "its" if one else "their", "reach": "reaches" if one else "reach"}
     shown = list(islice(names, NAMED))
     total = count if kinds is None else kinds
     more = f" and {total - NAMED:,} more" if shown and total > NAMED else ""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.data.annotated import Objects
-from convnext.data.dataset import DenseDataset, read_semantic
+from convnext.data.dataset import DenseDataset, read_semantic, upright
 from convnext.data.decode import decode
 from convnext.data.masks import Rle, Shape, render
 from convnext.data.sample import IGNORE
@@ -145,12 +145,12 @@ def _objects_drawn(
 ) -> list[Html]:
     """Ground truth and detections of one image."""
     assert data is not None
-    full = image.shape[:2]
+    full = image.shape[0], image.shape[1]
     size = preview_size(*full)
     small = _shrunk(image, size)
-    objects = data.entries[index].objects
+    objects = upright(data, index, full)
     taken = {each["object"] for each in drawing["found"]}
-    ground_truth = [] if objects is None else _ground_truth(objects.in_pixels(*full), taken, data.classes, (full, size))
+    ground_truth = [] if objects is None else _ground_truth(objects, taken, data.classes, (full, size))
     shown = [_detection(each, classes, size) for each in drawing["found"]]
     return [_panel(name, small, drawn, full) for name, drawn in (("Ground truth", ground_truth), ("Prediction", shown))]
 

@@ -1,32 +1,38 @@
 """Data sets and results as COCO's JSON, whatever form they came in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from convnext.data.dataset import DenseDataset, size_of
+from convnext.data.dataset import DenseDataset, size_of, upright
 from convnext.data.masks import Rle, Shape, encode
 from convnext.data.store import printable
 from convnext.errors import DataError
 
 
-def to_coco(dataset: DenseDataset, which: Iterable[int] | None = None) -> dict[str, Any]:
+def to_coco(
+    dataset: DenseDataset,
+    which: Iterable[int] | None = None,
+    sizes: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """The images at the places `which` (None: all) and their objects as a COCO annotation file holds them.
 
-    Numbers are those of the file they came from, at full precision. An image whose size is written nowhere is looked
-    at; raises DataError when it cannot be read.
+    Numbers are those of the file they came from, at full precision. `sizes`: place -> (H, W) of images that were read,
+    as people see them; else the size is that of the annotations. An image whose size is written nowhere is looked at;
+    raises DataError when it cannot be read.
     """
     if dataset.task != "detection":
-        raise DataError("label maps have no form in COCO's JSON of objects.")
+        raise DataError("masks of classes have no form in COCO's JSON of objects.")
     images, annotations = [], []
     for place in range(len(dataset.entries)) if which is None else which:
         entry = dataset.entries[place]
-        height, width = size_of(dataset, place)
+        height, width = size = sizes.get(place) or size_of(dataset, place)
         images.append({"id": entry.image_id, "file_name": printable(entry.path), "height": height, "width": width})
-        if entry.objects is None:
+        objects = upright(dataset, place, size)
+        if objects is None:
             continue
-        objects = entry.objects.in_pixels(height, width)
         for row in range(len(objects)):
             x0, y0, x1, y1 = objects.boxes[row].tolist()
             annotation = {

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnext.data.dataset import DenseDataset
+from convnext.data.dataset import DenseDataset, upright
 from convnext.data.formats.export import to_coco
 from convnext.tasks.detection.boxes import covers, ious
 from convnext.tasks.detection.coco_evaluation import Kind, Precision, average_precision
@@ -128,7 +128,7 @@ def working_point(outcomes: Outcomes, judged: Sequence[NDArray[np.int8]], object
 
 def precisions(outcomes: Outcomes, dataset: DenseDataset, limits: Sequence[int]) -> dict[str, Precision]:
     """By boxes and, where both sides have them, by masks."""
-    ground_truth = to_coco(dataset, outcomes.indices)
+    ground_truth = to_coco(dataset, outcomes.indices, {index: found.size for index, found in outcomes.pairs()})
     rows = [row for found in outcomes.found for row in found.rows(dataset.category_ids)]
     kinds: list[Kind] = ["box"]
     if dataset.has_masks and all(found.masks is not None for found in outcomes.found):
@@ -150,6 +150,8 @@ def objects_of(
     objects = dataset.entries[index].objects
     if objects is None:
         return np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool)
+    if dataset.entries[index].size == found.size[::-1] != found.size:
+        objects = upright(dataset, index, found.size) or objects
     height, width = found.size
     boxes = objects.boxes * np.array([width, height] * 2) if objects.relative else objects.boxes
     return boxes, objects.labels, objects.crowd
