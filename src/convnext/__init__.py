@@ -80,7 +80,11 @@ if not TYPE_CHECKING:  # or a checker would take any name for one of ours
                     found = getattr(import_module(module), name)
                 except ImportError as error:  # of an extra
                     raise missing(error, f"convnext.{name}") from None
-                return explained(found) if isinstance(found, FunctionType) else found
+                if not isinstance(found, FunctionType):
+                    return found
+                from convnext.recipes.spelling import understood  # which costs more than a class does
+
+                return explained(understood(found))
         raise AttributeError(f"module 'convnext' has no attribute '{name}'")
 
     def __dir__() -> list[str]:

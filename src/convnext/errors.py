@@ -1,7 +1,7 @@
 """The one error root, and the sentence every refusal is made of: the value, the rule, the fix, the nearest valid name."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 
 class ConvNeXtError(Exception):
@@ -24,10 +24,36 @@ class Interrupted(ConvNeXtError):
     """A person or a scheduler asked the run to stop; its state is saved."""
 
 
-def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close; `cutoff` 0 takes any."""
-    found = get_close_matches(name, list(names), n=1, cutoff=cutoff)
-    return f" Did you mean '{found[0]}'?" if found else ""
+def nearest(name: str, names: Iterable[str], *, cutoff: float = 0.65) -> str:
+    """' Did you mean 'x'?' for the valid name closest to `name`, or '' when none is close; `cutoff` 0 takes any.
+
+    Of dotted names the last part must be close as well: 'optim.foo' is near no other field of optim.
+    """
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(name.lower())
+    best, found = cutoff, ""
+    for known in names:
+        matcher.set_seq1(known.lower())
+        if matcher.real_quick_ratio() < best and "." not in known:
+            continue
+        found, best = max((found, best), (known, _likeness(matcher, name.lower(), known.lower())), key=_by_likeness)
+    return f" Did you mean '{found}'?" if found else ""
+
+
+def _by_likeness(pair: tuple[str, float]) -> tuple[float, str]:
+    return pair[1], pair[0]
+
+
+def _likeness(matcher: SequenceMatcher[str], name: str, known: str) -> float:
+    """0 to 1; `matcher` holds both."""
+    (part, _, last), (known_part, _, known_last) = name.rpartition("."), known.rpartition(".")
+    whole = matcher.ratio()
+    if not known_part or (not part and whole >= 1):
+        return whole
+    ends = SequenceMatcher(None, known_last, last, autojunk=False).ratio()
+    if not part:  # a field without its part is as near as it can be
+        return max(whole, 0.95 * ends)
+    return max(whole, 0.7) if ends == 1 else min(whole, ends)
 
 
 def number_of(n: float, one: str, many: str = "") -> str:

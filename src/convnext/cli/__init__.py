@@ -23,6 +23,7 @@ from convnext.cli import (
     roadmap,
     train,
 )
+from convnext.cli.foreign import refuse_foreign
 from convnext.cli.options import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError, Interrupted, on_one_line
 from convnext.extras import missing
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
         fields, others = fields_apart(sys.argv[1:] if arguments is None else arguments)
-        args, rest = parser_of(VERBS).parse_known_args(others)
+        parser = parser_of(VERBS)
+        refuse_foreign(parser, others)
+        args, rest = parser.parse_known_args(others)
         verb = args.verb
         return VERBS[verb].run(args, fields + rest)
     except ConvNeXtError as error:

@@ -29,6 +29,13 @@ class Command(Protocol):
 class Parser(argparse.ArgumentParser):
     """One line for a mistake, as everywhere else."""
 
+    verbs: Mapping[str, "Parser"] = {}
+
+    @property
+    def options(self) -> frozenset[str]:
+        """All that begins with a dash and is understood."""
+        return frozenset(self._option_string_actions)
+
     def error(self, message: str) -> NoReturn:
         """Refuse, with the nearest valid choice."""
         choice = re.search(r"invalid choice: '?([^' ]+)'? \(choose from (.*)\)", message)
@@ -43,6 +50,7 @@ def parser_of(verbs: Mapping[str, Command]) -> Parser:
     chosen = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in verbs.items():
         verb.flags(chosen.add_parser(name, help=verb.HELP, description=verb.HELP, allow_abbrev=False))
+    parser.verbs = chosen.choices
     return parser
 
 

@@ -7,12 +7,12 @@ transforms of libjpeg-turbo, so the pixels are the same and a run does not depen
 import io
 import threading
 import warnings
-from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from convnext.data.codecs import formats_read, why_unknown
 from convnext.errors import DataError
 
 try:  # the extra 'fast'
@@ -21,21 +21,11 @@ except ImportError:
     simplejpeg = None
 
 MAX_PIXELS = 178_956_970  # twice Pillow's warning level, where Pillow itself refuses: a decompression bomb
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and AVIF; never one that starts a program, as EPS
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
 _REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
 _MAX_16_BIT = 65_535
 _MAX_12_BIT = 4095  # of cameras and scanners, which files of 16 bits often hold
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands, ISO/IEC 23008-12
-_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Endings that are taken for images, lower case with the dot."""
-    known = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-    return frozenset(known | {".avif"} if features.check("avif") else known)
 
 
 def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
@@ -172,12 +162,6 @@ def reduction(height: int, width: int, least_px: int | None) -> int:
     return next((divisor for divisor in _REDUCTIONS if shorter // divisor >= max(1, least_px)), 1)
 
 
-@cache
-def _formats() -> tuple[str, ...]:
-    """What Pillow may take a file for. Its JPEG reader also opens the two-image files of phones, as 'MPO'."""
-    return (*_FORMATS, "AVIF") if features.check("avif") else _FORMATS
-
-
 class _Quiet:
     """Silences Pillow's warnings about odd files while any thread is inside; their images are decoded or refused.
 
@@ -211,11 +195,11 @@ def _opened(data: bytes) -> Image.Image:
     if not data:
         raise DataError("the file is empty (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=formats_read())
     except Image.DecompressionBombError:
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except UnidentifiedImageError:
-        raise DataError(_unknown(data)) from None
+        raise DataError(why_unknown(data)) from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
     if image.width * image.height > MAX_PIXELS:
@@ -223,20 +207,6 @@ def _opened(data: bytes) -> Image.Image:
     if min(image.size) < 1:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     return image
-
-
-def _unknown(data: bytes) -> str:
-    """Why nothing opens these bytes: the name of the format where it is one that phones and browsers write."""
-    name = ""
-    if data[4:8] == b"ftyp":
-        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
-        name = "AVIF" if b"avif" in brands or b"avis" in brands else ""
-        name = name or ("HEIC" if any(brand in brands for brand in _HEIC) else "")
-    elif data.startswith(_JPEG_XL):
-        name = "JPEG XL"
-    if name:
-        return f"it is {name}, whatever its ending, which is not read here; save it as JPEG or PNG"
-    return "not an image, or damaged in its first bytes"
 
 
 def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None) -> np.ndarray:

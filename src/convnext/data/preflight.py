@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convnext.data.codecs import plugin_for
 from convnext.data.decode import decode, holds_12_bit, read_size
 from convnext.data.labelled import Dataset, Splits
 from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, bits_line, listed, looked_at, sampled
@@ -72,7 +73,6 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
         bits_line([item.path for item in good if item.few_bits]),
         *_class_lines(per_class),
-        *(data.notes if isinstance(data, Splits) else ()),
         _left_out(left_out),
         *(data.notes if isinstance(data, Splits) else ()),
     ]
@@ -169,8 +169,14 @@ def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[st
 
 def _left_out(left_out: dict[str, int]) -> str:
     total = sum(left_out.values())
-    kinds = (f"{count:,} {ending}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1]))
+    kinds = (
+        f"{count:,} {ending}{_reader(ending)}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1])
+    )
     return listed(total, "file{s} {were} left out", kinds, len(left_out))
+
+
+def _reader(ending: str) -> str:
+    return f" (`pip install {package}` reads them)" if (package := plugin_for(ending)) else ""
 
 
 def _pair(pair: tuple[str, str]) -> str:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes, plugin_for
 from convnext.data.formats.folders import endings_of_images
 from convnext.data.labelled import Dataset, Entry
 from convnext.data.store import MixedStore, ZipStore, is_zip, printable, require, tree_of
@@ -24,7 +24,9 @@ def open_unlabelled(paths: Sequence[str]) -> Dataset:
             before = len(found)
             found |= dict.fromkeys(_images_at(match, zips))
             if len(matches) == 1 and len(found) == before and not os.path.isfile(match):
-                raise DataError(f"'{printable(match)}' holds no images; they end in {endings_of_images()}.")
+                raise DataError(
+                    f"'{printable(match)}' holds no images; they end in {endings_of_images()}.{_reader(match)}"
+                )
     if not found:
         raise DataError(
             f"No images to predict. Name a file, a folder, a glob or a zip; images end in {endings_of_images()}."
@@ -39,3 +41,11 @@ def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
     if isinstance(tree.store, ZipStore):
         zips[path] = tree.store
     return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(image_suffixes()))]
+
+
+def _reader(path: str) -> str:
+    """The plugin that would read what is there."""
+    files = tree_of(Path(path)).files
+    endings = dict.fromkeys(os.path.splitext(name)[1] for name in files)
+    found = [(ending, package) for ending in endings if (package := plugin_for(ending))]
+    return f" `pip install {found[0][1]}` reads {found[0][0]}." if found else ""

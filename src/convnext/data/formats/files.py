@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.names import Names
 from convnext.data.parts import part_of
 from convnext.data.store import Tree, is_zip, printable, require, tree_of

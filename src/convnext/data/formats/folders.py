@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, tables_at, tables_of, unread

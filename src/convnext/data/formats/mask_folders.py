@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.parts import part_of_name, part_of_word
 from convnext.data.problems import MISSING, NO_MAP, Problem
 from convnext.data.store import Tree, printable

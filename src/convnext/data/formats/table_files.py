@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from convnext.data.arrow import ENDINGS
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in
 from convnext.data.formats.records import JSON_LINES, TEXT_TABLES, columns_at
 from convnext.data.formats.table import header_of

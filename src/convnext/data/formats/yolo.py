@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import count
 
 from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
+from convnext.data.codecs import image_suffixes
 from convnext.data.dataset import DenseDataset
-from convnext.data.decode import image_suffixes
 from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.yolo_rows import Meaning
 from convnext.data.formats.yolo_yaml import Value, read_yaml
