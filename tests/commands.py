@@ -26,6 +26,17 @@ class Done:
         assert self.err.startswith("convnext: ") and self.err.count("\n") == 1, self.err
         return self.err.removeprefix("convnext: ").strip()
 
+    @property
+    def refusal(self) -> str:
+        """The last line, of a refusal that follows from the data; those before it are what was found in them."""
+        assert (self.status, self.out) == (2, ""), self.err
+        *found, last = self.err.removesuffix("\n").split("\n")
+        assert found and not [line for line in found if line.startswith("convnext: ") or not line.endswith(".")], (
+            self.err
+        )
+        assert last.startswith("convnext: ")
+        return last.removeprefix("convnext: ")
+
 
 def convnext(*arguments: object) -> Done:
     """`convnext WORDS...`"""

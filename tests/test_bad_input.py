@@ -183,7 +183,10 @@ def test_nothing_to_evaluate_on_stops_before_the_first_step(data, tmp_path, caus
         for file in data.glob("val/*/*.jpg"):
             spoil(file, "empty")
         done = convnext(*tiny(data, tmp_path / "run"))
-    assert ("None of the val images can be read" if cause == "all broken" else "held out") in done.line
+    if cause == "all broken":
+        assert "None of the 6 val images can be read" in done.refusal and "6 images cannot be read" in done.err
+    else:
+        assert "held out" in done.line
 
 
 # The disk

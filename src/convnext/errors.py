@@ -9,7 +9,16 @@ class ConvNeXtError(Exception):
 
 
 class DataError(ConvNeXtError):
-    """The images or their labels cannot be used as they are."""
+    """The images or their labels cannot be used as they are.
+
+    `findings`: lines that explain it, such as what was left out and why; the command line prints them before it.
+    """
+
+    def __init__(self, message: str, findings: Iterable[str] = ()):
+        super().__init__(message)
+        self.findings = tuple(line for line in findings if line)
+        for line in self.findings:
+            self.add_note(line)
 
 
 class CheckpointError(ConvNeXtError):

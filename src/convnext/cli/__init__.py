@@ -25,7 +25,7 @@ from convnext.cli import (
 )
 from convnext.cli.foreign import refuse_foreign
 from convnext.cli.options import Command, fields_apart, parser_of
-from convnext.errors import ConvNeXtError, Interrupted, on_one_line
+from convnext.errors import ConvNeXtError, DataError, Interrupted, on_one_line
 from convnext.extras import missing
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -75,5 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refused(error: ConvNeXtError) -> int:
-    sys.stderr.write(f"convnext: {on_one_line(str(error))}\n")
+    lines = [*(error.findings if isinstance(error, DataError) else ()), f"convnext: {error}"]
+    sys.stderr.write("".join(f"{on_one_line(line)}\n" for line in lines))
     return 130 if isinstance(error, Interrupted) else 2

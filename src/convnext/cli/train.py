@@ -162,9 +162,10 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     dense_px = args.size if task in DENSE else None
     probe = recipe(name, args.model, images=1000, image_px=dense_px or 224, classes=2, in_channels=args.channels)
     if dense_px and not isinstance(probe, ClassificationRecipe) and probe.input.eval_short_px != dense_px:
+        own = probe.input.eval_short_px
+        rule = f"the {'least' if dense_px < own else 'most'} that --size takes for recipe '{name}' is {own} px"
         raise ConvNeXtError(
-            f"--size {dense_px} does not suit recipe '{name}', whose images have a shorter side of "
-            f"{probe.input.eval_short_px} px. Give --input.short_px and --input.eval_short_px."
+            f"--size {dense_px} is refused: {rule}. Other sizes are for --input.short_px and --input.eval_short_px."
         )
     return probe
 

@@ -13,9 +13,9 @@ from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset, read_semantic, strange_values
 from convnext.data.decode import Opened, decode, holds_12_bit, read_size
 from convnext.data.opening import DenseSplits
-from convnext.data.problems import CUT, KINDS, NO_MASK, OUTSIDE, Problem
+from convnext.data.problems import CUT, KINDS, NO_MASK, OUTSIDE, Problem, why_left_out
 from convnext.data.sample import IGNORE
-from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, bits_line, listed, looked_at, sampled
+from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, bits_line, listed, looked_at, sampled, unread
 from convnext.data.store import printable
 from convnext.data.turned import is_doubtful, made_before_turn
 from convnext.errors import DataError, reason_of
@@ -29,6 +29,7 @@ class DenseFindings:
 
     lines: tuple[str, ...]
     errors: tuple[str, ...]
+    reasons: tuple[str, ...]  # those of `lines` that explain errors: what was left out, and why
     per_class: dict[str, dict[str, int]]  # part -> class -> objects, or pixels of maps
     images: dict[str, dict[str, int]]  # part -> class -> images that show it
     problems: dict[str, int]  # kind -> how many
@@ -67,25 +68,26 @@ def preflight_dense(
     broken = {item.path: item.reason for item in seen if item.reason}
     main = next(iter(parts))
     if not any(item.part == main for item in good):
-        path, reason = next(iter(broken.items()), ("", "there are none"))
-        raise DataError(f"none of the {main} images can be read; the first is '{path}': {reason}.")
+        raise unread({item.path: item.reason for item in seen if item.part == main}, main)
     problems = list(dict.fromkeys(problem for part in parts.values() for problem in part.problems))
     problems += [problem for part in parts.values() for problem in _without_masks(part)]
     counted = {name: _counts(part, [item for item in good if item.part == name]) for name, part in parts.items()}
     per_class = {name: counts[0] for name, counts in counted.items()}
     images = {name: counts[1] for name, counts in counted.items()}
     sizes = np.array([item.size for item in good])
+    reasons = (*_file_lines(seen, broken), *_turned(seen, problems), *_problem_lines(problems), *_notes(parts))
+    lines = (sampled(len(seen), total), *reasons, *_class_lines(parts, per_class, images))
+    errors = (_nothing_to_learn(parts[main], per_class[main], main, problems), *_broken_val(seen))
     return DenseFindings(
-        lines=tuple(filter(None, (*_file_lines(seen, total, broken), *_turned(seen, problems),
-                                  *_problem_lines(problems), *_notes(parts),
-                                  *_class_lines(parts, per_class, images)))),
-        errors=tuple(filter(None, (_nothing_to_learn(parts[main], per_class[main], main), *_broken_val(seen)))),
+        lines=tuple(filter(None, lines)),
+        errors=tuple(filter(None, errors)),
+        reasons=tuple(filter(None, reasons)),
         per_class=per_class,
         images=images,
         problems=dict(Counter(problem.kind for problem in problems)),
         broken=broken,
         median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
-    )  # fmt: skip
+    )
 
 
 def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
@@ -156,8 +158,7 @@ def _without_masks(dataset: DenseDataset) -> Iterator[Problem]:
                 yield Problem(NO_MASK, f"{printable(entry.path)} annotation {number}")
 
 
-def _file_lines(seen: list[_Seen], total: int, broken: dict[str, str]) -> Iterator[str]:
-    yield sampled(len(seen), total)
+def _file_lines(seen: list[_Seen], broken: dict[str, str]) -> Iterator[str]:
     why = (f"{path} ({reason})" for path, reason in broken.items())
     yield _listed(len(broken), "image{s} cannot be read and will be skipped", why)
     yield bits_line([item.path for item in seen if item.few_bits])
@@ -220,16 +221,19 @@ def _class_lines(
         yield _listed(empty, "train image{s} {have} no object at all", ())
 
 
-def _nothing_to_learn(dataset: DenseDataset, counts: dict[str, int], part: str) -> str:
+def _nothing_to_learn(dataset: DenseDataset, counts: dict[str, int], part: str, problems: list[Problem]) -> str:
+    if sum(counts.values()):
+        return ""
     what = "pixel of a class" if dataset.task == "segmentation" else "object that can be used"
-    return "" if sum(counts.values()) else f"There is no {what} in {part}: nothing can be learned."
+    why = why_left_out(problems)
+    return f"There is no {what} in {part}: nothing can be learned.{f' {why}' if why else ''}"
 
 
 def _broken_val(seen: list[_Seen]) -> Iterator[str]:
     held_out = [item for item in seen if item.part == "val"]
     if held_out and all(item.reason for item in held_out):
         first = held_out[0]
-        yield f"None of the val images can be read; the first is '{first.path}': {first.reason}."
+        yield f"None of the {len(held_out):,} val images can be read; the first is '{first.path}': {first.reason}."
 
 
 def _listed(count: int, what: str, names: Iterable[str]) -> str:

@@ -7,10 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnext.data.codecs import plugin_for
 from convnext.data.decode import decode, holds_12_bit, read_size
 from convnext.data.labelled import Dataset, Splits
-from convnext.data.scan import FULL_BELOW, LIMIT, PREVIEW_PX, bits_line, listed, looked_at, sampled
+from convnext.data.scan import (
+    FULL_BELOW,
+    LIMIT,
+    PREVIEW_PX,
+    bits_line,
+    left_out_line,
+    listed,
+    looked_at,
+    sampled,
+    unread,
+)
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 
@@ -24,6 +33,7 @@ class Findings:
 
     lines: tuple[str, ...]
     errors: tuple[str, ...]
+    reasons: tuple[str, ...]  # those of `lines` that explain errors: what was left out, and why
     per_class: dict[str, dict[str, int]]  # part -> class -> images
     broken: dict[str, str]  # printable path -> reason
     duplicates: tuple[tuple[str, str], ...]  # (train path, val path) with the same bytes
@@ -58,14 +68,16 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     broken = {item.path: item.reason for item in seen if item.reason}
     main = next(iter(parts))
     if not any(item.part == main for item in good):
-        path, reason = next(iter(broken.items()), ("", "there are none"))
-        raise DataError(f"none of the {main} images can be read; the first is '{path}': {reason}.")
+        raise unread({item.path: item.reason for item in seen if item.part == main}, main)
     duplicates, repeats, torn = _copies(good)
     per_class = {name: _counts(part) for name, part in parts.items()}
     left_out = data.left_out if isinstance(data, Splits) else {}
+    why = (f"{path} ({reason})" for path, reason in broken.items())
+    unreadable = listed(len(broken), "image{s} cannot be read and will be skipped", why)
+    kept_out = (left_out_line(left_out), *(data.notes if isinstance(data, Splits) else ()))
     lines = [
         sampled(len(seen), total),
-        listed(len(broken), "image{s} cannot be read and will be skipped", (f"{p} ({r})" for p, r in broken.items())),
+        unreadable,
         listed(
             len(duplicates), "image{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
         ),
@@ -73,13 +85,13 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
         bits_line([item.path for item in good if item.few_bits]),
         *_class_lines(per_class),
-        _left_out(left_out),
-        *(data.notes if isinstance(data, Splits) else ()),
+        *kept_out,
     ]
     sizes = np.array([item.size for item in good])
     return Findings(
         lines=tuple(line for line in lines if line),
         errors=_errors(per_class, seen),
+        reasons=tuple(filter(None, (unreadable, *kept_out))),
         per_class=per_class,
         broken=broken,
         duplicates=tuple(duplicates),
@@ -163,20 +175,9 @@ def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[st
     held_out = [item for item in seen if item.part == "val"]
     if held_out and all(item.reason for item in held_out):
         path, reason = held_out[0].path, held_out[0].reason
-        return (*((line,) if line else ()), f"None of the val images can be read; the first is '{path}': {reason}.")
+        unread_val = f"None of the {len(held_out):,} val images can be read; the first is '{path}': {reason}."
+        return (*((line,) if line else ()), unread_val)
     return (line,) if line else ()
-
-
-def _left_out(left_out: dict[str, int]) -> str:
-    total = sum(left_out.values())
-    kinds = (
-        f"{count:,} {ending}{_reader(ending)}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1])
-    )
-    return listed(total, "file{s} {were} left out", kinds, len(left_out))
-
-
-def _reader(ending: str) -> str:
-    return f" (`pip install {package}` reads them)" if (package := plugin_for(ending)) else ""
 
 
 def _pair(pair: tuple[str, str]) -> str:

@@ -1,5 +1,6 @@
 """What can be wrong with an annotation: the kinds, how they are spoken of, and the checks that all formats share."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,19 @@ class Problem:
     kind: str
     where: str
     what: str = ""
+
+
+def why_left_out(problems: Sequence[Problem]) -> str:
+    """'Left out: 6 objects of an unknown category, 1 image annotated and not there.'; '' where nothing was."""
+    counts = Counter(problem.kind for problem in problems)
+    said = []
+    for kind, what in KINDS.items():
+        if counts[kind] and (kind == MISSING or "left out" in what):
+            words = what.split(", and")[0].removesuffix(" {are} left out").replace("{are} ", "")
+            plural = counts[kind] != 1
+            words = words.replace("{s}", "s" if plural else "").replace("{es}", "es" if plural else "")
+            said.append(f"{counts[kind]:,} {words}")
+    return f"Left out: {', '.join(said)}." if said else ""
 
 
 class WrongError(Exception):

@@ -1,10 +1,14 @@
 """What every check before the first step shares: looking at many images at once, and saying what was seen in a line."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from convnext.data.codecs import plugin_for
+from convnext.errors import DataError, number_of
 
 FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only headers are read
 LIMIT = 200_000  # images: beyond, an even sample of so many is read
@@ -37,6 +41,28 @@ def bits_line(paths: Sequence[str]) -> str:
     """That images of 16 bits were taken for 12; '' when there are none."""
     what = "grey image{s} of 16 bits {have} no value above 4095 and {are} read as 12 bits"
     return listed(len(paths), what, paths)
+
+
+def left_out_line(left_out: Mapping[str, int]) -> str:
+    """How many files of which endings are no images; `left_out`: ending -> files."""
+    total = sum(left_out.values())
+    kinds = (
+        f"{count:,} {ending}{_reader(ending)}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1])
+    )
+    return listed(total, "file{s} {were} left out", kinds, len(left_out))
+
+
+def _reader(ending: str) -> str:
+    return f" (`pip install {package}` reads them)" if (package := plugin_for(ending)) else ""
+
+
+def unread(broken: Mapping[str, str], main: str) -> DataError:
+    """That not one image of the part `main` can be read; `broken`: path -> reason."""
+    path, reason = next(iter(broken.items()), ("", "there are none"))
+    reasons = Counter(broken.values()).most_common(NAMED)
+    lines = (f"{number_of(count, 'image')}: {each}." for each, count in reasons) if len(reasons) > 1 else ()
+    many = f"none of the {len(broken):,} {main} images" if len(broken) > 1 else f"none of the {main} images"
+    return DataError(f"{many} can be read; the first is '{path}': {reason}.", lines)
 
 
 def listed(count: int, what: str, names: Iterable[str], kinds: int | None = None) -> str:

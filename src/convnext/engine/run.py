@@ -1,5 +1,6 @@
 """The folder of a run: what `last` holds, how a run is taken up again, and which folders are refused."""
 
+import contextlib
 import dataclasses
 import errno
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from convnext.files import remove_abandoned
 LAST = "last.safetensors"
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
+LOCK = ".lock"
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems say that have none
 
 
@@ -126,11 +128,13 @@ class Claim:
     """One process at a time in a run's folder; the claim ends with the process, however it ends.
 
     The processes that it starts to read images do not hold the lock: where they outlive it, the folder is free.
+    A claim under which nothing was written leaves nothing behind.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._lock = FileLock(path / ".lock", timeout=0, fallback_to_soft=False)
+        self._new = [place for place in (path, *path.parents) if not place.exists()]  # the innermost first
+        self._lock = FileLock(path / LOCK, timeout=0, fallback_to_soft=False)
 
     def __enter__(self) -> "Claim":
         try:
@@ -149,7 +153,13 @@ class Claim:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # another system may keep a file that is open
+            if [file.name for file in self._path.iterdir()] == [LOCK]:
+                (self._path / LOCK).unlink()  # while it is held: nobody else has it
         self._lock.release()
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
+            for place in self._new:
+                place.rmdir()
 
 
 def weights_file(run: Path, weights: str = "best") -> Path:

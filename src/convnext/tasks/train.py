@@ -106,9 +106,9 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
     findings = world.from_first(look(splits, workers=options.workers) if world.first else None)
     if findings.errors:
-        raise DataError(" ".join(findings.errors))
+        raise DataError(" ".join(findings.errors), findings.reasons)
     if not splits.val.entries:
-        raise DataError(f"No images are held out to evaluate on. {row_of(task).hold_out}")
+        raise DataError(f"No images are held out to evaluate on. {row_of(task).hold_out}", findings.reasons)
     if options.strict_images and findings.broken:
         path, reason = next(iter(findings.broken.items()))
         raise DataError(
@@ -182,10 +182,11 @@ def carry_out(
         advice = lr_advice(chosen)
         if advice:
             warn(advice)
-        info(headline(chosen, data, device, world))
     model = fresh(chosen)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
         row.load(model, file_of(weights), info=info if world.first else silent)
+    if world.first:
+        info(headline(chosen, data, device, world))
     task = row.task(model, chosen, options, data.splits)
     finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
@@ -267,11 +268,13 @@ def evaluate_best(
 def headline(chosen: Recipe, data: Examined, device: torch.device, world: World) -> str:
     """What is trained, on what and for how long, in one line."""
     least, most = chosen.input.training_px
+    own = image_px(data.findings)
+    larger = f" (images of {own} are enlarged)" if chosen.task != "classification" and own < least else ""
     splits, many = data.splits, f" x {world.size}" if world.size > 1 else ""
     return (
         f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(len(splits.train.entries), 'image')} in "
         f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, "
-        f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px, "
+        f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
         f"{chosen.precision} on {device.type}{many}"
     )
 
