@@ -102,7 +102,9 @@ def refuse_of_other_tasks(args: argparse.Namespace, known: Mapping[str, Sequence
     for flag, tasks in known.items():
         value = getattr(args, flag)
         if value is not None and value is not False and task not in tasks:
-            raise ConvNeXtError(f"--{flag.replace('_', '-')} is for {' and '.join(tasks)}; {what} for {task}.")
+            raise ConvNeXtError(
+                f"--{flag.replace('_', '-')} is for {' and '.join(tasks)}; {what} for {task}. Leave it out."
+            )
 
 
 def count(text: str) -> int:

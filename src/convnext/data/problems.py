@@ -65,7 +65,7 @@ def why_left_out(problems: Sequence[Problem]) -> str:
     said = []
     for kind, what in KINDS.items():
         if counts[kind] and (kind == MISSING or "left out" in what):
-            words = what.split(", and")[0].removesuffix(" {are} left out").replace("{are} ", "")
+            words = what.split(", and")[0].removesuffix(" {are} left out").replace("{are} ", "").rstrip(",")
             plural = counts[kind] != 1
             words = words.replace("{s}", "s" if plural else "").replace("{es}", "es" if plural else "")
             said.append(f"{counts[kind]:,} {words}")

@@ -1,7 +1,7 @@
 """From a source to the images of a task: the only place of the tasks that opens data or looks at them."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, op
 from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Source
+from convnext.data.store import printable
 from convnext.engine.records import info, warn
 from convnext.errors import DataError, nearest
 
+_LOOKS = {  # how data of a task look
+    "classification": "class folders or a table of classes",
+    "detection": "boxes or outlines of objects",
+    "segmentation": "masks of classes",
+}
 AnyFindings = Findings | DenseFindings
 Named = Source | str | Path  # data, recognised or as a person names them
 Fingerprint = Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
@@ -37,16 +43,42 @@ def source_of(
     """
     if isinstance(data, Source):
         return data
-    if task == "classification":
-        return recognise(data, annotated=False)
     annotated = True if form or task or images or apart else None
-    source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task)
+    with _of_another_task(data, task, f"--task is {task}. Leave it out, or name other data."):
+        if task == "classification":
+            return recognise(data, annotated=False)
+        source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task)
     if task and source.task != task:
         raise DataError(
             f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
             "other data."
         )
     return source
+
+
+@contextlib.contextmanager
+def _of_another_task(data: Named, task: str | None, advice: str = "") -> Iterator[None]:
+    """Inside, data that cannot be opened for `task` but for another say so, with `advice`; without, to score a run."""
+    try:
+        yield
+    except DataError as error:
+        other = _task_of(data) if task else None
+        if other is None or other == task:
+            raise
+        name = data.name if isinstance(data, Source) else printable(str(data))
+        advice = advice or f"the run is for {task}. {_instead(name, other)}"
+        raise DataError(f"'{name}' has {_LOOKS[other]}, for {other}, and {advice}", error.findings) from None
+
+
+def _task_of(data: Named) -> str | None:
+    """What data look as if they were for; None where they look like nothing."""
+    if isinstance(data, Source):
+        return data.task
+    with contextlib.suppress(DataError):
+        source = recognise(data)
+        if source.task != "classification" or len(open_splits(source).train.classes) > 1:
+            return source.task
+    return None
 
 
 def scored_source(
@@ -60,9 +92,16 @@ def scored_source(
     """What a person names to score a run of `task` on, recognised; annotated images may turn out to be of another task."""
     if isinstance(data, Source):
         return data
-    if task == "classification":
-        return recognise(data, annotated=False)
-    return recognise(data, images, form=form, annotated=True, colours=colours, task=task)
+    with _of_another_task(data, task):
+        if task == "classification":
+            return recognise(data, annotated=False)
+        return recognise(data, images, form=form, annotated=True, colours=colours, task=task)
+
+
+def _instead(name: str, task: str) -> str:
+    """What to do with data of `task` and a run of another."""
+    model = {"classification": "classifier", "detection": "detector", "segmentation": "segmenter"}[task]
+    return f"Score a {model} on it: `convnext train {name}` makes one."
 
 
 def splits_of(source: Source, *, val: Source | None = None, val_share: float, seed: int) -> Any:
@@ -96,11 +135,12 @@ def open_scored(
         raise DataError(f"part = '{part}' is none of {', '.join(PARTS)}.{nearest(part, PARTS)}")
     if source.task != recipe.task:
         raise DataError(
-            f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. Name data of its kind."
+            f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. {_instead(name, source.task)}"
         )
     held = held_out(source, recipe, metadata, fingerprint)
     if held is None:
-        dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
+        with _of_another_task(source.path, recipe.task):
+            dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
         raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
     else:
