@@ -85,7 +85,7 @@ def test_annotations_from_before_the_turn_lie_on_the_object(tmp_path, orientatio
     dataset = coco(tmp_path, (HEIGHT, WIDTH), [LEFT, TOP, RIGHT, BOTTOM], orientation)
     assert_bright(dataset)
     lines = "\n".join(preflight_dense(dataset).lines)
-    said = "3 photos are turned by EXIF and annotated for the size before that: boxes and masks are turned with them: 1.png"
+    said = "3 photos are turned by EXIF and annotated for the size before that; boxes and masks are turned with them: 1.png"
     assert said in lines and "cannot be read" not in lines
 
 
@@ -99,7 +99,7 @@ def test_annotations_from_after_the_turn_lie_on_the_object(tmp_path, orientation
     seen = by_pillow(stored_mask(), orientation)
     dataset = coco(tmp_path, seen.shape, box_round(seen), orientation)
     assert_bright(dataset)
-    doubt = "do not say if they are from before: taken as from after"
+    doubt = "which fit both ways, are taken as made after the turn"
     assert (doubt in "\n".join(preflight_dense(dataset).lines)) == (orientation in (2, 3, 4))
 
 
@@ -156,6 +156,6 @@ def test_voc_says_its_size_and_yolo_cannot(tmp_path):
     yolo = open_dense(recognise(tmp_path / "yolo"))
     assert read_sample(yolo, 0).instances.boxes.tolist() == [[9, 10, 15, 30]]
     says = (
-        "1 photo is turned by EXIF, and its annotations do not say if they are from before: taken as from after: images"
+        "1 photo is turned by EXIF, and its annotations, which fit both ways, are taken as made after the turn: images"
     )
     assert says in "\n".join(preflight_dense(yolo).lines)

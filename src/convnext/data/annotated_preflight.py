@@ -172,7 +172,7 @@ def _turned(seen: list[_Seen], problems: list[Problem]) -> Iterator[str]:
     """What EXIF turns, where that matters to annotations."""
     before = [item.path for item in seen if item.before_turn]
     doubtful = [item.path for item in seen if item.doubtful_turn]
-    what = "photo{s} {are} turned by EXIF and annotated for the size before that: boxes and masks are turned with {it}"
+    what = "photo{s} {are} turned by EXIF and annotated for the size before that; boxes and masks are turned with {it}"
     yield _listed(len(before), what, before)
     names = {path.rsplit("/", 1)[-1] for path in before}
     wide = [each.where for each in problems if each.kind in (CUT, OUTSIDE) and _file_of(each) in names]
@@ -214,7 +214,7 @@ def _class_lines(
     few = [f"{printable(name)} ({count})" for name, count in counted.items() if 0 < count < _FEW]
     unit = "images" if segmentation else "objects"
     yield _listed(len(absent), f"class{{es}} {{have}} no {what} in train", absent)
-    yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so that their results are unknown", unseen)
+    yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so {its} results are unknown", unseen)
     yield _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} {unit} in train", few)
     if not segmentation:
         empty = sum(entry.objects is None or not len(entry.objects) for entry in parts["train"].entries)

@@ -155,7 +155,7 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     few = [f"{printable(name)} ({count})" for name, count in train.items() if 0 < count < _FEW]
     lines = [
         listed(len(empty), "class{es} {have} no images", map(printable, empty)),
-        listed(len(unseen), "class{es} {have} no val images, so their results are unknown", map(printable, unseen)),
+        listed(len(unseen), "class{es} {have} no val images, so {its} results are unknown", map(printable, unseen)),
         listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train images", few),
     ]
     held = {name: count for name, count in train.items() if count}
