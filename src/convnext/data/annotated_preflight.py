@@ -178,9 +178,7 @@ def _turned(seen: list[_Seen], problems: list[Problem]) -> Iterator[str]:
     wide = [each.where for each in problems if each.kind in (CUT, OUTSIDE) and _file_of(each) in names]
     what = "box{es} on them {reach} beyond that size: if made after the turn, write the size that people see"
     yield _listed(len(wide), what, wide)
-    what = (
-        "photo{s} {are} turned by EXIF, and {its} annotations do not say if they are from before: taken as from after"
-    )
+    what = "photo{s} {are} turned by EXIF, and {its} annotations, which fit both ways, are taken as made after the turn"
     yield _listed(len(doubtful), what, doubtful)
 
 
@@ -214,7 +212,7 @@ def _class_lines(
     few = [f"{printable(name)} ({count})" for name, count in counted.items() if 0 < count < _FEW]
     unit = "images" if segmentation else "objects"
     yield _listed(len(absent), f"class{{es}} {{have}} no {what} in train", absent)
-    yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so {its} results are unknown", unseen)
+    yield _listed(len(unseen), f"class{{es}} {{have}} no {what} in val, so {{its}} results are unknown", unseen)
     yield _listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} {unit} in train", few)
     if not segmentation:
         empty = sum(entry.objects is None or not len(entry.objects) for entry in parts["train"].entries)

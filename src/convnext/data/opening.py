@@ -21,7 +21,6 @@ from convnext.data.formats.painted import painted
 from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
 from convnext.data.labelled import Dataset, Splits
-from convnext.data.scan import left_out_line
 from convnext.data.source import Form, Source
 from convnext.data.split import held_out, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
@@ -161,24 +160,17 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     if not parted:
         val = _held_out(listing, val_share, seed, repeated=source.form == "table")
     if val.all():
-        raise DataError(
-            f"'{source.name}' has no images in its train part. Put them into train/<class>/.", _said(listing)
-        )
+        raise DataError(f"'{source.name}' has no images in its train part. Put them into train/<class>/.", listing.said)
     found = np.unique(listing.labels[~val])
     if len(found) < 2:
         raise DataError(
             f"'{source.name}' has images of one class only ('{printable(listing.classes[found[0]])}'); training needs two "
             "or more. Add a second class folder.",
-            _said(listing),
+            listing.said,
         )
     share = None if parted else val_share
     notes = listing.notes if source.form == "table" else (*listing.notes, *doubtful_classes(listing))
     return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
-
-
-def _said(listing: Listing) -> tuple[str, ...]:
-    """What was understood and what was left out."""
-    return (*listing.notes, left_out_line(listing.left_out))
 
 
 def open_labelled(source: Source, *, classes: tuple[str, ...] | None = None, split: str | None = None) -> Dataset:

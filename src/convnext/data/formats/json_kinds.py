@@ -3,7 +3,7 @@
 import os
 from collections.abc import Container, Iterator
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.store import Tree
 
 _KEYS: dict[str, tuple[bytes, ...]] = {  # the surest first; all of a row must be there

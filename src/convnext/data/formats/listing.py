@@ -7,6 +7,7 @@ import numpy as np
 from convnext.data import parts
 from convnext.data.labelled import Dataset, Entries
 from convnext.data.names import Names
+from convnext.data.scan import left_out_line
 from convnext.data.store import Store
 from convnext.errors import DataError
 
@@ -46,6 +47,11 @@ class Listing:
             left_out=self.left_out | {TEST: int(test.sum())},
         )  # fmt: skip
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What was understood and what was left out, for a refusal."""
+        return (*self.notes, left_out_line(self.left_out))
+
     def scored(self, part: str | None, name: str) -> tuple["Listing", np.ndarray]:
         """What is evaluated on: these images or those that can be, and (N,) bool, which of them.
 
@@ -57,7 +63,8 @@ class Listing:
         if held and wanted not in held:
             raise DataError(
                 f"'{name}' has no images in its {wanted} part, only in {' and '.join(held)}. Name another part, or the "
-                "folder that holds the class folders."
+                "folder that holds the class folders.",
+                self.said,
             )
         known = self if wanted == "test" else self.trained_on()
         return known, known.in_part(wanted if held else "")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnext.data.decode import image_suffixes
+from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import not_read
 from convnext.data.formats.json_kinds import json_kind
 from convnext.data.formats.mask_folders import IMAGE_WORDS
