@@ -1,4 +1,4 @@
-"""Random data sets of each form under other names of folders, in a zip, with other line ends, ids and endings: the same data."""
+"""Random data sets under other names of folders, in a zip, with other line ends, ids and endings are the same data."""
 
 import json
 import tempfile
