@@ -38,8 +38,8 @@ def refuse_foreign(parser: Parser, arguments: Sequence[str]) -> None:
     words = [_numbered(word) for word in _words(arguments[1:])]
     found = [(word, said) for word in words if (said := _said(verb, word, own, known))]
     if found:
-        said = _one_folder(found) or [each for _, each in found]
-        raise ConvNeXtError(answer([word.written for word, _ in found], said))
+        ours = _one_folder(found) or [each for _, each in found]
+        raise ConvNeXtError(answer([word.written for word, _ in found], ours))
 
 
 def _refuse_verb(arguments: Sequence[str], verbs: Collection[str]) -> None:
