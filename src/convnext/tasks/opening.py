@@ -139,7 +139,7 @@ def open_scored(
         )
     held = held_out(source, recipe, metadata, fingerprint)
     if held is None:
-        with _of_another_task(source.path, recipe.task):
+        with _of_another_task(source.path, recipe.task if recipe.task == "classification" else None):
             dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
         raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
