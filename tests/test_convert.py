@@ -20,10 +20,11 @@ from convnext.engine import checkpoint
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.convert import LIBRARIES, Weights, express, lacks, read_weights
 from convnext.models.convnext import ConvNeXt
+from convnext.models.expected import expected_tensors
 from convnext.models.formats import FORMATS, recognise
 from convnext.models.libraries import transformers_config
 from convnext.models.provenance import Provenance, provenance
-from convnext.models.weights import expected_tensors, load_weights
+from convnext.models.weights import load_weights
 from convnext.recipes.architectures import ARCHITECTURES
 
 V1 = ConvNeXtConfig(depths=(1, 2, 1, 1), widths=(4, 8, 12, 16), classes=10)
@@ -460,7 +461,8 @@ def test_the_licence_of_the_released_weights_is_known_and_of_others_is_not(sourc
 def test_weights_from_the_hub_carry_its_name_and_licence(tmp_path, monkeypatch):
     convert(written(tmp_path, "v1"), tmp_path / "model.safetensors", "transformers", check=False)
     save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")  # without our metadata
-    monkeypatch.setattr("convnext.models.convert.download", lambda _: tmp_path / "model.safetensors")
+    monkeypatch.setattr("convnext.models.hub.download", lambda _: tmp_path / "model.safetensors")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = convert("hub:facebook/convnext-tiny-224", tmp_path / "w.safetensors", "timm", check=False)
     assert done.lines()[1] == "licence: MIT (by the name of the repository), from hub:facebook/convnext-tiny-224."
 
@@ -523,4 +525,6 @@ def test_every_format_is_written_for_some_library_or_read_only_as_a_variant():
     assert set(FORMATS) - {"convnext"} == {
         *("official", "official_isotropic", "timm", "timm_conv", "torchvision", "transformers", "transformers_v2"),
         *("transformers_bare", "transformers_v2_bare", "mmpretrain", "mmpretrain_dense", "keras"),
+        *("timm_ols", "timm_ols_conv", "timm_ols_act", "timm_ols_act_conv"),
+        *("transformers_dinov3", "transformers_dinov3_bare"),
     }

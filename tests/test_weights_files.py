@@ -150,10 +150,13 @@ def test_weights_of_another_network_are_refused(tmp_path):
     assert "not named as in any ConvNeXt" in refusal(changed(), tmp_path / "w.pth")
 
 
-def test_a_stem_of_two_convolutions_from_timm_is_explained(tmp_path):
-    theirs = timm.models.convnext.ConvNeXt(depths=SMALL.depths, dims=SMALL.widths, stem_type="overlap")
+def test_a_stem_of_two_convolutions_from_timm_fits_a_network_that_has_it_and_is_explained_for_another(tmp_path):
+    theirs = timm.models.convnext.ConvNeXt(depths=SMALL.depths, dims=SMALL.widths, num_classes=10, stem_type="overlap")
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    assert "its stem is two convolutions" in refusal(changed(), tmp_path / "w.pth")
+    model = changed(stem="pair")
+    load(model, tmp_path / "w.pth")
+    assert torch.equal(model.stem.layers[1].weight, theirs.stem[1].weight)
+    assert "its stem is a 'pair' stem of 4 px" in refusal(changed(), tmp_path / "w.pth")
 
 
 def test_a_baseline_reads_its_weights_under_timms_names_and_gets_a_new_head(tmp_path):

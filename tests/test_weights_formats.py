@@ -17,8 +17,9 @@ from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.convnext import ConvNeXt
 from convnext.models.formats import FORMATS, recognise
+from convnext.models.infer import infer_config
 from convnext.models.tensors import read_tensors
-from convnext.models.weights import from_ours, infer_config, published_format, to_ours
+from convnext.models.weights import from_ours, published_format, to_ours
 from convnext.recipes.architectures import ARCHITECTURES
 
 DEPTHS, WIDTHS, CLASSES = (1, 2, 1, 1), (4, 8, 12, 16), 10

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.base import Count, Decay, Frozen, Whole, about
+from convnext.config.base import Count, Decay, Frozen, Positive, Whole, about
 
 Family = about("name", "kind of network; decides which other fields of model there are")
 Name = about("name", "name of the network, as `convnext models` lists it")
@@ -34,14 +34,37 @@ class ConvNeXtConfig(Frozen):
     widths: Widths
     patch: Annotated[Whole, about("px", "input pixels per position of stage 0")] = 4
     stem: Annotated[
-        Literal["patch", "overlap"],
-        about("name", "first layer: patches that do not overlap, or 3x3 convolutions of stride 2, for small data"),
+        Literal["patch", "overlap", "pair"],
+        about(
+            "name",
+            "first layer: patches that do not overlap; 3x3 convolutions of stride 2 with norms between them, for small "
+            "data; or a pair of them without a norm, as timm's '_ols' networks have it",
+        ),
     ] = "patch"
+    stem_width: Annotated[
+        Whole | None, about("channels", "pair: between the two convolutions; none: as many as stage 0 has")
+    ] = None
+    stem_activation: Annotated[bool, about("yes or no", "pair: GELU between the two convolutions")] = False
     stem_norm: Annotated[bool, about("yes or no", "a norm behind the stem; isotropic networks have none")] = True
     kernel: Annotated[Whole, about("positions", "side of the depthwise convolution")] = 7
+    norm: Annotated[
+        Literal["layer", "rms", "simple"],
+        about(
+            "name",
+            "every norm: LayerNorm, or one that only scales: RMSNorm (arXiv 1910.07467), or timm's SimpleNorm, which "
+            "divides by the standard deviation",
+        ),
+    ] = "layer"
+    eps: Annotated[Positive, about("variance", "added under the root of every norm")] = 1e-6
     layer_scale: LayerScale = 1e-6
     grn: Annotated[bool, about("yes or no", "global response normalization after GELU, as V2 has it")] = False
     drop_path: DropPath = 0.0
+    norm_first: Annotated[bool, about("yes or no", "the last norm comes before the mean over space, not behind it")] = (
+        False
+    )
+    head_width: Annotated[
+        Count, about("channels", "hidden layer with GELU between the last norm and the head; 0: none")
+    ] = 0
     head_scale: Annotated[float, about("factor", "factor on the head's initial weight and bias")] = 1.0
     in_channels: Channels = 3
     classes: Classes = 1000
@@ -57,6 +80,11 @@ class ConvNeXtConfig(Frozen):
             raise ValueError(f"kernel = {self.kernel} is even: padding cannot keep the size. Take {self.kernel + 1}")
         if self.stem == "overlap" and self.patch not in (2, 4, 8):
             raise ValueError(f"an overlap stem halves the image once or more: patch = {self.patch} is not 2, 4 or 8")
+        if self.stem == "pair" and self.patch != 4:
+            raise ValueError(f"a pair stem halves the image twice: patch = {self.patch} is not 4")
+        if self.stem != "pair" and (self.stem_width is not None or self.stem_activation):
+            name = "stem_activation" if self.stem_width is None else "stem_width"
+            raise ValueError(f"{name} is for stem = pair, and the stem is '{self.stem}'. Leave it out")
         return self
 
 

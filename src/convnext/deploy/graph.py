@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedStem
-from convnext.deploy.optimize import optimize
+from convnext.deploy.optimize import foldable, optimize
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
@@ -28,7 +28,7 @@ def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
     keep one layout, LayerNorm stays one operation, and int8 stays int8 from one layer to the next.
     """
     network = copy.deepcopy(model).to("cpu", torch.float32).eval()
-    if not isinstance(network, ConvNeXt):
+    if not isinstance(network, ConvNeXt) or not foldable(network):
         return _in_order(network)
     folded = optimize(network, info=lambda _: None)
     assert isinstance(folded, Folded)

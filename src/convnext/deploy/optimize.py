@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnext.config import GFNetConfig, RoadmapConfig, TimmConfig
+from convnext.config import ConvNeXtConfig, GFNetConfig, RoadmapConfig, TimmConfig
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedHead, FoldedStem
 from convnext.errors import ConvNeXtError
 from convnext.kernels.block import fold_affine, folded
@@ -55,7 +55,7 @@ def optimize(
     compile, export or quantize it like any other network. Our other networks come back as a copy in evaluation mode and
     channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.
     """
-    if not isinstance(model, ConvNeXt):
+    if not isinstance(model, ConvNeXt) or not foldable(model):
         return _unfolded(model, mean is not None or std is not None, matmul_dtype, info)
     _refuse_changes(model)
     shift, scale = _scaling(mean, std, model.config.in_channels)
@@ -76,6 +76,12 @@ def optimize(
         return Folded(model.config, _stem(model.stem, shift, scale), stages, norm, head)
 
 
+def foldable(model: ConvNeXt) -> bool:
+    """Whether `optimize` folds this network: one of LayerNorms, with the last one behind the mean over space."""
+    config = model.config
+    return config.norm == "layer" and not config.norm_first and not config.head_width
+
+
 def _unfolded(model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, info: Callable[[str], None]) -> Network:
     if isinstance(model, Folded):
         if scaled or matmul_dtype is not None:
@@ -85,7 +91,7 @@ def _unfolded(model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, 
             )
         return copy.deepcopy(model)
     config = getattr(model, "config", None)
-    if not isinstance(config, TimmConfig | RoadmapConfig | GFNetConfig):
+    if not isinstance(config, ConvNeXtConfig | TimmConfig | RoadmapConfig | GFNetConfig):
         raise ConvNeXtError(
             f"optimize() folds a ConvNeXt of this package, and a {type(model).__name__} was given. Make one with "
             "convnext.create() or convnext.load(...).model, and optimize before torch.compile wraps it."
@@ -94,7 +100,8 @@ def _unfolded(model: nn.Module, scaled: bool, matmul_dtype: torch.dtype | None, 
         raise ConvNeXtError(
             f"mean and std fold into the stem of a ConvNeXt alone, not into '{config.name}'. Normalise its images."
         )
-    info(f"'{config.name}' is no ConvNeXt: nothing is folded; this is its copy in evaluation mode, channels-last.")
+    what = "has norms or a head that are not folded" if isinstance(config, ConvNeXtConfig) else "is no ConvNeXt"
+    info(f"'{config.name}' {what}: nothing is folded; this is its copy in evaluation mode, channels-last.")
     plain: Any = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     return plain
 

@@ -18,7 +18,7 @@ from convnext.errors import CheckpointError, ConvNeXtError
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _STAGE = re.compile(r"stages\.(\d+)\.")
 _BACKBONE = re.compile(r"backbone\.(network\.)?")
-_HEADS = ("norm.", "norms.", "head.")  # 'norms.s': behind stage s, for a dense head
+_HEADS = ("norm.", "norm_maps.", "norms.", "hidden.", "head.")  # 'norms.s': behind stage s, for a dense head
 _STATE = {  # what each optimizer remembers of a parameter
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),
     "SGD": ("momentum_buffer",),

@@ -4,7 +4,6 @@ Three kinds of network: a 'classifier'; 'features', which end in the final norm;
 and segmentation, with a norm after every stage instead. Files are written in deploy/convert.py.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,17 @@ from torch import Tensor
 
 from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError, ConvNeXtError, nearest, number_of
-from convnext.models.formats import FORMATS, Format, our_names, recognise, their_names, translate
-from convnext.models.hub import download
+from convnext.models.convnext import EPS
+from convnext.models.description import class_names
+from convnext.models.expected import check_tensors, expected_tensors
+from convnext.models.formats import FORMATS, Format, their_names, translate
+from convnext.models.infer import infer_config
 from convnext.models.keras_layout import to_keras
+from convnext.models.opened import opened
 from convnext.models.provenance import Provenance, provenance
-from convnext.models.tensors import read_tensors, record_of
-from convnext.models.weights import check_tensors, expected_tensors, infer_config, published_format
+from convnext.models.sources import find
+from convnext.models.tensors import record_of
+from convnext.models.weights import published_format
 
 LIBRARIES = ("official", "timm", "torchvision", "transformers", "keras-npz", "mmpretrain", "convnext")
 _DENSE_HEADS = {  # what stands beside 'backbone' in a whole detector or segmenter: released ones, then ours
@@ -51,18 +55,18 @@ class Weights:
 
 
 def read_weights(source: str | Path) -> Weights:
-    """The network in a file of any known format, in a folder of transformers, or 'hub:OWNER/NAME'.
+    """The network in a file of any known format, in a folder, or in a repository of the hub: see `sources.find`.
 
     Strict: raises CheckpointError that names, as the file does, every tensor that is missing, too much or misshapen.
     From a whole detector the backbone is taken, and `notes` say what was left out.
     """
-    path = download(str(source).removeprefix("hub:")) if str(source).startswith("hub:") else _file(Path(source))
-    tensors, header = read_tensors(path)
-    tensors, record = _of_run(tensors, header)
+    files = find(source)
+    tensors, header = files.read()
+    record = record_of(header)
     tensors, notes = _of_detector(tensors)
     try:
-        name = recognise(tensors)
-        state = our_names(tensors, FORMATS[name])
+        found = opened(tensors)
+        name, tensors, state = found.format_name, found.theirs, found.ours
         if _STEM not in state:
             raise CheckpointError(f"1 missing: {translate(_STEM, FORMATS[name], to_ours=False)}. It is the stem.")
         dense = _has_norms(state, FORMATS[name])
@@ -77,17 +81,17 @@ def read_weights(source: str | Path) -> Weights:
             check_tensors(tensors, their_names(expected_tensors(config, dense=dense), FORMATS[name]))
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
-    beside = _config_beside(path) if name.startswith("transformers") else {}
+    beside = files.beside.get("config.json", {}) if name.startswith("transformers") else {}
     return Weights(
         state,
         config,
         dense,
         name,
-        provenance(str(source), header),
-        _class_names(header, record, beside, config.classes),
+        provenance(files.name, header, config=files.beside.get("config.json")),
+        class_names(header, record, beside, config.classes),
         beside.get("layer_norm_eps"),
         {} if notes else record,  # of a whole detector: it says nothing of the backbone alone
-        notes,
+        (*notes, *found.notes),
     )
 
 
@@ -136,8 +140,14 @@ def lacks(library: str, weights: Weights) -> str:
     patch = 16 if isotropic else 4
     hard_coded = {"official", "torchvision", "keras-npz"}
     every = set(LIBRARIES)
+    timm = every - {"timm"}
     rules: list[tuple[bool, str, set[str]]] = [
-        (config.stem != "patch", "overlap stem", every),
+        (config.stem == "overlap", "overlap stem", every),
+        (config.stem == "pair", "stem of two convolutions", timm),
+        (config.norm != "layer", "norm without a shift", timm),
+        (config.norm_first, "norm before the mean over space", timm),
+        (config.head_width > 0, "hidden layer before the head", timm),
+        (config.eps != EPS, f"eps of {config.eps:g} in every norm", timm - {"official", "mmpretrain"}),
         (not config.stem_norm and not isotropic, "stem without a norm", every),
         (isotropic, "isotropic network", every - {"official"}),
         (isotropic and config.grn, "isotropic network of V2 blocks", every),
@@ -159,20 +169,6 @@ def lacks(library: str, weights: Weights) -> str:
     return next((what for applies, what, without in rules if applies and library in without), "")
 
 
-def _file(path: Path) -> Path:
-    """The file of weights in a folder as transformers writes it; any other path as it is."""
-    if path.is_dir():
-        names = ("model.safetensors", "pytorch_model.bin")
-        return next((path / name for name in names if (path / name).is_file()), path)
-    return path
-
-
-def _of_run(tensors: dict[str, Tensor], header: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors out of a checkpoint of our own, and the run's metadata, also where the file was converted."""
-    model = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    return model or tensors, record_of(header)
-
-
 def _of_detector(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The backbone out of a detector or a segmenter, and what else there was."""
     parts = [key.partition(".")[0] for key in tensors]
@@ -191,33 +187,6 @@ def _has_norms(state: Mapping[str, Tensor], form: Format) -> bool:
 
 def _one_norm(state: Mapping[str, Tensor]) -> bool:
     return {key for key in state if key.startswith("norms.")} <= {"norms.3.weight", "norms.3.bias"}
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    try:
-        content = _json((path.parent / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _json(text: str | None) -> Any:
-    """The value in a foreign file's text, or None."""
-    try:
-        return json.loads(text or "null")
-    except ValueError:
-        return None
-
-
-def _class_names(
-    header: Mapping[str, str], record: Mapping[str, Any], beside: Mapping[str, Any], n: int
-) -> tuple[str, ...]:
-    """As many names as there are classes, from whichever place has them; none otherwise."""
-    labels = beside.get("id2label")
-    listed = _json(header.get("classes")) or record.get("classes")
-    names = [labels.get(str(i), "") for i in range(n)] if isinstance(labels, dict) else listed
-    names = names if isinstance(names, list) else []
-    return tuple(map(str, names)) if n and len(names) == n and all(names) else ()
 
 
 def _these(names: tuple[str, ...]) -> str:

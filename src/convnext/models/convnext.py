@@ -7,6 +7,7 @@ want them there. In the channels-last memory format that change of view costs no
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from convnext.config import ConvNeXtConfig
 from convnext.models.network import Network
 
-EPS = 1e-6  # every LayerNorm of the network
+EPS = 1e-6  # of the norms, where a config does not say otherwise, and of the global response normalization
 
 
 class ConvNeXt(Network):
@@ -35,8 +36,11 @@ class ConvNeXt(Network):
         self.stages = nn.ModuleList(
             Stage(config, before[i], width, rates[ends[i] : ends[i + 1]]) for i, width in enumerate(config.widths)
         )
-        self.norm = nn.LayerNorm(config.widths[-1], eps=EPS)
-        self.head = nn.Linear(config.widths[-1], config.classes) if config.classes else nn.Identity()
+        width, first = config.widths[-1], config.norm_first
+        self.norm_maps = norm_of(config, width, maps=True) if first else nn.Identity()
+        self.norm: Any = nn.Identity() if first else norm_of(config, width, maps=False)
+        self.hidden = nn.Linear(width, config.head_width) if config.head_width else nn.Identity()
+        self.head = nn.Linear(config.head_width or width, config.classes) if config.classes else nn.Identity()
         self.apply(initialise)
         if config.classes:
             for parameter in self.head.parameters():
@@ -46,11 +50,12 @@ class ConvNeXt(Network):
         return self.head(self.embed(x))
 
     def embed(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C)
-        """The vector that the head sees: the last stage, averaged over space and normed."""
+        """The vector that the head sees: the last stage, averaged over space and normed (or normed, then averaged)."""
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-        return self.norm(x.mean((2, 3)))
+        x = self.norm(self.norm_maps(x).mean((2, 3)))
+        return F.gelu(self.hidden(x)) if self.config.head_width else x
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Every stage's output by name: {'stage0': (N, C0, H/patch, W/patch), 'stage1': (N, C1, H/2patch, ...), ...}."""
@@ -69,10 +74,19 @@ class Block(nn.Module):
     `kernels`: what answers in place of `plain`, with the same values; models.fused sets it.
     """
 
-    def __init__(self, width: int, *, kernel: int, layer_scale: float | None, grn: bool, drop_path: float):
+    def __init__(
+        self,
+        width: int,
+        *,
+        kernel: int,
+        layer_scale: float | None,
+        grn: bool,
+        drop_path: float,
+        norm: nn.Module | None = None,
+    ):
         super().__init__()
         self.spatial = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.norm: Any = nn.LayerNorm(width, eps=EPS) if norm is None else norm
         self.expand = nn.Linear(width, 4 * width)
         self.grn = GlobalResponseNorm(4 * width) if grn else nn.Identity()
         self.project = nn.Linear(4 * width, width)
@@ -100,7 +114,9 @@ class Stage(nn.Module):
     def __init__(self, config: ConvNeXtConfig, width_before: int | None, width: int, rates: Sequence[float]):
         super().__init__()
         self.checkpointing = config.checkpointing
-        self.downsample = nn.Identity() if width_before is None else Downsample(width_before, width)
+        self.downsample: nn.Module = nn.Identity()
+        if width_before is not None:
+            self.downsample = Downsample(width_before, width, norm=norm_of(config, width_before, maps=True))
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -108,6 +124,7 @@ class Stage(nn.Module):
                 layer_scale=config.layer_scale,
                 grn=config.grn,
                 drop_path=rate,
+                norm=norm_of(config, width, maps=False),
             )
             for rate in rates
         )
@@ -124,7 +141,8 @@ class Stem(nn.Module):
     """Turn the image into C0 channels, one position for every patch x patch pixels.
 
     'patch': one convolution of kernel and stride `patch` (section 2.3). 'overlap': 3x3 convolutions of stride 2, with
-    norm and GELU between them, which learn faster from few images (after arXiv 2106.14881).
+    norm and GELU between them, which learn faster from few images (after arXiv 2106.14881). 'pair': two of them with at
+    most a GELU between them (timm's overlapping stems).
     """
 
     def __init__(self, config: ConvNeXtConfig):
@@ -132,15 +150,20 @@ class Stem(nn.Module):
         width = config.widths[0]
         if config.stem == "patch":
             self.layers = nn.Sequential(nn.Conv2d(config.in_channels, width, config.patch, stride=config.patch))
+        elif config.stem == "pair":
+            middle = config.stem_width or width
+            first = nn.Conv2d(config.in_channels, middle, 3, stride=2, padding=1)
+            second = nn.Conv2d(middle, width, 3, stride=2, padding=1)
+            self.layers = nn.Sequential(first, *[nn.GELU()] * config.stem_activation, second)
         else:
             convolutions = config.patch.bit_length() - 1
             widths = [config.in_channels, *(width // 2**i for i in reversed(range(convolutions)))]
             layers: list[nn.Module] = []
             for i in range(convolutions):
-                between = [ChannelNorm(widths[i]), nn.GELU()] if i else []
+                between = [norm_of(config, widths[i], maps=True), nn.GELU()] if i else []
                 layers += [*between, nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1)]
             self.layers = nn.Sequential(*layers)
-        self.norm = ChannelNorm(width) if config.stem_norm else nn.Identity()
+        self.norm = norm_of(config, width, maps=True) if config.stem_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H // patch, W // patch)
         return self.norm(self.layers(x))
@@ -165,11 +188,40 @@ class Downsample(nn.Module):
 class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each position of a (N, C, H, W) map."""
 
-    def __init__(self, width: int):
-        super().__init__(width, eps=EPS)
+    def __init__(self, width: int, eps: float = EPS):
+        super().__init__(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ScaleNorm(nn.Module):
+    """weight * x / sqrt(spread + eps) over the channels, without a shift; `maps`: they are axis 1, else the last one.
+
+    The spread is the mean of squares (RMSNorm, arXiv 1910.07467) or, with `variance`, the variance with C - 1 below the
+    sum, the mean left in (timm's SimpleNorm).
+    """
+
+    def __init__(self, width: int, eps: float, *, variance: bool, maps: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.variance, self.axis = eps, variance, 1 if maps else -1
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., C) -> (..., C), or (N, C, H, W) -> (N, C, H, W)
+        axis = self.axis
+        spread = x.var(axis, keepdim=True) if self.variance else x.square().mean(axis, keepdim=True)
+        weight = self.weight if axis == -1 else self.weight[:, None, None]
+        return x * torch.rsqrt(spread + self.eps) * weight
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps:g}, variance={self.variance}"
+
+
+def norm_of(config: ConvNeXtConfig, width: int, *, maps: bool) -> nn.Module:
+    """The norm over `width` channels that `config` asks for: of (N, C, H, W) maps, or of tensors with the channels last."""
+    if config.norm != "layer":
+        return ScaleNorm(width, config.eps, variance=config.norm == "simple", maps=maps)
+    return ChannelNorm(width, config.eps) if maps else nn.LayerNorm(width, eps=config.eps)
 
 
 class GlobalResponseNorm(nn.Module):

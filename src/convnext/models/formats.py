@@ -52,9 +52,17 @@ TIMM = {
     "stages.{s}.blocks.{b}.grn": "stages.{s}.blocks.{b}.mlp.grn",
     "stages.{s}.blocks.{b}.project": "stages.{s}.blocks.{b}.mlp.fc2",
     "stages.{s}.blocks.{b}.gamma": "stages.{s}.blocks.{b}.gamma",
+    "norm_maps": "norm_pre",  # the last norm where it comes before the mean over space
     "norm": "head.norm",
+    "hidden": "head.pre_logits.fc",
     "head": "head.fc",
 }
+TIMM_OLS = {
+    "stem.layers.0": "stem.0",
+    "stem.layers.1": "stem.1",
+    "stem.norm": "stem.2",
+}  # '_ols': a pair of convolutions
+TIMM_OLS_ACT = {"stem.layers.0": "stem.0", "stem.layers.2": "stem.2", "stem.norm": "stem.3"}  # with GELU between them
 TORCHVISION = {  # V1 only; 'features' lists stem, stage, downsampling layer, stage, ...
     "stem.layers.0": "features.0.0",
     "stem.norm": "features.0.1",
@@ -92,6 +100,19 @@ TRANSFORMERS_BARE, TRANSFORMERS_V2_BARE = (  # ConvNextModel and ConvNextBackbon
     {ours: theirs.removeprefix(prefix) for ours, theirs in table.items() if ours != "head"} | _NORMS
     for table, prefix in ((TRANSFORMERS, "convnext."), (TRANSFORMERS_V2, "convnextv2."))
 )
+DINOV3_BARE = {  # DINOv3ConvNextModel, as its files have been released; the stem is the first stage's downsampling
+    "stem.layers.0": "stages.0.downsample_layers.0",
+    "stem.norm": "stages.0.downsample_layers.1",
+    "stages.{s}.downsample.norm": "stages.{s}.downsample_layers.0",
+    "stages.{s}.downsample.conv": "stages.{s}.downsample_layers.1",
+    "stages.{s}.blocks.{b}.spatial": "stages.{s}.layers.{b}.depthwise_conv",
+    "stages.{s}.blocks.{b}.norm": "stages.{s}.layers.{b}.layer_norm",
+    "stages.{s}.blocks.{b}.expand": "stages.{s}.layers.{b}.pointwise_conv1",
+    "stages.{s}.blocks.{b}.project": "stages.{s}.layers.{b}.pointwise_conv2",
+    "stages.{s}.blocks.{b}.gamma": "stages.{s}.layers.{b}.gamma",
+    "norm": "layer_norm",
+}
+DINOV3 = {ours: theirs if ours == "norm" else f"model.{theirs}" for ours, theirs in DINOV3_BARE.items()}  # since 5.0
 MMPRETRAIN_DENSE = {  # open-mmlab/mmpretrain, whose backbone mmdetection 3 and mmsegmentation 1 build on
     ours: theirs.replace("dwconv", "depthwise_conv").replace("pwconv", "pointwise_conv")
     for ours, theirs in OFFICIAL.items()
@@ -115,9 +136,12 @@ KERAS = {  # keras.applications, in PyTorch's layout: see keras_layout.py
     "norm": "head_layernorm",
     "head": "head_dense",
 }
-CONVNEXT = {"stem.layers.{i}": "stem.layers.{i}", **{ours: ours for ours in OFFICIAL}}
+CONVNEXT = {"stem.layers.{i}": "stem.layers.{i}", **{ours: ours for ours in (*OFFICIAL, "norm_maps", "hidden")}}
 
-AXES = {"gamma": 1, "grn.weight": 1, "grn.bias": 1, "expand.weight": 2, "project.weight": 2}  # of our own tensors
+AXES = {  # of our own tensors, by the ends of their names
+    **{"gamma": 1, "grn.weight": 1, "grn.bias": 1, "expand.weight": 2, "project.weight": 2},
+    **{"stem.norm.weight": 1, "stem.layers.0.weight": 4},
+}
 
 
 @dataclass(frozen=True)
@@ -139,11 +163,17 @@ FORMATS: dict[str, Format] = {
         Format("official_isotropic", OFFICIAL_ISOTROPIC),
         Format("timm", TIMM),
         Format("timm_conv", TIMM, _CONVOLUTIONS),  # atto to nano, whose linears timm writes as 1x1 convolutions
+        Format("timm_ols", TIMM | TIMM_OLS),
+        Format("timm_ols_conv", TIMM | TIMM_OLS, _CONVOLUTIONS),
+        Format("timm_ols_act", TIMM | TIMM_OLS_ACT),
+        Format("timm_ols_act_conv", TIMM | TIMM_OLS_ACT, _CONVOLUTIONS),
         Format("torchvision", TORCHVISION, {"gamma": (0, 2)}),  # (C, 1, 1)
         Format("transformers", TRANSFORMERS),
         Format("transformers_v2", TRANSFORMERS_V2, _FLAT_GRN),
         Format("transformers_bare", TRANSFORMERS_BARE),
         Format("transformers_v2_bare", TRANSFORMERS_V2_BARE, _FLAT_GRN),
+        Format("transformers_dinov3", DINOV3),
+        Format("transformers_dinov3_bare", DINOV3_BARE),
         Format("mmpretrain", MMPRETRAIN),
         Format("mmpretrain_dense", MMPRETRAIN_DENSE),
         Format("keras", KERAS),
@@ -156,14 +186,25 @@ def recognise(state: Mapping[str, Tensor]) -> str:
 
     Raises CheckpointError where fewer than half of them belong to any.
     """
-    scores = {name: sum(_fits(form, key, value) for key, value in state.items()) for name, form in FORMATS.items()}
-    best = max(scores, key=lambda name: scores[name])  # 'convnext' is first, so it wins a tie
-    if not state or 2 * scores[best] < len(state):
+    best, score = best_format(state)
+    if not state or 2 * score < len(state):
         raise CheckpointError(
             f"its {len(state)} tensors ({', '.join(list(state)[:3])}, ...) are not named as in any ConvNeXt. "
             f"Give weights in one of the formats {', '.join(FORMATS)}."
         )
     return best
+
+
+def best_format(state: Mapping[str, Tensor]) -> tuple[str, int]:
+    """The format that most tensors of `state` are written in, and how many those are."""
+    scores = {name: sum(_fits(form, key, value) for key, value in state.items()) for name, form in FORMATS.items()}
+    best = max(scores, key=lambda name: scores[name])  # 'convnext' is first, so it wins a tie
+    return best, scores[best]
+
+
+def first_tensors() -> set[str]:
+    """What the first convolution is called in any of the formats: every ConvNeXt has it."""
+    return {str(translate("stem.layers.0.weight", form, to_ours=False)) for form in FORMATS.values()}
 
 
 def our_names(state: Mapping[str, Tensor], form: Format) -> dict[str, Tensor]:
@@ -247,7 +288,7 @@ def _fill(template: str, numbers: dict[str, int]) -> str:
 
 
 def _leaf(key: str) -> str:
-    return next((leaf for leaf in AXES if key.endswith(f".{leaf}")), "")
+    return next((leaf for leaf in AXES if f".{key}".endswith(f".{leaf}")), "")
 
 
 def _fits(form: Format, key: str, value: Tensor) -> bool:

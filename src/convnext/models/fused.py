@@ -39,7 +39,10 @@ def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None 
     blocks = [
         module
         for module in model.modules()
-        if type(module) is Block and module.kernels is None and isinstance(module.grn, nn.Identity)
+        if type(module) is Block
+        and module.kernels is None
+        and isinstance(module.grn, nn.Identity)
+        and type(module.norm) is nn.LayerNorm  # the kernels know no other norm
     ]
     if not blocks:
         return 0

@@ -1,6 +1,7 @@
 """Weights from the Hugging Face Hub or a mirror of it, cached where huggingface_hub keeps its files."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -14,20 +15,21 @@ from huggingface_hub.errors import (
 
 from convnext.errors import CheckpointError
 
-FILES = ("model.safetensors", "pytorch_model.bin")  # in this order
+FILES = (  # in this order
+    *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"),
+)
 PUBLIC = "https://huggingface.co"
 
 
-def download(name: str) -> Path:
-    """The local copy of the weights of repository `name`, e.g. 'timm/convnext_atto.d2_in1k'; fetched when not cached.
+def download(name: str, files: Sequence[str] = FILES) -> Path:
+    """The local copy of the first of `files` that repository `name` has, e.g. 'timm/convnext_atto.d2_in1k'.
 
-    HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 allows the cache only. Raises CheckpointError, in one line, for a
-    repository that does not exist or holds no weights, and without a network.
+    It is fetched when not cached. HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 allows the cache only. Raises
+    CheckpointError, in one line, for a repository that does not exist or holds no weights, and without a network.
     """
-    endpoint = os.environ.get("HF_ENDPOINT") or PUBLIC
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    why = "HF_HUB_OFFLINE is set" if offline else ""
-    for file in FILES:
+    endpoint, why = _place()
+    for file in files:
         try:
             why = why or _unreachable(hf_hub_url(name, file, endpoint=endpoint), endpoint)
             return Path(hf_hub_download(name, file, endpoint=endpoint, local_files_only=bool(why)))
@@ -49,10 +51,33 @@ def download(name: str) -> Path:
             raise CheckpointError(f"hub:{name} cannot be fetched from {endpoint}: {_line(error)}.") from None
     if why:
         raise CheckpointError(
-            f"hub:{name}: {why}, and the weights are not in the local cache. Fetch {FILES[0]} where there is a network "
+            f"hub:{name}: {why}, and the weights are not in the local cache. Fetch {files[0]} where there is a network "
             "and give its path instead, or name a mirror in HF_ENDPOINT."
         )
-    raise CheckpointError(f"hub:{name} holds neither {' nor '.join(FILES)}. Give a repository of PyTorch weights.")
+    if tuple(files) != FILES:
+        raise CheckpointError(f"hub:{name} does not hold {files[0]}, a part of its weights. Take another repository.")
+    raise CheckpointError(
+        f"hub:{name} holds neither {FILES[0]} nor pytorch_model.bin. Give a repository of PyTorch weights."
+    )
+
+
+def download_beside(name: str, files: Sequence[str]) -> None:
+    """Fetch what describes the weights of a repository, as far as there is any: they are weights without it, too."""
+    endpoint, why = _place()
+    for file in files:
+        try:
+            why = why or _unreachable(hf_hub_url(name, file, endpoint=endpoint), endpoint)
+            hf_hub_download(name, file, endpoint=endpoint, local_files_only=bool(why))
+        except EntryNotFoundError:
+            continue
+        except Exception:  # noqa: BLE001 - as above
+            return
+
+
+def _place() -> tuple[str, str]:
+    """The server to ask, and why it may not be asked; '' where it may."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return os.environ.get("HF_ENDPOINT") or PUBLIC, "HF_HUB_OFFLINE is set" if offline else ""
 
 
 def _unreachable(url: str, endpoint: str) -> str:

@@ -18,6 +18,7 @@ from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
 MODULES = {"timm": "timm", "torchvision": "torchvision", "transformers": "transformers", "keras-npz": "keras"}
 SIDE_PX = 224  # of the fixed image
+_TIMM_NORMS = {"layer": "layernorm", "rms": "rmsnorm", "simple": "simplenorm"}
 DEFAULT_EPS = 1e-12  # of the final norm in transformers' ConvNextConfig; in all other networks it is EPS
 
 
@@ -89,7 +90,8 @@ def _module(library: str) -> Any:
 
 def _ours(state: dict[str, Tensor], weights: Weights, x: Tensor, eps: float) -> Tensor:
     model = ConvNeXt(weights.config.model_copy(update={"drop_path": 0.0})).eval()
-    model.norm.eps = eps
+    if eps != EPS:
+        model.norm.eps = eps
     if not weights.dense:
         model.load_state_dict(state)
         return model(x)
@@ -113,9 +115,21 @@ def _timm(state: dict[str, Tensor], weights: Weights, x: Tensor, _: float) -> Te
         patch_size=config.patch,
         ls_init_value=config.layer_scale,
         use_grn=config.grn,
+        stem_type=_timm_stem(config),
+        norm_layer=_TIMM_NORMS[config.norm],
+        norm_eps=config.eps,
+        head_norm_first=config.norm_first,
+        head_hidden_size=config.head_width or None,
         conv_mlp=any(value.ndim == 4 for name, value in state.items() if name.endswith("mlp.fc1.weight")),
     )
     return _filled(model, state)(x)
+
+
+def _timm_stem(config: ConvNeXtConfig) -> str:
+    """timm's name of the stem; the 'tiered' one has half of the width between its convolutions, in multiples of 8."""
+    if config.stem == "patch":
+        return "patch"
+    return "overlap_act" if config.stem_activation else "overlap_tiered" if config.stem_width else "overlap"
 
 
 def _torchvision(state: dict[str, Tensor], weights: Weights, x: Tensor, _: float) -> Tensor:

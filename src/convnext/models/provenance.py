@@ -6,13 +6,27 @@ not for commercial use. Other people's weights under the same architecture have 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from convnext.models.hub import download
-from convnext.models.tensors import read_header, record_of
+from convnext.models.sources import find
+from convnext.models.tensors import record_of
 
 MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
+DINOV3, FAIR_NC = "DINOv3 License", "FAIR Noncommercial Research License"
+_WRITTEN = {  # as timm's configurations spell them
+    "apache-2.0": "Apache-2.0",
+    "mit": MIT,
+    "cc-by-nc-4.0": NON_COMMERCIAL,
+    "dinov3-license": DINOV3,
+    "fair-noncommercial-research-license": FAIR_NC,
+}
+_TERMS = {  # what a licence asks of those who train from the weights
+    NON_COMMERCIAL: "what is trained from them is not for commercial use, either",
+    FAIR_NC: "what is trained from them is for research alone, not for commercial use, either",
+    DINOV3: "what is trained from them may be passed on under that licence alone",
+}
 _SIZES = r"(tiny|small|base|large|xlarge)"
 _V2_SIZES = r"(atto|femto|pico|nano|tiny|base|large|huge)"
 HUBS = (  # repositories of the released weights; timm's 'fb' and 'fcmae' tags are conversions of them
@@ -20,6 +34,8 @@ HUBS = (  # repositories of the released weights; timm's 'fb' and 'fcmae' tags a
     (rf"timm/convnext_{_SIZES}\.fb_in\w+", MIT),
     (rf"facebook/convnextv2-{_V2_SIZES}-[\w-]+", NON_COMMERCIAL),
     (rf"timm/convnextv2_{_V2_SIZES}\.fcmae\w*", NON_COMMERCIAL),
+    (rf"facebook/dinov3-convnext-{_SIZES}-pretrain-lvd1689m", DINOV3),
+    (rf"timm/convnext_{_SIZES}\.dinov3_lvd1689m", DINOV3),
 )
 STEMS = (  # names of the released files, less their suffix
     (rf"convnext_{_SIZES}_(1k|22k|22k_1k)_\d+(_ema)?", MIT),
@@ -27,6 +43,7 @@ STEMS = (  # names of the released files, less their suffix
     (rf"(cascade_)?mask_rcnn_convnext_{_SIZES}_(1k|22k)_3x", MIT),
     (rf"upernet_convnext_{_SIZES}_(1k|22k)_(512x512|640x640)", MIT),
     (rf"convnextv2_{_V2_SIZES}_(1k|22k)_\d+_(ema|fcmae)", NON_COMMERCIAL),
+    (rf"dinov3_convnext_{_SIZES}_pretrain_lvd1689m-[0-9a-f]{{8}}", DINOV3),
 )
 
 
@@ -43,11 +60,16 @@ class Provenance:
         return {"origin": self.origin, "license": self.licence, "license_known_by": self.known_by}
 
 
-def provenance(source: str, metadata: Mapping[str, str]) -> Provenance:
+def terms(licence: str) -> str:
+    """What `licence` asks of what is trained from the weights, as the end of a sentence; '' where nothing is known."""
+    return _TERMS.get(licence, "")
+
+
+def provenance(source: str, metadata: Mapping[str, str], *, config: Mapping[str, Any] | None = None) -> Provenance:
     """Of the weights in `source`, a path or 'hub:OWNER/NAME', whose file carries `metadata`.
 
     What an earlier conversion or the run that started from them wrote comes first, then the hub's name, then the name
-    of a released file.
+    of a released file, then what timm's `config`.json beside the file says.
     """
     record = record_of(metadata)
     metadata = {
@@ -57,22 +79,34 @@ def provenance(source: str, metadata: Mapping[str, str]) -> Provenance:
     if metadata.get("license") and metadata.get("origin"):
         by = metadata.get("license_known_by", "") if metadata["license"] == UNKNOWN else "the metadata of the file"
         return Provenance(metadata["origin"], metadata["license"], by)
+    said = Provenance("", *_said(config or {}))
     if source.startswith("hub:"):
         licence = _match(source.removeprefix("hub:"), HUBS)
-        return Provenance(source, licence, "the name of the repository" if licence != UNKNOWN else "")
+        known = Provenance("", licence, "the name of the repository") if licence != UNKNOWN else said
+        return replace(known, origin=source)
     if record:  # of a run: every run calls its files the same
         return Provenance("/".join(Path(source).absolute().parts[-2:]))
     licence = _match(Path(source).stem, STEMS)
-    return Provenance(Path(source).name, licence, "the name of the file" if licence != UNKNOWN else "")
+    known = Provenance("", licence, "the name of the file") if licence != UNKNOWN else said
+    return replace(known, origin=Path(source).name)
 
 
 def read_provenance(source: str) -> Provenance:
-    """Of the weights in `source`, a file or 'hub:OWNER/NAME', by its name and by what the file says.
+    """Of the weights in `source`, as `sources.find` takes it, by its name and by what the files say.
 
     Raises CheckpointError for a file that cannot be read.
     """
-    path = download(source.removeprefix("hub:")) if source.startswith("hub:") else source
-    return provenance(source, read_header(path))
+    files = find(source)
+    return provenance(files.name, files.header(), config=files.beside.get("config.json"))
+
+
+def _said(config: Mapping[str, Any]) -> tuple[str, str]:
+    """The licence that a config.json names, and by what it is known."""
+    cfg = config.get("pretrained_cfg")
+    written = cfg.get("license") if isinstance(cfg, Mapping) else None
+    if not isinstance(written, str) or not written:
+        return UNKNOWN, ""
+    return _WRITTEN.get(written.lower(), written), "the config.json beside the file"
 
 
 def _match(name: str, table: tuple[tuple[str, str], ...]) -> str:

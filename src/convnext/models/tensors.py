@@ -73,7 +73,7 @@ def record_of(header: Mapping[str, str]) -> dict[str, Any]:
 
 def _first_bytes(path: Path) -> bytes:
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder. Give a file of weights inside it{_candidates(path)}.")
+        raise CheckpointError(f"{path} is a folder. Give a file of weights inside it{candidates(path)}.")
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -90,7 +90,8 @@ def _first_bytes(path: Path) -> bytes:
     return start
 
 
-def _candidates(folder: Path) -> str:
+def candidates(folder: Path) -> str:
+    """', e.g. best.safetensors': a file in `folder` that may hold weights; '' where there is none."""
     found = sorted(
         each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz")
     )

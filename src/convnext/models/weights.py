@@ -1,23 +1,17 @@
 """Pretrained weights: from a file or the hub into a network, strictly, and back out under other libraries' names."""
 
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from statistics import mode
-from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 
 from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError, ConvNeXtError, nearest, number_of
 from convnext.models.convnext import ConvNeXt
+from convnext.models.expected import check_tensors, expected_tensors
 from convnext.models.formats import FORMATS, Format, our_names, recognise, their_names
 from convnext.models.hub import download
+from convnext.models.infer import config_of, differences, published
 from convnext.models.tensors import read_tensors
-from convnext.recipes.architectures import ARCHITECTURES
-
-STRUCTURE = ("depths", "widths", "stem", "patch", "stem_norm", "kernel", "grn")  # fields that decide names and shapes
 
 
 def load_weights(model: nn.Module, source: str, *, info: Callable[[str], None]) -> None:
@@ -60,8 +54,10 @@ def from_ours(state: Mapping[str, Tensor], format_name: str, config: ConvNeXtCon
     """Our `state` as that format writes it; raises CheckpointError where the format cannot hold this network."""
     form = _format(format_name)
     check_tensors(state, expected_tensors(config))
-    lacking = [name for name in form.names if "{" not in name and name != "head" and f"{name}.weight" not in state]
-    if form.name != "convnext" and (config.stem != "patch" or lacking):
+    lacking = [name for name in ("stem.norm", "norm") if name in form.names and f"{name}.weight" not in state]
+    lacking = [] if config.norm_first and "norm_maps" in form.names else lacking
+    stems = ("pair",) if "_ols" in form.name else ("patch",)
+    if form.name != "convnext" and (config.stem not in stems or lacking):
         raise CheckpointError(
             f"The format '{form.name}' cannot hold this network ({_described(config)}). Take 'convnext'."
         )
@@ -74,66 +70,12 @@ def published_format(library: str, config: ConvNeXtConfig) -> str:
         return "official_isotropic"
     if library == "transformers" and config.grn:
         return "transformers_v2"
-    if library == "timm" and config.widths[0] <= 80 and _published_name(config) != "custom":  # timm's atto to nano
-        return "timm_conv"
+    if library == "timm":
+        ols = "" if config.stem != "pair" else "_ols_act" if config.stem_activation else "_ols"
+        known = published(config)
+        convolutions = known is not None and (config.widths[0] <= 80 or known.name == "tiny_hnf")  # timm's atto to nano
+        return f"timm{ols}{'_conv' * convolutions}"
     return _format(library).name
-
-
-def infer_config(state: Mapping[str, Tensor]) -> ConvNeXtConfig:
-    """The network that these tensors, in any known format, belong to; `name` is the published one, or 'custom'.
-
-    Raises CheckpointError where they are not those of a ConvNeXt.
-    """
-    state = our_names(state, FORMATS[recognise(state)])
-    blocks = [(int(s), int(b)) for s, b in re.findall(r"stages\.(\d+)\.blocks\.(\d+)\.", "\n".join(state))]
-    if "stem.norm.weight" in state and state["stem.norm.weight"].ndim > 1:  # where ours has its norm
-        raise CheckpointError("its stem is two convolutions, as in timm's '_ols' networks, which are not built here.")
-    depths = tuple(1 + max(b for s, b in blocks if s == stage) for stage in sorted({s for s, _ in blocks}))
-    try:
-        widths = tuple(  # by majority, so that one wrong shape is reported as such
-            mode(len(value) for value in _all_of(state, rf"stages\.{s}\.blocks\.\d+\.(norm|spatial)\.\w+"))
-            for s in range(len(depths))
-        )
-        stem = _all_of(state, r"stem\.layers\.0\.weight")[0]  # (C, in_channels, k, k)
-        kernel = mode(each.shape[-1] for each in _all_of(state, r"stages\.\d+\.blocks\.\d+\.spatial\.weight"))
-        head = [state[key] for key in ("head.weight", "head.bias") if key in state]
-        convolutions = [
-            key for key in state if re.fullmatch(r"stem\.layers\.\d+\.weight", key) and state[key].ndim == 4
-        ]
-        overlap = len(convolutions) > 1 or stem.shape[-1] == 3
-        config = ConvNeXtConfig(
-            depths=depths,
-            widths=widths,
-            stem="overlap" if overlap else "patch",
-            patch=2 ** len(convolutions) if overlap else stem.shape[-1],
-            stem_norm=any(key.startswith("stem.norm.") for key in state),
-            kernel=kernel,
-            layer_scale=1e-6 if any(key.endswith(".gamma") for key in state) else None,
-            grn=any(".grn." in key for key in state),
-            in_channels=stem.shape[1],
-            classes=len(head[0]) if head else 0,
-        )
-    except (IndexError, ValueError, TypeError) as error:
-        raise CheckpointError(f"its tensors do not make a whole ConvNeXt: {str(error).splitlines()[0]}.") from None
-    return config.model_copy(update={"name": _published_name(config)})
-
-
-def _all_of(state: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
-    found = [value for key, value in state.items() if re.fullmatch(pattern, key)]
-    if not found:
-        raise IndexError(f"no tensor is called {pattern.replace(chr(92), '')}")
-    return found
-
-
-def _differences(one: ConvNeXtConfig, other: ConvNeXtConfig) -> list[str]:
-    """Fields in which two networks' tensors differ, head and input channels apart."""
-    fields = [field for field in STRUCTURE if getattr(one, field) != getattr(other, field)]
-    return fields + (["layer_scale"] if (one.layer_scale is None) != (other.layer_scale is None) else [])
-
-
-def _published_name(config: ConvNeXtConfig) -> str:
-    same = (name for name, published in ARCHITECTURES.items() if not _differences(config, published))
-    return next(same, "custom")
 
 
 def _described(config: ConvNeXtConfig) -> str:
@@ -142,8 +84,8 @@ def _described(config: ConvNeXtConfig) -> str:
 
 def _same_architecture(state: Mapping[str, Tensor], asked: ConvNeXtConfig) -> None:
     """Refuse tensors of another network by its name, which says more than a list of tensors."""
-    held = infer_config(state)
-    fields = _differences(held, asked)
+    held = config_of(state)
+    fields = differences(held, asked)
     if not fields:
         return
     if set(fields) <= {"stem", "patch"}:
@@ -207,36 +149,3 @@ def _format(name: str) -> Format:
     if name not in FORMATS:
         raise ConvNeXtError(f"No format is called '{name}'.{nearest(name, FORMATS)} There are {', '.join(FORMATS)}.")
     return FORMATS[name]
-
-
-@lru_cache(maxsize=64)
-def expected_tensors(config: ConvNeXtConfig, *, dense: bool = False) -> Mapping[str, Tensor]:
-    """Names and shapes of every tensor of `config`, without memory; `dense`: a norm for each stage, no norm and head."""
-    with torch.device("meta"):
-        state = ConvNeXt(config).state_dict()
-        if dense:
-            state = {name: value for name, value in state.items() if not name.startswith(("norm.", "head."))}
-            for s, width in enumerate(config.widths):
-                state |= {f"norms.{s}.{leaf}": torch.empty(width) for leaf in ("weight", "bias")}
-        return MappingProxyType(state)
-
-
-def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError that names what is missing, what is too much, and what has another shape."""
-    missing = [key for key in expected if key not in state]
-    extra = [key for key in state if key not in expected]
-    misshapen = [
-        f"{key} {tuple(value.shape)} instead of {tuple(expected[key].shape)}"
-        for key, value in state.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    found = {"missing": missing, "not in the model": extra, "of another shape": misshapen}
-    parts = [f"{len(keys)} {what}: {_listed(keys)}" for what, keys in found.items() if keys]
-    if parts:
-        raise CheckpointError(f"{'; '.join(parts)}. Give the weights of exactly this model.")
-
-
-def _listed(keys: list[str], most: int = 5) -> str:
-    """'a, b, c and 12 more'"""
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more

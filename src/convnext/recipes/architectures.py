@@ -2,7 +2,10 @@
 
 V1 tiny to xlarge and isotropic: arXiv 2201.03545, section 3 and appendix. V2: arXiv 2301.00808, appendix.
 V1 atto to nano keep the widths of V2's small models, with V1's block (layer scale, no GRN).
+VARIANTS are those of timm's own, under its names; 'xxlarge' is the image tower of CLIP (arXiv 2212.07143).
 """
+
+from typing import Any
 
 from convnext.config import ConvNeXtConfig, ModelConfig, TimmConfig
 from convnext.errors import ConvNeXtError, nearest
@@ -46,8 +49,31 @@ ARCHITECTURES: dict[str, ConvNeXtConfig] = {
 }
 
 
+def _variant(name: str, size: str, **fields: Any) -> ConvNeXtConfig:
+    return ConvNeXtConfig.model_validate(ARCHITECTURES[size].model_dump() | {"name": name} | fields)
+
+
+_ZEPTO: dict[str, Any] = {"depths": (2, 2, 4, 2), "widths": (32, 64, 128, 256), "norm": "simple"}
+VARIANTS: dict[str, ConvNeXtConfig] = {
+    each.name: each
+    for each in (
+        _variant("zepto_rms", "atto", **_ZEPTO),
+        _variant("zepto_rms_ols", "atto", **_ZEPTO, stem="pair", stem_activation=True),
+        _variant("atto_rms", "atto", norm="rms"),
+        _variant("atto_ols", "atto", stem="pair", stem_width=24),
+        _variant("femto_ols", "femto", stem="pair", stem_width=24),
+        _variant("pico_ols", "pico", stem="pair", stem_width=32),
+        _variant("nano_ols", "nano", stem="pair"),
+        _variant("tiny_hnf", "tiny", norm_first=True),
+        _variant("large_mlp", "large", head_width=1536),
+        _variant("xxlarge", "xlarge", depths=(3, 4, 30, 3), widths=(384, 768, 1536, 3072), eps=1e-5),
+        _variant("v2_small", "small", layer_scale=None, grn=True),
+    )
+}
+
+
 def architecture(name: str) -> ModelConfig:
-    """The network called `name`: of ARCHITECTURES, BASELINES, 'roadmap_t:STEP', 'roadmap_b:STEP', or 'timm:NAME'.
+    """The network called `name`: of ARCHITECTURES, VARIANTS, BASELINES, 'roadmap_t:STEP', 'roadmap_b:STEP', 'timm:NAME'.
 
     Raises ConvNeXtError for an unknown name, with the nearest valid one.
     """
@@ -60,9 +86,10 @@ def architecture(name: str) -> ModelConfig:
     plain = plain.replace("convnextv2_", "v2_").replace("isotropic_", "iso_")
     if plain in BASELINES:
         return BASELINES[plain].config
-    if plain not in ARCHITECTURES:
+    named = ARCHITECTURES | VARIANTS
+    if plain not in named:
         raise ConvNeXtError(
-            f"No model is called '{name}'.{nearest(plain, [*ARCHITECTURES, *BASELINES])} `convnext models` lists them "
+            f"No model is called '{name}'.{nearest(plain, [*named, *BASELINES])} `convnext models` lists them "
             "all; 'timm:NAME' takes any other from timm."
         )
-    return ARCHITECTURES[plain]
+    return named[plain]

@@ -25,7 +25,7 @@ from convnext.config import (
     UperNetConfig,
 )
 from convnext.recipes.architectures import architecture
-from convnext.recipes.small import MUON_RATIO, lr_for
+from convnext.recipes.small import MUON_RATIO, OVERLAP, lr_for
 
 PAPER = "arXiv 2201.03545"
 ADE20K_IMAGES, ADE20K_STEPS = 20_210, 160_000
@@ -253,7 +253,7 @@ def _own_network(model: str) -> ModelConfig:
         return network.model_copy(update={"classes": 0})
     changes: dict[str, object] = {"classes": 0, "drop_path": 0.1}
     if len(network.depths) > 1:  # one stage is refused as a backbone, with the reason
-        changes["stem"] = "overlap"
+        changes |= OVERLAP
     if network.layer_scale is not None:
         changes["layer_scale"] = 0.1
     return network.model_copy(update=changes)

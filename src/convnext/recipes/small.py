@@ -19,6 +19,11 @@ from convnext.config import (
 from convnext.recipes.architectures import architecture
 
 BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the square root
+OVERLAP: dict[str, object] = {
+    "stem": "overlap",
+    "stem_width": None,
+    "stem_activation": False,
+}  # the stem that learns from few images
 MUON_RATIO = 10.0  # to lr, for the matrices of the blocks: their update does not depend on the size of the gradient
 
 
@@ -95,7 +100,7 @@ def _network(model: str, size_px: int, image_px: int) -> ModelConfig:
         return network.model_copy(update={**changes, "patch": 2 ** round(math.log2(size_px / 14))})
     # Images that were enlarged to 32 px hold no detail below 4 px; real ones of 32 to 160 px do.
     fine = size_px <= 160 and 2 * image_px > size_px
-    return network.model_copy(update={**changes, "stem": "overlap", "patch": 2 if fine else 4})
+    return network.model_copy(update={**changes, **OVERLAP, "patch": 2 if fine else 4})
 
 
 def _ema_decay(steps: float) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from convnext.config import ModelConfig, RoadmapConfig, TimmConfig
+from convnext.config import ConvNeXtConfig, ModelConfig, RoadmapConfig, TimmConfig
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.convnext import ChannelNorm
@@ -101,6 +101,8 @@ def _network(config: ModelConfig) -> nn.Module:
     config = config.model_copy(update={"classes": 0})
     if isinstance(config, TimmConfig):
         return TimmStages(config)
+    if isinstance(config, ConvNeXtConfig):
+        config = config.model_copy(update={"norm_first": False, "head_width": 0})
     network = build_model(config)
     network.norm = nn.Identity()
     network.head = nn.Identity()

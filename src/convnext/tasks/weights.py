@@ -10,10 +10,10 @@ from convnext.config import ConvNeXtConfig
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.errors import CheckpointError
+from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, recognise
 from convnext.models.hub import download
 from convnext.models.tensors import read_tensors
-from convnext.models.weights import check_tensors
 from convnext.tasks.backbone import Backbone
 
 BACKBONE, _NETWORK = "backbone.", "backbone.network."  # how our names of a detector's or a segmenter's backbone begin

@@ -11,9 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from convnext.errors import CheckpointError
+from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
-from convnext.models.weights import check_tensors
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
 
