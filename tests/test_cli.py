@@ -141,10 +141,10 @@ def test_training_starts_from_the_weights_of_a_run_and_says_so(data, run, tmp_pa
     assert rows(tmp_path / "run")[0]["loss"] < rows(run)[0]["loss"]
 
 
-def test_weights_with_another_class_count_get_a_new_head_and_it_is_said(run, tmp_path):
+def test_the_rows_of_a_head_follow_the_names_of_the_classes_and_it_is_said(run, tmp_path):
     four = write_colours(tmp_path / "four", train=3, val=1, classes=4)
     done = trained(four, tmp_path / "run", "--weights", run / "best.safetensors", "--epochs", 1)
-    assert "head of 3 classes replaced by a new one for 4" in done.err
+    assert "head: 3 of 4 classes matched by name, 1 fresh" in done.err
 
 
 def test_a_baseline_trains_under_the_same_command(data, tmp_path):

@@ -80,7 +80,7 @@ def test_classifiers_for_other_classes_stay_as_they_were_built_and_it_is_said(tm
     after = model.state_dict()
     assert len(own) == 4 and all(torch.equal(after[key], value) for key, value in own.items())
     assert torch.equal(after["decoder.fuse.conv.weight"], source.state_dict()["decoder.fuse.conv.weight"])
-    assert said[0] == "classifiers of 5 classes replaced by new ones for 3"
+    assert said[0] == "head of 5 classes replaced by a new one for 3"
 
 
 def test_an_auxiliary_head_that_the_model_lacks_is_left_out_and_it_is_said(tmp_path):

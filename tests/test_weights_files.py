@@ -91,7 +91,21 @@ def test_a_stem_for_colour_is_summed_for_grey_images_and_gives_their_logits(tmp_
     assert "summed" in said[0]
 
 
-@pytest.mark.parametrize(("held", "asked"), [(3, 4), (1, 3), (4, 1)])
+@pytest.mark.parametrize("asked", [2, 4, 6, 13])
+def test_a_stem_for_colour_is_repeated_for_other_channels_and_sees_as_much_as_before(tmp_path, asked):
+    """Where every channel shows the same, the answer is that of the same image in colour; and it is timm's rule."""
+    source, model = changed().double(), changed(in_channels=asked).double()
+    said = load(model, saved(tmp_path / "w.pth", source))
+    kernel = source.stem.layers[0].weight.detach()
+    theirs = timm.models.adapt_input_conv(asked, kernel)
+    torch.testing.assert_close(model.stem.layers[0].weight, theirs)
+    if asked % 3 == 0:
+        grey = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+        torch.testing.assert_close(model(grey.expand(2, asked, 32, 32)), source(grey.expand(2, 3, 32, 32)))
+    assert said[0] == f"stem for 3 channels repeated for {asked}, and scaled by 3/{asked}"
+
+
+@pytest.mark.parametrize(("held", "asked"), [(1, 3), (4, 1), (4, 3)])
 def test_other_input_channels_are_refused(tmp_path, held, asked):
     line = refusal(changed(in_channels=asked), saved(tmp_path / "w.pth", changed(in_channels=held)))
     assert (

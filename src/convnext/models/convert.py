@@ -147,7 +147,7 @@ def lacks(library: str, weights: Weights) -> str:
         (config.norm != "layer", "norm without a shift", timm),
         (config.norm_first, "norm before the mean over space", timm),
         (config.head_width > 0, "hidden layer before the head", timm),
-        (config.eps != EPS, f"eps of {config.eps:g} in every norm", timm - {"official", "mmpretrain"}),
+        (config.eps != EPS, f"eps of {config.eps:g} in every norm", timm),
         (not config.stem_norm and not isotropic, "stem without a norm", every),
         (isotropic, "isotropic network", every - {"official"}),
         (isotropic and config.grn, "isotropic network of V2 blocks", every),

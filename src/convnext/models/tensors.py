@@ -1,11 +1,11 @@
 """Reading files of tensors without ever running what is in them."""
 
-import argparse
 import contextlib
 import json
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,38 @@ from torch import Tensor
 from convnext.errors import CheckpointError, nearest
 from convnext.models.keras_layout import from_keras
 
-WRAPPERS = ("model", "state_dict", "model_ema", "state_dict_ema")  # entries that hold the tensors, best first
-PREFIXES = ("module.", "_orig_mod.", "backbone.")  # left by DataParallel, torch.compile and dense predictors
+WRAPPERS = (  # entries that hold the tensors, best first
+    *("model", "state_dict", "model_state_dict", "module", "network", "net", "weights", "params"),
+    *(
+        "model_ema",
+        "state_dict_ema",
+        "ema",
+        "ema_state_dict",
+        "params_ema",
+        "teacher",
+        "backbone",
+        "encoder",
+        "student",
+    ),
+)
+PREFIXES = ("module.", "backbone.")  # left by DataParallel and dense predictors
+_INSERTED = re.compile(
+    r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)  # names of wrappers
 PROVENANCE = "provenance"  # our entry in the `_metadata` of a pickled state dict
 NPZ_METADATA = "__metadata__"  # our entry in an .npz: JSON text
 RUN = "run"  # our entry in a converted file: JSON text, what the run's own checkpoint says of it
+_BESIDE = (  # what training scripts keep beside the weights: arguments, paths, times, numbers of NumPy
+    *("argparse.Namespace", "types.SimpleNamespace", "datetime.timedelta", "datetime.datetime", "_codecs.encode"),
+    *(f"pathlib{inner}.{kind}" for inner in ("", "._local") for kind in ("PosixPath", "PurePosixPath", "WindowsPath")),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray", "__builtin__.list", "builtins.list"),
+)
+_DICTIONARIES = (
+    "collections.defaultdict",
+    *(f"{package}.utilities.data.AttributeDict" for package in ("lightning_fabric", "lightning.fabric")),
+    *(f"{package}.utilities.parsing.AttributeDict" for package in ("pytorch_lightning", "lightning.pytorch")),
+)
 FOREIGN = {  # first bytes, lower case: what the file really is
     b"<": "a web page (a download that went wrong?)",
     b"version https://git-lfs": "a Git LFS pointer. Fetch the real file with `git lfs pull`",
@@ -30,6 +57,23 @@ FOREIGN = {  # first bytes, lower case: what the file really is
     b"\x89png": "an image",
     b"\xff\xd8\xff": "an image",
 }
+
+
+class Inert:
+    """What stands in the place of an object that is not wanted: made of anything, it does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "Inert":
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        """Take nothing over."""
+
+
+class Dictionary(OrderedDict[Any, Any]):
+    """The same of one that holds others."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return OrderedDict()
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -139,8 +183,9 @@ def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        # Released training checkpoints keep their arguments beside the weights; a Namespace runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Nothing in the file is called by its name: what is known to lie beside weights becomes an object that does nothing.
+        allowed: list[Any] = [(Inert, name) for name in _BESIDE] + [(Dictionary, name) for name in _DICTIONARIES]
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
@@ -161,14 +206,32 @@ def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]
     """The named tensors inside what torch.load returned, and under which entry they lay."""
     metadata: dict[str, str] = {}
     while isinstance(content, dict):
-        metadata |= _provenance(getattr(content, "_metadata", None))
-        entry = next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+        metadata |= _provenance(getattr(content, "_metadata", None)) | _class_names(content.get("meta"))
+        entry = next((name for name in WRAPPERS if _holds_tensors(content.get(name))), None)
         if entry is None:
             tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
             return {str(key): value.detach() for key, value in tensors.items()}, metadata
         metadata["entry"], content = entry, content[entry]
     raise CheckpointError(
         f"{path} holds a {type(content).__name__}, not tensors by name. Save the model's state_dict instead."
+    )
+
+
+def _class_names(meta: Any) -> dict[str, str]:
+    """The names that the OpenMMLab libraries write beside the weights."""
+    meta = meta if isinstance(meta, dict) else {}
+    described = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
+    names = next((described.get(key) for key in ("classes", "CLASSES") if described.get(key)), None)
+    fit = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return {"classes": json.dumps(list(names or ()))} if fit else {}
+
+
+def _holds_tensors(entry: Any) -> bool:
+    """Whether there are named tensors in an entry, or in an entry of that."""
+    if not isinstance(entry, dict):
+        return False
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, dict) and _holds_tensors(value)) for value in entry.values()
     )
 
 
@@ -179,6 +242,8 @@ def _provenance(notes: Any) -> dict[str, str]:
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    plain = {_INSERTED.sub("", key): value for key, value in tensors.items()}
+    tensors = plain if len(plain) == len(tensors) else tensors
     while prefix := next((each for each in PREFIXES if all(key.startswith(each) for key in tensors)), None):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors

@@ -24,7 +24,7 @@ class Row:
     """What tells one task from the others. A recipe, splits and a dataset are those of the task."""
 
     build: Callable[[Any], nn.Module]  # recipe -> fresh network
-    load: Callable[..., None]  # (network, source, *, info): the weights to start from
+    load: Callable[..., None]  # (network, source, *, info, classes): the weights to start from, for data of `classes`
     task: Callable[[Any, Any, Any, Any], Any]  # (network, recipe, options, splits) -> engine.task.Task with `skipped`
     evaluation: Callable[..., Evaluation]  # (network, dataset, recipe, *, workers, world, skipped, progress)
     fitted: Callable[[Any], dict[str, Any]]  # dataset to train on -> what it decides about a recipe, by dotted field

@@ -23,7 +23,7 @@ from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import write_text
 from convnext.kernels import dispatch
 from convnext.models.fused import fuse
-from convnext.models.provenance import NON_COMMERCIAL, read_provenance
+from convnext.models.provenance import read_provenance, terms
 from convnext.recipes import DEFAULT, asked_batch, lr_advice, recipe, with_changes
 from convnext.tasks.evaluate import answering
 from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
@@ -184,7 +184,7 @@ def carry_out(
             warn(advice)
     model = fresh(chosen)
     if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        row.load(model, file_of(weights), info=info if world.first else silent)
+        row.load(model, file_of(weights), classes=data.splits.train.classes, info=info if world.first else silent)
     if world.first:
         info(headline(chosen, data, device, world))
     task = row.task(model, chosen, options, data.splits)
@@ -219,10 +219,8 @@ def fit_described(
     if weights and world.first and not (out / LAST).exists():  # a run that goes on knows it
         known = read_provenance(file_of(weights))
         origin = known.as_text()
-        if known.licence == NON_COMMERCIAL:
-            info(
-                f"These weights are under {known.licence}: what is trained from them is not for commercial use, either."
-            )
+        if terms(known.licence):
+            info(f"These weights are under {known.licence}: {terms(known.licence)}.")
     if world.first and not (out / LAST).exists():
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
         write_text(

@@ -1,30 +1,44 @@
 """Where a run starts from: a run of ours, a released detector or segmenter, or a classifier for the backbone of one."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from convnext.config import ConvNeXtConfig
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.errors import CheckpointError
+from convnext.models.description import class_names
 from convnext.models.expected import check_tensors
-from convnext.models.formats import FORMATS, our_names, recognise
-from convnext.models.hub import download
-from convnext.models.tensors import read_tensors
+from convnext.models.heads import matched
+from convnext.models.sources import find, run_file
+from convnext.models.start import read_start
+from convnext.models.tensors import record_of
+from convnext.models.weights import same_architecture, with_channels
 from convnext.tasks.backbone import Backbone
 
 BACKBONE, _NETWORK = "backbone.", "backbone.network."  # how our names of a detector's or a segmenter's backbone begin
+_CLASSIFICATION = ("norm.", "norm_maps.", "hidden.", "head.")  # what only a classifier has
 _RELEASED = ("roi_head.", "decode_head.")  # what only released detectors and segmenters have
 
 Info = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class ClassLayers:
+    """The layers of a task's networks whose rows are classes."""
+
+    names: re.Pattern[str]  # that a tensor's name begins with
+    count: Callable[[Mapping[str, Tensor]], int | None]  # of the classes of a network's tensors; None: there are none
+
+
 def file_of(weights: str) -> str:
     """The file to start from: the best of a run where `weights` is its folder."""
-    return str(weights_file(Path(weights))) if Path(weights).is_dir() else weights
+    return str(run_file(Path(weights)) or weights) if Path(weights).is_dir() else weights
 
 
 def load_best(model: nn.Module, run: Path, weights: str = "best") -> nn.Module:
@@ -34,38 +48,76 @@ def load_best(model: nn.Module, run: Path, weights: str = "best") -> nn.Module:
     return model.eval()
 
 
-def load_annotated(model: Any, source: str, *, load_official: Callable[..., None], info: Info) -> None:
-    """Copy the weights of `source`, a file or 'hub:OWNER/NAME', into a detector or a segmenter; what was read is logged.
+def load_annotated(
+    model: Any,
+    source: str,
+    *,
+    load_official: Callable[..., None],
+    layers: ClassLayers,
+    info: Info,
+    classes: Sequence[str] = (),
+) -> None:
+    """Copy the weights of `source`, as `models.sources.find` takes it, into a detector or a segmenter; it is logged.
 
-    `load_official` reads released tensors of that task. Layers for another number of classes keep the fresh values that
-    they were built with. Raises CheckpointError for tensors that do not fit, with their names.
+    `load_official` reads released tensors of that task. Of the `layers` of classes, the rows of those are taken over that have
+    the same name, `classes` being those of the data. Raises CheckpointError for tensors that do not fit, with their
+    names.
     """
-    path = str(download(source.removeprefix("hub:"))) if source.startswith("hub:") else source
-    names = read_tensors(path)[0].keys()
+    files = find(source)
+    names = files.read()[0].keys()
     if any(name.startswith(_NETWORK) for name in names):
-        _load_own(model, path, info)
+        _load_own(model, source, layers, info, classes)
     elif any(name.startswith(_RELEASED) for name in names):
-        load_official(model, path, info=info)
+        load_official(model, files.path, info=info, classes=classes)
     else:
-        load_backbone(model.backbone, path, info=info)
+        load_backbone(model.backbone, source, info=info)
 
 
-def load_backbone(backbone: Backbone, source: str | Path, *, info: Callable[[str], None]) -> None:
+def load_backbone(backbone: Backbone, source: str | Path, *, info: Info) -> None:
     """Copy classification weights, in any format that is known, into a ConvNeXt backbone; its own norms stay fresh.
 
     The final norm and the head are left out. Raises CheckpointError where another tensor is missing or too much.
     """
     refuse_foreign(backbone, source)
-    tensors, _ = read_tensors(source)
+    start = read_start(source)
+    for note in start.notes:
+        info(note)
+    network: Any = backbone.network
     try:
-        form = recognise(tensors)
-        ours = our_names(tensors, FORMATS[form])
-        state = {key: value for key, value in ours.items() if not key.startswith(("norm.", "head."))}
-        check_tensors(state, backbone.network.state_dict())
+        same_architecture(start.config, network.config)
+        ours = with_channels(start.tensors, network.config, info)
+        state = {key: value for key, value in ours.items() if not key.startswith(_CLASSIFICATION)}
+        check_tensors(state, network.state_dict())
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
-    backbone.network.load_state_dict(state)
-    info(f"{source}: {len(state)} tensors of the backbone read ('{form}' names), {len(ours) - len(state)} left out.")
+    network.load_state_dict(state)
+    info(
+        f"{source}: {len(state)} tensors of the backbone read ('{start.format}' names), {len(ours) - len(state)} left out."
+    )
+
+
+def fit_classes(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    layers: ClassLayers,
+    *,
+    header: Mapping[str, str],
+    classes: Sequence[str],
+    info: Info,
+) -> tuple[dict[str, Tensor], int]:
+    """`state` with the rows of `layers` that the model can use, and how many of its tensors are fresh ones.
+
+    `own`: the tensors of the model; `header`: of the file, where it has names. What was not simply taken over is logged.
+    """
+    held, asked = layers.count(state), layers.count(own)
+    named = [key for key in state if layers.names.match(key) and key in own]
+    if held is None or asked is None:
+        return dict(state), 0  # the check names what is wrong
+    rows = matched(held, asked, class_names(header, record_of(header), {}, held), classes)
+    if rows.note:
+        info(rows.note)
+    fitted = rows.fit({key: state[key] for key in named}, {key: own[key] for key in named})
+    return {**state, **fitted}, len(named) if rows.none() else 0
 
 
 def refuse_foreign(backbone: Any, source: str | Path) -> None:
@@ -87,19 +139,14 @@ def nested_name(key: str) -> str:
     return f"{BACKBONE if key.startswith('norms.') else _NETWORK}{key}"
 
 
-def _load_own(model: nn.Module, path: str, info: Callable[[str], None]) -> None:
-    """A whole network of this package; layers that differ in the number of their outputs alone are the classes'."""
-    state, own = read_tensors(path)[0], model.state_dict()
-    fresh = {
-        name: own[name]
-        for name, value in state.items()
-        if name in own and value.shape != own[name].shape and value.shape[1:] == own[name].shape[1:]
-    }
+def _load_own(model: nn.Module, source: str, layers: ClassLayers, info: Info, classes: Sequence[str]) -> None:
+    """A whole network of this package; the layers of its classes are matched by their names."""
+    tensors, header = find(source).read()
+    state, own = checkpoint.of("model", tensors) or tensors, model.state_dict()
+    state, fresh = fit_classes(state, own, layers, header=header, classes=classes, info=info)
     try:
-        check_tensors(state | fresh, own)
+        check_tensors(state, own)
     except CheckpointError as error:
-        raise CheckpointError(f"{path} does not fit: {error}") from None
-    model.load_state_dict(state | fresh)
-    if fresh:
-        info(f"{len(fresh)} tensors for other classes replaced by new ones: {', '.join(fresh)}")
-    info(f"{path}: {len(state) - len(fresh)} tensors read (a network of this package).")
+        raise CheckpointError(f"{source} does not fit: {error}") from None
+    model.load_state_dict(state)
+    info(f"{source}: {len(state) - fresh} tensors read (a network of this package).")

@@ -5,7 +5,7 @@ Their boxes are ordered by class, and the background is the last class, as here,
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.tasks.detection.detector import Detector
-from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
+from convnext.tasks.weights import BACKBONE, ClassLayers, fit_classes, nested_name, plain_name, refuse_foreign
 
 _UNITS = {  # ours: theirs. {i} is a number; {s} the stage of a cascade and a point, or nothing
     "fpn.lateral.{i}": "neck.lateral_convs.{i}.conv",
@@ -32,8 +32,15 @@ _UNITS = {  # ours: theirs. {i} is a number; {s} the stage of a cascade and a po
     "heads.mask.{s}upsample": "roi_head.mask_head.{s}upsample",
     "heads.mask.{s}mask": "roi_head.mask_head.{s}conv_logits",
 }
-_OF_CLASSES = re.compile(r"heads\.(box\.(\d+\.)?(score|delta)|mask\.(\d+\.)?mask)\.")  # shapes follow the classes
+_SCORE = re.compile(r"heads\.box\.(\d+\.)?score\.bias")
 _TOKENS = {"{i}": r"(?P<i>\d+)", "{s}": r"(?P<s>(?:\d+\.)?)"}
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    return next((len(value) - 1 for key, value in state.items() if _SCORE.fullmatch(key)), None)  # less the background
+
+
+LAYERS = ClassLayers(re.compile(r"heads\.(box\.(\d+\.)?(score|delta)|mask\.(\d+\.)?mask)\."), _classes)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,14 +69,16 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_official(model: Detector, source: str | Path, *, info: Callable[[str], None]) -> None:
+def load_official(
+    model: Detector, source: str | Path, *, info: Callable[[str], None], classes: Sequence[str] = ()
+) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted and logged: layers for another number of classes stay as they were built, and mask heads that
-    the model does not have are left out. Raises CheckpointError for anything else, with the names.
+    Two things are adapted and logged: layers of classes are matched by the names of `classes` (see `heads.matched`), and
+    mask heads that the model does not have are left out. Raises CheckpointError for anything else, with the names.
     """
     refuse_foreign(model.backbone, source)
-    tensors, _ = read_tensors(source)
+    tensors, header = read_tensors(source)
     if not any(key.startswith("roi_head.") for key in tensors):
         raise CheckpointError(
             f"{source} does not fit: it has no roi_head. Give a checkpoint of Mask R-CNN or of a cascade."
@@ -78,36 +87,14 @@ def load_official(model: Detector, source: str | Path, *, info: Callable[[str], 
     if model.heads.mask is None:
         state = {key: value for key, value in state.items() if not key.startswith("heads.mask.")}
         info("mask heads left out: the model finds boxes only")
-    state = _fresh_classes(state, own, info)
+    state, fresh = fit_classes(state, own, LAYERS, header=header, classes=classes, info=info)
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | counters, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | counters)
-    info(f"{source}: {len(state)} tensors read (released names).")
-
-
-def _fresh_classes(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], info: Callable[[str], None]
-) -> dict[str, Tensor]:
-    """`state` with the model's own fresh values wherever only the number of classes differs."""
-    fresh = {
-        key: own[key]
-        for key, value in state.items()
-        if _OF_CLASSES.match(key)
-        and key in own
-        and value.shape != own[key].shape
-        and value.shape[1:] == own[key].shape[1:]
-    }
-    if fresh:
-        held, asked = (_classes(values) for values in (state, own))
-        info(f"{len(fresh)} tensors for {held} classes replaced by new ones for {asked}")
-    return state | fresh
-
-
-def _classes(state: Mapping[str, Tensor]) -> int:
-    return next(len(value) for key, value in state.items() if re.fullmatch(r"heads\.box\.(\d+\.)?score\.bias", key)) - 1
+    info(f"{source}: {len(state) - fresh} tensors read (released names).")
 
 
 def _translated(key: str, table: Iterable[tuple[str, str]]) -> str | None:

@@ -10,7 +10,7 @@ from convnext.tasks.weights import load_annotated
 
 ROW = Row(
     build=build.build,
-    load=partial(load_annotated, load_official=checkpoint_names.load_official),
+    load=partial(load_annotated, load_official=checkpoint_names.load_official, layers=checkpoint_names.LAYERS),
     task=Detection,
     evaluation=scoring.evaluation,
     fitted=facts.fitted,

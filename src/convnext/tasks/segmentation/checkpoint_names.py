@@ -6,7 +6,7 @@ auxiliary_head.*      convs.0, conv_seg
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.tasks.segmentation.segmenter import Segmenter
-from convnext.tasks.weights import BACKBONE, nested_name, plain_name, refuse_foreign
+from convnext.tasks.weights import BACKBONE, ClassLayers, fit_classes, nested_name, plain_name, refuse_foreign
 
 _OFFICIAL = FORMATS["official"]
 _UNITS = {  # ours: theirs; each is a convolution with its norm
@@ -31,6 +31,13 @@ _CLASSIFIERS = {
     "decoder.classify.conv": "decode_head.conv_seg",
     "auxiliary.classify.conv": "auxiliary_head.conv_seg",
 }
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    return next((len(value) for key, value in state.items() if key == "decoder.classify.conv.bias"), None)
+
+
+LAYERS = ClassLayers(re.compile(r"(decoder|auxiliary)\.classify\.conv\."), _classes)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,15 +63,17 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_official(model: Segmenter, source: str | Path, *, info: Callable[[str], None]) -> None:
+def load_official(
+    model: Segmenter, source: str | Path, *, info: Callable[[str], None], classes: Sequence[str] = ()
+) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted and logged: classifiers for another number of classes stay as they were built, and an
+    Two things are adapted and logged: classifiers are matched by the names of `classes` (see `heads.matched`), and an
     auxiliary head that the model does not have is left out.
     Raises CheckpointError for anything else, with the names.
     """
     refuse_foreign(model.backbone, source)
-    tensors, _ = read_tensors(source)
+    tensors, header = read_tensors(source)
     if not any(key.startswith("decode_head.") for key in tensors):
         raise CheckpointError(f"{source} does not fit: it has no decode_head. Give a checkpoint of a UperNet.")
     state, own = from_official(tensors), model.state_dict()
@@ -73,25 +82,14 @@ def load_official(model: Segmenter, source: str | Path, *, info: Callable[[str],
         state = {key: value for key, value in state.items() if key not in left_out}
         if left_out:
             info(f"auxiliary head of {len(left_out)} tensors left out: the model has none")
-    state = _fresh_classifiers(state, own, info)
+    state, fresh = fit_classes(state, own, LAYERS, header=header, classes=classes, info=info)
     missing = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | missing, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | missing)
-    info(f"{source}: {len(state)} tensors read (released names).")
-
-
-def _fresh_classifiers(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], info: Callable[[str], None]
-) -> dict[str, Tensor]:
-    held, asked = (values.get("decoder.classify.conv.weight") for values in (state, own))
-    if held is None or asked is None or len(held) == len(asked):
-        return state
-    fresh = {key: own[key] for name in _CLASSIFIERS for key in own if key.startswith(f"{name}.")}
-    info(f"classifiers of {len(held)} classes replaced by new ones for {len(asked)}")
-    return state | fresh
+    info(f"{source}: {len(state) - fresh} tensors read (released names).")
 
 
 def _translated(key: str, table: Mapping[str, str], parts: Mapping[str, str], *, strict: bool = True) -> str:
