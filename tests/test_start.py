@@ -162,6 +162,17 @@ def test_an_image_tower_of_open_clip_is_read_without_its_projection_and_its_text
     )
 
 
+def test_open_clip_itself_sees_the_same_in_an_image(tmp_path):
+    """The projection into the space of texts, which a classifier has no use for, comes behind what our network answers."""
+    tower = pytest.importorskip("open_clip.timm_model").TimmModel(
+        "convnext_atto", 16, image_size=64, pool="", drop_path=0
+    )
+    theirs = filled(tower)
+    start = read_start(saved(tmp_path / "w.safetensors", {f"visual.{k}": v for k, v in theirs.state_dict().items()}))
+    assert start.config.name == "atto" and start.mean == (0.48145466, 0.4578275, 0.40821073)
+    equal(ours(start)(images()) @ theirs.head.proj.weight.T, theirs(images()))
+
+
 def test_torchvision_answers_the_same(tmp_path):
     after = (*WIDTHS[1:], None)
     settings = [torchvision.models.convnext.CNBlockConfig(*each) for each in zip(WIDTHS, after, DEPTHS, strict=True)]

@@ -67,7 +67,7 @@ class Run:
 
 
 def create(
-    name: str,
+    name: str | None = None,
     *,
     classes: int | None = None,
     in_channels: int | None = None,
@@ -78,19 +78,18 @@ def create(
 ) -> "Network":
     """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.
 
-    `weights` is a file, 'hub:OWNER/NAME', or a run: of the same network, its classes and fields are taken over where
-    they are not given. Else `classes` are 1000 and `in_channels` 3. `fields` are any others of ConvNeXtConfig, e.g.
-    stem="overlap". What was adapted on loading goes to `info`, by default the standard error. Raises ConvNeXtError for
-    an unknown name or field, CheckpointError for weights that cannot be read or do not fit.
+    `weights` is a file, a folder, 'hub:OWNER/NAME', 'timm:NAME.TAG', or a run: of the same network, its classes and fields
+    are taken over where they are not given. Else `classes` are 1000 and `in_channels` 3. Without a name the network is
+    that of the weights. `fields` are any others of ConvNeXtConfig, e.g. stem="overlap". What was adapted on loading goes
+    to `info`, by default the standard error. Raises ConvNeXtError for an unknown name or field, CheckpointError for
+    weights that cannot be read or do not fit.
     """
-    from convnext.deploy.trained import network_of
     from convnext.models import create as networks
 
-    source, trained = (None, {}) if weights is None else network_of(os.fspath(weights), name)
-    given = {"classes": classes, "in_channels": in_channels}
-    values = trained | {field: value for field, value in given.items() if value is not None} | fields
+    source = None if weights is None else os.fspath(weights)
+    given = {"classes": classes, "in_channels": in_channels, "drop_path": drop_path}
     told: dict[str, Any] = {} if info is None else {"info": info}
-    return networks.create(name, weights=source, drop_path=drop_path, **told, **values)
+    return networks.create(name, weights=source, **given, **told, **fields)
 
 
 def train(

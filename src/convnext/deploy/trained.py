@@ -15,9 +15,6 @@ from convnext.kernels import dispatch
 from convnext.models.convert import read_weights
 from convnext.models.fused import fuse
 from convnext.models.tensors import read_header, record_of
-from convnext.recipes.architectures import architecture
-
-_OF_TRAINING = ("name", "drop_path", "checkpointing")  # fields of a network that its weights do not depend on
 
 
 @dataclass(frozen=True)
@@ -52,21 +49,6 @@ def read_trained(source: str | Path, weights: str = "best") -> Trained:
     tensors, metadata = _converted(file) or checkpoint.read(file)
     recipe: Recipe = parse(Recipe, metadata["recipe"], where=f"'{file}'")
     return Trained(recipe, tuple(metadata["classes"]), file, metadata, checkpoint.of("model", tensors) or tensors)
-
-
-def network_of(source: str, name: str) -> tuple[str, dict[str, Any]]:
-    """The file of weights that `source`, a run, a file or 'hub:...', means, and the fields of the network in it.
-
-    No fields where it is not a run's, or of another network than the one called `name`. Raises CheckpointError for a
-    folder without weights, ConvNeXtError for an unknown name.
-    """
-    file = _file(Path(source), "best") if Path(source).is_dir() else Path(source)
-    if file.suffix != ".safetensors" or not file.is_file():
-        return str(file) if file.exists() else source, {}
-    config = architecture(name)
-    held = record_of(read_header(file)).get("recipe", {}).get("model", {})
-    same = held.get("name") == config.name and set(held) == set(type(config).model_fields)
-    return str(file), {field: value for field, value in held.items() if same and field not in _OF_TRAINING}
 
 
 def _file(folder: Path, weights: str) -> Path:

@@ -78,6 +78,12 @@ def architecture(name: str) -> ModelConfig:
     Raises ConvNeXtError for an unknown name, with the nearest valid one.
     """
     if name.startswith("timm:"):
+        plain, tag, _ = name.partition(".")
+        if tag:
+            raise ConvNeXtError(
+                f"'{name}' names weights of timm, and a network starts from random ones. Give --weights {name} to start "
+                f"from them (with --model {plain} where it is no ConvNeXt), or --model {plain} to start from random ones."
+            )
         return TimmConfig(name=name.removeprefix("timm:"))
     for regime in REGIMES:
         if name.startswith(f"roadmap_{regime}:"):
