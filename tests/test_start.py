@@ -10,10 +10,15 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from convnext.errors import CheckpointError
+from convnext.config import ConvNeXtConfig, parse
+from convnext.deploy.graph import prepared
+from convnext.deploy.optimize import optimize
+from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.convnext import ConvNeXt
+from convnext.models.fused import fuse
 from convnext.models.infer import infer_config
 from convnext.models.start import Start, read_start
+from convnext.tasks.backbone import Backbone
 
 DEPTHS, WIDTHS, CLASSES = (1, 2, 1, 1), (8, 16, 24, 32), 5
 SHAPE = {"depths": DEPTHS, "dims": WIDTHS, "num_classes": CLASSES}
@@ -237,3 +242,47 @@ def test_official_v2_answers_the_same_also_as_masked_pretraining_leaves_it(tmp_p
     ):
         equal(own, other)
     assert start.config.grn and (form != "sparse" or "decoder (1 tensor)" in start.notes[0])
+
+
+FORMS = {
+    "pair": {"stem": "pair", "stem_width": 4, "stem_activation": True},
+    "rms": {"norm": "rms"},
+    "simple": {"norm": "simple"},
+    "norm first": {"norm_first": True},
+    "hidden": {"head_width": 12},
+    "eps": {"eps": 1e-2},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_that_the_kernels_do_not_know_answers_the_same_folded_fused_and_traced(form):
+    model = filled(ConvNeXt(ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, **FORMS[form]))).float()
+    x = images().float()
+    with torch.inference_mode():
+        expected = model(x)
+        folded = optimize(model, info=lambda _: None)
+        scale = expected.abs().max()
+        assert (folded(x) - expected).abs().max() < 1e-5 * scale
+        assert (prepared(model, convolutions=True)(x) - expected).abs().max() < 1e-5 * scale
+        fuse(model)
+        assert (model(x) - expected).abs().max() < 1e-5 * scale
+        backbone = Backbone(model.config)
+        backbone.network.load_state_dict(
+            {key: value for key, value in model.state_dict().items() if key.startswith(("stem.", "stages."))}
+        )
+        for own, other in zip(backbone.network.features(x).values(), model.features(x).values(), strict=True):
+            assert (own - other).abs().max() < 1e-5 * other.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stem": "pair", "patch": 2}, "a pair stem halves the image twice: patch = 2 is not 4"),
+        ({"stem_width": 8}, "stem_width is for stem = pair, and the stem is 'patch'"),
+        ({"stem": "overlap", "stem_activation": True}, "stem_activation is for stem = pair"),
+        ({"norm": "batch"}, "must be one of layer, rms, simple"),
+    ],
+)
+def test_forms_that_there_are_not_are_refused(fields, message):
+    with pytest.raises(ConvNeXtError, match=message):
+        parse(ConvNeXtConfig, {"depths": (1,), "widths": (8,)} | fields, where="model")

@@ -120,6 +120,8 @@ def test_weights_in_parts_are_read_from_their_folder_and_from_their_index(tmp_pa
     index = in_parts(tmp_path, state)
     for source in (tmp_path, index):
         assert len(read_start(source).tensors) == len(state)
+    with pytest.raises(CheckpointError, match="is one of several parts: give their folder"):
+        read_start(tmp_path / "model-00001-of-00002.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from convnext.models.opened import CLIP, Opened, opened
 from convnext.models.provenance import Provenance, provenance
 from convnext.models.tensors import record_of
 
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")  # in the name of a file that holds some of the tensors
 _HALF = (torch.float16, torch.bfloat16)
 _FIT_FOR_USE = (torch.float32, torch.float64)
 
@@ -65,6 +66,10 @@ def read_start(source: str | Path) -> Start:
         config = config_of(state)
         state, more = _whole(state, config)
     except CheckpointError as error:
+        if _PART.search(files.path.name):
+            raise CheckpointError(
+                f"{source} is one of several parts: give their folder, or the index beside it."
+            ) from None
         raise CheckpointError(f"{source}: {error}") from None
     config = _with_silent_fields(config, record)
     family = _family(found, files)

@@ -169,7 +169,8 @@ def _transformers(config: ConvNeXtConfig) -> nn.Module:
 
 
 def _staged(library: str, config: ConvNeXtConfig) -> None:
-    if config.stem != "patch" or not config.stem_norm or len(config.depths) != 4:
+    varied = config.norm != "layer" or config.norm_first or config.head_width
+    if config.stem != "patch" or not config.stem_norm or len(config.depths) != 4 or varied:
         raise ConvNeXtError(f"{library} has no ConvNeXt of the form of '{config.name}'")
 
 
