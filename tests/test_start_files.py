@@ -1,6 +1,7 @@
 """Where weights lie and what is said beside them: wrappers, folders, parts, the hub's names, classes, mean and std."""
 
 import json
+import random
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -275,3 +276,58 @@ def test_a_baseline_takes_its_head_by_name_too(tmp_path):
     head: nn.Linear = model.network.head.fc
     assert torch.equal(head.weight, theirs["head.fc.weight"].flip(0))
     assert said[0] == "head: 2 of 2 classes matched by name"
+
+
+def damaged(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """A few wrong things: a tensor lost, of another shape or kind, under a wrong number or twice."""
+    chance = random.Random(seed)
+    for _ in range(chance.randint(1, 3)):
+        key = chance.choice(list(state))
+        kind = chance.randint(0, 5)
+        if kind == 0:
+            del state[key]
+        elif kind == 1:
+            state[key] = torch.zeros([chance.randint(0, 3) for _ in range(chance.randint(0, 5))])
+        elif kind == 2:
+            state[key.replace("0", str(chance.choice([5, 99_999_999, 10**25])))] = state.pop(key)
+        elif kind == 3:
+            state[f"x.{key}"] = state[key]
+        elif kind == 4:
+            state[key] = state[key].to(chance.choice([torch.bool, torch.complex64, torch.float8_e4m3fn]))
+        else:
+            state[f"{key}.bias"] = torch.zeros(1)
+    return state
+
+
+def test_whatever_is_wrong_with_the_tensors_is_one_line(tmp_path):
+    whole = ConvNeXt(ConvNeXtConfig(depths=(1, 1), widths=(4, 8), classes=3)).state_dict()
+    told = []
+    for seed in range(60):
+        torch.save(damaged(dict(whole), seed), tmp_path / "w.pth")
+        try:
+            read_start(tmp_path / "w.pth")
+        except CheckpointError as error:
+            told.append(str(error))
+    assert len(told) > 40 and not any("\n" in line for line in told)
+
+
+def test_a_pickle_that_holds_itself_and_a_header_that_is_none_are_one_line(tmp_path):
+    content: dict[str, object] = {"weight": torch.ones(1)}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="not tensors by name"):
+        read_start(tmp_path / "w.pth")
+    record = json.dumps({"recipe": {"model": {"family": "convnext", "eps": -1}}, "classes": 5, "score": "x"})
+    header = {"format": "convnext", "version": "1", "metadata": record}
+    whole = ConvNeXt(ConvNeXtConfig(depths=(1, 1), widths=(4, 8), classes=3)).state_dict()
+    save_file(whole, tmp_path / "best.safetensors", header)
+    with pytest.raises(CheckpointError, match="eps = -1 is refused"):
+        read_start(tmp_path)
+
+
+def test_a_configuration_beside_a_file_of_another_name_may_be_a_neighbours(tmp_path):
+    described(tmp_path, config={"label_names": ["a", "b", "c"]})
+    save_file(tensors(), tmp_path / "other.safetensors")
+    assert (
+        read_start(tmp_path).classes == ("a", "b", "c") and read_start(tmp_path / "other.safetensors").classes is None
+    )

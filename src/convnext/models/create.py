@@ -7,6 +7,7 @@ from typing import Any
 from convnext.config import ConvNeXtConfig, parse
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
+from convnext.models.description import mapping
 from convnext.models.network import Network
 from convnext.models.sources import find
 from convnext.models.start import read_start
@@ -66,7 +67,7 @@ def _held(weights: str, asked: Any) -> Mapping[str, Any]:
     if asked is None:
         return read_start(weights).config.model_dump()
     if not isinstance(asked, ConvNeXtConfig):
-        known = record_of(find(weights).header()).get("recipe", {}).get("model", {})
+        known = mapping(mapping(record_of(find(weights).header()).get("recipe")).get("model"))
         same = known.get("name") == asked.name and known.get("family") == asked.family
         return {
             field: known[field] for field in type(asked).model_fields if same and _decides(field) and field in known

@@ -36,6 +36,8 @@ def config_of(state: Mapping[str, Tensor]) -> ConvNeXtConfig:
     blocks = [(int(s), int(b)) for s, b in re.findall(r"stages\.(\d+)\.blocks\.(\d+)\.", "\n".join(state))]
     depths = tuple(1 + max(b for s, b in blocks if s == stage) for stage in sorted({s for s, _ in blocks}))
     try:
+        if sum(depths) > len(state):  # a block has several tensors: a wrong number in one name must not build a tower
+            raise ValueError(f"{sum(depths):,} blocks are named by {len(state):,} tensors")
         widths = tuple(  # by majority, so that one wrong shape is reported as such
             mode(len(value) for value in _all_of(state, rf"stages\.{s}\.blocks\.\d+\.(norm|spatial)\.\w+"))
             for s in range(len(depths))

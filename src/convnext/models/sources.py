@@ -17,6 +17,7 @@ HUB, TIMM = "hub:", "timm:"
 RUN = ("best.safetensors", "best_ema.safetensors")  # of a finished run
 DESCRIPTIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")  # what may lie beside weights
 _INDEX = ".index.json"
+_PART = re.compile(r"-\d{5}-of-\d{5}\.")
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Files:
 
     def parts(self) -> list[Path]:
         """The files of an index, each of which must lie beside it. Raises CheckpointError for one that does not."""
-        names = sorted(set(_listed(self.path).values()))
-        for name in names:
-            if not re.fullmatch(r"[\w.-]+", name) or not (self.path.parent / name).is_file():
-                raise CheckpointError(f"{self.path} names the part '{name}', which is not beside it. Download it, too.")
-        return [self.path.parent / name for name in names]
+        parts = [self.path.parent / name for name in _parts(self.path)]
+        for part in parts:
+            if not part.is_file():
+                raise CheckpointError(
+                    f"{self.path} names the part '{part.name}', which is not beside it. Download it, too."
+                )
+        return parts
 
 
 def find(source: str | Path) -> Files:
@@ -66,7 +69,7 @@ def find(source: str | Path) -> Files:
         name = text.removeprefix(HUB) if text.startswith(HUB) else _timm_repository(text.removeprefix(TIMM))
         path = hub.download(name)
         if path.name.endswith(_INDEX):
-            for part in sorted(set(_listed(path).values())):
+            for part in _parts(path):
                 hub.download(name, (part,))
         hub.download_beside(name, DESCRIPTIONS)
         return Files(f"{HUB}{name}", path, name, _beside(path))
@@ -119,7 +122,21 @@ def _listed(index: Path) -> dict[str, str]:
     return listed
 
 
+def _parts(index: Path) -> list[str]:
+    """The names of the files of an index. Raises CheckpointError for one that is no plain name."""
+    names = sorted(set(_listed(index).values()))
+    for name in names:
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise CheckpointError(
+                f"{index} names the part '{name}', which is not beside it. Give an index of files beside it."
+            )
+    return names
+
+
 def _beside(path: Path) -> dict[str, Mapping[str, Any]]:
+    """What describes weights that are called as the libraries call them; of other files it may describe a neighbour."""
+    if path.name not in hub.FILES and not _PART.search(path.name):
+        return {}
     found = {name: _json(path.parent / name) for name in DESCRIPTIONS}
     return {name: content for name, content in found.items() if isinstance(content, dict)}
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext.config import ConvNeXtConfig
-from convnext.errors import CheckpointError
+from convnext.config import ConvNeXtConfig, parse
+from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models import sources
 from convnext.models.description import class_names, mapping, preprocessing
 from convnext.models.expected import check_tensors, expected_tensors
@@ -124,10 +124,13 @@ def _whole(state: dict[str, Tensor], config: ConvNeXtConfig) -> tuple[dict[str, 
 def _with_silent_fields(config: ConvNeXtConfig, record: Mapping[str, Any]) -> ConvNeXtConfig:
     """`config` with what no shape shows and a run of ours has written down."""
     held = mapping(mapping(record.get("recipe")).get("model"))
-    fields = {name: held[name] for name in ("name", "norm", "eps") if isinstance(held.get(name), str | float)}
+    fields = {name: held[name] for name in ("name", "norm", "eps") if name in held}
     if held.get("family") != "convnext" or (fields.get("norm", "layer") == "layer") != (config.norm == "layer"):
         return config
-    return config.model_copy(update=fields)
+    try:
+        return parse(ConvNeXtConfig, config.model_dump() | fields, where="the recipe in the file")
+    except ConvNeXtError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _family(found: Opened, files: sources.Files) -> str:

@@ -32,6 +32,7 @@ WRAPPERS = (  # entries that hold the tensors, best first
         "student",
     ),
 )
+_LEVELS = 4  # of entries within entries; a pickle can hold itself
 PREFIXES = ("module.", "backbone.")  # left by DataParallel and dense predictors
 _INSERTED = re.compile(
     r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
@@ -205,7 +206,9 @@ def _read_pickle(path: Path) -> Any:
 def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The named tensors inside what torch.load returned, and under which entry they lay."""
     metadata: dict[str, str] = {}
-    while isinstance(content, dict):
+    for _ in range(_LEVELS):
+        if not isinstance(content, dict):
+            break
         metadata |= _provenance(getattr(content, "_metadata", None)) | _class_names(content.get("meta"))
         entry = next((name for name in WRAPPERS if _holds_tensors(content.get(name))), None)
         if entry is None:
@@ -220,19 +223,18 @@ def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]
 def _class_names(meta: Any) -> dict[str, str]:
     """The names that the OpenMMLab libraries write beside the weights."""
     meta = meta if isinstance(meta, dict) else {}
-    described = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
-    names = next((described.get(key) for key in ("classes", "CLASSES") if described.get(key)), None)
-    fit = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    return {"classes": json.dumps(list(names or ()))} if fit else {}
+    inner = meta.get("dataset_meta")
+    described = inner if isinstance(inner, dict) else meta
+    lists = [described.get(key) for key in ("classes", "CLASSES")]
+    names: Any = next((each for each in lists if isinstance(each, list | tuple)), ())
+    return {"classes": json.dumps(list(names))} if names and all(isinstance(name, str) for name in names) else {}
 
 
-def _holds_tensors(entry: Any) -> bool:
+def _holds_tensors(entry: Any, levels: int = _LEVELS) -> bool:
     """Whether there are named tensors in an entry, or in an entry of that."""
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or not levels:
         return False
-    return any(
-        isinstance(value, Tensor) or (isinstance(value, dict) and _holds_tensors(value)) for value in entry.values()
-    )
+    return any(isinstance(value, Tensor) or _holds_tensors(value, levels - 1) for value in entry.values())
 
 
 def _provenance(notes: Any) -> dict[str, str]:

@@ -54,7 +54,7 @@ def _load_other(model: nn.Module, source: str | Path, info: Callable[[str], None
     state, own, prefix = tensors, model.state_dict(), getattr(model, "head_prefixes", ("head.",))
     if hasattr(model, "head_prefixes"):  # timm's
         state = {key if key.startswith("network.") else f"network.{key}": value for key, value in state.items()}
-    held = len(next((value for key, value in state.items() if key.startswith(prefix)), ()))
+    held = next((len(value) for key, value in state.items() if key.startswith(prefix) and value.ndim), 0)
     names = class_names(header, record_of(header), files.beside.get("config.json", {}), held)
     try:
         state, fresh = _fitting_head(state, own, names, classes, info, prefix)
@@ -173,7 +173,9 @@ def _fitting_head(
         if fresh:
             info(f"no head in the weights: a new one for {_classes(fresh)}")
         return rest | fresh, len(fresh)
-    if held.keys() != fresh.keys() or any(value.shape[1:] != fresh[key].shape[1:] for key, value in held.items()):
+    if held.keys() != fresh.keys() or any(
+        value.ndim != fresh[key].ndim or value.shape[1:] != fresh[key].shape[1:] for key, value in held.items()
+    ):
         return dict(state), 0  # not the class count alone: the check names what is wrong
     rows = matched(_classes(held), _classes(fresh), held_names, asked_names)
     if rows.note:
