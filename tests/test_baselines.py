@@ -1,6 +1,7 @@
 """The networks that ConvNeXt is measured against: published sizes, plain names, and that they can be trained."""
 
 import pytest
+import timm
 import torch
 from torch.nn import functional as F
 
@@ -11,7 +12,7 @@ from convnext.models.build import build_model
 from convnext.models.create import create
 from convnext.models.profile import measure
 from convnext.recipes import recipe
-from convnext.recipes.architectures import ARCHITECTURES, architecture
+from convnext.recipes.architectures import ARCHITECTURES, VARIANTS, architecture
 from convnext.recipes.baselines import BASELINES, plain_name, with_grid
 from convnext.recipes.listing import classifiers
 from convnext.recipes.sizes import SIZES
@@ -60,7 +61,7 @@ def test_deit_is_vit_trained_in_another_way():
 
 
 def test_every_network_with_a_name_is_listed_convnexts_first():
-    assert list(SIZES) == [*ARCHITECTURES, *BASELINES]
+    assert list(SIZES) == [*ARCHITECTURES, *VARIANTS, *BASELINES]
     assert all(SIZES[name][2] == BASELINES[name].size_px for name in BASELINES)
     rows = classifiers()
     assert [row["name"] for row in rows][: len(SIZES)] == list(SIZES)
@@ -74,6 +75,15 @@ COUNTED = [name for name in BASELINES if (name, SIZES[name][2]) not in FACTS and
 def test_the_listed_size_of_a_network_is_what_counting_gives(name):
     *size, size_px = SIZES[name]
     assert measure(architecture(name), size_px) == tuple(size)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_listed_size_of_a_variant_is_what_counting_gives_in_timm_too(name):
+    known = name.replace("v2_", "convnextv2_") if name.startswith("v2_") else f"convnext_{name}"
+    with torch.device("meta"):
+        theirs = timm.create_model(known)
+    assert SIZES[name][0] == sum(p.numel() for p in theirs.parameters())
+    assert (*measure(architecture(name), 224), 224) == SIZES[name]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -5,6 +5,7 @@ from typing import Any
 from convnext.config import Recipe, described
 from convnext.errors import ConvNeXtError
 from convnext.recipes import DEFAULT, FITTED, PUBLISHED, RECIPES, recipe, task_of, with_grid
+from convnext.recipes.architectures import VARIANTS
 from convnext.recipes.baselines import BASELINES
 from convnext.recipes.sizes import DETECTORS, OTHER_SIZES, SEGMENTERS, SIZES, STEP_SIZES
 
@@ -12,6 +13,7 @@ GROUPS = {
     "v1": "ConvNeXt (arXiv 2201.03545)",
     "v2": "ConvNeXt V2 (arXiv 2301.00808)",
     "isotropic": "isotropic ConvNeXt",
+    "variant": "more of timm's family",
     "baseline": "what they are measured against",
     "roadmap_t": "the roadmap, from ResNet-50 to ConvNeXt-T",
     "roadmap_b": "the roadmap, from ResNet-200 to ConvNeXt-B",
@@ -93,8 +95,8 @@ def segmenters() -> list[dict[str, Any]]:
 
 def group_of(name: str) -> str:
     """The key of GROUPS that a classifier belongs to."""
-    if name in BASELINES:
-        return "baseline"
+    if name in BASELINES or name in VARIANTS:
+        return "baseline" if name in BASELINES else "variant"
     return next((group for group, start in _STARTS.items() if name.startswith(start)), "v1")
 
 
