@@ -87,7 +87,7 @@ def create(
     from convnext.models import create as networks
 
     source = None if weights is None else os.fspath(weights)
-    given = {"classes": classes, "in_channels": in_channels, "drop_path": drop_path}
+    given: dict[str, Any] = {"classes": classes, "in_channels": in_channels, "drop_path": drop_path}
     told: dict[str, Any] = {} if info is None else {"info": info}
     return networks.create(name, weights=source, **given, **told, **fields)
 

@@ -1,7 +1,7 @@
 """One network by name or by its weights, for use as a library: `convnext.create("tiny", weights="convnext_tiny.pth")`."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from convnext.config import ConvNeXtConfig, parse
@@ -62,7 +62,7 @@ def create(
     return model
 
 
-def _held(weights: str, asked: Any) -> Mapping[str, Any]:
+def _held(weights: str, asked: Any) -> dict[str, Any]:
     """The fields of the network in some weights; none where another one than `asked` is in them."""
     if asked is None:
         return read_start(weights).config.model_dump()

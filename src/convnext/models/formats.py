@@ -190,7 +190,7 @@ def recognise(state: Mapping[str, Tensor]) -> str:
     if not state or 2 * score < len(state):
         raise CheckpointError(
             f"its {len(state)} tensors ({', '.join(list(state)[:3])}, ...) are not named as in any ConvNeXt. "
-            f"Give weights in one of the formats {', '.join(FORMATS)}."
+            "Give those of the official code, timm, torchvision, transformers, open_clip, mmpretrain, Keras or this package."
         )
     return best
 
