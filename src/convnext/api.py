@@ -63,6 +63,7 @@ class Run:
     def to_dict(self) -> dict[str, Any]:
         """What `convnext train --json` prints."""
         about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
+        about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
@@ -100,6 +101,7 @@ def train(
     weights: Source | None = None,
     out: str | Path | None = None,
     epochs: float | None = None,
+    minutes: float | None = None,
     overrides: Mapping[str, object] = MappingProxyType({}),
     val_share: float = 0.2,
     seed: int = 0,
@@ -115,7 +117,8 @@ def train(
     `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task, or a value, whose
     network and seed stay; `weights`: to start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder
     (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
-    'schedule.epochs'; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
+    'schedule.epochs'; `minutes`: fit the recipe to end in so many on this machine, with fewer epochs and, where that is not
+    enough, smaller images; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
     their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised; `colours`: a file
     of the classes and their colours in the masks. Raises ConvNeXtError for everything that the caller can mend.
     """
@@ -140,6 +143,7 @@ def train(
         val_share=val_share,
         seed=seed,
         changes=changes,
+        minutes=minutes,
     )
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))

@@ -18,6 +18,7 @@ from convnext.cli.options import (
 from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
+from convnext.recipes.shorter import require_minutes
 
 HELP = (
     "Train a classifier on class folders, a detector on boxes and masks, or a segmenter on masks. "
@@ -70,6 +71,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order (0)")
     for flag, field in SHORT.items():
         parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (default: the recipe's value)")
+    parser.add_argument("--minutes", help="end in about so many minutes: epochs and size are fitted to this machine")
     size = "pixels: side of the training crop; for detection and segmentation, the shorter side of an image"
     parser.add_argument("--size", type=count, help=f"{size} (default: the recipe's value)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -111,7 +113,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.tasks.train import Request, train
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
-    asked = {name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed")}
+    asked = {
+        name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes")
+    }
     done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
     if done.first:
         _report(api.concluded(done), as_json=args.json)
@@ -134,6 +138,8 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
             flag = next((flag for flag, each in SHORT.items() if each == field), "size")
             raise ConvNeXtError(f"--{flag} is short for --{field}, and both are given. Give one of them.")
     changes |= longer
+    if args.minutes is not None:
+        require_minutes(args.minutes, changes)
     whole = next((prefix for prefix in WHOLE if args.model.startswith(prefix)), None)
     if whole:
         backbone = args.model.removeprefix(whole)

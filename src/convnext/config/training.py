@@ -64,6 +64,9 @@ class ScheduleConfig(Frozen):
     )
     min_lr: Annotated[NotNegative, about("per step", "learning rate at the end")] = 0.0
     eval_epochs: Annotated[Whole, about("epochs", "evaluate after every so many, and at the end")] = 1
+    patience: Annotated[
+        Count, about("evaluations", "end the run after so many in a row without a better score; 0: never")
+    ] = 0
     step_epochs: Annotated[Positive, about("epochs", "step: the rate falls this often")] = 30.0
     step_factor: Annotated[
         float, Field(gt=0, lt=1), about("factor", "step: what the rate is multiplied by when it falls")

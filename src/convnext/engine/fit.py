@@ -17,17 +17,18 @@ from torch import nn
 from convnext.config import RunOptions, Training
 from convnext.engine.distributed import World, network_of
 from convnext.engine.ema import Ema
+from convnext.engine.forecast import Forecast, Work
 from convnext.engine.journal import Journal, opened
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import info
 from convnext.engine.run import Run, State
 from convnext.engine.saving import Saver
-from convnext.engine.schedule import lr_at, total_steps
+from convnext.engine.schedule import evaluations_between, lr_at, total_steps
 from convnext.engine.signals import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.engine.watching import mean_of, refuse_broken_weights, refuse_not_finite, warn_if_flat
-from convnext.errors import ConvNeXtError, Interrupted
+from convnext.errors import ConvNeXtError, Interrupted, number_of
 
 LOG_ROWS_PER_EPOCH = 20
 
@@ -40,6 +41,7 @@ class Finished:
     score: float
     weights: str  # 'raw' or 'ema'
     step: int
+    early: bool = False  # whether schedule.patience ended it before its last step
 
 
 def fit(
@@ -50,12 +52,39 @@ def fit(
     device: torch.device,
     world: World,
     origin: Mapping[str, str] | None = None,
+    work: Work | None = None,
 ) -> Finished:
     """Train `task` by `recipe` into the folder `options.out`; goes on by itself where an earlier process stopped.
 
-    `origin` says in every checkpoint where the first weights came from.
+    `origin` says in every checkpoint where the first weights came from. With `work` the first steps of a new run tell
+    how long it will take.
     Raises TrainingError for a non-finite loss, missing memory or a full disk, ConvNeXtError for a folder that holds
     another run, Interrupted after SIGINT or SIGTERM (the state is saved first).
+    """
+    update = update_of(task, recipe, options, device=device, world=world)
+    model, optimizers, ema = task.model, update.optimizers, update.ema
+    folder = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler, origin)
+    state = folder.resume(world)
+    steps = total_steps(task.steps_per_epoch, recipe.schedule)
+    forecast = Forecast(work) if work and world.first and not state.step else None
+    with Stop() as stop, opened(folder, options, state, steps=steps, first=world.first) as journal:
+        saver = Saver(folder, options, world, state)
+        micro = micro_of(recipe, options, world)
+        _Loop(task, recipe, device, world, update, state, journal, saver, micro, forecast).run(stop)
+    assert state.best, "the last step always evaluates"
+    finished = Finished(task.metric, *_best_of(state.best), early=state.step < steps)
+    if finished.early and world.first:
+        places = (_reached(state.best), state.step)
+        best, ended = (_place(step, steps, task.steps_per_epoch, recipe) for step in places)
+        waited = number_of(recipe.schedule.patience, "evaluation")
+        info(f"Stopped early at {ended}: {waited} in a row without a better {task.metric} than at {best}.")
+    return finished
+
+
+def update_of(task: Task, recipe: Training, options: RunOptions, *, device: torch.device, world: World) -> Update:
+    """The update of a run that starts; the task's network goes to `device`.
+
+    Raises ConvNeXtError for a batch that the processes cannot share.
     """
     if recipe.optim.batch % world.size:
         raise ConvNeXtError(
@@ -65,22 +94,60 @@ def fit(
     model: nn.Module = task.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = Optimizers(model, recipe.optim)
     ema = Ema(model, recipe.optim.ema, recipe.optim.ema_warmup) if recipe.optim.ema else None
-    update = Update(network_of(model, world, compiled=options.compile), recipe, optimizers, ema, task.loss)
-    folder = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler, origin)
-    state = folder.resume(world)
-    steps = total_steps(task.steps_per_epoch, recipe.schedule)
-    with Stop() as stop, opened(folder, options, state, steps=steps, first=world.first) as journal:
-        saver = Saver(folder, options, world, state)
-        micro = options.micro_batch or recipe.optim.batch // world.size
-        _Loop(task, recipe, device, world, update, state, journal, saver, micro).run(stop)
-    assert state.best, "the last step always evaluates"
-    return Finished(task.metric, *_best_of(state.best))
+    return Update(network_of(model, world, compiled=options.compile), recipe, optimizers, ema, task.loss)
+
+
+def micro_of(recipe: Training, options: RunOptions, world: World) -> int:
+    """Images of a micro-batch on each device."""
+    return options.micro_batch or recipe.optim.batch // world.size
+
+
+def learn(
+    task: Task,
+    update: Update,
+    recipe: Training,
+    step: int,
+    batch: Any,
+    *,
+    device: torch.device,
+    world: World,
+    micro: int,
+) -> tuple[float, Learnt]:
+    """Take optimizer step `step` with `batch`: its learning rate, and what it had to learn from.
+
+    Raises TrainingError, with what to turn down, where memory runs out.
+    """
+    seed = hash((recipe.seed, step, world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
+    torch.manual_seed(seed)
+    task.model.train()
+    lr = lr_at(step, steps_per_epoch=task.steps_per_epoch, optim=recipe.optim, schedule=recipe.schedule)
+    prepared = None
+    try:
+        prepared = task.prepare(batch, step=step, rank=world.rank, device=device)
+        return lr, update(prepared, step=step, lr=lr, micro=micro)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise explain_memory(update, prepared, micro, error, smaller=task.smaller, exact=task.exact) from error
 
 
 def _best_of(found: dict[str, dict[str, Any]]) -> tuple[float, str, int]:
     """(score, weights, step) of the better of raw and EMA weights."""
     weights = max(found, key=lambda name: (found[name]["score"], -found[name]["loss"], name))
     return found[weights]["score"], weights, found[weights]["step"]
+
+
+def _reached(found: dict[str, dict[str, Any]]) -> int:
+    """The step at which the best score was first there, whatever became of the loss since."""
+    score = max(best["score"] for best in found.values())
+    return min(best.get("since", best["step"]) for best in found.values() if best["score"] == score)
+
+
+def _place(step: int, steps: int, steps_per_epoch: int, recipe: Training) -> str:
+    """How far a run is, in what its recipe counts: 'epoch 3/30' or 'step 80/160'."""
+    if recipe.schedule.steps:
+        return f"step {step}/{steps}"
+    return f"epoch {round(step / steps_per_epoch, 2):g}/{recipe.schedule.epochs:g}"
 
 
 @dataclass(frozen=True)
@@ -108,27 +175,33 @@ class _Loop:
         journal: Journal,
         saver: Saver,
         micro: int,
+        forecast: Forecast | None,
     ):
         self.task, self.recipe, self.device, self.world = task, recipe, device, world
         self.update, self.state, self.journal, self.saver = update, state, journal, saver
-        self.micro = micro  # images of a micro-batch
+        self.micro, self.forecast = micro, forecast
         self.steps = total_steps(task.steps_per_epoch, recipe.schedule)
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.pending: _Pending | None = None
         self.settled: tuple[int, float, list[str]] = (0, 0.0, [])  # step, lr, files: the latest loss that was looked at
 
     def run(self, stop: Stop) -> None:
-        """Every step that is left."""
+        """Every step that is left, as long as patience lasts."""
         steps = range(self.state.step, self.steps)
+        if self._patience_is_over():  # of a run that ended so before
+            return
         for step, batch in zip(steps, self.task.batches(steps, self.world), strict=True):
             self._step(step, batch)
+            if self._patience_is_over():
+                return
             if self._stop_asked(stop):
                 self._settle_whole()
                 self.saver.save(self.journal.log)
                 raise Interrupted(f"Stopped after step {step + 1}. The same command goes on from here.")
 
     def _step(self, step: int, batch: Any) -> None:
-        lr, learnt = self._learn(step, batch)
+        how: dict[str, Any] = {"device": self.device, "world": self.world, "micro": self.micro}
+        lr, learnt = learn(self.task, self.update, self.recipe, step, batch, **how)
         self._settle()  # of the step before: the device works on this one meanwhile
         self.pending = _Pending(step, lr, learnt, self.task.names(batch), time.monotonic())
         self.state.step = step + 1
@@ -138,6 +211,7 @@ class _Loop:
             self._settle_whole()
             if last or epoch % self.recipe.schedule.eval_epochs == 0:
                 self._evaluate()
+                last = last or self._patience_is_over()
             warn_if_flat(
                 self.state,
                 self.recipe,
@@ -149,24 +223,8 @@ class _Loop:
         elif self.saver.due:
             self._settle_whole()
             self.saver.save(self.journal.log)
-
-    def _learn(self, step: int, batch: Any) -> tuple[float, Learnt]:
-        """The learning rate of `step`, and what it had to learn from."""
-        seed = hash((self.recipe.seed, step, self.world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
-        torch.manual_seed(seed)
-        self.task.model.train()
-        per_epoch, optim = self.task.steps_per_epoch, self.recipe.optim
-        lr = lr_at(step, steps_per_epoch=per_epoch, optim=optim, schedule=self.recipe.schedule)
-        prepared = None
-        try:
-            prepared = self.task.prepare(batch, step=step, rank=self.world.rank, device=self.device)
-            return lr, self.update(prepared, step=step, lr=lr, micro=self.micro)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            raise explain_memory(
-                self.update, prepared, self.micro, error, smaller=self.task.smaller, exact=self.task.exact
-            ) from error
+        if self.forecast:
+            self.forecast.passed(step + 1, time.monotonic(), tell=info)
 
     def _settle(self) -> None:
         """Wait for the pending step's loss, refuse it when it is not finite, and log."""
@@ -198,7 +256,7 @@ class _Loop:
 
     def _evaluate(self) -> None:
         """Score the raw weights and, beside them, the EMA ones; keep each when it is its best so far."""
-        model = self.task.model
+        model, started = self.task.model, time.monotonic()
         model.eval()
         with self.journal.meter.aside():
             scores = {"raw": self._score("raw")}
@@ -209,8 +267,19 @@ class _Loop:
             shown = [
                 f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
             ]
-            info(f"{self._place()}  " + "   ".join(shown))
+            info(f"{_place(self.state.step, self.steps, self.task.steps_per_epoch, self.recipe)}  " + "   ".join(shown))
         self.journal.restart_clock(self.state.step)
+        if self.forecast:
+            self.forecast.evaluated(time.monotonic() - started)
+
+    def _patience_is_over(self) -> bool:
+        """Whether schedule.patience ends the run at this step: it follows from the scores so far, as they are saved."""
+        state, schedule = self.state, self.recipe.schedule
+        every = self.task.steps_per_epoch * schedule.eval_epochs
+        if not schedule.patience or not state.best or state.step % every or state.step == self.steps:
+            return False
+        waited = evaluations_between(_reached(state.best), state.step, every)
+        return bool(self.world.from_first(waited >= schedule.patience))  # the others do not know what the disk refused
 
     def _score(self, weights: str) -> dict[str, float]:
         with torch.inference_mode(), self.update.autocast():
@@ -220,12 +289,6 @@ class _Loop:
         self.journal.write("eval", {**row, **metrics})
         self.saver.keep_best(weights, metrics[self.task.metric], metrics, final=step == self.steps)
         return metrics
-
-    def _place(self) -> str:
-        """How far the run is, in what its recipe counts: 'epoch 3/30' or 'step 80/160'."""
-        if self.recipe.schedule.steps:
-            return f"step {self.state.step}/{self.steps}"
-        return f"epoch {round(self.state.step / self.task.steps_per_epoch, 2):g}/{self.recipe.schedule.epochs:g}"
 
     def _stop_asked(self, stop: Stop) -> bool:
         if self.world.size == 1:

@@ -38,7 +38,7 @@ class State:
     losses: list[float] = field(default_factory=list)  # since the last row of the log
     parts: dict[str, list[float]] = field(default_factory=dict)  # of these losses, where the task names them
     epoch_losses: list[float] = field(default_factory=list)  # logged means of the epoch so far
-    best: dict[str, dict[str, Any]] = field(default_factory=dict)  # 'raw' / 'ema' -> score, step
+    best: dict[str, dict[str, Any]] = field(default_factory=dict)  # 'raw' / 'ema' -> score, loss, step, since
     flat_warned: bool = False
 
 

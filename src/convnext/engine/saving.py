@@ -40,7 +40,8 @@ class Saver:
         best, step = self.state.best.get(weights), self.state.step
         better = best is None or (score, -metrics["loss"]) > (best["score"], -best["loss"])
         if better and self._attempt(lambda: self.folder.save_weights(weights, score, metrics, step), final=final):
-            self.state.best[weights] = {"score": score, "loss": metrics["loss"], "step": step}
+            since = best["since"] if best and "since" in best and score == best["score"] else step
+            self.state.best[weights] = {"score": score, "loss": metrics["loss"], "step": step, "since": since}
 
     def _attempt(self, write: Callable[[], None], *, final: bool) -> bool:
         """Whether it was saved, as far as this process knows."""

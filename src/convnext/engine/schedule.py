@@ -18,6 +18,11 @@ def warmup_steps(steps_per_epoch: int, schedule: ScheduleConfig) -> int:
     return schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
 
 
+def evaluations_between(first: int, last: int, every: int) -> int:
+    """Evaluations after step `first` up to step `last`, where one follows every `every` steps."""
+    return last // every - first // every
+
+
 def lr_at(step: int, *, steps_per_epoch: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
     """The rate for `step`, counted from 0, before any factor of a parameter group.
 

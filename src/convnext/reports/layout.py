@@ -150,6 +150,8 @@ def _length(files: RunFiles) -> dict[str, object]:
         return {name: plain(planned)}
     done = max(rows)
     ended = not finite(planned) or done >= planned - 1e-6
+    if not ended and (files.evaluation or {}).get("stopped_early"):
+        return {name: [f"{plain(done, 3)} of {plain(planned)} ", tag("small", "stopped early")]}
     return {name: plain(done) if ended else f"{plain(done, 3)} of {plain(planned)}"}
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from convnext.config import Recipe, RunOptions, TaskRecipe, Training, override
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
+from convnext.engine.forecast import Work
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
 from convnext.engine.run import LAST, Claim
@@ -25,12 +26,14 @@ from convnext.kernels import dispatch
 from convnext.models.fused import fuse
 from convnext.models.provenance import read_provenance, terms
 from convnext.recipes import DEFAULT, asked_batch, lr_advice, recipe, with_changes
+from convnext.tasks.budget import budget_of, within
 from convnext.tasks.evaluate import answering
 from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
 from convnext.tasks.table import row_of
 from convnext.tasks.weights import file_of, load_best
+from convnext.tasks.work import work_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class Request:
     val_share: float = 0.2
     seed: int = 0
     changes: Mapping[str, Any] = field(default_factory=dict)  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
+    minutes: float | str | None = None  # in which the run is to end; None: the recipe's own length
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,13 @@ def train(request: Request, options: RunOptions) -> Done:
 
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
+    budget = budget_of(request.minutes, request.changes, sized=bool(request.size_px))
     with workplace(options) as (device, world):
         data = examine(request, options, world)
         chosen = choose_recipe(request, data)
-        finished = carry_out(chosen, data, options, device=device, world=world, weights=request.weights)
+        how: dict[str, Any] = {"device": device, "world": world}
+        chosen = within(budget, chosen, data.splits, options, network_for(options, device), **how)
+        finished = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
         found = evaluate_best(chosen, data.splits.val, options, finished, device=device, world=world)
         return Done(Path(options.out), data.task, finished, data.splits, found, world.first)
 
@@ -175,8 +182,12 @@ def carry_out(
     device: torch.device,
     world: World,
     weights: str | None = None,
+    forecast: bool = False,
 ) -> Finished:
-    """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of."""
+    """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of.
+
+    `forecast`: the first steps tell how long it takes.
+    """
     out, row = Path(options.out), row_of(chosen.task)
     if world.first:
         advice = lr_advice(chosen)
@@ -188,7 +199,8 @@ def carry_out(
     if world.first:
         info(headline(chosen, data, device, world))
     task = row.task(model, chosen, options, data.splits)
-    finished = fit_described(task, chosen, options, device=device, world=world, weights=weights)
+    work = work_of(chosen, data.splits) if forecast else None
+    finished = fit_described(task, chosen, options, device=device, world=world, weights=weights, work=work)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(task.skipped):
         skipped |= found
@@ -203,6 +215,11 @@ def fresh(chosen: TaskRecipe) -> nn.Module:
     return row_of(chosen.task).build(chosen)
 
 
+def network_for(options: RunOptions, device: torch.device) -> Callable[[Any], nn.Module]:
+    """recipe -> fresh network, as a run on this device trains it."""
+    return lambda chosen: with_kernels(fresh(chosen), chosen, options, device)
+
+
 def fit_described(
     task: Task,
     chosen: Training,
@@ -211,6 +228,7 @@ def fit_described(
     device: torch.device,
     world: World,
     weights: str | None = None,
+    work: Work | None = None,
 ) -> Finished:
     """`fit` into a folder that says by which recipe, on which machine and, in its checkpoints, from which `weights`."""
     out = Path(options.out)
@@ -227,7 +245,7 @@ def fit_described(
             out / "environment.json",
             json.dumps(environment(device, triton=options.kernels == "triton"), indent=1) + "\n",
         )
-    finished = fit(task, chosen, options, device=device, world=world, origin=origin)
+    finished = fit(task, chosen, options, device=device, world=world, origin=origin, work=work)
     if world.first:  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished
@@ -257,7 +275,8 @@ def evaluate_best(
     shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
     with answering(chosen, device):
         found = row.evaluation(model, val, chosen, world=world, skipped={}, **shown)
-    found = found.with_about(metric=finished.metric, weights=finished.weights, step=finished.step)
+    early = {"stopped_early": True} if finished.early else {}
+    found = found.with_about(metric=finished.metric, weights=finished.weights, step=finished.step, **early)
     if world.first:
         write_text(out / "evaluation.json", json.dumps(found.to_dict()) + "\n")
     return found
