@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from convnext.api import Run, create, evaluate, export, load, optimize, predict, recipe, train
+    from convnext.api import Run, create, embed, evaluate, export, load, optimize, predict, recipe, similar, train
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
@@ -42,17 +42,31 @@ __all__ = [
     "TrainingError",
     "__version__",
     "create",
+    "embed",
     "evaluate",
     "export",
     "load",
     "optimize",
     "predict",
     "recipe",
+    "similar",
     "train",
 ]
 
 _HOMES = {  # module -> the public names in it; loaded on first use, so that `import convnext` costs nothing
-    "convnext.api": ("Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"),
+    "convnext.api": (
+        "Run",
+        "create",
+        "embed",
+        "evaluate",
+        "export",
+        "load",
+        "optimize",
+        "predict",
+        "recipe",
+        "similar",
+        "train",
+    ),
     "convnext.config": ("Recipe",),
     "convnext.deploy.classifier": ("ClassificationPredictor",),
     "convnext.deploy.detector": ("DetectionPredictor",),

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from convnext import recipes
 from convnext.config import Recipe, RunOptions, parse
-from convnext.deploy.images import ChannelOrder, ManyImages
+from convnext.deploy.images import ChannelOrder, ManyImages, OneImage
 from convnext.deploy.load import Source, load
 from convnext.deploy.output import refuse_among
 from convnext.deploy.prediction import Prediction
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from convnext.deploy.embed import Embedded, Reading
     from convnext.deploy.export.run import Done as Exported
     from convnext.models.network import Network
+    from convnext.studies.similar.search import Similar
     from convnext.tasks.train import Done
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
@@ -35,7 +37,7 @@ _ANNOTATED = {
     "colours": ("segmentation",),
 }
 
-__all__ = ["Run", "create", "evaluate", "export", "load", "optimize", "predict", "recipe", "train"]
+__all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,38 @@ def predict(
     """What a run says of many images, one after the other, as `Predictor.predict` does."""
     predictor = load(run, weights=weights, device=device)
     return predictor.predict(images, top=top, channel_order=channel_order, workers=workers, skipped=skipped)
+
+
+def embed(
+    run: Source, images: str | Path | Sequence[str | Path], out: str | Path, **how: "Unpack[Reading]"
+) -> "Embedded":
+    """Write the features of many images into `out`, a new .npz (`features`, `paths`) or .parquet.
+
+    `run`: a run, a checkpoint, or weights of any family; `images`: files, folders, globs or zips. Memory holds a block of
+    features and the paths. Raises ConvNeXtError where nothing can be read, or `out` cannot be written.
+    """
+    from convnext.deploy import embed as embedding
+
+    return embedding.embed(run, images, out, **how)
+
+
+def similar(
+    run: Source,
+    query: OneImage,
+    images: str | Path | Sequence[str | Path],
+    *,
+    top: int = 10,
+    out: str | Path | None = None,
+    **how: "Unpack[Reading]",
+) -> "Similar":
+    """The `top` images nearest to `query` by the cosine of their features, found by exact search; `out`: a page of them.
+
+    `images` are those of `embed`, and files that it wrote by the same `run`. Raises ConvNeXtError for features by another
+    run, DataError for a query that cannot be read.
+    """
+    from convnext.studies.similar import page
+
+    return page.similar(run, query, images, top=top, out=out, **how)
 
 
 def export(

@@ -14,6 +14,7 @@ from convnext.cli import (
     convert,
     demo,
     doctor,
+    embed,
     evaluate,
     export,
     models,
@@ -21,6 +22,7 @@ from convnext.cli import (
     predict,
     recipes,
     roadmap,
+    similar,
     train,
 )
 from convnext.cli.foreign import refuse_foreign
@@ -33,6 +35,8 @@ VERBS: dict[str, Command] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "embed": embed,
+    "similar": similar,
     "roadmap": roadmap,
     "convert": convert,
     "export": export,

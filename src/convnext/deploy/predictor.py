@@ -81,8 +81,29 @@ class Predictor(ABC, Generic[Answer]):
         workers: int = 0,
         skipped: dict[str, str] | None = None,
     ) -> Iterator[Features]:
-        """(C,) float32 of each image that can be read: the last stage's features, averaged over space."""
-        return self._many(images, channel_order, workers, skipped, self._features)
+        """(C,) float32 of each image that can be read, in order, after the run's evaluation transform.
+
+        Of a classifier what its head sees: the last stage, averaged over space, after the final norm. Of the others the
+        last stage of the backbone behind its norm, averaged over space. The rest as in `predict`.
+        """
+        named = self.embed_named(images, channel_order=channel_order, workers=workers, skipped=skipped)
+        return (features for _, features in named)
+
+    def embed_named(
+        self,
+        images: ManyImages,
+        *,
+        channel_order: ChannelOrder = "rgb",
+        batch: int = 0,
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
+    ) -> Iterator[tuple[str, Features]]:
+        """(path, features) of each image that can be read, as `embed` gives them; `batch` 0: as many as are usual."""
+
+        def made(read: Sequence[Read]) -> Iterable[tuple[str, Features]]:
+            return zip((one.given.path for one in read), self._features(read), strict=True)
+
+        return self._many(images, channel_order, workers, skipped, made, batch)
 
     @abstractmethod
     def evaluate(
