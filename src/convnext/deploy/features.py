@@ -77,7 +77,7 @@ def write_features(out: Path, rows: Iterable[tuple[str, Rows]], about: Mapping[s
 
 
 def open_features(path: str | Path) -> FeatureFile:
-    """A file that `write_features` wrote, or any .npz with `features` and `paths`. Raises ConvNeXtError for another, and for none."""
+    """A file that `write_features` wrote, or any .npz with `features` and `paths`. Raises ConvNeXtError for any other."""
     path = Path(path)
     require(path)
     try:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,9 @@ def train(request: Request, options: RunOptions) -> Done:
         data = examine(request, options, world)
         chosen = choose_recipe(request, data)
         how: dict[str, Any] = {"device": device, "world": world}
-        chosen = within(budget, chosen, data.splits, options, network_for(options, device), **how)
+        chosen = within(
+            budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
+        )
         finished = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
         found = evaluate_best(chosen, data.splits.val, options, finished, device=device, world=world)
         return Done(Path(options.out), data.task, finished, data.splits, found, world.first)
@@ -213,11 +215,6 @@ def fresh(chosen: TaskRecipe) -> nn.Module:
     """The network of a recipe, whose first weights follow from the recipe's seed alone."""
     torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
     return row_of(chosen.task).build(chosen)
-
-
-def network_for(options: RunOptions, device: torch.device) -> Callable[[Any], nn.Module]:
-    """recipe -> fresh network, as a run on this device trains it."""
-    return lambda chosen: with_kernels(fresh(chosen), chosen, options, device)
 
 
 def fit_described(
