@@ -27,6 +27,7 @@ from convnext.tasks import budget
 from convnext.tasks.pace import SPENT, Pace, fitted, of_length, parts_of, seconds_of
 from images import write_colours
 from runs import bits
+from shapes import write_shapes
 
 NAMES = [name for named in RECIPES.values() for name in named]
 IMAGES = 3200
@@ -309,3 +310,13 @@ def test_two_processes_have_one_plan(data, tmp_path):
     assert [process.returncode for process in ranks] == [0, 0], err + other
     assert err.count("Planned for 2 min") == err.count("Stopped early at epoch ") == 1 and not other
     assert plan_of(tmp_path / "two")["measured"]["steps_per_epoch"] == 3
+
+
+def test_a_run_of_another_task_is_measured_by_its_own_steps_and_evaluation(tmp_path):
+    data = write_shapes(tmp_path / "maps")
+    small = ("--model.depths", "1,1,1,1", "--model.widths", "8,12,16,24", "--head.width", 16, "--head.aux_width", 8)
+    words = ("train", data, "--out", tmp_path / "run", "--minutes", 9, "--schedule.patience", 1, "--workers", 0, *small)
+    done = convnext(*words)
+    assert done.status == 0 and "Planned for 9 min: " in done.err, done.err
+    measured = plan_of(tmp_path / "run")["measured"]
+    assert measured["steps"][0]["step_s"] > 0 and measured["evaluation_s"] > 0 and measured["save_s"] > 0
