@@ -186,10 +186,7 @@ def carry_out(
     weights: str | None = None,
     forecast: bool = False,
 ) -> Finished:
-    """Train by a full recipe into `options.out`, or go on there, and write down what the run was made of.
-
-    `forecast`: the first steps tell how long it takes.
-    """
+    """Train by a full recipe into `options.out`, or go on there; write down what it was made of, and `forecast` its time."""
     out, row = Path(options.out), row_of(chosen.task)
     if world.first:
         advice = lr_advice(chosen)
