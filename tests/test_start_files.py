@@ -11,16 +11,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from checkpoints import checkpoint_of
 from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.convnext import ConvNeXt
 from convnext.models.create import create
-from convnext.models.heads import matched
 from convnext.models.start import read_start
-from convnext.models.weights import load_weights
 from convnext.recipes.architectures import architecture
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -233,49 +231,6 @@ def test_a_tag_names_weights_and_a_network_with_one_is_refused_with_both_ways_ou
         architecture("timm:convnext_atto.d2_in1k")
     with pytest.raises(CheckpointError, match="timm's weights have a tag"):
         read_start("timm:convnext_atto")
-
-
-def test_the_rows_of_a_head_go_to_the_classes_of_the_same_name():
-    rows = matched(3, 4, ("cat", "dog", "owl"), ("dog", "fox", "cat", "hen"))
-    assert rows.taken == {0: 1, 2: 0} and rows.note == "head: 2 of 4 classes matched by name, 2 fresh"
-    held, fresh = torch.arange(3.0)[:, None] + 10, torch.zeros(4, 1)
-    assert rows.fit({"head.weight": held}, {"head.weight": fresh})["head.weight"].flatten().tolist() == [11, 0, 10, 0]
-    with_background = rows.fit({"score.bias": torch.arange(4.0) + 10}, {"score.bias": torch.zeros(5)})
-    assert with_background["score.bias"].tolist() == [11, 0, 10, 0, 13]
-    sides = rows.fit({"delta.bias": torch.arange(12.0)}, {"delta.bias": torch.zeros(16)})["delta.bias"].tolist()
-    assert sides == [4, 5, 6, 7, 0, 0, 0, 0, 0, 1, 2, 3, 0, 0, 0, 0]
-
-
-def test_a_foreign_head_is_never_taken_over_in_silence():
-    other = matched(2, 2, ("cat", "dog"), ("shirt", "shoe"))
-    assert other.none() and "no class has the name of one of these" in other.note
-    unnamed = matched(2, 2, None, ("shirt", "shoe"))
-    assert unnamed.none() and "the weights do not name their classes" in unnamed.note
-    assert matched(2, 2, ("cat", "dog"), ("cat", "dog")).note == "" and matched(2, 2, None, ()).whole()
-    imagenet = [f"n{i:08}" for i in range(1000)]
-    assert matched(1000, 1000, None, imagenet).whole() and matched(1000, 1000, None, imagenet[::-1]).none()
-    assert matched(1, 1, ("Cafe\u0301",), ("Caf\u00e9",)).whole()  # one accent, written in two ways
-
-
-def test_tensors_read_counts_what_was_read(tmp_path):
-    state = tensors()
-    torch.save(state, tmp_path / "w.pth")
-    model = ConvNeXt(ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(4, 8, 12, 16), classes=3))
-    fresh, said = model.head.weight.clone(), []
-    load_weights(model, tmp_path / "w.pth", info=said.append, classes=("x", "y", "z"))
-    assert torch.equal(model.head.weight, fresh)
-    assert said[-1].endswith(f"{len(state) - 2} tensors read ('timm' names).")
-
-
-def test_a_baseline_takes_its_head_by_name_too(tmp_path):
-    theirs = timm.create_model("test_byobnet", num_classes=2).state_dict()
-    (tmp_path / "config.json").write_text(json.dumps({"label_names": ["cat", "dog"]}))
-    torch.save(theirs, tmp_path / "pytorch_model.bin")
-    model, said = create("timm:test_byobnet", classes=2, info=lambda _: None), []
-    load_weights(model, tmp_path, info=said.append, classes=("dog", "cat"))
-    head: nn.Linear = model.network.head.fc
-    assert torch.equal(head.weight, theirs["head.fc.weight"].flip(0))
-    assert said[0] == "head: 2 of 2 classes matched by name"
 
 
 def damaged(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from convnext.models.opened import CLIP, Opened, opened
 from convnext.models.provenance import Provenance, provenance
 from convnext.models.tensors import record_of
 
-_PART = re.compile(r"-\d{5}-of-\d{5}\.")  # in the name of a file that holds some of the tensors
+_PART = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")  # in the name of a file that holds some of the tensors
 _HALF = (torch.float16, torch.bfloat16)
 _FIT_FOR_USE = (torch.float32, torch.float64)
 
