@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from convnext.studies.similar.search import Similar
     from convnext.tasks.train import Done
 
+STAGES = ("probe_top1", "finetuned_top1", "mixed_top1")  # of a run that starts from weights, beside what it kept
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 _ANNOTATED = {
     "images": ("detection", "segmentation"),
     "form": ("detection", "segmentation"),
     "colours": ("segmentation",),
 }
-
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
 
@@ -58,6 +58,11 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    @property
+    def chosen(self) -> str | None:
+        """What a run that started from weights kept: 'probe', 'finetuned' or 'mixed'; None: it had no choice."""
+        return self.evaluation.about.get("chosen")
+
     def load(self, *, weights: str = "best", device: str = "auto") -> Predictor[Prediction]:
         """Its predictor, as `convnext.load(run.path)` gives it."""
         return load(self.path, weights=weights, device=device)
@@ -66,6 +71,9 @@ class Run:
         """What `convnext train --json` prints."""
         about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
         about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
+        about |= {
+            name: self.evaluation.about[name] for name in ("chosen", "crosswise") if name in self.evaluation.about
+        }
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
@@ -116,8 +124,9 @@ def train(
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
-    `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task, or a value, whose
-    network and seed stay; `weights`: to start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder
+    `model`: the network or backbone (that of `weights`, else 'atto'); `recipe`: a name, by default 'transfer' for a
+    classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: to
+    start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder
     (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
     'schedule.epochs'; `minutes`: fit the recipe to end in so many on this machine, with fewer epochs and, where that is not
     enough, smaller images; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
@@ -134,14 +143,15 @@ def train(
         changes["schedule.epochs"] = epochs
     if model and not isinstance(recipe, str | None):
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
-    network = model or ("atto" if isinstance(recipe, str | None) else recipe.model.name)
-    place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
+    network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
+    start = None if weights is None else os.fspath(weights)
+    place = run_folder(data, network, start) if out is None else str(out)
     refuse_among(place, [data] if images is None else [data, images])
     request = tasks.Request(
         data=source_of(data, images=images, form=form, colours=colours),
         model=network,
         recipe=recipe,
-        weights=None if weights is None else os.fspath(weights),
+        weights=start,
         val_share=val_share,
         seed=seed,
         changes=changes,
@@ -151,12 +161,20 @@ def train(
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
 
 
+def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:
+    """Where a run goes that nobody has named a folder for: the data, then the network or what it starts from."""
+    start = Path((weights or "").rpartition(":")[2])
+    network = model or (start.parent.name if start.stem.startswith("best") else start.stem) or "atto"
+    return f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}"
+
+
 def concluded(done: "Done") -> Run:
     """A run that the tasks have trained and evaluated, with its report."""
     from convnext.reports.report import write_page_of
 
     page = write_page_of(done.out, done.task, done.splits.val)
-    return Run(done.out, done.finished.step, done.evaluation.scores, done.evaluation, page)
+    stages = {name: done.evaluation.about[name] for name in STAGES if name in done.evaluation.about}
+    return Run(done.out, done.finished.step, {**done.evaluation.scores, **stages}, done.evaluation, page)
 
 
 def evaluate(
