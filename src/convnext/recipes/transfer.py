@@ -60,7 +60,7 @@ def transfer(
             lr=transfer_lr(batch, network),
             batch=batch,
             weight_decay=0.05,
-            layer_decay=0.8 if ours else 1.0,  # it needs the names of our own network
+            layer_decay=0.9 if ours else 1.0,  # it needs the names of our own network
             clip=1.0,
             ema=min(0.9999, 1 - 1 / max(10.0, steps_of(epochs, images, batch) / 10)),
             ema_warmup=True,
