@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from convnext.studies.similar.search import Similar
     from convnext.tasks.train import Done
 
-STAGES = ("probe_top1", "finetuned_top1", "mixed_top1")  # of a run that starts from weights, beside what it kept
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 _ANNOTATED = {
     "images": ("detection", "segmentation"),
@@ -71,9 +70,7 @@ class Run:
         """What `convnext train --json` prints."""
         about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
         about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
-        about |= {
-            name: self.evaluation.about[name] for name in ("chosen", "crosswise") if name in self.evaluation.about
-        }
+        about |= {name: value for name, value in self.evaluation.about.items() if name in ("chosen", "crosswise")}
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
@@ -135,6 +132,7 @@ def train(
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
+    from convnext.tasks.starting import run_folder
 
     changes = dict(overrides)
     if epochs is not None:
@@ -161,20 +159,12 @@ def train(
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
 
 
-def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:
-    """Where a run goes that nobody has named a folder for: the data, then the network or what it starts from."""
-    start = Path((weights or "").rpartition(":")[2])
-    network = model or (start.parent.name if start.stem.startswith("best") else start.stem) or "atto"
-    return f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}"
-
-
 def concluded(done: "Done") -> Run:
     """A run that the tasks have trained and evaluated, with its report."""
     from convnext.reports.report import write_page_of
 
     page = write_page_of(done.out, done.task, done.splits.val)
-    stages = {name: done.evaluation.about[name] for name in STAGES if name in done.evaluation.about}
-    return Run(done.out, done.finished.step, {**done.evaluation.scores, **stages}, done.evaluation, page)
+    return Run(done.out, done.finished.step, done.evaluation.scores, done.evaluation, page)
 
 
 def evaluate(

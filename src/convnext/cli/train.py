@@ -105,13 +105,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     check(args, rest, args.task)  # before the data are read
     from convnext import api
     from convnext.tasks.opening import source_of
+    from convnext.tasks.starting import run_folder
 
     how = {"form": args.form, "colours": args.colours}
     source = source_of(args.data, args.task, images=args.images, apart=bool(args.val or args.val_images), **how)
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
-    out = args.out or api.run_folder(args.data, args.model, args.weights)
+    out = args.out or run_folder(args.data, args.model, args.weights)
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
     from convnext.tasks.train import Request, train

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,9 @@ def evaluated(
             found = row.evaluation(model, val, chosen, world=world, skipped={}, **shown)
     early = {"stopped_early": True} if finished.early else {}
     made = {"metric": finished.metric, "weights": finished.weights, "step": finished.step}
-    found = found.with_about(**made, **early, **ended.about)
+    more = {name: value for name, value in ended.about.items() if isinstance(value, float)}  # scores, as in any report
+    found = replace(found, scores={**found.scores, **more})
+    found = found.with_about(**made, **early, **{name: ended.about[name] for name in ended.about if name not in more})
     if world.first:
         write_text(out / "evaluation.json", json.dumps(found.to_dict()) + "\n")
     return found

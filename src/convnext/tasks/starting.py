@@ -51,3 +51,10 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
         return None
     recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0])["recipe"], where=f"'{found[0]}'")
     return recipe
+
+
+def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:
+    """Where a run goes that nobody has named a folder for: the data, then the network or what it starts from."""
+    start = Path((weights or "").rpartition(":")[2])
+    network = model or (start.parent.name if start.stem.startswith("best") else start.stem) or "atto"
+    return f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}"
