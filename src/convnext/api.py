@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from convnext.tasks.train import Done
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
-_ANNOTATED = {
-    "images": ("detection", "segmentation"),
-    "form": ("detection", "segmentation"),
-    "colours": ("segmentation",),
-}
+_DENSE = ("detection", "segmentation")
+_ANNOTATED = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
 
@@ -59,7 +56,7 @@ class Run:
 
     @property
     def chosen(self) -> str | None:
-        """What a run that started from weights kept: 'probe', 'finetuned' or 'mixed'; None: it had no choice."""
+        """What a run kept that had a choice, as those from weights have: 'probe', 'finetuned' or 'mixed'."""
         return self.evaluation.about.get("chosen")
 
     def load(self, *, weights: str = "best", device: str = "auto") -> Predictor[Prediction]:
@@ -123,12 +120,12 @@ def train(
 
     `model`: the network or backbone (that of `weights`, else 'atto'); `recipe`: a name, by default 'transfer' for a
     classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: to
-    start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder
-    (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
-    'schedule.epochs'; `minutes`: fit the recipe to end in so many on this machine, with fewer epochs and, where that is not
-    enough, smaller images; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
-    their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised; `colours`: a file
-    of the classes and their colours in the masks. Raises ConvNeXtError for everything that the caller can mend.
+    start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same
+    call goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `minutes`: fit the recipe to end in
+    so many on this machine, with fewer epochs and, where that is not enough, smaller images; `overrides`: dotted fields
+    of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`: their folder or zip, if not beside the
+    annotations; `form`: of the annotations, if not recognised; `colours`: a file of the classes and their colours in the
+    masks. Raises ConvNeXtError for everything that the caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
