@@ -228,5 +228,6 @@ def _report(run: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(run.to_dict()))
     else:
-        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} held-out images: {run.path}")
+        way = "images, by cross-validation" if run.evaluation.about.get("crosswise") else "held-out images"
+        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}")
         info(f"The report: {run.report}")
