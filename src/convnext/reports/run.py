@@ -48,7 +48,8 @@ def _score(files: RunFiles) -> Html:
     if not finite(top1):
         return sections.note("This run has not been evaluated yet.")
     low, high = wilson(top1, n)
-    weights = sections.WEIGHTS.get(found.get("weights", ""), ("", ""))[0]
+    kept = found.get("chosen") if found.get("crosswise") else found.get("weights")
+    weights = sections.WEIGHTS.get(str(kept), ("", ""))[0]
     sentence = f"{count(top1 * n)} of {count(n)} images right" if n else "images not counted"
     if found.get("crosswise"):
         sentence += f", each judged by one of {count(found['crosswise'])} networks that had not seen it"

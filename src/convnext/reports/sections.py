@@ -22,6 +22,7 @@ WEIGHTS = {
     "ema": ("EMA weights", "orange"),
     "probe": ("a probe of the frozen network", "grey"),
     "mixed": ("mixed weights", "grey"),
+    "finetuned": ("fine-tuned weights", "grey"),
 }
 
 

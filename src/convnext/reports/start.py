@@ -26,7 +26,7 @@ def start(files: RunFiles) -> Html:
         )
     way = f"{count(n)} images, by cross-validation in {count(parts)} parts" if parts else f"{count(n)} held-out images"
     licence = found.get("license", "unknown")
-    lead = f"From {found.get('origin', 'weights')}, licence {licence}. What was judged on {way}:"
+    lead = f"From {found.get('origin', 'weights')}, licence {licence}. Judged on {way}:"
     notes = [tag("li", line) for line in found["notes"]]
     head: list[object] = ["Weights", "Top-1", "95% interval", "Loss", ""]
     return join(
