@@ -22,7 +22,7 @@ from convnext.models.convnext import Block
 from convnext.models.create import create
 from convnext.models.fused import OnKernels, fuse, unfuse
 from convnext.recipes import recipe
-from convnext.tasks.train import with_kernels
+from convnext.tasks.fitting import with_kernels
 
 FP16, BF16 = torch.float16, torch.bfloat16
 

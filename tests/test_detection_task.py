@@ -236,7 +236,7 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     source = recognise(write_objects(tmp_path, masks=False))
     boxes = open_dense_splits(source)
     looked_at = Examined("detection", boxes, preflight_dense(boxes))
-    chosen = choose_recipe(Request(data=source), looked_at)
+    chosen = choose_recipe(Request(data=source), None, looked_at)
     assert chosen.name == "small_detection" and not chosen.head.masks and chosen.input.eval_short_px == 64
     objects = boxes.train.entries[0].objects
     many = np.arange(2).repeat(65)
@@ -247,7 +247,7 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
     assert fitted(crowded) == {"head.masks": False, "head.most": 200}
     assert fitted(data.train) == {}
     asked = Request(data=source, changes={"head.most": 7, "schedule.epochs": "12"}, size_px=96)
-    chosen = choose_recipe(asked, looked_at)
+    chosen = choose_recipe(asked, None, looked_at)
     assert chosen.head.most == 7 and chosen.input.eval_short_px == 96
     assert chosen.schedule.warmup_epochs == pytest.approx(12 / 20)
 

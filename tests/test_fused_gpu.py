@@ -15,7 +15,7 @@ from convnext.kernels.gpu import available
 from convnext.models.convnext import Block
 from convnext.models.fused import fuse
 from convnext.recipes import recipe
-from convnext.tasks.train import with_kernels
+from convnext.tasks.fitting import with_kernels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from interpreted import answers_of, of

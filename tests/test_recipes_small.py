@@ -11,7 +11,7 @@ from convnext import recipes
 from convnext.config import Recipe, override, parse
 from convnext.recipes import expected_lr, lr_advice, recipe
 from convnext.recipes.architectures import ARCHITECTURES
-from convnext.recipes.learning_rate import FAR, PAIRS
+from convnext.recipes.learning_rate import FAR, LEAST_ADAM, PAIRS
 
 PUBLISHED = recipes.PUBLISHED["classification"]
 
@@ -44,19 +44,25 @@ def test_a_rate_far_from_both_rules_is_told_with_the_right_value(name, batch, hi
     pair = PAIRS[name]
     ratio = batch / pair.batch
     both = (pair.lr * ratio, pair.lr * math.sqrt(ratio))
-    lr = max(both) * FAR * 1.01 if high else min(both) / FAR / 1.01
+    right = pair.lr * ratio if pair.optimizers == ("sgd",) else max(LEAST_ADAM, both[1])  # Adam: by the square root
+    lr = max(FAR * max(*both, right), pair.most) * 1.01 if high else min(both) / FAR / 1.01
     chosen = override(PUBLISHED[name]("tiny"), {"optim.batch": batch, "optim.lr": lr})
-    assert expected_lr(chosen) == pytest.approx(pair.lr * ratio)
+    assert expected_lr(chosen) == pytest.approx(right)
     said = lr_advice(chosen)
     assert said and "\n" not in said
-    assert (
-        f"published with {pair.lr:g} for batch {pair.batch}" in said and f"`--optim.lr {pair.lr * ratio:.3g}`" in said
-    )
+    assert f"published with {pair.lr:g} for batch {pair.batch}" in said and f"`--optim.lr {right:.3g}`" in said
 
 
 def test_the_published_rate_on_a_small_batch_is_told():
     said = lr_advice(recipe("imagenet1k", "tiny", **SMALL, batch=64))
-    assert said and "Add `--optim.lr 6.25e-05`" in said
+    assert said and "Add `--optim.lr 0.0005`" in said  # 4e-3 times the root of 64 / 4096
+
+
+@pytest.mark.parametrize("batch", [1, 16, 512])
+@pytest.mark.parametrize("lr", [5e-5, 1e-3])
+def test_fine_tuning_is_never_advised_a_rate_that_teaches_nothing_nor_talked_out_of_one_that_does(batch, lr):
+    made = override(PUBLISHED["finetune"]("tiny"), {"optim.batch": batch, "optim.lr": lr})
+    assert lr_advice(made) is None and (expected_lr(made) or 0) >= LEAST_ADAM
 
 
 def test_nothing_is_said_about_an_optimizer_that_the_recipe_was_not_made_with():

@@ -14,9 +14,10 @@ from PIL import Image
 
 from convnext.drawing import charts
 from convnext.drawing.markup import clean, tag
-from convnext.drawing.numbers import duration, percent, plain, short, wilson
+from convnext.drawing.numbers import duration, percent, plain, short
 from convnext.errors import ConvNeXtError
 from convnext.reports.run import write_report
+from convnext.tasks.classification.metrics import wilson
 from pages import Page, change, dump, section
 
 NAMES = [

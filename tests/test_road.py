@@ -107,6 +107,7 @@ def test_any_callable_network_of_a_recipe_can_be_evaluated(colours, tmp_path):
     done = train(Request(data=colours, size_px=16, changes=TINY), RunOptions(out=str(tmp_path / "x"), workers=0))
     chosen = choose_recipe(
         Request(data=colours, size_px=16, changes=TINY),
+        None,
         examine(Request(data=colours), RunOptions(out="", workers=0), World()),
     )
     network = load_best(row_of("classification").build(chosen), done.out, done.finished.weights)
@@ -120,12 +121,12 @@ def test_a_recipe_that_is_a_value_is_fitted_to_the_classes_and_changed_on_top(co
     splits = open_splits(recognise(colours))
     looked = Examined("classification", splits, examine_findings(colours))
     value = override(recipe("imagenet1k", "atto", images=9, image_px=9, classes=7), {"optim.batch": 4})
-    chosen = choose_recipe(Request(data="", recipe=value, changes={"optim.lr": "1e-3"}), looked)
+    chosen = choose_recipe(Request(data="", recipe=value, changes={"optim.lr": "1e-3"}), None, looked)
     assert chosen.name == "imagenet1k" and chosen.model.classes == len(splits.train.classes)
     assert (chosen.optim.lr, chosen.optim.batch) == (1e-3, 4)
     other = recipe("small_detection", "atto", images=9, image_px=64, classes=7)
     with pytest.raises(ConvNeXtError, match=r"is for detection, and the data are for classification\. Take 'small'"):
-        choose_recipe(Request(data="", recipe=other), looked)
+        choose_recipe(Request(data="", recipe=other), None, looked)
 
 
 def examine_findings(data: Path) -> object:

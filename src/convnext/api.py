@@ -31,12 +31,8 @@ if TYPE_CHECKING:
     from convnext.tasks.train import Done
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
-_ANNOTATED = {
-    "images": ("detection", "segmentation"),
-    "form": ("detection", "segmentation"),
-    "colours": ("segmentation",),
-}
-
+_DENSE = ("detection", "segmentation")
+_ANNOTATED = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
 
@@ -58,6 +54,11 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
+    @property
+    def chosen(self) -> str | None:
+        """What a run kept that had a choice, as those from weights have: 'probe', 'finetuned' or 'mixed'."""
+        return self.evaluation.about.get("chosen")
+
     def load(self, *, weights: str = "best", device: str = "auto") -> Predictor[Prediction]:
         """Its predictor, as `convnext.load(run.path)` gives it."""
         return load(self.path, weights=weights, device=device)
@@ -66,6 +67,7 @@ class Run:
         """What `convnext train --json` prints."""
         about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
         about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
+        about |= {name: value for name, value in self.evaluation.about.items() if name in ("chosen", "crosswise")}
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
@@ -116,16 +118,18 @@ def train(
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
-    `model`: the network or backbone ('atto'); `recipe`: a name, by default the small one of the task, or a value, whose
-    network and seed stay; `weights`: to start from, a run, a file or 'hub:OWNER/NAME'; `out`: the run's folder
-    (runs/<data>_<model>), where the same call goes on with what stopped; `epochs`: short for the override
-    'schedule.epochs'; `minutes`: fit the recipe to end in so many on this machine, with fewer epochs and, where that is not
-    enough, smaller images; `overrides`: dotted fields of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`:
-    their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised; `colours`: a file
-    of the classes and their colours in the masks. Raises ConvNeXtError for everything that the caller can mend.
+    `model`: the network or backbone (that of `weights`, else 'atto'); `recipe`: a name, by default 'transfer' for a
+    classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: to
+    start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same
+    call goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `minutes`: fit the recipe to end in
+    so many on this machine, with fewer epochs and, where that is not enough, smaller images; `overrides`: dotted fields
+    of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`: their folder or zip, if not beside the
+    annotations; `form`: of the annotations, if not recognised; `colours`: a file of the classes and their colours in the
+    masks. Raises ConvNeXtError for everything that the caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
+    from convnext.tasks.starting import run_folder
 
     changes = dict(overrides)
     if epochs is not None:
@@ -134,14 +138,15 @@ def train(
         changes["schedule.epochs"] = epochs
     if model and not isinstance(recipe, str | None):
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
-    network = model or ("atto" if isinstance(recipe, str | None) else recipe.model.name)
-    place = f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}" if out is None else str(out)
+    network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
+    start = None if weights is None else os.fspath(weights)
+    place = run_folder(data, network, start) if out is None else str(out)
     refuse_among(place, [data] if images is None else [data, images])
     request = tasks.Request(
         data=source_of(data, images=images, form=form, colours=colours),
         model=network,
         recipe=recipe,
-        weights=None if weights is None else os.fspath(weights),
+        weights=start,
         val_share=val_share,
         seed=seed,
         changes=changes,

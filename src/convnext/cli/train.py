@@ -17,7 +17,7 @@ from convnext.cli.options import (
 )
 from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
-from convnext.recipes import DEFAULT, RECIPES, recipe, task_of, with_changes
+from convnext.recipes import DEFAULT, RECIPES, default_name, recipe, task_of, with_changes
 from convnext.recipes.shorter import require_minutes
 
 HELP = (
@@ -44,6 +44,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "form": DENSE,
     "colours": ("segmentation",),
     "cache": CLASSES,
+    "freeze": CLASSES,
 }
 
 
@@ -59,11 +60,14 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("data", metavar="DATA", help=data)
     parser.add_argument("--task", choices=list(TASKS), help="what to learn (detected from the data)")
-    parser.add_argument("--model", default="atto", help="network or backbone, as `convnext models` lists them (atto)")
-    small = "small, imagenet1k, finetune, small_detection, coco_mask_rcnn_3x, ade20k_upernet_160k, ..."
-    parser.add_argument("--recipe", help=f"{small} (the small recipe of the task)")
+    parser.add_argument("--model", help="network or backbone, as `convnext models` lists them (atto, or the weights')")
+    small = "small, transfer, finetune, imagenet1k, small_detection, coco_mask_rcnn_3x, ade20k_upernet_160k, ..."
+    parser.add_argument("--recipe", help=f"{small} (transfer with --weights of a classifier, else the small one)")
     parser.add_argument("--out", help="run folder (runs/<data>_<model>)")
-    parser.add_argument("--weights", help="start from this file or run, or hub:OWNER/NAME")
+    weights = "start from this file, folder or run, or hub:OWNER/NAME: network, sizes and normalisation follow it"
+    parser.add_argument("--weights", help=weights)
+    freeze = "classification, with --weights: fit a linear head on the frozen network and stop there"
+    parser.add_argument("--freeze", action="store_true", default=None, help=freeze)
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="3 for colour, 1 for grey (3)")
     parser.add_argument(
         "--val-share", type=float, default=0.2, help="share to hold out when the data have no val part (0.2)"
@@ -99,17 +103,18 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
     check(args, rest, args.task)  # before the data are read
+    from convnext import api
     from convnext.tasks.opening import source_of
+    from convnext.tasks.starting import run_folder
 
     how = {"form": args.form, "colours": args.colours}
     source = source_of(args.data, args.task, images=args.images, apart=bool(args.val or args.val_images), **how)
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
-    out = args.out or f"runs/{Path(args.data).resolve().stem}_{args.model.replace(':', '_')}"
+    out = args.out or run_folder(args.data, args.model, args.weights)
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
-    from convnext import api
     from convnext.tasks.train import Request, train
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
@@ -140,11 +145,18 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
     changes |= longer
     if args.minutes is not None:
         require_minutes(args.minutes, changes)
-    whole = next((prefix for prefix in WHOLE if args.model.startswith(prefix)), None)
+    if args.freeze:
+        if not args.weights:
+            raise ConvNeXtError(
+                "--freeze keeps the network that --weights names, and none is named. Add --weights FILE."
+            )
+        changes |= {"start.mode": "probe", "start.mix": [], "start.folds": 0}
+    whole = next((prefix for prefix in WHOLE if args.model and args.model.startswith(prefix)), None)
     if whole:
         backbone = args.model.removeprefix(whole)
         raise ConvNeXtError(f"--model is the backbone: '{args.model}' is --model {backbone} --recipe {WHOLE[whole]}.")
-    names = [args.recipe] if args.recipe else [DEFAULT[task]] if task else list(DEFAULT.values())
+    tasks = [task] if task else list(DEFAULT)
+    names = [args.recipe] if args.recipe else [default_name(each, weights=bool(args.weights)) for each in tasks]
     probes = [_probe(args, name, task) for name in names]
     every = {task: dict(leaves_of(kind)) for task, kind in TASKS.items()}  # also of other kinds: `override` says whose
     known = [field for probe in probes for field in _fields(probe, changes)]
@@ -166,7 +178,9 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     if task and found != task:
         raise ConvNeXtError(f"Recipe '{name}' is for {found}, and this is {task}. Take {', '.join(RECIPES[task])}.")
     dense_px = args.size if task in DENSE else None
-    probe = recipe(name, args.model, images=1000, image_px=dense_px or 224, classes=2, in_channels=args.channels)
+    probe = recipe(
+        name, args.model or "atto", images=1000, image_px=dense_px or 224, classes=2, in_channels=args.channels
+    )
     if dense_px and not isinstance(probe, ClassificationRecipe) and probe.input.eval_short_px != dense_px:
         own = probe.input.eval_short_px
         rule = f"the {'least' if dense_px < own else 'most'} that --size takes for recipe '{name}' is {own} px"
@@ -214,5 +228,6 @@ def _report(run: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(run.to_dict()))
     else:
-        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} held-out images: {run.path}")
+        way = "images, by cross-validation" if run.evaluation.about.get("crosswise") else "held-out images"
+        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}")
         info(f"The report: {run.report}")

@@ -18,7 +18,7 @@ from convnext.config.base import (
     parse,
     plain,
 )
-from convnext.config.classification import AugmentConfig, ClassificationRecipe, InputConfig
+from convnext.config.classification import AugmentConfig, ClassificationRecipe, InputConfig, StartConfig
 from convnext.config.detection import DetectionInput, DetectionRecipe, DetectorHeadConfig, StageConfig
 from convnext.config.images import IMAGENET_MEAN, IMAGENET_STD, AnnotatedAugment, AnnotatedInput, Statistics
 from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
@@ -56,6 +56,7 @@ __all__ = [
     "SegmentationHeadConfig",
     "SegmentationRecipe",
     "StageConfig",
+    "StartConfig",
     "Statistics",
     "TaskRecipe",
     "TimmConfig",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.base import Decay, Frozen, NotNegative, Rate, about
+from convnext.config.base import Count, Decay, Frozen, NotNegative, Rate, about
 from convnext.config.images import Statistics
 from convnext.config.training import TaskRecipe
 
@@ -80,6 +80,33 @@ class AugmentConfig(Frozen):
         return self
 
 
+class StartConfig(Frozen):
+    """What is made of the weights that a run starts from; a run from random weights is 'full'."""
+
+    mode: Annotated[
+        Literal["full", "probe", "probe_full"],
+        about(
+            "name", "full: train everything; probe: a linear head on frozen features; probe_full: one, then the other"
+        ),
+    ] = "full"
+    mirror: Annotated[bool, about("yes or no", "the probe also learns from the features of mirrored images")] = True
+    mix: Annotated[
+        tuple[Rate, ...],
+        about("shares", "shares of the fine-tuned weights to try in a mix with the frozen network; (): no mix"),
+    ] = ()
+    folds: Annotated[
+        Count, about("parts", "how many parts choose crosswise, each held out once; 0: the held-out images choose")
+    ] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StartConfig":
+        if self.folds == 1:
+            raise ValueError("folds = 1 holds nothing out. Give 2 or more, or 0")
+        if self.mode != "probe_full" and (self.mix or self.folds):
+            raise ValueError(f"mode = '{self.mode}' has nothing to mix: give mix = () and folds = 0")
+        return self
+
+
 class ClassificationRecipe(TaskRecipe):
     """Everything that decides the numbers of a classifier, and nothing that does not."""
 
@@ -88,3 +115,4 @@ class ClassificationRecipe(TaskRecipe):
     )
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
+    start: StartConfig = StartConfig()

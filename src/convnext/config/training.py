@@ -38,6 +38,13 @@ class OptimConfig(Frozen):
     decay_by: Annotated[
         Literal["layer", "stage"], about("name", "what a depth is for layer_decay: groups of blocks, or stages")
     ] = "layer"
+    backbone_lr: Annotated[
+        float,
+        Field(gt=0, le=1),
+        about(
+            "factor", "learning rate of a detector's or a segmenter's backbone, as a factor of its head's; 1: the same"
+        ),
+    ] = 1.0
     clip: Annotated[NotNegative, about("gradient norm", "largest norm of the whole gradient; 0: off")] = 0.0
     ema: Annotated[Decay, about("per step", "decay of the EMA weights; 0: there are none")] = 0.0
     ema_warmup: Annotated[

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and the interval that belongs to a rate."""
+"""Numbers as people read them."""
 
 import math
 from typing import TypeGuard
@@ -52,13 +52,3 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours}{GAP}h {minutes:02d}{GAP}min"
     return f"{hours // 24}{GAP}d {hours % 24}{GAP}h"
-
-
-def wilson(rate: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a rate seen on n images (Wilson 1927); (0, 1) when nothing was seen."""
-    if n < 1:
-        return 0.0, 1.0
-    z2 = 1.959964**2
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)  # rounding must not miss these

@@ -30,13 +30,18 @@ def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any
     """Groups of {'params', 'names', 'weight_decay', 'lr_scale'}: one for each depth, with and without weight decay.
 
     No weight decay for 1-D parameters (norms, layer scale) and for every name that ends in '.bias'.
-    lr_scale = layer_decay ** (distance from the head). Frozen parameters are left out.
+    lr_scale = layer_decay ** (distance from the head), times backbone_lr in a backbone, whose own norms are new.
+    Frozen parameters are left out.
     Raises ConvNeXtError when layer_decay is below 1 and the model does not have ConvNeXt's names.
     """
     every = dict(model.named_parameters())  # frozen ones count as layers too
     scales = dict.fromkeys(every, 1.0)
     if optim.layer_decay < 1:
         scales = layer_scales(list(every), optim.layer_decay, by=optim.decay_by)
+    scales = {
+        name: scale * optim.backbone_lr if name.startswith("backbone.network.") else scale
+        for name, scale in scales.items()
+    }
     named = {name: value for name, value in every.items() if value.requires_grad}
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, value in named.items():

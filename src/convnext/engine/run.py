@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 
 from convnext import __version__
 from convnext.config import Training, fields_of, parse
@@ -19,13 +19,17 @@ from convnext.engine.distributed import World
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import Log, info
-from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.errors import CheckpointError, ConvNeXtError, TrainingError, nearest
 from convnext.files import remove_abandoned
 
 LAST = "last.safetensors"
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
 LOCK = ".lock"
+OTHERS = {
+    "probe": "probe.safetensors",
+    "mixed": "mixed.safetensors",
+}  # what a run that starts from weights adds to them
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems say that have none
 
 
@@ -71,7 +75,7 @@ class Run:
         tensors, metadata = checkpoint.read(path)
         if "state" not in metadata:
             raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
-        self._refuse_other_run(metadata)
+        refuse_other_run(self.path, metadata, self.recipe, self.description)
         self.origin = {key: metadata[key] for key in ORIGIN if key in metadata}
         self.model.load_state_dict(checkpoint.of("model", tensors))
         self.optimizers.load(checkpoint.of("optimizer", tensors))
@@ -100,28 +104,40 @@ class Run:
         checkpoint.save(self.path / BEST[weights], self.model.state_dict(), metadata)
 
     def _header(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "provenance": {"convnext": __version__, "torch": torch.__version__},
-            **self.description,
-            **self.origin,
-        }
+        return header_of(self.recipe, self.description, self.origin)
 
-    def _refuse_other_run(self, metadata: dict[str, Any]) -> None:
-        for key, value in self.description.items():
-            if metadata.get(key) != value:
-                raise ConvNeXtError(
-                    f"'{self.path}' holds a run on other data ({key} differs). Choose another --out, or give the "
-                    "same data."
-                )
-        before = parse(type(self.recipe), metadata["recipe"], where=f"'{self.path / LAST}'")
-        if before != self.recipe:
-            old, new = fields_of(before), fields_of(self.recipe)
-            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-            shown = ", ".join(f"{n} = {old.get(n)} there and {new.get(n)} here" for n in names[:3])
+
+def header_of(recipe: Training, description: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
+    """What every checkpoint of a run says: its recipe, what its task describes, and where the first weights came from."""
+    provenance = {"convnext": __version__, "torch": torch.__version__}
+    return {"recipe": recipe.model_dump(mode="json"), "provenance": provenance, **description, **origin}
+
+
+def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write what a stage of a run ends in. Raises TrainingError where the disk refuses."""
+    try:
+        checkpoint.save(path, tensors, metadata)
+    except OSError as error:
+        raise TrainingError(
+            f"Could not save '{path}': {error.strerror or error}. Make room and give the same command again."
+        ) from error
+
+
+def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, description: Mapping[str, Any]) -> None:
+    """Raise ConvNeXtError where a checkpoint in the folder `path`, with this `metadata`, is of other data or recipe."""
+    for key, value in description.items():
+        if metadata.get(key) != value:
             raise ConvNeXtError(
-                f"'{self.path}' holds a run of another recipe ({shown}). Choose another --out, or give the same recipe."
+                f"'{path}' holds a run on other data ({key} differs). Choose another --out, or give the same data."
             )
+    before = parse(type(recipe), metadata["recipe"], where=f"'{path}'")
+    if before != recipe:
+        old, new = fields_of(before), fields_of(recipe)
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        shown = ", ".join(f"{n} = {old.get(n)} there and {new.get(n)} here" for n in names[:3])
+        raise ConvNeXtError(
+            f"'{path}' holds a run of another recipe ({shown}). Choose another --out, or give the same recipe."
+        )
 
 
 class Claim:
@@ -163,20 +179,23 @@ class Claim:
 
 
 def weights_file(run: Path, weights: str = "best") -> Path:
-    """The file of a run's folder that 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last' means.
+    """The file of a run's folder that 'best' (whichever scored highest), 'raw', 'ema', 'probe', 'mixed' or 'last' means.
 
     Raises CheckpointError when the folder holds no such file.
     """
-    names = {"best": list(BEST.values()), "raw": [BEST["raw"]], "ema": [BEST["ema"]], "last": [LAST]}
+    every = {**BEST, **OTHERS}
+    names = {"best": list(every.values()), **{name: [file] for name, file in every.items()}, "last": [LAST]}
     if weights not in names:
         raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.{nearest(weights, names)}")
     found = [run / name for name in names[weights] if (run / name).is_file()]
     if not found:
-        wanted = " or ".join(names[weights])
+        wanted = " or ".join(names[weights] if weights != "best" else BEST.values())
         raise CheckpointError(f"'{run}' is no finished run: it holds no {wanted}. Train it first, or name another run.")
     return max(found, key=_score) if len(found) > 1 else found[0]
 
 
-def _score(file: Path) -> tuple[float, float]:
+def _score(file: Path) -> tuple[bool, float, float]:
+    """Larger is better; what was judged on all images crosswise outweighs what a few held-out ones say."""
     metadata = checkpoint.read_metadata(file)
-    return float(metadata.get("score", 0.0)), -float(metadata.get("metrics", {}).get("loss", 0.0))
+    crosswise = bool(metadata.get("crosswise"))
+    return crosswise, float(metadata.get("score", 0.0)), -float(metadata.get("metrics", {}).get("loss", 0.0))

@@ -14,7 +14,7 @@ from convnext.models import hub
 from convnext.models.tensors import candidates, read_header, read_tensors, record_of
 
 HUB, TIMM = "hub:", "timm:"
-RUN = ("best.safetensors", "best_ema.safetensors")  # of a finished run
+RUN = tuple(f"{name}.safetensors" for name in ("best", "best_ema", "probe", "mixed"))  # of a finished run
 DESCRIPTIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")  # what may lie beside weights
 _INDEX = ".index.json"
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")
@@ -86,14 +86,14 @@ def run_file(folder: Path) -> Path | None:
     return max(scored, key=lambda file: scored[file]) if scored else None
 
 
-def _score(record: Mapping[str, Any]) -> tuple[float, float]:
-    """As `engine.run.weights_file` compares them: the higher score, then the lower loss."""
+def _score(record: Mapping[str, Any]) -> tuple[bool, float, float]:
+    """As `engine.run.weights_file` compares them: judged on all images crosswise, the higher score, the lower loss."""
     metrics = record.get("metrics")
     loss = metrics.get("loss", 0.0) if isinstance(metrics, dict) else 0.0
     try:
-        return float(record.get("score", 0.0)), -float(loss)
+        return bool(record.get("crosswise")), float(record.get("score", 0.0)), -float(loss)
     except (TypeError, ValueError):
-        return 0.0, 0.0
+        return False, 0.0, 0.0
 
 
 def _inside(folder: Path) -> Path:

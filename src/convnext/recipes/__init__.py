@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from convnext.config import IMAGENET_MEAN, IMAGENET_STD, Recipe, override
+from convnext.config import IMAGENET_MEAN, IMAGENET_STD, ConvNeXtConfig, Recipe, override
+from convnext.config.facts import StartFacts
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes.baselines import with_grid
 from convnext.recipes.changes import asked_batch, with_changes, with_interval
@@ -24,8 +25,9 @@ from convnext.recipes.imagenet import (
     imagenet22k,
     resnet_original,
 )
-from convnext.recipes.learning_rate import expected_lr, lr_advice
+from convnext.recipes.learning_rate import batch_advice, expected_lr, lr_advice, with_fitting_batch
 from convnext.recipes.small import small
+from convnext.recipes.transfer import transfer
 
 __all__ = [
     "DEFAULT",
@@ -33,17 +35,22 @@ __all__ = [
     "PUBLISHED",
     "RECIPES",
     "asked_batch",
+    "batch_advice",
+    "default_name",
     "expected_lr",
     "lr_advice",
     "recipe",
     "task_of",
     "with_changes",
+    "with_fitting_batch",
     "with_grid",
 ]
 
 DEFAULT = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
-FITTED: dict[str, dict[str, Callable[..., Recipe]]] = {  # task -> name -> (model, images, image_px, classes, batch)
-    "classification": {"small": small},
+WITH_WEIGHTS = {"classification": "transfer"}  # the default of a run that starts from weights; else that of DEFAULT
+# task -> name -> (model, images, image_px, classes, batch, start)
+FITTED: dict[str, dict[str, Callable[..., Recipe]]] = {
+    "classification": {"small": small, "transfer": transfer},
     "detection": {"small_detection": small_detection},
     "segmentation": {"small_segmentation": small_segmentation},
 }
@@ -69,6 +76,11 @@ PUBLISHED: dict[str, dict[str, Callable[[str], Recipe]]] = {  # task -> name -> 
 RECIPES: dict[str, dict[str, Callable[..., Recipe]]] = {task: {**FITTED[task], **PUBLISHED[task]} for task in FITTED}
 
 
+def default_name(task: str, *, weights: bool) -> str:
+    """The recipe of a task for those who name none; `weights`: whether the run starts from some."""
+    return WITH_WEIGHTS.get(task, DEFAULT[task]) if weights else DEFAULT[task]
+
+
 def task_of(name: str) -> str:
     """The task of a recipe. Raises ConvNeXtError for an unknown one, with the nearest valid name."""
     for task, made in RECIPES.items():
@@ -88,20 +100,25 @@ def recipe(
     batch: int | None = None,
     in_channels: int = 3,
     seed: int = 0,
+    start: StartFacts | None = None,
 ) -> Recipe:
     """Recipe `name` for network `model`, fitted to data of `images` training images of about `image_px` a side.
 
+    `start`: the weights that the run begins with; the network and the normalisation are then theirs, whatever `model` is.
     `batch` rescales the learning rate of a fitted recipe; a published one keeps the rate it was published with, as the
     released code does, and `lr_advice` says what the batch calls for.
     Raises ConvNeXtError for an unknown recipe or network, with the nearest valid name.
     """
     task = task_of(name)
     if name in FITTED[task]:
-        chosen = FITTED[task][name](model, images=images, image_px=image_px, classes=classes, batch=batch)
+        chosen = FITTED[task][name](model, images=images, image_px=image_px, classes=classes, batch=batch, start=start)
     else:
         chosen = PUBLISHED[task][name](model)
     mean, std = _statistics(in_channels)
+    if start and start.mean and start.std and len(start.mean) == in_channels:
+        mean, std = start.mean, start.std
     changes: dict[str, Any] = {
+        **(_network_of(start) if start and isinstance(chosen.model, ConvNeXtConfig) else {}),
         "model.classes" if task == "classification" else "head.classes": classes,
         "model.in_channels": in_channels,
         "input.mean": mean,
@@ -111,6 +128,12 @@ def recipe(
     }
     chosen = override(chosen, changes)
     return with_interval(chosen, images=images) if chosen.schedule.steps else chosen
+
+
+def _network_of(start: StartFacts) -> dict[str, Any]:
+    """The fields of the network that weights decide; those of training, and what follows the data, stay the recipe's."""
+    own = ("family", "drop_path", "head_scale", "checkpointing", "in_channels", "classes")
+    return {f"model.{name}": value for name, value in start.network.model_dump().items() if name not in own}
 
 
 def _statistics(in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

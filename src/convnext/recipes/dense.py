@@ -24,6 +24,7 @@ from convnext.config import (
     StageConfig,
     UperNetConfig,
 )
+from convnext.config.facts import StartFacts
 from convnext.recipes.architectures import architecture
 from convnext.recipes.small import MUON_RATIO, OVERLAP, lr_for
 
@@ -43,6 +44,7 @@ UPERNET = {
     "xlarge": (8e-5, 0.4, False),
 }
 UPERNET_640 = ("large", "xlarge")  # at 640 px, as 'base' is when it was pretrained on ImageNet-22K
+TUNED_BACKBONE = 0.1  # rate of a backbone that has learnt already, as a factor of the rate of a head that has not
 _BATCH_NORM = 4  # images a step from which batch norms learn faster than group norms, which any batch will do for
 LIKE = {"v2_tiny": "tiny", "v2_base": "base", "v2_large": "large", "v2_huge": "large"}  # not published, so ours
 
@@ -63,6 +65,7 @@ CASCADE_HEAD = DetectorHeadConfig(
     match_low_quality=False,
 )
 EVALUATIONS = {  # how often a run is scored, whatever its length; the others: after every epoch
+    "transfer": 20,
     "small_detection": 6,
     "small_segmentation": 10,
     "ade20k_upernet_160k": 10,
@@ -96,9 +99,15 @@ def ade20k_upernet_160k_640(model: str) -> SegmentationRecipe:
 
 
 def small_segmentation(
-    model: str, *, images: int, image_px: int, classes: int, batch: int | None = None
+    model: str,
+    *,
+    images: int,
+    image_px: int,
+    classes: int,
+    batch: int | None = None,
+    start: StartFacts | None = None,
 ) -> SegmentationRecipe:
-    """A few hundred images with masks of classes, no pretrained weights, one machine; fitted to the data."""
+    """A few hundred images with masks of classes, one machine, from weights of a backbone or none; fitted to the data."""
     batch = batch or dense_batch(images)
     crop = _crop_for(image_px)
     epochs = dense_epochs(images)
@@ -114,7 +123,7 @@ def small_segmentation(
         ),
         input=AnnotatedInput(**_sizes(image_px, crop)),
         augment=SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
-        optim=_small_optim(model, batch, epochs * images / batch),
+        optim=_small_optim(model, batch, epochs * images / batch, start),
         schedule=ScheduleConfig(
             epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=interval("small_segmentation", epochs)
         ),
@@ -122,9 +131,16 @@ def small_segmentation(
 
 
 def small_detection(
-    model: str, *, images: int, image_px: int, classes: int, batch: int | None = None, masks: bool = True
+    model: str,
+    *,
+    images: int,
+    image_px: int,
+    classes: int,
+    batch: int | None = None,
+    masks: bool = True,
+    start: StartFacts | None = None,
 ) -> DetectionRecipe:
-    """A few hundred images with boxes, and masks where they are, no pretrained weights, one machine; fitted to the data."""
+    """A few hundred images with boxes, and masks where they are, one machine, from weights or none; fitted to the data."""
     batch = batch or dense_batch(images)
     short = min(800, max(64, image_px))
     crop = 32 * math.floor(short / 32 + 0.5)
@@ -150,7 +166,7 @@ def small_detection(
         ),
         input=DetectionInput(**_sizes(short, crop)),  # a batch of crops of one size has no padding to compute
         augment=AnnotatedAugment(scale=(0.6, 1.5), photometric=True),
-        optim=_small_optim(model, batch, epochs * images / batch),
+        optim=_small_optim(model, batch, epochs * images / batch, start),
         schedule=ScheduleConfig(
             epochs=epochs, warmup_epochs=epochs / 20, eval_epochs=interval("small_detection", epochs)
         ),
@@ -265,7 +281,7 @@ def _head_width(model: str) -> int:
     return max(64, min(256, 2 * network.widths[0] // 32 * 32)) if isinstance(network, ConvNeXtConfig) else 128
 
 
-def _small_optim(model: str, batch: int, steps: float) -> OptimConfig:
+def _small_optim(model: str, batch: int, steps: float, start: StartFacts | None) -> OptimConfig:
     ours = isinstance(architecture(model), ConvNeXtConfig)
     return OptimConfig(
         name="muon" if ours else "adamw",
@@ -273,6 +289,7 @@ def _small_optim(model: str, batch: int, steps: float) -> OptimConfig:
         muon_ratio=MUON_RATIO,
         momentum=0.95,
         batch=batch,
+        backbone_lr=1.0 if start is None else TUNED_BACKBONE,
         clip=10.0,  # the stem's gradient is 5 to 30, the rest's about 1: a lower bound would let the stem scale all
         ema=min(0.9999, 1 - 1 / max(10.0, steps / 20)),
         ema_warmup=True,

@@ -53,7 +53,9 @@ def shown_recipe(
     Raises ConvNeXtError for an unknown recipe or network, and for data that a published recipe has no use for.
     """
     task = task_of(name)
-    data = {key: value for key, value in {"images": images, "image_px": image_px}.items() if value is not None}
+    data: dict[str, Any] = {
+        key: value for key, value in {"images": images, "image_px": image_px}.items() if value is not None
+    }
     if name in FITTED[task]:
         return with_grid(recipe(name, model or "atto", **{**ASSUMED, **data}))
     if data:

@@ -16,6 +16,7 @@ from convnext.config import (
     RoadmapConfig,
     ScheduleConfig,
 )
+from convnext.config.facts import StartFacts
 from convnext.recipes.architectures import architecture
 
 BASE_LR, BASE_BATCH = 2e-3, 64  # peak for AdamW; other batches scale it by the square root
@@ -27,13 +28,21 @@ OVERLAP: dict[str, object] = {
 MUON_RATIO = 10.0  # to lr, for the matrices of the blocks: their update does not depend on the size of the gradient
 
 
-def small(model: str, *, images: int, image_px: int, classes: int, batch: int | None = None) -> ClassificationRecipe:
+def small(
+    model: str,
+    *,
+    images: int,
+    image_px: int,
+    classes: int,
+    batch: int | None = None,
+    start: StartFacts | None = None,
+) -> ClassificationRecipe:
     """300 to 50,000 images and no pretrained weights: a few thousand steps, fitted to the data."""
     size_px = training_size(image_px)
     batch = batch or batch_for(images)
     epochs = epochs_for(images)
     steps = max(1.0, epochs * images / batch)
-    network = _network(model, size_px, image_px).model_copy(update={"classes": classes})
+    network = (start.network if start else _network(model, size_px, image_px)).model_copy(update={"classes": classes})
     return ClassificationRecipe(
         name="small",
         source=f"measured for this package; fitted to {images} images of {image_px} px",

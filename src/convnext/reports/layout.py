@@ -41,6 +41,7 @@ class Section:
             "data.json": files.data,
             "evaluation.json": files.evaluation,
             "metrics.jsonl": files.train or files.evals,
+            "transfer.json": files.transfer,
         }[self.needs]
         sentence = files.notes.get(self.needs)
         inside = None

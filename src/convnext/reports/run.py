@@ -6,10 +6,12 @@ from typing import Any
 
 from convnext.drawing import charts
 from convnext.drawing.markup import Html, tag
-from convnext.drawing.numbers import GAP, count, finite, percent, plain, wilson
+from convnext.drawing.numbers import GAP, count, finite, percent, plain
 from convnext.reports import sections
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
+from convnext.reports.start import start
+from convnext.tasks.classification.metrics import wilson
 
 
 def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Path:
@@ -23,7 +25,9 @@ def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Pa
 
 
 def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+    staged = files.transfer is not None or "transfer.json" in files.notes
     parts = [
+        *([Section("Start", "transfer.json", start)] if staged else []),
         Section("Curves", "metrics.jsonl", sections.curves),
         Section("Confusion", "evaluation.json", sections.confusion),
         Section("Classes", "evaluation.json", sections.per_class),
@@ -44,8 +48,11 @@ def _score(files: RunFiles) -> Html:
     if not finite(top1):
         return sections.note("This run has not been evaluated yet.")
     low, high = wilson(top1, n)
-    weights = sections.WEIGHTS.get(found.get("weights", ""), ("", ""))[0]
+    kept = found.get("chosen") if found.get("crosswise") else found.get("weights")
+    weights = sections.WEIGHTS.get(str(kept), ("", ""))[0]
     sentence = f"{count(top1 * n)} of {count(n)} images right" if n else "images not counted"
+    if found.get("crosswise"):
+        sentence += f", each judged by one of {count(found['crosswise'])} networks that had not seen it"
     between = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
     return tag(
         "div",

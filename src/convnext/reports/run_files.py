@@ -23,6 +23,7 @@ class RunFiles:
     evals: list[dict[str, Any]]
     timings: list[dict[str, Any]]
     parameters: int | None
+    transfer: dict[str, Any] | None = None  # of a run that starts from weights in stages; others have no such file
     notes: dict[str, str] = field(default_factory=dict)  # file -> what was wrong with it
 
     @property
@@ -46,7 +47,8 @@ def read_run(run: Path) -> RunFiles:
         train=[row for row in metrics if row.get("kind") == "train"],
         evals=[row for row in metrics if row.get("kind") == "eval"],
         timings=_rows(run / "timings.jsonl", notes),
-        parameters=_parameters(run / "best.safetensors"),
+        parameters=_parameters(run / "best.safetensors") or _parameters(run / "probe.safetensors"),
+        transfer=_object(run / "transfer.json", notes) if (run / "transfer.json").exists() else None,
         notes=notes,
     )
 

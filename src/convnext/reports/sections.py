@@ -17,7 +17,13 @@ from convnext.reports.run_files import RunFiles
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
 _MOST_MAPPED = 30  # classes of a heat map
 _MOST_COUNTED = 15  # classes of a heat map with numbers on its cells
-WEIGHTS = {"raw": ("raw weights", "blue"), "ema": ("EMA weights", "orange")}
+WEIGHTS = {
+    "raw": ("raw weights", "blue"),
+    "ema": ("EMA weights", "orange"),
+    "probe": ("a probe of the frozen network", "grey"),
+    "mixed": ("mixed weights", "grey"),
+    "finetuned": ("fine-tuned weights", "grey"),
+}
 
 
 @dataclass(frozen=True)

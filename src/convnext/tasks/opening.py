@@ -141,6 +141,12 @@ def open_scored(
     if held is None:
         with _of_another_task(source.path, recipe.task if recipe.task == "classification" else None):
             dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
+    elif metadata.get("crosswise"):
+        warn(
+            f"The run has learnt from all {len(held.train.entries) + len(held.val.entries):,} of these images, so these "
+            f"figures say little about others: its top-1 by cross-validation is {metadata['score']:.1%}."
+        )
+        return part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
         raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
     else:

@@ -26,6 +26,7 @@ class Row:
     build: Callable[[Any], nn.Module]  # recipe -> fresh network
     load: Callable[..., None]  # (network, source, *, info, classes): the weights to start from, for data of `classes`
     task: Callable[[Any, Any, Any, Any], Any]  # (network, recipe, options, splits) -> engine.task.Task with `skipped`
+    carry_out: Callable[..., Any]  # (recipe, splits, options, *, device, world, weights, forecast) -> fitting.Ended
     evaluation: Callable[..., Evaluation]  # (network, dataset, recipe, *, workers, world, skipped, progress)
     fitted: Callable[[Any], dict[str, Any]]  # dataset to train on -> what it decides about a recipe, by dotted field
     fingerprint: Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it

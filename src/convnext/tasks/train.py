@@ -2,38 +2,39 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from convnext.config import Recipe, RunOptions, TaskRecipe, Training, override
+from convnext.config import Recipe, RunOptions, Training, override
+from convnext.config.facts import StartFacts
 from convnext.engine.distributed import World, choose_device, join
-from convnext.engine.environment import environment
-from convnext.engine.fit import Finished, fit
-from convnext.engine.forecast import Work
+from convnext.engine.fit import Finished
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
-from convnext.engine.run import LAST, Claim
-from convnext.engine.task import Task
+from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import write_text
-from convnext.kernels import dispatch
-from convnext.models.fused import fuse
-from convnext.models.provenance import read_provenance, terms
-from convnext.recipes import DEFAULT, asked_batch, lr_advice, recipe, with_changes
+from convnext.recipes import (
+    DEFAULT,
+    asked_batch,
+    batch_advice,
+    default_name,
+    lr_advice,
+    recipe,
+    with_changes,
+    with_fitting_batch,
+)
 from convnext.tasks.budget import budget_of, within
-from convnext.tasks.evaluate import answering
+from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
 from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
+from convnext.tasks.starting import held_recipe, network_name, start_facts
 from convnext.tasks.table import row_of
-from convnext.tasks.weights import file_of, load_best
-from convnext.tasks.work import work_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Request:
     val: Named | None = None  # annotations of held-out images, when they are elsewhere
     task: str | None = None  # None: what the data are annotated for
     recipe: str | Recipe | None = None  # a name or a value; None: the default of the task
-    model: str = "atto"  # the network, or the backbone; that of a recipe that is given as a value stays
+    model: str | None = None  # the network, or the backbone; None: that of the weights or of the recipe, else 'atto'
     weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for a backbone
     channels: int = 3
     size_px: int | None = (
@@ -84,15 +85,18 @@ def train(request: Request, options: RunOptions) -> Done:
     """
     budget = budget_of(request.minutes, request.changes, sized=bool(request.size_px))
     with workplace(options) as (device, world):
+        request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
-        chosen = choose_recipe(request, data)
+        chosen = choose_recipe(request, start, data)
+        if budget and "start.folds" not in request.changes and getattr(chosen, "start", None):
+            chosen = override(chosen, {"start.folds": 0})  # what is measured is one training, and it shall end in time
         how: dict[str, Any] = {"device": device, "world": world}
         chosen = within(
             budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
         )
-        finished = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
-        found = evaluate_best(chosen, data.splits.val, options, finished, device=device, world=world)
-        return Done(Path(options.out), data.task, finished, data.splits, found, world.first)
+        ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
+        found = evaluated(chosen, data.splits.val, options, ended, **how)
+        return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
 
 
 @contextlib.contextmanager
@@ -130,10 +134,27 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     return Examined(task, splits, findings)
 
 
-def choose_recipe(request: Request, data: Examined) -> Any:
+def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:
+    """The request and the facts of the weights that it starts from; of a run that goes on without them, its recipe.
+
+    Raises CheckpointError for weights that cannot be read, ConvNeXtError where they are of another network than asked.
+    """
+    if request.weights is None or not isinstance(request.recipe, str | None):
+        mode = getattr(getattr(request.recipe, "start", None), "mode", "full")
+        if request.weights is None and (request.recipe == "transfer" or mode != "full"):
+            raise ConvNeXtError("Recipe 'transfer' starts from weights, and none are named. Add --weights FILE.")
+        return request, None
+    held = held_recipe(Path(options.out), request.weights)
+    if held is not None:
+        return replace(request, recipe=held, model=None), None
+    return request, start_facts(request.weights, request.model)
+
+
+def choose_recipe(request: Request, start: StartFacts | None, data: Examined) -> Any:
     """The full recipe: the named one or the default of the task, fitted to the data, with the person's changes on top.
 
-    Raises ConvNeXtError for a recipe of another task, and for a field or a value that is refused.
+    `start`: facts of the weights. Raises ConvNeXtError for a recipe of another task, and for a field or a value that is
+    refused.
     """
     train, row = data.splits.train, row_of(data.task)
     images, classes = len(train.entries), len(train.classes)
@@ -144,14 +165,15 @@ def choose_recipe(request: Request, data: Examined) -> Any:
         side_px = request.size_px
     if request.recipe is None or isinstance(request.recipe, str):
         chosen = recipe(
-            request.recipe or DEFAULT[data.task],
-            request.model,
+            request.recipe or default_name(data.task, weights=start is not None),
+            network_name(request.model, start),
             images=images,
             image_px=side_px,
             classes=classes,
             batch=asked_batch(changes),
             in_channels=request.channels,
             seed=request.seed,
+            start=start,
         )
     else:
         chosen = request.recipe
@@ -167,13 +189,7 @@ def choose_recipe(request: Request, data: Examined) -> Any:
         )
     chosen = override(chosen, {row.classes: classes, **row.fitted(train)})
     chosen = with_changes(chosen, changes, images=images)
-    if chosen.optim.batch > images:
-        some = 2 ** max(0, int(math.log2(images)) - 2)
-        raise ConvNeXtError(
-            f"optim.batch = {chosen.optim.batch} is more than the {number_of(images, 'training image')}. "
-            f"Give a smaller one, e.g. --batch {some}, with a learning rate for it."
-        )
-    return chosen
+    return with_fitting_batch(chosen, images, changes)
 
 
 def carry_out(
@@ -185,95 +201,26 @@ def carry_out(
     world: World,
     weights: str | None = None,
     forecast: bool = False,
-) -> Finished:
+) -> Ended:
     """Train by a full recipe into `options.out`, or go on there; write down what it was made of, and `forecast` its time."""
-    out, row = Path(options.out), row_of(chosen.task)
     if world.first:
-        advice = lr_advice(chosen)
-        if advice:
-            warn(advice)
-    model = fresh(chosen)
-    if weights and not (out / LAST).exists():  # a run that goes on has its weights
-        row.load(model, file_of(weights), classes=data.splits.train.classes, info=info if world.first else silent)
-    if world.first:
+        for advice in (batch_advice(chosen, len(data.splits.train.entries)), lr_advice(chosen)):
+            if advice:
+                warn(advice)
         info(headline(chosen, data, device, world))
-    task = row.task(model, chosen, options, data.splits)
-    work = work_of(chosen, data.splits) if forecast else None
-    finished = fit_described(task, chosen, options, device=device, world=world, weights=weights, work=work)
+        if chosen.optim.backbone_lr < 1:
+            info(
+                f"The backbone starts from weights: it learns at {chosen.optim.backbone_lr:g} times the rate of the head."
+            )
+    row = row_of(chosen.task)
+    how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
+    ended: Ended = row.carry_out(chosen, data.splits, options, **how)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
-    for found in world.gather(task.skipped):
+    for found in world.gather(dict(ended.skipped)):
         skipped |= found
     if world.first:
-        note_data(out, data, skipped)
-    return finished
-
-
-def fresh(chosen: TaskRecipe) -> nn.Module:
-    """The network of a recipe, whose first weights follow from the recipe's seed alone."""
-    torch.manual_seed(chosen.seed & 0x7FFF_FFFF_FFFF_FFFF)
-    return row_of(chosen.task).build(chosen)
-
-
-def fit_described(
-    task: Task,
-    chosen: Training,
-    options: RunOptions,
-    *,
-    device: torch.device,
-    world: World,
-    weights: str | None = None,
-    work: Work | None = None,
-) -> Finished:
-    """`fit` into a folder that says by which recipe, on which machine and, in its checkpoints, from which `weights`."""
-    out = Path(options.out)
-    with_kernels(task.model, chosen, options, device)
-    origin = None
-    if weights and world.first and not (out / LAST).exists():  # a run that goes on knows it
-        known = read_provenance(file_of(weights))
-        origin = known.as_text()
-        if terms(known.licence):
-            info(f"These weights are under {known.licence}: {terms(known.licence)}.")
-    if world.first and not (out / LAST).exists():
-        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
-        write_text(
-            out / "environment.json",
-            json.dumps(environment(device, triton=options.kernels == "triton"), indent=1) + "\n",
-        )
-    finished = fit(task, chosen, options, device=device, world=world, origin=origin, work=work)
-    if world.first:  # again: whatever became of the file meanwhile, it says what was done
-        write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
-    return finished
-
-
-def with_kernels(model: nn.Module, chosen: Training, options: RunOptions, device: torch.device) -> nn.Module:
-    """`model` on the blocks' kernels, where this run is one for them.
-
-    On a CPU float32 and bfloat16, not compiled by torch; on a GPU any precision, also compiled, for those who ask for Triton.
-    """
-    if options.kernels == "plain":
-        return model
-    if dispatch.on_gpu(device):
-        fuse(model, triton=options.kernels == "triton", device=device)
-    elif device.type == "cpu" and not options.compile and chosen.precision != "fp16":
-        fuse(model)
-    return model
-
-
-def evaluate_best(
-    chosen: Recipe, val: Any, options: RunOptions, finished: Finished, *, device: torch.device, world: World
-) -> Evaluation:
-    """What the best weights make of the held-out images, written into evaluation.json."""
-    out, row = Path(options.out), row_of(chosen.task)
-    model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
-    with answering(chosen, device):
-        found = row.evaluation(model, val, chosen, world=world, skipped={}, **shown)
-    early = {"stopped_early": True} if finished.early else {}
-    found = found.with_about(metric=finished.metric, weights=finished.weights, step=finished.step, **early)
-    if world.first:
-        write_text(out / "evaluation.json", json.dumps(found.to_dict()) + "\n")
-    return found
+        note_data(Path(options.out), data, skipped)
+    return ended
 
 
 def headline(chosen: Recipe, data: Examined, device: torch.device, world: World) -> str:
@@ -291,7 +238,9 @@ def headline(chosen: Recipe, data: Examined, device: torch.device, world: World)
 
 
 def length_of(chosen: Training) -> str:
-    """'30 epochs', or '160 steps' where the recipe counts those."""
+    """'30 epochs', or '160 steps' where the recipe counts those; of a probe alone that the network stays as it is."""
+    if getattr(getattr(chosen, "start", None), "mode", "full") == "probe":
+        return "a linear head on the frozen network"
     schedule = chosen.schedule
     return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
 
@@ -310,7 +259,3 @@ def note_data(out: Path, data: Examined, skipped: dict[str, str]) -> None:
         "skipped": skipped,
     }
     write_text(out / "data.json", json.dumps(found, indent=1) + "\n")
-
-
-def silent(_: str) -> None:
-    """What a process that is not the first says."""

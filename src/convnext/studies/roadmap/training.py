@@ -70,7 +70,7 @@ class _Runs:
         if plan.epochs is not None:
             changes["schedule.epochs"] = plan.epochs
         request = Request(data=self.source, model=step.config.name, channels=plan.channels, changes=changes)
-        chosen: ClassificationRecipe = choose_recipe(request, self.data)
+        chosen: ClassificationRecipe = choose_recipe(request, None, self.data)
         epochs = chosen.schedule.epochs
         assert epochs is not None, "`_check` refuses steps"
         last: dict[str, Any] = {"schedule.eval_epochs": math.ceil(epochs)}  # results are those of the last step

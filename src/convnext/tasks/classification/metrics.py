@@ -3,6 +3,7 @@
 Axes: N images, K classes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,16 @@ def metrics(outcomes: Outcomes) -> dict[str, float]:
         "loss": float(outcomes.loss.astype(np.float64).mean()),
         "ece": _calibration_error(calibration(outcomes), len(outcomes)),
     }
+
+
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a rate seen on n images (Wilson 1927); (0, 1) when nothing was seen."""
+    if n < 1:
+        return 0.0, 1.0
+    z2 = 1.959964**2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)  # rounding must not miss these
 
 
 def calibration(outcomes: Outcomes) -> list[dict[str, float]]:

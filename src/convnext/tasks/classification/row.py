@@ -1,7 +1,7 @@
 """What the road of all tasks asks of classification."""
 
 from convnext.models.weights import load_weights
-from convnext.tasks.classification import build, facts, scoring
+from convnext.tasks.classification import build, facts, scoring, transfer
 from convnext.tasks.classification.task import Classification
 from convnext.tasks.table import Row
 
@@ -9,6 +9,7 @@ ROW = Row(
     build=build.build,
     load=load_weights,
     task=Classification,
+    carry_out=transfer.carry_out,
     evaluation=scoring.evaluation,
     fitted=facts.fitted,
     fingerprint=facts.fingerprint,

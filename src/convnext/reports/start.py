@@ -1,0 +1,44 @@
+"""The section of a run that starts from weights: what it made of them, where they come from, and under which licence."""
+
+from convnext.drawing import charts
+from convnext.drawing.markup import Html, join, table, tag
+from convnext.drawing.numbers import count, percent, plain
+from convnext.reports.run_files import RunFiles
+from convnext.tasks.classification.metrics import wilson
+
+
+def start(files: RunFiles) -> Html:
+    """What a run made of the weights that it started from: the scores of all candidates, and where the weights come from."""
+    found = files.transfer or {}
+    n, parts = found["n"], found.get("crosswise")
+    rows: list[list[object]] = []
+    for row in found["candidates"]:
+        low, high = wilson(row["top1"], n)
+        kept = row["share"] == found["share"]
+        rows.append(
+            [
+                tag("b", _candidate(row["share"]), ", kept") if kept else _candidate(row["share"]),
+                percent(row["top1"]),
+                f"{100 * low:.1f} to {percent(high)}",
+                plain(row["loss"], 3),
+                charts.bar(row["top1"], "blue" if kept else "grey"),
+            ]
+        )
+    way = f"{count(n)} images, by cross-validation in {count(parts)} parts" if parts else f"{count(n)} held-out images"
+    licence = found.get("license", "unknown")
+    lead = f"From {found.get('origin', 'weights')}, licence {licence}. Judged on {way}:"
+    notes = [tag("li", line) for line in found["notes"]]
+    head: list[object] = ["Weights", "Top-1", "95% interval", "Loss", ""]
+    return join(
+        [
+            tag("p", lead, class_="lead"),
+            table(head, rows, class_="short"),
+            [tag("h3", "On loading"), tag("ul", notes, class_="findings")] if notes else None,
+        ]
+    )
+
+
+def _candidate(share: float) -> str:
+    """The name of a share of the fine-tuned weights."""
+    named = {0.0: "Linear probe, network frozen", 1.0: "Fine-tuned"}
+    return named.get(share, f"Mix of both, {percent(share, 0)} fine-tuned")

@@ -1,0 +1,101 @@
+"""A linear head on frozen features: multinomial logistic regression, its penalty chosen crosswise on the training images.
+
+Axes: N images, C features, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features
+PARTS = 5  # of the images, each held out once to choose the penalty
+MOST_CHOOSING = 5000  # images that choose the penalty: more would change little and cost much
+_STEPS = 200  # of L-BFGS at most
+_STILL = 1e-6  # largest gradient of a fit that is done
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier of features as the network gives them, in float64."""
+
+    weight: Tensor  # (K, C)
+    bias: Tensor  # (K,)
+    penalty: float
+
+    def __call__(self, features: Tensor) -> Tensor:  # (N, C) -> (N, K)
+        """Logits in float64."""
+        return F.linear(features.double(), self.weight, self.bias)
+
+
+def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0) -> Head:
+    """The head for (V, N, C) features of V views of each image and (N,) labels; all on the CPU, in float64.
+
+    The penalty is that of PENALTIES with the least loss on images that a fit has not seen, whose parts follow from
+    `seed`. The same bits for the same features, where the number of threads is the same.
+    """
+    features = features.double()
+    places = in_turns(labels, seed)[:MOST_CHOOSING]
+    penalty = _penalty(features[:, places], labels[places], classes)
+    return fitted(features, labels, classes, penalty)
+
+
+def _penalty(features: Tensor, labels: Tensor, classes: int) -> float:
+    """The best of PENALTIES; of fewer than two images a part, the middle one."""
+    parts = min(PARTS, len(labels) // 2)
+    if parts < 2:
+        return PENALTIES[len(PENALTIES) // 2]
+    part_of = torch.arange(len(labels)) % parts
+    losses = dict.fromkeys(PENALTIES, 0.0)
+    for part in range(parts):
+        held = part_of == part
+        head: Head | None = None
+        for penalty in sorted(PENALTIES, reverse=True):  # from the smoothest on, each from the one before
+            head = fitted(features[:, ~held], labels[~held], classes, penalty, first=head)
+            losses[penalty] += float(F.cross_entropy(head(features[0, held]), labels[held], reduction="sum"))
+    return min(losses, key=lambda penalty: (losses[penalty], -penalty))
+
+
+def in_turns(labels: Tensor, seed: int) -> Tensor:
+    """Places of all images in a random order in which the classes take turns, so that parts are alike."""
+    generator = torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+    order = torch.randperm(len(labels), generator=generator)
+    turn = torch.empty(len(labels), dtype=torch.int64)
+    for label in labels.unique().tolist():
+        mine = order[labels[order] == label]
+        turn[mine] = torch.arange(len(mine))
+    return order[torch.argsort(turn[order], stable=True)]
+
+
+def fitted(features: Tensor, labels: Tensor, classes: int, penalty: float, *, first: Head | None = None) -> Head:
+    """The minimum of mean cross-entropy + penalty / 2 * |W|^2 over heads of standardised features, by L-BFGS."""
+    views, _, width = features.shape
+    x = features.flatten(0, 1)  # (V N, C)
+    mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)
+    x = (x - mean) / std
+    y = labels.repeat(views)
+    weight = torch.zeros(classes, width, dtype=torch.float64)
+    bias = torch.zeros(classes, dtype=torch.float64)
+    if first is not None:
+        weight = first.weight * std
+        bias = first.bias + first.weight @ mean
+    parameters = [weight.requires_grad_(), bias.requires_grad_()]
+    solver = torch.optim.LBFGS(
+        parameters,
+        max_iter=_STEPS,
+        tolerance_grad=_STILL,
+        tolerance_change=1e-9,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(F.linear(x, weight, bias), y) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(objective)
+    weight, bias = weight.detach() / std, bias.detach()
+    return Head(weight, bias - weight @ mean, penalty)

@@ -1,0 +1,221 @@
+"""A run that starts from weights, in stages: a probe, fine-tuning from its head (LP-FT, arXiv 2202.10054), and a mix of both.
+
+Each stage ends in a file of the run, and a run that was killed in one of them begins with that one again:
+probe.safetensors, last.safetensors and the best weights, mixed.safetensors where a mix is kept, and transfer.json.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnext.config import ClassificationRecipe, RunOptions
+from convnext.data.labelled import Splits
+from convnext.engine import checkpoint
+from convnext.engine.distributed import World
+from convnext.engine.fit import Finished
+from convnext.engine.records import info
+from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_run, save_whole
+from convnext.files import write_text
+from convnext.models.weights import load_weights
+from convnext.tasks.classification.facts import fingerprint
+from convnext.tasks.classification.features import Extraction, Features
+from convnext.tasks.classification.inference import judged
+from convnext.tasks.classification.metrics import Outcomes, metrics, wilson
+from convnext.tasks.classification.mixing import name_of
+from convnext.tasks.classification.probe import fit_head
+from convnext.tasks.classification.scoring import eval_batch, evaluate
+from convnext.tasks.classification.task import Classification
+from convnext.tasks.digest import digest_of_tensors
+from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, with_kernels
+from convnext.tasks.weights import file_of
+from convnext.tasks.work import work_of
+
+SUMMARY = "transfer.json"
+Scores = Mapping[float, Mapping[str, float]]  # share of the fine-tuned weights -> metrics
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a part of a run has from the whole: the frozen network, what its header says, and its own features."""
+
+    network: Mapping[str, Tensor]
+    origin: Mapping[str, str]
+    train: Features
+    val: Features
+
+
+@dataclass
+class Stages:
+    """One such run, or a part of one, stage by stage."""
+
+    recipe: ClassificationRecipe
+    splits: Splits
+    options: RunOptions
+    device: torch.device
+    world: World
+    weights: str | None
+    given: Given | None = None
+    skipped: dict[str, str] = field(default_factory=dict)  # path -> reason
+    notes: list[str] = field(default_factory=list)  # what was adapted on loading
+
+    @property
+    def out(self) -> Path:
+        """The folder of the run."""
+        return Path(self.options.out)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What every checkpoint says of the data."""
+        return self._task(nn.Identity()).describe()
+
+    def frozen(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The network of the probe and its header."""
+        return checkpoint.read(self.out / OTHERS["probe"])
+
+    def probe(self, *, quiet: bool = False) -> dict[str, float]:
+        """The scores of a linear head on the frozen network, which is then probe.safetensors; `quiet`: they are not told."""
+        file = self.out / OTHERS["probe"]
+        if not self.world.from_first(file.is_file()):
+            self._fit_probe(file)
+        metadata = checkpoint.read_metadata(file)
+        refuse_other_run(self.out, metadata, self.recipe, self.description)
+        self.notes = metadata["notes"]
+        scores: dict[str, float] = metadata["metrics"]
+        if self.world.first and not quiet:
+            info(f"Frozen features: {told(scores['top1'], metadata['n'])} held-out images.")
+        return scores
+
+    def tune(self, *, forecast: bool = False) -> Finished:
+        """Fine-tune from the probe's head, or go on with that; `forecast`: the first steps tell how long it takes."""
+        model = fresh(self.recipe)
+        tensors, metadata = self.frozen()
+        if not (self.out / LAST).exists():  # a run that goes on has its weights
+            model.load_state_dict(tensors)
+        task = self._task(model)
+        origin = {key: metadata[key] for key in ORIGIN if key in metadata}
+        how: dict[str, Any] = {"device": self.device, "world": self.world, "origin": origin}
+        work = work_of(self.recipe, self.splits) if forecast else None
+        finished = fit_described(task, self.recipe, self.options, **how, work=work)
+        self.skipped |= task.skipped
+        return finished
+
+    def outcomes(self, state: Mapping[str, Tensor]) -> Outcomes:
+        """What a network with these weights makes of the held-out images."""
+        model = fresh(self.recipe)
+        model.load_state_dict(state)
+        with torch.inference_mode():
+            return evaluate(
+                self._placed(model),
+                self.splits.val,
+                self.recipe.input,
+                batch=eval_batch(self.recipe),
+                workers=self.options.workers,
+                world=self.world,
+                skipped=self.skipped,
+                progress=self.options.progress,
+            )
+
+    def conclude(self, scores: Scores, share: float, *, n: int, crosswise: int = 0) -> dict[str, Any]:
+        """Say which weights are kept, write transfer.json, and return what evaluation.json says of the choice.
+
+        `n`: images that decided; `crosswise`: parts of them, each of which was held out once; 0: they all were held out.
+        """
+        about = {"chosen": name_of(share), **_by_name(scores), **({"crosswise": crosswise} if crosswise else {})}
+        if not self.world.first:
+            return about
+        header = checkpoint.read_metadata(self.out / OTHERS["probe"])
+        found = {
+            **about,
+            "share": share,
+            "n": n,
+            "candidates": [{"share": each, **scores[each]} for each in sorted(scores)],
+            "notes": self.notes,
+            **{key: header[key] for key in ORIGIN if key in header},
+        }
+        write_text(self.out / SUMMARY, json.dumps(found, indent=1) + "\n")
+        if len(scores) > 1:
+            shown = [f"{_named(each)} {scores[each]['top1']:.1%}" for each in sorted(scores)]
+            way = f"by cross-validation in {crosswise} parts" if crosswise else "on the held-out images"
+            info(f"Top-1 {way}: {', '.join(shown)}. Kept: {_named(share)}.")
+        return about
+
+    def features(self, model: nn.Module) -> tuple[Features, Features]:
+        """Of the images to train on and of those held out, as the network gives them; mirrored ones after them."""
+        digest = digest_of_tensors({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
+        extraction = Extraction(
+            model=self._placed(model),
+            recipe=self.recipe,
+            folder=self.out / "features",
+            digest=digest,
+            workers=self.options.workers,
+            world=self.world,
+            progress=self.options.progress,
+        )
+        views = 2 if self.recipe.start.mirror else 1
+        parts = {"train": (self.splits.train, views), "val": (self.splits.val, views if self.recipe.start.folds else 1)}
+        found = [
+            extraction.of(data, name, fingerprint=fingerprint(data), views=many, skipped=self.skipped)
+            for name, (data, many) in parts.items()
+        ]
+        return found[0], found[1]
+
+    def _fit_probe(self, file: Path) -> None:
+        """Make the features where the run as a whole has not, fit the head and write the whole network."""
+        if self.world.first:
+            describe(self.recipe, self.options, self.device)
+        model = fresh(self.recipe)
+        if self.given:
+            origin, train, val = self.given.origin, self.given.train, self.given.val
+            model.load_state_dict(self.given.network)
+        else:
+            origin = origin_of(self.weights, self.world) if self.weights else {}
+            if self.weights:
+                load_weights(model, file_of(self.weights), classes=self.splits.train.classes, info=self._noted)
+            train, val = self.features(model)
+        if self.world.first:
+            head = fit_head(train.values, train.labels, self.recipe.model.classes, seed=self.recipe.seed)
+            outcomes = judged(head(val.values[0]).float(), val.labels, val.indices)
+            scores = metrics(outcomes)
+            about = {"weights": "probe", "score": scores["top1"], "metrics": scores, "step": 0, "n": len(outcomes)}
+            header = header_of(self.recipe, self.description, origin)
+            about |= {"penalty": head.penalty, "notes": self.notes}
+            state = {**model.state_dict(), "head.weight": head.weight.float(), "head.bias": head.bias.float()}
+            save_whole(file, state, header | about)
+        self.world.wait()
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        """`model` on its device and on the kernels, ready to answer."""
+        with_kernels(model, self.recipe, self.options, self.device)
+        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def _task(self, model: nn.Module) -> Classification:
+        return Classification(model, self.recipe, self.options, self.splits)
+
+    def _noted(self, line: str) -> None:
+        self.notes.append(line)
+        if self.world.first:
+            info(line)
+
+
+def told(rate: float, n: int) -> str:
+    """'91.2% (88.0% to 93.6%) of 341': a rate, its 95 % interval, and of how many images it is."""
+    low, high = wilson(rate, n)
+    return f"{rate:.1%} ({low:.1%} to {high:.1%}) of {n:,}"
+
+
+def _by_name(scores: Scores) -> dict[str, float]:
+    """{'probe_top1', 'finetuned_top1', 'mixed_top1'}, the last of the best mix; without what there is not."""
+    found: dict[str, float] = {}
+    for share, each in scores.items():
+        key = f"{name_of(share)}_top1"
+        found[key] = max(found.get(key, 0.0), each["top1"])
+    return found
+
+
+def _named(share: float) -> str:
+    return f"{share:.0%} fine-tuned" if name_of(share) == "mixed" else {0.0: "probe", 1.0: "fine-tuned"}[share]

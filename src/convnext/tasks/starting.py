@@ -1,0 +1,60 @@
+"""What a recipe has to know about the weights that a run starts from."""
+
+from pathlib import Path
+
+from convnext.config import ConvNeXtConfig, Recipe, parse
+from convnext.config.facts import StartFacts
+from convnext.engine import checkpoint
+from convnext.engine.run import LAST, OTHERS
+from convnext.errors import ConvNeXtError
+from convnext.models.start import read_start
+from convnext.recipes.architectures import ARCHITECTURES, architecture
+
+USUAL = "atto"  # the network of those who name none
+
+
+def start_facts(weights: str, model: str | None) -> StartFacts | None:
+    """Of `weights`, as `read_start` takes them; None where the person names a `model` that is no ConvNeXt.
+
+    Raises CheckpointError for weights that cannot be read, ConvNeXtError where they are of another network than `model`.
+    """
+    asked = None if model is None else architecture(model)
+    if asked is not None and not isinstance(asked, ConvNeXtConfig):
+        return None
+    start = read_start(weights)
+    if asked is not None and start.config.name not in (asked.name, "custom"):
+        raise ConvNeXtError(
+            f"--model {model} is refused: the weights in '{weights}' are of '{start.config.name}'. Leave out --model: the "
+            "network follows the weights."
+        )
+    return StartFacts(
+        network=start.config,
+        mean=start.mean,
+        std=start.std,
+        size_px=start.size_px,
+        eval_crop=start.eval_crop,
+    )
+
+
+def network_name(model: str | None, start: StartFacts | None) -> str:
+    """The published network whose values a recipe takes: the asked one, else that of the weights, else USUAL."""
+    held = start.network.name if start else ""
+    return model or (held if held in ARCHITECTURES else USUAL)
+
+
+def held_recipe(out: Path, weights: str) -> Recipe | None:
+    """The recipe of the run in `out`, where that goes on and its `weights` are no longer there; else None."""
+    if Path(weights).exists() or weights.startswith(("hub:", "timm:")):
+        return None
+    found = [out / name for name in (LAST, OTHERS["probe"]) if (out / name).is_file()]
+    if not found:
+        return None
+    recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0])["recipe"], where=f"'{found[0]}'")
+    return recipe
+
+
+def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:
+    """Where a run goes that nobody has named a folder for: the data, then the network or what it starts from."""
+    start = Path((weights or "").rpartition(":")[2])
+    network = model or (start.parent.name if start.stem.startswith("best") else start.stem) or "atto"
+    return f"runs/{Path(data).resolve().stem}_{network.replace(':', '_')}"

@@ -1,0 +1,289 @@
+"""A run that starts from weights: probe, fine-tuning, mix; what it says, keeps and answers, and that a kill costs nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import convnext
+from commands import convnext as command
+from commands import rows, trained
+from convnext.deploy.load import load
+from convnext.engine import checkpoint
+from convnext.engine.run import weights_file
+from convnext.reports.run import write_report
+from convnext.tasks.classification import features, stages, transfer
+from convnext.tasks.classification.features import Extraction
+from convnext.tasks.classification.stages import Stages
+from convnext.tasks.classification.task import Classification
+from convnext.tasks.table import row_of
+from images import write_colours
+
+SHORT = {"schedule.epochs": 2, "optim.ema": 0.5, "optim.batch": 6}
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory):
+    """train/ and val/ of three colours."""
+    return write_colours(tmp_path_factory.mktemp("parted"), train=8, val=4)
+
+
+@pytest.fixture(scope="module")
+def flat(parted, tmp_path_factory):
+    """The images of train/ without a val part."""
+    return shutil.copytree(parted / "train", tmp_path_factory.mktemp("flat") / "colours")
+
+
+@pytest.fixture(scope="module")
+def source(parted, tmp_path_factory):
+    """A run on 16 px whose normalisation is its own."""
+    out = tmp_path_factory.mktemp("source") / "run"
+    trained(parted, out, "--input.mean", "0.4,0.5,0.6", "--epochs", 1)
+    return out
+
+
+def train(data, source, out, **more):
+    return convnext.train(data, weights=source, out=out, overrides=SHORT | more, progress=False, workers=0)
+
+
+@pytest.fixture(scope="module")
+def run(parted, source, tmp_path_factory):
+    return train(parted, source, tmp_path_factory.mktemp("held") / "run")
+
+
+@pytest.fixture(scope="module")
+def crosswise(flat, source, tmp_path_factory):
+    return train(flat, source, tmp_path_factory.mktemp("crosswise") / "run")
+
+
+def bits(out: Path) -> dict[str, object]:
+    """Every tensor of every file below a run, its log and its choice."""
+    found: dict[str, object] = {}
+    for file in sorted(out.rglob("*.safetensors")):
+        if file.parent.name != "features":
+            found |= {f"{file.relative_to(out)}:{key}": v.numpy().tobytes() for key, v in load_file(file).items()}
+    return found | {name: (out / name).read_text() for name in ("metrics.jsonl", "transfer.json", "recipe.json")}
+
+
+# What it does
+
+
+def test_weights_alone_are_enough_and_the_network_follows_them(run, source):
+    recipe = json.loads((run.path / "recipe.json").read_text())
+    held = checkpoint.read_metadata(weights_file(source))["recipe"]
+    assert recipe["name"] == "transfer" and recipe["input"]["mean"] == [0.4, 0.5, 0.6]
+    assert {key: recipe["model"][key] for key in ("depths", "widths", "stem", "patch")} == {
+        key: held["model"][key] for key in ("depths", "widths", "stem", "patch")
+    }
+
+
+def test_the_scores_of_all_stages_are_told_and_the_best_is_kept(run):
+    found = json.loads((run.path / "transfer.json").read_text())
+    shares = {row["share"]: row for row in found["candidates"]}
+    assert set(shares) == {0.0, 0.25, 0.5, 0.75, 1.0} and found["n"] == 12
+    best = max(row["top1"] for row in shares.values())
+    assert run.scores["top1"] == best == shares[found["share"]]["top1"]
+    assert run.scores["probe_top1"] == shares[0.0]["top1"] and run.scores["finetuned_top1"] == shares[1.0]["top1"]
+    assert run.chosen == found["chosen"] in ("probe", "finetuned", "mixed")
+    assert {"run", "top1", "probe_top1", "chosen"} <= set(run.to_dict())
+
+
+def test_what_is_kept_answers_for_the_run(run, parted):
+    scores = convnext.evaluate(run, parted).scores
+    assert scores["top1"] == run.scores["top1"] and scores["loss"] == pytest.approx(run.scores["loss"], abs=1e-5)
+    name = weights_file(run.path).name
+    assert name in {"probe": ("probe.safetensors",), "mixed": ("mixed.safetensors",)}.get(
+        run.chosen, ("best.safetensors", "best_ema.safetensors")
+    )
+
+
+def test_fine_tuning_starts_from_the_head_of_the_probe_whose_logits_the_network_gives(run, parted, monkeypatch):
+    frozen, _ = checkpoint.read(run.path / "probe.safetensors")
+    kept = checkpoint.read(run.path / "features" / "val-00000.safetensors")[0]
+    logits = kept["values"][0] @ frozen["head.weight"].T + frozen["head.bias"]
+    top = torch.softmax(logits, 1).max(1).values
+    answers = list(load(run.path, weights="probe").predict(sorted((parted / "val").rglob("*.png"))))
+    assert np.allclose([answer.predictions[0][1] for answer in answers], top.numpy(), atol=1e-4)
+    seen = {}
+    monkeypatch.setattr(stages, "fit_described", lambda task, *_, **__: seen.update(task.model.state_dict()) or 1 / 0)
+    shutil.copytree(run.path, run.path.parent / "again", ignore=shutil.ignore_patterns("last*", "best*"))
+    with pytest.raises(ZeroDivisionError):
+        train(parted, run.path.parent / "gone", run.path.parent / "again")
+    assert all(torch.equal(seen[name], value) for name, value in frozen.items())
+
+
+def test_the_command_prints_the_choice_as_json_and_says_the_probe_first(parted, source, tmp_path):
+    done = command("train", parted, "--weights", source, "--out", tmp_path / "run", "--epochs", 1, "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert {"run", "top1", "probe_top1", "finetuned_top1", "chosen"} <= set(found)
+    assert "recipe 'transfer'" in done.err and "Frozen features: " in done.err and "of 12 held-out images" in done.err
+    assert "Kept: " in done.err
+
+
+def test_frozen_the_run_ends_with_the_probe_and_is_whole(parted, source, tmp_path):
+    done = command("train", parted, "--weights", source, "--out", tmp_path / "run", "--freeze", "--json")
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert found["chosen"] == "probe" and found["top1"] == found["probe_top1"] and found["step"] == 0
+    assert not (tmp_path / "run" / "last.safetensors").exists() and (tmp_path / "run" / "report.html").exists()
+    assert json.loads(command("evaluate", tmp_path / "run", parted, "--json").out)["top1"] == found["top1"]
+
+
+def test_the_report_shows_every_candidate_with_its_interval_and_where_the_weights_come_from(run, tmp_path):
+    page = (run.path / "report.html").read_text()
+    assert 'id="start"' in page and "Linear probe, network frozen" in page and "50\u202f% fine-tuned" in page
+    assert page.count(", kept</b>") == 1 and "run/best" in page and "licence unknown" in page
+    assert "tensors read" in page  # what was adapted on loading
+    shutil.copytree(run.path, tmp_path / "run")
+    for content in ("", "{}", '{"n": "x", "candidates": [3]}'):
+        (tmp_path / "run" / "transfer.json").write_text(content)
+        page = write_report(tmp_path / "run").read_text()
+        assert 'id="start"' in page and "transfer.json" in page and 'id="confusion"' in page
+
+
+# Few images
+
+
+def test_few_images_choose_crosswise_and_all_of_them_are_learnt_from(crosswise, flat):
+    found = json.loads((crosswise.path / "transfer.json").read_text())
+    assert found["crosswise"] == 3 and found["n"] == 24 == crosswise.evaluation.n
+    assert np.sum(crosswise.evaluation.tables["confusion"]) == 24
+    header = checkpoint.read_metadata(weights_file(crosswise.path))
+    assert header["crosswise"] == 3 and header["score"] == crosswise.scores["top1"]
+
+
+def test_every_image_is_held_out_of_one_part_and_trained_on_in_the_others(flat, source, tmp_path, monkeypatch):
+    seen = []
+    real = Classification.__init__
+
+    def noted(self, model, recipe, options, splits):
+        seen.append(
+            (Path(options.out).name, {e.path for e in splits.train.entries}, {e.path for e in splits.val.entries})
+        )
+        real(self, model, recipe, options, splits)
+
+    monkeypatch.setattr(Classification, "__init__", noted)
+    train(flat, source, tmp_path / "run", **{"start.folds": 3})
+    parts = {name: (inside, out) for name, inside, out in seen}
+    assert set(parts) == {"run", "2", "3", "all"}
+    inside, _ = parts.pop("all")
+    assert len(inside) == 24
+    every = set().union(*(out for _, out in parts.values()))
+    assert len(every) == 24 == sum(len(out) for _, out in parts.values())
+    assert all(inside == every - out for inside, out in parts.values())
+
+
+def test_what_is_kept_is_the_mix_of_a_probe_and_a_network_that_saw_every_image(crosswise):
+    every = crosswise.path / "folds" / "all"
+    tuned = checkpoint.of("ema", load_file(every / "last.safetensors"))
+    share = json.loads((crosswise.path / "transfer.json").read_text())["share"]
+    frozen, kept = load_file(every / "probe.safetensors"), load_file(crosswise.path / "mixed.safetensors")
+    for name in ("stages.0.blocks.0.expand.weight", "head.weight"):
+        expected = (1 - share) * frozen[name].double() + share * tuned[name].double()
+        assert torch.allclose(kept[name].double(), expected, atol=1e-6)
+
+
+def test_images_that_all_were_learnt_from_are_not_scored_in_silence(crosswise, flat):
+    done = command("evaluate", crosswise.path, flat, "--json")
+    assert "has learnt from all 24 of these images" in done.err and "cross-validation" in done.err
+    assert json.loads(done.out)["n"] == 24
+
+
+def test_a_val_part_of_its_own_decides_and_is_never_trained_on(run):
+    assert not (run.path / "folds").exists() and "crosswise" not in run.to_dict()
+
+
+# Kills
+
+
+class Kill(BaseException):
+    """Ends a run where it is, as far as a test can."""
+
+
+def killed(monkeypatch, owner, name, *, after: int) -> None:
+    """The call of `name` number `after` + 1 ends the process."""
+    calls, real = [], getattr(owner, name)
+
+    def counted(*given, **named):
+        calls.append(1)
+        if len(calls) > after:
+            raise Kill
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+PLACES = {
+    "features": (Extraction, "_chunk", 2),
+    "probe": (stages, "fit_head", 0),
+    "training": (Classification, "prepare", 3),
+    "mixing": (Stages, "outcomes", 1),
+    "the last file": (transfer, "save_whole", 0),
+    "the choice": (stages, "write_text", 0),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["run", "crosswise"])
+def test_a_run_that_is_killed_in_any_stage_ends_with_the_same_bits(
+    kind, place, request, parted, flat, source, tmp_path, monkeypatch
+):
+    whole, data = request.getfixturevalue(kind), parted if kind == "run" else flat
+    owner, name, after = PLACES[place]
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "CHUNK", 7)
+        killed(patched, owner, name, after=after + (8 if kind == "crosswise" and place == "training" else 0))
+        try:
+            train(data, source, tmp_path / "run")
+        except Kill:
+            pass
+        else:
+            assert place == "the last file" and whole.chosen != "mixed"
+    monkeypatch.setattr(features, "CHUNK", 7)
+    train(data, source, tmp_path / "run")
+    assert bits(tmp_path / "run") == bits(whole.path)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_started_from(parted, source, tmp_path, monkeypatch):
+    start = shutil.copytree(source, tmp_path / "start")
+    with monkeypatch.context() as patched:
+        killed(patched, Classification, "prepare", after=2)
+        with pytest.raises(Kill):
+            train(parted, start, tmp_path / "run")
+    shutil.rmtree(start)
+    assert train(parted, start, tmp_path / "run").chosen
+
+
+def test_another_recipe_or_other_data_are_refused_where_a_probe_is(parted, flat, source, run):
+    arguments = ["--weights", source, "--out", run.path, "--optim.ema", 0.5, "--batch", 6]
+    done = command("train", parted, *arguments, "--epochs", 9)
+    assert done.status == 2 and "holds a run of another recipe (schedule.epochs = 2.0 there" in done.err
+    done = command("train", flat, *arguments, "--epochs", 2, "--start.folds", 0)
+    assert done.status == 2 and "holds a run on other data" in done.err
+
+
+# Refusals
+
+
+def test_a_network_that_contradicts_the_weights_is_refused_with_both(parted, source, tmp_path):
+    line = command("train", parted, "--weights", source, "--model", "tiny", "--out", tmp_path / "run").line
+    assert "--model tiny is refused" in line and "'atto'" in line and "Leave out --model" in line
+
+
+def test_freezing_without_weights_is_refused(parted, tmp_path):
+    assert "Add --weights FILE" in command("train", parted, "--freeze", "--out", tmp_path / "run").line
+    line = command("train", parted, "--recipe", "transfer", "--out", tmp_path / "run").line
+    assert "starts from weights" in line and "--weights FILE" in line
+
+
+def test_every_task_says_how_its_runs_are_carried_out():
+    assert all(callable(row_of(task).carry_out) for task in ("classification", "detection", "segmentation"))
+
+
+def test_epochs_are_logged_as_in_any_run(run):
+    assert [row["epoch"] for row in rows(run.path, "eval")] == [1.0, 1.0, 2.0, 2.0]
