@@ -1,7 +1,6 @@
 """What a recipe is fitted to beside the data: facts of the weights that a run starts from. Plain values, no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from convnext.config.networks import ConvNeXtConfig
 
@@ -15,4 +14,3 @@ class StartFacts:
     std: tuple[float, ...] | None = None
     size_px: int | None = None  # side of the images of its evaluation
     eval_crop: float | None = None  # what of the shorter side evaluation shows
-    warp: Literal[True] | None = None  # both sides are resized, nothing is cut off
