@@ -235,7 +235,7 @@ def test_a_run_that_was_killed_goes_on_by_its_plan_without_measuring_again(data,
 
     whole, killed = (asked(data, tmp_path / name, "--minutes", 1) for name in ("whole", "killed"))
     assert convnext(*whole).status == 0
-    ended_after(monkeypatch, killed, package.tasks.train, "fit")  # planned, and not one step done
+    ended_after(monkeypatch, killed, package.tasks.fitting, "fit")  # planned, and not one step done
     monkeypatch.setattr(budget, "try_steps", None)  # would raise
     ended_after(monkeypatch, killed, Saver, "keep_best")  # in the middle
     done = convnext(*killed)

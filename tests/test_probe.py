@@ -10,6 +10,7 @@ from convnext.data.evaluation import shown
 from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
+from convnext.errors import TrainingError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
 from convnext.tasks.classification import features as kept
@@ -136,6 +137,15 @@ def test_features_that_are_there_are_not_made_again_unless_weights_or_data_chang
     assert len(made) == 1
     of(Extraction(**{**vars(extraction), "digest": "other"}), train)
     assert len(made) == 5
+
+
+def test_weights_that_answer_with_nan_are_refused_in_one_line(extraction, train):
+    with torch.no_grad():
+        extraction.model.norm.weight[0] = float("nan")
+    with pytest.raises(
+        TrainingError, match=r"answers '.*png' with nan or inf, and 23 other images as well\. Give other"
+    ):
+        of(extraction, train)
 
 
 # Mixes

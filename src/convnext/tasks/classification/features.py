@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from convnext.config import ClassificationRecipe
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
+from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.records import Meter
 from convnext.engine.run import save_whole
-from convnext.errors import CheckpointError
+from convnext.errors import CheckpointError, TrainingError, number_of
 from convnext.tasks.classification.scoring import eval_batch
 from convnext.tasks.evaluate import answering
 from convnext.tasks.skipped import note_skipped
@@ -96,6 +97,13 @@ class Extraction:
         part = Features(
             torch.cat(values, 1) if values else torch.zeros(views, 0, width), labels, indices + places.start
         )
+        broken_rows = (~part.values.isfinite().all(2).all(0)).nonzero().flatten().tolist()
+        if broken_rows:
+            path = printable(dataset.entries[int(part.indices[broken_rows[0]])].path)
+            raise TrainingError(
+                f"The network that these weights make answers '{path}' with nan or inf, and "
+                f"{number_of(len(broken_rows) - 1, 'other image')} as well. Give other weights, or --precision fp32."
+            )
         if self.world.first:
             tensors = {"values": part.values, "labels": part.labels, "indices": part.indices}
             save_whole(file, tensors, {"known": known, "skipped": broken})
