@@ -14,6 +14,7 @@ from convnext.errors import TrainingError
 from convnext.models.build import build_model
 from convnext.recipes import recipe
 from convnext.tasks.classification import features as kept
+from convnext.tasks.classification import probe
 from convnext.tasks.classification.features import Extraction
 from convnext.tasks.classification.mixing import best_share, mixed, name_of
 from convnext.tasks.classification.probe import PENALTIES, fit_head, fitted, in_turns
@@ -70,6 +71,14 @@ def test_the_same_features_give_the_same_bits_and_two_equal_views_the_head_of_on
     assert torch.equal(one.weight, again.weight) and torch.equal(one.bias, again.bias)
     twice = fit_head(values.expand(2, N, C), labels, K, seed=3)
     assert torch.allclose(one(values), twice(values), atol=1e-3)
+
+
+def test_more_images_than_there_is_room_for_give_way_class_by_class(clouds, monkeypatch):
+    values, labels = clouds
+    monkeypatch.setattr(probe, "MOST_VALUES", 30 * C)
+    found, places = fit_head(values[None], labels, K, seed=2), in_turns(labels, 2)[:30]
+    expected = fitted(values[None, places].double(), labels[places], K, found.penalty)
+    assert torch.equal(found.weight, expected.weight) and labels[places].bincount().tolist() == [10, 10, 10]
 
 
 def test_a_class_without_images_and_one_image_are_no_obstacle():

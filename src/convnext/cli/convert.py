@@ -17,7 +17,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", required=True, choices=LIBRARIES, help="library whose tensor names and shapes are written"
     )
-    parser.add_argument("--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument(
+        "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
+    )
     parser.add_argument("--no-check", action="store_true", help="do not compare the logits")
     json_flag(parser)
 

@@ -17,7 +17,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     files = ", ".join(" with ".join((form.suffix, *form.beside)) for form in table.FORMS)
     parser.add_argument("--to", choices=table.names(), help=f"form of the file: {files} (that of --backend)")
     parser.add_argument("--out", metavar="FILE", help="file to write (RUN/model.onnx and so on)")
-    parser.add_argument("--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument(
+        "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
+    )
     parser.add_argument("--dynamic", action="store_true", help="accept images of any height and width")
     parser.add_argument("--half", action="store_true", help="store the weights in 16 bits: half the size")
     parser.add_argument("--compare-on", metavar="PATH", help="images on which both networks are compared (fixed noise)")

@@ -11,8 +11,12 @@ from torch.nn import functional as F
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features
 PARTS = 5  # of the images, each held out once to choose the penalty
-MOST_CHOOSING = 5000  # images that choose the penalty: more would change little and cost much
-_STEPS = 200  # of L-BFGS at most
+MOST_CHOOSING = 2000  # images that choose the penalty: more would change little and cost much
+MOST_VALUES = (
+    2**26
+)  # features that a fit holds at once, half a gigabyte: of more images, as many of each class as there is room for
+_STEPS, _LEAST_STEPS = 200, 30  # of L-BFGS at most: fewer where a step costs so much that all of them take more than
+_WORK = 1e13  # multiply-accumulates
 _STILL = 1e-6  # largest gradient of a fit that is done
 
 
@@ -35,10 +39,12 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0) -
     The penalty is that of PENALTIES with the least loss on images that a fit has not seen, whose parts follow from
     `seed`. The same bits for the same features, where the number of threads is the same.
     """
-    features = features.double()
-    places = in_turns(labels, seed)[:MOST_CHOOSING]
-    penalty = _penalty(features[:, places], labels[places], classes)
-    return fitted(features, labels, classes, penalty)
+    places, room = in_turns(labels, seed), max(classes, MOST_VALUES // (len(features) * features.shape[2]))
+    few = places[:MOST_CHOOSING]
+    penalty = _penalty(features[:, few].double(), labels[few], classes)
+    if len(places) > room:
+        features, labels = features[:, places[:room]], labels[places[:room]]
+    return fitted(features.double(), labels, classes, penalty)
 
 
 def _penalty(features: Tensor, labels: Tensor, classes: int) -> float:
@@ -83,7 +89,7 @@ def fitted(features: Tensor, labels: Tensor, classes: int, penalty: float, *, fi
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
     solver = torch.optim.LBFGS(
         parameters,
-        max_iter=_STEPS,
+        max_iter=int(max(_LEAST_STEPS, min(_STEPS, _WORK / (2 * x.numel() * classes)))),
         tolerance_grad=_STILL,
         tolerance_change=1e-9,
         history_size=10,
