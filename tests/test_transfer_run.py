@@ -16,6 +16,7 @@ from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.reports.run import write_report
+from convnext.tasks import train as road
 from convnext.tasks.classification import features, stages, transfer
 from convnext.tasks.classification.features import Extraction
 from convnext.tasks.classification.stages import Stages
@@ -196,6 +197,15 @@ def test_images_that_all_were_learnt_from_are_not_scored_in_silence(crosswise, f
 
 def test_a_val_part_of_its_own_decides_and_is_never_trained_on(run):
     assert not (run.path / "folds").exists() and "crosswise" not in run.to_dict()
+
+
+def test_a_time_budget_is_for_one_training(flat, source, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(road, "within", lambda budget, chosen, *_, **__: seen.append(chosen) or 1 / 0)
+    for minutes in (5, None):
+        with pytest.raises(ZeroDivisionError):
+            convnext.train(flat, weights=source, out=tmp_path / "run", minutes=minutes)
+    assert [chosen.start.folds for chosen in seen] == [0, 3]
 
 
 # Kills
