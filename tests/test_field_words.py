@@ -57,6 +57,12 @@ def test_python_names_the_argument_and_raises_what_both_worlds_expect(words, say
     assert words.keys() != {"xyzzy"} or "Did you mean" not in str(refused.value)
 
 
+def test_create_takes_any_field_of_a_network_and_refuses_others_by_name():
+    assert package.create("atto", stem="overlap", patch=2, classes=3).config.patch == 2
+    with pytest.raises(ConvNeXtError, match="num_classes"):
+        package.create("atto", num_classes=10)
+
+
 @pytest.mark.parametrize(
     ("name", "names", "near"),
     [

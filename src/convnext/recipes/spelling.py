@@ -66,9 +66,12 @@ def answer(words: Sequence[str], found: Sequence[tuple[str, str]]) -> str:
 def understood(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, which names its own argument where another project's word for it is given.
 
-    It then raises ArgumentError.
+    It then raises ArgumentError. One that takes fields of a network as well refuses strange ones itself.
     """
-    own = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    own = list(parameters)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return function
 
     @wraps(function)
     def call(*arguments: Any, **more: Any) -> Any:
