@@ -1,12 +1,14 @@
 """The figures of an evaluation against slow versions of a few lines."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from convnext.deploy.exported_classifier import log_softmax
 from convnext.tasks.classification.inference import judged
-from convnext.tasks.classification.metrics import BINS, Outcomes, calibration, confusion, metrics, per_class
+from convnext.tasks.classification.metrics import BINS, Confusion, Outcomes, calibration, confusion, metrics, per_class
 from convnext.tasks.classification.report import report
 
 
@@ -70,7 +72,7 @@ def test_a_network_that_always_answers_the_same_scores_no_better_than_its_share(
 
 def test_the_confusion_matrix_counts_every_image_once_with_ground_truth_in_rows():
     found, logits, labels = outcomes()
-    table = confusion(found, 7)
+    table = np.array(confusion(found, 7).to_dict()["confusion"])
     assert table.sum() == 200
     for ground_truth, predicted_label in zip(labels.tolist(), logits.argmax(1).tolist(), strict=True):
         table[ground_truth, predicted_label] -= 1
@@ -78,7 +80,8 @@ def test_the_confusion_matrix_counts_every_image_once_with_ground_truth_in_rows(
 
 
 def test_precision_recall_and_f1_of_a_matrix_worked_by_hand():
-    rows = per_class(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]), ("a", "b", "c"))
+    row, column, count = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([3, 1, 2, 2])
+    rows = per_class(Confusion(row, column, count, 3), ("a", "b", "c"))  # [[3, 1, 0], [2, 2, 0], [0, 0, 0]]
     assert rows[0] == {"name": "a", "n": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": pytest.approx(2 / 3)}
     assert rows[2] == {"name": "c", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
@@ -98,3 +101,37 @@ def test_the_report_lists_the_most_wrong_images_first():
     worst = report(found, names, [f"{i}.png" for i in range(200)])["worst"]
     assert [row["label_score"] for row in worst] == sorted(row["label_score"] for row in worst)
     assert all(row["label"] != row["predicted"] for row in worst)
+
+
+def test_of_more_than_a_thousand_classes_the_pairs_that_occur_are_listed_and_the_rest_is_the_same():
+    labels = np.array([0, 0, 7, 1000, 1000, 1000])
+    predicted = np.array([0, 1000, 7, 3, 3, 1000])
+    rank, score = (labels != predicted).astype(np.int64), np.full(6, 0.5, np.float32)
+    found = Outcomes(np.arange(6), labels, predicted, rank, score, score, score)
+    names = tuple(f"class {i}" for i in range(1001))
+    told = report(found, names, [f"{i}.png" for i in range(6)])
+    assert "confusion" not in told
+    assert told["confusion_triples"] == [[0, 0, 1], [0, 1000, 1], [7, 7, 1], [1000, 3, 2], [1000, 1000, 1]]
+    assert told["per_class"][1000] == {
+        "name": "class 1000",
+        "n": 3,
+        "precision": 1 / 2,
+        "recall": 1 / 3,
+        "f1": pytest.approx(2 / 5),
+    }
+
+
+def test_21841_classes_are_judged_in_memory_that_follows_the_images():
+    classes, images = 21_841, 4_000
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, classes, images)
+    predicted = np.where(generator.random(images) < 0.5, labels, generator.integers(0, classes, images))
+    flat = np.full(images, 0.5, np.float32)
+    found = Outcomes(np.arange(images), labels, predicted, (labels != predicted).astype(np.int64), flat, flat, flat)
+    tracemalloc.start()
+    told = report(found, tuple(map(str, range(classes))), list(map(str, range(images))))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64_000_000  # a table has 477 million cells
+    assert sum(count for _, _, count in told["confusion_triples"]) == images
+    assert sum(row["n"] for row in told["per_class"]) == images

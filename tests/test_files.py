@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import json
+import math
 import os
 import stat
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convnext.errors import TrainingError, on_lines, on_one_line
-from convnext.files import appearing, remove_abandoned, write_bytes, write_text
+from convnext.files import appearing, from_json, remove_abandoned, to_json, write_bytes, write_text
 
 KILLED = """
 import os, pathlib, sys
@@ -100,6 +102,19 @@ def test_a_text_that_cannot_be_written_names_the_file_and_the_fix(tmp_path):
     (tmp_path / "a.json" / "inside").touch()
     with pytest.raises(TrainingError, match=r"Cannot write '.*a\.json': .* Make room and give the same command again"):
         write_text(tmp_path / "a.json", "{}")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_has_null_where_there_is_no_number(value):
+    made = to_json({"a": [1.5, value, (value, {"b": value})], "c": "NaN"})
+    assert json.loads(made, parse_constant=pytest.fail) == {"a": [1.5, None, [None, {"b": None}]], "c": "NaN"}
+    assert to_json({"a": [1, "ü"]}) == json.dumps({"a": [1, "ü"]})
+
+
+@pytest.mark.parametrize("text", ["NaN", '{"a": -Infinity}', "[" * 100_000, "", "{", b"\xff"])
+def test_what_is_no_json_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        from_json(text)
 
 
 @pytest.mark.parametrize(

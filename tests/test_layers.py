@@ -15,6 +15,7 @@ SRC = Path(convnext.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 BELOW: dict[str, set[str]] = {"errors": set()}
 BELOW |= {"files": {"errors"}, "extras": {"errors"}}  # what every layer may use: siblings
+BELOW |= {"integrity": {*BELOW}}
 BELOW |= {"config": {*BELOW}}
 BELOW |= {"recipes": {*BELOW}}
 BELOW |= {"kernels": {*BELOW}}
@@ -27,7 +28,7 @@ BELOW |= {"studies": {*BELOW}}
 BELOW |= {"api": {*BELOW}}
 BELOW |= {"cli": {*BELOW}, "__main__": {"cli"}}  # who may import whom
 ASIDE = {"drawing": "deploy"}  # a layer outside the row -> the first of the row that may import it
-TORCHLESS = ("__init__", "__main__", "cli", "config", "errors", "extras", "files", "recipes")
+TORCHLESS = ("__init__", "__main__", "cli", "config", "errors", "extras", "files", "integrity", "recipes")
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 
@@ -145,6 +146,17 @@ def test_public_functions_and_classes_have_docstrings(file):
         if not any(isinstance(sign, ast.Name) and sign.id == "overload" for sign in node.decorator_list)
     ]
     assert not silent
+
+
+@pytest.mark.parametrize(("call", "home"), [("json.dumps", "files.py"), ("print", "cli/printing.py")])
+def test_json_and_lines_for_people_are_written_in_one_place(call, home):
+    wrong = [
+        f"{name_of(file)}:{node.lineno}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == call and file != SRC / home
+    ]
+    assert not wrong  # `to_json` writes no NaN, `show` no escape codes
 
 
 def test_names_say_what_is_inside():

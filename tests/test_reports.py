@@ -278,6 +278,39 @@ def test_any_number_of_classes_gives_a_readable_page(tmp_path: Path, size: int) 
     assert len(page) < 2_000_000
 
 
+def test_of_thousands_of_classes_the_page_has_the_worst_pairs_the_worst_classes_and_a_line_for_each(
+    tmp_path: Path,
+) -> None:
+    names = [f"class <{i}>" for i in range(3000)]
+    run = make_run(tmp_path / "run", names[:20], epochs=1, worst=2)
+    rows = [
+        {"name": name, "n": 3, "precision": 0.5, "recall": i / 3000, "f1": i / 3000} for i, name in enumerate(names)
+    ]
+    triples = [[i, i, 3] for i in range(3000)] + [[7, 2999, 5], [8, 3, 9]]
+    told = json.loads((run / "evaluation.json").read_text())
+    del told["confusion"]
+    dump(run / "evaluation.json", {**told, "classes": names, "confusion_triples": triples, "per_class": rows})
+    per = dict.fromkeys(names, 3)
+    change(run, "data.json", classes=names, train={"n": 9000, "per_class": per}, val={"n": 9000, "per_class": per})
+    page = write_report(run).read_text("utf-8")
+    pairs, classes = (" ".join(Page(section(page, name)).text.split()) for name in ("confusion", "classes"))
+    assert "3,000 classes are too many to draw" in pairs.replace("\u202f", ",")
+    assert pairs.index("class <8> → class <3>") < pairs.index("class <7> → class <2999>")
+    assert "75.0" in pairs  # nine of twelve
+    assert all(f"class <{i}>" in classes for i in range(3000))
+    listed = section(page, "classes")
+    assert re.findall('<span class="name">class &lt;(\\d+)&gt;</span>', listed) == [str(i) for i in range(20)]
+    assert listed.count("\nclass &lt;") == 2999 and len(page) < 1_000_000
+
+
+@pytest.mark.parametrize("triples", [[[0, 5, 1]], [[-1, 0, 1]], [[0, 1]], [["a", 0, 1]], None, 3])
+def test_triples_of_other_classes_cost_their_section_alone(run: Path, triples: Any) -> None:
+    told = json.loads((run / "evaluation.json").read_text())
+    del told["confusion"]
+    dump(run / "evaluation.json", {**told, "classes": ["a", "b"], "confusion_triples": triples})
+    assert "does not hold what this version writes there" in section(write_report(run).read_text("utf-8"), "confusion")
+
+
 def test_the_confused_pairs_come_most_frequent_first(run: Path) -> None:
     table = np.diag([100, 100, 100])
     table[0, 2], table[2, 1] = 7, 30

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from convnext.api import Run, create, embed, evaluate, export, load, optimize, predict, recipe, similar, train
+    from convnext.api import (
+        Run,
+        create,
+        embed,
+        evaluate,
+        export,
+        load,
+        optimize,
+        predict,
+        recipe,
+        similar,
+        train,
+    )
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
     )
     from convnext.deploy.predictor import Predictor
     from convnext.deploy.segmenter import SegmentationPredictor
+    from convnext.deploy.verify import Verified, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
     from convnext.tasks.result import Evaluation
@@ -40,6 +53,7 @@ __all__ = [
     "SegmentationPrediction",
     "SegmentationPredictor",
     "TrainingError",
+    "Verified",
     "__version__",
     "create",
     "embed",
@@ -51,6 +65,7 @@ __all__ = [
     "recipe",
     "similar",
     "train",
+    "verify",
 ]
 
 _HOMES = {  # module -> the public names in it; loaded on first use, so that `import convnext` costs nothing
@@ -79,6 +94,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     ),
     "convnext.deploy.predictor": ("Predictor",),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
+    "convnext.deploy.verify": ("Verified", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),
 }

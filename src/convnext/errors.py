@@ -81,9 +81,11 @@ def on_one_line(text: str) -> str:
 
     A name in it cannot clear the screen, forge a second message or end a command that prints it.
     """
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def on_lines(text: str) -> str:
-    """The same for a text of several lines."""
+    """The same for a text of several lines, whose names are already on one."""
     return "\n".join(map(on_one_line, text.split("\n")))

@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all, for every layer that writes one.
+"""Files that appear whole or not at all, and JSON that is always JSON, for every layer that writes one.
 
 A file is written in a folder of its own beside its place, flushed to the disk and renamed, so that a reader sees the old
 file or the new one and never half of either. What a killed process left there is removed by the next that writes.
 """
 
 import contextlib
+import json
+import math
 import os
 import platform
 import re
@@ -14,6 +16,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from convnext.errors import TrainingError
 
@@ -61,6 +64,22 @@ def write_text(path: Path, text: str) -> None:
         ) from None
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """`value` as JSON, which has no inf and no nan: null takes their place. Raises TypeError for what JSON has no form of."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError for anything else: also for NaN, and for a value nested too deep."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def remove_abandoned(folder: Path, name: str | None = None) -> None:
     """Remove from `folder` what killed processes left of the file `name`, or of any file."""
     with contextlib.suppress(OSError):
@@ -68,6 +87,19 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
             found = _OURS.fullmatch(entry.name)
             if found and (name is None or found["name"] == name[:_MOST]) and _abandoned(entry, found):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for every number that is none."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _abandoned(entry: os.DirEntry[str], found: re.Match[str]) -> bool:

@@ -24,6 +24,7 @@ from convnext.cli import (
     roadmap,
     similar,
     train,
+    verify,
 )
 from convnext.cli.foreign import refuse_foreign
 from convnext.cli.options import Command, fields_apart, parser_of
@@ -40,6 +41,7 @@ VERBS: dict[str, Command] = {
     "roadmap": roadmap,
     "convert": convert,
     "export": export,
+    "verify": verify,
     "benchmark": benchmark,
     "paper": paper,
     "models": models,

@@ -1,14 +1,14 @@
 """`convnext benchmark`."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from convnext.cli.options import count, device_flag, json_flag, refuse_more
+from convnext.cli.printing import show, show_json
 from convnext.errors import ConvNeXtError
-from convnext.files import write_bytes
+from convnext.files import to_json, write_bytes
 
 HELP = "Measure this network here, beside other libraries and the machine's own limits, in turn."
 
@@ -88,23 +88,23 @@ def _print(args: argparse.Namespace, rows: list[dict[str, Any]], settings: Any) 
     from convnext.studies.benchmark.text import limits_text, tables
 
     if args.json:
-        print(json.dumps(rows))
+        show_json(rows)
         return
     if len(rows) == 1:
         return
-    print(f"{settings_text(settings)}\n")
+    show(f"{settings_text(settings)}\n")
     if sys.stdout.isatty():
         tables(rows, Console())
     else:
-        print(tables(rows) + "\n")
+        show(tables(rows) + "\n")
     for batch in settings.batches:
         best = verdict(rows, batch)
         if best:
             spread = f"{best['ratio_low']:.2f} to {best['ratio_high']:.2f} over the rounds"
-            print(
+            show(
                 f"Batch {batch}: {best['ours']} is {best['ratio']:.2f} times {best['peer']}, the best of the rest ({spread})."
             )
-    print(limits_text(rows[0]))
+    show(limits_text(rows[0]))
 
 
 def _write(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
@@ -115,7 +115,7 @@ def _write(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             with args.out.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.writelines(to_json(row) + "\n" for row in rows)
         if args.plot and len(rows) > 1:
             place = args.plot
             title = f"{rows[0]['model']}, {rows[0]['mode']}, {args.size} px, {args.dtype}, {rows[0]['device_name']}"

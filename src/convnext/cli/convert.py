@@ -1,9 +1,10 @@
 """`convnext convert IN OUT`."""
 
 import argparse
-import json
 
 from convnext.cli.options import json_flag, refuse_more
+from convnext.cli.printing import show
+from convnext.files import to_json
 
 HELP = "Rewrite weights for another library, or another library's for this one, and compare what both make of an image."
 LIBRARIES = ("official", "timm", "torchvision", "transformers", "keras-npz", "mmpretrain", "convnext")
@@ -30,5 +31,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.deploy.convert import convert
 
     done = convert(args.source, args.out, args.to, weights=args.weights, check=not args.no_check)
-    print(json.dumps(done.to_dict()) if args.json else "\n".join(done.lines()))
+    show(to_json(done.to_dict()) if args.json else done.lines())
     return 0

@@ -1,9 +1,9 @@
 """`convnext doctor`."""
 
 import argparse
-import json
 
 from convnext.cli.options import device_flag, json_flag, refuse_more
+from convnext.cli.printing import show, show_json
 
 HELP = "Say what this machine and installation offer, and what is missing."
 
@@ -21,13 +21,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     facts, found = _facts(args.device), extras()
     if args.json:
-        print(json.dumps({**facts, "compiler": compiler(), "extras": {k: ok for k, (ok, _) in found.items()}}))
+        show_json({**facts, "compiler": compiler(), "extras": {k: ok for k, (ok, _) in found.items()}})
         return 0
     for name, value in facts.items():
-        print(f"{name:<17} {value}")
-    print(f"{'compiler':<17} {compiler() or 'none found: --compile will not work on the CPU'}")
+        show(f"{name:<17} {value}")
+    show(f"{'compiler':<17} {compiler() or 'none found: --compile will not work on the CPU'}")
     for name, (ok, text) in found.items():
-        print(f"{name:<17} {'installed' if ok else 'missing'}: {text}")
+        show(f"{name:<17} {'installed' if ok else 'missing'}: {text}")
     return 0
 
 

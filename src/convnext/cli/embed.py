@@ -1,9 +1,9 @@
 """`convnext embed RUN PATH... --out FILE`."""
 
 import argparse
-import json
 
 from convnext.cli.options import BATCH, count, device_flag, json_flag, refuse_more
+from convnext.cli.printing import show, show_json
 
 HELP = (
     "Write the features of images into a file, a vector for each: what the head of a classifier sees, the last stage "
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for path, reason in found.skipped.items():
         warn(f"Skipped '{printable(path)}': {reason}")
     if args.json:
-        print(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
     else:
-        print(f"{number_of(found.n, 'image')}, {found.width} features each ({found.what}): {found.path}")
+        show([f"{number_of(found.n, 'image')}, {found.width} features each ({found.what}): {found.path}"])
     return 0

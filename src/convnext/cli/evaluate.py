@@ -1,7 +1,6 @@
 """`convnext evaluate RUN DATA`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from convnext.cli.options import (
     refuse_more,
     refuse_of_other_tasks,
 )
+from convnext.cli.printing import show
 from convnext.errors import ConvNeXtError
+from convnext.files import to_json
 
 HELP = (
     "Score a run on labelled images: top-1, top-5, calibration and confusion of a classifier, or a suite of harder "
@@ -99,7 +100,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     how |= {"multi_scale": True} if args.multi_scale else {}
     how |= {"colours": args.colours} if args.colours else {}
     result = predictor.evaluate(args.data, args.part, **how).to_dict()
-    print(json.dumps(result) if args.json else text_of(result))
+    show(to_json(result) if args.json else text_of(result))
 
 
 def _subset(args: argparse.Namespace, predictor: Any) -> None:
@@ -118,7 +119,7 @@ def _subset(args: argparse.Namespace, predictor: Any) -> None:
         .with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw"))
         .to_dict()
     )
-    print(json.dumps(result) if args.json else text_of(result))
+    show(to_json(result) if args.json else text_of(result))
 
 
 def _real(args: argparse.Namespace, predictor: Any) -> None:
@@ -132,7 +133,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
     outcomes = predictor.outcomes(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
     result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
     text = f"ReaL {result['real']:.2%} on {result['n']:,} images; {labels.left_out:,} without an answer left out"
-    print(json.dumps({**result, "skipped": skipped}) if args.json else text)
+    show(to_json({**result, "skipped": skipped}) if args.json else text)
 
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
@@ -166,7 +167,7 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
         workers=args.workers,
         batch=args.batch or BATCH,
     )
-    print(json.dumps(result) if args.json else robustness_text(result))
+    show(to_json(result) if args.json else robustness_text(result))
 
 
 def _numbers(name: str, text: str) -> tuple[float, ...]:

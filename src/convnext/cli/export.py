@@ -1,12 +1,13 @@
 """`convnext export RUN --to FORM`."""
 
 import argparse
-import json
 from typing import Any
 
 from convnext.cli.options import count, json_flag, refuse_more
+from convnext.cli.printing import show
 from convnext.deploy.forms import table
 from convnext.errors import ConvNeXtError
+from convnext.files import to_json
 
 HELP = "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked."
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         compare_on=args.compare_on,
         workers=args.workers,
     )
-    print(json.dumps(done.to_dict()) if args.json else "\n".join(done.lines()))
+    show(to_json(done.to_dict()) if args.json else done.lines())
     return 0
 
 

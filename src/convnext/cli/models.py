@@ -1,10 +1,10 @@
 """`convnext models`."""
 
 import argparse
-import json
 from typing import Any
 
 from convnext.cli.options import json_flag, refuse_more
+from convnext.cli.printing import show, show_json
 
 HELP = "List every network that --model takes, with its parameters and multiply-accumulates for 1000 classes."
 
@@ -24,17 +24,17 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     rows = {"classification": classifiers, "detection": detectors, "segmentation": segmenters}[args.task]()
     if args.json:
-        print(json.dumps(rows))
+        show_json(rows)
         return 0
     head, *lines = table(["model", "params (M)", "GMACs", "px"], [_cells(row) for row in rows]).splitlines()
-    print(head)
+    show(head)
     before = None
     for row, line in zip(rows, lines, strict=True):
         group = row.get("group")
         if group != before:
-            print(f"\n{GROUPS[str(group)]}:")
+            show(f"\n{GROUPS[str(group)]}:")
         before = group
-        print(line)
+        show(line)
     return 0
 
 

@@ -1,10 +1,9 @@
 """`convnext paper`."""
 
 import argparse
-import json
-import sys
 
 from convnext.cli.options import json_flag, refuse_more
+from convnext.cli.printing import show, show_json
 from convnext.errors import ConvNeXtError
 
 HELP = (
@@ -23,6 +22,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print tables, or draw."""
     refuse_more(args, rest)
+    from convnext.engine.records import info
     from convnext.studies.paper.published import table
     from convnext.studies.paper.tables import as_json, compare, comparison_text, tables_text, without_a_row
 
@@ -31,19 +31,19 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise ConvNeXtError("--plot draws all networks of the figure; leave TABLE, --runs and --json out.")
         from convnext.studies.paper.figure import write_bubbles
 
-        print(write_bubbles(args.plot))
+        show([str(write_bubbles(args.plot))])
         return 0
     if not (args.tables or args.runs or args.json):
-        print(tables_text())
+        show(tables_text())
         return 0
     names = [name for name in args.tables if name.lower() not in ("table", "tables")]  # `convnext paper table 3`
     chosen = [table(name) for name in names or ["1"]]
     found = [(each, compare(each, args.runs)) for each in chosen]
     if args.json:
         objects = [as_json(each, rows) for each, rows in found]
-        print(json.dumps(objects[0] if len(objects) == 1 else objects))
+        show_json(objects[0] if len(objects) == 1 else objects)
     else:
-        print("\n\n\n".join(comparison_text(each, rows) for each, rows in found))
+        show("\n\n\n".join(comparison_text(each, rows) for each, rows in found))
     for line in without_a_row(args.runs, [row for _, rows in found for row in rows]):
-        print(line, file=sys.stderr)
+        info(line)
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,9 @@ from convnext.cli.options import (
     refuse_of_other_tasks,
     share,
 )
+from convnext.cli.printing import show, show_json
 from convnext.errors import ConvNeXtError, on_one_line
+from convnext.files import to_json
 
 HELP = (
     "Name what is on images, by the run's task: classes, objects with boxes and masks, or the class of every pixel. "
@@ -104,7 +105,7 @@ def _folder(
 
         return draw
     masks = Folder.planned(args.out, args.paths, paths, [".png", "_overlay.jpg"], "classes.json")
-    names = json.dumps({"classes": list(classes), "ignore_index": IGNORE}).encode()
+    names = to_json({"classes": list(classes), "ignore_index": IGNORE}).encode()
 
     def write(prediction: Any) -> dict[str, Any]:
         place = prediction.image_id - 1
@@ -129,9 +130,9 @@ def _print_objects(answers: Answers, skipped: Mapping[str, str], name: str) -> N
     from convnext.data.store import printable
 
     for prediction, more in answers:
-        print(json.dumps(prediction.to_dict() | more), flush=True)
+        show_json(prediction.to_dict() | more)
     for path, reason in skipped.items():
-        print(json.dumps({"path": printable(path), name: [], "error": reason}), flush=True)
+        show_json({"path": printable(path), name: [], "error": reason})
 
 
 def _print_list(answers: Answers) -> None:
@@ -140,10 +141,10 @@ def _print_list(answers: Answers) -> None:
     for prediction, _ in answers:
         before = before or "["
         for row in prediction.to_dict()[LISTS["detection"]]:
-            print(f"{before}{json.dumps(row)}", flush=True)
+            show(f"{before}{to_json(row)}")
             before = ","
     if before:
-        print("]" if before == "," else "[]")
+        show("]" if before == "," else "[]")
 
 
 def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int) -> None:
@@ -154,15 +155,15 @@ def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int) -> No
     rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
     for prediction, _ in answers:
         cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
-        rows.writerow([printable(prediction.path), *cells, ""])
+        rows.writerow(map(on_one_line, [printable(prediction.path), *cells, ""]))
     for path, reason in skipped.items():
-        rows.writerow([printable(path), *[""] * (2 * ranks), reason])
+        rows.writerow(map(on_one_line, [printable(path), *[""] * (2 * ranks), reason]))
 
 
 def _print_line(path: str, text: str) -> None:
     from convnext.data.store import printable
 
-    print(on_one_line(f"{printable(path)}: {text}"), flush=True)
+    show([f"{printable(path)}: {text}"])
 
 
 def _conclude(skipped: Mapping[str, str], total: int) -> None:

@@ -1,12 +1,13 @@
 """`convnext recipes`."""
 
 import argparse
-import json
 from typing import Any
 
 from convnext.cli.options import count, json_flag, refuse_more
+from convnext.cli.printing import show
 from convnext.config import Recipe
 from convnext.errors import ConvNeXtError, number_of
+from convnext.files import to_json
 from convnext.recipes import FITTED
 from convnext.recipes.listing import ASSUMED, recipe_fields, recipes, shown_recipe
 
@@ -30,11 +31,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         given = next((flag for flag in ("model", "images", "size") if getattr(args, flag) is not None), None)
         if given:
             raise ConvNeXtError(f"--{given} is for one recipe. Name it: convnext recipes small --{given} ...")
-        print(json.dumps(recipes()) if args.json else _listed(recipes()))
+        show(to_json(recipes()) if args.json else _listed(recipes()))
         return 0
     chosen = shown_recipe(args.name, args.model, images=args.images, image_px=args.size)
     rows = recipe_fields(chosen)
-    print(json.dumps(rows) if args.json else _printed(args, chosen, rows))
+    show(to_json(rows) if args.json else _printed(args, chosen, rows))
     return 0
 
 
@@ -72,4 +73,4 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else to_json(value)

@@ -1,13 +1,14 @@
 """`convnext roadmap`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from convnext.cli.options import changes_of, count, json_flag, refuse_more
+from convnext.cli.printing import show
 from convnext.config import RunOptions, parse
 from convnext.errors import ConvNeXtError
+from convnext.files import to_json
 
 HELP = (
     "The steps from ResNet to ConvNeXt: what each changes, costs and gained; with --train, what it gains on your data."
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.recipes.roadmap import rows
     from convnext.studies.roadmap.text import roadmap_text
 
-    print(json.dumps(rows(args.regime)) if args.json else roadmap_text(args.regime))
+    show(to_json(rows(args.regime)) if args.json else roadmap_text(args.regime))
     return 0
 
 
@@ -67,5 +68,5 @@ def _train(args: argparse.Namespace, changes: dict[str, Any]) -> int:
     if results is not None:  # one of several processes speaks
         chart, page = write_roadmap(out)
         info(f"The chart: {chart}, the page: {page}")
-        print(json.dumps(results) if args.json else results_text(results))
+        show(to_json(results) if args.json else results_text(results))
     return 0

@@ -1,11 +1,10 @@
 """`convnext similar RUN QUERY PATH...`."""
 
 import argparse
-import json
 
 from convnext.cli.embed import feature_flags
 from convnext.cli.options import count, refuse_more
-from convnext.errors import on_one_line
+from convnext.cli.printing import show, show_json
 
 HELP = "Find the images nearest to one, by the cosine of their features; --out draws them on a page."
 TOP = 10
@@ -37,9 +36,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for path, reason in found.skipped.items():
         warn(f"Skipped '{printable(path)}': {reason}")
     if args.json:
-        print(json.dumps(found.to_dict()))
+        show_json(found.to_dict())
     for each in () if args.json else found.found:
-        print(on_one_line(f"{each.cosine:.3f}  {printable(each.path)}"))
+        show([f"{each.cosine:.3f}  {printable(each.path)}"])
     if args.out:
         info(f"The page: {args.out}")
     return 0

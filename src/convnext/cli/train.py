@@ -1,7 +1,6 @@
 """`convnext train DATA`."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from convnext.cli.options import (
     json_flag,
     refuse_of_other_tasks,
 )
+from convnext.cli.printing import show, show_json
 from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes import DEFAULT, RECIPES, default_name, recipe, task_of, with_changes
@@ -226,8 +226,8 @@ def _report(run: Any, *, as_json: bool) -> None:
     from convnext.reports.text import scores_text
 
     if as_json:
-        print(json.dumps(run.to_dict()))
+        show_json(run.to_dict())
     else:
         way = "images, by cross-validation" if run.evaluation.about.get("crosswise") else "held-out images"
-        print(f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}")
+        show([f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}"])
         info(f"The report: {run.report}")

@@ -18,7 +18,7 @@ from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.images import ChannelOrder, ManyImages, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction
-from convnext.deploy.predictor import Predictor, require_top
+from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         scores = self.probabilities(stacked(read))
         order = np.argsort(-scores, axis=1, kind="stable")[:, : top or TOP]
         best = np.take_along_axis(scores, order, 1)
+        for one, row in zip(read, scores, strict=True):
+            require_numbers(row, one.given.path, self.source)
         for one, ks, ps in zip(read, order.tolist(), best.tolist(), strict=True):
             scored = tuple((self.classes[k], p) for k, p in zip(ks, ps, strict=True))
             about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}

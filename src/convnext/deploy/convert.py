@@ -5,7 +5,6 @@ when asked for so; `.npz` for Keras; no suffix, a folder with config.json for tr
 """
 
 import contextlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from convnext import __version__
 from convnext.engine import checkpoint
 from convnext.engine.run import BEST, LAST, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
-from convnext.files import appearing, write_bytes
+from convnext.files import appearing, to_json, write_bytes
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
@@ -107,7 +104,7 @@ def convert(
         else:
             with appearing(path) as made:
                 save(tensors, _header(held, library), made)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"Cannot write '{path}': {reason}. Make room, or name another place.") from None
     comparison = compare(held, path, library) if check else Comparison(None, "Not compared, as asked.")
@@ -207,9 +204,9 @@ def _container(out: Path, library: str) -> Save | None:
 
 def _header(weights: Weights, library: str) -> dict[str, str]:
     """A file's metadata; 'format' is what transformers asks a safetensors file for."""
-    names = {"classes": json.dumps(weights.classes)} if weights.classes else {}
+    names = {"classes": to_json(weights.classes)} if weights.classes else {}
     if weights.record:
-        names[RUN] = json.dumps(_record(weights))
+        names[RUN] = to_json(_record(weights))
     return {
         "format": "pt",
         "library": library,
@@ -228,7 +225,7 @@ def _record(weights: Weights) -> dict[str, object]:
 
 
 def _save_safetensors(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, header)
+    checkpoint.write(path, tensors, header)
 
 
 def _save_pickle(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:
@@ -246,7 +243,7 @@ def _save_npz(tensors: dict[str, Tensor], header: dict[str, str], path: Path) ->
         raise CheckpointError(f"NumPy has no {lacking}. Convert the weights to float32 first, or take --to convnext.")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, **{NPZ_METADATA: np.array(json.dumps(header))})
+        np.savez(file, allow_pickle=False, **arrays, **{NPZ_METADATA: np.array(to_json(header))})
 
 
 def _write_folder(tensors: dict[str, Tensor], header: dict[str, str], out: Path, weights: Weights) -> None:
@@ -259,7 +256,7 @@ def _write_folder(tensors: dict[str, Tensor], header: dict[str, str], out: Path,
     config = transformers_config(weights, eps=weights.eps or EPS) | {"dtype": _dtype(tensors)}
     with appearing(out / "model.safetensors") as made:
         _save_safetensors(tensors, header, made)
-    write_bytes(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_bytes(out / "config.json", (to_json(config, indent=2) + "\n").encode())
 
 
 def _dtype(tensors: dict[str, Tensor]) -> str:

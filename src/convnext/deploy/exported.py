@@ -4,7 +4,6 @@ Axes: N images, C channels, H W pixel rows and columns, K classes.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.deploy.forms import table
+from convnext.deploy.forms.seal import require_sealed
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.extras import installed, needs
-from convnext.files import appearing
+from convnext.files import appearing, from_json
 
 VERSION = 1  # of the description
 
@@ -55,6 +55,7 @@ def open_exported(source: str | Path, *, backend: str = "auto", threads: int | N
     if not path.is_file():
         raise CheckpointError(f"There is no exported network at '{path}'.")
     chosen = choose_backend(path, backend)
+    require_sealed(path)
     opened = table.called(table.backends()[chosen].opener)
     try:
         run, text = opened(path, chosen_threads(threads))
@@ -94,9 +95,12 @@ def choose_backend(path: Path, wanted: str = "auto") -> str:
 def description_of(path: Path, text: str | None) -> dict[str, Any]:
     """What `convnext export` wrote about the network. Raises CheckpointError where it did not write this file."""
     try:
-        description = json.loads(text or "")
-        version = int(description["version"])
-        _ = description["recipe"], description["classes"]
+        description = from_json(text or "")
+        version = description["version"]
+        if type(version) is not int or not isinstance(description["recipe"], dict):
+            raise ValueError("no description")
+        if not all(isinstance(name, str) for name in description["classes"]):
+            raise ValueError("no class names")
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"'{path}' was not written by `convnext export`: it holds no recipe and no class names. Export the run again."

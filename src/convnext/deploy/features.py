@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convnext.data.store import printable, require
 from convnext.errors import ConvNeXtError, nearest
 from convnext.extras import needs
-from convnext.files import appearing
+from convnext.files import appearing, to_json
 
 ENDINGS = (".npz", ".parquet")
 BLOCK = 8192  # rows that are read or written together
@@ -71,7 +71,7 @@ def write_features(out: Path, rows: Iterable[tuple[str, Rows]], about: Mapping[s
     write = _write_parquet if ending_of(out) == ".parquet" else _write_npz
     try:
         with appearing(out) as made:
-            return write(made, rows, json.dumps(about))
+            return write(made, rows, to_json(about))
     except OSError as error:
         raise ConvNeXtError(f"'{out}' cannot be written: {error.strerror or error}. Name another place.") from None
 

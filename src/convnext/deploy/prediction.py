@@ -3,7 +3,6 @@
 Axes: H W pixel rows and columns, D detections.
 """
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from convnext.deploy.output import encoded, write_new
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
 from convnext.errors import DataError, reason_of
+from convnext.files import to_json
 
 LEVELS = 256  # values of a pixel of a mask
 
@@ -70,7 +70,7 @@ class Prediction(ABC):
         """
         path = Path(path)
         if path.suffix.lower() == ".json":
-            return write_new(path, f"{json.dumps(self.to_dict())}\n".encode())
+            return write_new(path, f"{to_json(self.to_dict())}\n".encode())
         return write_new(path, lambda: encoded(self.draw(), path))
 
     @abstractmethod

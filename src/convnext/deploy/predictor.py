@@ -180,6 +180,15 @@ class Predictor(ABC, Generic[Answer]):
             first += len(given)
 
 
+def require_numbers(scores: NDArray[np.floating[Any]], path: str, source: Path) -> None:
+    """Refuse scores of an image that are inf or nan: the best of them is nobody's answer."""
+    if not np.isfinite(scores).all():
+        raise ConvNeXtError(
+            f"'{source}' answers inf or nan for '{printable(path)}': its numbers grow beyond what its precision holds. "
+            "Take other weights."
+        )
+
+
 def require_top(top: int | None) -> None:
     """Refuse anything but a whole number of 1 or more, or None."""
     if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):

@@ -12,7 +12,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.transforms import normalise
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform, sample_of
 from convnext.deploy.prediction import SegmentationPrediction
-from convnext.deploy.predictor import Features, Predictor, require_top
+from convnext.deploy.predictor import Features, Predictor, require_numbers, require_top
 from convnext.deploy.trained import Trained
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.opening import scored_source
@@ -102,6 +102,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         for one in read:
             with answering(self.recipe, self.device):
                 mask, scores = predict(self.model, one.shown, self.recipe, multi_scale=multi_scale)
+            require_numbers(scores, one.given.path, self.source)
             yield SegmentationPrediction(
                 given=one.given,
                 image_id=one.image_id,

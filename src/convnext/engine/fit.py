@@ -66,6 +66,7 @@ def fit(
     folder = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler, origin)
     state = folder.resume(world)
     steps = total_steps(task.steps_per_epoch, recipe.schedule)
+    folder.require_place(state, steps)
     forecast = Forecast(work) if work and world.first and not state.step else None
     with Stop() as stop, opened(folder, options, state, steps=steps, first=world.first) as journal:
         saver = Saver(folder, options, world, state)

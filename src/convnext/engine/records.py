@@ -2,8 +2,6 @@
 clock), TensorBoard when asked, and one line of progress for the person who watches.
 """
 
-import json
-import math
 import os
 import sys
 import time
@@ -15,13 +13,14 @@ from typing import IO, Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from convnext.errors import TrainingError, on_lines
+from convnext.errors import TrainingError, on_one_line
 from convnext.extras import missing
+from convnext.files import to_json
 
 
 def info(text: str) -> None:
-    """One line to the person, on stderr: results alone go to stdout."""
-    sys.stderr.write(on_lines(text) + "\n")
+    """One line to the person, on stderr: results alone go to stdout. A name in it cannot make it two."""
+    sys.stderr.write(on_one_line(text) + "\n")
     sys.stderr.flush()
 
 
@@ -50,8 +49,8 @@ class Log:
 
     def write(self, **row: Any) -> bool:
         """Append a row; False when the disk refused, and then the row waits for the next write."""
-        self._waiting.append({name: _number(value) for name, value in row.items()})
-        data = "".join(json.dumps(row) + "\n" for row in self._waiting).encode()
+        self._waiting.append(row)
+        data = "".join(to_json(row) + "\n" for row in self._waiting).encode()
         try:
             self._file.seek(self._end)
             self._file.write(data)
@@ -185,11 +184,6 @@ def _counted(batches: Iterable[Batches], total: int, meter: Meter) -> Iterator[B
         done += len(batch.indices) + len(batch.skipped)
         if done < total:  # after the last one the result says more
             meter.advance(f"{done / max(time.monotonic() - start, 1e-9):.3g} images/s", done)
-
-
-def _number(value: Any) -> Any:
-    """JSON has no value for inf and nan; null takes their place."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _clock(seconds: float) -> str:

@@ -76,17 +76,27 @@ class Run:
         if "state" not in metadata:
             raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
         refuse_other_run(self.path, metadata, self.recipe, self.description)
+        state = state_of(metadata["state"], path)
         self.origin = {key: metadata[key] for key in ORIGIN if key in metadata}
-        self.model.load_state_dict(checkpoint.of("model", tensors))
-        self.optimizers.load(checkpoint.of("optimizer", tensors))
-        if self.ema:
-            self.ema.load(checkpoint.of("ema", tensors))
-        if metadata["scaler"]:
-            self.scaler.load_state_dict(metadata["scaler"])
-        state = State(**metadata["state"])
+        checkpoint.load(self.model, checkpoint.of("model", tensors), path)
+        try:
+            self.optimizers.load(checkpoint.of("optimizer", tensors))
+            if self.ema:
+                self.ema.load(checkpoint.of("ema", tensors))
+        except CheckpointError as error:
+            raise CheckpointError(f"'{path}' is damaged: {error} Restore it, or remove it to start again.") from None
+        self._load_scaler(metadata.get("scaler"), path)
         if world.first:
             info(f"Going on with '{self.path}' after step {state.step}.")
         return state
+
+    def require_place(self, state: State, steps: int) -> None:
+        """Raise CheckpointError for a state that no run of `steps` steps is ever in."""
+        if state.step > steps or (state.step == steps and not state.best):
+            raise CheckpointError(
+                f"'{self.path / LAST}' is damaged: step {state.step} of {steps} in its header is none of this run. Restore "
+                "it, or remove it to start again."
+            )
 
     def save_last(self, state: State, log: Log | None) -> None:
         """Write everything needed to go on. Raises OSError when the disk refuses."""
@@ -102,6 +112,21 @@ class Run:
         """Write the model as it is now under the best file's name. Raises OSError when the disk refuses."""
         metadata = {**self._header(), "weights": weights, "score": score, "metrics": metrics, "step": step}
         checkpoint.save(self.path / BEST[weights], self.model.state_dict(), metadata)
+
+    def _load_scaler(self, values: Any, path: Path) -> None:
+        """Go on with the scale of fp16's losses. Raises CheckpointError where its state is not there, or is none."""
+        own = self.scaler.state_dict()  # empty where there is nothing to scale
+        if own and not (
+            isinstance(values, dict)
+            and values.keys() == own.keys()
+            and all(checkpoint.is_number(value) and value >= 0 for value in values.values())
+        ):
+            raise CheckpointError(
+                f"'{path}' is damaged: the state of the loss scaler is not in its header. Restore it, or remove it to "
+                "start again."
+            )
+        if own:
+            self.scaler.load_state_dict(values)
 
     def _header(self) -> dict[str, Any]:
         return header_of(self.recipe, self.description, self.origin)
@@ -130,7 +155,7 @@ def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, 
             raise ConvNeXtError(
                 f"'{path}' holds a run on other data ({key} differs). Choose another --out, or give the same data."
             )
-    before = parse(type(recipe), metadata["recipe"], where=f"'{path}'")
+    before = parse(type(recipe), metadata.get("recipe", {}), where=f"'{path}'")
     if before != recipe:
         old, new = fields_of(before), fields_of(recipe)
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -138,6 +163,34 @@ def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, 
         raise ConvNeXtError(
             f"'{path}' holds a run of another recipe ({shown}). Choose another --out, or give the same recipe."
         )
+
+
+def state_of(values: Mapping[str, Any], path: Path) -> State:
+    """The state that a checkpoint's header holds. Raises CheckpointError that names what is none of a state."""
+    kinds: dict[str, Any] = {
+        "losses": _numbers,
+        "epoch_losses": _numbers,
+        "parts": lambda value: isinstance(value, dict) and all(map(_numbers, value.values())),
+        "best": lambda value: isinstance(value, dict) and all(map(_is_best, value.values())) and {*value} <= {*BEST},
+        "flat_warned": lambda value: isinstance(value, bool),
+    }
+    whole = checkpoint.is_count  # of 'step' and 'log_bytes'
+    names = [field.name for field in dataclasses.fields(State)]
+    wrong = [name for name in names if name not in values or not kinds.get(name, whole)(values[name])]
+    wrong += [name for name in values if name not in names]
+    if wrong:
+        raise CheckpointError(
+            f"'{path}' is damaged: state.{wrong[0]} in its header is none of a run. Restore it, or remove it to start again."
+        )
+    return State(**values)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(checkpoint.is_number, value))
+
+
+def _is_best(value: Any) -> bool:
+    return isinstance(value, dict) and all(checkpoint.is_number(value.get(name)) for name in ("score", "loss", "step"))
 
 
 class Claim:

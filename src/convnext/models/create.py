@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convnext.config import ConvNeXtConfig, parse
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, on_one_line
 from convnext.models.build import build_model
 from convnext.models.description import mapping
 from convnext.models.network import Network
@@ -27,7 +27,7 @@ _OF_TRAINING = (
 
 def to_stderr(message: str) -> None:
     """Print it where it does not mix with the caller's results."""
-    print(message, file=sys.stderr)
+    sys.stderr.write(on_one_line(message) + "\n")
 
 
 def create(

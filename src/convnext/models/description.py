@@ -4,12 +4,13 @@ A run of ours writes its recipe into the file; timm a config.json with 'pretrain
 open_clip_config.json, transformers a config.json and a preprocessor_config.json. Whatever is no such value is not there.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from convnext.files import from_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP (arXiv 2103.00020) and its successors saw
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -135,6 +136,6 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def _json(text: str | None) -> Any:
     """The value in a foreign file's text, or None."""
     try:
-        return json.loads(text or "null")
+        return from_json(text or "null")
     except (ValueError, RecursionError):
         return None

@@ -1,6 +1,5 @@
 """Where weights lie: a file, a folder, a run, or a repository of the hub; and the JSON files that describe them there."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from convnext.errors import CheckpointError
+from convnext.files import from_json
 from convnext.models import hub
 from convnext.models.tensors import candidates, read_header, read_tensors, record_of
 
@@ -143,6 +143,6 @@ def _beside(path: Path) -> dict[str, Mapping[str, Any]]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return from_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None

@@ -1,7 +1,6 @@
 """Reading files of tensors without ever running what is in them."""
 
 import contextlib
-import json
 import pickle
 import re
 import zipfile
@@ -16,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from convnext.errors import CheckpointError, nearest
+from convnext.files import from_json, to_json
+from convnext.integrity import DIGESTS, require_finite, require_header, require_whole
 from convnext.models.keras_layout import from_keras
 
 WRAPPERS = (  # entries that hold the tensors, best first
@@ -95,6 +96,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors, metadata = _opened(_read_pickle(path), path)
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors. Give a file of weights.")
+    require_finite(path, tensors)
     return _without_prefixes(tensors), metadata
 
 
@@ -103,14 +105,16 @@ def read_header(path: str | Path) -> dict[str, str]:
     start = _first_bytes(Path(path))
     if start[8:9] == b"{":
         with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            metadata = file.metadata() or {}
+            require_header(Path(path), metadata)
+            return metadata
     return read_tensors(path)[1]
 
 
 def record_of(header: Mapping[str, str]) -> dict[str, Any]:
     """What a run wrote into its checkpoint, by the file's metadata, also after a conversion; {} for a foreign file."""
     try:
-        record = json.loads(header.get("metadata" if header.get("format") == "convnext" else RUN) or "null")
+        record = from_json(header.get("metadata" if header.get("format") == "convnext" else RUN) or "null")
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
@@ -146,7 +150,11 @@ def candidates(folder: Path) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            require_header(path, metadata)
+            if DIGESTS in metadata:
+                require_whole(path)
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {_line(error)}. "
@@ -167,7 +175,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        metadata = json.loads(str(arrays.pop(NPZ_METADATA))) if NPZ_METADATA in arrays else {}
+        metadata = from_json(str(arrays.pop(NPZ_METADATA))) if NPZ_METADATA in arrays else {}
         return from_keras({name: torch.from_numpy(array) for name, array in arrays.items()}), metadata
     except ValueError as error:
         if "pickle" in str(error) or "Object" in str(error):
@@ -227,7 +235,7 @@ def _class_names(meta: Any) -> dict[str, str]:
     described = inner if isinstance(inner, dict) else meta
     lists = [described.get(key) for key in ("classes", "CLASSES")]
     names: Any = next((each for each in lists if isinstance(each, list | tuple)), ())
-    return {"classes": json.dumps(list(names))} if names and all(isinstance(name, str) for name in names) else {}
+    return {"classes": to_json(list(names))} if names and all(isinstance(name, str) for name in names) else {}
 
 
 def _holds_tensors(entry: Any, levels: int = _LEVELS) -> bool:

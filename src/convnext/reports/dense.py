@@ -9,6 +9,7 @@ from convnext.drawing.charts import bar
 from convnext.drawing.markup import Html, tag
 from convnext.drawing.numbers import count, finite, percent, plain, short
 from convnext.reports import dense_images, dense_sections, sections
+from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 
@@ -51,7 +52,7 @@ def _segmentation(data: DenseDataset | None) -> list[Section]:
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, dense_sections.SEGMENTATION_SCORES)),
         Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Classes", "evaluation.json", dense_sections.segmented_classes),
-        Section("Confusion", "evaluation.json", lambda f: sections.confusion(f, "pixel")),
+        Section("Confusion", "evaluation.json", lambda f: confusion(f, "pixel")),
         Section("Worst images", "evaluation.json", lambda f: dense_images.worst_maps(f, data)),
         Section("Data", "data.json", lambda f: sections.data(f, "pixels", _pixels)),
     ]

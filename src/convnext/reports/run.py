@@ -8,6 +8,7 @@ from convnext.drawing import charts
 from convnext.drawing.markup import Html, tag
 from convnext.drawing.numbers import GAP, count, finite, percent, plain
 from convnext.reports import sections
+from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 from convnext.reports.start import start
@@ -29,7 +30,7 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
         Section("Curves", "metrics.jsonl", sections.curves),
-        Section("Confusion", "evaluation.json", sections.confusion),
+        Section("Confusion", "evaluation.json", confusion),
         Section("Classes", "evaluation.json", sections.per_class),
         Section("Calibration", "evaluation.json", sections.calibration),
         Section("Most wrong", "evaluation.json", lambda f: sections.worst(f, read)),

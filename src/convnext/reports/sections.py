@@ -1,8 +1,9 @@
 """The sections of a run report: functions from the run's files to markup. Each may assume that its file is there."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +11,12 @@ from numpy.typing import NDArray
 from convnext.drawing import charts
 from convnext.drawing.charts import Line
 from convnext.drawing.markup import Html, clean, join, table, tag
-from convnext.drawing.numbers import NOTHING, count, finite, percent, plain, short
+from convnext.drawing.numbers import NOTHING, count, finite, percent, plain
 from convnext.drawing.thumbnails import thumbnail
 from convnext.reports.run_files import RunFiles
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
-_MOST_MAPPED = 30  # classes of a heat map
-_MOST_COUNTED = 15  # classes of a heat map with numbers on its cells
+MANY = 1000  # classes; beyond, those that a table does not show are lines of plain text
 WEIGHTS = {
     "raw": ("raw weights", "blue"),
     "ema": ("EMA weights", "orange"),
@@ -63,20 +63,6 @@ def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
     if not drawn:
         return note("No row of metrics.jsonl can be drawn yet.")
     return tag("div", drawn, class_="pair")
-
-
-def confusion(files: RunFiles, unit: str = "image") -> Html:
-    """A heat map where the classes are few, and the pairs most often confused; `unit` is what the table counts."""
-    evaluation = files.evaluation or {}
-    names, counts = evaluation["classes"], np.asarray(evaluation["confusion"], np.int64)
-    pairs = _pairs(names, counts, 24 if len(names) > _MOST_MAPPED else 10, unit)
-    if len(names) > _MOST_MAPPED:
-        sentence = f"{count(len(names))} classes are too many to draw, so these are the pairs most often confused."
-        return join([tag("p", sentence, class_="lead"), pairs])
-    written: Literal["counts", "shares"] = "counts" if unit == "image" else "shares"
-    drawing = charts.heat_map(names, counts, numbers=written if len(names) <= _MOST_COUNTED else None)
-    right = tag("div", tag("h3", "Most often confused"), pairs)
-    return tag("div", drawing, right, class_="beside" if len(names) <= _MOST_COUNTED else "below-each-other")
 
 
 def per_class(files: RunFiles) -> Html:
@@ -176,8 +162,23 @@ def folded(head: list[object], rows: list[list[object]], class_: str) -> Html:
     first = table(head, shown, class_=class_)
     if not more:
         return first
+    if len(rows) > MANY:
+        return join([first, _listing(head, rows)])
     title = tag("summary", f"The other {count(len(more))} classes")
     return join([first, tag("details", title, table(head, more, class_=class_))])
+
+
+def _listing(head: list[object], rows: list[list[object]]) -> Html:
+    """Every class in a line of its own, by name, in a box that scrolls: the browser's search finds one among thousands."""
+    titles = [str(cell) for cell in head if cell]
+    lines = sorted("  ".join(_bare(cell) for cell, title in zip(row, head, strict=True) if title) for row in rows)
+    lead = f"All {count(len(rows))} classes by name: {', '.join(titles)}. The browser's search finds one."
+    return join([tag("p", lead, class_="lead"), tag("pre", Html("\n".join(lines)), class_="listing")])
+
+
+def _bare(cell: object) -> str:
+    """A cell without its tags, still escaped."""
+    return re.sub("<[^>]*>", "", join(cell))
 
 
 def note(sentence: str) -> Html:
@@ -189,23 +190,6 @@ def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
     if len(x) <= 8:  # too few to smooth
         return [Line("as logged", "blue", x, y, dots=True)]
     return [Line("as logged", "faint", x, y), Line("smoothed", "blue", x, charts.smooth(y))]
-
-
-def _pairs(names: list[str], counts: NDArray[np.int64], most: int, unit: str) -> Html:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
-    cells = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
-    if not cells:
-        return note(f"No {unit} was taken for another class.")
-    largest = max(int(wrong[cell]) for cell in cells)
-    rows: list[list[object]] = []
-    for i, j in cells:
-        share = wrong[i, j] / counts[i].sum()
-        pair = [tag("span", names[i], class_="name"), " → ", tag("span", names[j], class_="name")]
-        many = count(int(wrong[i, j])) if unit == "image" else short(int(wrong[i, j]))
-        rows.append([pair, many, percent(float(share)), charts.bar(wrong[i, j] / largest, "orange")])
-    return table(["Ground truth → prediction", f"{unit.capitalize()}s", "Of its class", ""], rows, class_="short")
 
 
 def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:

@@ -1,17 +1,20 @@
 """Results as plain text for a terminal or a log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convnext.errors import number_of
+from convnext.errors import number_of, on_one_line
+from convnext.reports.confusion import Pairs
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
+CONFUSED = 20  # pairs of classes that are shown for images
 MISTAKES = 10  # pairs of classes that are shown for pixels
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under their heads: the first to the left, the others to the right."""
+    """Columns under their heads: the first to the left, the others to the right; each cell on its line, whatever name it is."""
+    head, rows = [*map(on_one_line, head)], [[*map(on_one_line, row)] for row in rows]
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
@@ -43,7 +46,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
     parts = [head, table(["class", "n", "precision", "recall", "F1"], rows)]
     if len(worst) > MOST_ROWS:
         parts.append(f"... and {number_of(len(worst) - MOST_ROWS, 'class', 'classes')} with a higher recall")
-    parts.append(confusion_text(result["confusion"], result["classes"]))
+    parts.append(confusion_text(result))
     if result.get("skipped"):
         parts.append(not_counted(len(result["skipped"])))
     return "\n\n".join(part for part in parts if part)
@@ -102,15 +105,13 @@ def _segmented(result: dict[str, Any]) -> list[str]:
         for row in ranked[:MOST_ROWS]
     ]
     classes = table(["class", "pixels", "IoU", "accuracy", "precision"], rows)
-    return [classes, _left_out(ranked, "IoU"), mistaken_text(result["confusion"], result["classes"])]
+    return [classes, _left_out(ranked, "IoU"), mistaken_text(result)]
 
 
-def mistaken_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+def mistaken_text(result: Mapping[str, Any]) -> str:
     """The ten pairs of classes that cost most pixels, with their share of the ground truth's pixels."""
-    pairs = [(n, i, j) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
-    rows = [
-        [classes[i], classes[j], _percent(n / sum(confusion[i]))] for n, i, j in sorted(pairs, reverse=True)[:MISTAKES]
-    ]
+    classes = result["classes"]
+    rows = [[classes[i], classes[j], _percent(share)] for i, j, _, share in Pairs.of(result).wrong(MISTAKES)]
     return "Most often mistaken:\n" + table(["ground truth", "predicted", "of the ground truth"], rows) if rows else ""
 
 
@@ -128,14 +129,13 @@ def not_counted(broken: int) -> str:
     return f"{number_of(broken, 'image')} could not be read and {'is' if broken == 1 else 'are'} not counted."
 
 
-def confusion_text(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+def confusion_text(result: Mapping[str, Any]) -> str:
     """The whole matrix when it fits a screen, else the pairs that are most often confused."""
+    classes, found = result["classes"], Pairs.of(result)
     if len(classes) <= WIDEST_CONFUSION:
         head = ["ground truth \\ predicted", *(name[:10] for name in classes)]
-        rows = [[name, *(str(n) if n else "." for n in row)] for name, row in zip(classes, confusion, strict=True)]
+        counts = found.table().tolist()
+        rows = [[name, *(str(n) if n else "." for n in row)] for name, row in zip(classes, counts, strict=True)]
         return table(head, rows)
-    pairs = [(n, classes[i], classes[j]) for i, row in enumerate(confusion) for j, n in enumerate(row) if n and i != j]
-    rows = [
-        [ground_truth, predicted_label, str(n)] for n, ground_truth, predicted_label in sorted(pairs, reverse=True)[:20]
-    ]
+    rows = [[classes[i], classes[j], str(n)] for i, j, n, _ in found.wrong(CONFUSED)]
     return "Most often confused:\n" + table(["ground truth", "predicted", "n"], rows) if rows else ""

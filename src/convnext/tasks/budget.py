@@ -22,7 +22,7 @@ from convnext.engine.schedule import total_steps
 from convnext.engine.trial import Timed, saving_s, try_steps
 from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, TrainingError, number_of
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.recipes.shorter import least_epochs, length_in_epochs, require_minutes, size_of
 from convnext.tasks.pace import Pace, fitted, parts_of, seconds_of
 from convnext.tasks.table import row_of
@@ -184,7 +184,7 @@ def _write(out: Path, budget: Budget, chosen: Recipe, made: Recipe, pace: Pace) 
         "asked": chosen.model_dump(mode="json"),
         "recipe": made.model_dump(mode="json"),
     }
-    write_text(out / PLAN, json.dumps(plan, indent=1) + "\n")
+    write_text(out / PLAN, to_json(plan, indent=1) + "\n")
 
 
 def _decided(chosen: Recipe, made: Recipe) -> str:

@@ -1,6 +1,5 @@
 """A network and its task, trained into a folder that says how: what every run does, however many stages it has."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from convnext.engine.forecast import Work
 from convnext.engine.records import info
 from convnext.engine.run import LAST
 from convnext.engine.task import Task
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.kernels import dispatch
 from convnext.models.fused import fuse
 from convnext.models.provenance import read_provenance, terms
@@ -95,7 +94,7 @@ def describe(chosen: Training, options: RunOptions, device: torch.device) -> Non
     out = Path(options.out)
     write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     found = environment(device, triton=options.kernels == "triton")
-    write_text(out / "environment.json", json.dumps(found, indent=1) + "\n")
+    write_text(out / "environment.json", to_json(found, indent=1) + "\n")
 
 
 def origin_of(weights: str, world: World) -> dict[str, str]:
@@ -138,7 +137,7 @@ def evaluated(
     found = replace(found, scores={**found.scores, **more})
     found = found.with_about(**made, **early, **{name: ended.about[name] for name in ended.about if name not in more})
     if world.first:
-        write_text(out / "evaluation.json", json.dumps(found.to_dict()) + "\n")
+        write_text(out / "evaluation.json", to_json(found.to_dict()) + "\n")
     return found
 
 

@@ -171,7 +171,7 @@ def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], finger
         return None
     with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
         splits = splits_of(source, val_share=share, seed=recipe.seed)
-        if fingerprint(splits.train, recipe) == metadata["images"]:
+        if fingerprint(splits.train, recipe) == metadata.get("images"):
             return splits
     return None
 

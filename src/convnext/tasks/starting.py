@@ -49,7 +49,7 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
     found = [out / name for name in (LAST, OTHERS["probe"]) if (out / name).is_file()]
     if not found:
         return None
-    recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0])["recipe"], where=f"'{found[0]}'")
+    recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0]).get("recipe", {}), where=f"'{found[0]}'")
     return recipe
 
 

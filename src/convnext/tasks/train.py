@@ -1,7 +1,6 @@
 """From data on the disk to a finished run, for every task: what decides it is read once, at the top."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, DataError, number_of
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.recipes import (
     DEFAULT,
     asked_batch,
@@ -258,4 +257,4 @@ def note_data(out: Path, data: Examined, skipped: dict[str, str]) -> None:
         "problems": getattr(findings, "problems", {}),
         "skipped": skipped,
     }
-    write_text(out / "data.json", json.dumps(found, indent=1) + "\n")
+    write_text(out / "data.json", to_json(found, indent=1) + "\n")

@@ -43,8 +43,9 @@ def file_of(weights: str) -> str:
 
 def load_best(model: nn.Module, run: Path, weights: str = "best") -> nn.Module:
     """`model` with the weights of a finished run, ready to evaluate. Raises CheckpointError where there are none."""
-    tensors, _ = checkpoint.read(weights_file(run, weights))
-    model.load_state_dict(checkpoint.of("model", tensors) or tensors)
+    file = weights_file(run, weights)
+    tensors, _ = checkpoint.read(file)
+    checkpoint.load(model, checkpoint.of("model", tensors) or tensors, file)
     return model.eval()
 
 

@@ -5,7 +5,6 @@ What is plainly right is taken over in columns, thousands of annotations at once
 examined here one by one, so that what is wrong with them can be named.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +35,7 @@ from convnext.data.problems import (
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
+from convnext.files import to_json
 
 _OTHERS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
 
@@ -215,7 +215,7 @@ class _Reader:
             )
             told += [(listed.places[image], problem) for problem in wrong]
             if row is not None:
-                text = b"" if row.shape is None else json.dumps(item["segmentation"]).encode()
+                text = b"" if row.shape is None else to_json(item["segmentation"]).encode()
                 columns.put(place, row, (border + len(extra), border + len(extra) + len(text)))
                 extra += text
         self.problems += [problem for _, problem in sorted(told, key=lambda pair: pair[0])]

@@ -38,6 +38,7 @@ from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError, number_of
+from convnext.files import to_json
 
 _BARE = frozenset({"point", "points", "line", "linestrip"})
 _POLYGONS = frozenset({"", "polygon", "rotation", "oriented_rectangle", "quadrilateral"})
@@ -113,7 +114,7 @@ def _read(data: bytes) -> _File:
         return msgspec.json.decode(data, type=_File)
     except (msgspec.MsgspecError, ValueError, RecursionError):  # such as NaN, or a mark of the encoding in front
         content = json.loads(decoded(data)[0])
-        inside = json.dumps(content.pop("imageData", None)).encode()
+        inside = to_json(content.pop("imageData", None)).encode()
         return _File(
             **{key: content[key] for key in _File.__struct_fields__ if key in content}, imageData=msgspec.Raw(inside)
         )

@@ -4,7 +4,6 @@
 width height, as COCO's; where these leave the images and corners do not, they are corners.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import local_path
 from convnext.errors import DataError
+from convnext.files import to_json
 
 _BOX = ("bbox", "bboxes", "boxes", "box")
 _CATEGORY = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_label")
@@ -81,7 +81,7 @@ def open_objects(source: Source) -> dict[str, DenseDataset]:
     for part, held in parts.items():
         content = {"images": held.images, "annotations": held.objects, "categories": categories}
         beside = held.folder.pop() if len(held.folder) == 1 and source.images is source.tree else ""
-        read = CocoFile(json.dumps(content).encode("utf-8", "surrogatepass"), source.name)
+        read = CocoFile(to_json(content).encode("utf-8", "surrogatepass"), source.name)
         made = dataset_of(read, source, finder, part=part, beside=beside)
         found[part] = replace(made, store=store, notes=(*made.notes, *notes))
     return found

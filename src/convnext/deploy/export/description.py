@@ -7,6 +7,7 @@ import torch
 from convnext import __version__
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import VERSION
+from convnext.deploy.forms.table import SEALED
 
 KEPT = (
     "task",
@@ -29,6 +30,7 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
     return {
         "version": VERSION,
         "written_by": f"convnext {__version__}, torch {torch.__version__}",
+        "digest": SEALED,
         "precision": precision,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(predictor.classes),

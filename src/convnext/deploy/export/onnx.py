@@ -1,6 +1,5 @@
 """A network as an .onnx file, in floating point and in int8."""
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from convnext.deploy.forms.table import KEY
 from convnext.deploy.graph import INPUT, OUTPUT
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
+from convnext.files import to_json
 
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
@@ -54,8 +54,8 @@ def to_onnx(program: ExportedProgram) -> Any:
 
 def describe(proto: Any, described: dict[str, Any]) -> None:
     """Put the description into an ONNX model, in place of what it says of itself."""
-    values = {KEY: json.dumps(described), "classes": json.dumps(described["classes"])}
-    values["preprocessing"] = json.dumps(described["preprocessing"])
+    values = {KEY: to_json(described), "classes": to_json(described["classes"])}
+    values["preprocessing"] = to_json(described["preprocessing"])
     del proto.metadata_props[:]
     for key, value in values.items():
         proto.metadata_props.add(key=key, value=value)

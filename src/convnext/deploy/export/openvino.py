@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,12 +14,13 @@ from convnext.deploy.exported import Floats
 from convnext.deploy.forms.table import KEY
 from convnext.deploy.graph import INPUT, OUTPUT
 from convnext.extras import needs
+from convnext.files import to_json
 
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; `half`: the weights in 16 bits."""
     model = to_openvino(program)
-    model.set_rt_info(json.dumps(described), [KEY])
+    model.set_rt_info(to_json(described), [KEY])
     needs("openvino", "--to openvino").save_model(model, path, compress_to_fp16=half)
 
 
@@ -28,7 +28,7 @@ def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, de
     """Write the int8 form of `source` to `out`."""
     openvino = needs("openvino", "--int8")
     model = quantized(openvino.Core().read_model(source), images, variant)
-    model.set_rt_info(json.dumps(described), [KEY])
+    model.set_rt_info(to_json(described), [KEY])
     openvino.save_model(model, out, compress_to_fp16=False)
 
 

@@ -12,6 +12,7 @@ from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import megabytes, move
 from convnext.deploy.forms import table
+from convnext.deploy.forms.seal import seal
 from convnext.deploy.runtime import module_of
 from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine.records import info
@@ -55,6 +56,7 @@ def to_int8(
     def judged(variant: str) -> int8.Comparison:
         about = {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
         quantize(made, small, images, variant, described | about)
+        seal(small)
         quick = module_of(small, backend=asked.backend)
         return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))
 

@@ -22,6 +22,7 @@ from convnext.deploy.export.description import description
 from convnext.deploy.export.quantized import Quantization, answers, to_int8
 from convnext.deploy.exported import is_exported, megabytes, move
 from convnext.deploy.forms import table
+from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
 from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
@@ -104,6 +105,7 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
         program = graph.trace(network, channels, size_px, dynamic=options.dynamic, half=in_graph)
         described = description(predictor, precision)
         table.called(form.writer)(program, made, described, half=options.half)
+        seal(made)
         expected = answers(predictor.model, x)
         result = _run(made, program, form, options.backend)
         difference, largest = _differ(result(x), expected)

@@ -1,14 +1,14 @@
 """A network as a .pt2 file: a program for `torch.export.load`, the description as a file inside."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from convnext.deploy.forms.table import KEY
+from convnext.files import to_json
 
 
 def write(program: Any, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; its weights have their 16 bits already where they are to have them."""
-    torch.export.save(program, path, extra_files={f"{KEY}.json": json.dumps(described)})
+    torch.export.save(program, path, extra_files={f"{KEY}.json": to_json(described)})

@@ -13,6 +13,9 @@ from typing import Any, Literal
 from convnext.extras import needs
 
 KEY = "convnext"  # under which a file holds our description
+SEALED = (
+    "convnext_digest"  # names the digest at the end of a file, and stands in the description of a file that has one
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,10 @@ class Form:
     packages: tuple[str, ...] = ()  # what exporting takes beside torch
     extra: str = "torch"  # brings them all
     convolutions: bool = False  # whether the network is traced with 1x1 convolutions for its pointwise layers
+    seal: tuple[bytes, bytes] = (
+        b"",
+        b"",
+    )  # what stands around the digest that ends a file; readers of the form skip it
     writer: str  # (program, path, description, *, half): writes the file
     backend: str = ""  # the package that runs it, and the name of that; '': none does, see `unopened`
     opener: str = ""  # (path, threads) -> (run, text of the description), by that package
@@ -54,6 +61,10 @@ FORMS = (
         suffix=".onnx",
         packages=("onnx", "onnxscript", "onnxruntime"),
         extra="export",
+        seal=(
+            b"r\x1b\n\x0f" + SEALED.encode() + b"\x12\x08",
+            b"",
+        ),  # of a protocol buffer: one more entry of its metadata
         writer="convnext.deploy.export.onnx:write",
         backend="onnxruntime",
         opener="convnext.deploy.forms.onnx:opened",
@@ -68,6 +79,7 @@ FORMS = (
         beside=(".bin",),
         packages=("openvino",),
         extra="openvino",
+        seal=(b"<!-- " + SEALED.encode() + b" ", b" -->"),
         convolutions=True,
         writer="convnext.deploy.export.openvino:write",
         backend="openvino",

@@ -24,7 +24,7 @@ from convnext.engine.records import info, warn
 from convnext.engine.run import LAST, Claim
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError, TrainingError
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.models.profile import measure
 from convnext.recipes.roadmap import Regime, Step, chosen_steps, narrower, roadmap
 from convnext.tasks.classification.facts import fingerprint
@@ -191,7 +191,7 @@ def _results(runs: _Runs, failed: dict[str, str], facts: Mapping[str, str]) -> d
         "failed": failed,
         "environment": dict(facts),
     }
-    write_text(runs.out / RESULTS, json.dumps(results, indent=1) + "\n")
+    write_text(runs.out / RESULTS, to_json(results, indent=1) + "\n")
     return results
 
 

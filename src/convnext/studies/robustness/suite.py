@@ -19,7 +19,7 @@ from convnext.data.labelled import Dataset
 from convnext.engine.records import Log, Meter, info
 from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
@@ -250,7 +250,7 @@ class _Results:
         info(f"Going on with '{self.path}': {sum(map(len, found['cells'].values()))} cells are done.")
 
     def write(self) -> None:
-        write_text(self.path, json.dumps(self.value, indent=1) + "\n")
+        write_text(self.path, to_json(self.value, indent=1) + "\n")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def fingerprint(scorer: Scorer, dataset: Dataset, seed: int, only: Sequence[int]
     """What results depend on: weights, images with labels, preprocessing, precision, seed."""
     with open(scorer.source, "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
-    preparation = scorer.recipe.input.model_dump_json() + scorer.recipe.precision + json.dumps(list(only))
+    preparation = scorer.recipe.input.model_dump_json() + scorer.recipe.precision + to_json(list(only))
     return {
         "version": VERSION,
         "checkpoint": weights[:16],

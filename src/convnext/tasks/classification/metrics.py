@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_IN_TABLE = 1000  # classes whose confusion is written as a table: at 10,000 one takes 286 MB of JSON
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 
 
@@ -89,16 +90,37 @@ def calibration(outcomes: Outcomes) -> list[dict[str, float]]:
     return rows
 
 
-def confusion(outcomes: Outcomes, classes: int) -> NDArray[np.int64]:
-    """(K, K) counts; rows are the ground truth."""
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (outcomes.label, outcomes.predicted), 1)
-    return table
+@dataclass(frozen=True)
+class Confusion:
+    """How many images of a class got which answer: M pairs of the K x K that there may be, by row, then column."""
+
+    row: NDArray[np.int64]  # (M,) the ground truth
+    column: NDArray[np.int64]  # (M,) what was predicted
+    count: NDArray[np.int64]  # (M,) 1 or more
+    classes: int
+
+    def to_dict(self) -> dict[str, list[list[int]]]:
+        """'confusion', K rows of K counts, or of many classes 'confusion_triples': [row, column, count] of each pair."""
+        if self.classes > MOST_IN_TABLE:
+            return {"confusion_triples": np.stack([self.row, self.column, self.count], 1).tolist()}
+        table = np.zeros((self.classes, self.classes), np.int64)
+        table[self.row, self.column] = self.count
+        return {"confusion": table.tolist()}
 
 
-def per_class(table: NDArray[np.int64], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class of a confusion table; 0 where a class was never seen or predicted."""
-    hits, ground_truth, predicted = table.diagonal(), table.sum(1), table.sum(0)
+def confusion(outcomes: Outcomes, classes: int) -> Confusion:
+    """The pairs of ground truth and prediction; memory is that of the images, whatever the number of classes."""
+    pairs, counts = np.unique(outcomes.label * classes + outcomes.predicted, return_counts=True)
+    return Confusion(pairs // classes, pairs % classes, counts.astype(np.int64), classes)
+
+
+def per_class(found: Confusion, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of every class; 0 where a class was never seen or predicted."""
+    hits, ground_truth, predicted = (np.zeros(len(names), np.int64) for _ in range(3))
+    right = found.row == found.column
+    hits[found.row[right]] = found.count[right]
+    np.add.at(ground_truth, found.row, found.count)
+    np.add.at(predicted, found.column, found.count)
     rows = []
     for i, name in enumerate(names):
         precision = float(hits[i] / predicted[i]) if predicted[i] else 0.0

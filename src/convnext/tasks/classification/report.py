@@ -18,7 +18,7 @@ def evaluation_of(outcomes: Outcomes, dataset: Dataset) -> Evaluation:
 
 def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, worst: int = 24) -> dict[str, Any]:
     """Everything that `evaluation.json` holds of a classifier; `paths` are those of the dataset's entries."""
-    table = confusion(outcomes, len(names))
+    confused = confusion(outcomes, len(names))
     wrong = np.flatnonzero(outcomes.rank > 0)
     wrong = wrong[np.argsort(outcomes.label_score[wrong], kind="stable")][:worst]
     return {
@@ -26,8 +26,8 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, wors
         "n": len(outcomes),
         **metrics(outcomes),
         "classes": list(names),
-        "confusion": table.tolist(),
-        "per_class": per_class(table, names),
+        **confused.to_dict(),
+        "per_class": per_class(confused, names),
         "calibration": calibration(outcomes),
         "worst": [
             {

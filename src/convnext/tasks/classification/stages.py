@@ -4,7 +4,6 @@ Each stage ends in a file of the run, and a run that was killed in one of them b
 probe.safetensors, last.safetensors and the best weights, mixed.safetensors where a mix is kept, and transfer.json.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_run, save_whole
-from convnext.files import write_text
+from convnext.files import to_json, write_text
 from convnext.models.weights import load_weights
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.features import Extraction, Features
@@ -137,7 +136,7 @@ class Stages:
             "notes": self.notes,
             **{key: header[key] for key in ORIGIN if key in header},
         }
-        write_text(self.out / SUMMARY, json.dumps(found, indent=1) + "\n")
+        write_text(self.out / SUMMARY, to_json(found, indent=1) + "\n")
         if len(scores) > 1:
             shown = [f"{_named(each)} {scores[each]['top1']:.1%}" for each in sorted(scores)]
             way = f"by cross-validation in {crosswise} parts" if crosswise else "on the held-out images"
