@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import json
 import math
 import os
@@ -97,10 +98,29 @@ def test_a_name_of_any_length_can_be_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["ä" * 120]
 
 
-def test_a_text_that_cannot_be_written_names_the_file_and_the_fix(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "Make room and give the same command again, or choose another --out."),
+        (errno.EDQUOT, "Make room and give the same command again, or choose another --out."),
+        (errno.ENOTDIR, "Move away what stands there and give the same command again, or choose another --out."),
+        (errno.EROFS, "Mend that and give the same command again, or choose another --out."),
+    ],
+)
+def test_a_text_that_cannot_be_written_names_the_file_and_the_fix(tmp_path, monkeypatch, number, fix):
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(TrainingError) as refused:
+        write_text(tmp_path / "a.json", "{}")
+    assert str(refused.value) == f"Cannot write '{tmp_path / 'a.json'}': {os.strerror(number)}. {fix}"
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_reason_to_make_room(tmp_path):
     (tmp_path / "a.json").mkdir()
     (tmp_path / "a.json" / "inside").touch()
-    with pytest.raises(TrainingError, match=r"Cannot write '.*a\.json': .* Make room and give the same command again"):
+    with pytest.raises(TrainingError, match=r"Cannot write '.*a\.json': .* Move away what stands there"):
         write_text(tmp_path / "a.json", "{}")
 
 

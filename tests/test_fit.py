@@ -204,6 +204,16 @@ def test_low_precision_learns_and_its_log_is_strict_json(data, tmp_path, precisi
     assert "Infinity" not in text and "NaN" not in text
 
 
+def test_an_update_that_float32_cannot_hold_is_one_line_with_its_step(data, tmp_path):
+    more = ["--optim.name", "muon", "--optim.muon_ratio", 1e38, "--lr", 900]
+    done = convnext(*tiny(data, tmp_path / "run", *more))
+    line = done.err.splitlines()[-1]
+    assert done.status == 2 and "Traceback" not in done.err
+    assert (
+        line.startswith("convnext: The update of step ") and "is too large for float32 (lr " in line and "Lower" in line
+    )
+
+
 def test_numbers_that_are_not_finite_are_null_in_the_log(tmp_path):
     task = Toy()
     task.evaluate = lambda model, world: {"top1": 0.5, "loss": float("inf")}  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from children import awaited, children_of, environment, gone, started
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
 from convnext.kernels import build, cpu, dispatch, structs
@@ -458,4 +459,23 @@ def test_two_processes_build_at_once(tiny_source, tmp_path):
     command = [sys.executable, "-c", code, str(tiny_source)]
     running = [subprocess.Popen(command, env=os.environ.copy()) for _ in range(2)]
     assert [process.wait(120) for process in running] == [0, 0]
-    assert not list(build.cache_folder().glob("building-*"))
+    assert [path.suffix for path in build.cache_folder().iterdir()] == [".so"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /proc tells which processes run")
+def test_a_build_that_was_killed_leaves_no_compiler_and_the_next_start_removes_its_files(
+    tiny_source, tmp_path, monkeypatch
+):
+    slow, mark = tmp_path / "slow", tmp_path / "started"
+    slow.write_text(f"#!/bin/sh\ntouch {mark}\nsleep 1000\n")
+    slow.chmod(0o755)
+    code = "import sys, pathlib; from convnext.kernels import build; build.SOURCES = pathlib.Path(sys.argv[1]); build.built()"
+    with started(code, tiny_source, env=environment(CXX=str(slow))) as process:
+        assert awaited(mark.exists)
+        children = children_of(process.pid)
+        process.kill()
+        assert children and gone(children)
+    (left,) = build.cache_folder().iterdir()
+    assert left.name.endswith(".tmp")
+    assert build.built.__wrapped__().library.cn_answer() == 42
+    assert [path.suffix for path in build.cache_folder().iterdir()] == [".so"]

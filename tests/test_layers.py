@@ -14,7 +14,7 @@ import convnext
 SRC = Path(convnext.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 BELOW: dict[str, set[str]] = {"errors": set()}
-BELOW |= {"files": {"errors"}, "extras": {"errors"}}  # what every layer may use: siblings
+BELOW |= {name: {"errors"} for name in ("extras", "files", "processes", "streams")}  # siblings, for every layer to use
 BELOW |= {"integrity": {*BELOW}}
 BELOW |= {"config": {*BELOW}}
 BELOW |= {"recipes": {*BELOW}}
@@ -28,7 +28,19 @@ BELOW |= {"studies": {*BELOW}}
 BELOW |= {"api": {*BELOW}}
 BELOW |= {"cli": {*BELOW}, "__main__": {"cli"}}  # who may import whom
 ASIDE = {"drawing": "deploy"}  # a layer outside the row -> the first of the row that may import it
-TORCHLESS = ("__init__", "__main__", "cli", "config", "errors", "extras", "files", "integrity", "recipes")
+TORCHLESS = (
+    "__init__",
+    "__main__",
+    "cli",
+    "config",
+    "errors",
+    "extras",
+    "files",
+    "integrity",
+    "processes",
+    "recipes",
+    "streams",
+)
 HEAVY = ("torch", "torchvision", "timm", "numpy", "PIL")
 
 

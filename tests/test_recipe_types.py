@@ -91,6 +91,7 @@ def test_a_field_of_another_network_of_the_same_task_is_only_unknown():
         ({"optim.clip": -1}, "optim.clip = -1 is refused: it must be 0 or more."),
         ({"augment.hflip": 2}, "augment.hflip = 2 is refused: it must be 1 or less."),
         ({"optim.lr": None}, "optim.lr = None is refused: it must be a number."),
+        ({"optim.lr": 1e38}, "optim.lr = 1e+38 is refused: it must be 1000 or less."),
         ({"model.patch": "[4]"}, "model.patch = [4] is refused: it must be a whole number."),
         ({"model.family": "timn"}, "it must be one of convnext, timm, roadmap, gfnet. Did you mean 'timm'?"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from children import children_of, environment
 from images import write_colours
 from runs import bits
 
@@ -27,10 +28,6 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=120, check=False)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_colours(tmp_path_factory.mktemp("colours"))
@@ -44,13 +41,19 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
     return bits(out)
 
 
-def kill_at(arguments: list[str], out: Path, rows: int, number: int) -> int:
-    """Start a run, send it signal `number` once its log has `rows` rows, and return its exit status."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+def kill_at(arguments: list[str], out: Path, rows: int, number: int, *, group: bool = False) -> int:
+    """Start a run, send it signal `number` once its log has `rows` rows, and return its exit status.
+
+    `group`: its workers get the signal as well, and before it, as from a scheduler that ends a job.
+    """
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(arguments, stdout=quiet, stderr=quiet, env=environment(), start_new_session=group)
     log = out / "metrics.jsonl"
     while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < rows):
         time.sleep(0.002)
-    process.send_signal(number)
+    for child in children_of(process.pid) if group else ():
+        os.kill(child, number)
+    (os.killpg if group else os.kill)(process.pid, number)
     return process.wait(60)
 
 
@@ -64,9 +67,13 @@ def test_a_run_killed_several_times_ends_with_the_bits_of_an_uninterrupted_one(d
     assert bits(tmp_path / "run") == whole
 
 
-def test_a_polite_stop_saves_says_so_and_goes_on(data, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGHUP, True)]
+)
+def test_a_polite_stop_saves_says_so_and_goes_on(data, whole, tmp_path, number, group):
     arguments = command(data, tmp_path / "run")
-    assert kill_at(arguments, tmp_path / "run", 5, signal.SIGTERM) == 130
+    assert kill_at(arguments, tmp_path / "run", 5, number, group=group) == 130
+    assert (tmp_path / "run" / "last.safetensors").exists()
     assert run(arguments).returncode == 0
     assert bits(tmp_path / "run") == whole
 

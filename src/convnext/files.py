@@ -5,6 +5,7 @@ file or the new one and never half of either. What a killed process left there i
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -18,11 +19,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from convnext.errors import TrainingError
+from convnext.errors import ConvNeXtError, TrainingError, on_one_line
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)  # by a folder for a file, or the reverse
 _OURS = re.compile(r"\.(?P<name>.*)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w{8}\.tmp", re.DOTALL)
+_LONGEST = 255  # bytes of a name, on almost every file system
+_UNWRITTEN = ("failed writing file", "file write failed", "iostream error", "Could not open file", "Can't open")
 _FORGOTTEN_S = 24 * 3600  # after which what another machine left behind is removed too
 _MOST = 60  # characters of the name that the temporary folder repeats: file systems allow 255 bytes
+
+
+@contextlib.contextmanager
+def workroom(folder: Path, name: str) -> Iterator[Path]:
+    """A folder of this process inside `folder`, which is made, for work on what is to be called `name`.
+
+    It is gone at the end; when the process is killed, the next that works on that name there removes it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder, name)
+    prefix = f".{name[:_MOST]}.{_machine()}-{os.getpid()}-"
+    room = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder))
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -31,11 +52,7 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Raises OSError when the disk refuses. What was at `path` is then still there, untouched, and nothing else is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path.parent, path.name)
-    prefix = f".{path.name[:_MOST]}.{_machine()}-{os.getpid()}-"
-    room = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=path.parent))
-    try:
+    with workroom(path.parent, path.name) as room:
         made = room / path.name
         yield made
         _as_any_new_file(made, room)
@@ -43,8 +60,6 @@ def appearing(path: Path) -> Iterator[Path]:
         os.replace(made, path)
         with contextlib.suppress(OSError):  # some systems cannot flush a folder
             _flush_one(path.parent, os.O_RDONLY)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -58,10 +73,61 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_bytes(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise TrainingError(
-            f"Cannot write '{path}': {error.strerror or error}. Make room and give the same command again, or choose "
-            "another --out."
-        ) from None
+        raise TrainingError(f"Cannot write '{path}': {error.strerror or error}. {way_out(error)}.") from None
+
+
+def refuse_unusable(path: Path | str, *, folder: bool = False) -> None:
+    """Refuse a place for a new file, or a new folder, that must fail: before the work, not after it.
+
+    Raises ConvNeXtError for a name that no library can take, and where something stands in the way.
+    """
+    name = os.fspath(path)
+    shown = on_one_line(name)
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raise ConvNeXtError(f"'{shown}' is no UTF-8, which files of weights need. Choose another name.") from None
+    if b"\0" in raw or not raw:
+        raise ConvNeXtError(f"'{shown}' is no name of a file. Choose another one.")
+    if max(map(len, raw.split(b"/"))) > _LONGEST:
+        raise ConvNeXtError(f"'{shown[:40]}...' is longer than the {_LONGEST} bytes of a name. Choose a shorter one.")
+    place = Path(name)
+    if place.is_dir() if not folder else place.exists() and not place.is_dir():
+        here, wanted = ("file", "folder") if folder else ("folder", "file")
+        raise ConvNeXtError(f"'{shown}' is a {here}, and a {wanted} is to be made there. Choose another name.")
+    blocking = next((each for each in place.parents if each.exists() and not each.is_dir()), None)
+    if blocking:
+        raise ConvNeXtError(
+            f"'{shown}' cannot be made: '{on_one_line(str(blocking))}' is a file. Choose another place."
+        )
+
+
+@contextlib.contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """A ConvNeXtError of one line where a file cannot be written, whatever a library raises for it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConvNeXtError(f"Cannot write '{path}': {error.strerror or error}. {way_out(error)}.") from None
+    except RuntimeError as error:  # torch and OpenVINO hide the system's reason
+        if not any(words in str(error) for words in _UNWRITTEN):
+            raise
+        raise ConvNeXtError(f"Cannot write '{path}': the disk refuses. Make room, or choose another --out.") from None
+
+
+def system_error(error: Exception) -> OSError:
+    """What the system said, from an error of a library that repeats it: safetensors has '(os error 28)'."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+def way_out(error: OSError) -> str:
+    """What a person can do about a disk that refuses."""
+    if error.errno in FULL:
+        return "Make room and give the same command again, or choose another --out"
+    if error.errno in _TAKEN:
+        return "Move away what stands there and give the same command again, or choose another --out"
+    return "Mend that and give the same command again, or choose another --out"
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

@@ -4,11 +4,11 @@ Exit status: 0 done, 2 the user's mistake (one line), 1 ours, 130 stopped. torch
 answers at once.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 
+from convnext import streams
 from convnext.cli import (
     benchmark,
     convert,
@@ -28,10 +28,10 @@ from convnext.cli import (
 )
 from convnext.cli.foreign import refuse_foreign
 from convnext.cli.options import Command, fields_apart, parser_of
-from convnext.errors import ConvNeXtError, DataError, Interrupted, on_one_line
+from convnext.errors import ConvNeXtError, DataError, Interrupted
 from convnext.extras import missing
+from convnext.processes import starter, stoppable
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 VERBS: dict[str, Command] = {
     "train": train,
     "evaluate": evaluate,
@@ -53,34 +53,62 @@ VERBS: dict[str, Command] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    streams.open_missing()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # before torch is loaded: torchrun may be gone by then
+        starter().outlive()
+    with stoppable():
+        status = _answer(sys.argv[1:] if arguments is None else arguments)
+    refused = streams.refused_results()
+    return status or (_not_printed(refused) if refused else 0)
+
+
+def _answer(arguments: Sequence[str]) -> int:
     verb = ""
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show end no command
-        fields, others = fields_apart(sys.argv[1:] if arguments is None else arguments)
+        fields, others = fields_apart(arguments)
         parser = parser_of(VERBS)
         refuse_foreign(parser, others)
         args, rest = parser.parse_known_args(others)
         verb = args.verb
         return VERBS[verb].run(args, fields + rest)
+    except SystemExit as end:  # --help, --version
+        return int(end.code or 0)
     except ConvNeXtError as error:
         return _refused(error)
     except ImportError as error:  # an extra that this verb needs
         return _refused(missing(error, f"`convnext {verb}`"))
-    except KeyboardInterrupt:
-        sys.stderr.write("convnext: stopped.\n")
+    except KeyboardInterrupt as error:
+        _say(["convnext: stopped."], error)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if error.strerror is None:  # none of the system's
             raise
-        sys.stderr.write(f"convnext: the results could not be written: {error.strerror}.\n")
-        return 2
+        refused = streams.refused_results()
+        if refused or error.filename is None:  # what fails while it writes into a stream names no file
+            return _not_printed(refused or error)
+        return _refused(ConvNeXtError(f"'{error.filename}': {error.strerror}."))
+
+
+def _not_printed(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, had enough
+        return 0
+    streams.tell(f"convnext: the results could not be written: {error.strerror}.")
+    return 2
 
 
 def _refused(error: ConvNeXtError) -> int:
     lines = [*(error.findings if isinstance(error, DataError) else ()), f"convnext: {error}"]
-    sys.stderr.write("".join(f"{on_one_line(line)}\n" for line in lines))
+    _say(lines, error)
     return 130 if isinstance(error, Interrupted) else 2
+
+
+def _say(lines: Sequence[str], error: BaseException) -> None:
+    """Once, where several processes have the same to say."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from convnext.engine.launcher import speaks
+
+        if not speaks("\n".join(lines), error):
+            return
+    streams.tell(*lines)

@@ -1,11 +1,11 @@
 """`convnext demo`."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from convnext.cli import predict, train
 from convnext.cli.options import Command, parser_of, refuse_more
+from convnext.streams import tell
 
 HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: about a minute, no download."
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     write_digits(folder)
     arguments = ["train", str(folder), "--model", "atto", "--recipe", "small", "--epochs", "12", "--out", args.out]
     command(*arguments, "--augment.hflip=0")  # a digit in the mirror is another one, or none
-    sys.stderr.write("\nA few images that it has not seen:\n")
+    tell("", "A few images that it has not seen:")
     some = [str(sorted((folder / "val" / str(digit)).iterdir())[0]) for digit in range(0, 10, 2)]
     command("predict", args.out, *some, "--top", "2")
     return 0
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def command(*arguments: str) -> None:
     """Say the command, and do it. Raises what it raises."""
-    sys.stderr.write(f"\n$ convnext {' '.join(arguments)}\n")
+    tell("", f"$ convnext {' '.join(arguments)}")
     verbs: dict[str, Command] = {"train": train, "predict": predict}
     args, rest = parser_of(verbs).parse_known_args(arguments)
     verbs[args.verb].run(args, rest)

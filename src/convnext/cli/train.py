@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
     changes = check(args, rest, task)
-    out = args.out or run_folder(args.data, args.model, args.weights)
+    out = run_folder(args.data, args.model, args.weights) if args.out is None else args.out
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
     from convnext.tasks.train import Request, train
@@ -211,9 +211,9 @@ def _check_out(out: str, data: list[str | None]) -> None:
     """A run among the images would be taken for images the next time."""
     from convnext.deploy.output import refuse_among
 
+    refuse_among(out, [place for place in data if place])
     if Path(out).resolve() == Path.cwd():
         raise ConvNeXtError(f"--out {out} is the current folder. Name one for this run alone, e.g. --out runs/first.")
-    refuse_among(out, [place for place in data if place])
 
 
 def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:

@@ -19,7 +19,13 @@ class OptimConfig(Frozen):
         Literal["adamw", "sgd", "muon"],
         about("name", "optimizer; muon: Muon for the matrices of the blocks, AdamW for the rest"),
     ] = "adamw"
-    lr: Annotated[Positive, about("per step", "peak learning rate, for this batch; nothing scales it")]
+    lr: Annotated[
+        float,
+        Field(
+            gt=0, le=1000
+        ),  # a slip of the pen: the largest that anyone trains with, SGD's for huge batches, is below 100
+        about("per step", "peak learning rate, for this batch; nothing scales it"),
+    ]
     batch: Annotated[Whole, about("images", "images per optimizer step, over all devices and micro-batches")]
     weight_decay: Annotated[
         NotNegative, about("per step, times lr", "weight decay; never on 1-D parameters (norms, biases, layer scale)")

@@ -1,10 +1,11 @@
 """What every loader of images needs: an order that depends on (seed, epoch) alone, and processes that read ahead."""
 
 import os
-import signal
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader
 
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
+from convnext.files import workroom
+from convnext.processes import Parent, deaf_children
 
 Share = tuple[int, int]  # (rank, world)
 Read = TypeVar("Read")
@@ -29,6 +32,8 @@ class Named(Protocol):
 
 _TINY = 512  # images that are read faster than a process starts
 _MOST_WORKERS = 8
+_ROOM = "cnx"  # short: a socket's path must fit in 108 bytes
+_LONGEST_ROOM = 108 - len("/pymp-12345678/listener-12345678")
 _SHM = "/dev/shm"  # where batches travel between processes on Linux
 
 
@@ -93,22 +98,25 @@ def read_ahead(
             read = _unwrap(reader[item])
             yield read.pin_memory() if pin else read
         return
-    batches = _start(reader, plan, workers, ahead, pin)
-    try:
-        for batch in batches:
-            yield _unwrap(batch)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            "a process that reads images was ended by the system, most often for want of memory. "
-            "Lower --workers, or take --cache off."
-        ) from error
+    with workroom(Path(tempfile.gettempdir()), _ROOM) as room:
+        batches = _start(reader, plan, workers, ahead, pin, room)
+        try:
+            for batch in batches:
+                yield _unwrap(batch)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads images was ended by the system, most often for want of memory. "
+                "Lower --workers, or take --cache off."
+            ) from error
+        finally:
+            del batches  # ends the workers, which have files in the room
 
 
-def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool) -> Iterator[Any]:
+def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool, room: Path) -> Iterator[Any]:
     """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), deaf_children():
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
         return iter(
@@ -120,7 +128,7 @@ def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pi
                 prefetch_factor=ahead,
                 collate_fn=_as_it_is,
                 pin_memory=pin,
-                worker_init_fn=_start_worker,
+                worker_init_fn=partial(_start_worker, Parent.here(), room),
                 generator=torch.Generator(),
                 multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
             )
@@ -137,8 +145,10 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that trains
+def _start_worker(parent: Parent, room: Path, _: int) -> None:
+    parent.outlive(deaf=True)  # what asks a run to stop is answered by the process that trains, once it has saved
+    if len(str(room)) < _LONGEST_ROOM:
+        tempfile.tempdir = str(room)  # sockets by which tensors are handed over: a killed worker leaves them
     torch.set_num_threads(1)
 
 

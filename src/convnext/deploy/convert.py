@@ -5,6 +5,7 @@ when asked for so; `.npz` for Keras; no suffix, a folder with config.json for tr
 """
 
 import contextlib
+import io
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from convnext import __version__
 from convnext.engine import checkpoint
 from convnext.engine.run import BEST, LAST, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
-from convnext.files import appearing, to_json, write_bytes
+from convnext.files import FULL, appearing, refuse_unusable, to_json, write_bytes
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
@@ -92,6 +93,7 @@ def convert(
     """
     path, source = Path(out), _file_of_run(source, weights)
     save = _container(path, library)
+    refuse_unusable(path, folder=save is None)
     if not str(source).startswith("hub:") and path.resolve() == Path(source).resolve():
         raise ConvNeXtError(f"'{path}' is both source and result. Name another file for the result.")
     held = read_weights(source)
@@ -105,8 +107,8 @@ def convert(
             with appearing(path) as made:
                 save(tensors, _header(held, library), made)
     except OSError as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"Cannot write '{path}': {reason}. Make room, or name another place.") from None
+        fix = "Make room, or name another place" if error.errno in FULL else "Name another place"
+        raise CheckpointError(f"Cannot write '{path}': {error.strerror or error}. {fix}.") from None
     comparison = compare(held, path, library) if check else Comparison(None, "Not compared, as asked.")
     return Conversion(path, library, held, len(tensors), comparison)
 
@@ -234,7 +236,9 @@ def _save_pickle(tensors: dict[str, Tensor], header: dict[str, str], path: Path)
     state._metadata = {PROVENANCE: header}  # type: ignore[attr-defined]
     dense = header["kind"] == "backbone"
     wrapped = {"state_dict" if dense else "model": state} if header["library"] in ("official", "mmpretrain") else state
-    torch.save(wrapped, path)
+    stream = io.BytesIO()  # what torch writes itself, it fails to write in words of its own
+    torch.save(wrapped, stream)
+    path.write_bytes(stream.getbuffer())
 
 
 def _save_npz(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> None:

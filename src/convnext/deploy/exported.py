@@ -18,7 +18,7 @@ from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import require_sealed
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.extras import installed, needs
-from convnext.files import appearing, from_json
+from convnext.files import appearing, from_json, told
 
 VERSION = 1  # of the description
 
@@ -122,15 +122,11 @@ def megabytes(path: Path) -> float:
 
 
 def move(source: Path, out: Path) -> None:
-    """Bring a network to its place, whole. Raises CheckpointError when the disk refuses."""
+    """Bring a network to its place, whole. Raises ConvNeXtError when the disk refuses."""
     pairs = list(zip(files_of(source), files_of(out), strict=True))
-    try:
-        with (
-            contextlib.ExitStack() as leaving
-        ):  # in reverse order, once all are there: the file that is named comes last
-            for file, target in reversed(pairs):
-                shutil.copyfile(file, leaving.enter_context(appearing(target)))
-    except OSError as error:
-        raise CheckpointError(
-            f"Cannot write '{out}': {error.strerror or error}. Make room, or name another place with --out."
-        ) from None
+    with (
+        told(out),
+        contextlib.ExitStack() as leaving,
+    ):  # in reverse, once all are there: the file that is named comes last
+        for file, target in reversed(pairs):
+            shutil.copyfile(file, leaving.enter_context(appearing(target)))

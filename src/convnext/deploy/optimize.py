@@ -30,9 +30,9 @@ from convnext.models.convnext import (
     Stage,
     Stem,
 )
-from convnext.models.create import to_stderr
 from convnext.models.fused import weights_of
 from convnext.models.network import Network
+from convnext.streams import tell
 
 _KNOWN = {ConvNeXt, Stem, Stage, Block, Downsample, ChannelNorm, GlobalResponseNorm, DropPath}
 _KNOWN |= {nn.Conv2d, nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity, nn.Sequential, nn.ModuleList}
@@ -44,7 +44,7 @@ def optimize(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     matmul_dtype: torch.dtype | None = None,
-    info: Callable[[str], None] = to_stderr,
+    info: Callable[[str], None] = tell,
 ) -> Network:
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 

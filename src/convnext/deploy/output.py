@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from convnext.errors import ConvNeXtError, nearest, number_of
+from convnext.files import refuse_unusable
 
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
@@ -98,7 +99,8 @@ def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
 
 
 def refuse_among(out: str, folders: Iterable[str | Path]) -> None:
-    """Refuse a place for results inside a folder of images: they would be taken for images the next time."""
+    """Refuse a folder for results that cannot be made, or is inside one of images: they would be taken for images."""
+    refuse_unusable(out, folder=True)
     place = Path(out).resolve()
     if any(Path(folder).resolve() in (place, *place.parents) for folder in folders):
         raise ConvNeXtError(f"--out {out} is among the images. Name a folder for the results alone, e.g. runs/first.")

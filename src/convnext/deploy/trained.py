@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convnext.config import Recipe, fields_of, parse
 from convnext.engine import checkpoint
+from convnext.engine.forks import survive
 from convnext.engine.run import weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
 from convnext.integrity import FORMAT
@@ -30,7 +31,8 @@ class Trained:
     tensors: dict[str, Tensor] = field(repr=False)
 
     def into(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """`model` with these weights, on `device`, ready to answer."""
+        """`model` with these weights, on `device`, ready to answer, also in a process that is forked from this one."""
+        survive()
         checkpoint.load(model, self.tensors, self.source)
         model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if dispatch.on_gpu(device) or (device.type == "cpu" and self.recipe.precision != "fp16"):

@@ -24,6 +24,7 @@ from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features
 from convnext.deploy.trained import Trained
 from convnext.engine.distributed import World
+from convnext.engine.forks import tell_once
 from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
@@ -100,6 +101,7 @@ class TrainedClassifier(ClassificationPredictor):
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
         if self._folded is not None:
+            tell_once()
             with torch.inference_mode():
                 return self._folded(images.permute(0, 3, 1, 2)).float()
         with answering(self.recipe, self.device):
@@ -126,6 +128,7 @@ class TrainedClassifier(ClassificationPredictor):
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         images = torch.from_numpy(stacked(read))
         if self._folded is not None:
+            tell_once()
             with torch.inference_mode():
                 found: Tensor = self._folded.embed(images.permute(0, 3, 1, 2))
         else:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from convnext.errors import CheckpointError
-from convnext.files import appearing, from_json, to_json
+from convnext.files import appearing, from_json, system_error, to_json
 from convnext.integrity import FORMAT, digest, require_finite, require_header, require_whole, sealed
 
 VERSION = 2  # since 2 with digests
@@ -44,7 +44,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) 
     try:
         save_file(held, path, sealed(header, digests))
     except SafetensorError as error:  # what the library raises when a write fails
-        raise OSError(f"could not write {path}: {error}") from error
+        raise system_error(error) from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

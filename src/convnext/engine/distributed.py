@@ -4,13 +4,18 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from convnext.engine import launcher
+from convnext.engine.claim import Claim
+from convnext.engine.forks import survive
 from convnext.errors import ConvNeXtError
+from convnext.processes import starter
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,18 @@ class World:
 
     rank: int = 0
     size: int = 1
+    claim: Claim | None = None  # of the first process on the folder of the run
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes files and speaks."""
         return self.rank == 0
+
+    def writes(self) -> bool:
+        """Whether this process writes files. Raises TrainingError where the folder is no longer ours; see `Claim.check`."""
+        if self.claim:
+            self.claim.check()
+        return self.first
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every process, in order of rank."""
@@ -58,16 +70,29 @@ ALONE = World()
 
 @contextlib.contextmanager
 def join(device: torch.device) -> Iterator[World]:
-    """The world that `torchrun` describes in the environment; leaves it at the end."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    """The world that `torchrun` describes in the environment; leaves it at the end.
+
+    Raises PeerLost where another process ends first, ConvNeXtError where one does not come.
+    """
+    survive()  # whoever trained may fork
+    size = launcher.processes()
     if size == 1:
         yield World()
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        starter().outlive()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = launcher.meet()
+    backend, limit = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=launcher.PATIENCE_S)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     try:
-        yield World(dist.get_rank(), size)
+        yield World(rank, size)
+    except BaseException as error:
+        first = launcher.leave()
+        if launcher.lost(error):
+            raise launcher.PeerLost(first) from None
+        raise
     finally:
         dist.destroy_process_group()
 

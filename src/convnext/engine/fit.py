@@ -68,7 +68,7 @@ def fit(
     steps = total_steps(task.steps_per_epoch, recipe.schedule)
     folder.require_place(state, steps)
     forecast = Forecast(work) if work and world.first and not state.step else None
-    with Stop() as stop, opened(folder, options, state, steps=steps, first=world.first) as journal:
+    with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)
         micro = micro_of(recipe, options, world)
         _Loop(task, recipe, device, world, update, state, journal, saver, micro, forecast).run(stop)

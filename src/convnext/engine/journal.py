@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from convnext.config import RunOptions
+from convnext.engine.distributed import World
 from convnext.engine.records import Board, Log, Meter
 from convnext.engine.run import Run, State
 
@@ -41,15 +42,16 @@ class Journal:
 
 
 @contextlib.contextmanager
-def opened(folder: Run, options: RunOptions, state: State, *, steps: int, first: bool) -> Iterator[Journal]:
-    """The journal of a run of `steps` that stands at `state`; closed at the end. `first`: this process writes."""
+def opened(folder: Run, options: RunOptions, state: State, *, steps: int, world: World) -> Iterator[Journal]:
+    """The journal of a run of `steps` that stands at `state`; closed at the end. The first process of `world` writes."""
+    first, claim = world.first, world.claim
     with contextlib.ExitStack() as stack:
         board_folder = folder.path / "tensorboard" if options.tensorboard and first else None
         board = stack.enter_context(closing(Board(board_folder, state.step)))
         log = timings = None
         if first:
-            log = stack.enter_context(closing(Log(folder.path / "metrics.jsonl", start=state.log_bytes)))
-            timings = stack.enter_context(closing(Log(folder.path / "timings.jsonl")))
+            log = stack.enter_context(closing(Log(folder.path / "metrics.jsonl", start=state.log_bytes, claim=claim)))
+            timings = stack.enter_context(closing(Log(folder.path / "timings.jsonl", claim=claim)))
         shown = first and options.progress
         meter = stack.enter_context(closing(Meter(steps, state.step, label="step", shown=shown)))
         yield Journal(log, timings, board, meter, state.step)

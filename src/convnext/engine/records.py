@@ -2,6 +2,7 @@
 clock), TensorBoard when asked, and one line of progress for the person who watches.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -13,15 +14,16 @@ from typing import IO, Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from convnext.errors import TrainingError, on_one_line
+from convnext.engine.claim import Claim
+from convnext.errors import TrainingError
 from convnext.extras import missing
-from convnext.files import to_json
+from convnext.files import to_json, way_out, write_bytes
+from convnext.streams import tell
 
 
 def info(text: str) -> None:
     """One line to the person, on stderr: results alone go to stdout. A name in it cannot make it two."""
-    sys.stderr.write(on_one_line(text) + "\n")
-    sys.stderr.flush()
+    tell(text)
 
 
 def warn(text: str) -> None:
@@ -32,8 +34,12 @@ def warn(text: str) -> None:
 class Log:
     """A file of JSON lines that survives a full disk and can be cut back to where a checkpoint was taken."""
 
-    def __init__(self, path: Path, *, start: int | None = None):
-        """Open `path` for appending; with `start`, first cut it to that many bytes. Raises TrainingError."""
+    def __init__(self, path: Path, *, start: int | None = None, claim: Claim | None = None):
+        """Open `path` for appending; with `start`, first cut it to that many bytes. Raises TrainingError.
+
+        `claim`: on the folder of the file; it is checked before a row is written.
+        """
+        self._path, self._claim = path, claim
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -42,16 +48,20 @@ class Log:
             self._end = there if start is None else min(start, there)  # less is there when someone removed it
             self._file.truncate(self._end)
         except OSError as error:
-            raise TrainingError(
-                f"Cannot write '{path}': {error.strerror or error}. Make room or choose another --out."
-            ) from None
+            raise TrainingError(f"Cannot write '{path}': {error.strerror or error}. {way_out(error)}.") from None
         self._waiting: list[dict[str, Any]] = []
 
     def write(self, **row: Any) -> bool:
-        """Append a row; False when the disk refused, and then the row waits for the next write."""
+        """Append a row; False when the disk refused, and then the row waits for the next write.
+
+        Raises TrainingError where the claim is lost.
+        """
+        if self._claim:
+            self._claim.check()
         self._waiting.append(row)
         data = "".join(to_json(row) + "\n" for row in self._waiting).encode()
         try:
+            self._put_back()
             self._file.seek(self._end)
             self._file.write(data)
             self._file.flush()
@@ -61,21 +71,39 @@ class Log:
         self._waiting.clear()
         return True
 
+    def _put_back(self) -> None:
+        """Where somebody removed or replaced the file: its rows so far are still ours, and go into a new one."""
+        try:
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                return
+        except FileNotFoundError:
+            pass
+        self._file.seek(0)
+        write_bytes(self._path, self._file.read(self._end))
+        self._file.close()
+        self._file = open(self._path, "rb+")  # noqa: SIM115
+        warn(f"'{self._path}' was removed or replaced while it was written, and is put back.")
+
     def settle(self) -> int:
         """Flush to the disk and return the length in bytes: the place to cut back to on resume. Raises OSError."""
         if self._waiting:
             row = self._waiting.pop()
             if not self.write(**row):
                 raise OSError("the log could not be written")
+        self._put_back()
         os.fsync(self._file.fileno())
         return self._end
 
     def close(self) -> None:
         """Close the file; rows that the disk refused are lost."""
         try:
+            with contextlib.suppress(TrainingError):  # the claim is lost, and that was said
+                if self._claim:
+                    self._claim.check()
+                self._put_back()
             self._file.close()
         except OSError:
-            warn("The disk is full: the last lines of the log were not written.")
+            warn(f"The last lines of '{self._path}' could not be written.")
 
 
 class Board:

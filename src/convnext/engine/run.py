@@ -1,15 +1,12 @@
 """The folder of a run: what `last` holds, how a run is taken up again, and which folders are refused."""
 
-import contextlib
 import dataclasses
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from convnext import __version__
@@ -20,17 +17,15 @@ from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.records import Log, info
 from convnext.errors import CheckpointError, ConvNeXtError, TrainingError, nearest
-from convnext.files import remove_abandoned
+from convnext.files import way_out
 
 LAST = "last.safetensors"
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
-LOCK = ".lock"
 OTHERS = {
     "probe": "probe.safetensors",
     "mixed": "mixed.safetensors",
 }  # what a run that starts from weights adds to them
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems say that have none
 
 
 @dataclass
@@ -143,9 +138,7 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     try:
         checkpoint.save(path, tensors, metadata)
     except OSError as error:
-        raise TrainingError(
-            f"Could not save '{path}': {error.strerror or error}. Make room and give the same command again."
-        ) from error
+        raise TrainingError(f"Could not save '{path}': {error.strerror or error}. {way_out(error)}.") from error
 
 
 def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, description: Mapping[str, Any]) -> None:
@@ -191,44 +184,6 @@ def _numbers(value: Any) -> bool:
 
 def _is_best(value: Any) -> bool:
     return isinstance(value, dict) and all(checkpoint.is_number(value.get(name)) for name in ("score", "loss", "step"))
-
-
-class Claim:
-    """One process at a time in a run's folder; the claim ends with the process, however it ends.
-
-    The processes that it starts to read images do not hold the lock: where they outlive it, the folder is free.
-    A claim under which nothing was written leaves nothing behind.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._new = [place for place in (path, *path.parents) if not place.exists()]  # the innermost first
-        self._lock = FileLock(path / LOCK, timeout=0, fallback_to_soft=False)
-
-    def __enter__(self) -> "Claim":
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except Timeout:
-            raise ConvNeXtError(
-                f"Another process is training into '{self._path}'. Choose another --out, or wait for it."
-            ) from None
-        except OSError as error:
-            if error.errno not in _WITHOUT_LOCKS:
-                raise ConvNeXtError(
-                    f"Cannot write into '{self._path}': {error.strerror}. Choose a folder of yours with --out."
-                ) from None
-        remove_abandoned(self._path)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # another system may keep a file that is open
-            if [file.name for file in self._path.iterdir()] == [LOCK]:
-                (self._path / LOCK).unlink()  # while it is held: nobody else has it
-        self._lock.release()
-        with contextlib.suppress(OSError):  # a folder that is not empty stays
-            for place in self._new:
-                place.rmdir()
 
 
 def weights_file(run: Path, weights: str = "best") -> Path:

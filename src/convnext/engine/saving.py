@@ -6,8 +6,9 @@ from collections.abc import Callable
 from convnext.config import RunOptions
 from convnext.engine.distributed import World
 from convnext.engine.records import Log, warn
-from convnext.engine.run import Run, State
+from convnext.engine.run import LAST, Run, State
 from convnext.errors import TrainingError
+from convnext.files import way_out
 
 _AGAIN_S = 30  # after a refusal
 
@@ -45,17 +46,18 @@ class Saver:
 
     def _attempt(self, write: Callable[[], None], *, final: bool) -> bool:
         """Whether it was saved, as far as this process knows."""
-        if not self.world.first:
+        if not self.world.writes():
             return True
         try:
             write()
         except OSError as error:
             reason = f"Could not save into '{self.folder.path}': {error.strerror or error}."
             if final:
-                raise TrainingError(
-                    f"{reason} The checkpoint before it is whole: make room and give the same command again."
-                ) from error
-            warn(f"{reason} The run goes on and tries again; make room.")
+                there = (
+                    "The checkpoint before it is whole" if (self.folder.path / LAST).exists() else "Nothing is saved"
+                )
+                raise TrainingError(f"{reason} {there}. {way_out(error)}.") from error
+            warn(f"{reason} The run goes on and tries again. {way_out(error)}.")
             self.saved_s = time.monotonic() - 60 * self.options.checkpoint_minutes + _AGAIN_S
             return False
         return True

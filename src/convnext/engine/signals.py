@@ -6,14 +6,19 @@ from typing import Any
 
 
 class Stop:
-    """SIGINT and SIGTERM ask the loop to end after its step; a second one ends it at once."""
+    """SIGINT, SIGTERM and SIGHUP ask the loop to end after its step; a second one ends it at once.
+
+    What the process was told to ignore stays ignored: so `nohup` does with SIGHUP.
+    """
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in filter(None, (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                continue
             try:
                 self._before[number] = signal.signal(number, self._ask)
             except ValueError:  # not the main thread: the caller keeps its signals

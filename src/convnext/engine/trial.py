@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from convnext.config import RunOptions, Training
@@ -18,6 +17,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import learn, micro_of, update_of
 from convnext.engine.task import Task
 from convnext.engine.update import Update
+from convnext.files import workroom
 
 LEAST_STEPS, MOST_STEPS = 4, 60  # of a place in the run
 
@@ -61,9 +61,9 @@ def saving_s(update: Update, task: Task, folder: Path) -> float:
     tensors |= checkpoint.under("optimizer", update.optimizers.tensors())
     if update.ema:
         tensors |= checkpoint.under("ema", update.ema.tensors())
-    with TemporaryDirectory(prefix=".trial-", dir=folder) as room:
+    with workroom(folder, "trial") as room:
         started = time.monotonic()
-        checkpoint.save(Path(room) / "last.safetensors", tensors, {})
+        checkpoint.save(room / "last.safetensors", tensors, {})
         return time.monotonic() - started
 
 

@@ -70,7 +70,7 @@ class Update:
             parts = {} if isinstance(answer, Tensor) else answer
             names = tuple(parts)
             total = total + torch.stack([each.detach() for each in (loss, *parts.values())]).float() * share
-        norm = self._apply()
+        norm = self._apply(step, lr)
         self.optimizers.zero_grad()
         if self.ema:
             self.ema.update(step)
@@ -80,14 +80,22 @@ class Update:
         """The precision of the recipe for everything inside."""
         return autocast(self.precision, self.device)
 
-    def _apply(self) -> Tensor | None:
+    def _apply(self, step: int, lr: float) -> Tensor | None:
         norm = None
         if self.clip:
             for optimizer in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        for optimizer in self.optimizers.all:
-            self.scaler.step(optimizer)
+        try:
+            for optimizer in self.optimizers.all:
+                self.scaler.step(optimizer)
+        except RuntimeError as error:  # a rate times its factors, such as optim.muon_ratio, that float32 cannot hold
+            if "overflow" not in str(error):
+                raise
+            raise TrainingError(
+                f"The update of step {step + 1} is too large for float32 (lr {lr:.3g}). Lower optim.lr or what multiplies "
+                "it, such as optim.muon_ratio; `last`, if it was written already, holds the state before."
+            ) from error
         self.scaler.update()
         return norm
 

@@ -19,12 +19,15 @@ from pathlib import Path
 
 import torch
 
+from convnext import processes
+from convnext.files import remove_abandoned, workroom
 from convnext.kernels.structs import mismatch
 
 SOURCES = Path(__file__).parent / "cpu"
 UNIT = "kernels.cpp"  # includes the other sources: one compilation
 COMPILERS = ("g++", "c++")  # after $CXX; GNU's: clang has another OpenMP than the one in torch's process
 PATIENCE_S = 600
+_NAME = "kernels"  # of the folders that builds work in
 KEPT = 8  # libraries of a cache: other versions, compilers and environments that may be in use beside this one
 
 
@@ -73,6 +76,7 @@ def compiled() -> Built:
 
 def from_folder(folder: Path, key: str, command: list[str]) -> ctypes.CDLL | None:
     """The library of the cache, built where it is not there or damaged."""
+    remove_abandoned(folder, _NAME)  # by builds that were killed
     path = cached(folder, key)
     library = load(path) if path else None
     return library or load(compile_into(folder, key, command))
@@ -80,8 +84,8 @@ def from_folder(folder: Path, key: str, command: list[str]) -> ctypes.CDLL | Non
 
 def from_temporary(key: str, command: list[str]) -> ctypes.CDLL | None:
     """The library by way of a folder that is gone afterwards: once loaded, its file is needed no more."""
-    with tempfile.TemporaryDirectory(prefix="convnext-") as folder:
-        return load(compile_into(Path(folder), key, command))
+    with workroom(Path(tempfile.gettempdir()), f"convnext-{_NAME}") as folder:
+        return load(compile_into(folder, key, command))
 
 
 def find_compiler() -> list[str] | None:
@@ -146,12 +150,12 @@ def content_hash(path: Path) -> str:
 def compile_into(folder: Path, key: str, command: list[str]) -> Path:
     """Compile beside the goal and rename, so that two processes may do it at once; raises OSError, CalledProcessError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as place:
-        made, unit = Path(place, "kernels.so"), Path(place, "kernels.o")
+    with workroom(folder, _NAME) as place:
+        made, unit = place / "kernels.so", place / "kernels.o"
         compiling = [*command, "-c", str(SOURCES / UNIT), "-o", str(unit)]
         linking = [word for word in command if word != "-fopenmp"]
         for words in (compiling, [*linking, "-shared", str(unit), "-o", str(made)]):
-            subprocess.run(words, check=True, capture_output=True, text=True, timeout=PATIENCE_S)
+            processes.run(words, timeout_s=PATIENCE_S)
         path = made.replace(folder / f"kernels-{key}-{content_hash(made)}.so")
     forget_old(folder)
     return path

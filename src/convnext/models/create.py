@@ -1,11 +1,10 @@
 """One network by name or by its weights, for use as a library: `convnext.create("tiny", weights="convnext_tiny.pth")`."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from convnext.config import ConvNeXtConfig, parse
-from convnext.errors import ConvNeXtError, on_one_line
+from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.description import mapping
 from convnext.models.network import Network
@@ -14,6 +13,7 @@ from convnext.models.start import read_start
 from convnext.models.tensors import record_of
 from convnext.models.weights import load_weights
 from convnext.recipes.architectures import architecture
+from convnext.streams import tell
 
 _OF_TRAINING = (
     "name",
@@ -25,11 +25,6 @@ _OF_TRAINING = (
 )  # nothing weights depend on
 
 
-def to_stderr(message: str) -> None:
-    """Print it where it does not mix with the caller's results."""
-    sys.stderr.write(on_one_line(message) + "\n")
-
-
 def create(
     name: str | None = None,
     *,
@@ -37,7 +32,7 @@ def create(
     in_channels: int | None = None,
     weights: str | None = None,
     drop_path: float = 0.0,
-    info: Callable[[str], None] = to_stderr,
+    info: Callable[[str], None] = tell,
     **fields: Any,
 ) -> Network:
     """The network called `name` ('tiny', 'v2_atto', 'iso_small', 'timm:resnet18'), with `weights` loaded when given.

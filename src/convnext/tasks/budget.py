@@ -85,7 +85,7 @@ def within(
         return pace
 
     made, pace = fitted(chosen, measured, 60 * budget.minutes, images=len(splits.train.entries), free=budget)
-    if world.first:
+    if world.writes():
         _write(out, budget, chosen, made, pace)
         info(f"Planned for {_minutes(budget.minutes)}: {_decided(chosen, made)}. {_measured(made, pace)}")
         least, epochs = least_epochs(chosen, pace.steps_per_epoch), length_in_epochs(made, pace.steps_per_epoch)

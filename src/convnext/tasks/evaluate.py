@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from convnext.config import Recipe
+from convnext.engine.forks import tell_once
 from convnext.engine.records import info
 from convnext.engine.update import autocast
 from convnext.tasks.opening import Named, look, open_scored, scored_source
@@ -18,6 +19,7 @@ from convnext.tasks.table import row_of
 @contextlib.contextmanager
 def answering(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """Inside, networks run without gradients and in the recipe's precision."""
+    tell_once()
     with torch.inference_mode(), autocast(recipe.precision, device.type):
         yield
 

@@ -84,7 +84,7 @@ def fit_described(
     if world.first and not (out / LAST).exists():
         describe(chosen, options, device)
     finished = fit(task, chosen, options, device=device, world=world, origin=origin, work=work)
-    if world.first:  # again: whatever became of the file meanwhile, it says what was done
+    if world.writes():  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished
 
@@ -136,7 +136,7 @@ def evaluated(
     more = {name: value for name, value in ended.about.items() if isinstance(value, float)}  # scores, as in any report
     found = replace(found, scores={**found.scores, **more})
     found = found.with_about(**made, **early, **{name: ended.about[name] for name in ended.about if name not in more})
-    if world.first:
+    if world.writes():
         write_text(out / "evaluation.json", to_json(found.to_dict()) + "\n")
     return found
 

@@ -10,11 +10,11 @@ import torch
 
 from convnext.config import Recipe, RunOptions, Training, override
 from convnext.config.facts import StartFacts
+from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.fit import Finished
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
-from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import to_json, write_text
 from convnext.recipes import (
@@ -107,8 +107,8 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
     if device.type == "cpu":
         want_large_pages()
         keep_freed_memory()
-    with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext():
-        yield device, world
+    with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext() as claim:
+        yield device, replace(world, claim=claim)
 
 
 def examine(request: Request, options: RunOptions, world: World) -> Examined:
@@ -217,7 +217,7 @@ def carry_out(
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(dict(ended.skipped)):
         skipped |= found
-    if world.first:
+    if world.writes():
         note_data(Path(options.out), data, skipped)
     return ended
 

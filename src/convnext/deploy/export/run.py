@@ -26,6 +26,7 @@ from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
 from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.files import refuse_unusable, told, workroom
 
 BOUNDS = {"fp32": 1e-3, "fp16": 3e-2}  # largest difference of a logit, as a share of the largest logit
 COMPARED = 8  # images in the batch that is compared and timed
@@ -96,16 +97,17 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
     predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
     x, compared = _images(predictor, options)
-    with tempfile.TemporaryDirectory(prefix="convnext-export-") as folder:
-        made = Path(folder) / f"{path.stem}{form.suffix}"
+    with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
+        made = folder / f"{path.stem}{form.suffix}"
         precision = "fp16" if options.half else "fp32"
         network = graph.prepared(predictor.model, convolutions=form.convolutions)
         size_px, channels = predictor.recipe.input.eval_size_px, len(predictor.recipe.input.mean)
         in_graph = options.half and form.half == "graph"
         program = graph.trace(network, channels, size_px, dynamic=options.dynamic, half=in_graph)
         described = description(predictor, precision)
-        table.called(form.writer)(program, made, described, half=options.half)
-        seal(made)
+        with told(made):
+            table.called(form.writer)(program, made, described, half=options.half)
+            seal(made)
         expected = answers(predictor.model, x)
         result = _run(made, program, form, options.backend)
         difference, largest = _differ(result(x), expected)
@@ -119,7 +121,8 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
         figures: dict[str, Any] = {}
         if options.int8:
             asked = Quantization(options.int8, options.calibrate, options.max_loss, options.backend, options.workers)
-            precision, notes, figures = to_int8(made, form, predictor, described, asked, x)
+            with told(made):
+                precision, notes, figures = to_int8(made, form, predictor, described, asked, x)
             difference, largest = _differ(module_of(made, backend=options.backend)(x), expected)
         size_mb = megabytes(made)
         move(made, path)
@@ -160,6 +163,7 @@ def _place(run: str | Path, form: table.Form, out: str | Path | None, options: O
     path = Path(out) if out is not None else folder / f"{name}{form.suffix}"
     if path.suffix != form.suffix:
         raise ConvNeXtError(f"'{path}' cannot hold a network for {form.name}. Let its name end in {form.suffix}.")
+    refuse_unusable(path)
     return path
 
 

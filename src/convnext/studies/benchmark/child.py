@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from convnext.errors import ConvNeXtError
+from convnext.processes import Parent
 from convnext.studies.benchmark import engines, limits, networks
 from convnext.studies.benchmark.jobs import Job
 from convnext.studies.benchmark.memory import Peak
@@ -28,11 +29,12 @@ class Turn:
     peak_mb: float
 
 
-def serve(pipe: Connection, job: Job, folder: str) -> None:
+def serve(pipe: Connection, job: Job, folder: str, parent: Parent) -> None:
     """Answer ('build',), ('warm', batch), ('turn', seconds) until the other side closes; ('export',) writes files.
 
     Every answer is ('done', value) or ('failed', reason in one line).
     """
+    parent.outlive()
     _be_quiet()
     torch.set_num_threads(job.settings.threads)
     server = _Server(job, folder)

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from convnext.errors import ConvNeXtError
+from convnext.files import workroom
+from convnext.processes import Parent
 from convnext.studies.benchmark.child import Turn, serve
 from convnext.studies.benchmark.jobs import Job, Settings, missing
 
@@ -50,8 +53,9 @@ def measure(
         info(f"{job.name} does not take part: {reason}")
 
     try:
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            ready = _ready(jobs, folder, stack, fail, info)
+        room = workroom(Path(tempfile.gettempdir()), "convnext-benchmark")
+        with room as folder, contextlib.ExitStack() as stack:
+            ready = _ready(jobs, str(folder), stack, fail, info)
             if not any(child.job.origin != "limit" for child in ready):
                 raise ConvNeXtError("No contender could be started: " + "; ".join(measured.failed.values()) + ".")
             _rounds(measured, ready, rounds, seconds, fail, advance)
@@ -73,12 +77,13 @@ class _Child:
     def __init__(self, job: Job, folder: str):
         methods = multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        parent = Parent.here(direct="forkserver" not in methods)
         if "forkserver" in methods:
             context.set_forkserver_preload(["convnext.studies.benchmark.child"])  # torch is imported once for all
         self.job = job
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, job, folder), daemon=False)
+        self.process = context.Process(target=serve, args=(theirs, job, folder, parent), daemon=False)
         self.process.start()
         theirs.close()
 

@@ -13,7 +13,7 @@ from convnext.drawing.markup import Html, tag
 from convnext.drawing.numbers import GAP
 from convnext.drawing.scales import scale
 from convnext.errors import ConvNeXtError
-from convnext.files import write_bytes
+from convnext.files import refuse_unusable, write_bytes
 from convnext.recipes.sizes import SIZES
 from convnext.reports.page import page
 from convnext.studies.paper.published import PAPER, Row, tables
@@ -63,6 +63,7 @@ def write_bubbles(out: str | Path) -> Path:
     path = Path(out)
     if path.suffix.lower() not in (".svg", ".html"):
         raise ConvNeXtError(f"'{out}' ends in '{path.suffix}': the figure is written as .svg or .html.")
+    refuse_unusable(path)
     drawing = bubble_chart()
     text = drawing if path.suffix.lower() == ".svg" else page("Accuracy against cost", _body(drawing))
     try:

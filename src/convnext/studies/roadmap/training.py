@@ -10,7 +10,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from convnext.data.loader import steps_in_epoch
 from convnext.data.opening import recognise
 from convnext.data.source import Source
 from convnext.engine import checkpoint
+from convnext.engine.claim import Claim
 from convnext.engine.environment import environment
 from convnext.engine.records import info, warn
-from convnext.engine.run import LAST, Claim
+from convnext.engine.run import LAST
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError, TrainingError
 from convnext.files import to_json, write_text
@@ -140,15 +141,15 @@ def train_roadmap(
             if world.first:
                 info(f"Run {i + 1} of {plan.seeds * len(steps)}: {step.name}, seed {seed}. {step.change}")
             try:
-                with Claim(place) if world.first else contextlib.nullcontext():
+                with Claim(place) if world.first else contextlib.nullcontext() as claim:
                     here = options.model_copy(update={"out": str(place)})
-                    carry_out(runs.recipe(step, seed), data, here, device=device, world=world)
+                    carry_out(runs.recipe(step, seed), data, here, device=device, world=replace(world, claim=claim))
             except TrainingError as error:
                 if world.size > 1:  # the other processes may not know
                     raise
                 failed[place.name] = str(error)
                 warn(f"{step.name} failed and is left out: {error}")
-            if world.first:
+            if world.writes():
                 results = _results(runs, failed, facts)
                 if after:
                     after(results)

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from convnext.config import Recipe
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
+from convnext.engine.claim import Claim
 from convnext.engine.records import Log, Meter, info
-from convnext.engine.run import Claim
 from convnext.errors import ConvNeXtError, nearest
 from convnext.files import to_json, write_text
 from convnext.studies.robustness.attacks import Attack
@@ -149,9 +149,9 @@ def run_suite(
     if reference:
         refuse_unlike(_shape(chosen), reference)  # now, not after hours
     folder = Path(out)
-    with Claim(folder):
+    with Claim(folder) as claim:
         results = _Results(folder, fingerprint(scorer, dataset, chosen.seed, only))
-        log = Log(folder / TIMINGS)
+        log = Log(folder / TIMINGS, claim=claim)
         run = _Run(scorer, dataset, results, log, tuple(only), workers, batch)
         left = [cell for cell in chosen.cells if not run.has(cell)]
         total = len(chosen.cells) + 1

@@ -104,7 +104,7 @@ class Extraction:
                 f"The network that these weights make answers '{path}' with nan or inf, and "
                 f"{number_of(len(broken_rows) - 1, 'other image')} as well. Give other weights, or --precision fp32."
             )
-        if self.world.first:
+        if self.world.writes():
             tensors = {"values": part.values, "labels": part.labels, "indices": part.indices}
             save_whole(file, tensors, {"known": known, "skipped": broken})
         self.world.wait()

@@ -125,7 +125,7 @@ class Stages:
         `n`: images that decided; `crosswise`: parts of them, each of which was held out once; 0: they all were held out.
         """
         about = {"chosen": name_of(share), **_by_name(scores), **({"crosswise": crosswise} if crosswise else {})}
-        if not self.world.first:
+        if not self.world.writes():
             return about
         header = checkpoint.read_metadata(self.out / OTHERS["probe"])
         found = {
@@ -176,7 +176,7 @@ class Stages:
             if self.weights:
                 load_weights(model, file_of(self.weights), classes=self.splits.train.classes, info=self._noted)
             train, val = self.features(model)
-        if self.world.first:
+        if self.world.writes():
             head = fit_head(train.values, train.labels, self.recipe.model.classes, seed=self.recipe.seed)
             outcomes = judged(head(val.values[0]).float(), val.labels, val.indices)
             scores = metrics(outcomes)

@@ -65,7 +65,7 @@ def _held_out(run: Stages, probe: Mapping[str, float], forecast: bool) -> Ended:
         if share not in scores:
             scores[share] = metrics(run.outcomes(mixed(frozen, tuned, share)))
     share, n = best_share(scores, "top1"), header["n"]
-    if name_of(share) == "mixed" and run.world.first:
+    if name_of(share) == "mixed" and run.world.writes():
         header |= {"weights": "mixed", "share": share, "score": scores[share]["top1"], "metrics": scores[share]}
         save_whole(run.out / OTHERS["mixed"], mixed(frozen, tuned, share), {**header, "step": finished.step})
     run.world.wait()
@@ -106,7 +106,7 @@ def _crosswise(run: Stages) -> Ended:
     last = whole.everything(run)
     last.probe(quiet=True)
     finished = last.tune()
-    if run.world.first:
+    if run.world.writes():
         header = run.frozen()[1]
         state = mixed(last.frozen()[0], _last(last), share)
         header |= {"weights": "mixed", "share": share, "score": scores[share]["top1"], "metrics": scores[share]}

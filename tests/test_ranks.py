@@ -1,0 +1,124 @@
+"""Several processes of one run: who speaks when it is refused, and that none waits for one that is gone."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from children import awaited, children_of, environment, gone
+from commands import tiny
+from convnext.engine import launcher
+from convnext.errors import ConvNeXtError
+from images import write_colours
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /proc tells which processes run")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "convnext"]
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("colours"))
+
+
+@contextlib.contextmanager
+def launched(command: list[str], out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A launcher at work, once the run has its first row."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as run:
+        log = out / "metrics.jsonl"
+        assert awaited(lambda: run.poll() is not None or (log.exists() and bool(log.stat().st_size)), 300)
+        assert run.poll() is None
+        yield run
+
+
+def long_run(data: Path, out: Path) -> list[str]:
+    return [*TORCHRUN, *map(str, tiny(data, out, "--epochs", 10_000, "--workers", 1))]
+
+
+def test_ranks_and_their_workers_end_with_a_launcher_that_is_killed(data, tmp_path):
+    with launched(long_run(data, tmp_path / "run"), tmp_path / "run") as run:
+        processes = children_of(run.pid)
+        assert len(processes) >= 3  # two ranks, and a worker of at least one of them
+        run.kill()
+        assert gone(processes)
+    assert [file.name for file in (tmp_path / "run").iterdir() if file.name.endswith(".tmp")] == []
+
+
+def test_a_rank_that_is_killed_ends_the_other_with_one_line(data, tmp_path):
+    arguments = [sys.executable, "-m", "convnext", *map(str, tiny(data, tmp_path / "run", "--epochs", 10_000))]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            arguments,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank)),
+        )
+        for rank in range(2)
+    ]
+    log = tmp_path / "run" / "metrics.jsonl"
+    assert awaited(lambda: log.exists() and bool(log.stat().st_size), 300)
+    ranks[1].send_signal(signal.SIGKILL)
+    told = ranks[0].communicate(timeout=120)[1]
+    ranks[1].communicate()
+    assert ranks[0].returncode == 2 and "Traceback" not in told
+    assert told.splitlines()[-1].startswith("convnext: Another process of this run has ended without a word")
+
+
+@pytest.mark.parametrize("changes", [["--data", "nowhere"], ["--batch", "600"]])
+def test_a_refusal_is_one_line_whichever_process_it_comes_from(data, tmp_path, changes):
+    flag, value = changes
+    arguments = [str(word) for word in tiny(data, tmp_path / "run")]
+    if flag == "--data":
+        arguments[1] = value
+    else:
+        arguments += changes
+    done = subprocess.run([*TORCHRUN, *arguments], capture_output=True, text=True, env=environment(), check=False)
+    ours = [line for line in done.stderr.splitlines() if line.startswith("convnext: ")]
+    assert len(ours) == 1, done.stderr
+    assert "[rank" not in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE = 'two' is no whole number: torchrun sets it"),
+        ({"WORLD_SIZE": "2"}, "RANK is not set: torchrun sets it"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK = 2 is refused: WORLD_SIZE = 2 has ranks 0 to 1"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "1"}, "MASTER_ADDR is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, "could not meet the others"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}, "Start all of them again, with torchrun"),
+    ],
+)
+def test_a_process_that_finds_no_other_says_so_and_does_not_wait(monkeypatch, variables, reason):
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    if variables.get("RANK") == "0":
+        variables = {**variables, "MASTER_PORT": free_port()}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launcher, "MEET_S", 1)
+    with pytest.raises(ConvNeXtError) as refused:
+        launcher.meet()
+    assert reason in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_alone_a_process_always_speaks(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launcher.speaks("a line") and os.environ.get("WORLD_SIZE") is None
+    assert launcher.speaks("a line", launcher.PeerLost(first=True))
+    assert not launcher.speaks("a line", launcher.PeerLost(first=False))
