@@ -1,0 +1,48 @@
+"""How much one file of the data may ask for, whatever it says about itself: the one place of these limits.
+
+A file that is small and declares that it is large is refused before anything is unpacked.
+"""
+
+import os
+import stat
+
+from convnext.errors import DataError
+
+MAX_PIXELS = 178_956_970  # of an image or a mask; Pillow itself refuses more: a decompression bomb
+MAX_BYTES = 1 << 30  # of an image's file
+MAX_TEXT_BYTES = 8 << 30  # of a file of annotations: the largest public ones have some GB
+MAX_RATIO = 200  # a zip's member may unpack to so many times its size, once that is more than the next
+RATIO_FROM = 64 << 20  # bytes
+MAX_FOLDERS = 100  # one in the other
+MAX_NUMBERED = 1_000_000  # classes that a number in a file may make up
+_TEXTS = frozenset({
+    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".txt", ".yaml", ".yml", ".parquet", ".pq", ".arrow", ".feather",
+})  # fmt: skip
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def require_bytes(path: str, size: int, packed: int | None = None) -> None:
+    """Raise DataError, with a reason, where a file of `size` bytes is too large to be read. `packed`: its size in a zip."""
+    most = MAX_TEXT_BYTES if os.path.splitext(path)[1].lower() in _TEXTS else MAX_BYTES
+    if size > most:
+        raise DataError(f"it has {size:,} bytes, and {most:,} are the most that is read")
+    if packed is not None and size > RATIO_FROM and size > MAX_RATIO * packed:
+        raise DataError(f"its {packed:,} bytes in the zip would unpack to {size:,}; unzip it to read it all the same")
+
+
+def require_pixels(height: int, width: int) -> None:
+    """Raise DataError, with a reason, where an image or a mask has more pixels than are decoded."""
+    if height * width > MAX_PIXELS:
+        raise DataError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+
+
+def require_file(mode: int) -> None:
+    """Raise DataError, with a reason, for what has no bytes of its own, by its `st_mode`."""
+    if not stat.S_ISREG(mode):
+        raise DataError(f"it is {next((name for is_one, name in _KINDS if is_one(mode)), 'special')}, not a file")
