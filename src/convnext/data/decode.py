@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from convnext.data.codecs import formats_read, why_unknown
+from convnext.data.limits import MAX_PIXELS, require_pixels
 from convnext.errors import DataError
 
 try:  # the extra 'fast'
@@ -20,7 +21,6 @@ try:  # the extra 'fast'
 except ImportError:
     simplejpeg = None
 
-MAX_PIXELS = 178_956_970  # twice Pillow's warning level, where Pillow itself refuses: a decompression bomb
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
 _REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
@@ -140,7 +140,10 @@ def holds_12_bit(data: bytes) -> bool:
     if not (data[24:26] == b"\x10\0" or data[:2] in (b"II", b"MM")):  # PNG's bits and kind, ISO/IEC 15948; TIFF
         return False
     with _QUIET, _opened(data) as image:
-        return image.mode.startswith("I") and 0 < int(np.asarray(image).max()) <= _MAX_12_BIT
+        try:
+            return image.mode.startswith("I") and 0 < int(np.asarray(image).max()) <= _MAX_12_BIT
+        except Exception as error:  # noqa: BLE001 # as above
+            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -202,8 +205,7 @@ def _opened(data: bytes) -> Image.Image:
         raise DataError(why_unknown(data)) from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+    require_pixels(image.height, image.width)
     if min(image.size) < 1:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     return image

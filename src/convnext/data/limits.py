@@ -11,10 +11,14 @@ from convnext.errors import DataError
 MAX_PIXELS = 178_956_970  # of an image or a mask; Pillow itself refuses more: a decompression bomb
 MAX_BYTES = 1 << 30  # of an image's file
 MAX_TEXT_BYTES = 8 << 30  # of a file of annotations: the largest public ones have some GB
-MAX_RATIO = 200  # a zip's member may unpack to so many times its size, once that is more than the next
+MAX_RATIO = 100  # a zip's member may unpack to so many times its size, once that is more than the next
 RATIO_FROM = 64 << 20  # bytes
 MAX_FOLDERS = 100  # one in the other
 MAX_NUMBERED = 1_000_000  # classes that a number in a file may make up
+MAX_PAGE_BYTES = 16 << 20  # of an XML file about one image
+MAX_ROWS = 20_000_000  # of one Parquet or Arrow file, whose rows may take no space at all
+MAX_GROUP_BYTES = 4 << 30  # of a row group's column, unpacked
+MAX_OUTLINE_PX = 2_000_000  # length of an outline: to draw it takes memory for each pixel
 _TEXTS = frozenset({
     ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".txt", ".yaml", ".yml", ".parquet", ".pq", ".arrow", ".feather",
 })  # fmt: skip
@@ -40,6 +44,13 @@ def require_pixels(height: int, width: int) -> None:
     """Raise DataError, with a reason, where an image or a mask has more pixels than are decoded."""
     if height * width > MAX_PIXELS:
         raise DataError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+
+
+def require_plain_xml(data: bytes) -> None:
+    """Raise DataError, with a reason, for XML that defines entities, which can grow without limit and name other files."""
+    plain = data.replace(b"\0", b"")  # as UTF-16 has it
+    if b"<!ENTITY" in plain or b"<!DOCTYPE" in plain:
+        raise DataError("it defines entities, which annotations have no need of")
 
 
 def require_file(mode: int) -> None:
