@@ -8,7 +8,9 @@ import stat
 
 from convnext.errors import DataError
 
-MAX_PIXELS = 178_956_970  # of an image or a mask; Pillow itself refuses more: a decompression bomb
+MAX_MEMORY = 2 << 30  # bytes that one image may take while it is decoded, in each process that decodes
+USUAL_COST = 12  # bytes for a pixel: Pillow's own four, the array's three, and what is in between
+MAX_PIXELS = MAX_MEMORY // USUAL_COST  # 178,956,970, of an image or a mask; Pillow itself refuses more as a bomb
 MAX_BYTES = 1 << 30  # of an image's file
 MAX_TEXT_BYTES = 8 << 30  # of a file of annotations: the largest public ones have some GB
 MAX_RATIO = 100  # a zip's member may unpack to so many times its size, once that is more than the next
@@ -40,10 +42,11 @@ def require_bytes(path: str, size: int, packed: int | None = None) -> None:
         raise DataError(f"its {packed:,} bytes in the zip would unpack to {size:,}; unzip it to read it all the same")
 
 
-def require_pixels(height: int, width: int) -> None:
-    """Raise DataError, with a reason, where an image or a mask has more pixels than are decoded."""
-    if height * width > MAX_PIXELS:
-        raise DataError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+def require_pixels(height: int, width: int, cost: int = USUAL_COST) -> None:
+    """Raise DataError, with a reason, where an image or a mask has more pixels than are decoded at `cost` bytes each."""
+    if height * width * cost > MAX_MEMORY:
+        other = "" if cost == USUAL_COST else " of this format"
+        raise DataError(f"{width} x {height} is more than {MAX_MEMORY // cost:,} pixels{other}; make it smaller")
 
 
 def require_plain_xml(data: bytes) -> None:
