@@ -80,7 +80,8 @@ def images() -> dict[str, bytes]:
         "jpeg grey": (noise.convert("L"), "JPEG", {}), "jpeg cmyk": (noise.convert("CMYK"), "JPEG", {}),
         "jpeg exif": (noise, "JPEG", {"exif": exif.tobytes()}),
         "png": (noise, "PNG", {}), "png grey": (noise.convert("L"), "PNG", {}), "png clear": (clear, "PNG", {}),
-        "png palette": (shades, "PNG", {"transparency": 0}), "png 16": (wide, "PNG", {}), "png text": (noise, "PNG", {"pnginfo": text}),
+        "png palette": (shades, "PNG", {"transparency": 0}), "png 16": (wide, "PNG", {}),
+        "png text": (noise, "PNG", {"pnginfo": text}),
         "png bits": (noise.convert("1"), "PNG", {}),
         "webp": (noise, "WEBP", {}), "webp lossless": (clear, "WEBP", {"lossless": True}),
         "webp animated": (noise, "WEBP", {"save_all": True, "append_images": [clear]}),
@@ -198,10 +199,13 @@ def data_sets(folder: Path) -> dict[str, Path]:
         "cvat": lambda at: foreign.write_cvat(at, outlines), "cvat masks": lambda at: foreign.write_cvat(at, masks),
         "voc": lambda at: foreign.write_voc(at, boxes), "yolo": lambda at: foreign.write_yolo(at, outlines),
         "yolo pose": lambda at: foreign.write_yolo(at, boxes, points=2),
-        "labelme": lambda at: foreign.write_labelme(at, masks), "labelme inside": lambda at: foreign.write_labelme(at, outlines, embedded=True),
+        "labelme": lambda at: foreign.write_labelme(at, masks),
+        "labelme inside": lambda at: foreign.write_labelme(at, outlines, embedded=True),
         "via": lambda at: foreign.write_via(at, outlines), "via project": lambda at: foreign.write_via(at, boxes, project=True),
-        "supervisely": lambda at: foreign.write_supervisely(at, masks), "supervisely outlines": lambda at: foreign.write_supervisely(at, outlines),
-        "datumaro": lambda at: foreign.write_datumaro(at, masks), "datumaro outlines": lambda at: foreign.write_datumaro(at, outlines),
+        "supervisely": lambda at: foreign.write_supervisely(at, masks),
+        "supervisely outlines": lambda at: foreign.write_supervisely(at, outlines),
+        "datumaro": lambda at: foreign.write_datumaro(at, masks),
+        "datumaro outlines": lambda at: foreign.write_datumaro(at, outlines),
         "shapes of cvat": write_cvat_shapes, "shapes of via": write_via_shapes, "shapes of labelme": write_labelme_shapes,
         "shapes of datumaro": write_datumaro_shapes, "shapes of supervisely": write_supervisely_shapes,
         "masks": lambda at: write_masks(at, boxes), "csv": lambda at: write_table(at, boxes, ".csv"),
@@ -271,8 +275,10 @@ def write_labelme_shapes(folder: Path) -> None:
 def write_datumaro_shapes(folder: Path) -> None:
     """Ellipses and run lengths as a list."""
     rows: list[dict[str, Any]] = [
-        {"type": "ellipse", "points": [4.0, 5.0, 20.0, 15.0]}, {"type": "mask", "rle": {"counts": [100, 9, 2131], "size": [40, 56]}},
-        {"type": "bbox", "bbox": [3, 4, 8, 9]}, {"type": "polygon", "points": [3.0, 4.0, 20.0, 6.0, 18.0, 20.0]}, {"type": "points"},
+        {"type": "ellipse", "points": [4.0, 5.0, 20.0, 15.0]},
+        {"type": "mask", "rle": {"counts": [100, 9, 2131], "size": [40, 56]}},
+        {"type": "bbox", "bbox": [3, 4, 8, 9]}, {"type": "polygon", "points": [3.0, 4.0, 20.0, 6.0, 18.0, 20.0]},
+        {"type": "points"},
     ]  # fmt: skip
     shapes = [row | {"label_id": place % 2, "group": 1, "z_order": place} for place, row in enumerate(rows)]
     items = [
