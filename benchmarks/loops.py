@@ -65,7 +65,7 @@ def calls(folder: Path) -> dict[str, Callable[[], object]]:
         "predict a zip": lambda: list(predictor.predict(pack)), "predict a list": lambda: list(predictor.predict(files)),
         "load": lambda: convnext.load(run.path), "evaluate a folder": lambda: convnext.evaluate(run.path, data),
         "evaluate a zip": lambda: convnext.evaluate(run.path, pack),
-        "export": lambda: convnext.export(run.path, to="torch", out=folder / "exported"),
+        "export": lambda: convnext.export(run.path, to="torch", out=folder / "exported.pt2"),
         **{f"open {name}": lambda path=path: damage_data.opened(path, None) for name, path in sets.items()},
     }  # fmt: skip
 

@@ -148,8 +148,8 @@ def _colour(channels: Any) -> int:
     if isinstance(channels, str):
         found = re.fullmatch(r"#?([0-9a-fA-F]{6})", channels.strip())
         channels = bytes.fromhex(found[1]) if found else ()
-    numbers = [whole(each) if whole(each) is not None else whole_of_text(each) for each in channels or ()]
-    numbers = [-1 if each is None else each for each in numbers]
+    given = [whole(each) if whole(each) is not None else whole_of_text(each) for each in channels or ()]
+    numbers = [-1 if each is None else each for each in given]
     if len(numbers) < 3 or not all(0 <= number <= 255 for number in numbers):
         raise DataError(f"{str(channels)[:40]} is no colour: three numbers from 0 to 255, as 255,0,0.")
     return numbers[0] << 16 | numbers[1] << 8 | numbers[2]

@@ -55,7 +55,7 @@ def placed(mask: np.ndarray, top: int, left: int, size: tuple[int, int] | None) 
 
     What reaches beyond the image is cut. Raises WrongError where nothing is left, or the size is not known.
     """
-    require_room(*mask.shape, size)
+    require_room(mask.shape[0], mask.shape[1], size)
     assert size is not None
     height, width = size
     rows, columns = slice(max(0, -top), max(0, height - top)), slice(max(0, -left), max(0, width - left))
