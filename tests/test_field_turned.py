@@ -11,7 +11,8 @@ from convnext.data.annotated_preflight import preflight_dense
 from convnext.data.dataset import DenseDataset, read_sample, upright
 from convnext.data.formats.export import to_coco
 from convnext.data.opening import open_dense, open_dense_splits, recognise
-from convnext.data.turned import turned_boxes, turned_pixels
+from convnext.data.turned import turned_boxes
+from convnext.data.upright import turned_pixels
 
 HEIGHT, WIDTH = 24, 40  # stored
 TOP, LEFT, BOTTOM, RIGHT = 3, 6, 11, 20  # of a bright rectangle, the object

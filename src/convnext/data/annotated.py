@@ -125,7 +125,11 @@ def _shape(content: list | dict) -> Shape:
     """An outline that was found good: polygons of fewer than three points are passed over."""
     if isinstance(content, dict):
         counts, (height, width) = content["counts"], content["size"]
-        text = compress(np.array(counts, np.int64)) if isinstance(counts, list) else str(counts).encode()
+        text = (
+            compress(np.array(counts, np.int64))
+            if isinstance(counts, list)
+            else str(counts).encode("utf-8", "surrogatepass")
+        )
         return Rle(int(height), int(width), text)
     polygons = content if isinstance(content[0], list) else [content]
     return tuple(np.array(flat, np.float64).reshape(-1, 2) for flat in polygons if len(flat) >= _LEAST)

@@ -3,6 +3,7 @@
 What the readers of annotations found is told again here; the images and maps themselves are opened now.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,10 +13,24 @@ import numpy as np
 from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset, read_semantic, strange_values
 from convnext.data.decode import Opened, decode, holds_12_bit, read_size
+from convnext.data.masks import Rle
 from convnext.data.opening import DenseSplits
 from convnext.data.problems import CUT, KINDS, NO_MASK, OUTSIDE, Problem, why_left_out
 from convnext.data.sample import IGNORE
-from convnext.data.scan import FULL_BELOW, LIMIT, NAMED, PREVIEW_PX, bits_line, listed, looked_at, sampled, unread
+from convnext.data.scan import (
+    DIGEST_BYTES,
+    FULL_BELOW,
+    LIMIT,
+    NAMED,
+    PREVIEW_PX,
+    bits_line,
+    digests_of,
+    listed,
+    looked_at,
+    sampled,
+    stride_of,
+    unread,
+)
 from convnext.data.store import printable
 from convnext.data.turned import is_doubtful, made_before_turn
 from convnext.errors import DataError, reason_of
@@ -35,6 +50,7 @@ class DenseFindings:
     problems: dict[str, int]  # kind -> how many
     broken: dict[str, str]  # printable path -> reason
     median_size: tuple[int, int]  # (height, width)
+    digests: bytes = b""  # of what the images looked at and their masks hold, eight bytes each
 
 
 @dataclass
@@ -50,6 +66,7 @@ class _Seen:
     doubtful_turn: bool = False  # it is turned, and its annotations do not say when they were made
     pixels: np.ndarray | None = None  # of each label in its map, then of values without one
     strange: tuple[str, ...] = field(default=())  # those values, or colours
+    digest: bytes = b""
 
 
 def preflight_dense(
@@ -63,7 +80,7 @@ def preflight_dense(
     parts = {"train": data.train, "val": data.val} if isinstance(data, DenseSplits) else {"val": data}
     total = sum(len(part.entries) for part in parts.values())
     full = total <= FULL_BELOW if full is None else full
-    seen = list(_look(parts, workers, full, max(1, total / limit)))
+    seen = list(_look(parts, workers, full, stride_of(total, limit)))
     good = [item for item in seen if not item.reason]
     broken = {item.path: item.reason for item in seen if item.reason}
     main = next(iter(parts))
@@ -87,6 +104,7 @@ def preflight_dense(
         problems=dict(Counter(problem.kind for problem in problems)),
         broken=broken,
         median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
+        digests=digests_of(item.digest for item in seen),
     )
 
 
@@ -109,6 +127,7 @@ def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: floa
 def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None:
     entry = dataset.entries[place]
     data = dataset.store.read(entry.path)
+    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
     opened = Opened(data)
     height, width, _ = opened.header
     seen.size, orientation, size = (height, width), opened.orientation, entry.size
@@ -118,12 +137,16 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         seen.few_bits = holds_12_bit(data)
     if entry.semantic is not None:
         labels = read_semantic(dataset, place, seen.size)
+        digest.update(labels.tobytes())
         seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
         if dataset.ignored and seen.pixels.sum() < labels.size:
             seen.strange = strange_values(dataset, place)
         if orientation != 1:
             size = read_size(dataset.store.read(entry.semantic))
             seen.before_turn = made_before_turn(size, seen.size, orientation)
+    for shape in entry.objects.shapes if entry.objects is not None else ():
+        digest.update(shape.counts if isinstance(shape, Rle) else b"".join(points.tobytes() for points in shape or ()))
+    seen.digest = digest.digest()
     seen.doubtful_turn = is_doubtful(size, seen.size, orientation) and _is_annotated(entry)
 
 

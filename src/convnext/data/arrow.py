@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from convnext.data.limits import MAX_GROUP_BYTES, MAX_ROWS
 from convnext.data.store import Store, printable
 from convnext.data.written import decoded, local_path
 from convnext.errors import DataError, reason_of
@@ -46,6 +47,9 @@ class _Parquet:
         self.counts = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
 
     def group(self, number: int, columns: list[str]) -> Any:
+        for column in columns:
+            if (size := self.sizes(column.split(".")[0])[number]) > MAX_GROUP_BYTES:
+                raise ValueError(f"a row group would unpack to {size:,} bytes")
         return self.file.read_row_group(number, columns=columns, use_threads=False)
 
     def sizes(self, column: str) -> list[int]:
@@ -76,7 +80,9 @@ class _Batches:
         self.schema, self.counts = reader.schema, [self.batch(number).num_rows for number in range(count)]
 
     def group(self, number: int, columns: list[str]) -> Any:
-        return self.batch(number).select([name.split(".")[0] for name in columns])
+        found = self.batch(number).select([name.split(".")[0] for name in columns])
+        found.validate(full=True)  # places that lead out of the file would be read, which ends the process
+        return found
 
     def sizes(self, column: str) -> list[int]:
         return [0] * len(self.counts)
@@ -93,6 +99,10 @@ class ArrowFile:
         self.schema = self._reader.schema
         self.columns: list[str] = self.schema.names
         self.rows = sum(self._reader.counts)
+        if self.rows > MAX_ROWS:
+            raise DataError(
+                f"'{name}' says that it has {self.rows:,} rows, and {MAX_ROWS:,} are the most that one may have."
+            )
         self.features = _features(self.schema)
 
     @property
@@ -111,7 +121,7 @@ class ArrowFile:
                     found += [value for chunk in chunks for value in chunk.field(field).to_pylist()]
                 else:
                     found += values.to_pylist()
-        except (_errors(), OSError) as error:
+        except _wrong() as error:
             raise DataError(f"'{self.name}' cannot be read ({_reason(error)}). Is it complete?") from None
         return found
 
@@ -210,7 +220,7 @@ class _Kept:
         if key not in self.groups:
             try:
                 column = self._file(shard.source).group(number, [shard.column]).column(shard.column)
-            except (_errors(), OSError) as error:
+            except _wrong() as error:
                 raise DataError(f"its row group cannot be read ({_reason(error)})") from None
             self.groups[key] = column, column.nbytes
             self.size += column.nbytes
@@ -232,7 +242,7 @@ def _opened(source: Any, file: str, name: str) -> _Reader:
     needs("pyarrow", f"'{name}'")
     try:
         return _Parquet(source) if file.lower().endswith(_PARQUET) else _Batches(source)
-    except (_errors(), OSError) as error:
+    except _wrong() as error:
         raise DataError(
             f"'{name}' is damaged or no such file ({_reason(error)}). Download or write it again."
         ) from None
@@ -243,8 +253,9 @@ def _reason(error: Exception) -> str:
     return (reason_of(error).splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
-def _errors() -> Any:
-    return needs("pyarrow", "Parquet").ArrowException
+def _wrong() -> Any:
+    """What reading a damaged file raises: pyarrow's own, and Python's where its texts or numbers are none."""
+    return needs("pyarrow", "Parquet").ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError
 
 
 def _is(kind: Any, name: str) -> bool:

@@ -17,7 +17,8 @@ from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
 from convnext.data.sample import IGNORE, Instances, Sample
 from convnext.data.store import Store, printable
-from convnext.data.turned import SWAPPED, made_before_turn, turned_pixels, upright_objects
+from convnext.data.turned import made_before_turn, upright_objects
+from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 

@@ -4,15 +4,18 @@ Pillow reads every header and most images; simplejpeg, where installed, decodes 
 transforms of libjpeg-turbo, so the pixels are the same and a run does not depend on what is installed.
 """
 
+import contextlib
 import io
 import threading
 import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from convnext.data.codecs import formats_read, why_unknown
+from convnext.data.limits import MAX_PIXELS, USUAL_COST, require_pixels
+from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.errors import DataError
 
 try:  # the extra 'fast'
@@ -20,9 +23,15 @@ try:  # the extra 'fast'
 except ImportError:
     simplejpeg = None
 
-MAX_PIXELS = 178_956_970  # twice Pillow's warning level, where Pillow itself refuses: a decompression bomb
 _ORIENTATION = 0x0112  # EXIF tag
-_SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
+_COSTS = {
+    "WEBP": 20,
+    "AVIF": 17,
+    "F": 17,
+    "I": 30,
+}  # bytes that a pixel takes, by format or mode, where more than usual
+_LARGE = 1 << 28  # bytes, from which on an image is decoded by one thread at a time
+_BAND = 1 << 22  # pixels that are converted at once
 _REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
 _MAX_16_BIT = 65_535
 _MAX_12_BIT = 4095  # of cameras and scanners, which files of 16 bits often hold
@@ -50,7 +59,7 @@ class Opened:
         with _QUIET:
             width, height = self.image.size
             reducible = self.image.format in ("JPEG", "MPO")
-            return (width, height, reducible) if _orientation(self.image) in _SIDEWAYS else (height, width, reducible)
+            return (width, height, reducible) if _orientation(self.image) in SWAPPED else (height, width, reducible)
 
     @property
     def orientation(self) -> int:
@@ -62,7 +71,8 @@ class Opened:
         """What `decode` returns. To be asked once: the image is closed afterwards."""
         if channels not in (1, 3):
             raise DataError(f"images have 1 (grey) or 3 (colour) channels; {channels} were asked for")
-        with _QUIET, self.image as image:
+        large = self.image.width * self.image.height * _cost(self.image) > _LARGE
+        with _QUIET, self.image as image, _ONE_BY_ONE if large else contextlib.nullcontext():
             try:
                 pixels = _pixels(image, self.data, channels, least_px)
             except DataError:
@@ -80,7 +90,8 @@ def decode_pillow(image: Image.Image, *, channels: int = 3) -> np.ndarray:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     with _QUIET:
         try:
-            pixels = _upright(image, channels)
+            image.load()
+            pixels = _upright(image, channels, _orientation(image))
         except DataError:
             raise
         except Exception as error:  # noqa: BLE001 # as in `Opened.pixels`
@@ -140,7 +151,10 @@ def holds_12_bit(data: bytes) -> bool:
     if not (data[24:26] == b"\x10\0" or data[:2] in (b"II", b"MM")):  # PNG's bits and kind, ISO/IEC 15948; TIFF
         return False
     with _QUIET, _opened(data) as image:
-        return image.mode.startswith("I") and 0 < int(np.asarray(image).max()) <= _MAX_12_BIT
+        try:
+            return image.mode.startswith("I") and 0 < int(np.asarray(image).max()) <= _MAX_12_BIT
+        except Exception as error:  # noqa: BLE001 # as above
+            raise DataError(f"it cannot be decoded: {_reason(error)}") from None
 
 
 def read_size(data: bytes) -> tuple[int, int]:
@@ -189,6 +203,7 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+_ONE_BY_ONE = threading.Lock()
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -202,8 +217,7 @@ def _opened(data: bytes) -> Image.Image:
         raise DataError(why_unknown(data)) from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels; make it smaller")
+    require_pixels(image.height, image.width, _cost(image))
     if min(image.size) < 1:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     return image
@@ -215,22 +229,35 @@ def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None
     divisor = reduction(image.height, image.width, least_px) if image.format in ("JPEG", "MPO") else 1
     pixels = _simplejpeg(data, image, divisor) if plain and simplejpeg is not None else None
     if pixels is not None:
-        if turn == 1 and pixels.shape[2] == channels:
-            return pixels
+        if pixels.shape[2] == channels:
+            return turned_pixels(pixels, turn)
         shown = to_pillow(pixels)
-        if turn != 1:
-            shown.getexif()[_ORIENTATION] = turn
     else:
         if divisor > 1:
             image.draft(None, (image.width // divisor, image.height // divisor))
         image.load()
         shown = image
-    return _upright(shown, channels)
+    return _upright(shown, channels, turn)
 
 
-def _upright(image: Image.Image, channels: int) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 of a loaded image, turned as its EXIF says."""
-    return np.array(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"))
+def _cost(image: Image.Image) -> int:
+    """Bytes that decoding takes for a pixel, measured."""
+    return max(_COSTS.get(kind, USUAL_COST) for kind in (image.format or "", image.mode))
+
+
+def _upright(image: Image.Image, channels: int, turn: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 of a loaded image, turned as its EXIF says. A large one is converted in bands."""
+    width, height = image.size
+    mode, rows = "L" if channels == 1 else "RGB", max(1, _BAND // width)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))  # by the range of all pixels
+    if rows >= height:
+        return turned_pixels(np.array(_flat(image).convert(mode)), turn)
+    pixels = np.empty((height, width) if channels == 1 else (height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(height, top + rows)))
+        pixels[top : top + rows] = np.asarray(_flat(band).convert(mode))
+    return turned_pixels(pixels, turn)
 
 
 def _simplejpeg(data: bytes, image: Image.Image, divisor: int) -> np.ndarray | None:
@@ -249,9 +276,7 @@ def _simplejpeg(data: bytes, image: Image.Image, divisor: int) -> np.ndarray | N
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """`image` in a mode that converts to 8 bit without loss of meaning: no transparency, no wide values."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image)))
+    """`image` in a mode that converts to 8 bit without loss of meaning: no transparency."""
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         shown = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)

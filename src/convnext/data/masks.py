@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convnext.data.limits import MAX_OUTLINE_PX, require_pixels
 from convnext.errors import DataError
 
 Polygons = tuple[np.ndarray, ...]  # each (P, 2) float64: x, y in pixels; the mask is their union
@@ -32,6 +33,7 @@ Shape = Polygons | Rle
 
 def rasterise(polygons: Polygons, height: int, width: int) -> np.ndarray:
     """The pixels of the union of `polygons`: (H, W) uint8, 0 or 1."""
+    require_pixels(height, width)
     mask = np.zeros((height, width), np.uint8)
     for points in polygons:
         mask |= _fill(points, height, width)
@@ -58,6 +60,8 @@ def _outline(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = reach[:, 0] >= reach[:, 1]
     long = np.where(flat, reach[:, 0], reach[:, 1])
     main = np.where(flat, 0, 1)
+    if int(long.sum()) > _FINE * MAX_OUTLINE_PX:
+        raise DataError(f"an outline of {int(long.sum()) // _FINE:,} pixels is too long to be drawn")
     each = np.arange(len(grid))
     turned = start[each, main] > end[each, main]  # edges are always walked upwards, then read in their own direction
     low, high = np.where(turned[:, None], end, start), np.where(turned[:, None], start, end)
@@ -83,6 +87,7 @@ def runs_of(mask: np.ndarray) -> np.ndarray:
 
 def mask_of(runs: np.ndarray, height: int, width: int) -> np.ndarray:
     """(R,) run lengths -> (H, W) uint8. Raises DataError when they do not fill the image exactly."""
+    require_pixels(height, width)
     _check(runs, height, width)
     inside = (np.arange(len(runs)) & 1).astype(np.uint8)
     return np.repeat(inside, runs).reshape(width, height).T

@@ -14,10 +14,12 @@ from convnext.data.scan import (
     LIMIT,
     PREVIEW_PX,
     bits_line,
+    digests_of,
     left_out_line,
     listed,
     looked_at,
     sampled,
+    stride_of,
     unread,
 )
 from convnext.data.store import printable
@@ -40,6 +42,7 @@ class Findings:
     repeats: tuple[tuple[str, str], ...]  # (first path, copy) with the same bytes within train
     median_px: int  # of the shorter sides
     median_size: tuple[int, int]  # (height, width)
+    digests: bytes = b""  # of what the images looked at hold, eight bytes each
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     parts = {"train": data.train, "val": data.val} if isinstance(data, Splits) else {"val": data}
     total = sum(len(part.entries) for part in parts.values())
     full = total <= FULL_BELOW if full is None else full
-    seen = list(_look(parts, workers, full, max(1, total / limit)))
+    seen = list(_look(parts, workers, full, stride_of(total, limit)))
     good = [item for item in seen if not item.reason]
     broken = {item.path: item.reason for item in seen if item.reason}
     main = next(iter(parts))
@@ -98,6 +101,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         repeats=tuple(repeats),
         median_px=int(np.median(sizes.min(axis=1))),
         median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
+        digests=digests_of(item.digest for item in seen),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from convnext.data.limits import MAX_OUTLINE_PX, MAX_PIXELS
 from convnext.data.masks import Polygons
 
 OUTSIDE = "box outside"
@@ -109,6 +110,18 @@ def fitting_box(box: Box, size: tuple[float, float] | None, slack: float = SLACK
     return (max(0.0, x0), max(0.0, y0), min(width, x1), min(height, y1)), True
 
 
+def image_size(height: object, width: object) -> tuple[int, int] | None:
+    """(H, W) as a file writes it, None where it does not, or where no image can be as large."""
+    rows, columns = whole(height), whole(width)
+    sized = rows is not None and columns is not None and min(rows, columns) > 0 and rows * columns <= MAX_PIXELS
+    return (rows, columns) if sized and rows is not None and columns is not None else None
+
+
+def word(value: object) -> str:
+    """`value` where it is a text, else ''."""
+    return value if isinstance(value, str) else ""
+
+
 def polygons_of(lists: Sequence[object]) -> tuple[Polygons, list[str]]:
     """Outlines from lists of x y x y ..., and what was wrong with those of fewer than three points.
 
@@ -125,6 +138,8 @@ def polygons_of(lists: Sequence[object]) -> tuple[Polygons, list[str]]:
             kept.append(np.array(flat, np.float64).reshape(-1, 2))
     if not kept:
         raise WrongError(FEW_POINTS, few[0] if few else "0 points")
+    if any(_length(points) > MAX_OUTLINE_PX for points in kept):
+        raise WrongError(UNREADABLE, f"an outline of more than {MAX_OUTLINE_PX:,} pixels")
     if all(_is_flat(points) for points in kept):
         raise WrongError(EMPTY, f"a polygon of {len(kept[0])} points on one line")
     return tuple(kept), few
@@ -150,6 +165,11 @@ def whole_of_text(value: object) -> int | None:
     return (
         int(text) if text.isascii() and text.lstrip("-").isdigit() and len(text) < 19 and "-" not in text[1:] else None
     )
+
+
+def _length(points: np.ndarray) -> float:
+    """The longer of the ways along both axes, all edges together."""
+    return float(np.abs(points - np.roll(points, -1, axis=0)).max(axis=1).sum())
 
 
 def _is_flat(points: np.ndarray) -> bool:

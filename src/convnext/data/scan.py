@@ -14,6 +14,7 @@ FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only heade
 LIMIT = 200_000  # images: beyond, an even sample of so many is read
 PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
 NAMED = 5  # examples in a line
+DIGEST_BYTES = 8  # of what an image held, to tell later whether it changed
 Seen = TypeVar("Seen")
 
 
@@ -24,10 +25,25 @@ def looked_at(
 
     `counts`: images of each part. Threads will do, because the decoders let go of the interpreter.
     """
-    tasks = ((name, int(step * stride)) for name, count in counts.items() for step in range(int(count / stride + 0.5)))
+    tasks = places(counts, stride)
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
             yield from pool.map(look, chunk)
+
+
+def places(counts: Mapping[str, int], stride: float) -> Iterator[tuple[str, int]]:
+    """(part, number) of every stride-th image of each part, in order."""
+    return ((name, int(step * stride)) for name, count in counts.items() for step in range(int(count / stride + 0.5)))
+
+
+def stride_of(total: int, limit: int = LIMIT) -> float:
+    """Of how many images one is looked at."""
+    return max(1, total / limit)
+
+
+def digests_of(seen: Iterable[bytes]) -> bytes:
+    """A digest of each image as one text of bytes, zeros for b'', one that could not be read."""
+    return b"".join(digest[:DIGEST_BYTES].ljust(DIGEST_BYTES, b"\0") for digest in seen)
 
 
 def sampled(seen: int, total: int) -> str:

@@ -7,17 +7,14 @@ Names that are not UTF-8 are kept as surrogate escapes, as Python's own file fun
 import os
 import stat
 import zipfile
-import zlib
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from convnext.data.limits import MAX_FOLDERS, require_bytes, require_file
 from convnext.data.names import Names, NamesBuilder
-from convnext.data.written import member_codec, stored_name
-from convnext.errors import DataError, nearest
-
-_LOCAL_HEADER = 30  # bytes before the name in a zip member's own header (APPNOTE 4.3.7)
-_ENCRYPTED, _UTF_8 = 0x1, 0x800  # bits of a member's flags
+from convnext.data.zips import WRONG, Opened, member_names, member_of, read_member
+from convnext.errors import DataError, nearest, reason_of
 
 
 class Store(Protocol):
@@ -37,14 +34,20 @@ class Once:
         self.passed_over: set[str] = set()  # large files that are no annotations
 
     def read(self, path: str) -> bytes:
-        """The whole file, kept for the next who asks."""
+        """The whole file, kept for the next who asks. Raises DataError when it cannot be read."""
         if path not in self._kept:
-            self._kept[path] = self._store.read(path)
+            self._kept[path] = self._read(path)
         return self._kept[path]
 
     def take(self, path: str) -> bytes:
-        """The whole file, for the last who asks: it is not kept."""
-        return self._kept.pop(path) if path in self._kept else self._store.read(path)
+        """The whole file, for the last who asks: it is not kept. Raises DataError when it cannot be read."""
+        return self._kept.pop(path) if path in self._kept else self._read(path)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self._store.read(path)
+        except (DataError, OSError) as error:
+            raise DataError(f"'{printable(path)}' cannot be read: {reason_of(error)}.") from None
 
     def pass_over(self, path: str) -> None:
         """Let go of a file that nobody needs."""
@@ -95,8 +98,20 @@ class FolderStore:
         return FolderStore(os.path.join(self.root, prefix))
 
     def read(self, path: str) -> bytes:
-        with open(os.path.join(self.root, path), "rb", buffering=0) as file:
-            return file.readall()
+        try:
+            file = open(os.path.join(self.root, path), "rb", buffering=0, opener=_at_once)  # noqa: SIM115 # closed below
+        except ValueError:  # a NUL, or half a character
+            raise DataError("its name is none that a file can have") from None
+        with file:
+            about = os.fstat(file.fileno())
+            require_file(about.st_mode)
+            require_bytes(path, about.st_size)
+            return file.readall() or b""
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: the other end of a pipe may never come."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 class ZipStore:
@@ -111,13 +126,20 @@ class ZipStore:
         try:
             with zipfile.ZipFile(archive) as directory:
                 items = directory.infolist()
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            self._bytes = os.path.getsize(archive)
+        except WRONG as error:
+            why = printable(reason_of(error)) or type(error).__name__
             raise DataError(
-                f"'{printable(archive)}' cannot be read as a zip ({error}). Is it complete? Download or zip it again."
+                f"'{printable(archive)}' cannot be read as a zip ({why}). Is it complete? Download or zip it again."
             ) from None
-        names, self.notes = _member_names(items)
-        self.members = {name: _member(item) for name, item in zip(names, items, strict=True)}
-        self._file: int | None = None
+        names, self.notes = member_names(items)
+        deep = next((name for name in names if name.count("/") > MAX_FOLDERS), None)
+        if deep is not None:
+            raise DataError(
+                f"'{printable(archive)}' holds '{printable(deep[:40])}...', more than {MAX_FOLDERS} folders one in the other."
+            )
+        self.members = {name: member_of(item) for name, item in zip(names, items, strict=True)}
+        self._file = Opened(archive)
 
     def has(self, path: str) -> bool:
         """Whether there is such a member."""
@@ -129,91 +151,11 @@ class ZipStore:
         store.__dict__ |= self.__dict__ | {"prefix": self.prefix + prefix}
         return store
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
-
     def read(self, path: str) -> bytes:
         member = self.members.get(self.prefix + path)
         if member is None:
             raise DataError(f"'{printable(path)}' is not in '{printable(self.archive)}'")
-        if member.encrypted:
-            raise DataError("it is encrypted; zip it again without a password")
-        head = self._at(member.start, _LOCAL_HEADER)
-        if len(head) < _LOCAL_HEADER:
-            raise DataError("the zip ends before it")
-        names = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-        raw = self._at(member.start + _LOCAL_HEADER + names, member.packed)
-        return _unpack(raw, member)
-
-    def _at(self, start: int, size: int) -> bytes:
-        if not hasattr(os, "pread"):  # Windows: a file of its own for each read
-            with open(self.archive, "rb") as file:
-                file.seek(start)
-                return file.read(size)
-        if self._file is None:
-            self._file = os.open(self.archive, os.O_RDONLY | os.O_CLOEXEC)
-        return os.pread(self._file, size, start)
-
-
-class Member(NamedTuple):
-    """What a zip's directory says about one file: places and sizes in bytes."""
-
-    start: int
-    packed: int
-    size: int
-    crc: int
-    method: int
-    encrypted: bool
-
-
-def _member(item: zipfile.ZipInfo) -> Member:
-    return Member(
-        item.header_offset,
-        item.compress_size,
-        item.file_size,
-        item.CRC,
-        item.compress_type,
-        bool(item.flag_bits & _ENCRYPTED),
-    )
-
-
-def _member_names(items: list[zipfile.ZipInfo]) -> tuple[list[str], tuple[str, ...]]:
-    """What each member is called here, and a note where that had to be guessed.
-
-    Old tools write backslashes, './' in front, and names in the encoding of their country without saying which.
-    """
-    given = [item.orig_filename.split("\0", 1)[0] for item in items]
-    marked = [
-        bool(item.flag_bits & _UTF_8) or name.isascii() or item.filename.replace("\\", "/") != name.replace("\\", "/")
-        for item, name in zip(items, given, strict=True)  # the last: its extra field has another name, in UTF-8
-    ]
-    unmarked = [name.encode("cp437") for name, known in zip(given, marked, strict=True) if not known]
-    codec = member_codec(unmarked)
-    names = []
-    for item, name, known in zip(items, given, marked, strict=True):
-        name = item.filename if known else name.encode("cp437").decode(codec)
-        name = name.replace("\\", "/")
-        if ".." not in name.split("/"):  # such a member stays hidden
-            name = stored_name(name) + "/" * name.endswith("/")
-        names.append(name)
-    if not unmarked or codec in ("utf-8", "cp437"):
-        return names, ()
-    return names, (f"Names in the zip are not marked as UTF-8: their encoding was taken for {codec}.",)
-
-
-def _unpack(raw: bytes, member: Member) -> bytes:
-    if member.method == zipfile.ZIP_STORED:
-        data = raw
-    elif member.method == zipfile.ZIP_DEFLATED:
-        try:  # never more than the directory promises, whatever the stream says
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(raw, member.size) if member.size else b""
-        except zlib.error as error:
-            raise DataError(f"its zip data is damaged ({error})") from None
-    else:
-        raise DataError(f"zip compression {member.method} is not read; zip it again, stored or deflated")
-    if len(data) != member.size or zlib.crc32(data) != member.crc:
-        raise DataError("its zip data is damaged (wrong checksum)")
-    return data
+        return read_member(self._file, self._bytes, path, member)
 
 
 class MixedStore:
@@ -294,6 +236,8 @@ def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
 def _walk(root: str, below: str, above: frozenset[str], files: NamesBuilder, folders: list[str]) -> None:
     """Add what lies in the folder `below` of `root`, which ends in '/' or is empty, in the order of whole paths."""
     here = os.path.join(root, below[:-1]) if below else root
+    if len(above) > MAX_FOLDERS:
+        raise DataError(f"'{printable(root)}' has more than {MAX_FOLDERS} folders one in the other.")
     real = os.path.realpath(here)
     if real in above:  # a link to one of its own parents
         return

@@ -10,12 +10,10 @@ import numpy as np
 from convnext.data.annotated import Objects
 from convnext.data.decode import Opened
 from convnext.data.masks import encode, render
+from convnext.data.upright import MIRRORED_X, MIRRORED_Y, SWAPPED, turned_pixels
 from convnext.errors import DataError
 
 Size = tuple[int, int]  # (H, W)
-
-SWAPPED = (5, 6, 7, 8)  # orientations with rows for columns
-_MIRRORED_X, _MIRRORED_Y = (2, 3, 6, 7), (3, 4, 7, 8)  # those mirrored left to right, top to bottom, after that
 
 
 def made_before_turn(size: Size | None, upright: Size, orientation: int) -> bool:
@@ -38,22 +36,15 @@ def is_doubtful(size: Size | None, upright: Size, orientation: int) -> bool:
     return orientation != 1 and (size is None or upright[0] == upright[1] or orientation not in SWAPPED)
 
 
-def turned_pixels(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W) pixels as they lie on the disk -> upright, (W, H) where the orientation swaps the sides."""
-    shown = stored.T if orientation in SWAPPED else stored
-    shown = shown[:, ::-1] if orientation in _MIRRORED_X else shown
-    return np.ascontiguousarray(shown[::-1] if orientation in _MIRRORED_Y else shown)
-
-
 def turned_boxes(boxes: np.ndarray, stored: Size, orientation: int) -> np.ndarray:
     """(M, 4) boxes x0 y0 x1 y1 in pixels of the stored image of size `stored` -> of the upright one."""
     height, width = stored
     x0, y0, x1, y1 = boxes.T
     if orientation in SWAPPED:
         x0, y0, x1, y1, height, width = y0, x0, y1, x1, width, height
-    if orientation in _MIRRORED_X:
+    if orientation in MIRRORED_X:
         x0, x1 = width - x1, width - x0
-    if orientation in _MIRRORED_Y:
+    if orientation in MIRRORED_Y:
         y0, y1 = height - y1, height - y0
     return np.stack([x0, y0, x1, y1], axis=1)
 

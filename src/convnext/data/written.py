@@ -4,9 +4,11 @@ A stored name counts from the folder of the data, with forward slashes, and neve
 """
 
 import codecs
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import unquote
 
 from convnext.errors import DataError
@@ -22,7 +24,7 @@ _ZIP_CODECS = ("utf-8", "cp437", "gb2312", "cp932", "euc_kr", "cp850", "cp866", 
 _EUROPEAN = {"cp437", "cp850", "cp1252"}
 _ODD = {"\u00aa", "\u00ba"}  # letters by name, which no word is written with
 _HALFWIDTH = range(0xFF61, 0xFFA0)
-_LISTED = re.compile(r"(?i)(.+?)\s+-?[01]$|(.+?\.(?:jpe?g|png|bmp|tiff?))\s")
+_LISTED = re.compile(r"(?i)(.+?\.(?:jpe?g|png|bmp|tiff?))\s")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -71,8 +73,11 @@ def listed_names(line: str) -> tuple[str, ...]:
     Behind the name may be 1, 0 or -1 (Pascal VOC), or the path of a mask (CVAT); the name may hold spaces itself.
     """
     line = line.strip()
-    before = _LISTED.match(line)
-    return tuple(dict.fromkeys(filter(None, (line, (before[1] or before[2]) if before else "", *line.split()[:1]))))
+    ends, before = line.rsplit(maxsplit=1), _LISTED.match(line)
+    marked = ends[0] if len(ends) > 1 and ends[1] in ("0", "1", "-0", "-1") else ""
+    return tuple(
+        dict.fromkeys(filter(None, (line, marked or (before[1] if before else ""), *line.split(maxsplit=1)[:1])))
+    )
 
 
 def loose(name: str) -> str:
@@ -117,6 +122,16 @@ def decoded(data: bytes) -> tuple[str, str]:
         return data.decode(), ""
     except UnicodeDecodeError:
         return "".join(map(_WINDOWS.__getitem__, data)), "cp1252"
+
+
+def json_in(data: bytes) -> Any:
+    """What a JSON file says. Raises DataError with the reason where it is none, or nested too deep to be read."""
+    try:
+        return json.loads(decoded(data)[0])
+    except RecursionError:
+        raise DataError("it is nested too deep") from None
+    except ValueError as error:
+        raise DataError(f"not JSON: {error}") from None
 
 
 def as_bytes_were(text: str) -> str:

@@ -28,6 +28,7 @@ from convnext.recipes import (
     with_fitting_batch,
 )
 from convnext.tasks.budget import budget_of, within
+from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
 from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
 from convnext.tasks.result import Evaluation
@@ -202,6 +203,7 @@ def carry_out(
     forecast: bool = False,
 ) -> Ended:
     """Train by a full recipe into `options.out`, or go on there; write down what it was made of, and `forecast` its time."""
+    require_same_contents(data.splits, data.findings.digests, options, world)
     if world.first:
         for advice in (batch_advice(chosen, len(data.splits.train.entries)), lr_advice(chosen)):
             if advice:

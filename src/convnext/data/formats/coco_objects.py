@@ -39,7 +39,7 @@ def spelled_plainly(item: Any) -> Any:
     counts = outline.get("counts")
     if not isinstance(counts, str) or counts[:2] not in ("b'", 'b"'):
         return item
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         text = ast.literal_eval(counts)
         if isinstance(text, bytes):
             return {**item, "segmentation": {**outline, "counts": text.decode("latin-1")}}
@@ -138,7 +138,7 @@ def outline_of(segmentation: object, size: tuple[int, int] | None) -> tuple[Shap
     counts = segmentation.get("counts")
     try:
         runs = np.array([whole(run) for run in counts], np.int64) if isinstance(counts, list) else None
-        text = compress(runs) if runs is not None else str(counts).encode()
+        text = compress(runs) if runs is not None else str(counts).encode("utf-8", "surrogatepass")
         runs = decompress(text) if runs is None else runs
     except (DataError, TypeError, OverflowError):
         raise WrongError(UNREADABLE, "its run lengths are damaged") from None

@@ -19,6 +19,7 @@ SPLIT = ("split", "part", "subset", "partition")
 OBJECTS = ("objects", "annotations")
 BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", "x1"})
 _MASKS = frozenset({*MASK_WORDS, "mask", "annotation", "segmentation", "segmentation_mask", "label_map"})
+_SOME, _LETTERS = 40, 60  # columns in a message, and letters of one
 _TEXT = "text"  # a label where nothing else can be one and rows share it; else a caption
 
 
@@ -62,7 +63,7 @@ def columns_of(
     for wanted, found in (("path", image), ("label", label)):
         if not found:
             raise DataError(
-                f"'{name}' has no column '{wanted}'{where} ({', '.join(names)}).{nearest(wanted, names)} "
+                f"'{name}' has no column '{wanted}'{where} ({shown_columns(names)}).{nearest(wanted, names[:_SOME])} "
                 "It needs 'path' and 'label', and may have 'split'."
             )
     plain = label.strip().lower() == "label"
@@ -98,7 +99,9 @@ def row_of(path: str, label: str, split: str | None, where: str, part: str = "")
     if not path or (not label and found != "test"):
         raise DataError(f"{where} has no {'path' if not path else 'label'}. Give it one or remove the line.")
     if split is not None and not found:
-        raise DataError(f"{where}: split '{split}' is not 'train', 'val' or 'test'.{nearest(split, PARTS)}")
+        raise DataError(
+            f"{where}: split '{split[:_LETTERS]}' is not 'train', 'val' or 'test'.{nearest(split[:_LETTERS], PARTS)}"
+        )
     return Row(local_path(path, where) if ":" in path else path, printable(label), found)
 
 
@@ -174,6 +177,12 @@ def not_read(names: Iterable[str], name: str) -> str:
 
 def _first(known: Mapping[str, str], words: Iterable[str]) -> str:
     return next((known[word] for word in words if word in known), "")
+
+
+def shown_columns(names: Sequence[str]) -> str:
+    """The columns of a table in a message: not all of very many, and not all of a long one."""
+    shown = ", ".join(name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_SOME])
+    return f"{shown} and {len(names) - _SOME:,} more" if len(names) > _SOME else shown
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,10 +15,21 @@ import numpy as np
 
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.pages import Pages, Size, Thing
-from convnext.data.formats.shapes import ellipse, placed, rectangle
+from convnext.data.formats.shapes import ellipse, placed, rectangle, require_room
+from convnext.data.limits import require_plain_xml
 from convnext.data.masks import Shape
 from convnext.data.parts import part_of_file, part_of_folder
-from convnext.data.problems import NO_AREA, UNREADABLE, Box, Problem, WrongError, extent, numbers, polygons_of
+from convnext.data.problems import (
+    NO_AREA,
+    UNREADABLE,
+    Box,
+    Problem,
+    WrongError,
+    extent,
+    image_size,
+    numbers,
+    polygons_of,
+)
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
@@ -87,8 +98,7 @@ class _File:
         self.tracks = 0
 
     def read(self, data: bytes) -> None:
-        if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-            raise DataError("it defines entities, which annotations have no need of")
+        require_plain_xml(data)
         inside: list[ElementTree.Element] = []
         for event, element in ElementTree.iterparse(io.BytesIO(data), ("start", "end")):
             if event == "start":
@@ -111,7 +121,7 @@ class _File:
             self.pages.miss(name)
             return
         height, width = (_whole(image.get(side)) for side in ("height", "width"))
-        size = (height, width) if height > 0 and width > 0 else None
+        size = image_size(height, width)
         shapes = sorted(enumerate(image, 1), key=lambda pair: _whole(pair[1].get("z_order")))
         self.pages.add(path, list(self._things(shapes, name, size)), size, part=part, file=self.file)
 
@@ -145,7 +155,7 @@ def _drawn(kind: str, given: Mapping[str, str], size: Size | None) -> tuple[Shap
         return polygons_of([[_number(text) for text in points if text.strip()]])[0], None
     if kind == "mask":
         return _mask(given, size), None
-    turned = math.radians(_number(given.get("rotation") or "0"))
+    turned = math.radians(numbers([_number(given.get("rotation") or "0")])[0])
     if kind == "ellipse":
         x, y, across, down = _numbers(given, "cx", "cy", "rx", "ry")
         return (ellipse(x, y, across, down, turned),), None
@@ -159,8 +169,9 @@ def _drawn(kind: str, given: Mapping[str, str], size: Size | None) -> tuple[Shap
 def _mask(given: Mapping[str, str], size: Size | None) -> Shape:
     """Run lengths along the rows of a part of the image, first those outside the mask."""
     left, top, width, height = (round(value) for value in _numbers(given, "left", "top", "width", "height"))
+    require_room(height, width, size)
     runs = [_number(text) for text in given.get("rle", "").split(",") if text.strip()]
-    if width <= 0 or height <= 0 or min(runs, default=-1) < 0 or sum(runs) != width * height:
+    if width <= 0 or height <= 0 or not min(runs, default=-1) >= 0 or sum(runs) != width * height:
         raise WrongError(UNREADABLE, f"run lengths of {sum(runs):g} pixels, not {width} x {height}")
     lengths = np.array(runs, np.int64)
     inside = np.arange(len(lengths)) % 2 == 1

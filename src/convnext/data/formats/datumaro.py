@@ -1,6 +1,5 @@
 """Datumaro's JSON: annotations/<part>.json for many images, with boxes, polygons, masks and ellipses."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,10 @@ from convnext.data.formats.pages import Pages, Size, Thing
 from convnext.data.formats.shapes import ellipse
 from convnext.data.masks import Shape
 from convnext.data.parts import part_of_file
-from convnext.data.problems import NO_AREA, UNKNOWN, UNREADABLE, Box, Problem, WrongError, numbers, whole
+from convnext.data.problems import NO_AREA, UNKNOWN, UNREADABLE, Box, Problem, WrongError, image_size, numbers, whole
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
-from convnext.data.written import decoded
+from convnext.data.written import json_in
 from convnext.errors import DataError
 
 _WHOLE_IMAGE = "label"  # the type of an annotation that is of no object
@@ -30,10 +29,10 @@ def open_datumaro(source: Source) -> dict[str, DenseDataset]:
     tree, pages = source.tree, Pages(source)
     for file in [source.file] if source.file is not None else datumaro_files(tree):
         try:
-            content = json.loads(decoded(tree.once.take(file))[0])
+            content = json_in(tree.once.take(file))
             classes = [printable(str(row["name"])) for row in content["categories"]["label"]["labels"]]
             items = [(str(item["id"]), item) for item in content["items"]]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
+        except (DataError, KeyError, TypeError) as error:
             raise DataError(f"'{printable(file)}' is not Datumaro's JSON ({error}). Is it complete?") from None
         pages.list_classes(classes)
         part = part_of_file(file) if source.file is None else ""
@@ -49,8 +48,7 @@ def open_datumaro(source: Source) -> dict[str, DenseDataset]:
 
 
 def _size(sides: object) -> Size | None:
-    height, width = map(whole, sides) if isinstance(sides, list) and len(sides) == 2 else (None, None)
-    return (height, width) if height and width and min(height, width) > 0 else None
+    return image_size(*sides) if isinstance(sides, list) and len(sides) == 2 else None
 
 
 def _things(item: dict[str, Any], name: str, classes: list[str], size: Size | None, pages: Pages) -> Iterator[Thing]:
@@ -65,7 +63,7 @@ def _things(item: dict[str, Any], name: str, classes: list[str], size: Size | No
             if number is None or not 0 <= number < len(classes):
                 raise WrongError(UNKNOWN, f"label_id {row.get('label_id')!r}")
             shape, box = _drawn(row, size)
-            yield Thing(classes[number], shape, box, where, row.get("group") or None)
+            yield Thing(classes[number], shape, box, where, whole(row.get("group")) or None)
         except WrongError as wrong:
             pages.problems.append(Problem(wrong.kind, where, wrong.what))
 

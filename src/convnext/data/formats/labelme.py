@@ -6,7 +6,6 @@ of one label and one `group_id` are one object. Files may carry their image insi
 
 import base64
 import binascii
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_indices, read_size
 from convnext.data.formats.json_kinds import json_files, json_kind
 from convnext.data.formats.pages import Pages, Size, Thing
-from convnext.data.formats.shapes import ellipse, placed
+from convnext.data.formats.shapes import ellipse, placed, require_room
 from convnext.data.masks import Shape
 from convnext.data.parts import part_of
 from convnext.data.problems import (
@@ -30,13 +29,14 @@ from convnext.data.problems import (
     Box,
     Problem,
     WrongError,
+    image_size,
     numbers,
     polygons_of,
-    whole,
+    word,
 )
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
-from convnext.data.written import decoded
+from convnext.data.written import json_in
 from convnext.errors import DataError, number_of
 from convnext.files import to_json
 
@@ -73,8 +73,8 @@ def open_labelme(source: Source) -> dict[str, DenseDataset]:
             continue
         try:
             file = _read(data)
-        except (ValueError, RecursionError) as error:
-            pages.problems.append(Problem(UNREADABLE, printable(name), f"not JSON: {error}"))
+        except DataError as error:
+            pages.problems.append(Problem(UNREADABLE, printable(name), str(error)))
             continue
         path = _image(pages, name, file)
         embedded = len(bytes(file.imageData)) > _LEAST
@@ -113,7 +113,9 @@ def _read(data: bytes) -> _File:
     try:
         return msgspec.json.decode(data, type=_File)
     except (msgspec.MsgspecError, ValueError, RecursionError):  # such as NaN, or a mark of the encoding in front
-        content = json.loads(decoded(data)[0])
+        content = json_in(data)
+        if not isinstance(content, dict):
+            raise DataError("no object in JSON") from None
         inside = to_json(content.pop("imageData", None)).encode()
         return _File(
             **{key: content[key] for key in _File.__struct_fields__ if key in content}, imageData=msgspec.Raw(inside)
@@ -127,8 +129,7 @@ def _image(pages: Pages, name: str, file: _File) -> str | None:
 
 
 def _size(file: _File) -> Size | None:
-    height, width = whole(file.imageHeight), whole(file.imageWidth)
-    return (height, width) if height and width and min(height, width) > 0 else None
+    return image_size(file.imageHeight, file.imageWidth)
 
 
 def _size_inside(file: _File) -> Size | None:
@@ -165,9 +166,9 @@ def _things(file: _File, name: str, size: Size | None, pages: Pages, task: str) 
 
 def _drawn(item: dict[str, Any], size: Size | None) -> tuple[Shape | None, Box | None]:
     """The outline of a shape, or the box that it is."""
-    kind = item.get("shape_type") or ""
+    kind = word(item.get("shape_type"))
     if kind in _BARE:
-        raise WrongError(NO_AREA, str(kind))
+        raise WrongError(NO_AREA, kind)
     points = _points(item.get("points"))
     if kind in _POLYGONS or (kind == "rectangle" and len(points) == 4 and not _is_upright(points)):
         return polygons_of([points.ravel().tolist()])[0], None
@@ -181,7 +182,7 @@ def _drawn(item: dict[str, Any], size: Size | None) -> tuple[Shape | None, Box |
     if kind == "rectangle":
         return None, (x0, y0, x1, y1)
     if kind == "mask":
-        return placed(_mask(item.get("mask")), int(y0), int(x0), size), None
+        return placed(_mask(item.get("mask"), size), int(y0), int(x0), size), None
     raise WrongError(NO_AREA, f"shape_type '{kind}'")
 
 
@@ -197,10 +198,12 @@ def _is_upright(points: np.ndarray) -> bool:
     return len({round(x, 3) for x in points[:, 0].tolist()}) == 2 == len({round(y, 3) for y in points[:, 1].tolist()})
 
 
-def _mask(text: object) -> np.ndarray:
-    """(h, w) bool: the part of the image that a mask covers, a PNG in base64."""
+def _mask(text: object, size: Size | None) -> np.ndarray:
+    """(h, w) bool: the part of an image of `size` that a mask covers, a PNG in base64."""
     try:
-        return decode_indices(base64.b64decode(text if isinstance(text, str) else "")) > 0
+        data = base64.b64decode(word(text))
+        require_room(*read_size(data), size)
+        return decode_indices(data) > 0
     except (DataError, binascii.Error, ValueError) as error:
         raise WrongError(UNREADABLE, f"its mask: {error}") from None
 

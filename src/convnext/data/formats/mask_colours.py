@@ -1,6 +1,5 @@
 """Legends: which class a colour means, from the files that tools write and people make, or proposed from the masks."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -8,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from convnext.data.colours import colour_text
+from convnext.data.problems import whole, whole_of_text
 from convnext.data.sample import IGNORE
 from convnext.data.store import Tree, printable
+from convnext.data.written import json_in
 from convnext.errors import DataError
 
 LEGENDS = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "labels_class_dict.csv", "colormap.txt")
@@ -18,6 +19,7 @@ _NAME_FIRST = re.compile(r"^(.*?)[,;:=\s]+(\d{1,3})[,;\s]+(\d{1,3})[,;\s]+(\d{1,
 _NAME_LAST = re.compile(r"^(\d{1,3})[,;\s]+(\d{1,3})[,;\s]+(\d{1,3})[,;:=\s]+(\S.*)$")
 _HEX_FIRST = re.compile(r"^#([0-9a-fA-F]{6})[,;:=\s]+(\S.*)$")
 _HEX_LAST = re.compile(r"^(.*?)[,;:=\s]+#([0-9a-fA-F]{6})$")
+_LONGEST = 1000  # letters of a line that are looked at
 _VOC_BORDER = 224 << 16 | 224 << 8 | 192
 
 
@@ -32,15 +34,15 @@ def read_legend(text: str, name: str) -> Legend:
     """Lines of a class and its colour, in either order, or JSON. Raises DataError with what is wrong."""
     if text.lstrip().startswith(("{", "[")):
         try:
-            found = _of_json(json.loads(text))
-        except ValueError as error:
-            raise DataError(f"'{name}' is not JSON ({error}).") from None
+            found = _of_json(json_in(text.encode("utf-8", "surrogateescape")))
+        except DataError as error:
+            raise DataError(f"'{name}' cannot be read: {error}.") from None
         if found is None:
             raise DataError(f"'{name}' has no classes with colours, as {{\"cat\": [255, 0, 0]}}.")
         return found
     pairs = []
     for number, line in enumerate(text.splitlines(), 1):
-        pair = _of_line(line.strip())
+        pair = _of_line(line.strip()[:_LONGEST])
         if pair is not None:
             pairs.append(pair)
         elif line.strip() and not line.lstrip().startswith("#") and number > 1:
@@ -56,8 +58,8 @@ def legend_of(tree: Tree) -> Legend | None:
             return read_legend(_text(tree.once.read(tables[known])), printable(tables[known]))
     if "classes.json" in tables:
         try:
-            return _of_json(json.loads(tree.once.read(tables["classes.json"])))
-        except ValueError:
+            return _of_json(json_in(tree.once.read(tables["classes.json"])))
+        except DataError:
             return None
     return None
 
@@ -146,7 +148,8 @@ def _colour(channels: Any) -> int:
     if isinstance(channels, str):
         found = re.fullmatch(r"#?([0-9a-fA-F]{6})", channels.strip())
         channels = bytes.fromhex(found[1]) if found else ()
-    numbers = [int(channel) for channel in channels]
+    given = [whole(each) if whole(each) is not None else whole_of_text(each) for each in channels or ()]
+    numbers = [-1 if each is None else each for each in given]
     if len(numbers) < 3 or not all(0 <= number <= 255 for number in numbers):
         raise DataError(f"{str(channels)[:40]} is no colour: three numbers from 0 to 255, as 255,0,0.")
     return numbers[0] << 16 | numbers[1] << 8 | numbers[2]

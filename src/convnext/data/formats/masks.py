@@ -3,7 +3,6 @@
 Masks are lossless images: grey or with a palette, where the numbers count, or in colours, which a legend names.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from convnext.data.parts import part_of
 from convnext.data.problems import whole
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
+from convnext.data.written import json_in
 from convnext.errors import DataError, reason_of
 
 _ADE = "objectInfo150.txt"  # its table of classes: tab-separated, the names last
@@ -230,9 +230,9 @@ def _named_by_colours(tree: Tree) -> list[str] | None:
 
 def _json(data: bytes, name: str) -> Any:
     try:
-        return json.loads(data)
-    except ValueError as error:
-        raise DataError(f"classes.json of '{name}' is not JSON ({error}).") from None
+        return json_in(data)
+    except DataError as error:
+        raise DataError(f"classes.json of '{name}' cannot be read ({error}).") from None
 
 
 def _text(tree: Tree, file: str) -> str:

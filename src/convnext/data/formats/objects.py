@@ -16,12 +16,12 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.decode import read_size
 from convnext.data.formats.coco import dataset_of
 from convnext.data.formats.coco_json import CocoFile
-from convnext.data.formats.columns import PATH, SPLIT, class_names, objects_in, text_of
+from convnext.data.formats.columns import PATH, SPLIT, class_names, objects_in, shown_columns, text_of
 from convnext.data.formats.files import Finder, ImageFinder
 from convnext.data.formats.records import JSON_LINES, Records, columns_at, records_at
 from convnext.data.formats.table_files import TYPED, metadata_of, shards_of, tables_at
 from convnext.data.parts import part_of, part_of_folder, part_of_name
-from convnext.data.problems import SLACK_PX
+from convnext.data.problems import SLACK_PX, image_size, whole_of_text
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import local_path
@@ -100,7 +100,8 @@ def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names:
     image = records.held or _one(known, PATH)
     if not image:
         raise DataError(
-            f"'{records.name}' has no column of images ({', '.join(records.columns)}). Call that of their paths 'file_name'."
+            f"'{records.name}' has no column of images ({shown_columns(records.columns)}). Call that of their paths "
+            "'file_name'."
         )
     column, split = objects_in(records.columns), _one(known, SPLIT)
     splits = records.values(split) if split else None
@@ -132,7 +133,7 @@ def _numbered(parts: Mapping[str, _Part], names: Mapping[str, str]) -> list[dict
     """COCO's categories, in the order of the names that the files give, then others by number or name; objects get theirs."""
     seen = sorted(
         (name for name, how in names.items() if how == _SEEN and name),
-        key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name),
+        key=lambda name: (whole_of_text(name) is None, whole_of_text(name) or 0, name),
     )
     number = {name: place for place, name in enumerate([*(name for name in names if names[name] == _KNOWN), *seen])}
     for held in parts.values():
@@ -207,8 +208,8 @@ def _corners(parts: Mapping[str, _Part], store: Store, finder: Finder) -> tuple[
 
 def _size(image: Mapping[str, Any], store: Store, finder: Finder, part: str) -> tuple[int, int] | None:
     """(H, W), None where it cannot be known."""
-    if image.get("height") and image.get("width"):
-        return int(image["height"]), int(image["width"])
+    if size := image_size(image.get("height"), image.get("width")):
+        return size
     try:
         path = finder.find(str(image["file_name"]), part)
         return None if path is None else read_size(store.read(path))
@@ -220,7 +221,7 @@ def _numbers(boxes: Sequence[Any]) -> np.ndarray | None:
     """(M, 4) float64, None where a box is no four numbers."""
     try:
         given = np.array(boxes, np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return given if given.ndim == 2 and given.shape[1] == 4 else None
 

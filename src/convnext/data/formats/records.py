@@ -113,7 +113,7 @@ def columns_at(tree: Tree, file: str) -> list[str]:
         line = next((line for line in decoded(_head(data))[0].split("\n") if line.strip()), "")
         row = msgspec.json.decode(line)
         return list(row) if isinstance(row, dict) else []
-    except (msgspec.MsgspecError, ValueError, DataError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, DataError):
         return []
 
 

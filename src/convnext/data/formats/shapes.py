@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convnext.data.masks import Rle, Shape, encode, encode_inside, render
-from convnext.data.problems import MASK_SIZE, UNREADABLE, WrongError
+from convnext.data.problems import EMPTY, MASK_SIZE, UNREADABLE, WrongError
 
 _OFF_PX = 0.05  # how far the edges of a drawn ellipse may lie inside the true one
 _LEAST = 16  # its points
@@ -22,7 +22,12 @@ def rectangle(x0: float, y0: float, x1: float, y1: float, turned: float = 0.0) -
 
 
 def ellipse(x: float, y: float, across: float, down: float, turned: float = 0.0) -> np.ndarray:
-    """(P, 2) float64: points of an ellipse by its centre and both radii, `turned` as `rectangle`."""
+    """(P, 2) float64: points of an ellipse by its centre and both radii, `turned` as `rectangle`.
+
+    Raises WrongError for radii that are not above 0.
+    """
+    if min(across, down) <= 0:
+        raise WrongError(EMPTY, f"an ellipse of radii {across:g} and {down:g}")
     count = max(_LEAST, math.ceil(math.pi * math.sqrt(max(across, down) / (2 * _OFF_PX))))
     angle = 2 * math.pi * np.arange(count) / count
     points = np.stack([x + across * np.cos(angle), y + down * np.sin(angle)], axis=1)
@@ -37,13 +42,21 @@ def _turned(points: np.ndarray, x: float, y: float, angle: float) -> np.ndarray:
     return np.stack([x + cosine * across - sine * down, y + sine * across + cosine * down], axis=1)
 
 
+def require_room(height: int, width: int, size: tuple[int, int] | None) -> None:
+    """Raise WrongError where a mask of (height, width), before it is unpacked, cannot be of an image of `size` (H, W)."""
+    if size is None:
+        raise WrongError(UNREADABLE, "a mask of an image whose height and width are not written")
+    if height > size[0] + 1 or width > size[1] + 1:  # some tools count one pixel more
+        raise WrongError(MASK_SIZE, f"a mask of {width} x {height} in an image of {size[1]} x {size[0]}")
+
+
 def placed(mask: np.ndarray, top: int, left: int, size: tuple[int, int] | None) -> Rle:
     """The run lengths of a mask (h, w) whose first pixel lies at (top, left) of an image of `size` (H, W).
 
     What reaches beyond the image is cut. Raises WrongError where nothing is left, or the size is not known.
     """
-    if size is None:
-        raise WrongError(UNREADABLE, "a mask of an image whose height and width are not written")
+    require_room(mask.shape[0], mask.shape[1], size)
+    assert size is not None
     height, width = size
     rows, columns = slice(max(0, -top), max(0, height - top)), slice(max(0, -left), max(0, width - left))
     part = mask[rows, columns]

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import io
-import json
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.json_kinds import json_files, json_kind
 from convnext.data.formats.pages import Pages, Size, Thing
-from convnext.data.formats.shapes import placed
+from convnext.data.formats.shapes import placed, require_room
 from convnext.data.masks import Polygons, Shape, encode, rasterise
 from convnext.data.parts import part_of
 from convnext.data.problems import (
@@ -24,13 +23,14 @@ from convnext.data.problems import (
     Box,
     Problem,
     WrongError,
+    image_size,
     numbers,
     polygons_of,
-    whole,
 )
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
-from convnext.data.written import decoded
+from convnext.data.written import json_in
+from convnext.errors import DataError
 
 _MOST = 1 << 26  # bytes of the PNG of a bitmap, unpacked
 _EMPTY = (b'"objects"', b'"size"')  # of a file without an object
@@ -49,9 +49,11 @@ def open_supervisely(source: Source) -> dict[str, DenseDataset]:
         if json_kind(data) != "supervisely" and not all(key in data for key in _EMPTY):
             continue
         try:
-            content = json.loads(decoded(data)[0])
-        except (ValueError, RecursionError) as error:
-            pages.problems.append(Problem(UNREADABLE, printable(name), f"not JSON: {error}"))
+            content = json_in(data)
+            if not isinstance(content, dict):
+                raise DataError("no object in JSON")
+        except DataError as error:
+            pages.problems.append(Problem(UNREADABLE, printable(name), str(error)))
             continue
         image = name[: -len(".json")].split("/")
         if "ann" in image:
@@ -68,9 +70,7 @@ def open_supervisely(source: Source) -> dict[str, DenseDataset]:
 
 
 def _size(content: object) -> Size | None:
-    sides = [whole(content.get(side)) for side in ("height", "width")] if isinstance(content, dict) else []
-    height, width = sides if len(sides) == 2 else (None, None)
-    return (height, width) if height and width and min(height, width) > 0 else None
+    return image_size(content.get("height"), content.get("width")) if isinstance(content, dict) else None
 
 
 def _things(content: dict[str, Any], name: str, size: Size | None, pages: Pages) -> Iterator[Thing]:
@@ -92,7 +92,7 @@ def _drawn(item: dict[str, Any], size: Size | None) -> tuple[Shape | None, Box |
         given = item.get("bitmap")
         bitmap = given if isinstance(given, dict) else {}
         left, top = numbers(bitmap.get("origin"), 2)
-        return placed(_mask(bitmap), int(top), int(left), size), None
+        return placed(_mask(bitmap, size), int(top), int(left), size), None
     if kind not in ("polygon", "rectangle"):
         raise WrongError(NO_AREA, str(kind))
     given = item.get("points")
@@ -105,6 +105,8 @@ def _drawn(item: dict[str, Any], size: Size | None) -> tuple[Shape | None, Box |
     outline, holes = polygons_of([outer])[0], points.get("interior")
     if not holes or size is None:
         return outline, None
+    if not isinstance(holes, list):
+        raise WrongError(UNREADABLE, "holes that are no list")
     return _with_holes(outline, [_flat(hole) for hole in holes], size), None
 
 
@@ -122,11 +124,12 @@ def _flat(points: object) -> list[float]:
     return [value for point in points for value in numbers(point, 2)]
 
 
-def _mask(bitmap: dict[str, Any]) -> np.ndarray:
-    """(h, w) bool: a PNG, packed and in base64, whose opaque pixels count."""
+def _mask(bitmap: dict[str, Any], size: Size | None) -> np.ndarray:
+    """(h, w) bool: a PNG, packed and in base64, whose opaque pixels count; for an image of `size`."""
     try:
         packed = base64.b64decode(str(bitmap.get("data")))
         image = Image.open(io.BytesIO(zlib.decompressobj().decompress(packed, _MOST)), formats=["PNG"])
+        require_room(image.height, image.width, size)
         clear = "transparency" in image.info or image.mode in ("RGBA", "LA")
         return np.array(image.convert("RGBA").getchannel("A") if clear else image.convert("L")) > 0
     except (binascii.Error, zlib.error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

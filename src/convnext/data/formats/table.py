@@ -129,12 +129,12 @@ def rows_of(text: str, name: str, part: str = "") -> tuple[list[Row], tuple[str,
     refuse_twice(names, name)
     columns = columns_of(names, name, where=" in its first line")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    for _ in range(first):
-        next(reader)
     path, label, split = (names.index(column) if column else -1 for column in columns[:3])
     least = max(path, label, split) + 1
     rows = []
     try:
+        for _ in range(first):
+            next(reader, None)
         for cells in reader:
             if not any(map(str.strip, cells)):
                 continue

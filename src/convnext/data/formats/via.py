@@ -4,7 +4,6 @@ An object's class is the attribute that its regions have: that called class, lab
 first. Regions without attributes are of one class, 'object'. The files have no sizes of images.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +14,10 @@ from convnext.data.formats.pages import Pages, Thing
 from convnext.data.formats.shapes import ellipse
 from convnext.data.masks import Shape
 from convnext.data.parts import part_of_file
-from convnext.data.problems import NO_AREA, UNREADABLE, Box, Problem, WrongError, numbers, polygons_of
+from convnext.data.problems import NO_AREA, UNREADABLE, Box, Problem, WrongError, numbers, polygons_of, word
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
-from convnext.data.written import decoded
+from convnext.data.written import json_in
 from convnext.errors import DataError
 
 _CLASS_WORDS = ("class", "label", "name", "type", "category", "object")
@@ -37,10 +36,11 @@ def open_via(source: Source) -> dict[str, DenseDataset]:
     read: dict[str, list[dict[str, Any]]] = {}
     for file in [source.file] if source.file is not None else via_files(tree):
         try:
-            content = json.loads(decoded(tree.once.take(file))[0])
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"'{printable(file)}' is not JSON ({error}). Is it complete?") from None
+            content = json_in(tree.once.take(file))
+        except DataError as error:
+            raise DataError(f"'{printable(file)}' cannot be read ({error}). Is it complete?") from None
         content = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
+        content = content if isinstance(content, dict) else {}
         read[file] = [item for item in content.values() if isinstance(item, dict) and "filename" in item]
     regions = (region for items in read.values() for item in items for region in _regions(item))
     key = _class_key(Counter(word for region in regions for word in _attributes(region)))
@@ -100,9 +100,9 @@ def _class_of(value: object) -> str:
 
 
 def _drawn(shape: dict[str, Any]) -> tuple[Shape | None, Box | None]:
-    kind = shape.get("name")
+    kind = word(shape.get("name"))
     if kind in _BARE:
-        raise WrongError(NO_AREA, str(kind))
+        raise WrongError(NO_AREA, kind)
     if kind == "polygon":
         xs, ys = (numbers(shape.get(f"all_points_{axis}")) for axis in "xy")
         return polygons_of([[value for pair in zip(xs, ys, strict=False) for value in pair]])[0], None

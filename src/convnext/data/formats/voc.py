@@ -4,6 +4,7 @@ VOC counts pixels from 1 and a box includes its last pixel, so that (1, 1, 1, 1)
 Many tools write the same XML counting from 0; a data set in which any box starts at 0 is taken to be one of theirs.
 """
 
+import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
@@ -15,8 +16,9 @@ from typing import NamedTuple
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.files import ImageFinder
+from convnext.data.limits import MAX_PAGE_BYTES, require_plain_xml
 from convnext.data.parts import part_of, part_of_word
-from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, numbers
+from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, image_size, numbers
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded, listed_names
@@ -113,8 +115,9 @@ def _read(tree: Tree, file: str, problems: list[Problem]) -> _Page | None:
     shown = printable(file)
     try:
         data = tree.once.take(file)
-        if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-            raise DataError("it defines entities, which annotations have no need of")
+        require_plain_xml(data)
+        if len(data) > MAX_PAGE_BYTES:
+            raise DataError(f"it has {len(data):,} bytes, too many for one image")
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, DataError, OSError, LookupError, ValueError) as error:
         problems.append(Problem(UNREADABLE, shown, str(error)))
@@ -129,7 +132,7 @@ def _read(tree: Tree, file: str, problems: list[Problem]) -> _Page | None:
         except WrongError as wrong:
             problems.append(Problem(wrong.kind, f"{shown} object {place}", wrong.what))
     height, width = (_number(root.findtext(f"size/{side}")) for side in ("height", "width"))
-    size = (round(height), round(width)) if height and width and min(height, width) >= 1 else None
+    size = image_size(*(round(side) if side and math.isfinite(side) else None for side in (height, width)))
     return _Page(file, (root.findtext("filename") or "").strip(), size, things)
 
 

@@ -17,6 +17,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.yolo_rows import Meaning
 from convnext.data.formats.yolo_yaml import Value, read_yaml
+from convnext.data.limits import MAX_NUMBERED
 from convnext.data.parts import PARTS, part_of, part_of_name
 from convnext.data.problems import (
     CUT,
@@ -30,6 +31,7 @@ from convnext.data.problems import (
     fitting_box,
     numbers,
     polygons_of,
+    whole_of_text,
 )
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
@@ -114,7 +116,7 @@ class _Reader:
         self._folders = {loose(folder): folder for folder in tree.folders}
         self.problems: list[Problem] = []
         self.notes: list[str] = []
-        self.numbers_free = count(1)
+        self.countedfree = count(1)
         self.classes = self._classes()
 
     def parts(self, sheet_file: str) -> dict[str, DenseDataset]:
@@ -154,10 +156,16 @@ class _Reader:
     def _classes(self) -> tuple[str, ...]:
         names = self.sheet.get("names")
         if isinstance(names, dict):
-            if not all(key.isdigit() for key in names):
+            given = {whole_of_text(key): value for key, value in names.items()}
+            counted = [number for number in given if number is not None and number >= 0]
+            if len(counted) < len(names):
                 raise DataError(f"'{self.name}': the names of data.yaml must be numbered 0, 1, 2 ...")
-            top = max(map(int, names), default=-1)
-            given = {int(key): value for key, value in names.items()}
+            top = max(counted, default=-1)
+            if top >= MAX_NUMBERED:
+                raise DataError(
+                    f"'{self.name}': the names of data.yaml are numbered up to {top:,}, more than {MAX_NUMBERED:,} classes. "
+                    "Number them 0, 1, 2 ..."
+                )
             return tuple(printable(given.get(number, str(number))) for number in range(top + 1))
         if isinstance(names, list):
             return tuple(map(printable, names))
@@ -255,7 +263,7 @@ class _Reader:
                 row, cut = _row(number, meaning.box_or_outline(values))
                 if cut:
                     self.problems.append(Problem(CUT, where, " ".join(f"{value:g}" for value in values[:4])))
-                rows.append(row._replace(id=next(self.numbers_free)))
+                rows.append(row._replace(id=next(self.countedfree)))
             except WrongError as wrong:
                 self.problems.append(Problem(wrong.kind, where, wrong.what))
         return objects_of(rows, relative=True)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from convnext.data.formats.yolo_yaml import Value
-from convnext.data.problems import UNREADABLE, WrongError
+from convnext.data.problems import UNREADABLE, WrongError, whole_of_text
 
 _BOX = 4  # numbers of a box: the centre and both sides
 _SLACK = 0.002
@@ -59,7 +59,8 @@ class Meaning:
 def _numbers_of(shape: Value | None) -> int:
     """How many numbers the keypoints of an object have; 0 where data.yaml does not say it."""
     sides = [text.strip() for text in shape] if isinstance(shape, list) else []
-    return math.prod(map(int, sides)) if len(sides) == 2 and all(side.isdigit() for side in sides) else 0
+    counts = [whole_of_text(side) for side in sides]
+    return math.prod(count or 0 for count in counts) if len(counts) == 2 and None not in counts else 0
 
 
 def _is_box(values: list[float]) -> bool:

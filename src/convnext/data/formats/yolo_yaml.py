@@ -4,6 +4,7 @@ Not a YAML reader: what it does not know it leaves out, and the caller misses th
 """
 
 import re
+from collections.abc import Iterator
 
 Value = str | list[str] | dict[str, str]
 
@@ -24,9 +25,11 @@ def read_yaml(text: str) -> dict[str, Value]:
             continue
         rest = rest.strip()
         if rest[:1] in ("[", "{"):
-            while not _closed(rest) and place < len(lines):  # brackets may run over several lines
-                rest, place = f"{rest} {lines[place].strip()}", place + 1
-            found[_bare(key)] = _inline(rest)
+            end, pieces = {"[": "]", "{": "}"}[rest[0]], [rest]
+            while not pieces[-1].endswith(end) and place < len(lines):  # brackets may run over several lines
+                pieces.append(lines[place].strip())
+                place += 1
+            found[_bare(key)] = _inline(" ".join(pieces))
         elif rest:
             found[_bare(key)] = _bare(rest)
         else:
@@ -57,8 +60,8 @@ def _pair(text: str) -> tuple[str, str]:
 def _split(text: str) -> list[str]:
     """At commas that stand outside quotes."""
     items, quote, start = [], "", 0
-    for place, character in enumerate(text):
-        if character in "'\"" and (not quote or quote == character) and not (quote == '"' and _is_escaped(text, place)):
+    for place, character, _, escaped in _signs(text):
+        if character in "'\"" and (not quote or quote == character) and not (quote == '"' and escaped):
             quote = "" if quote else character
         elif character == "," and not quote:
             items.append(text[start:place])
@@ -68,21 +71,17 @@ def _split(text: str) -> list[str]:
 
 def _without_comment(line: str) -> str:
     quote = ""
-    for place, character in enumerate(line):
+    for place, character, before, escaped in _signs(line):
         if (
             character in "'\""
             and (not quote or quote == character)
-            and (quote or line[:place].rstrip()[-1:] in ":[{,-")
-            and not (quote == '"' and _is_escaped(line, place))
+            and (quote or before in ":[{,-")
+            and not (quote == '"' and escaped)
         ):
             quote = "" if quote else character
         elif character == "#" and not quote and (place == 0 or line[place - 1] in " \t"):
             return line[:place].rstrip()
     return line.rstrip()
-
-
-def _closed(text: str) -> bool:
-    return text.rstrip()[-1:] == {"[": "]", "{": "}"}[text[0]]
 
 
 def _bare(text: str) -> str:
@@ -102,6 +101,10 @@ def _sign(escape: re.Match[str]) -> str:
     return _SIGNS.get(code, code)
 
 
-def _is_escaped(text: str, place: int) -> bool:
-    """Whether an odd number of backslashes stands before `place`."""
-    return (place - len(text[:place].rstrip("\\"))) % 2 == 1
+def _signs(text: str) -> Iterator[tuple[int, str, str, bool]]:
+    """(place, character, the last before it that is no space, whether an odd number of backslashes stands before it)."""
+    before, escaped = "", False
+    for place, character in enumerate(text):
+        yield place, character, before, escaped
+        escaped = character == "\\" and not escaped
+        before = before if character.isspace() else character
