@@ -248,6 +248,17 @@ def test_a_truncated_torch_file_is_refused(tmp_path, share):
     assert "w.pth" in refusal(changed(), tmp_path / "w.pth")
 
 
+def test_a_torch_file_whose_numbers_changed_is_refused_by_its_own_checksums(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"head.weight": torch.linspace(0, 1, 4096)}, path)
+    content = bytearray(path.read_bytes())
+    at = content.index(torch.linspace(0, 1, 4096).numpy().tobytes()[4000:4064])
+    content[at + 6] ^= 1  # another number, and a finite one
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged: its record '\w+/data/0' differs from its own checksum"):
+        read_tensors(path)
+
+
 @pytest.mark.parametrize("content", [torch.zeros(3), [torch.zeros(3)], {"epoch": 3}])
 def test_a_torch_file_without_named_tensors_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")

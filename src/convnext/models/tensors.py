@@ -191,6 +191,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> Any:
+    _compare_checksums(path)
     try:
         # Nothing in the file is called by its name: what is known to lie beside weights becomes an object that does nothing.
         allowed: list[Any] = [(Inert, name) for name in _BESIDE] + [(Dictionary, name) for name in _DICTIONARIES]
@@ -209,6 +210,19 @@ def _read_pickle(path: Path) -> Any:
             f"{path} ({path.stat().st_size} bytes) is truncated or not a file of weights: torch cannot read it. "
             "Download or save it again."
         ) from None
+
+
+def _compare_checksums(path: Path) -> None:
+    """Refuse an archive of torch whose records are not what they were when it was written: torch does not look."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # noqa: BLE001 - no archive, or one that torch will have more to say of
+        return
+    if damaged:
+        raise CheckpointError(
+            f"{path} is damaged: its record '{damaged}' differs from its own checksum. Download or save it again."
+        )
 
 
 def _opened(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -35,7 +35,7 @@ def text_of(result: dict[str, Any]) -> str:
 def evaluation_text(result: dict[str, Any]) -> str:
     """`evaluation.json` as a page of text: headline, classes from worst to best, confusion."""
     head = (
-        f"top-1 {result['top1']:.2%}   top-5 {result['top5']:.2%}   n {result['n']:,}   "
+        f"{_rates(result, '   ')}   n {result['n']:,}   "
         f"loss {result['loss']:.4f}   calibration error {result['ece']:.4f}   weights {result['weights']}"
     )
     worst = sorted(result["per_class"], key=lambda row: row["recall"])
@@ -52,10 +52,16 @@ def evaluation_text(result: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _rates(result: dict[str, Any], between: str) -> str:
+    """Top-1, and top-5 where there are more classes than five: of fewer it is always 100 %."""
+    names = {"top-1": "top1", "top-5": "top5"} if len(result["classes"]) > 5 else {"top-1": "top1"}
+    return between.join(f"{name} {result[key]:.2%}" for name, key in names.items())
+
+
 def scores_text(result: dict[str, Any]) -> str:
     """The scores of a run in one line."""
     if result["task"] == "classification":
-        return f"top-1 {result['top1']:.2%}  top-5 {result['top5']:.2%}"
+        return _rates(result, "  ")
     if result["task"] == "segmentation":
         names = {"mIoU": "miou", "mean accuracy": "mean_accuracy", "pixel accuracy": "pixel_accuracy"}
         return "  ".join(f"{name} {_percent(result[key])}" for name, key in names.items())
