@@ -21,6 +21,14 @@ def started(code: str, *arguments: object, **options: object) -> subprocess.Pope
     return subprocess.Popen(command, **values)  # type: ignore[call-overload,no-any-return]
 
 
+def ended(process: subprocess.Popen[str]) -> int:
+    """Its status. It is killed where it does not end in time, or leaving its `with` would wait for it."""
+    try:
+        return process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+
+
 def numbers(process: subprocess.Popen[str]) -> list[int]:
     """The ids of processes that it prints in a line."""
     assert process.stdout

@@ -1,6 +1,7 @@
 """Settings for every test, what skips those for a GPU, and the dense runs that several files read."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from shapes import write_shapes
 
 settings.register_profile("patient", deadline=None)  # machines that are shared are slow at times
 settings.load_profile("patient")
+
+# In the background or under nohup these are ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)  # goes on; a new program has the default again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from children import awaited, children_of, gone, numbers, runs, started
+from children import awaited, children_of, ended, gone, numbers, runs, started
 from convnext import processes
 from convnext.processes import Parent, starter
 
@@ -123,7 +123,7 @@ def test_what_asks_a_command_to_stop_ends_it_as_ctrl_c_does_and_what_is_half_don
     with started(STOPPED, tmp_path) as process:
         assert process.stdout and process.stdout.readline() == "working\n"
         process.send_signal(number)
-        assert process.wait(60) == 130
+        assert ended(process) == 130
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,7 +133,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
         process.send_signal(signal.SIGHUP)
         assert runs(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130
+        assert ended(process) == 130
 
 
 def test_who_started_this_process_is_known():
