@@ -222,7 +222,7 @@ def test_the_figure_is_written_as_svg_or_as_a_page_and_nothing_else(tmp_path):
     with pytest.raises(ConvNeXtError, match=r"ends in '\.png'"):
         write_bubbles(tmp_path / "figure.png")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConvNeXtError, match="cannot be written"):
+    with pytest.raises(ConvNeXtError, match="is a file"):
         write_bubbles(tmp_path / "file" / "figure.svg")
 
 

@@ -67,7 +67,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 def test_a_run_leaves_the_files_of_the_readme_and_no_others(tmp_path):
     trained(write_colours(tmp_path / "pets"), tmp_path / "run")
     (listing,) = (block for block in blocks("text") if "recipe.json" in block)
-    listed = set(re.findall(r"[\w.]+\.(?:jsonl?|safetensors|html)\b", listing))
+    listed = set(re.findall(r"[\w.]+\.(?:jsonl?|safetensors|html|digests)\b", listing))
     assert {file.name for file in (tmp_path / "run").iterdir() if file.name != ".lock"} == listed
 
 

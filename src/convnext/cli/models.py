@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Print what was counted."""
     refuse_more(args, rest)
     from convnext.recipes.listing import GROUPS, classifiers, detectors, segmenters
-    from convnext.reports.text import table
+    from convnext.reports.columns import table
 
     rows = {"classification": classifiers, "detection": detectors, "segmentation": segmenters}[args.task]()
     if args.json:

@@ -146,8 +146,8 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
 
 
 def _bytes(tensor: Tensor) -> Any:
-    """The memory of a contiguous tensor, as a buffer."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    """The memory of a contiguous tensor, as a buffer; an empty one has none, whatever its strides say."""
+    return tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
 
 
 def _form(tensor: Tensor) -> str:

@@ -3,28 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convnext.errors import number_of, on_one_line
+from convnext.errors import number_of
+from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
 CONFUSED = 20  # pairs of classes that are shown for images
 MISTAKES = 10  # pairs of classes that are shown for pixels
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under their heads: the first to the left, the others to the right; each cell on its line, whatever name it is."""
-    head, rows = [*map(on_one_line, head)], [[*map(on_one_line, row)] for row in rows]
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  ".join([first, *others]).rstrip()
-
-    return "\n".join([line(head), *(line(row) for row in rows)])
 
 
 def text_of(result: dict[str, Any]) -> str:

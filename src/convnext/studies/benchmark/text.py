@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convnext.drawing.numbers import NOTHING
-from convnext.reports.text import table
+from convnext.reports.columns import table
 
 _HEAD = ("img/s", "of it", "lowest", "highest", "ms", "p90", "p99", "MB", "of GEMM", "of copy")
 

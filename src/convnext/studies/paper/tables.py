@@ -6,8 +6,8 @@ from typing import Any
 
 from convnext.errors import ConvNeXtError, number_of
 from convnext.recipes.baselines import plain_name
+from convnext.reports.columns import table as columns_of_text
 from convnext.reports.run_files import read_run
-from convnext.reports.text import table as columns_of_text
 from convnext.studies.paper.published import Column, Row, Table, tables
 
 COUNTED = {  # the columns that this code can count: (what, its unit)

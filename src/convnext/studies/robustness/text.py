@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from convnext.reports.text import not_counted, table
+from convnext.reports.columns import table
+from convnext.reports.text import not_counted
 
 _IMAGENET = 1000  # classes
 

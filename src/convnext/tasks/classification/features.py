@@ -3,7 +3,8 @@
 Axes: V views of an image (as it is, then mirrored), N images, C features.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +135,12 @@ def _read(file: Path, known: str, skipped: dict[str, str]) -> Features | None:
         return None
     note_skipped(metadata["skipped"].items(), skipped)
     return Features(tensors["values"], tensors["labels"], tensors["indices"])
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """16 digits of a hash of the names and values of all tensors."""
+    found = hashlib.blake2b()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -22,14 +22,13 @@ from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_ru
 from convnext.files import to_json, write_text
 from convnext.models.weights import load_weights
 from convnext.tasks.classification.facts import fingerprint
-from convnext.tasks.classification.features import Extraction, Features
+from convnext.tasks.classification.features import Extraction, Features, digest_of_tensors
 from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import Outcomes, metrics, wilson
 from convnext.tasks.classification.mixing import name_of
 from convnext.tasks.classification.probe import fit_head
 from convnext.tasks.classification.scoring import eval_batch, evaluate
 from convnext.tasks.classification.task import Classification
-from convnext.tasks.digest import digest_of_tensors
 from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, with_kernels
 from convnext.tasks.weights import file_of
 from convnext.tasks.work import work_of
