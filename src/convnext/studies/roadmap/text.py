@@ -1,7 +1,7 @@
 """The paper's roadmap as a table for a terminal: no network is built, nothing heavy is loaded."""
 
 from convnext.recipes.roadmap import Regime, roadmap, rows
-from convnext.reports import text
+from convnext.reports.columns import table
 
 
 def roadmap_text(regime: Regime = "t") -> str:
@@ -22,4 +22,4 @@ def left_last(head: list[str], cells: list[list[str]]) -> str:
     """A terminal's table whose last column, of words, stands to the left."""
     width = max(len(line[-1]) for line in [head, *cells])
     head, *cells = ([*line[:-1], line[-1].ljust(width)] for line in [head, *cells])
-    return text.table(head, cells)
+    return table(head, cells)
