@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from convnext.data.annotated_preflight import preflight_dense
-from convnext.data.opening import open_dense_splits, open_splits, recognise
+from convnext.data.opening import open_dense_splits, open_parts, open_splits, recognise
 from convnext.data.preflight import preflight
+from convnext.errors import DataError
 
 TEST_HELD = (
     "There is no val part: the test part is held out, and decides which weights are kept; `--part test` scores the same "
@@ -143,3 +144,49 @@ def test_classes_that_differ_in_case_alone_are_told_in_one_line(tmp_path, form):
         coco(tmp_path, {part: ["a.png", "b.png", "c.png"] for part in ("train", "val")}, names)
     lines = said(tmp_path)
     assert [line for line in lines if "case" in line] == ["These class names differ only in case: Car, car."]
+
+
+def test_an_image_that_coco_lists_under_two_ids_is_one_with_the_objects_of_both(tmp_path):
+    data = coco(tmp_path, {"train": ["a.png", "b.png", "a.png"], "val": ["c.png", "d.png"]})
+    splits = open_dense_splits(recognise(data))
+    assert [entry.path for entry in splits.train.entries] == ["train/a.png", "train/b.png"]
+    assert [len(entry.objects) for entry in splits.train.entries] == [2, 1]
+    assert splits.train.entries[0].objects.boxes[:, :2].tolist() == [[0, 0], [2, 2]]
+    assert "1 image is listed again, and the objects of all entries put together." in said(data)
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png"])
+def test_a_second_row_of_objects_for_one_image_is_put_to_the_first(tmp_path, again):
+    boxes = {"a": [[1, 1, 5, 5]], "b": [[2, 2, 6, 6]], "c": [[1, 1, 5, 5], [9, 9, 4, 4]]}
+    given = [("a.png", "a"), ("b.png", "b"), (again, "c")]
+    rows = [
+        {"file_name": name, "objects": {"bbox": boxes[key], "categories": ["cat"] * len(boxes[key])}}
+        for name, key in given
+    ]
+    for number in range(2):
+        image(tmp_path / f"{'ab'[number]}.png", number)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    [dataset] = open_parts(recognise(tmp_path)).values()
+    assert [entry.path for entry in dataset.entries] == ["a.png", "b.png"]
+    assert dataset.entries[0].objects.boxes.tolist() == [[1, 1, 6, 6], [9, 9, 13, 13]]  # the same box is one object
+    assert dataset.entries[1].objects.boxes.tolist() == [[2, 2, 8, 8]]
+
+
+@pytest.mark.parametrize("name", ["", "  ", None])
+def test_a_category_without_a_name_is_called_by_its_number(tmp_path, name):
+    data = coco(tmp_path, {"train": ["a.png", "b.png"], "val": ["c.png", "d.png"]}, ("cat", name))
+    assert open_dense_splits(recognise(data)).train.classes == ("cat", "2")
+
+
+@pytest.mark.parametrize("label", ["", "  ", None])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_row_without_a_label_is_refused_and_never_a_class(tmp_path, label, ending):
+    given = [*rows("train", "val"), ("x.png", label or "", "train")]
+    table(tmp_path, given)
+    if ending == "jsonl":
+        (tmp_path / "all.csv").unlink()
+        lines = [dict(zip(("path", "label", "split"), row, strict=True)) for row in given[:-1]]
+        lines.append({"path": "x.png", "label": label, "split": "train"})
+        (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=r"line \d+ has no label\. Give it one or remove the line"):
+        open_splits(recognise(tmp_path))

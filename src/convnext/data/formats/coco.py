@@ -32,6 +32,7 @@ from convnext.data.problems import (
     whole,
     whole_of_text,
 )
+from convnext.data.scan import listed
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
@@ -156,7 +157,9 @@ class _Reader:
             number = self._category(item.get("id")) if isinstance(item, dict) else None
             if number is None:
                 raise DataError(f"'{self.name}' has a category without a number or a text as its id. Give it one.")
-            names.setdefault(number, printable(" ".join(str(item.get("name", number)).split())))
+            name = item.get("name")
+            words = " ".join(str(number if name is None else name).split())
+            names.setdefault(number, printable(words or str(number)))
         if not names:
             raise DataError(f"'{self.name}' has no categories. List the classes under 'categories' with id and name.")
         if len(set(names.values())) < len(names):
@@ -178,6 +181,8 @@ class _Reader:
         if not plain:
             self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
         found = _Listed([], [], [], [], {}, [])
+        seen: dict[str, int] = {}  # path -> its place
+        again = 0
         for place, image in enumerate(images, 1):
             name, key = str(image.file_name), image.id
             path = self.finder.find(name, self.part, beside=self.beside)
@@ -188,8 +193,12 @@ class _Reader:
             if own and key in found.owner:
                 found.problems.append((place, Problem(DOUBLE, printable(name), f"id {key}")))
                 continue
+            if own and path in seen:  # its objects go to the image that is there already
+                found.owner[key] = seen[path]
+                again += 1
+                continue
             if own:
-                found.owner[key] = len(found.paths)
+                found.owner[key] = seen[path] = len(found.paths)
             height, width = whole(image.height), whole(image.width)
             sized = height and width and min(height, width) > 0
             number = whole(key) if plain and own else None
@@ -197,6 +206,10 @@ class _Reader:
             found.ids.append(place if number is None else number)
             found.sizes.append((min(height, LARGEST), min(width, LARGEST)) if sized and height and width else (0, 0))
             found.places.append(place)
+        if again:
+            self.notes.append(
+                listed(again, "image{s} {are} listed again, and the objects of all entries put together", ())
+            )
         return found
 
     def _pool(self, columns: Columns, listed: _Listed) -> tuple[Pool, np.ndarray]:

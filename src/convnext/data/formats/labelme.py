@@ -155,6 +155,8 @@ def _things(file: _File, name: str, size: Size | None, pages: Pages, task: str) 
             if not isinstance(item, dict) or not isinstance(item.get("label"), str | int):
                 raise WrongError(UNREADABLE, "a shape without a label")
             label = printable(" ".join(str(item["label"]).split()))
+            if not label:
+                raise WrongError(UNREADABLE, "a shape without a label")
             if label in _NO_OBJECT and task != "segmentation":
                 continue
             shape, box = _drawn(item, size)
