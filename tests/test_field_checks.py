@@ -2,12 +2,14 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import foreign
 from convnext.data.annotated_preflight import preflight_dense
 from convnext.data.opening import open_dense_splits, open_parts, open_splits, recognise
 from convnext.data.preflight import preflight
@@ -190,3 +192,35 @@ def test_a_row_without_a_label_is_refused_and_never_a_class(tmp_path, label, end
         (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(DataError, match=r"line \d+ has no label\. Give it one or remove the line"):
         open_splits(recognise(tmp_path))
+
+
+WRITERS = {
+    "labelme": foreign.write_labelme,
+    "supervisely": foreign.write_supervisely,
+    "voc": foreign.write_voc,
+    "via": foreign.write_via,
+    "datumaro": foreign.write_datumaro,
+    "coco": foreign.write_coco,
+    "cvat": partial(foreign.write_cvat, files=True),
+}
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.9])
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_file_of_annotations_that_is_cut_off_is_named_with_the_reason(tmp_path, form, kept):
+    WRITERS[form](tmp_path, foreign.small("boxes"))
+    ending = "*.xml" if form in ("voc", "cvat") else "*.json"
+    files = [file for file in sorted(tmp_path.rglob(ending)) if file.name != "meta.json"]
+    assert len(files) > 1
+    cut = files[-1]
+    cut.write_bytes(cut.read_bytes()[: kept if kept in (0, 10) else int(kept * cut.stat().st_size)])
+    source = recognise(tmp_path, form=form)
+    if kept == 0.9 and form in ("via", "datumaro", "coco"):  # a file of many images whose kind can still be told
+        with pytest.raises(DataError, match=cut.name):
+            open_parts(source)
+        return
+    parts = open_parts(source)
+    problems = {problem for part in parts.values() for problem in part.problems}
+    [damaged] = [problem for problem in problems if problem.kind == "damaged file"]
+    assert damaged.where == cut.relative_to(tmp_path).as_posix() and damaged.what
+    assert not [problem for problem in problems if problem.kind == "no annotations"]  # it is named once

@@ -6,7 +6,7 @@ examined here one by one, so that what is wrong with them can be named.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
 from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
 from convnext.data.formats.files import Finder, ImageFinder
-from convnext.data.formats.json_kinds import survey
+from convnext.data.formats.json_kinds import damaged_json, survey
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
 from convnext.data.problems import (
@@ -50,6 +50,7 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
     found = {"all": [source.file]} if source.file is not None else coco_files(source.tree)
     if not found:
         raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
+    cut = damaged_json(source.tree, _others(source.tree)) if source.file is None else []
     finder = ImageFinder(source.images.files)
     parts = {}
     for part, files in found.items():
@@ -60,6 +61,7 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
             content = CocoFile(source.tree.once.take(file), name)
             read.append(dataset_of(content, source, finder, part=part, beside=beside))
         parts[part] = read[0] if len(read) == 1 else merged(read, [printable(file) for file in files])
+        parts[part] = replace(parts[part], problems=(*parts[part].problems, *cut))
     return by_folders(parts["all"]) if source.file is None and set(parts) == {"all"} else parts
 
 
@@ -73,14 +75,17 @@ def coco_files(tree: Tree) -> dict[str, list[str]]:
 
     Beside a file of instances COCO has others of the same images, which are left alone.
     """
-    files = list(tree.files.take(tree.files.ending_in({".json"})))
-    named = {file for file in files if "instances" in _last(file)}
-    others = {file for file in files if named and file not in named and _last(file).startswith(_OTHERS)}
     found: dict[str, list[str]] = {}
-    for file, kind in survey(tree, others):
+    for file, kind in survey(tree, _others(tree)):
         if kind == "coco":
             found.setdefault(part_of_file(file) or "all", []).append(file)
     return found
+
+
+def _others(tree: Tree) -> set[str]:
+    files = list(tree.files.take(tree.files.ending_in({".json"})))
+    named = {file for file in files if "instances" in _last(file)}
+    return {file for file in files if named and file not in named and _last(file).startswith(_OTHERS)}
 
 
 def _last(file: str) -> str:

@@ -70,11 +70,12 @@ def open_labelme(source: Source) -> dict[str, DenseDataset]:
     for name in tree.files.take(tree.files.ending_in({".json"})):
         data = tree.once.take(name)
         if json_kind(data) != "labelme":
+            pages.check_beside(name, data, _image_beside(pages, name))
             continue
         try:
             file = _read(data)
         except DataError as error:
-            pages.problems.append(Problem(UNREADABLE, printable(name), str(error)))
+            pages.damage(name, str(error), _image_beside(pages, name))
             continue
         path = _image(pages, name, file)
         embedded = len(bytes(file.imageData)) > _LEAST
@@ -126,6 +127,11 @@ def _image(pages: Pages, name: str, file: _File) -> str | None:
     """The image of a file: the one it names, else that of its own name."""
     path = file.imagePath if isinstance(file.imagePath, str) else ""
     return pages.find(path, part=part_of(name), beside=name.rpartition("/")[0], stem=os.path.splitext(name)[0])
+
+
+def _image_beside(pages: Pages, name: str) -> str | None:
+    """The image of the name of a file that says nothing itself."""
+    return pages.find("", part=part_of(name), stem=os.path.splitext(name)[0])
 
 
 def _size(file: _File) -> Size | None:
