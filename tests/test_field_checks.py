@@ -224,3 +224,20 @@ def test_a_file_of_annotations_that_is_cut_off_is_named_with_the_reason(tmp_path
     [damaged] = [problem for problem in problems if problem.kind == "damaged file"]
     assert damaged.where == cut.relative_to(tmp_path).as_posix() and damaged.what
     assert not [problem for problem in problems if problem.kind == "no annotations"]  # it is named once
+
+
+@pytest.mark.parametrize("odd", ["RGB", "P"])
+def test_a_mask_in_colours_among_those_of_numbers_is_named(tmp_path, odd):
+    shown = np.zeros((SIDE, SIDE), np.uint8)
+    shown[4:12, 4:12], shown[14:20, 4:12] = 1, 2
+    for number in range(6):
+        image(tmp_path / "JPEGImages" / f"{number}.png", number)
+        mask = Image.fromarray(shown).convert("P")
+        mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        file = tmp_path / "SegmentationClass" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        (mask.convert("RGB") if (number == 3) == (odd == "RGB") else mask).save(file)
+    with pytest.raises(DataError) as refused:
+        open_parts(recognise(tmp_path, task="segmentation"))
+    rare, usual = ("RGB", "one number for each pixel")[:: 1 if odd == "RGB" else -1]
+    assert f"1 mask of '{tmp_path}' with {rare} among 5 with {usual}: 'SegmentationClass/3.png'." in str(refused.value)
