@@ -165,7 +165,7 @@ def test_a_broken_file_is_named(tmp_path):
     labelme(tmp_path, {"points": TRIANGLE}, name="b")
     (tmp_path / "b.json").write_text((tmp_path / "b.json").read_text()[:-9])
     dataset = only(tmp_path)
-    assert len(dataset.entries) == 1 and kinds(dataset) == ["unreadable", "no annotations"]
+    assert len(dataset.entries) == 1 and kinds(dataset) == ["damaged file"]
 
 
 # Outlines as masks

@@ -462,7 +462,7 @@ def test_images_of_a_test_part_without_labels_are_left_out_and_counted(tmp_path)
     parquet(tmp_path / "data/test-0.parquet", held([Picture("test", "", k) for k in range(3)], ("cat", "dog")))
     splits = open_splits(recognise(tmp_path))
     assert (len(splits.train.entries), len(splits.val.entries)) == (8, 2)
-    assert splits.left_out == {"images of the test part without a label": 3}
+    assert splits.left_out == {"rows of the test part without a label": 3}
     parquet(tmp_path / "data/test-0.parquet", held(pictures("test")).select(["image"]))
     splits = open_splits(recognise(tmp_path))
     assert len(splits.train.entries) == 8 and "was not read" in splits.notes[0]

@@ -24,6 +24,7 @@ from convnext.data.scan import (
     NAMED,
     PREVIEW_PX,
     bits_line,
+    case_line,
     digests_of,
     listed,
     looked_at,
@@ -227,6 +228,7 @@ def _class_lines(
     if "train" not in parts:
         return
     train, val = per_class["train"], per_class["val"]
+    yield case_line(train)
     segmentation = parts["train"].task == "segmentation"
     what = "pixels" if segmentation else "objects"
     counted = images["train"] if segmentation else train

@@ -28,6 +28,10 @@ from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
 Parts = dict[str, DenseDataset]
+_TEST_HELD = (
+    "There is no val part: the test part is held out, and decides which weights are kept; `--part test` scores the same "
+    "images."
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     that the same files give the same split on every machine and in a zip. Raises DataError when nothing can be trained.
     """
     require_share(val_share)
-    listing = listed(source).trained_on()
+    whole = listed(source)
+    listing = whole.trained_on()
     val = listing.in_part("val")
     parted = bool(val.any())
     if not parted:
@@ -170,6 +175,8 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
         )
     share = None if parted else val_share
     notes = listing.notes if source.form == "table" else (*listing.notes, *doubtful_classes(listing))
+    if parted and not whole.in_part("val").any():
+        notes = (*notes, _TEST_HELD)
     return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
 
 
@@ -229,8 +236,11 @@ def open_dense_splits(
     if "train" in parts and "all" in parts:
         left = number_of(len(parts["all"].entries), "image")
         whole = replace(whole, notes=(*whole.notes, f"{left} of no part are left out: '{_first(parts['all'])}', ..."))
-    held = parts.get("val") or (parts.get("test") if "train" in parts else None)
-    return DenseSplits(whole, held) if held is not None else _split(whole, val_share, seed)
+    if "val" in parts:
+        return DenseSplits(whole, parts["val"])
+    if "train" in parts and "test" in parts:
+        return DenseSplits(replace(whole, notes=(*whole.notes, _TEST_HELD)), parts["test"])
+    return _split(whole, val_share, seed)
 
 
 def _first(dataset: DenseDataset) -> str:

@@ -1,9 +1,9 @@
 """A look at all images before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from convnext.data.scan import (
     LIMIT,
     PREVIEW_PX,
     bits_line,
+    case_line,
     digests_of,
     left_out_line,
     listed,
@@ -27,6 +28,7 @@ from convnext.errors import DataError, reason_of
 
 _UNEVEN = 10  # largest class over smallest
 _FEW = 10  # train images of a class
+_Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     main = next(iter(parts))
     if not any(item.part == main for item in good):
         raise unread({item.path: item.reason for item in seen if item.part == main}, main)
-    duplicates, repeats, torn = _copies(good)
+    copies = _copies(good)
     per_class = {name: _counts(part) for name, part in parts.items()}
     left_out = data.left_out if isinstance(data, Splits) else {}
     why = (f"{path} ({reason})" for path, reason in broken.items())
@@ -81,11 +83,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     lines = [
         sampled(len(seen), total),
         unreadable,
-        listed(
-            len(duplicates), "image{s} of val {are} also in train, which flatters the result", map(_pair, duplicates)
-        ),
-        listed(len(torn), "image{s} {are} in train under two classes", map(_pair, torn)),
-        listed(len(repeats), "image{s} in train {are} exact copies of others", map(_pair, repeats)),
+        *_copy_lines(copies),
         bits_line([item.path for item in good if item.few_bits]),
         *_class_lines(per_class),
         *kept_out,
@@ -97,8 +95,8 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         reasons=tuple(filter(None, (unreadable, *kept_out))),
         per_class=per_class,
         broken=broken,
-        duplicates=tuple(duplicates),
-        repeats=tuple(repeats),
+        duplicates=tuple(copies.across),
+        repeats=tuple(copies.repeats["train"]),
         median_px=int(np.median(sizes.min(axis=1))),
         median_size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
         digests=digests_of(item.digest for item in seen),
@@ -127,22 +125,43 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) ->
     yield from looked_at(counts, look, workers, stride)
 
 
-def _copies(good: list[_Seen]) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
-    """Pairs with the same bytes: (across train and val, within train, within train under two classes)."""
-    first: dict[bytes, _Seen] = {}
-    across, within, torn = [], [], []
-    for item in sorted(good, key=lambda item: item.part != "train"):  # stable: train first
-        known = first.setdefault(item.digest, item)
-        if known is item or known.part != "train":
-            continue
-        pair = (known.path, item.path)
-        if item.part != "train":
-            across.append(pair)
-        elif item.label != known.label:
-            torn.append(pair)
-        else:
-            within.append(pair)
-    return across, within, torn
+@dataclass
+class _Copies:
+    """Pairs (first path, copy) with the same bytes: of train and val, and by the part that holds both."""
+
+    across: list[_Pair] = field(default_factory=list)
+    torn_across: list[_Pair] = field(default_factory=list)  # those of `across` under two classes
+    repeats: dict[str, list[_Pair]] = field(default_factory=lambda: defaultdict(list))
+    torn: dict[str, list[_Pair]] = field(default_factory=lambda: defaultdict(list))  # under two classes
+
+
+def _copies(good: list[_Seen]) -> _Copies:
+    found = _Copies()
+    first: dict[tuple[str, bytes], _Seen] = {}
+    for item in good:
+        known = first.setdefault((item.part, item.digest), item)
+        if known is not item:
+            same = found.repeats if item.label == known.label else found.torn
+            same[item.part].append((known.path, item.path))
+        if item.part != "train" and (taught := first.get(("train", item.digest))) is not None:
+            found.across.append((taught.path, item.path))
+            found.torn_across += [(taught.path, item.path)] if item.label != taught.label else []
+    return found
+
+
+def _copy_lines(copies: _Copies) -> Iterator[str]:
+    flattered = "image{s} of val {are} also in train, which flatters the result"
+    yield listed(len(copies.across), flattered, map(_shown, copies.across))
+    yield listed(
+        len(copies.torn_across), "image{s} {are} in train and in val under two classes", map(_shown, copies.torn_across)
+    )
+    for part in ("train", "val"):
+        torn, repeats = copies.torn[part], copies.repeats[part]
+        twice = [pair for pair in repeats if pair[0] == pair[1]]
+        others = [pair for pair in repeats if pair[0] != pair[1]]
+        yield listed(len(torn), f"image{{s}} {{are}} in {part} under two classes", map(_shown, torn))
+        yield listed(len(others), f"image{{s}} in {part} {{are}} exact copies of others", map(_shown, others))
+        yield listed(len(twice), f"image{{s}} of {part} {{are}} listed twice", map(_shown, twice))
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:
@@ -158,6 +177,7 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     unseen = [name for name in train if train[name] and val and not val.get(name)]
     few = [f"{printable(name)} ({count})" for name, count in train.items() if 0 < count < _FEW]
     lines = [
+        case_line(train),
         listed(len(empty), "class{es} {have} no images", map(printable, empty)),
         listed(len(unseen), "class{es} {have} no val images, so {its} results are unknown", map(printable, unseen)),
         listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train images", few),
@@ -184,5 +204,5 @@ def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[st
     return (line,) if line else ()
 
 
-def _pair(pair: tuple[str, str]) -> str:
-    return f"{pair[0]} = {pair[1]}"
+def _shown(pair: _Pair) -> str:
+    return f"{pair[0]} = {pair[1]}" if pair[0] != pair[1] else pair[0]

@@ -19,6 +19,7 @@ OUTLINE = "bad outline"
 NO_BOX = "no box"
 MASK_SIZE = "mask size"
 UNREADABLE = "unreadable"
+DAMAGED = "damaged file"
 STRAY = "stray annotation"
 NO_MASK = "no mask"
 DOUBLE = "double image"
@@ -35,6 +36,7 @@ KINDS = {  # kind -> a line of preflight
     OUTLINE: "outline{s} that cannot be used {are} left out, and the box is kept",
     NO_BOX: "object{s} without a box that can be used {are} boxed by the outline",
     MASK_SIZE: "mask{s} of another size than the image's {are} left out",
+    DAMAGED: "file{s} of annotations that cannot be read {are} left out",
     UNREADABLE: "annotation{s} that cannot be read {are} left out",
     STRAY: "annotation{s} of no known image {are} left out",
     DOUBLE: "image{s} listed twice {are} left out",

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from convnext.data.codecs import plugin_for
+from convnext.data.store import printable
 from convnext.errors import DataError, number_of
 
 FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only headers are read
@@ -60,12 +61,32 @@ def bits_line(paths: Sequence[str]) -> str:
 
 
 def left_out_line(left_out: Mapping[str, int]) -> str:
-    """How many files of which endings are no images; `left_out`: ending -> files."""
-    total = sum(left_out.values())
-    kinds = (
-        f"{count:,} {ending}{_reader(ending)}" for ending, count in sorted(left_out.items(), key=lambda pair: -pair[1])
+    """How many files of which endings are no images, and how many rows say no class; `left_out`: what -> how many."""
+    order = sorted(left_out.items(), key=lambda pair: -pair[1])
+    kinds = [
+        f"{count:,} {_agreeing(what, count)}{_reader(what)}" for what, count in order if not what.startswith("rows ")
+    ]
+    files = sum(count for what, count in order if not what.startswith("rows "))
+    rows = (
+        listed(count, f"row{{s}} {what.removeprefix('rows ')} {{were}} left out", ())
+        for what, count in order
+        if what.startswith("rows ")
     )
-    return listed(total, "file{s} {were} left out", kinds, len(left_out))
+    return " ".join(filter(None, (listed(files, "file{s} {were} left out", kinds, len(kinds)), *rows)))
+
+
+def _agreeing(what: str, count: int) -> str:
+    """'images of the test part' of one image."""
+    return f"image {what.removeprefix('images ')}" if count == 1 and what.startswith("images ") else what
+
+
+def case_line(classes: Iterable[str]) -> str:
+    """That names of classes differ only in case; '' when none do."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(name.casefold(), []).append(printable(name))
+    groups = [", ".join(names) for names in alike.values() if len(names) > 1]
+    return f"These class names differ only in case: {'; '.join(groups[:NAMED])}{_more(len(groups))}." if groups else ""
 
 
 def _reader(ending: str) -> str:
@@ -94,5 +115,10 @@ def listed(count: int, what: str, names: Iterable[str], kinds: int | None = None
     words |= {"it": "it" if one else "them", "its": "its" if one else "their", "reach": "reaches" if one else "reach"}
     shown = list(islice(names, NAMED))
     total = count if kinds is None else kinds
-    more = f" and {total - NAMED:,} more" if shown and total > NAMED else ""
+    more = _more(total) if shown else ""
     return f"{count:,} {what.format(**words)}{': ' if shown else ''}{', '.join(shown)}{more}."
+
+
+def _more(total: int) -> str:
+    """Behind the names that are shown."""
+    return f" and {total - NAMED:,} more" if total > NAMED else ""

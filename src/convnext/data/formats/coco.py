@@ -6,7 +6,7 @@ examined here one by one, so that what is wrong with them can be named.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
 from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
 from convnext.data.formats.files import Finder, ImageFinder
-from convnext.data.formats.json_kinds import survey
+from convnext.data.formats.json_kinds import damaged_json, survey
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
 from convnext.data.problems import (
@@ -32,6 +32,7 @@ from convnext.data.problems import (
     whole,
     whole_of_text,
 )
+from convnext.data.scan import listed
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.errors import DataError
@@ -49,6 +50,7 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
     found = {"all": [source.file]} if source.file is not None else coco_files(source.tree)
     if not found:
         raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
+    cut = damaged_json(source.tree, _others(source.tree)) if source.file is None else []
     finder = ImageFinder(source.images.files)
     parts = {}
     for part, files in found.items():
@@ -59,6 +61,7 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
             content = CocoFile(source.tree.once.take(file), name)
             read.append(dataset_of(content, source, finder, part=part, beside=beside))
         parts[part] = read[0] if len(read) == 1 else merged(read, [printable(file) for file in files])
+        parts[part] = replace(parts[part], problems=(*parts[part].problems, *cut))
     return by_folders(parts["all"]) if source.file is None and set(parts) == {"all"} else parts
 
 
@@ -72,14 +75,17 @@ def coco_files(tree: Tree) -> dict[str, list[str]]:
 
     Beside a file of instances COCO has others of the same images, which are left alone.
     """
-    files = list(tree.files.take(tree.files.ending_in({".json"})))
-    named = {file for file in files if "instances" in _last(file)}
-    others = {file for file in files if named and file not in named and _last(file).startswith(_OTHERS)}
     found: dict[str, list[str]] = {}
-    for file, kind in survey(tree, others):
+    for file, kind in survey(tree, _others(tree)):
         if kind == "coco":
             found.setdefault(part_of_file(file) or "all", []).append(file)
     return found
+
+
+def _others(tree: Tree) -> set[str]:
+    files = list(tree.files.take(tree.files.ending_in({".json"})))
+    named = {file for file in files if "instances" in _last(file)}
+    return {file for file in files if named and file not in named and _last(file).startswith(_OTHERS)}
 
 
 def _last(file: str) -> str:
@@ -156,7 +162,9 @@ class _Reader:
             number = self._category(item.get("id")) if isinstance(item, dict) else None
             if number is None:
                 raise DataError(f"'{self.name}' has a category without a number or a text as its id. Give it one.")
-            names.setdefault(number, printable(" ".join(str(item.get("name", number)).split())))
+            name = item.get("name")
+            words = " ".join(str(number if name is None else name).split())
+            names.setdefault(number, printable(words or str(number)))
         if not names:
             raise DataError(f"'{self.name}' has no categories. List the classes under 'categories' with id and name.")
         if len(set(names.values())) < len(names):
@@ -178,6 +186,8 @@ class _Reader:
         if not plain:
             self.notes.append("Images are numbered from 1 on, because their ids are not whole numbers.")
         found = _Listed([], [], [], [], {}, [])
+        seen: dict[str, int] = {}  # path -> its place
+        again = 0
         for place, image in enumerate(images, 1):
             name, key = str(image.file_name), image.id
             path = self.finder.find(name, self.part, beside=self.beside)
@@ -188,8 +198,12 @@ class _Reader:
             if own and key in found.owner:
                 found.problems.append((place, Problem(DOUBLE, printable(name), f"id {key}")))
                 continue
+            if own and path in seen:  # its objects go to the image that is there already
+                found.owner[key] = seen[path]
+                again += 1
+                continue
             if own:
-                found.owner[key] = len(found.paths)
+                found.owner[key] = seen[path] = len(found.paths)
             height, width = whole(image.height), whole(image.width)
             sized = height and width and min(height, width) > 0
             number = whole(key) if plain and own else None
@@ -197,6 +211,10 @@ class _Reader:
             found.ids.append(place if number is None else number)
             found.sizes.append((min(height, LARGEST), min(width, LARGEST)) if sized and height and width else (0, 0))
             found.places.append(place)
+        if again:
+            self.notes.append(
+                listed(again, "image{s} {are} listed again, and the objects of all entries put together", ())
+            )
         return found
 
     def _pool(self, columns: Columns, listed: _Listed) -> tuple[Pool, np.ndarray]:

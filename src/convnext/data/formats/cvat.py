@@ -71,13 +71,15 @@ def open_cvat(source: Source) -> dict[str, DenseDataset]:
     for file in files:
         data = tree.once.take(file)
         if not is_cvat(data):
+            if why := _flaw_of(data):
+                pages.damage(file, why)
             continue
         try:
             found = _File(file, source, pages)
             found.read(data)
             videos += [file] if found.tracks else []
         except (ElementTree.ParseError, DataError, LookupError, ValueError) as error:
-            pages.problems.append(Problem(UNREADABLE, printable(file), str(error)))
+            pages.damage(file, str(error))
     if videos and not pages.is_begun:
         raise DataError(f"'{printable(videos[0])}' of '{source.name}' {_AS_VIDEO}.")
     pages.problems += [Problem(UNREADABLE, printable(file), "tracks of CVAT for video") for file in videos]
@@ -87,6 +89,16 @@ def open_cvat(source: Source) -> dict[str, DenseDataset]:
             "CSV of path and label."
         )
     return pages.parts()
+
+
+def _flaw_of(data: bytes) -> str:
+    """Why a file is no XML, '' where it is."""
+    try:
+        require_plain_xml(data)
+        ElementTree.fromstring(data)
+    except (ElementTree.ParseError, DataError, LookupError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 class _File:

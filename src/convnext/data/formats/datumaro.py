@@ -5,7 +5,7 @@ from typing import Any
 
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.coco_objects import outline_of
-from convnext.data.formats.json_kinds import json_files
+from convnext.data.formats.json_kinds import damaged_json, json_files
 from convnext.data.formats.pages import Pages, Size, Thing
 from convnext.data.formats.shapes import ellipse
 from convnext.data.masks import Shape
@@ -27,6 +27,7 @@ def datumaro_files(tree: Tree) -> list[str]:
 def open_datumaro(source: Source) -> dict[str, DenseDataset]:
     """The data sets of Datumaro's JSON files, by part. Raises DataError when nothing can be read."""
     tree, pages = source.tree, Pages(source)
+    pages.problems += damaged_json(tree) if source.file is None else []
     for file in [source.file] if source.file is not None else datumaro_files(tree):
         try:
             content = json_in(tree.once.take(file))

@@ -4,7 +4,10 @@ import os
 from collections.abc import Container, Iterator
 
 from convnext.data.codecs import image_suffixes
-from convnext.data.store import Tree
+from convnext.data.problems import DAMAGED, Problem
+from convnext.data.store import Tree, printable
+from convnext.data.written import json_in
+from convnext.errors import DataError
 
 _KEYS: dict[str, tuple[bytes, ...]] = {  # the surest first; all of a row must be there
     "panoptic": (b'"segments_info"', b'"annotations"'),
@@ -23,6 +26,7 @@ _KEYS: dict[str, tuple[bytes, ...]] = {  # the surest first; all of a row must b
 }
 _ONE_IMAGE = frozenset({"labelme", "supervisely", "cityscapes", "superannotate"})  # a file for each image
 _SMALL = 1_000_000  # bytes of a file that may as well be kept
+_TAIL = 100  # bytes that show whether a file is whole
 _SEEN = 3  # files, after which a folder is known to hold more of their kind
 
 
@@ -71,9 +75,33 @@ def survey(tree: Tree, leave: Container[str] = ()) -> Iterator[tuple[str, str]]:
         data = tree.once.read(file)
         kind = json_kind(data)
         sidecars.see(file, kind)
-        if len(data) > _SMALL and not kind:  # such as captions
+        if len(data) > _SMALL and not kind and data[-_TAIL:].rstrip()[-1:] in (b"}", b"]"):  # such as captions
             tree.once.pass_over(file)
         yield file, kind
+
+
+def damaged_json(tree: Tree, leave: Container[str] = ()) -> list[Problem]:
+    """The JSON files of a tree whose kind cannot be told because they are cut off or no JSON, but for those in `leave`.
+
+    Of files beside images the first few. To be asked before the others are taken.
+    """
+    flaws = [
+        (file, flaw_of(tree.once.read(file))) for file, kind in survey(tree, leave) if not kind and _kept(tree, file)
+    ]
+    return [Problem(DAMAGED, printable(file), why) for file, why in flaws if why]
+
+
+def flaw_of(data: bytes) -> str:
+    """Why a file is no JSON, '' where it is."""
+    try:
+        json_in(data)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _kept(tree: Tree, file: str) -> bool:
+    return file not in tree.once.passed_over
 
 
 def json_files(tree: Tree, kind: str) -> list[str]:

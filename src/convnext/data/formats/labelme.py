@@ -70,11 +70,12 @@ def open_labelme(source: Source) -> dict[str, DenseDataset]:
     for name in tree.files.take(tree.files.ending_in({".json"})):
         data = tree.once.take(name)
         if json_kind(data) != "labelme":
+            pages.check_beside(name, data, _image_beside(pages, name))
             continue
         try:
             file = _read(data)
         except DataError as error:
-            pages.problems.append(Problem(UNREADABLE, printable(name), str(error)))
+            pages.damage(name, str(error), _image_beside(pages, name))
             continue
         path = _image(pages, name, file)
         embedded = len(bytes(file.imageData)) > _LEAST
@@ -128,6 +129,11 @@ def _image(pages: Pages, name: str, file: _File) -> str | None:
     return pages.find(path, part=part_of(name), beside=name.rpartition("/")[0], stem=os.path.splitext(name)[0])
 
 
+def _image_beside(pages: Pages, name: str) -> str | None:
+    """The image of the name of a file that says nothing itself."""
+    return pages.find("", part=part_of(name), stem=os.path.splitext(name)[0])
+
+
 def _size(file: _File) -> Size | None:
     return image_size(file.imageHeight, file.imageWidth)
 
@@ -155,6 +161,8 @@ def _things(file: _File, name: str, size: Size | None, pages: Pages, task: str) 
             if not isinstance(item, dict) or not isinstance(item.get("label"), str | int):
                 raise WrongError(UNREADABLE, "a shape without a label")
             label = printable(" ".join(str(item["label"]).split()))
+            if not label:
+                raise WrongError(UNREADABLE, "a shape without a label")
             if label in _NO_OBJECT and task != "segmentation":
                 continue
             shape, box = _drawn(item, size)

@@ -81,6 +81,20 @@ def show_colours(tree: Tree, masks: Sequence[str]) -> bool:
     return False
 
 
+def in_colours(tree: Tree, masks: Sequence[str]) -> dict[str, bool]:
+    """Whether each mask shows colours, where others hold numbers; without those that cannot be read."""
+
+    def look(path: str) -> bool | None:
+        try:
+            return decode_mask(tree.once.take(path)).ndim == 3
+        except (DataError, OSError):
+            return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = zip(masks, pool.map(look, masks), strict=True)
+        return {path: shown for path, shown in found if shown is not None}
+
+
 def is_mask(data: bytes) -> bool:
     """Whether an image is a mask by what it shows: few values or colours, or areas of one value.
 

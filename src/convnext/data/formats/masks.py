@@ -14,13 +14,13 @@ from convnext.data.formats.files import is_image
 from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes, of_voc
 from convnext.data.formats.mask_colours import Legend, labelled, legend_at, legend_of, require_few, voc_legend
 from convnext.data.formats.mask_folders import Pairs, listed_parts, may_be_masks, named_as_masks, paired, paired_apart
-from convnext.data.formats.mask_values import held, is_mask, show_colours, was_mask
+from convnext.data.formats.mask_values import held, in_colours, is_mask, show_colours, was_mask
 from convnext.data.parts import part_of
 from convnext.data.problems import whole
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import json_in
-from convnext.errors import DataError, reason_of
+from convnext.errors import DataError, number_of, reason_of
 
 _ADE = "objectInfo150.txt"  # its table of classes: tab-separated, the names last
 _ADE_CLASSES = 150
@@ -182,12 +182,30 @@ def _unnamed(tree: Tree, masks: list[str], classes: tuple[str, ...] | None, name
     found = held(tree, masks, colours=True).colours
     if classes is not None and set(found) <= set(voc_legend(classes).colours):
         return voc_legend(classes)
+    _refuse_mixed(tree, masks, name)
     require_few(found, name)
     most = [f"{colour_text(colour)} ({count / found.total():.0%})" for colour, count in found.most_common(_NAMED)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     raise DataError(
         f"the masks of '{name}' show {len(found)} colours, {', '.join(most)}{more}, and no file says which class each is. "
         "Give --colours FILE with lines as 'cat:255,0,0'; a FILE that is not there yet is written with these colours."
+    )
+
+
+def _refuse_mixed(tree: Tree, masks: list[str], name: str) -> None:
+    """Raise DataError where some masks are in colours and others hold numbers, with those that are fewer."""
+    kinds = in_colours(tree, masks)
+    coloured, numbered = ([mask for mask, shown in kinds.items() if shown is kind] for kind in (True, False))
+    if not coloured or not numbered:
+        return
+    colours_are_odd = len(coloured) <= len(numbered)
+    odd, others = (coloured, numbered) if colours_are_odd else (numbered, coloured)
+    named = ", ".join(f"'{printable(mask)}'" for mask in odd[:_NAMED])
+    more = f" and {len(odd) - _NAMED:,} more" if len(odd) > _NAMED else ""
+    holds = ("RGB", "one number for each pixel") if colours_are_odd else ("one number for each pixel", "RGB")
+    raise DataError(
+        f"{number_of(len(odd), 'mask')} of '{name}' with {holds[0]} among {len(others):,} with {holds[1]}: {named}{more}. "
+        "Save all masks in one way."
     )
 
 

@@ -24,7 +24,7 @@ from convnext.data.parts import part_of, part_of_folder, part_of_name
 from convnext.data.problems import SLACK_PX, image_size, whole_of_text
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
-from convnext.data.written import local_path
+from convnext.data.written import local_path, stored_name
 from convnext.errors import DataError
 from convnext.files import to_json
 
@@ -110,6 +110,7 @@ def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names:
     classes = _classes(records, column)
     names |= dict.fromkeys((name for name in classes if name not in names), _KNOWN)
     rows = zip(records.images(image), records.values(column), strict=True)
+    before: dict[tuple[str, str], list[dict[str, Any]]] = {}  # objects of (part, path): a row may be there twice
     for place, (path, value) in enumerate(rows):
         where = records.where(place)
         own = part
@@ -123,7 +124,11 @@ def _add(records: Records, file: str, part: str, parts: dict[str, _Part], names:
         size = {} if sizes is None else {"height": sizes[place][0], "width": sizes[place][1]}
         number = len(held.images) + 1
         held.images.append({"id": number, "file_name": local_path(path, where), **size})
-        for item in _items(value, where):
+        items = _items(value, where)
+        told = before.setdefault((own, stored_name(path)), [])
+        fresh = [dict(item) for item in items if item not in told]
+        told += items
+        for item in fresh:
             category = text_of(item.pop("category"), where, "category", classes)
             names.setdefault(category, _SEEN)
             held.objects.append({"id": len(held.objects) + 1, "image_id": number, "category_id": category, **item})

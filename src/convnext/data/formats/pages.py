@@ -12,12 +12,14 @@ import numpy as np
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.files import ImageFinder
+from convnext.data.formats.json_kinds import flaw_of
 from convnext.data.formats.shapes import joined, rectangle
 from convnext.data.masks import Rle, Shape
 from convnext.data.masks import box as box_of
 from convnext.data.parts import part_of
 from convnext.data.problems import (
     CUT,
+    DAMAGED,
     DOUBLE,
     EMPTY,
     MISSING,
@@ -59,6 +61,7 @@ class Pages:
         self._count, self._first, self._missing = 0, "", 0
         self._entries: dict[str, list[AnnotatedImage]] = {}
         self._used: set[str] = set()
+        self._damaged: set[str] = set()
 
     def list_classes(self, names: Iterable[str]) -> None:
         """Classes that a file lists, in its order; without such a list they are sorted."""
@@ -78,6 +81,16 @@ class Pages:
         self._first = self._first or name
         self.problems.append(Problem(MISSING, printable(name)))
 
+    def damage(self, file: str, why: str, image: str | None = None) -> None:
+        """A file of annotations that cannot be read. `image`: the one that it is about, which is left out with it."""
+        self.problems.append(Problem(DAMAGED, printable(file), why))
+        self._damaged |= {image} if image is not None else set()
+
+    def check_beside(self, file: str, data: bytes, image: str | None) -> None:
+        """A JSON file of no known kind: if it lies beside an image and is cut off, it is named with the reason."""
+        if image is not None and (why := flaw_of(data)):
+            self.damage(file, why, image)
+
     def add(self, path: str, things: Sequence[Thing], size: Size | None, *, part: str = "", file: str = "") -> None:
         """An image and what is drawn on it. `part`: what its file says; '': its folders, and those of `file`, say it."""
         if path in self._used:
@@ -96,7 +109,7 @@ class Pages:
 
     def name_others(self) -> None:
         """Images that no file is about, where each image has a file of its own."""
-        others = (file for file in self.finder.images if file not in self._used)
+        others = (file for file in self.finder.images if file not in self._used | self._damaged)
         self.problems += [Problem(UNANNOTATED, printable(file)) for file in others]
 
     @property

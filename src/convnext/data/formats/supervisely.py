@@ -46,27 +46,34 @@ def open_supervisely(source: Source) -> dict[str, DenseDataset]:
     tree, pages = source.tree, Pages(source)
     for name in tree.files.take(tree.files.ending_in({".json"})):
         data = tree.once.take(name)
+        image = _image_of(name)
+        path = pages.find(image, part=part_of(name), stem=image)
         if json_kind(data) != "supervisely" and not all(key in data for key in _EMPTY):
+            pages.check_beside(name, data, path)
             continue
         try:
             content = json_in(data)
             if not isinstance(content, dict):
                 raise DataError("no object in JSON")
         except DataError as error:
-            pages.problems.append(Problem(UNREADABLE, printable(name), str(error)))
+            pages.damage(name, str(error), path)
             continue
-        image = name[: -len(".json")].split("/")
-        if "ann" in image:
-            place = len(image) - 1 - image[::-1].index("ann")
-            image = [*image[:place], "img", *image[place + 1 :]]
-        path = pages.find("/".join(image), part=part_of(name), stem="/".join(image))
         if path is None:
-            pages.miss("/".join(image))
+            pages.miss(image)
             continue
         size = _size(content.get("size"))
         pages.add(path, list(_things(content, name, size, pages)), size, file=name)
     pages.name_others()
     return pages.parts()
+
+
+def _image_of(name: str) -> str:
+    """Where the image of ann/x.jpg.json should be: img/x.jpg."""
+    image = name[: -len(".json")].split("/")
+    if "ann" in image:
+        place = len(image) - 1 - image[::-1].index("ann")
+        image = [*image[:place], "img", *image[place + 1 :]]
+    return "/".join(image)
 
 
 def _size(content: object) -> Size | None:

@@ -23,7 +23,7 @@ from convnext.data.written import as_bytes_were, composed, decoded, decomposed, 
 from convnext.errors import DataError, number_of
 
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
-_UNLABELLED = "images of the test part without a label"
+_UNLABELLED = "rows of the test part without a label"
 
 
 def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str, int]) -> Listing:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.json_kinds import json_files
+from convnext.data.formats.json_kinds import damaged_json, json_files
 from convnext.data.formats.pages import Pages, Thing
 from convnext.data.formats.shapes import ellipse
 from convnext.data.masks import Shape
@@ -33,6 +33,7 @@ def via_files(tree: Tree) -> list[str]:
 def open_via(source: Source) -> dict[str, DenseDataset]:
     """The data sets of VIA's JSON files, by part. Raises DataError when nothing can be read."""
     tree, pages = source.tree, Pages(source)
+    pages.problems += damaged_json(tree) if source.file is None else []
     read: dict[str, list[dict[str, Any]]] = {}
     for file in [source.file] if source.file is not None else via_files(tree):
         try:

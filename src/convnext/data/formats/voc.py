@@ -18,7 +18,17 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.formats.files import ImageFinder
 from convnext.data.limits import MAX_PAGE_BYTES, require_plain_xml
 from convnext.data.parts import part_of, part_of_word
-from convnext.data.problems import CUT, MISSING, UNREADABLE, Problem, WrongError, fitting_box, image_size, numbers
+from convnext.data.problems import (
+    CUT,
+    DAMAGED,
+    MISSING,
+    UNREADABLE,
+    Problem,
+    WrongError,
+    fitting_box,
+    image_size,
+    numbers,
+)
 from convnext.data.source import Source
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded, listed_names
@@ -120,10 +130,10 @@ def _read(tree: Tree, file: str, problems: list[Problem]) -> _Page | None:
             raise DataError(f"it has {len(data):,} bytes, too many for one image")
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, DataError, OSError, LookupError, ValueError) as error:
-        problems.append(Problem(UNREADABLE, shown, str(error)))
+        problems.append(Problem(DAMAGED, shown, str(error)))
         return None
     if root.tag != "annotation":
-        problems.append(Problem(UNREADABLE, shown, f"<{root.tag}> in place of <annotation>"))
+        problems.append(Problem(DAMAGED, shown, f"<{root.tag}> in place of <annotation>"))
         return None
     things = []
     for place, item in enumerate(root.findall("object"), 1):

@@ -168,7 +168,7 @@ class _Reader:
                 )
             return tuple(printable(given.get(number, str(number))) for number in range(top + 1))
         if isinstance(names, list):
-            return tuple(map(printable, names))
+            return tuple(printable(name) or str(place) for place, name in enumerate(names))
         files = [file for file in self.tree.files if file.rsplit("/", 1)[-1].lower() in _NAME_FILES]
         for file in sorted(files, key=lambda file: (file.count("/"), file)):
             return tuple(printable(line.strip()) for line in _text(self.tree, file).splitlines() if line.strip())
