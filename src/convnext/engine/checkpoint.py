@@ -202,5 +202,6 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what the package r
     "state": (_fields, "the fields of a state"),
     "scaler": (_fields, "the fields of a scaler"),
     "origin": (_text, "text"),
+    "named": (_text, "text"),
     "license": (_text, "text"),
 }

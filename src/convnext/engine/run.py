@@ -150,6 +150,10 @@ def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, 
             )
     before = parse(type(recipe), metadata.get("recipe", {}), where=f"'{path}'")
     if before != recipe:
+        frozen, freezes = (fields_of(each).get("start.mode") for each in (before, recipe))
+        if {frozen, freezes} == {"probe", "probe_full"}:
+            made, way = ("with", "Add it") if frozen == "probe" else ("without", "Leave it out")
+            raise ConvNeXtError(f"'{path}' holds a run that was made {made} --freeze. {way}, or choose another --out.")
         old, new = fields_of(before), fields_of(recipe)
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         shown = ", ".join(f"{n} = {old.get(n)} there and {new.get(n)} here" for n in names[:3])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convnext.models.sources import find
+from convnext.models.sources import RUN, find
 from convnext.models.tensors import record_of
 
 MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
@@ -98,6 +98,16 @@ def read_provenance(source: str) -> Provenance:
     """
     files = find(source)
     return provenance(files.name, files.header(), config=files.beside.get("config.json"))
+
+
+def name_of_source(source: str) -> str:
+    """What weights are called whatever they were made from: 'hub:OWNER/NAME', 'w.pth', or 'run/best.safetensors' of a run.
+
+    Raises CheckpointError where there is nothing to read.
+    """
+    name = find(source).name
+    path = Path(name)
+    return name if name.startswith("hub:") else "/".join(path.absolute().parts[-2:]) if path.name in RUN else path.name
 
 
 def _said(config: Mapping[str, Any]) -> tuple[str, str]:

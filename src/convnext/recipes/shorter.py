@@ -12,6 +12,7 @@ from convnext.errors import ConvNeXtError
 
 LEAST_EPOCHS, LEAST_STEPS = 5, 300  # below which images are better made smaller than passes fewer
 LEAST_PX, GRID_PX = 64, 32
+LEAST_PROBE_PX = 96  # as recipe 'transfer' has it: below, weights from elsewhere see mostly padding
 _EMA_STEPS = 10  # the shortest span of an average, as the fitted recipes have it
 
 MOST_MINUTES = 366 * 24 * 60
@@ -45,7 +46,12 @@ def length_in_epochs(chosen: Recipe, steps_per_epoch: int) -> float:
 
 
 def least_epochs(chosen: Recipe, steps_per_epoch: int) -> int:
-    """The passes that a run should have before its images are made smaller; never more than the recipe has."""
+    """The passes that a run should have before its images are made smaller; never more than the recipe has.
+
+    One where a probe comes first: it is good without any, and the better the more it sees in the images.
+    """
+    if _probes(chosen):
+        return 1
     wanted = max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch))
     return max(1, min(wanted, math.floor(length_in_epochs(chosen, steps_per_epoch))))
 
@@ -78,8 +84,12 @@ def size_of(chosen: Recipe) -> int:
 def sizes_below(chosen: Recipe) -> list[int]:
     """The sizes that images may be made smaller to, the largest first: on a grid, to half of what they are at most."""
     now = size_of(chosen)
-    least = max(LEAST_PX, now // 2)
+    least = max(LEAST_PROBE_PX if _probes(chosen) else LEAST_PX, now // 2)
     return [px for px in range(now - now % GRID_PX, 0, -GRID_PX) if least <= px < now]
+
+
+def _probes(chosen: Recipe) -> bool:
+    return isinstance(chosen, ClassificationRecipe) and chosen.start.mode != "full"
 
 
 def smaller(chosen: _R, px: int) -> _R:

@@ -110,12 +110,16 @@ def headline(
 
 def cost(files: RunFiles) -> dict[str, object]:
     """What the run took: size of the network, length, time."""
-    seconds = sum(row["seconds"] for row in files.timings if finite(row.get("seconds")))
+    seconds = sum(row["seconds"] for row in files.timings + files.parts if finite(row.get("seconds")))
     rates = [row["images_per_s"] for row in files.timings if finite(row.get("images_per_s"))]
     return {
         "Parameters": short(files.parameters) if files.parameters else NOTHING,
         **_length(files),
-        "Training time": duration(seconds) if seconds else NOTHING,
+        "Training time": (
+            [duration(seconds), tag("small", f" for {files.crosswise + 1} trainings") if files.crosswise else ""]
+            if seconds
+            else NOTHING
+        ),
         "Images per second": plain(median(rates), 3) if rates else NOTHING,
     }
 

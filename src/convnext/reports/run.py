@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext.drawing import charts
-from convnext.drawing.markup import Html, tag
+from convnext.drawing.markup import Html, join, tag
 from convnext.drawing.numbers import GAP, count, finite, percent, plain
 from convnext.reports import sections
 from convnext.reports.confusion import confusion
@@ -29,7 +29,7 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
     staged = files.transfer is not None or "transfer.json" in files.notes
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
-        Section("Curves", "metrics.jsonl", sections.curves),
+        Section("Curves", "metrics.jsonl", _curves),
         Section("Confusion", "evaluation.json", confusion),
         Section("Classes", "evaluation.json", sections.per_class),
         Section("Calibration", "evaluation.json", sections.calibration),
@@ -65,6 +65,19 @@ def _score(files: RunFiles) -> Html:
     )
 
 
+def _curves(files: RunFiles) -> Html:
+    """The curves of the run; where its images were cut into parts, with a line that says of which these are."""
+    drawn = sections.curves(files)
+    if not files.crosswise:
+        return drawn
+    sizes = {name: count(((files.data or {}).get(name) or {}).get("n")) for name in ("train", "val")}
+    lead = (
+        f"Of part 1 of {count(files.crosswise)} alone, trained on {sizes['train']} images and scored on the "
+        f"{sizes['val']} that it holds out; the weights that are kept were trained on all of them."
+    )
+    return join([tag("p", lead, class_="lead"), drawn])
+
+
 def _stats(files: RunFiles) -> dict[str, object]:
     found: dict[str, Any] = files.evaluation or (files.evals[-1] if files.evals else {})
     return {
@@ -72,5 +85,5 @@ def _stats(files: RunFiles) -> dict[str, object]:
         "Calibration error": percent(found.get("ece")),
         "Validation loss": plain(found.get("loss"), 3),
         **cost(files),
-        **best(files, "top1"),
+        **({} if files.crosswise else best(files, "top1")),  # else of the few images of part 1
     }

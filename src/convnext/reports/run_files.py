@@ -23,8 +23,15 @@ class RunFiles:
     evals: list[dict[str, Any]]
     timings: list[dict[str, Any]]
     parameters: int | None
+    parts: list[dict[str, Any]] = field(default_factory=list)  # timings of the other trainings below folds/
     transfer: dict[str, Any] | None = None  # of a run that starts from weights in stages; others have no such file
     notes: dict[str, str] = field(default_factory=dict)  # file -> what was wrong with it
+
+    @property
+    def crosswise(self) -> int:
+        """Parts that the images were cut into, each held out once; 0 where the held-out images alone decided."""
+        found = (self.transfer or {}).get("crosswise")
+        return found if isinstance(found, int) else 0
 
     @property
     def unit(self) -> str:
@@ -47,6 +54,7 @@ def read_run(run: Path) -> RunFiles:
         train=[row for row in metrics if row.get("kind") == "train"],
         evals=[row for row in metrics if row.get("kind") == "eval"],
         timings=_rows(run / "timings.jsonl", notes),
+        parts=[row for file in sorted(run.glob("folds/*/timings.jsonl")) for row in _rows(file, {})],
         parameters=_parameters(run / "best.safetensors") or _parameters(run / "probe.safetensors"),
         transfer=_object(run / "transfer.json", notes) if (run / "transfer.json").exists() else None,
         notes=notes,

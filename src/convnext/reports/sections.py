@@ -121,7 +121,8 @@ def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count
     """
     found = files.data or {}
     names = found["classes"]
-    parts = {part: found[part]["per_class"] for part in ("train", "val") if found.get(part)}
+    counted = _whole(found) if files.crosswise else found
+    parts = {part: counted[part]["per_class"] for part in ("train", "val") if counted.get(part)}
     most = {part: max((n.get(name, 0) for name in names), default=0) or 1 for part, n in parts.items()}
     head: list[object] = ["Class", *[cell for part in parts for cell in (f"{_part(part)} {unit}".strip(), "")]]
     order = sorted(names, key=lambda name: -parts["train"].get(name, 0)) if "train" in parts else names
@@ -132,9 +133,12 @@ def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count
             n = parts[part].get(name, 0)
             row += [shown(n), charts.bar(n / most[part], colour)]
         rows.append(row)
-    sizes = [f"{count(found[part]['n'])} images for {_part(part).lower()}" for part in parts]
+    sizes = [f"{count(counted[part]['n'])} images for {_part(part).lower()}" for part in parts]
+    once = f", each of them held out once, in {count(files.crosswise)} parts" if files.crosswise else ""
     lead = tag(
-        "p", f"{count(len(names))} {'class' if len(names) == 1 else 'classes'}; {', '.join(sizes)}.", class_="lead"
+        "p",
+        f"{count(len(names))} {'class' if len(names) == 1 else 'classes'}; {', '.join(sizes)}{once}.",
+        class_="lead",
     )
     return join([lead, folded(head, rows, "roomy"), _findings(found.get("findings")), _skipped(found.get("skipped"))])
 
@@ -209,6 +213,14 @@ def _card(row: dict[str, Any], read: Callable[[str], bytes] | None) -> Html:
     )
     says = f"{clean(path)}: the true class has {percent(row['label_score'], 2)}"
     return tag("figure", tag("div", image, class_="frame"), caption, title=says, class_="card")
+
+
+def _whole(found: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a run whose parts were held out in turn: what is kept was trained on the images of all of them."""
+    both = [found[part] for part in ("train", "val") if found.get(part)]
+    names = {name for part in both for name in part["per_class"]}
+    per_class = {name: sum(part["per_class"].get(name, 0) for part in both) for name in names}
+    return {"train": {"n": sum(part["n"] for part in both), "per_class": per_class}}
 
 
 def _findings(found: list[str] | None) -> Html | None:

@@ -1,5 +1,8 @@
 """The section of a run that starts from weights: what it made of them, where they come from, and under which licence."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import count, percent, plain
@@ -26,7 +29,7 @@ def start(files: RunFiles) -> Html:
         )
     way = f"{count(n)} images, by cross-validation in {count(parts)} parts" if parts else f"{count(n)} held-out images"
     licence = found.get("license", "unknown")
-    lead = f"From {found.get('origin', 'weights')}, licence {licence}. Judged on {way}:"
+    lead = f"From {_source(found)}, licence {licence}. Judged on {way}:"
     notes = [tag("li", line) for line in found["notes"]]
     head: list[object] = ["Weights", "Top-1", "95% interval", "Loss", ""]
     return join(
@@ -36,6 +39,13 @@ def start(files: RunFiles) -> Html:
             [tag("h3", "On loading"), tag("ul", notes, class_="findings")] if notes else None,
         ]
     )
+
+
+def _source(found: Mapping[str, Any]) -> str:
+    """The weights as the person named them, and where those came from."""
+    origin = str(found.get("origin", "weights"))
+    named = found.get("named", origin)
+    return origin if named == origin else f"{named} (which came from {origin})"
 
 
 def _candidate(share: float) -> str:

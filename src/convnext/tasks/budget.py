@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext.config import Recipe, RunOptions, fields_of, parse
+from convnext.config import Recipe, RunOptions, fields_of, override, parse
 from convnext.engine.distributed import World
 from convnext.engine.forecast import in_words
 from convnext.engine.records import info, warn
@@ -40,15 +40,33 @@ class Budget:
     started_s: float  # when the command began, on the monotonic clock
     kept: Collection[str]  # dotted fields that stay
     sized: bool  # whether the size of the images stays
+    weights: bool = False  # whether the network starts from some
 
 
-def budget_of(minutes: object, changes: Collection[str], *, sized: bool) -> Budget | None:
+def budget_of(minutes: object, changes: Collection[str], *, sized: bool, weights: bool = False) -> Budget | None:
     """The budget of a command that begins now; None where no minutes are given. Raises ConvNeXtError for what is no time."""
     if minutes is None:
         return None
     fixed = sized or any(field.endswith("_px") or field == "input.progressive" for field in changes)
     value = require_minutes(minutes, changes)
-    return Budget(minutes=value, started_s=time.monotonic(), kept=frozenset(changes), sized=fixed)
+    return Budget(minutes=value, started_s=time.monotonic(), kept=frozenset(changes), sized=fixed, weights=weights)
+
+
+def without_parts(budget: Budget | None, chosen: Any, splits: Any, world: World) -> Any:
+    """`chosen` without the parts of a cross-validation, and a line that says so: what is measured is one training.
+
+    As it is without a budget, and where the person asked for the parts.
+    """
+    start = getattr(chosen, "start", None)
+    if budget is None or start is None or not start.folds or "start.folds" in budget.kept:
+        return chosen
+    if world.first and splits.val_share:
+        info(
+            f"--minutes {budget.minutes:g} leaves no time for parts: it is for one training, and the "
+            f"{number_of(len(splits.val.entries), 'held-out image')} alone choose. Without --minutes every image is held "
+            f"out once, in {start.folds} parts."
+        )
+    return override(chosen, {"start.folds": 0})
 
 
 def within(
@@ -89,7 +107,7 @@ def within(
         _write(out, budget, chosen, made, pace)
         info(f"Planned for {_minutes(budget.minutes)}: {_decided(chosen, made)}. {_measured(made, pace)}")
         least, epochs = least_epochs(chosen, pace.steps_per_epoch), length_in_epochs(made, pace.steps_per_epoch)
-        if epochs < least:
+        if epochs < least and not (budget.weights and made.task == "classification"):  # there a probe comes first
             warn(
                 f"{number_of(epochs, 'epoch')} may teach the network little; {least} or more are better: give more minutes."
             )

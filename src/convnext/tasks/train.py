@@ -27,7 +27,7 @@ from convnext.recipes import (
     with_changes,
     with_fitting_batch,
 )
-from convnext.tasks.budget import budget_of, within
+from convnext.tasks.budget import budget_of, within, without_parts
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
 from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
@@ -83,13 +83,14 @@ def train(request: Request, options: RunOptions) -> Done:
 
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
-    budget = budget_of(request.minutes, request.changes, sized=bool(request.size_px))
+    budget = budget_of(
+        request.minutes, request.changes, sized=bool(request.size_px), weights=request.weights is not None
+    )
     with workplace(options) as (device, world):
         request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
         chosen = choose_recipe(request, start, data)
-        if budget and "start.folds" not in request.changes and getattr(chosen, "start", None):
-            chosen = override(chosen, {"start.folds": 0})  # what is measured is one training, and it shall end in time
+        chosen = without_parts(budget, chosen, data.splits, world)
         how: dict[str, Any] = {"device": device, "world": world}
         chosen = within(
             budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
@@ -230,9 +231,13 @@ def headline(chosen: Recipe, data: Examined, device: torch.device, world: World)
     own = image_px(data.findings)
     larger = f" (images of {own} are enlarged)" if chosen.task != "classification" and own < least else ""
     splits, many = data.splits, f" x {world.size}" if world.size > 1 else ""
+    images, held = len(splits.train.entries), f"{len(splits.val.entries):,} held out"
+    parts = getattr(chosen, "start", None) and splits.val_share and chosen.start.folds
+    if parts:
+        images, held = images + len(splits.val.entries), f"each held out once in {parts} parts"
     return (
-        f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(len(splits.train.entries), 'image')} in "
-        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {len(splits.val.entries):,} held out, "
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(images, 'image')} in "
+        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {held}, "
         f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
         f"{chosen.precision} on {device.type}{many}"
     )

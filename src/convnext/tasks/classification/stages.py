@@ -20,6 +20,7 @@ from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_run, save_whole
 from convnext.files import to_json, write_text
+from convnext.models.provenance import name_of_source
 from convnext.models.weights import load_weights
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.features import Extraction, Features, digest_of_tensors
@@ -34,6 +35,7 @@ from convnext.tasks.weights import file_of
 from convnext.tasks.work import work_of
 
 SUMMARY = "transfer.json"
+NAMED = "named"  # key of what the weights that a person gave are called; their origin may be another file
 Scores = Mapping[float, Mapping[str, float]]  # share of the fine-tuned weights -> metrics
 
 
@@ -133,17 +135,25 @@ class Stages:
             "n": n,
             "candidates": [{"share": each, **scores[each]} for each in sorted(scores)],
             "notes": self.notes,
-            **{key: header[key] for key in ORIGIN if key in header},
+            **{key: header[key] for key in (*ORIGIN, NAMED) if key in header},
         }
         write_text(self.out / SUMMARY, to_json(found, indent=1) + "\n")
         if len(scores) > 1:
             shown = [f"{_named(each)} {scores[each]['top1']:.1%}" for each in sorted(scores)]
             way = f"by cross-validation in {crosswise} parts" if crosswise else "on the held-out images"
-            info(f"Top-1 {way}: {', '.join(shown)}. Kept: {_named(share)}.")
+            again = (
+                f", {'fitted' if share == 0 else 'trained'} again on all images ({OTHERS['mixed']})"
+                if crosswise
+                else ""
+            )
+            info(f"Top-1 {way}: {', '.join(shown)}. Kept: {_named(share)}{again}.")
         return about
 
-    def features(self, model: nn.Module) -> tuple[Features, Features]:
-        """Of the images to train on and of those held out, as the network gives them; mirrored ones after them."""
+    def features(self, model: nn.Module, *, quiet: bool = False) -> tuple[Features, Features]:
+        """Of the images to train on and of those held out, as the network gives them; mirrored ones after them.
+
+        `quiet`: without a line of progress, for features that the run has made before.
+        """
         digest = digest_of_tensors({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
         extraction = Extraction(
             model=self._placed(model),
@@ -152,7 +162,7 @@ class Stages:
             digest=digest,
             workers=self.options.workers,
             world=self.world,
-            progress=self.options.progress,
+            progress=self.options.progress and not quiet,
         )
         views = 2 if self.recipe.start.mirror else 1
         parts = {"train": (self.splits.train, views), "val": (self.splits.val, views if self.recipe.start.folds else 1)}
@@ -168,10 +178,11 @@ class Stages:
             describe(self.recipe, self.options, self.device)
         model = fresh(self.recipe)
         if self.given:
-            origin, train, val = self.given.origin, self.given.train, self.given.val
+            origin, train, val, named = self.given.origin, self.given.train, self.given.val, {}
             model.load_state_dict(self.given.network)
         else:
             origin = origin_of(self.weights, self.world) if self.weights else {}
+            named = {NAMED: name_of_source(file_of(self.weights))} if self.weights else {}
             if self.weights:
                 load_weights(model, file_of(self.weights), classes=self.splits.train.classes, info=self._noted)
             train, val = self.features(model)
@@ -181,7 +192,7 @@ class Stages:
             scores = metrics(outcomes)
             about = {"weights": "probe", "score": scores["top1"], "metrics": scores, "step": 0, "n": len(outcomes)}
             header = header_of(self.recipe, self.description, origin)
-            about |= {"penalty": head.penalty, "notes": self.notes}
+            about |= {"penalty": head.penalty, "notes": self.notes, **named}
             state = {**model.state_dict(), "head.weight": head.weight.float(), "head.bias": head.bias.float()}
             save_whole(file, state, header | about)
         self.world.wait()

@@ -86,9 +86,9 @@ def _crosswise(run: Stages) -> Ended:
         )
     pooled: dict[float, list[Outcomes]] = {share: [] for share in sorted({0.0, 1.0, *run.recipe.start.mix})}
     for number, part in enumerate(parts):
+        if run.world.first:
+            info(f"Part {number + 1} of {len(parts)}:")
         if number:
-            if run.world.first:
-                info(f"Part {number + 1} of {len(parts)}:")
             part.probe()
         part.tune()
         frozen, tuned = part.frozen()[0], _last(part)
@@ -131,7 +131,7 @@ class _Whole:
         train, val = run.splits.train, run.splits.val
         model = fresh(run.recipe)
         model.load_state_dict(run.frozen()[0])
-        first, second = run.features(model)
+        first, second = run.features(model, quiet=True)
         data = Dataset(train.classes, (*train.entries, *val.entries), train.store)
         features = Features(
             torch.cat([first.values, second.values], 1),
