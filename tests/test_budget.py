@@ -160,6 +160,24 @@ def test_images_become_smaller_only_where_too_few_passes_are_left_and_stay_where
     assert size_of(found) == 128 and found.schedule.epochs < least
 
 
+def test_epochs_go_before_size_where_a_probe_comes_first():
+    whole = override(made("transfer", 112), {"input.size_px": 112, "input.eval_size_px": 112})
+    step_s = 0.3
+    one = 1.1 * (seconds_of(shorter(whole, 1, steps_per_epoch=per_epoch(whole)), machine(step_s, 1, 112)(whole)) + 2)
+    found, _ = fitted(whole, machine(step_s, 1, 112), one, images=IMAGES, free=Free())
+    assert size_of(found) == 112 and 1 <= found.schedule.epochs <= 2
+    found, _ = fitted(whole, machine(step_s, 1, 112), 0.85 * one, images=IMAGES, free=Free())
+    assert size_of(found) == 96 and found.schedule.epochs == 1
+    assert sizes_below(override(whole, {"input.eval_size_px": 96})) == []
+
+
+def test_few_epochs_are_no_reason_to_warn_where_the_network_starts_from_weights(data, tmp_path, slow):
+    assert convnext(*asked(data, tmp_path / "source", "--minutes", 0.2)).status == 0
+    words = ("train", data, "--weights", tmp_path / "source", "--batch", 24, "--workers", 0, "--minutes", 0.3)
+    done = convnext(*words, "--out", tmp_path / "run")
+    assert done.status == 0 and "Planned for 0.3 min: " in done.err and "may teach" not in done.err, done.err
+
+
 def test_evaluations_become_rarer_where_they_would_take_most_of_the_time():
     whole = made("small")
     dear = machine(0.05, 20, 128)  # an evaluation of raw and EMA weights takes as long as sixteen passes

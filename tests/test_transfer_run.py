@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import convnext
 from commands import convnext as command
 from commands import rows, trained
 from convnext.deploy.load import load
+from convnext.drawing.numbers import duration
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.reports.run import write_report
+from convnext.tasks import budget
 from convnext.tasks import train as road
 from convnext.tasks.classification import features, stages, transfer
 from convnext.tasks.classification.features import Extraction
@@ -208,6 +210,57 @@ def test_a_time_budget_is_for_one_training(flat, source, tmp_path, monkeypatch):
     assert [chosen.start.folds for chosen in seen] == [0, 3]
 
 
+def test_a_time_budget_says_that_it_leaves_out_the_parts(flat, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(road, "within", lambda *_, **__: 1 / 0)
+    said: list[str] = []
+    monkeypatch.setattr(budget, "info", said.append)
+    for more in ({"minutes": 1}, {"minutes": 1, "overrides": {"start.folds": 3}}, {}):
+        with pytest.raises(ZeroDivisionError):
+            convnext.train(flat, weights=source, out=tmp_path / "run", **more)
+    assert said == [
+        "--minutes 1 leaves no time for parts: it is for one training, and the 6 held-out images alone choose. "
+        "Without --minutes every image is held out once, in 3 parts."
+    ]
+
+
+def test_the_console_says_how_often_and_of_which_images_it_learns(flat, source, tmp_path, monkeypatch):
+    meters = []
+
+    class Noted(features.Meter):
+        def __init__(self, *given, shown, **named):
+            meters.append((named["label"], shown))
+            super().__init__(*given, shown=False, **named)
+
+    monkeypatch.setattr(features, "Meter", Noted)
+    err = command("train", flat, "--weights", source, "--out", tmp_path / "run", "--epochs", 1, "--batch", 6).err
+    assert "24 images in 3 classes, each held out once in 3 parts, 1 epoch" in err
+    assert [err.count(f"Part {number} of 3:") for number in (1, 2, 3)] == [1, 1, 1]
+    assert sorted(label for label, shown in meters if shown) == ["frozen features, train", "frozen features, val"]
+    assert " again on all images (mixed.safetensors)." in err
+
+
+def test_the_report_tells_what_is_of_one_part_and_counts_all_images_and_trainings(crosswise, tmp_path):
+    shutil.copytree(crosswise.path, tmp_path / "run")
+    for place in ("", "folds/2", "folds/3", "folds/all"):
+        (tmp_path / "run" / place / "timings.jsonl").write_text('{"step": 1, "seconds": 900.0, "images_per_s": 3.0}\n')
+    page = write_report(tmp_path / "run").read_text()
+    data = json.loads((crosswise.path / "data.json").read_text())
+    assert "3 classes; 24 images for training, each of them held out once, in 3 parts." in page
+    assert (
+        f"Of part 1 of 3 alone, trained on {data['train']['n']} images and scored on the {data['val']['n']} that"
+        in page
+    )
+    assert "Best EMA" not in page and "Best raw" not in page
+    assert duration(3600) in page and " for 4 trainings" in page
+
+
+def test_the_report_of_a_run_whose_held_out_images_decide_stays(run):
+    page = (run.path / "report.html").read_text()
+    assert (
+        "24 images for training, 12 images for validation." in page and "Best raw" in page and "Of part 1" not in page
+    )
+
+
 # Kills
 
 
@@ -275,6 +328,31 @@ def test_another_recipe_or_other_data_are_refused_where_a_probe_is(parted, flat,
     assert done.status == 2 and "holds a run of another recipe (schedule.epochs = 2.0 there" in done.err
     done = command("train", flat, *arguments, "--epochs", 2, "--start.folds", 0)
     assert done.status == 2 and "holds a run on other data" in done.err
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_forgotten_or_an_added_freeze_is_told_by_its_option(frozen, parted, source, tmp_path):
+    arguments = ["train", parted, "--weights", source, "--out", tmp_path / "run", "--epochs", 1]
+    first, second = (["--freeze"], []) if frozen else ([], ["--freeze"])
+    assert command(*arguments, *first).status == 0
+    done = command(*arguments, *second)
+    way = "with --freeze. Add it" if frozen else "without --freeze. Leave it out"
+    last = done.err.splitlines()[-1]
+    assert done.status == 2 and last == (
+        f"convnext: '{tmp_path / 'run'}' holds a run that was made {way}, or choose another --out."
+    )
+
+
+def test_weights_are_named_as_they_were_given_beside_where_they_came_from(parted, source, tmp_path):
+    given = tmp_path / "given.safetensors"
+    state = load_file(weights_file(source))
+    save_file(state, given, {"format": "pt", "origin": "older.pth", "license": "unknown"})
+    done = command("train", parted, "--weights", given, "--out", tmp_path / "run", "--freeze")
+    assert done.status == 0, done.err
+    assert (
+        "From given.safetensors (which came from older.pth), licence unknown."
+        in (tmp_path / "run" / "report.html").read_text()
+    )
 
 
 # Refusals
