@@ -232,8 +232,7 @@ def headline(chosen: Recipe, data: Examined, device: torch.device, world: World)
     larger = f" (images of {own} are enlarged)" if chosen.task != "classification" and own < least else ""
     splits, many = data.splits, f" x {world.size}" if world.size > 1 else ""
     images, held = len(splits.train.entries), f"{len(splits.val.entries):,} held out"
-    parts = getattr(chosen, "start", None) and splits.val_share and chosen.start.folds
-    if parts:
+    if chosen.task == "classification" and splits.val_share and (parts := chosen.start.folds):
         images, held = images + len(splits.val.entries), f"each held out once in {parts} parts"
     return (
         f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(images, 'image')} in "
