@@ -109,8 +109,8 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
-def _blocks(rows: Iterable[tuple[str, Rows]], paths: list[str]) -> Iterator[Rows]:
-    """(B, C) blocks of the features; the paths are collected."""
+def blocks(rows: Iterable[tuple[str, Rows]], paths: list[str]) -> Iterator[Rows]:
+    """(B, C) blocks of the features, B at most BLOCK; the paths are collected in `paths`."""
     block: list[Rows] = []
     for path, row in rows:
         paths.append(path)
@@ -127,7 +127,7 @@ def _write_npz(made: Path, rows: Iterable[tuple[str, Rows]], about: str) -> tupl
     paths: list[str] = []
     width = 0
     with open(made.with_name("waiting"), "wb+") as waiting:
-        for block in _blocks(rows, paths):
+        for block in blocks(rows, paths):
             width = block.shape[1]
             waiting.write(np.ascontiguousarray(block, "<f4").tobytes())
         waiting.seek(0)
@@ -155,7 +155,7 @@ def _write_parquet(made: Path, rows: Iterable[tuple[str, Rows]], about: str) -> 
     paths: list[str] = []
     writer, done, width = None, 0, 0
     try:
-        for block in _blocks(rows, paths):
+        for block in blocks(rows, paths):
             width = block.shape[1]
             features = arrow.FixedSizeListArray.from_arrays(arrow.array(block.reshape(-1)), width)
             columns = [arrow.array([printable(path) for path in paths[done:]]), features]

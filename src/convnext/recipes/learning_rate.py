@@ -1,7 +1,7 @@
 """Whether a learning rate suits its batch, judged by the pair that the recipe was made with.
 
 Linear scaling (arXiv 1706.02677, for SGD) and square-root scaling (for Adam, arXiv 2205.10287) differ; a rate is only
-spoken about when it is far from both. What is advised follows the optimizer, and is never too low to learn anything.
+mentioned when it is far from both. What is advised follows the optimizer, and is never too low to learn anything.
 """
 
 import math

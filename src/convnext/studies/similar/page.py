@@ -1,4 +1,4 @@
-"""The nearest images as a page: one file with small pictures of them, the query first."""
+"""The nearest images as a page: one file with thumbnails of them, the query first."""
 
 import os
 from collections.abc import Sequence

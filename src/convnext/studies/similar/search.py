@@ -3,7 +3,7 @@
 Axes: N images that are searched, B of a block, C features.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from convnext.data.store import is_zip, printable
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.embed import about_of, named_features
-from convnext.deploy.features import BLOCK, ENDINGS, FeatureFile, Rows, open_features
+from convnext.deploy.features import ENDINGS, FeatureFile, Rows, blocks, open_features
 from convnext.deploy.images import OneImage
 from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError, DataError
@@ -105,7 +105,7 @@ def search(
     paths: list[str] = []
     if listing:
         named = named_features(predictor, listing, skipped, batch=batch, workers=workers, progress=progress)
-        for block in _blocks(named, paths):
+        for block in blocks(named, paths):
             nearest.show(block)
     if not nearest.n:
         raise ConvNeXtError("There is nothing to search: the files of features hold no row.")
@@ -140,18 +140,6 @@ def _embedded(predictor: Predictor[Any], query: OneImage) -> list[tuple[str, Row
     for path, reason in skipped.items():
         raise DataError(f"'{printable(path)}' cannot be read: {reason}.")
     return found
-
-
-def _blocks(named: Iterable[tuple[str, Rows]], paths: list[str]) -> Iterator[Rows]:
-    block: list[Rows] = []
-    for path, row in named:
-        paths.append(path)
-        block.append(row)
-        if len(block) == BLOCK:
-            yield np.stack(block)
-            block = []
-    if block:
-        yield np.stack(block)
 
 
 def _names(rows: Sequence[int], files: Sequence[FeatureFile], ends: Sequence[int], paths: Sequence[str]) -> list[str]:
