@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from convnext.tasks.train import Done
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
+Balance = Literal["auto", "none", "sampler", "weights", "logits"]
 _DENSE = ("detection", "segmentation")
 _ANNOTATED = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
@@ -106,6 +107,8 @@ def train(
     out: str | Path | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
+    balance: Balance = "auto",
+    metric: str | None = None,
     overrides: Mapping[str, object] = MappingProxyType({}),
     val_share: float = 0.2,
     seed: int = 0,
@@ -121,21 +124,19 @@ def train(
     `model`: the network or backbone (that of `weights`, else 'atto'); `recipe`: a name, by default 'transfer' for a
     classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: to
     start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same
-    call goes on with what stopped; `epochs`: short for the override 'schedule.epochs'; `minutes`: fit the recipe to end in
-    so many on this machine, with fewer epochs and, where that is not enough, smaller images; `overrides`: dotted fields
-    of the recipe, e.g. {"optim.lr": 1e-3}. Of annotated images, `images`: their folder or zip, if not beside the
-    annotations; `form`: of the annotations, if not recognised; `colours`: a file of the classes and their colours in the
-    masks. Raises ConvNeXtError for everything that the caller can mend.
+    call goes on with what stopped; `epochs`: short for 'schedule.epochs'; `minutes`: fit the recipe to end in so many, with
+    fewer epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that
+    chooses the best weights (both by the data); `overrides`: dotted fields, e.g. {"optim.lr": 1e-3}. Of annotated images,
+    `images`: their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised;
+    `colours`: a file of the classes and their colours in the masks. Raises ConvNeXtError for what the caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
     from convnext.tasks.starting import run_folder
 
-    changes = dict(overrides)
-    if epochs is not None:
-        if "schedule.epochs" in changes:
-            raise ConvNeXtError("epochs and overrides['schedule.epochs'] say the same. Give one of them.")
-        changes["schedule.epochs"] = epochs
+    chosen = None if balance == "auto" else balance
+    short = {"schedule.epochs": epochs, "loss.balance": chosen, "select.metric": metric}
+    changes = recipes.together(overrides, short)
     if model and not isinstance(recipe, str | None):
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
     network = model or (None if isinstance(recipe, str | None) else recipe.model.name)

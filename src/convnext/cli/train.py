@@ -30,19 +30,25 @@ SHORT = {  # flag -> the recipe field it is short for
     "batch": "optim.batch",
     "lr": "optim.lr",
     "precision": "precision",
+    "metric": "select.metric",
+    "balance": "loss.balance",
 }
 MEANING = {
     "epochs": "passes over the training images",
     "batch": "images per optimizer step, over all devices",
     "lr": "peak learning rate for that batch",
     "precision": "fp32, bf16 or fp16",
+    "metric": "figure on the held-out images that chooses the best weights, e.g. balanced_accuracy, macro_f1",
+    "balance": "classification: what makes up for uneven classes: auto, none, sampler, weights or logits",
 }
+AUTO = "auto"
 TASK_FLAGS = {  # flag -> the tasks that know it
     "images": DENSE,
     "val": DENSE,
     "val_images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
+    "balance": CLASSES,
     "cache": CLASSES,
     "freeze": CLASSES,
 }
@@ -142,6 +148,8 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
         if field in longer:
             flag = next((flag for flag, each in SHORT.items() if each == field), "size")
             raise ConvNeXtError(f"--{flag} is short for --{field}, and both are given. Give one of them.")
+    if changes.get("loss.balance") == AUTO:  # what a recipe does by itself
+        del changes["loss.balance"]
     changes |= longer
     if args.minutes is not None:
         require_minutes(args.minutes, changes)

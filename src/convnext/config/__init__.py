@@ -18,7 +18,14 @@ from convnext.config.base import (
     parse,
     plain,
 )
-from convnext.config.classification import AugmentConfig, ClassificationRecipe, InputConfig, StartConfig
+from convnext.config.classification import (
+    AugmentConfig,
+    ClassificationRecipe,
+    InputConfig,
+    LossConfig,
+    SelectConfig,
+    StartConfig,
+)
 from convnext.config.detection import DetectionInput, DetectionRecipe, DetectorHeadConfig, StageConfig
 from convnext.config.images import IMAGENET_MEAN, IMAGENET_STD, AnnotatedAugment, AnnotatedInput, Statistics
 from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
@@ -46,6 +53,7 @@ __all__ = [
     "Frozen",
     "GFNetConfig",
     "InputConfig",
+    "LossConfig",
     "ModelConfig",
     "OptimConfig",
     "Recipe",
@@ -55,6 +63,7 @@ __all__ = [
     "SegmentationAugment",
     "SegmentationHeadConfig",
     "SegmentationRecipe",
+    "SelectConfig",
     "StageConfig",
     "StartConfig",
     "Statistics",

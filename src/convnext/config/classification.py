@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.base import Count, Decay, Frozen, NotNegative, Rate, about
+from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Rate, about
 from convnext.config.images import Statistics
 from convnext.config.training import TaskRecipe
 
@@ -80,6 +80,33 @@ class AugmentConfig(Frozen):
         return self
 
 
+class LossConfig(Frozen):
+    """What is minimised, and what makes up for classes that have few images."""
+
+    balance: Annotated[
+        Literal["none", "sampler", "weights", "logits"],
+        about(
+            "name",
+            "sampler: each class is seen as often; weights: a class counts by its effective number of images; "
+            "logits: the classes' shares are added to the logits, in training only",
+        ),
+    ] = "none"
+    beta: Annotated[
+        Decay | None,
+        about("factor", "weights: what an image adds to those of its class; none: 1 - 1/n for n images a class"),
+    ] = None
+    tau: Annotated[Positive, about("factor", "logits: of the logarithm of the classes' shares")] = 1.0
+
+
+class SelectConfig(Frozen):
+    """Which weights are the best."""
+
+    metric: Annotated[
+        Literal["top1", "top5", "balanced_accuracy", "macro_f1"],
+        about("name", "figure on the held-out images by which the best weights are chosen; ties: by the loss"),
+    ] = "top1"
+
+
 class StartConfig(Frozen):
     """What is made of the weights that a run starts from; a run from random weights is 'full'."""
 
@@ -115,4 +142,6 @@ class ClassificationRecipe(TaskRecipe):
     )
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    select: SelectConfig = SelectConfig()
     start: StartConfig = StartConfig()

@@ -117,6 +117,19 @@ class DetectionInput(AnnotatedInput):
     ] = True
 
 
+class DetectionSelect(Frozen):
+    """Which weights are the best."""
+
+    metric: Annotated[
+        Literal["box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"] | None,
+        about(
+            "name",
+            "figure on the held-out images by which the best weights are chosen; none: mask_ap where there are masks, "
+            "else box_ap",
+        ),
+    ] = None
+
+
 class DetectionRecipe(TaskRecipe):
     """Everything that decides the numbers of a detector; `model` is its backbone."""
 
@@ -126,3 +139,4 @@ class DetectionRecipe(TaskRecipe):
     head: DetectorHeadConfig = DetectorHeadConfig()
     input: DetectionInput = DetectionInput()
     augment: AnnotatedAugment = AnnotatedAugment()
+    select: DetectionSelect = DetectionSelect()

@@ -76,6 +76,15 @@ class SegmentationAugment(AnnotatedAugment):
     ] = 1.0
 
 
+class SegmentationSelect(Frozen):
+    """Which weights are the best."""
+
+    metric: Annotated[
+        Literal["miou", "mean_accuracy", "pixel_accuracy"],
+        about("name", "figure on the held-out images by which the best weights are chosen; ties: by the loss"),
+    ] = "miou"
+
+
 class SegmentationRecipe(TaskRecipe):
     """Everything that decides the numbers of a segmenter; `model` is its backbone."""
 
@@ -83,3 +92,4 @@ class SegmentationRecipe(TaskRecipe):
     head: SegmentationHead = UperNetConfig()
     input: AnnotatedInput = AnnotatedInput()
     augment: SegmentationAugment = SegmentationAugment()
+    select: SegmentationSelect = SegmentationSelect()

@@ -13,6 +13,7 @@ import numpy as np
 from convnext.data.annotated_policy import Key
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
+from convnext.data.sampler import EachOnce
 from convnext.data.store import printable
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead
 from convnext.errors import DataError, reason_of
@@ -109,7 +110,7 @@ class _TrainReader:
     ):
         self.dataset, self.change, self.order = dataset, change, order
         self.channels, self.masks = channels, masks
-        self.replacing = Replacing(dataset.entries, order.seed, strict)
+        self.replacing = Replacing(dataset.entries, order.seed, EachOnce(len(dataset.entries), order.seed), strict)
 
     def __len__(self) -> int:
         return len(self.dataset.entries)

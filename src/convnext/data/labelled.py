@@ -71,6 +71,18 @@ class Dataset:
         return Dataset(classes, tuple(Entry(entry.path, places[entry.label]) for entry in self.entries), self.store)
 
 
+def labels_of(dataset: Dataset) -> np.ndarray:
+    """(N,) integers, -1 where unknown."""
+    if isinstance(dataset.entries, Entries):
+        return dataset.entries.labels
+    return np.fromiter((entry.label for entry in dataset.entries), np.int64, len(dataset.entries))
+
+
+def counts_of(dataset: Dataset) -> np.ndarray:
+    """(K,) images of each class."""
+    return np.bincount(labels_of(dataset), minlength=len(dataset.classes))
+
+
 @dataclass(frozen=True)
 class Splits:
     """The two parts of a data set, and the files that were found but left out, counted by ending."""

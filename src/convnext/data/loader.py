@@ -1,6 +1,6 @@
 """Batches in an order that depends on nothing but (seed, step): any number of workers, any restart, the same images.
 
-The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
+The order of epoch e follows from (seed, e) (`sampler`); step s takes its slice of it, and each rank its share of that.
 One DataLoader serves all the steps, so that reading ahead runs on through the end of an epoch.
 """
 
@@ -17,7 +17,8 @@ from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
 from convnext.data.decode import Opened, decode, reduction
 from convnext.data.evaluation import Change, shown
-from convnext.data.labelled import Dataset
+from convnext.data.labelled import Dataset, labels_of
+from convnext.data.sampler import order_for
 from convnext.data.transforms import chances, crop_and_augment, crop_box, least_px, scaled_box
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
 from convnext.errors import DataError
@@ -98,7 +99,8 @@ class _TrainReader:
         self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
         self.share, self.cache = share, cache
         self.channels = len(recipe.input.mean)
-        self.replacing = Replacing(dataset.entries, recipe.seed, strict)
+        order = order_for(labels_of(dataset), recipe.seed, balanced=recipe.loss.balance == "sampler")
+        self.replacing = Replacing(dataset.entries, recipe.seed, order, strict)
 
     def __len__(self) -> int:
         return len(self.dataset.entries)

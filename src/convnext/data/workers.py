@@ -1,17 +1,17 @@
-"""What every loader of images needs: an order that depends on (seed, epoch) alone, and processes that read ahead."""
+"""What every loader of images needs: a replacement for what breaks, and processes that read ahead."""
 
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from convnext.data.sampler import Order
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 from convnext.files import workroom
@@ -37,12 +37,6 @@ _LONGEST_ROOM = 108 - len("/pymp-12345678/listener-12345678")
 _SHM = "/dev/shm"  # where batches travel between processes on Linux
 
 
-@lru_cache(maxsize=4)
-def order_of(count: int, seed: int, epoch: int, lap: int) -> np.ndarray:
-    """The permutation of one pass; laps beyond 0 are for sets smaller than a batch and for replacements at the end."""
-    return np.random.default_rng([seed & 0xFFFF_FFFF_FFFF_FFFF, epoch, lap]).permutation(count)
-
-
 def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:
     """(first, last) of each batch of this rank's share of `count` images: every image once, in order."""
     rank, world = share
@@ -53,8 +47,8 @@ def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:
 class Replacing:
     """Reads the image at a place of an epoch's order, or the next that can be read. Lives in one process."""
 
-    def __init__(self, entries: Sequence[Named], seed: int, strict: bool):
-        self.entries, self.seed, self.strict = entries, seed, strict
+    def __init__(self, entries: Sequence[Named], seed: int, order: Order, strict: bool):
+        self.entries, self.seed, self.order, self.strict = entries, seed, order, strict
         self.broken: dict[int, str] = {}  # found by this process: not decoded a second time
 
     def read(
@@ -67,11 +61,12 @@ class Replacing:
         count = len(self.entries)
         for later in range(count):
             lap, place = divmod(position + later, count)
-            index = int(order_of(count, self.seed, epoch, lap)[place])
+            index = int(self.order(epoch, lap)[place])
+            key = (self.seed, epoch, index, lap, later)
             try:
                 if index in self.broken:
                     raise DataError(self.broken[index])
-                return index, attempt(index, (self.seed, epoch, index, lap, later))
+                return index, attempt(index, (*key, place) if self.order.repeats else key)
             except (DataError, OSError) as error:
                 path, reason = printable(self.entries[index].path), reason_of(error)
                 if self.strict:

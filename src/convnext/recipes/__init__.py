@@ -7,7 +7,7 @@ from convnext.config import IMAGENET_MEAN, IMAGENET_STD, ConvNeXtConfig, Recipe,
 from convnext.config.facts import StartFacts
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes.baselines import with_grid
-from convnext.recipes.changes import asked_batch, with_changes, with_interval
+from convnext.recipes.changes import asked_batch, together, with_changes, with_interval
 from convnext.recipes.dense import (
     ade20k_upernet_160k,
     ade20k_upernet_160k_640,
@@ -41,6 +41,7 @@ __all__ = [
     "lr_advice",
     "recipe",
     "task_of",
+    "together",
     "with_changes",
     "with_fitting_batch",
     "with_grid",

@@ -27,6 +27,19 @@ def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> 
     return with_grid(made)
 
 
+def together(overrides: Mapping[str, Any], short: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides`, and the fields that arguments of their own are `short` for, None where they are not given.
+
+    Raises ConvNeXtError for a field that is given both ways.
+    """
+    given = {field: value for field, value in short.items() if value is not None}
+    for field in given:
+        if field in overrides:
+            name = field.rpartition(".")[2]
+            raise ConvNeXtError(f"{name} and overrides['{field}'] say the same. Give one of them.")
+    return {**overrides, **given}
+
+
 def with_interval(chosen: Recipe, *, images: int) -> Recipe:
     """`chosen`, scored as often in a run as its recipe has it; one that is scored after every epoch stays so."""
     if chosen.name not in EVALUATIONS:

@@ -38,7 +38,7 @@ _LOG = Peer("", "Progress is shown by itself, and metrics.jsonl of the run has e
 _BOARD = Peer("--tensorboard")
 _NO_BOARD = Peer("--tensorboard", "No other tracker is written.")
 _SCORES = Peer("", "Scoring is a command of its own: `convnext evaluate RUN DATA`.")
-_BEST = Peer("", "The best weights are those with the best main figure of the task on the held-out images.")
+_BEST = Peer("--metric {}", "It is a figure of the evaluation, e.g. top1, balanced_accuracy, macro_f1, box_ap, miou.")
 _RECIPE = Peer("--recipe NAME", "`convnext recipes` lists them.")
 _FIELDS = Peer("", "Every field of a recipe is an option of its own, e.g. --optim.lr 1e-3.")
 _CLIP = Peer("--optim.clip {}")
@@ -175,7 +175,8 @@ TRAIN: dict[str, Peer] = {
     **dict.fromkeys(("wandb", "enable_wandb", "use_wandb", "log_wandb", "wandb_project"), _NO_BOARD),
     **dict.fromkeys(("test_only", "eval", "evaluate", "do_eval", "val_only", "do_predict"), _SCORES),
     "do_train": Peer("", "That is what `convnext train` does."),
-    **dict.fromkeys(("metric_for_best_model", "eval_metric", "load_best_model_at_end", "monitor"), _BEST),
+    **dict.fromkeys(("metric_for_best_model", "eval_metric", "monitor"), _BEST),
+    "load_best_model_at_end": Peer("", "The best weights are kept, and are those that predict; --metric says by which figure."),
     **dict.fromkeys(("push_to_hub", "hub_model_id"), Peer("", "Nothing is uploaded.")),
     **dict.fromkeys(("cfg_options", "options", "overrides", "opts"), _FIELDS),
     **dict.fromkeys(("config", "cfg", "hyp", "config_file", "presets", "hyperparameters"), _RECIPE),

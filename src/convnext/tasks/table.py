@@ -28,7 +28,9 @@ class Row:
     task: Callable[[Any, Any, Any, Any], Any]  # (network, recipe, options, splits) -> engine.task.Task with `skipped`
     carry_out: Callable[..., Any]  # (recipe, splits, options, *, device, world, weights, forecast) -> fitting.Ended
     evaluation: Callable[..., Evaluation]  # (network, dataset, recipe, *, workers, world, skipped, progress)
-    fitted: Callable[[Any], dict[str, Any]]  # dataset to train on -> what it decides about a recipe, by dotted field
+    fitted: Callable[
+        ..., dict[str, Any]
+    ]  # (dataset to train on, name of the recipe; None: it is a value) -> its fields
     fingerprint: Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
     counts: Callable[[Any, Any, str], dict[str, Any]]  # (dataset, findings, part) -> its part of data.json
     classes: str  # the field of the recipe that follows the classes of the data

@@ -164,6 +164,7 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
         changes.setdefault("input.size_px", request.size_px)
     elif request.size_px:
         side_px = request.size_px
+    name: str | None = None
     if request.recipe is None or isinstance(request.recipe, str):
         chosen = recipe(
             request.recipe or default_name(data.task, weights=start is not None),
@@ -176,6 +177,7 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             seed=request.seed,
             start=start,
         )
+        name = chosen.name
     else:
         chosen = request.recipe
     if chosen.task != data.task:
@@ -188,7 +190,7 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             f"{row.classes} = {asked}, but the data have {number_of(classes, 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    chosen = override(chosen, {row.classes: classes, **row.fitted(train)})
+    chosen = override(chosen, {row.classes: classes, **row.fitted(train, name)})
     chosen = with_changes(chosen, changes, images=images)
     return with_fitting_batch(chosen, images, changes)
 

@@ -5,12 +5,13 @@ from typing import Any
 from convnext.config import ClassificationRecipe
 from convnext.data.labelled import Dataset
 from convnext.data.preflight import Findings
+from convnext.tasks.classification.balance import balanced
 from convnext.tasks.digest import digest
 
 
-def fitted(train: Dataset) -> dict[str, Any]:
-    """Nothing beside the classes."""
-    return {}
+def fitted(train: Dataset, name: str | None = None) -> dict[str, Any]:
+    """What is done about uneven classes, in a recipe that is named; one that is given as a value says it itself."""
+    return balanced(train, name) if name else {}
 
 
 def fingerprint(dataset: Dataset, recipe: ClassificationRecipe | None = None) -> str:

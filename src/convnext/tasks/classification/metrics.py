@@ -51,13 +51,30 @@ class Outcomes:
 
 
 def metrics(outcomes: Outcomes) -> dict[str, float]:
-    """Top-1, top-5 (rates), cross-entropy and expected calibration error."""
+    """Top-1, top-5, balanced accuracy and macro F1 (rates), cross-entropy and expected calibration error."""
+    balanced_accuracy, macro_f1 = over_classes(outcomes)
     return {
         "top1": float((outcomes.rank == 0).mean()),
         "top5": float((outcomes.rank < 5).mean()),
+        "balanced_accuracy": balanced_accuracy,
+        "macro_f1": macro_f1,
         "loss": float(outcomes.loss.astype(np.float64).mean()),
         "ece": _calibration_error(calibration(outcomes), len(outcomes)),
     }
+
+
+def over_classes(outcomes: Outcomes) -> tuple[float, float]:
+    """(mean recall of the classes that have images, mean F1 of those that have images or were predicted); 0 of no image.
+
+    As scikit-learn's `balanced_accuracy_score` and `f1_score(average="macro")` count them.
+    """
+    if not len(outcomes):
+        return 0.0, 0.0
+    classes = int(max(outcomes.label.max(), outcomes.predicted.max())) + 1
+    images, predicted = (np.bincount(column, minlength=classes) for column in (outcomes.label, outcomes.predicted))
+    hits = np.bincount(outcomes.label[outcomes.label == outcomes.predicted], minlength=classes)
+    seen, told = images > 0, images + predicted > 0
+    return float((hits[seen] / images[seen]).mean()), float((2 * hits[told] / (images + predicted)[told]).mean())
 
 
 def wilson(rate: float, n: int) -> tuple[float, float]:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convnext.config import LossConfig
+from convnext.tasks.classification.losses import Balance, balance_of
+
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features
 PARTS = 5  # of the images, each held out once to choose the penalty
 MOST_CHOOSING = 2000  # images that choose the penalty: more would change little and cost much
@@ -18,6 +21,9 @@ MOST_VALUES = (
 _STEPS, _LEAST_STEPS = 200, 30  # of L-BFGS at most: fewer where a step costs so much that all of them take more than
 _WORK = 1e13  # multiply-accumulates
 _STILL = 1e-6  # largest gradient of a fit that is done
+
+
+PLAIN = LossConfig()
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Head:
         return F.linear(features.double(), self.weight, self.bias)
 
 
-def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0) -> Head:
+def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0, loss: LossConfig = PLAIN) -> Head:
     """The head for (V, N, C) features of V views of each image and (N,) labels; all on the CPU, in float64.
 
     The penalty is that of PENALTIES with the least loss on images that a fit has not seen, whose parts follow from
@@ -41,25 +47,26 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0) -
     """
     places, room = in_turns(labels, seed), max(classes, MOST_VALUES // (len(features) * features.shape[2]))
     few = places[:MOST_CHOOSING]
-    penalty = _penalty(features[:, few].double(), labels[few], classes)
+    penalty = _penalty(features[:, few].double(), labels[few], classes, loss)
     if len(places) > room:
         features, labels = features[:, places[:room]], labels[places[:room]]
-    return fitted(features.double(), labels, classes, penalty)
+    return fitted(features.double(), labels, classes, penalty, loss=loss)
 
 
-def _penalty(features: Tensor, labels: Tensor, classes: int) -> float:
+def _penalty(features: Tensor, labels: Tensor, classes: int, loss: LossConfig) -> float:
     """The best of PENALTIES; of fewer than two images a part, the middle one."""
     parts = min(PARTS, len(labels) // 2)
     if parts < 2:
         return PENALTIES[len(PENALTIES) // 2]
     part_of = torch.arange(len(labels)) % parts
     losses = dict.fromkeys(PENALTIES, 0.0)
+    balance = _balance(labels, classes, loss)
     for part in range(parts):
         held = part_of == part
         head: Head | None = None
         for penalty in sorted(PENALTIES, reverse=True):  # from the smoothest on, each from the one before
-            head = fitted(features[:, ~held], labels[~held], classes, penalty, first=head)
-            losses[penalty] += float(F.cross_entropy(head(features[0, held]), labels[held], reduction="sum"))
+            head = fitted(features[:, ~held], labels[~held], classes, penalty, first=head, loss=loss)
+            losses[penalty] += float(balance.cross_entropy(head(features[0, held]), labels[held], total=True))
     return min(losses, key=lambda penalty: (losses[penalty], -penalty))
 
 
@@ -74,8 +81,20 @@ def in_turns(labels: Tensor, seed: int) -> Tensor:
     return order[torch.argsort(turn[order], stable=True)]
 
 
-def fitted(features: Tensor, labels: Tensor, classes: int, penalty: float, *, first: Head | None = None) -> Head:
-    """The minimum of mean cross-entropy + penalty / 2 * |W|^2 over heads of standardised features, by L-BFGS."""
+def fitted(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    *,
+    first: Head | None = None,
+    loss: LossConfig = PLAIN,
+) -> Head:
+    """The minimum of mean cross-entropy + penalty / 2 * |W|^2 over heads of standardised features, by L-BFGS.
+
+    The cross-entropy is balanced as `loss` has it.
+    """
+    balance = _balance(labels, classes, loss)
     views, _, width = features.shape
     x = features.flatten(0, 1)  # (V N, C)
     mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)
@@ -98,10 +117,15 @@ def fitted(features: Tensor, labels: Tensor, classes: int, penalty: float, *, fi
 
     def objective() -> Tensor:
         solver.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), y) + penalty / 2 * weight.square().sum()
-        loss.backward()
-        return loss
+        mean = balance.cross_entropy(F.linear(x, weight, bias), y) + penalty / 2 * weight.square().sum()
+        mean.backward()
+        return mean
 
     solver.step(objective)
     weight, bias = weight.detach() / std, bias.detach()
     return Head(weight, bias - weight @ mean, penalty)
+
+
+def _balance(labels: Tensor, classes: int, loss: LossConfig) -> Balance:
+    """That of the images at hand, whose classes may be in other shares than those of all."""
+    return balance_of(loss, torch.bincount(labels, minlength=classes))

@@ -187,10 +187,11 @@ class Stages:
                 load_weights(model, file_of(self.weights), classes=self.splits.train.classes, info=self._noted)
             train, val = self.features(model)
         if self.world.writes():
-            head = fit_head(train.values, train.labels, self.recipe.model.classes, seed=self.recipe.seed)
+            classes, seed = self.recipe.model.classes, self.recipe.seed
+            head = fit_head(train.values, train.labels, classes, seed=seed, loss=self.recipe.loss)
             outcomes = judged(head(val.values[0]).float(), val.labels, val.indices)
-            scores = metrics(outcomes)
-            about = {"weights": "probe", "score": scores["top1"], "metrics": scores, "step": 0, "n": len(outcomes)}
+            scores, metric = metrics(outcomes), self.recipe.select.metric
+            about = {"weights": "probe", "score": scores[metric], "metrics": scores, "step": 0, "n": len(outcomes)}
             header = header_of(self.recipe, self.description, origin)
             about |= {"penalty": head.penalty, "notes": self.notes, **named}
             state = {**model.state_dict(), "head.weight": head.weight.float(), "head.bias": head.bias.float()}

@@ -1,6 +1,5 @@
 """Image classification: how a batch becomes a loss."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 
 from convnext.config import ClassificationRecipe, RunOptions
 from convnext.data.batch import Batch
-from convnext.data.labelled import Splits
+from convnext.data.labelled import Splits, counts_of
 from convnext.data.loader import steps_in_epoch, train_batches
 from convnext.data.mix import mix
 from convnext.data.store import printable
@@ -19,6 +18,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
 from convnext.engine.schedule import total_steps
 from convnext.tasks.classification.facts import fingerprint
+from convnext.tasks.classification.losses import Balance, balance_of
 from convnext.tasks.classification.metrics import metrics
 from convnext.tasks.classification.scoring import eval_batch, evaluate
 from convnext.tasks.skipped import note_skipped
@@ -42,14 +42,17 @@ class Targeted:
 class Classification:
     """The task that `engine.fit` trains when the data are images in classes."""
 
-    metric = "top1"
     smaller, exact = "a smaller --size (input.size_px)", True
 
     def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
         self.model, self.recipe, self.options = model, recipe, options
         self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
-        self.chance_loss = math.log(len(self.train.classes))
+        self.metric: str = recipe.select.metric
+        counts = torch.from_numpy(counts_of(self.train))
+        sampled = recipe.loss.balance == "sampler"  # the batches are balanced then
+        self.balance = Balance() if sampled else balance_of(recipe.loss, counts)
+        self.chance_loss = self.balance.of_knowing_nothing(counts)
         self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
 
     def batches(self, steps: range, world: World) -> Iterator[Batch]:
@@ -82,11 +85,12 @@ class Classification:
         x = normalise(batch.images.to(device, non_blocking=True), self.recipe.input)
         labels = batch.labels.to(device, non_blocking=True)
         seed = (self.recipe.seed, step, rank)
-        return Targeted(*mix(x, labels, len(self.train.classes), self.recipe.augment, seed))
+        x, targets = mix(x, labels, len(self.train.classes), self.recipe.augment, seed)
+        return Targeted(x, self.balance.targets(targets, self.recipe.augment.smoothing))
 
     def loss(self, network: nn.Module, piece: Targeted) -> Tensor:
-        """Cross-entropy against soft targets, in float32, mean over the images."""
-        return F.cross_entropy(network(piece.x).float(), piece.targets)
+        """Cross-entropy against soft targets, in float32, mean over the images; balanced as the recipe has it."""
+        return F.cross_entropy(self.balance.logits(network(piece.x).float()), piece.targets)
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Top-1, top-5, loss and calibration error on the held-out images."""

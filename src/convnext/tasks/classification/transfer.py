@@ -19,6 +19,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, save_whole, weights_file
+from convnext.tasks.classification.balance import balance_line
 from convnext.tasks.classification.features import Features
 from convnext.tasks.classification.metrics import Outcomes, metrics
 from convnext.tasks.classification.mixing import Tensors, best_share, mixed, name_of
@@ -42,6 +43,8 @@ def carry_out(
 
     Raises what loading and `fit` raise.
     """
+    if world.first and (line := balance_line(recipe, splits.train)):
+        info(line)
     if recipe.start.mode == "full":
         how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
         return in_one_go(recipe, splits, options, **how)
@@ -49,7 +52,7 @@ def carry_out(
     probe = run.probe()
     if recipe.start.mode == "probe":
         about = run.conclude({0.0: probe}, 0.0, n=run.frozen()[1]["n"])
-        return Ended(Finished("top1", probe["top1"], "probe", 0), run.skipped, about=about)
+        return Ended(Finished(recipe.select.metric, probe[recipe.select.metric], "probe", 0), run.skipped, about=about)
     if recipe.start.folds and splits.val_share:  # images of a val part of their own are never trained on
         return _crosswise(run)
     return _held_out(run, probe, forecast)
@@ -64,14 +67,15 @@ def _held_out(run: Stages, probe: Mapping[str, float], forecast: bool) -> Ended:
     for share in run.recipe.start.mix:
         if share not in scores:
             scores[share] = metrics(run.outcomes(mixed(frozen, tuned, share)))
-    share, n = best_share(scores, "top1"), header["n"]
+    metric = run.recipe.select.metric
+    share, n = best_share(scores, metric), header["n"]
     if name_of(share) == "mixed" and run.world.writes():
-        header |= {"weights": "mixed", "share": share, "score": scores[share]["top1"], "metrics": scores[share]}
+        header |= {"weights": "mixed", "share": share, "score": scores[share][metric], "metrics": scores[share]}
         save_whole(run.out / OTHERS["mixed"], mixed(frozen, tuned, share), {**header, "step": finished.step})
     run.world.wait()
     about = run.conclude(scores, share, n=n)
     name = {"probe": "probe", "finetuned": finished.weights, "mixed": "mixed"}[name_of(share)]
-    kept = replace(finished, score=scores[share]["top1"], weights=name)
+    kept = replace(finished, score=scores[share][metric], weights=name)
     return Ended(kept, run.skipped, about=about)
 
 
@@ -98,7 +102,8 @@ def _crosswise(run: Stages) -> Ended:
         run.skipped |= part.skipped
     judged = {share: Outcomes.join(found) for share, found in pooled.items()}
     scores = {share: metrics(outcomes) for share, outcomes in judged.items()}
-    share, n = best_share(scores, "top1"), len(judged[0.0])
+    metric = run.recipe.select.metric
+    share, n = best_share(scores, metric), len(judged[0.0])
     if run.world.first:
         info(
             f"All {len(whole.data.entries):,} images, which this one learns from (what it scores on them means little):"
@@ -109,11 +114,11 @@ def _crosswise(run: Stages) -> Ended:
     if run.world.writes():
         header = run.frozen()[1]
         state = mixed(last.frozen()[0], _last(last), share)
-        header |= {"weights": "mixed", "share": share, "score": scores[share]["top1"], "metrics": scores[share]}
+        header |= {"weights": "mixed", "share": share, "score": scores[share][metric], "metrics": scores[share]}
         save_whole(run.out / OTHERS["mixed"], state, {**header, "step": finished.step, "crosswise": len(parts), "n": n})
     run.world.wait()
     about = run.conclude(scores, share, n=n, crosswise=len(parts))
-    kept = replace(finished, score=scores[share]["top1"], weights="mixed")
+    kept = replace(finished, score=scores[share][metric], weights="mixed")
     return Ended(kept, run.skipped, evaluation_of(judged[share], whole.data), about)
 
 

@@ -53,7 +53,13 @@ class Detection(AnnotatedTask):
         train = shown_in_training(splits.train, recipe)
         super().__init__(model, recipe, options, splits, train, fingerprint(train, recipe))
         self.recipe, self.head, self.masks = recipe, recipe.head, recipe.head.masks
-        self.metric = "mask_ap" if self.masks and splits.val.has_masks else "box_ap"
+        outlined = self.masks and splits.val.has_masks
+        self.metric: str = recipe.select.metric or ("mask_ap" if outlined else "box_ap")
+        if self.metric.startswith("mask") and not outlined:
+            raise ConvNeXtError(
+                f"select.metric = '{self.metric}' needs outlines of the held-out objects and head.masks = true. Take "
+                f"--metric {self.metric.replace('mask', 'box')}."
+            )
 
     def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Annotated:
         """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded images."""
@@ -72,9 +78,9 @@ class Detection(AnnotatedTask):
         """COCO's figures by boxes and by masks, and the loss, on the held-out images in original pixels."""
         options = self.options
         shown: dict[str, Any] = {"workers": options.workers, "skipped": self.skipped, "progress": options.progress}
-        return metrics(
-            evaluate(model, self.val, self.recipe, world=world, **shown), self.val, most=limit_of(self.recipe)
-        )
+        outcomes = evaluate(model, self.val, self.recipe, world=world, **shown)
+        found = metrics(outcomes, self.val, most=limit_of(self.recipe))
+        return {self.metric: 0.0, **found}  # without anything to find there is no such figure
 
     def describe(self) -> dict[str, Any]:
         """As for every annotated task, and COCO's number of each class."""

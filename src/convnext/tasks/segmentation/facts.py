@@ -7,7 +7,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.tasks.digest import digest
 
 
-def fitted(train: DenseDataset) -> dict[str, Any]:
+def fitted(train: DenseDataset, name: str | None = None) -> dict[str, Any]:
     """Nothing beside the classes."""
     return {}
 

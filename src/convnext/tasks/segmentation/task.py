@@ -46,11 +46,10 @@ class Labelled:
 class Segmentation(AnnotatedTask):
     """The task that `engine.fit` trains when the data are images with masks of classes."""
 
-    metric = "miou"
-
     def __init__(self, model: nn.Module, recipe: SegmentationRecipe, options: RunOptions, splits: DenseSplits):
         super().__init__(model, recipe, options, splits, splits.train, fingerprint(splits.train, recipe))
         self.recipe, self.head = recipe, recipe.head
+        self.metric: str = recipe.select.metric
         self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
 
     def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
