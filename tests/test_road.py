@@ -30,6 +30,7 @@ from shapes import write_shapes
 
 FOLDER = Path(convnext.tasks.__file__).parent
 ROLES = {"__init__", "build", "facts", "inference", "metrics", "report", "row", "scoring", "task"}
+SCORES = {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "ece"}
 TINY = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "schedule.epochs": 1}
 
 
@@ -82,7 +83,7 @@ def test_one_request_trains_evaluates_and_says_what_the_run_was(colours, tmp_pat
     assert (done.task, done.first, done.out) == ("classification", True, tmp_path / "run")
     written = json.loads((done.out / "evaluation.json").read_text())
     assert done.evaluation.to_dict() == written and written["task"] == "classification"
-    assert set(done.evaluation.scores) == {"top1", "top5", "loss", "ece"} and written["step"] == done.finished.step
+    assert set(done.evaluation.scores) == SCORES and written["step"] == done.finished.step
     assert {"confusion", "per_class", "calibration", "worst"} <= set(done.evaluation.tables)
     data = json.loads((done.out / "data.json").read_text())
     assert data["task"] == "classification" and data["train"]["n"] == len(done.splits.train.entries)
