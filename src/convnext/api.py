@@ -118,6 +118,7 @@ def train(
     images: str | Path | None = None,
     form: Form | None = None,
     colours: str | Path | None = None,
+    bands: Sequence[str | int] = (),
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
@@ -128,7 +129,8 @@ def train(
     fewer epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that
     chooses the best weights (both by the data); `overrides`: dotted fields, e.g. {"optim.lr": 1e-3}. Of annotated images,
     `images`: their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised;
-    `colours`: a file of the classes and their colours in the masks. Raises ConvNeXtError for what the caller can mend.
+    `colours`: a file of the classes and their colours in the masks. `bands`: a classifier's channels in order, numbers in a
+    file from 1 or ends of names (all there are). Raises ConvNeXtError for what the caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
@@ -143,16 +145,9 @@ def train(
     start = None if weights is None else os.fspath(weights)
     place = run_folder(data, network, start) if out is None else str(out)
     refuse_among(place, [data] if images is None else [data, images])
-    request = tasks.Request(
-        data=source_of(data, images=images, form=form, colours=colours),
-        model=network,
-        recipe=recipe,
-        weights=start,
-        val_share=val_share,
-        seed=seed,
-        changes=changes,
-        minutes=minutes,
-    )
+    how: dict[str, Any] = {"val_share": val_share, "seed": seed, "changes": changes, "minutes": minutes}
+    how |= {"model": network, "recipe": recipe, "weights": start, "bands": tuple(map(str, bands))}
+    request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours), **how)
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
 

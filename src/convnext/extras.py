@@ -23,6 +23,8 @@ EXTRAS = {  # package, by the name that it is imported by -> the extra that brin
     "onnxruntime": ("runtime", "predicting with exported .onnx files, and scoring them"),
     "openvino": ("openvino", "`convnext export --to openvino`, predicting with .xml files"),
     "nncf": ("openvino", "int8"),
+    "tifffile": ("bands", "TIFF files of many bands"),
+    "imagecodecs": ("bands", "TIFF files that are packed by LZW and others"),
     "pyarrow": ("parquet", "tables in Parquet and Arrow files"),
 }
 

@@ -27,7 +27,7 @@ from convnext.config.classification import (
     StartConfig,
 )
 from convnext.config.detection import DetectionInput, DetectionRecipe, DetectorHeadConfig, StageConfig
-from convnext.config.images import IMAGENET_MEAN, IMAGENET_STD, AnnotatedAugment, AnnotatedInput, Statistics
+from convnext.config.images import IMAGENET_MEAN, IMAGENET_STD, AnnotatedAugment, AnnotatedInput, Bands, Statistics
 from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, RoadmapConfig, TimmConfig
 from convnext.config.segmentation import (
     SegmentationAugment,
@@ -45,6 +45,7 @@ __all__ = [
     "AnnotatedAugment",
     "AnnotatedInput",
     "AugmentConfig",
+    "Bands",
     "ClassificationRecipe",
     "ConvNeXtConfig",
     "DetectionInput",

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Rate, about
-from convnext.config.images import Statistics
+from convnext.config.images import Bands
 from convnext.config.training import TaskRecipe
 
 Side = Annotated[int, Field(ge=4, le=4096)]
 
 
-class InputConfig(Statistics):
+class InputConfig(Bands):
     """What the network sees: sizes in pixels, and how evaluation brings an image to them."""
 
     size_px: Annotated[Side, about("px", "side of the training crop")] = 224
@@ -145,3 +145,12 @@ class ClassificationRecipe(TaskRecipe):
     loss: LossConfig = LossConfig()
     select: SelectConfig = SelectConfig()
     start: StartConfig = StartConfig()
+
+    @model_validator(mode="after")
+    def _colours_to_change(self) -> "ClassificationRecipe":
+        if self.augment.rand_augment and (self.input.wide or len(self.input.mean) not in (1, 3)):
+            raise ValueError(
+                f"augment.rand_augment = '{self.augment.rand_augment}' changes colours, which bands do not have. Set it "
+                "to '': crops, flips, erasing, mixup and cutmix are for any bands"
+            )
+        return self

@@ -4,7 +4,7 @@ In those two boxes and masks move with their pixels. 'Fitted into (short, long)'
 of at most short and a longer one of at most long.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
@@ -26,6 +26,48 @@ class Statistics(Frozen):
     def _one_each(self) -> "Statistics":
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+        return self
+
+
+class Bands(Statistics):
+    """How the bands of a file become the channels of an image: all of it follows from the data and from `--bands`."""
+
+    bands: Annotated[
+        tuple[str, ...],
+        about(
+            "names", "the bands that are channels, in order: numbers from 1, or what files' names end in; (): colour"
+        ),
+    ] = ()
+    file_bands: Annotated[Count, about("bands", "that each file has; 0: one, or bands are not counted")] = 0
+    pixels: Annotated[
+        Literal["uint8", "integer", "float"],
+        about("name", "what files hold; of integer (16 and 32 bit) and float, mean and std are in their own units"),
+    ] = "uint8"
+    arrays: Annotated[
+        Literal["last", "first"], about("name", "where arrays have their bands: last, (H, W, C), or first, (C, H, W)")
+    ] = "last"
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Places of the bands in a file, from 0; () where each band is a file of its own."""
+        return tuple(int(name) - 1 for name in self.bands) if all(map(str.isdecimal, self.bands)) else ()
+
+    @property
+    def wide(self) -> bool:
+        """Whether pixels are float32 in their own units, in place of 8 bit."""
+        return self.pixels != "uint8"
+
+    @model_validator(mode="after")
+    def _named(self) -> "Bands":
+        if self.bands and len(self.bands) != len(self.mean):
+            raise ValueError(f"bands names {len(self.bands)} and mean has {len(self.mean)} values")
+        if self.wide and not self.bands:
+            raise ValueError(f"pixels = '{self.pixels}' needs bands")
+        if len({name.isdecimal() for name in self.bands}) > 1:
+            raise ValueError(f"bands = {', '.join(self.bands)} are numbers of bands or ends of names, not both")
+        wrong = [number + 1 for number in self.numbers if not 0 <= number < (self.file_bands or number + 1)]
+        if wrong:
+            raise ValueError(f"there is no band {wrong[0]}: a file has {self.file_bands}, counted from 1")
         return self
 
 

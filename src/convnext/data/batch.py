@@ -7,9 +7,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one step on this rank, still 8 bit: they travel small and are normalised where they are used."""
+    """Images of one step on this rank, as they were decoded: they travel small and are normalised where they are used."""
 
-    images: Tensor  # (N, H, W, C) uint8
+    images: Tensor  # (N, H, W, C) uint8, float32 of wide bands
     labels: Tensor  # (N,) int64, -1 where unknown
     indices: Tensor  # (N,) int64 into dataset.entries
     skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of images that broke while this batch was read

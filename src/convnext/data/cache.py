@@ -12,22 +12,24 @@ from typing import Literal
 
 import numpy as np
 
-from convnext.data.decode import read_header
+from convnext.config import Bands
+from convnext.data.bands import kind_of_pixels, read_shape
 from convnext.data.labelled import Dataset
 from convnext.errors import DataError
 
 DIVISORS = (1, 2, 4, 8)
 _SAMPLE = 128  # headers read to guess the size of the whole set
 _SLACK = 1.15  # over the guess
+_BYTE = np.dtype(np.uint8)
 _SHARE = 0.25  # of the free memory that 'auto' may take
 
 
 class ImageCache:
     """`count` images of any size, at most `capacity` bytes together; what does not fit is simply not kept."""
 
-    def __init__(self, count: int, capacity: int, channels: int):
-        self.channels, self.capacity = channels, capacity
-        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, capacity)), np.uint8)
+    def __init__(self, count: int, capacity: int, channels: int, kind: np.dtype = _BYTE):
+        self.channels, self.capacity = channels, capacity // kind.itemsize
+        self.pixels = np.frombuffer(mmap.mmap(-1, max(1, self.capacity) * kind.itemsize), kind)
         self.places = _shared((count, len(DIVISORS)), np.int64)  # where an image starts, plus 1; 0: not there
         self.headers = _shared((count, 3), np.int32)  # height, width, reducible; height 0: not known
         self.used = _shared((1,), np.int64)
@@ -62,7 +64,7 @@ class ImageCache:
 
 
 def make_cache(
-    dataset: Dataset, channels: int, wish: Literal["auto", "off", "on"], processes: int = 1
+    dataset: Dataset, config: Bands, wish: Literal["auto", "off", "on"], processes: int = 1
 ) -> ImageCache | None:
     """A cache for `dataset` if it is wished, or if under 'auto' all of it fits in a quarter of the free memory.
 
@@ -70,10 +72,10 @@ def make_cache(
     """
     if wish == "off" or not dataset.entries or not hasattr(os, "fork"):
         return None
-    expected = _expected_bytes(dataset, channels)
+    expected = _expected_bytes(dataset, config)
     if wish == "auto" and expected * processes > free_memory() * _SHARE:
         return None
-    return ImageCache(len(dataset.entries), expected, channels)
+    return ImageCache(len(dataset.entries), expected, len(config.mean), kind_of_pixels(config))
 
 
 def free_memory() -> int:
@@ -86,12 +88,13 @@ def _shared(shape: tuple[int, ...], kind: type) -> np.ndarray:
     return np.frombuffer(mmap.mmap(-1, max(1, size)), kind, count=int(np.prod(shape))).reshape(shape)
 
 
-def _expected_bytes(dataset: Dataset, channels: int) -> int:
+def _expected_bytes(dataset: Dataset, config: Bands) -> int:
+    channels = len(config.mean) * kind_of_pixels(config).itemsize
     count = len(dataset.entries)
     sizes = []
     for number in np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int).tolist():
         try:
-            height, width, reducible = read_header(dataset.store.read(dataset.entries[number].path))
+            height, width, reducible = read_shape(dataset.store.read(dataset.entries[number].path), config)
         except (OSError, DataError):
             continue
         sizes.append(height * width * channels * (4 / 3 if reducible else 1))  # 1 + 1/4 + 1/16 + ...

@@ -1,6 +1,7 @@
 """Which files of images can be read: by Pillow itself, and by plugins of Pillow where they are installed."""
 
 import contextlib
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 
@@ -8,6 +9,7 @@ from PIL import features
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # never one that starts a program, as EPS
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+_ARRAYS = frozenset({".npy", ".npz"})  # images where there are no others: beside some they are features, or masks
 _MORE = {  # name in messages -> (Pillow's name, endings, the package that reads it)
     "AVIF": ("AVIF", {".avif"}, "pillow-avif-plugin"),
     "HEIC": ("HEIF", {".heic", ".heif"}, "pillow-heif"),
@@ -21,6 +23,17 @@ _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 def image_suffixes() -> frozenset[str]:
     """Endings that are taken for images, lower case with the dot."""
     return frozenset(_SUFFIXES.union(*(endings for name, (_, endings, _) in _MORE.items() if name in _plugins())))
+
+
+def band_suffixes() -> frozenset[str]:
+    """Endings of files that may hold other bands than grey or colour."""
+    return _ARRAYS | {".tif", ".tiff"}
+
+
+def suffixes_in(endings: Iterable[str]) -> frozenset[str]:
+    """Endings that are taken for images among files with these: arrays of NumPy only where nothing else is one."""
+    known = image_suffixes()
+    return known if any(ending.lower() in known for ending in endings) else known | _ARRAYS
 
 
 @cache

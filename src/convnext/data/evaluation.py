@@ -1,17 +1,19 @@
 """Images as every evaluation, prediction and server sees them: the one evaluation transform, in NumPy and Pillow alone.
 
-Axes: H W pixel rows and columns, C channels (1 or 3), N images.
+Axes: H W pixel rows and columns, C channels, N images.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.config import InputConfig, Statistics
-from convnext.data.decode import decode, from_pillow, to_pillow
+from convnext.data.bands import kind_of_pixels, read_pixels
+from convnext.data.decode import from_pillow, to_pillow
 from convnext.data.labelled import Dataset
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
@@ -25,20 +27,29 @@ Change = Callable[[np.ndarray, int], np.ndarray]  # (image as evaluation shows i
 class Shown:
     """Some images of a dataset after the evaluation transform; those that broke are named instead."""
 
-    images: NDArray[np.uint8]  # (N, H, W, C)
+    images: NDArray[Any]  # (N, H, W, C) uint8, float32 of wide bands
     indices: list[int]  # of their entries
     skipped: dict[str, str]  # path -> reason
 
 
 def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
-    """(H, W, C) uint8 -> (size, size, C) uint8 as every evaluation, prediction and server sees it.
+    """(H, W, C) uint8 or float32 -> (size, size, C) of the same as every evaluation, prediction and server sees it.
 
     'crop': bicubic resize of the shorter side to int(size / eval_crop), then the centre. 'warp': both sides to size.
+    Other channels than grey and colour are resized one by one, which gives each the same numbers.
     """
-    size, shown = config.eval_size_px, to_pillow(image)
+    if image.dtype == np.uint8 and image.shape[2] in (1, 3):
+        return _transformed(to_pillow(image), config)
+    bands = [_transformed(Image.fromarray(np.ascontiguousarray(band)), config) for band in np.moveaxis(image, 2, 0)]
+    return np.concatenate(bands, 2)
+
+
+def _transformed(shown: Image.Image, config: InputConfig) -> np.ndarray:
+    """(size, size, C)."""
+    size = config.eval_size_px
     if config.eval_resize == "warp":
         return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
-    height, width = image.shape[:2]
+    width, height = shown.size
     shorter = int(size / config.eval_crop)
     new_h = shorter if height <= width else int(shorter * height / width)
     new_w = shorter if width <= height else int(shorter * width / height)
@@ -51,25 +62,33 @@ def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
     return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
-def normalised(images: NDArray[np.uint8], config: Statistics) -> NDArray[np.float32]:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32: (x / 255 - mean) / std, with the bits of `transforms.normalise`."""
+def normalised(images: NDArray[Any], config: Statistics) -> NDArray[np.float32]:
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32: (x / 255 - mean) / std, with the bits of `transforms.normalise`.
+
+    Of float32, wide bands in their own units, (x - mean) / std.
+    """
     mean, std = np.array(config.mean, np.float64), np.array(config.std, np.float64)
     x = images.astype(np.float32)
-    x *= (1 / (255 * std)).astype(np.float32)
+    x *= (1 / (white_of(images.dtype) * std)).astype(np.float32)
     x += (-mean / std).astype(np.float32)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def white_of(dtype: np.dtype) -> int:
+    """What mean and std are shares of: 255 of pixels of 8 bit; 1, their own unit, of wide bands."""
+    return 255 if dtype == np.uint8 else 1
 
 
 def shown(dataset: Dataset, config: InputConfig, places: Sequence[int], change: Change | None = None) -> Shown:
     """The images at `places` of `dataset`. `change`, such as a corruption, comes after the transform."""
     size, channels = config.eval_size_px, len(config.mean)
-    images = np.empty((len(places), size, size, channels), np.uint8)
+    images = np.empty((len(places), size, size, channels), kind_of_pixels(config))
     indices: list[int] = []
     skipped: dict[str, str] = {}
     for index in places:
         path = dataset.entries[index].path
         try:
-            image = eval_transform(decode(dataset.store.read(path), channels=channels), config)
+            image = eval_transform(read_pixels(dataset.store.read(path), config), config)
             images[len(indices)] = change(image, index) if change else image
             indices.append(index)
         except (DataError, OSError) as error:

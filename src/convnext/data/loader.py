@@ -13,9 +13,10 @@ from torch import Tensor
 
 from convnext.config import ClassificationRecipe, InputConfig
 from convnext.data.augment import prepared
+from convnext.data.bands import kind_of_pixels, read_pixels
 from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
-from convnext.data.decode import Opened, decode, reduction
+from convnext.data.decode import Opened, reduction
 from convnext.data.evaluation import Change, shown
 from convnext.data.labelled import Dataset, labels_of
 from convnext.data.sampler import order_for
@@ -58,9 +59,10 @@ def train_batches(
         if recipe.augment.rand_augment:
             prepared(recipe.augment.rand_augment, size_px, recipe.input.mean)  # once, before the workers fork
     channels = len(recipe.input.mean)
-    kept = make_cache(dataset, channels, cache, local_ranks(world))
+    kept = make_cache(dataset, recipe.input, cache, local_ranks(world))
     reader = _TrainReader(dataset, recipe, steps_per_epoch, share, kept, strict)
     largest = max((size_px for _, size_px in plan), default=1) ** 2 * channels * (recipe.optim.batch // world)
+    largest *= kind_of_pixels(recipe.input).itemsize
     yield from read_ahead(reader, plan, choose_workers(workers, len(dataset.entries), world), largest, world)
 
 
@@ -79,7 +81,7 @@ def eval_batches(
     """
     plan, world = eval_plan(len(dataset.entries), batch, share), share[1]
     own = sum(last - first for first, last in plan)
-    size = config.eval_size_px**2 * len(config.mean) * batch
+    size = config.eval_size_px**2 * len(config.mean) * batch * kind_of_pixels(config).itemsize
     reader = _EvalReader(dataset, config, change)
     yield from read_ahead(reader, plan, choose_workers(workers, own, world), size, world)
 
@@ -111,7 +113,7 @@ class _TrainReader:
         own = self.recipe.optim.batch // world
         epoch, place = divmod(step, self.steps_per_epoch)
         start = (place * world + rank) * own
-        images = np.empty((own, size_px, size_px, self.channels), np.uint8)
+        images = np.empty((own, size_px, size_px, self.channels), kind_of_pixels(self.recipe.input))
         indices: list[int] = []
         skipped: dict[str, str] = {}
         try:
@@ -130,11 +132,11 @@ class _TrainReader:
         opened = image = None
         if header is None:
             data = self.dataset.store.read(self.dataset.entries[index].path)
-            if data[:2] == b"\xff\xd8":  # JPEG: its size decides how much of it to decode
+            if data[:2] == b"\xff\xd8" and not config.bands:  # JPEG: its size decides how much of it to decode
                 opened = Opened(data)
                 header = opened.header
             else:
-                image = decode(data, channels=self.channels)
+                image = read_pixels(data, config)
                 header = (image.shape[0], image.shape[1], False)
         height, width, reducible = header
         sampled = chances(key)

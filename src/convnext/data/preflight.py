@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convnext.config import Bands
+from convnext.data.band_check import BandLook, band_lines, look_at_bands
 from convnext.data.decode import decode, holds_12_bit, read_size
 from convnext.data.labelled import Dataset, Splits
 from convnext.data.scan import (
@@ -58,17 +60,26 @@ class _Seen:
     size: tuple[int, int] = (0, 0)
     reason: str = ""
     few_bits: bool = False  # 12 in 16
+    bands: BandLook | None = None  # where the set is one of bands
 
 
-def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = None, limit: int = LIMIT) -> Findings:
+def preflight(
+    data: Splits | Dataset,
+    *,
+    workers: int = 0,
+    full: bool | None = None,
+    limit: int = LIMIT,
+    bands: Bands | None = None,
+) -> Findings:
     """Look at every image of `data` (a sample beyond `limit`) with `workers` threads, 0: one a core.
 
-    `full`: decode them all; None decides by their number. Raises DataError when not one train image can be read.
+    `full`: decode them all; None decides by their number. `bands`: how they are read, where they have any. Raises
+    DataError when not one train image can be read.
     """
     parts = {"train": data.train, "val": data.val} if isinstance(data, Splits) else {"val": data}
     total = sum(len(part.entries) for part in parts.values())
     full = total <= FULL_BELOW if full is None else full
-    seen = list(_look(parts, workers, full, stride_of(total, limit)))
+    seen = list(_look(parts, workers, full, stride_of(total, limit), bands))
     good = [item for item in seen if not item.reason]
     broken = {item.path: item.reason for item in seen if item.reason}
     main = next(iter(parts))
@@ -85,6 +96,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
         unreadable,
         *_copy_lines(copies),
         bits_line([item.path for item in good if item.few_bits]),
+        *band_lines([(item.path, item.bands) for item in good if item.bands], bands),
         *_class_lines(per_class),
         *kept_out,
     ]
@@ -103,7 +115,7 @@ def preflight(data: Splits | Dataset, *, workers: int = 0, full: bool | None = N
     )
 
 
-def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) -> Iterator[_Seen]:
+def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, bands: Bands | None) -> Iterator[_Seen]:
     """Every stride-th image of each part, in order, read by threads (the decoders let go of the interpreter)."""
 
     def look(task: tuple[str, int]) -> _Seen:
@@ -113,16 +125,23 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float) ->
         shown = printable(entry.path)
         try:
             data = dataset.store.read(entry.path)
+            if bands is not None:
+                seen = look_at_bands(data, bands)
+                return _Seen(part, shown, entry.label, _digest(data), seen.size, bands=seen)
             size = read_size(data)
             if full:
                 decode(data, least_px=PREVIEW_PX)
             few_bits = full and holds_12_bit(data)
         except (DataError, OSError) as error:
             return _Seen(part, shown, entry.label, reason=reason_of(error))
-        return _Seen(part, shown, entry.label, hashlib.blake2b(data, digest_size=16).digest(), size, few_bits=few_bits)
+        return _Seen(part, shown, entry.label, _digest(data), size, few_bits=few_bits)
 
     counts = {name: len(part.entries) for name, part in parts.items()}
     yield from looked_at(counts, look, workers, stride)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 @dataclass

@@ -23,6 +23,7 @@ class Source:
     images: Tree  # the images: mostly the same tree
     file: str | None = None  # in `tree`, where the user named one file of annotations
     colours: str | Path | None = None  # a legend of the colours of masks that the user names
+    bands: tuple[str, ...] | None = None  # that a person or a run names; None: those that names of files speak of
     opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its parts, once they are read
 
     @property

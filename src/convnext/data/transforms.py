@@ -1,6 +1,6 @@
 """The pixels of one image on their way into the network, in training and in evaluation.
 
-Axes: H W pixel rows and columns, C channels (1 or 3), N images. Boxes here are (top, left, height, width).
+Axes: H W pixel rows and columns, C channels, N images. Boxes here are (top, left, height, width).
 """
 
 import math
@@ -68,7 +68,7 @@ def scaled_box(box: Box, height: int, width: int, to_height: int, to_width: int)
 def train_transform(
     image: np.ndarray, size_px: int, augment: AugmentConfig, config: InputConfig, rng_seed: Key
 ) -> np.ndarray:
-    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: random resized crop, flips, RandAugment, all from `rng_seed`."""
+    """(H, W, C) uint8 or float32 -> (size_px, size_px, C): random resized crop, flips, RandAugment, from `rng_seed`."""
     sampled = chances(rng_seed)
     box = crop_box(image.shape[0], image.shape[1], augment.scale, augment.ratio, sampled)
     return crop_and_augment(image, box, size_px, augment, config, sampled)
@@ -88,22 +88,27 @@ def crop_and_augment(
 
 
 def normalise(images: Tensor, config: Statistics) -> Tensor:
-    """(N, H, W, C) uint8 -> (N, C, H, W) float32, channels-last memory, same device: (x / 255 - mean) / std."""
+    """(N, H, W, C) uint8 -> (N, C, H, W) float32, channels-last memory, same device: (x / 255 - mean) / std.
+
+    Of float32, wide bands in their own units, (x - mean) / std.
+    """
+    white = 255 if images.dtype == torch.uint8 else 1
     count, height, width, channels = images.shape
     std = torch.tensor(config.std, dtype=torch.float64)
-    gain = (1 / (255 * std)).float().repeat(width).to(images.device)
+    gain = (1 / (white * std)).float().repeat(width).to(images.device)
     shift = (-torch.tensor(config.mean, dtype=torch.float64) / std).float().repeat(width).to(images.device)
     rows = images.contiguous().view(count, height, width * channels)  # whole rows: three times as fast as C = 3 inside
-    x = rows.float().mul_(gain).add_(shift)
+    x = rows.float().mul(gain) if white == 1 else rows.float().mul_(gain)  # the images are still the caller's
+    x = x.add_(shift)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _resized(crop: np.ndarray, size_px: int, flip_x: bool, flip_y: bool) -> np.ndarray:
-    """(H, W, C) uint8 -> (size_px, size_px, C) uint8: torch's bicubic with antialiasing, seven times as fast as Pillow's.
+    """(H, W, C) uint8 or float32 -> (size_px, size_px, C): torch's bicubic with antialiasing.
 
-    Both round between the two passes, in another order: they differ by a grey level here and there, and by more only
-    where noise overshoots. Evaluation stays with Pillow's, which published accuracies were measured with. The flips are
-    torch's too: NumPy would copy them backwards, byte by byte.
+    It is seven times as fast as Pillow's. Both round between the two passes, in another order: they differ by a grey
+    level here and there, and by more only where noise overshoots. Evaluation stays with Pillow's, which published
+    accuracies were measured with. The flips are torch's too: NumPy would copy them backwards, byte by byte.
     """
     x = torch.from_numpy(crop)[None].permute(0, 3, 1, 2)  # in this order torch sees channels-last memory, and keeps it
     resized = F.interpolate(x, (size_px, size_px), mode="bicubic", antialias=True)

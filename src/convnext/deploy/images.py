@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convnext.config import AnnotatedInput
+from convnext.config import AnnotatedInput, Bands, Statistics
 from convnext.data.annotated_policy import eval_dense
+from convnext.data.band_store import BandStore, with_bands
+from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, shown_to_eyes
 from convnext.data.decode import decode, decode_pillow
 from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
@@ -28,10 +30,10 @@ from convnext.data.unlabelled import open_unlabelled
 from convnext.engine.machine import cores
 from convnext.errors import DataError, reason_of
 
-OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # a path, encoded bytes, Pillow's, pixels
+OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]  # a path, encoded bytes, Pillow's, pixels
 ManyImages = OneImage | Iterable[OneImage] | Dataset  # a path may be a file, a folder, a glob or a zip
 ChannelOrder = Literal["rgb", "bgr"]
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # uint8, float32 of wide bands
 Made = TypeVar("Made")
 Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it may run in a thread
 
@@ -48,14 +50,28 @@ class Given:
     path: str  # of its file; '<bytes>' or '<image>', numbered where there are many, for one without a file
     content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
 
-    def pixels(self, channels: int) -> Pixels:
-        """(H, W, channels). Raises DataError or OSError when the image cannot be read."""
+    def pixels(self, config: Statistics) -> Pixels:
+        """(H, W, C) as `config` has it. Raises DataError or OSError when the image cannot be read."""
+        if isinstance(self.content, DataError):
+            raise self.content
+        channels, bands = len(config.mean), _bands_of(config)
+        if isinstance(self.content, np.ndarray):
+            if bands is not None:
+                return pixels_of_array(self.content, bands)
+            return decode_pillow(Image.fromarray(self.content), channels=channels)
+        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
+        return decode(data, channels=channels) if bands is None else read_pixels(data, bands)
+
+    def to_eyes(self) -> Pixels:
+        """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""
         if isinstance(self.content, DataError):
             raise self.content
         if isinstance(self.content, np.ndarray):
-            return decode_pillow(Image.fromarray(self.content), channels=channels)
-        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
-        return decode(data, channels=channels)
+            one = self.content.ndim == 2 or self.content.shape[2] in (1, 3, 4)
+            if one and self.content.dtype == np.uint8:
+                return decode_pillow(Image.fromarray(self.content.squeeze()))
+            return for_eyes(self.content if self.content.ndim == 3 else self.content[:, :, None])
+        return shown_to_eyes(self.content if isinstance(self.content, bytes) else self.content.read(self.path))
 
 
 @dataclass(frozen=True)
@@ -90,48 +106,50 @@ class Files(Sequence[Given]):
         return Given(listing.entries[place - self.ends[number]].path, listing.store)
 
 
-def one_image(image: OneImage, channel_order: ChannelOrder = "rgb") -> Given:
+def one_image(image: OneImage, config: Statistics, channel_order: ChannelOrder = "rgb") -> Given:
     """The one image that a call answers for. Raises DataError for many, and for what is none."""
-    _check_order(channel_order)
+    take = _Taking(config, channel_order)
     if not isinstance(image, str | os.PathLike):
-        return _in_memory(image, channel_order)
+        return take.in_memory(image)
     path = os.fspath(image)
     if os.path.isdir(path) or is_zip(Path(path)) or (not os.path.exists(path) and glob.glob(path, recursive=True)):
         raise DataError(f"'{printable(path)}' may hold many images, and a call is for one. Give it to .predict.")
     require(Path(path))
-    return Given(path, _DISK)
+    return Given(path, BandStore(_DISK, take.named) if take.named else _DISK)
 
 
-def many_images(images: ManyImages, batch: int, channel_order: ChannelOrder = "rgb") -> Iterator[Sequence[Given]]:
+def many_images(
+    images: ManyImages, batch: int, config: Statistics, channel_order: ChannelOrder = "rgb"
+) -> Iterator[Sequence[Given]]:
     """All that is asked about, in order, duplicates kept: whole listings of files, and at most `batch` others at a time.
 
     Paths are listed at once, unless they come from a generator or among other forms: those are asked for when they are
     needed. Raises DataError for a path where nothing is, and for what is no image.
     """
-    _check_order(channel_order)
+    take = _Taking(config, channel_order)
     if isinstance(images, Dataset):
-        return iter([Files(images)])
+        return iter([Files(with_bands(images, take.named))])
     if isinstance(images, str | os.PathLike):
-        return iter([Files(_listed(images))])
+        return iter([Files(take.listed(images))])
     if isinstance(images, bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim != FRAMES_NDIM):
-        return iter([[_in_memory(images, channel_order)]])
+        return iter([[take.in_memory(images)]])
     if _is_tensor(images) or not isinstance(images, Iterable):
         raise _refusal(images)
     if isinstance(images, Sequence) and all(isinstance(image, str | os.PathLike) for image in images):
         paths: Sequence[Any] = images
-        return iter([Files(*map(_listed, paths))])
-    return _chunks(images, batch, channel_order)
+        return iter([Files(*map(take.listed, paths))])
+    return _chunks(images, batch, take)
 
 
 def read_images(
-    given: Sequence[Given], transform: Transform, channels: int, *, first: int, batch: int, workers: int
+    given: Sequence[Given], transform: Transform, config: Statistics, *, first: int, batch: int, workers: int
 ) -> Iterator[tuple[list[Read], dict[str, str]]]:
     """`transform` of every image of `given`, `batch` at a time, and path -> reason of those that could not be read.
 
     `first`: the number of the first. `workers`: threads that read ahead, which decoders let work side by side; 0: an
     image is read when it is asked for, -1: as many as there are cores.
     """
-    return in_batches(lambda places: _read(given, places, transform, channels, first), len(given), batch, workers)
+    return in_batches(lambda places: _read(given, places, transform, config, first), len(given), batch, workers)
 
 
 def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: int) -> Iterator[Made]:
@@ -154,7 +172,7 @@ def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: i
 
 
 def _read(
-    given: Sequence[Given], places: range, transform: Transform, channels: int, first: int
+    given: Sequence[Given], places: range, transform: Transform, config: Statistics, first: int
 ) -> tuple[list[Read], dict[str, str]]:
     """What could be read of those, and why the others could not."""
     found: list[Read] = []
@@ -162,7 +180,7 @@ def _read(
     for place in places:
         one = given[place]
         try:
-            pixels = one.pixels(channels)
+            pixels = one.pixels(config)
             found.append(Read(one, first + place, (pixels.shape[0], pixels.shape[1]), transform(pixels)))
         except (DataError, OSError) as error:
             broken[one.path] = reason_of(error)
@@ -174,23 +192,58 @@ def sample_of(config: AnnotatedInput, pixels: Pixels) -> Sample:
     return eval_dense(Sample(pixels, None, None, "", 0, (pixels.shape[0], pixels.shape[1])), config)
 
 
-def _check_order(channel_order: str) -> None:
-    if channel_order not in ("rgb", "bgr"):
-        raise DataError(f"channel_order = '{channel_order}' is refused: it is 'rgb', or 'bgr' as OpenCV has it.")
+def _bands_of(config: Statistics) -> Bands | None:
+    """How bands are read, where images are more than grey or colour."""
+    return config if isinstance(config, Bands) and config.bands else None
 
 
-def _listed(path: str | os.PathLike[str]) -> Dataset:
-    return open_unlabelled([os.fspath(path)])
+class _Taking:
+    """How images in every form are taken, for a network that reads them by `config`."""
+
+    def __init__(self, config: Statistics, channel_order: str):
+        self.bands, self.channel_order = _bands_of(config), channel_order
+        self.named = self.bands.bands if self.bands and not self.bands.numbers else ()
+        if channel_order not in ("rgb", "bgr"):
+            raise DataError(f"channel_order = '{channel_order}' is refused: it is 'rgb', or 'bgr' as OpenCV has it.")
+        if self.bands and channel_order == "bgr":
+            raise DataError("channel_order = 'bgr' is for colours, and this network reads bands. Leave it out.")
+
+    def listed(self, path: str | os.PathLike[str]) -> Dataset:
+        """The images at a path; of bands in files of their own each image once."""
+        return with_bands(open_unlabelled([os.fspath(path)]), self.named)
+
+    def in_memory(self, image: Any, number: str = "") -> Given:
+        """An image without a file. Its pixels are kept as they are now: the caller may use its memory again."""
+        if isinstance(image, bytes):
+            return Given(f"<bytes{number}>", image)
+        if isinstance(image, np.ndarray):
+            return Given(f"<image{number}>", self._frame(image))
+        if not isinstance(image, Image.Image):
+            raise _refusal(image)
+        try:
+            return Given(f"<image{number}>", np.array(image) if self.bands else decode_pillow(image))
+        except DataError as error:
+            return Given(f"<image{number}>", error)
+
+    def _frame(self, array: NDArray[Any]) -> Pixels:
+        if self.bands is None:
+            return _frame(array, self.channel_order)
+        if array.ndim not in (2, 3) or not array.size:
+            shape = " x ".join(map(str, array.shape))
+            raise DataError(
+                f"An array of {shape} is no image: it must be (H, W, C) with the bands of a file, or (H, W)."
+            )
+        return array.copy()
 
 
-def _chunks(images: Iterable[Any], batch: int, channel_order: ChannelOrder) -> Iterator[Sequence[Given]]:
+def _chunks(images: Iterable[Any], batch: int, take: _Taking) -> Iterator[Sequence[Given]]:
     """Images of every form, in order; a path may stand for many."""
     waiting: list[Given] = []
     for number, image in enumerate(images, 1):
         if isinstance(image, str | os.PathLike):
-            waiting += Files(_listed(image))
+            waiting += Files(take.listed(image))
         else:
-            waiting.append(_in_memory(image, channel_order, f" {number}"))
+            waiting.append(take.in_memory(image, f" {number}"))
         while len(waiting) >= batch:
             yield waiting[:batch]
             waiting = waiting[batch:]
@@ -198,21 +251,7 @@ def _chunks(images: Iterable[Any], batch: int, channel_order: ChannelOrder) -> I
         yield waiting
 
 
-def _in_memory(image: Any, channel_order: ChannelOrder, number: str = "") -> Given:
-    """An image without a file. Its pixels are kept as they are now: the caller may use its memory again."""
-    if isinstance(image, bytes):
-        return Given(f"<bytes{number}>", image)
-    if isinstance(image, np.ndarray):
-        return Given(f"<image{number}>", _frame(image, channel_order))
-    if not isinstance(image, Image.Image):
-        raise _refusal(image)
-    try:
-        return Given(f"<image{number}>", decode_pillow(image))
-    except DataError as error:
-        return Given(f"<image{number}>", error)
-
-
-def _frame(array: NDArray[Any], channel_order: ChannelOrder) -> Pixels:
+def _frame(array: NDArray[Any], channel_order: str) -> Pixels:
     """A copy of (H, W) or (H, W, C) pixels in the order red, green, blue. Raises DataError for any other array."""
     shape = " x ".join(map(str, array.shape))
     if array.dtype != np.uint8:

@@ -58,7 +58,7 @@ class Prediction(ABC):
     def draw(self) -> Image.Image:
         """The image in its own size with what was found drawn on it. Raises DataError where it cannot be read again."""
         try:
-            pixels = self.given.pixels(3)
+            pixels = self.given.to_eyes()
         except (DataError, OSError) as error:
             raise DataError(f"'{printable(self.path)}' cannot be drawn: {reason_of(error)}.") from None
         return Image.fromarray(self._drawn(pixels))

@@ -133,16 +133,12 @@ class Predictor(ABC, Generic[Answer]):
         """Images that are answered together."""
         return 1
 
-    @property
-    def _channels(self) -> int:
-        return len(self.recipe.input.mean)
-
     def _one(
         self, image: OneImage, channel_order: ChannelOrder, make: Callable[[Sequence[Read]], Iterable[Made]]
     ) -> Made:
-        given = one_image(image, channel_order)
+        given = one_image(image, self.recipe.input, channel_order)
         try:
-            pixels = given.pixels(self._channels)
+            pixels = given.pixels(self.recipe.input)
         except (DataError, OSError) as error:
             raise DataError(f"'{printable(given.path)}' cannot be read: {reason_of(error)}.") from None
         (made,) = make([Read(given, 1, (pixels.shape[0], pixels.shape[1]), self._transform(pixels))])
@@ -159,7 +155,7 @@ class Predictor(ABC, Generic[Answer]):
     ) -> Iterator[Made]:
         """`make` of all images; what is refused is refused now, what is read is read later."""
         batch = batch or self._batch
-        return self._made(many_images(images, batch, channel_order), batch, workers, skipped, make)
+        return self._made(many_images(images, batch, self.recipe.input, channel_order), batch, workers, skipped, make)
 
     def _made(
         self,
@@ -172,7 +168,7 @@ class Predictor(ABC, Generic[Answer]):
         first = 1
         for given in chunks:
             how: dict[str, int] = {"first": first, "batch": batch, "workers": workers}
-            for read, broken in read_images(given, self._transform, self._channels, **how):
+            for read, broken in read_images(given, self._transform, self.recipe.input, **how):
                 if skipped is not None:
                     skipped.update(broken)
                 if read:

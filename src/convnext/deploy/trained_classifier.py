@@ -114,7 +114,8 @@ class TrainedClassifier(ClassificationPredictor):
         bf16 = self.recipe.precision == "bf16" and not without_compiled()
         if self.plain or not ours or not (bf16 or self.recipe.precision == "fp32"):
             return None
-        mean, std = ([255 * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
+        white = 1 if self.recipe.input.wide else 255
+        mean, std = ([white * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
         try:
             return optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself

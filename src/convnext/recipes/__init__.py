@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from convnext.config import IMAGENET_MEAN, IMAGENET_STD, ConvNeXtConfig, Recipe, override
+from convnext.config import IMAGENET_MEAN, IMAGENET_STD, Bands, ClassificationRecipe, ConvNeXtConfig, Recipe, override
 from convnext.config.facts import StartFacts
 from convnext.errors import ConvNeXtError, nearest
 from convnext.recipes.baselines import with_grid
@@ -102,12 +102,15 @@ def recipe(
     in_channels: int = 3,
     seed: int = 0,
     start: StartFacts | None = None,
+    bands: Bands | None = None,
 ) -> Recipe:
     """Recipe `name` for network `model`, fitted to data of `images` training images of about `image_px` a side.
 
     `start`: the weights that the run begins with; the network and the normalisation are then theirs, whatever `model` is.
     `batch` rescales the learning rate of a fitted recipe; a published one keeps the rate it was published with, as the
     released code does, and `lr_advice` says what the batch calls for.
+    `bands`: how images are read and normalised that are not in grey or colour; weights of as many 8-bit channels have their
+    own normalisation.
     Raises ConvNeXtError for an unknown recipe or network, with the nearest valid name.
     """
     task = task_of(name)
@@ -115,13 +118,16 @@ def recipe(
         chosen = FITTED[task][name](model, images=images, image_px=image_px, classes=classes, batch=batch, start=start)
     else:
         chosen = PUBLISHED[task][name](model)
-    mean, std = _statistics(in_channels)
-    if start and start.mean and start.std and len(start.mean) == in_channels:
+    if bands is not None:
+        in_channels = len(bands.bands)
+    mean, std = _statistics(in_channels) if bands is None else (bands.mean, bands.std)
+    if start and start.mean and start.std and len(start.mean) == in_channels and not (bands and bands.wide):
         mean, std = start.mean, start.std
     changes: dict[str, Any] = {
         **(_network_of(start) if start and isinstance(chosen.model, ConvNeXtConfig) else {}),
         "model.classes" if task == "classification" else "head.classes": classes,
         "model.in_channels": in_channels,
+        **(_read_by(bands, chosen) if bands else {}),
         "input.mean": mean,
         "input.std": std,
         "optim.batch": batch or chosen.optim.batch,
@@ -135,6 +141,12 @@ def _network_of(start: StartFacts) -> dict[str, Any]:
     """The fields of the network that weights decide; those of training, and what follows the data, stay the recipe's."""
     own = ("family", "drop_path", "head_scale", "checkpointing", "in_channels", "classes")
     return {f"model.{name}": value for name, value in start.network.model_dump().items() if name not in own}
+
+
+def _read_by(bands: Bands, chosen: Recipe) -> dict[str, Any]:
+    """The fields of the input that say so, and without RandAugment, which is for colours."""
+    fields = {f"input.{name}": getattr(bands, name) for name in Bands.model_fields}
+    return fields | ({"augment.rand_augment": ""} if isinstance(chosen, ClassificationRecipe) else {})
 
 
 def _statistics(in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from convnext.config import ClassificationRecipe, Recipe, override
+from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics, override
 from convnext.errors import ConvNeXtError
 from convnext.recipes.baselines import with_grid
 from convnext.recipes.dense import EVALUATIONS
@@ -15,6 +15,9 @@ def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> 
     A run that becomes shorter has a warm-up of the same share; a recipe that is scored so many times in a run still is,
     with `images` training images; evaluation has the size of training. Raises ConvNeXtError for what `override` refuses.
     """
+    for name in Bands.model_fields.keys() - Statistics.model_fields.keys():
+        if f"input.{name}" in changes and isinstance(chosen, ClassificationRecipe):
+            raise ConvNeXtError(f"--input.{name} follows the images and --bands. Leave it out, or name bands.")
     wanted = dict(changes)
     if isinstance(chosen, ClassificationRecipe) and "input.size_px" in changes:
         wanted.setdefault("input.eval_size_px", changes["input.size_px"])

@@ -1,13 +1,16 @@
 """From a source to the images of a task: the only place of the tasks that opens data or looks at them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convnext.config import Recipe
+from convnext.config import Bands, ClassificationRecipe, Recipe
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
+from convnext.data.band_facts import BandFacts, band_facts
 from convnext.data.dataset import DenseDataset
+from convnext.data.labelled import Splits
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
@@ -131,6 +134,8 @@ def open_scored(
     `fingerprint` is that of the task's `facts`.
     """
     name = source.name
+    if isinstance(recipe, ClassificationRecipe):
+        source = replace(source, bands=recipe.input.bands)
     if part not in (None, *PARTS):
         raise DataError(f"part = '{part}' is none of {', '.join(PARTS)}.{nearest(part, PARTS)}")
     if source.task != recipe.task:
@@ -176,11 +181,26 @@ def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], finger
     return None
 
 
-def look(data: Any, *, workers: int) -> AnyFindings:
-    """What a look at all images finds: `data` are splits or one data set."""
+def bands_of(splits: Any, *, asked: Sequence[str], channels: int | None, workers: int) -> BandFacts | None:
+    """How the images to train on are read where they are bands, not colours; raises DataError where nothing fits.
+
+    `asked`: the bands that a person names, `channels`: how many they want.
+    """
+    facts = None
+    if isinstance(splits, Splits):
+        facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers))
+    elif asked:
+        raise DataError("--bands is for classification; detection and segmentation read images in colour or grey.")
+    if facts is None and channels not in (None, 1, 3):
+        raise DataError(f"--channels {channels} does not fit: the images are in colour, or in grey with --channels 1.")
+    return facts
+
+
+def look(data: Any, *, workers: int, bands: Bands | None = None) -> AnyFindings:
+    """What a look at all images finds: `data` are splits or one data set; `bands`: how they are read, if they have any."""
     if isinstance(data, DenseSplits | DenseDataset):
         return preflight_dense(data, workers=max(0, workers))
-    return preflight(data, workers=max(0, workers))
+    return preflight(data, workers=max(0, workers), bands=bands)
 
 
 def image_px(findings: AnyFindings) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from convnext.config import Recipe, RunOptions, Training, override
+from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, Training, override
 from convnext.config.facts import StartFacts
 from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
@@ -19,6 +19,7 @@ from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import to_json, write_text
 from convnext.recipes import (
     DEFAULT,
+    PUBLISHED,
     asked_batch,
     batch_advice,
     default_name,
@@ -30,7 +31,7 @@ from convnext.recipes import (
 from convnext.tasks.budget import budget_of, within, without_parts
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
-from convnext.tasks.opening import AnyFindings, Named, image_px, look, source_of, splits_of
+from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, source_of, splits_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
 from convnext.tasks.starting import held_recipe, network_name, start_facts
@@ -47,7 +48,10 @@ class Request:
     recipe: str | Recipe | None = None  # a name or a value; None: the default of the task
     model: str | None = None  # the network, or the backbone; None: that of the weights or of the recipe, else 'atto'
     weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for a backbone
-    channels: int = 3
+    channels: int | None = None  # None: what the images have; 1: grey
+    bands: tuple[
+        str, ...
+    ] = ()  # that are the channels, in order: numbers in a file, or ends of names; (): all there are
     size_px: int | None = (
         None  # classification: of the training crop; else the shorter side that a fitted recipe trains at
     )
@@ -64,6 +68,7 @@ class Examined:
     task: str
     splits: Any  # of the task: `train`, `val` and `val_share`
     findings: AnyFindings
+    bands: Bands | None = None  # how the images are read, where they are not in grey or colour
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,15 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
     source = source_of(request.data, request.task, apart=request.val is not None)
     val, task = None if request.val is None else source_of(request.val, source.task), source.task
+    held = request.recipe if isinstance(request.recipe, ClassificationRecipe) else None
+    if held or request.bands:
+        source = replace(source, bands=held.input.bands if held else request.bands)
     splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
-    findings = world.from_first(look(splits, workers=options.workers) if world.first else None)
+    how: dict[str, Any] = {"workers": options.workers}
+    asked: dict[str, Any] = {"asked": request.bands, "channels": request.channels}
+    facts = world.from_first(bands_of(splits, **asked, **how) if world.first and held is None else None)
+    bands = facts.bands if facts else held.input if held and held.input.bands else None
+    findings = world.from_first(look(splits, **how, bands=bands) if world.first else None)
     if findings.errors:
         raise DataError(" ".join(findings.errors), findings.reasons)
     if not splits.val.entries:
@@ -130,9 +142,9 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
             "them, or leave out --strict-images."
         )
     if world.first:
-        for line in findings.lines:
+        for line in (*findings.lines, *(facts.lines if facts else ())):
             info(line)
-    return Examined(task, splits, findings)
+    return Examined(task, splits, findings, bands)
 
 
 def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:
@@ -173,11 +185,13 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             image_px=side_px,
             classes=classes,
             batch=asked_batch(changes),
-            in_channels=request.channels,
+            in_channels=request.channels or 3,
             seed=request.seed,
             start=start,
+            bands=data.bands,
         )
         name = chosen.name
+        _tell_left_out(request.recipe, chosen)
     else:
         chosen = request.recipe
     if chosen.task != data.task:
@@ -193,6 +207,15 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
     chosen = override(chosen, {row.classes: classes, **row.fitted(train, name)})
     chosen = with_changes(chosen, changes, images=images)
     return with_fitting_batch(chosen, images, changes)
+
+
+def _tell_left_out(name: str | None, chosen: Recipe) -> None:
+    """Say what a recipe by name does to colours, and not to bands."""
+    if not isinstance(chosen, ClassificationRecipe) or name not in PUBLISHED["classification"]:
+        return
+    own = PUBLISHED["classification"][name]("tiny")
+    if isinstance(own, ClassificationRecipe) and own.augment.rand_augment and not chosen.augment.rand_augment:
+        info(f"augment.rand_augment of recipe '{name}' is left out: it changes colours, which bands do not have.")
 
 
 def carry_out(

@@ -1,10 +1,12 @@
 """Class folders: `train/<class>/*` with `val/<class>/*`, or one folder of class folders."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
-from convnext.data.codecs import image_suffixes
+from convnext.data.band_store import BandStore, band_of, first_files, found_bands, named
+from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, tables_at, tables_of, unread
@@ -33,6 +35,30 @@ def listed(source: Source, *, only: bool = False) -> Listing:
 
     Raises DataError where there is none.
     """
+    found = _listed(source, only=only)
+    bands, said = source.bands, source.bands is not None
+    if bands is None:
+        bands = found_bands(found.paths, found.store)
+    if not named(bands):
+        return found
+    places = np.array(first_files(found.paths, bands), np.int64)
+    if said and not len(places):
+        raise DataError(
+            f"No name of a file in '{source.name}' ends in '{printable(bands[0])}', so it is no band. Give numbers for "
+            "bands that lie in one file.",
+            found.said,
+        )
+    others = len(found.paths) - sum(band_of(path, bands) is not None for path in found.paths)
+    note = f"Files whose names differ only in {', '.join(bands)} are the bands of one image; --bands 1 takes each for an image."
+    return replace(
+        found, paths=found.paths.take(places), labels=found.labels[places], part=found.part[places],
+        store=BandStore(found.store, bands), notes=found.notes if said else (*found.notes, note),
+        left_out=found.left_out | ({"of other bands": others} if others else {}),
+    )  # fmt: skip
+
+
+def _listed(source: Source, *, only: bool) -> Listing:
+    """The same, still without regard to bands: each file is an image."""
     tree, name = source.tree, source.name
     if source.task != "classification":
         raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a table of path and label.")
@@ -116,7 +142,7 @@ def _inside(tree: Tree, folder: str) -> list[str]:
 
 def _folders_with_images(tree: Tree) -> set[str]:
     """The folders that images lie in; '' for the top."""
-    which = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
+    which = np.unique(tree.files.prefix[tree.files.ending_in(_suffixes(tree.files))])
     return {tree.files.prefixes[number].removesuffix("/") for number in which.tolist()}
 
 
@@ -126,7 +152,7 @@ def _from_folders(tree: Tree, name: str, parts: dict[str, str]) -> Listing:
     called = one_each(printable(label) for folder in tree.folders if (label := _class_at(folder, parts)) is not None)
     number = {label: place for place, label in enumerate(sorted(set(called.values())))}
     outside = 0
-    images = tree.files.ending_in(image_suffixes())
+    images = tree.files.ending_in(_suffixes(tree.files))
     count = np.bincount(tree.files.prefix[images], minlength=len(tree.files.prefixes)).tolist()
     part = np.full(len(count), -1, np.int8)  # of each folder that images lie in; -1: they are left out
     labels = np.zeros(len(count), np.int32)
@@ -207,10 +233,15 @@ def _no_images(tree: Tree, name: str, outside: int, left_out: dict[str, int]) ->
 
 def _left_out(files: Names) -> dict[str, int]:
     endings: Counter[str] = Counter()
+    known = _suffixes(files)
     for ending, count in files.endings():
-        if count and ending.lower() not in image_suffixes():
+        if count and ending.lower() not in known:
             endings[ending.lower() or "no ending"] += count
     return dict(sorted(endings.items()))
+
+
+def _suffixes(files: Names) -> frozenset[str]:
+    return suffixes_in(ending for ending, _ in files.endings())
 
 
 def endings_of_images() -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from convnext import __version__
+from convnext.config import Bands
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import VERSION
 from convnext.deploy.forms.table import SEALED
@@ -27,6 +28,7 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
     size = recipe.input.eval_size_px
     shorter = int(size / recipe.input.eval_crop)
     resize = f"both sides to {size} px" if recipe.input.eval_resize == "warp" else f"shorter side to {shorter} px"
+    scaled = "(value - mean) / std" if recipe.input.wide else "(value / 255 - mean) / std"
     return {
         "version": VERSION,
         "written_by": f"convnext {__version__}, torch {torch.__version__}",
@@ -35,10 +37,18 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(predictor.classes),
         "preprocessing": {
-            "steps": f"RGB; {resize}, bicubic; centre of {size} px; (value / 255 - mean) / std; (N, C, H, W) float32",
+            "steps": f"{_read_as(recipe.input)}; {resize}, bicubic; centre of {size} px; {scaled}; (N, C, H, W) float32",
             "size_px": size,
             "mean": list(recipe.input.mean),
             "std": list(recipe.input.std),
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
     }
+
+
+def _read_as(config: Bands) -> str:
+    """What a channel is."""
+    names = ", ".join(config.bands)
+    if not config.bands:
+        return "RGB" if len(config.mean) == 3 else "grey"
+    return f"bands {names} of {config.file_bands}" if config.numbers else f"files of bands {names}"
