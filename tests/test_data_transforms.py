@@ -113,6 +113,27 @@ def test_the_key_decides_everything_and_global_random_state_nothing():
     assert chances(7) == chances((7,)) != chances((-7,))
 
 
+def test_alternating_mirror_images_show_both_sides_in_any_two_epochs_and_change_nothing_else():
+    source = random_image(40, 40)
+    whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
+    upright = train_transform(source, 40, AugmentConfig(**whole, hflip=0), InputConfig(), (3, 0, 0))
+    first = []
+    for image in range(40):
+        views = [
+            train_transform(source, 40, AugmentConfig(**whole, hflip_order="alternate"), InputConfig(), (3, epoch, image))
+            for epoch in range(4)
+        ]
+        turned = [bool((view == upright[:, ::-1]).all()) for view in views]
+        assert all(turned[i] or bool((views[i] == upright).all()) for i in range(4))
+        assert turned[0] != turned[1] and turned[:2] == turned[2:]
+        first.append(turned[0])
+    assert 10 <= sum(first) <= 30  # half of the images begin mirrored: 20 with a deviation of 3.2
+    key = (3, 1, 5, 0, 0)
+    plain, alternate = AugmentConfig(), AugmentConfig(hflip_order="alternate")
+    cropped = [train_transform(source, 24, augment, InputConfig(), key) for augment in (plain, alternate)]
+    assert any((cropped[1] == other).all() for other in (cropped[0], cropped[0][:, ::-1]))  # the same crop
+
+
 def test_rand_augment_moves_colour_and_grey_images():
     for channels in (1, 3):
         config = InputConfig(mean=(0.5,) * channels, std=(0.5,) * channels)

@@ -59,6 +59,10 @@ class AugmentConfig(Frozen):
         tuple[float, float], about("width over height", "range of the shape of the random resized crop")
     ] = (3 / 4, 4 / 3)
     hflip: Annotated[Rate, about("probability", "of a mirror image, left and right")] = 0.5
+    hflip_order: Annotated[
+        Literal["random", "alternate"],
+        about("name", "random: each view by itself; alternate: after the first, every other one (arXiv 2404.00498)"),
+    ] = "random"
     vflip: Annotated[Rate, about("probability", "of a mirror image, top and bottom")] = 0.0
     rand_augment: Annotated[
         str, about("text", "RandAugment in timm's notation, e.g. 'rand-m9-mstd0.5-inc1'; '': off")

@@ -47,6 +47,9 @@ class ConvNeXtConfig(Frozen):
     stem_activation: Annotated[bool, about("yes or no", "pair: GELU between the two convolutions")] = False
     stem_norm: Annotated[bool, about("yes or no", "a norm behind the stem; isotropic networks have none")] = True
     kernel: Annotated[Whole, about("positions", "side of the depthwise convolution")] = 7
+    antialias: Annotated[
+        bool, about("yes or no", "a map is blurred before a downsampling layer halves it (arXiv 1904.11486)")
+    ] = False
     norm: Annotated[
         Literal["layer", "rms", "simple"],
         about(

@@ -20,7 +20,7 @@ from convnext.data.decode import Opened, reduction
 from convnext.data.evaluation import Change, shown
 from convnext.data.labelled import Dataset, labels_of
 from convnext.data.sampler import order_for
-from convnext.data.transforms import chances, crop_and_augment, crop_box, least_px, scaled_box
+from convnext.data.transforms import crop_and_augment, crop_box, least_px, scaled_box, view_chances
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
 from convnext.errors import DataError
 
@@ -139,7 +139,7 @@ class _TrainReader:
                 image = read_pixels(data, config)
                 header = (image.shape[0], image.shape[1], False)
         height, width, reducible = header
-        sampled = chances(key)
+        sampled = view_chances(key, augment)
         box = crop_box(height, width, augment.scale, augment.ratio, sampled)
         least = least_px(height, width, box, size_px)
         divisor = reduction(height, width, least) if reducible else 1

@@ -18,6 +18,7 @@ Box = tuple[int, int, int, int]
 Key = int | tuple[int, ...]
 
 _TRIES = 10  # of the random resized crop before it takes the centre, as in torchvision
+_MIRROR = 2 * _TRIES + 2  # where the chance of a mirror image lies: below the probability there is one
 _CHANCES = 2 * _TRIES + 6  # area and aspect of each try, place, two flips, seed of RandAugment
 
 
@@ -25,6 +26,19 @@ def chances(key: Key) -> list[float]:
     """The random numbers in [0, 1) that decide one image of one epoch: a pure function of `key`."""
     words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in (key if isinstance(key, tuple) else (key,))]
     return list(np.random.Generator(np.random.PCG64(np.random.SeedSequence(words))).random(_CHANCES).tolist())
+
+
+def view_chances(key: Key, augment: AugmentConfig) -> list[float]:
+    """`chances` of the view that a key (seed, epoch, image, ...) names, mirrored in the order that `augment` asks for.
+
+    Where mirror images alternate, (seed, image) decides the even epochs, and the odd ones show the other side.
+    """
+    sampled = chances(key)
+    if augment.hflip_order == "alternate" and 0 < augment.hflip < 1:
+        seed, epoch, image = ((*key, 0, 0) if isinstance(key, tuple) else (key, 0, 0))[:3]
+        even = chances((seed, image))[_MIRROR] < augment.hflip
+        sampled[_MIRROR] = 0.0 if even != bool(epoch % 2) else 1.0
+    return sampled
 
 
 def crop_box(
@@ -69,7 +83,7 @@ def train_transform(
     image: np.ndarray, size_px: int, augment: AugmentConfig, config: InputConfig, rng_seed: Key
 ) -> np.ndarray:
     """(H, W, C) uint8 or float32 -> (size_px, size_px, C): random resized crop, flips, RandAugment, from `rng_seed`."""
-    sampled = chances(rng_seed)
+    sampled = view_chances(rng_seed, augment)
     box = crop_box(image.shape[0], image.shape[1], augment.scale, augment.ratio, sampled)
     return crop_and_augment(image, box, size_px, augment, config, sampled)
 
@@ -79,11 +93,11 @@ def crop_and_augment(
 ) -> np.ndarray:
     """What follows once the crop is chosen; the same `sampled` values decide the rest."""
     top, left, height, width = box
-    flip_x, flip_y = sampled[2 * _TRIES + 2] < augment.hflip, sampled[2 * _TRIES + 3] < augment.vflip
+    flip_x, flip_y = sampled[_MIRROR] < augment.hflip, sampled[_MIRROR + 1] < augment.vflip
     pixels = _resized(image[top : top + height, left : left + width], size_px, flip_x, flip_y)
     if not augment.rand_augment:
         return pixels
-    seed = int(sampled[2 * _TRIES + 4] * 2**32)
+    seed = int(sampled[_MIRROR + 2] * 2**32)
     return rand_augment(pixels, augment.rand_augment, size_px, config.mean, seed)
 
 

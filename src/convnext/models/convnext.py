@@ -116,7 +116,8 @@ class Stage(nn.Module):
         self.checkpointing = config.checkpointing
         self.downsample: nn.Module = nn.Identity()
         if width_before is not None:
-            self.downsample = Downsample(width_before, width, norm=norm_of(config, width_before, maps=True))
+            norm = norm_of(config, width_before, maps=True)
+            self.downsample = Downsample(width_before, width, norm=norm, antialias=config.antialias)
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -170,19 +171,42 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Norm, then a 2x2 convolution of stride 2: the downsampling layer between stages (section 2.6)."""
+    """Norm, then a 2x2 convolution of stride 2: the downsampling layer between stages (section 2.6).
 
-    def __init__(self, width_before: int, width: int, *, norm: nn.Module | None = None, bias: bool = True):
+    `antialias`: the map is blurred by [1 2 1] each way before it is halved (Zhang 2019, arXiv 1904.11486). Blur and
+    convolution are one 4x4 convolution of stride 2 whose border positions are repeated; the parameters stay the 2x2 ones.
+    """
+
+    def __init__(
+        self,
+        width_before: int,
+        width: int,
+        *,
+        norm: nn.Module | None = None,
+        bias: bool = True,
+        antialias: bool = False,
+    ):
         super().__init__()
         self.norm = ChannelNorm(width_before) if norm is None else norm
         self.conv = nn.Conv2d(width_before, width, 2, stride=2, bias=bias)
+        self.antialias = antialias
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         x = self.norm(x)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
         if any(short):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
-        return self.conv(x)
+        if not self.antialias:
+            return self.conv(x)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), blurred(self.conv.weight), self.conv.bias, stride=2)
+
+
+def blurred(weight: Tensor) -> Tensor:  # (C_out, C_in, H, W) -> (C_out, C_in, H + 2, W + 2)
+    """The kernel that does what `weight` does to a map blurred by [1 2 1] / 4 each way."""
+    rows = F.pad(weight, (0, 0, 2, 2))
+    rows = (rows[..., :-2, :] + 2 * rows[..., 1:-1, :] + rows[..., 2:, :]) / 4
+    columns = F.pad(rows, (2, 2))
+    return (columns[..., :-2] + 2 * columns[..., 1:-1] + columns[..., 2:]) / 4
 
 
 class ChannelNorm(nn.LayerNorm):
