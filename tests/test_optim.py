@@ -21,6 +21,7 @@ KINDS = {
     "sgd without momentum": OptimConfig(name="sgd", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.0),
     "muon": OptimConfig(name="muon", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.9, muon_ratio=3),
 }
+CONVOLUTIONS = KINDS["muon"].model_copy(update={"muon_convolutions": True})
 
 
 def network(seed: int = 0, config: ConvNeXtConfig = TINY_NETWORK) -> nn.Module:
@@ -240,6 +241,42 @@ def test_muon_takes_the_matrices_of_blocks_and_adamw_the_rest():
     assert "head.weight" in left
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_moves_a_convolution_between_blocks_as_its_matrix(layout):
+    model = network().double().to(memory_format=layout)
+    names = ["stem.layers.0.weight", *(f"stages.{stage}.downsample.conv.weight" for stage in (1, 2, 3))]
+    expected = {name: nn.Parameter(dict(model.named_parameters())[name].detach().flatten(1)) for name in names}
+    theirs = torch.optim.Muon(expected.values(), lr=3e-2, weight_decay=0.1, momentum=0.9)
+    optimizers = Optimizers(model, CONVOLUTIONS)
+    muon, _ = optimizers.all
+    taken = {name for group in muon.param_groups for name in group["names"]}
+    assert {name for name in taken if ".blocks." not in name} == set(names)
+    for step in range(4):
+        give_gradients(model, step)
+        for name in names:
+            expected[name].grad = dict(model.named_parameters())[name].grad.flatten(1)
+        optimizers.set_lr(1e-2)
+        optimizers.step()
+        theirs.step()
+    for name in names:
+        found = dict(model.named_parameters())[name].detach()
+        torch.testing.assert_close(found.flatten(1), expected[name].detach(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_done_to_a_gradient_after_it_was_taken_reaches_muon(layout):
+    """Unscaling and clipping write to gradients in place."""
+    model = network().to(memory_format=layout)
+    optimizers = Optimizers(model, CONVOLUTIONS)
+    give_gradients(model, 0)  # contiguous: not the memory format of the parameters
+    optimizers.take_gradients()
+    for parameter in model.parameters():
+        parameter.grad.fill_(3.0)
+    assert len(optimizers.flat) == 4 and all((matrix.grad == 3).all() for _, matrix in optimizers.flat)
+    optimizers.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_muon_without_matrices_in_blocks_is_adamw():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
     (only,) = Optimizers(model, KINDS["muon"]).all
@@ -270,17 +307,17 @@ def test_zero_grad_forgets_every_gradient():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize("kind", KINDS)
-def test_loaded_state_goes_on_to_the_bit(kind, steps, layout):
+@pytest.mark.parametrize("optim", [*KINDS.values(), CONVOLUTIONS], ids=[*KINDS, "muon for convolutions"])
+def test_loaded_state_goes_on_to_the_bit(optim, steps, layout):
     model = network().to(memory_format=layout)
-    optimizers = Optimizers(model, KINDS[kind])
+    optimizers = Optimizers(model, optim)
     run(model, optimizers, range(steps))
     saved = {name: value.contiguous() for name, value in copied(optimizers.tensors()).items()}  # as a file gives them
     kept = copied(saved)
 
     other = network(1).to(memory_format=layout)
     other.load_state_dict(model.state_dict())
-    again = Optimizers(other, KINDS[kind])
+    again = Optimizers(other, optim)
     again.load(saved)
     assert same(again.tensors(), optimizers.tensors())
     run(model, optimizers, range(steps, steps + 3))

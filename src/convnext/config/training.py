@@ -38,6 +38,9 @@ class OptimConfig(Frozen):
     muon_ratio: Annotated[
         Positive, about("times lr", "Muon's rate for the matrices of the blocks, when the optimizer is muon")
     ] = 10.0
+    muon_convolutions: Annotated[
+        bool, about("yes or no", "Muon also for the convolutions of stem and downsampling layers, as matrices")
+    ] = False
     layer_decay: Annotated[
         float, Field(gt=0, le=1), about("factor", "learning rate of a depth, as a factor of the next one's; 1: off")
     ] = 1.0

@@ -17,6 +17,7 @@ from convnext.errors import CheckpointError, ConvNeXtError
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
 _STAGE = re.compile(r"stages\.(\d+)\.")
+_BETWEEN = re.compile(r"stem\.layers\.|stages\.\d+\.downsample\.conv\.")
 _BACKBONE = re.compile(r"backbone\.(network\.)?")
 _HEADS = ("norm.", "norm_maps.", "norms.", "hidden.", "head.")  # 'norms.s': behind stage s, for a dense head
 _STATE = {  # what each optimizer remembers of a parameter
@@ -140,24 +141,43 @@ class Optimizers:
     """The optimizer of a run. It is two with 'muon': Muon for the matrices inside blocks, AdamW for the rest.
 
     Muon (Jordan 2024) orthogonalises the momentum of a matrix. Its rate is `muon_ratio` times `lr`, so it follows the same
-    schedule, on the scale of the original: update times sqrt(max(1, rows / columns)).
+    schedule, on the scale of the original: update times sqrt(max(1, rows / columns)). A convolution is a matrix to it,
+    (C_out, rows * columns * C_in) in the order of its memory.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig):
         self.config = optim
         groups = parameter_groups(model, optim)
-        matrices = _matrices(groups) if optim.name == "muon" else []
+        matrices = _matrices(groups, optim) if optim.name == "muon" else []
         taken = {name for group in matrices for name in group["names"]}
         rest = [_only(group, [n for n in group["names"] if n not in taken]) for group in groups]
         rest = [group for group in rest if group["params"]]
         self.all: list[torch.optim.Optimizer] = []
+        self.flat = [  # (convolution, the same memory as a matrix)
+            (value, nn.Parameter(_as_matrix(value.detach(), _memory_of(value))))
+            for group in matrices
+            for value in group["params"]
+            if value.ndim == 4
+        ]
         if matrices:
+            seen = {id(value): matrix for value, matrix in self.flat}
+            for group in matrices:
+                group["params"] = [seen.get(id(value), value) for value in group["params"]]
             self.all.append(_muon(matrices, optim))
         if rest:
             self.all.append(_sgd(rest, optim) if optim.name == "sgd" else _adamw(rest, optim))
 
+    def take_gradients(self) -> None:
+        """Hand the gradients that the network has now to the matrices that stand for its convolutions."""
+        for value, matrix in self.flat:
+            memory = _memory_of(value)
+            if value.grad is not None:
+                value.grad = value.grad.contiguous(memory_format=memory)  # as it is, save where a kernel left another
+            matrix.grad = None if value.grad is None else _as_matrix(value.grad, memory)
+
     def step(self) -> None:
         """Change the weights by their gradients."""
+        self.take_gradients()
         for optimizer in self.all:
             optimizer.step()
 
@@ -165,6 +185,8 @@ class Optimizers:
         """Forget the gradients."""
         for optimizer in self.all:
             optimizer.zero_grad(set_to_none=True)
+        for value, _ in self.flat:
+            value.grad = None
 
     def set_lr(self, lr: float) -> None:
         """Give every group its share of the schedule's rate `lr`, which is `optim.lr` at its peak."""
@@ -222,15 +244,36 @@ def _muon(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optim
     return torch.optim.Muon(groups, lr=optim.muon_ratio * optim.lr, momentum=optim.momentum, adjust_lr_fn="original")
 
 
-def _matrices(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The 2-D weights inside blocks; a head's rows are classes, and AdamW serves those better."""
+def _matrices(groups: list[dict[str, Any]], optim: OptimConfig) -> list[dict[str, Any]]:
+    """What Muon takes: the 2-D weights inside blocks and, where asked, convolutions in stem and downsampling layers.
+
+    A head's rows are classes, and AdamW serves those better; a depthwise filter is a row by itself.
+    """
     found = []
     for group in groups:
         pairs = zip(group["names"], group["params"], strict=True)
-        inside = [n for n, p in pairs if p.ndim == 2 and ".blocks." in f".{n}" and n.endswith(".weight")]
+        inside = [name for name, value in pairs if _is_matrix(name, value, optim)]
         if inside:
             found.append(_only(group, inside))
     return found
+
+
+def _is_matrix(name: str, value: Tensor, optim: OptimConfig) -> bool:
+    if not name.endswith(".weight"):
+        return False
+    if value.ndim == 2:
+        return ".blocks." in f".{name}"
+    return optim.muon_convolutions and value.ndim == 4 and bool(_BETWEEN.match(_inside(name)))
+
+
+def _as_matrix(value: Tensor, memory: torch.memory_format) -> Tensor:
+    """A convolution (O, I, H, W) as the (O, I * H * W) matrix that Muon sees; the same memory if it has that format."""
+    value = value.contiguous(memory_format=memory)
+    return (value.permute(0, 2, 3, 1) if memory == torch.channels_last else value).view(len(value), -1)
+
+
+def _memory_of(value: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if value.is_contiguous() else torch.channels_last
 
 
 def _only(group: dict[str, Any], names: list[str]) -> dict[str, Any]:

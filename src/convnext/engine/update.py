@@ -82,6 +82,7 @@ class Update:
 
     def _apply(self, step: int, lr: float) -> Tensor | None:
         norm = None
+        self.optimizers.take_gradients()
         if self.clip:
             for optimizer in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
