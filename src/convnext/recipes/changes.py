@@ -1,4 +1,4 @@
-"""A person's changes of a recipe, and what follows from them: warm-up, evaluations, the size of evaluation."""
+"""A person's changes of a recipe, and what follows from them: warm-up, EMA, evaluations, the size of evaluation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,14 @@ from convnext.errors import ConvNeXtError
 from convnext.recipes.baselines import with_grid
 from convnext.recipes.dense import EVALUATIONS
 
+SHORTEST_EMA = 10.0  # steps that an average is made of at least
+_WARMUP = {"schedule.warmup_epochs", "schedule.warmup_steps"}
+
 
 def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> Recipe:
     """`chosen` with dotted fields replaced, and with what follows from these unless it is given itself.
 
-    A run that becomes shorter has a warm-up of the same share; a recipe that is scored so many times in a run still is,
+    A run that becomes shorter has a warm-up and, where the recipe fits it to the run, an EMA of the same share; a recipe that is scored so many times in a run still is,
     with `images` training images; evaluation has the size of training. Raises ConvNeXtError for what `override` refuses.
     """
     for name in Bands.model_fields.keys() - Statistics.model_fields.keys():
@@ -22,8 +25,11 @@ def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> 
     if isinstance(chosen, ClassificationRecipe) and "input.size_px" in changes:
         wanted.setdefault("input.eval_size_px", changes["input.size_px"])
         wanted.setdefault("input.progressive", [])
-    if "schedule.epochs" in changes and not {"schedule.warmup_epochs", "schedule.warmup_steps"} & set(changes):
-        wanted |= _shorter_warmup(chosen, changes["schedule.epochs"])
+    share = _share(chosen, changes["schedule.epochs"]) if "schedule.epochs" in changes else 1.0
+    if share < 1 and chosen.schedule.warmup_epochs and not _WARMUP & set(changes):
+        wanted["schedule.warmup_epochs"] = chosen.schedule.warmup_epochs * share
+    if share < 1 and chosen.optim.ema and chosen.optim.ema_warmup and "optim.ema" not in changes:
+        wanted["optim.ema"] = 1 - 1 / max(SHORTEST_EMA, share / (1 - chosen.optim.ema))
     made = override(chosen, wanted)
     if {"schedule.epochs", "schedule.steps"} & set(changes) and "schedule.eval_epochs" not in changes:
         made = with_interval(made, images=images)
@@ -64,10 +70,9 @@ def asked_batch(changes: Mapping[str, Any]) -> int | None:
     return None if batch is None else int(batch)
 
 
-def _shorter_warmup(chosen: Recipe, epochs: Any) -> dict[str, float]:
-    """The recipe's warm-up at the same share of a run of `epochs`, where that is shorter."""
+def _share(chosen: Recipe, epochs: Any) -> float:
+    """`epochs` over the epochs of the recipe; 1 for what is longer, and for what `override` refuses with its name."""
     try:
-        share = min(1.0, float(epochs) / (chosen.schedule.epochs or float(epochs)))
+        return min(1.0, float(epochs) / (chosen.schedule.epochs or float(epochs)))
     except (TypeError, ValueError, ZeroDivisionError):
-        return {}  # `override` refuses the value with its name
-    return {"schedule.warmup_epochs": chosen.schedule.warmup_epochs * share} if chosen.schedule.warmup_epochs else {}
+        return 1.0

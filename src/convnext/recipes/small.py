@@ -53,6 +53,7 @@ def small(
             name="muon" if isinstance(network, ConvNeXtConfig) else "adamw",
             lr=lr_for(batch),
             muon_ratio=MUON_RATIO,
+            muon_convolutions=isinstance(network, ConvNeXtConfig),
             momentum=0.95,
             batch=batch,
             clip=1.0,
@@ -88,8 +89,8 @@ def _input(size_px: int, *, finer: bool) -> InputConfig:
     """Sizes; where the stem is finer, and each image costs four times as much, most of the run sees it smaller."""
     progressive = ((0.5, size_px // 2), (0.8, size_px * 3 // 4)) if finer and size_px >= 96 else ()
     return InputConfig(
-        size_px=size_px * 7 // 8 if progressive else size_px,  # crops enlarge: evaluation is best a little larger
-        eval_size_px=size_px,
+        size_px=size_px,
+        eval_size_px=size_px,  # crops enlarge, so a larger one would score better; but a test is of the trained size
         eval_crop=1.0 if size_px < 224 else 0.875,
         progressive=progressive,
     )
