@@ -120,7 +120,9 @@ def test_alternating_mirror_images_show_both_sides_in_any_two_epochs_and_change_
     first = []
     for image in range(40):
         views = [
-            train_transform(source, 40, AugmentConfig(**whole, hflip_order="alternate"), InputConfig(), (3, epoch, image))
+            train_transform(
+                source, 40, AugmentConfig(**whole, hflip_order="alternate"), InputConfig(), (3, epoch, image)
+            )
             for epoch in range(4)
         ]
         turned = [bool((view == upright[:, ::-1]).all()) for view in views]

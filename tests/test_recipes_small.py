@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from convnext import recipes
 from convnext.config import Recipe, override, parse
-from convnext.recipes import expected_lr, lr_advice, recipe
+from convnext.recipes import expected_lr, lr_advice, recipe, with_changes
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.recipes.learning_rate import FAR, LEAST_ADAM, PAIRS
 
@@ -95,6 +95,7 @@ def test_small_fits_any_data_and_any_network(images, image_px, model):
     assert math.isfinite(made.optim.lr) and made.schedule.min_lr <= made.optim.lr
     sizes = [size for _, size in made.input.progressive] + [made.input.size_px]
     assert sizes == sorted(sizes)  # small images first
+    assert sizes[-1] == made.input.eval_size_px  # and no test on larger ones than were trained on
     assert int(made.input.eval_size_px / made.input.eval_crop) >= made.input.eval_size_px
     assert made.input.eval_size_px <= max(32, 2 * image_px)  # no network is fed on pixels that are not there
     if made.model.family == "convnext":
@@ -127,3 +128,19 @@ def test_small_never_takes_a_smaller_batch_or_more_epochs_for_more_images(one, o
     )
     assert fewer.optim.batch <= more.optim.batch
     assert fewer.schedule.epochs >= more.schedule.epochs
+
+
+@settings(deadline=None)
+@given(st.integers(100, 100_000), st.integers(1, 30))
+def test_the_average_of_a_shorter_run_is_over_the_same_share_of_it(images, epochs):
+    own = recipe("small", "atto", images=images, image_px=128, classes=3)
+    made = with_changes(own, {"schedule.epochs": epochs}, images=images)
+    share = min(1.0, epochs / own.schedule.epochs)
+    assert 1 / (1 - made.optim.ema) == pytest.approx(max(10, share / (1 - own.optim.ema)))
+    assert made.schedule.warmup_epochs == pytest.approx(share * own.schedule.warmup_epochs)
+    assert with_changes(own, {"schedule.epochs": epochs, "optim.ema": 0.5}, images=images).optim.ema == 0.5
+
+
+def test_an_average_that_was_published_for_a_length_stays():
+    own = recipe("imagenet1k", "tiny", **SMALL)
+    assert with_changes(own, {"schedule.epochs": 3}, images=2000).optim.ema == own.optim.ema

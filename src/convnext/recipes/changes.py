@@ -15,8 +15,9 @@ _WARMUP = {"schedule.warmup_epochs", "schedule.warmup_steps"}
 def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> Recipe:
     """`chosen` with dotted fields replaced, and with what follows from these unless it is given itself.
 
-    A run that becomes shorter has a warm-up and, where the recipe fits it to the run, an EMA of the same share; a recipe that is scored so many times in a run still is,
-    with `images` training images; evaluation has the size of training. Raises ConvNeXtError for what `override` refuses.
+    A run that becomes shorter has a warm-up and, where the recipe fits it to the run, an EMA of the same share; a recipe
+    that is scored so many times in a run still is, with `images` training images; evaluation has the size of training.
+    Raises ConvNeXtError for what `override` refuses.
     """
     for name in Bands.model_fields.keys() - Statistics.model_fields.keys():
         if f"input.{name}" in changes and isinstance(chosen, ClassificationRecipe):
