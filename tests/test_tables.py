@@ -383,7 +383,7 @@ def test_labels_are_texts_numbers_or_names_behind_numbers(tmp_path, ending, labe
         ([{"path": "file://server/b.png", "label": "x"}], "a file of another machine ('server')"),
         ([{"image": "data:image/png;base64,iVBO", "label": "x"}], "holds its image as text"),
         ([{"image": {"path": None, "bytes": "iVBO"}, "label": "x"}], "holds its image as text"),
-        ([{"path": "a.png", "label": ["x", "y"]}], "label is several values"),
+        ([{"path": "a.png", "label": {"x": "y"}}], "label is several values"),
         ([{"path": "a.png", "label": 0.25}], "label 0.25 is a fraction"),
         ([{"path": "a.png", "label": "x"}, {"path": "b.png"}], "line 2 has no label"),
         ([{"path": "", "label": "x"}], "line 1 has no path"),

@@ -119,25 +119,25 @@ def train(
     form: Form | None = None,
     colours: str | Path | None = None,
     bands: Sequence[str | int] = (),
+    labels: Literal["single", "multi"] | None = None,
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
     `model`: the network or backbone (that of `weights`, else 'atto'); `recipe`: a name, by default 'transfer' for a
-    classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: to
-    start from, a run, a folder, a file or 'hub:OWNER/NAME'; `out`: the run's folder (runs/<data>_<model>), where the same
-    call goes on with what stopped; `epochs`: short for 'schedule.epochs'; `minutes`: fit the recipe to end in so many, with
-    fewer epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that
-    chooses the best weights (both by the data); `overrides`: dotted fields, e.g. {"optim.lr": 1e-3}. Of annotated images,
-    `images`: their folder or zip, if not beside the annotations; `form`: of the annotations, if not recognised;
-    `colours`: a file of the classes and their colours in the masks. `bands`: a classifier's channels in order, numbers in a
-    file from 1 or ends of names (all there are). Raises ConvNeXtError for what the caller can mend.
+    classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: a run,
+    a folder, a file or 'hub:OWNER/NAME' to start from; `out`: the run's folder (runs/<data>_<model>), where the same call
+    goes on with what stopped; `epochs`: short for 'schedule.epochs'; `minutes`: fit the recipe to end in so many, with fewer
+    epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that chooses the
+    best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
+    `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations, `images`: the folder or zip
+    of their images, if not beside them; `form`, if not recognised; `colours`: a file of the classes and their colours in the
+    masks. Raises ConvNeXtError for what the caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
     from convnext.tasks.starting import run_folder
 
-    chosen = None if balance == "auto" else balance
-    short = {"schedule.epochs": epochs, "loss.balance": chosen, "select.metric": metric}
+    short = {"schedule.epochs": epochs, "loss.balance": None if balance == "auto" else balance, "select.metric": metric}
     changes = recipes.together(overrides, short)
     if model and not isinstance(recipe, str | None):
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
@@ -147,7 +147,7 @@ def train(
     refuse_among(place, [data] if images is None else [data, images])
     how: dict[str, Any] = {"val_share": val_share, "seed": seed, "changes": changes, "minutes": minutes}
     how |= {"model": network, "recipe": recipe, "weights": start, "bands": tuple(map(str, bands))}
-    request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours), **how)
+    request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours, labels=labels), **how)
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
 

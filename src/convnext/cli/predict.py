@@ -29,6 +29,7 @@ Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON
 TASK_FLAGS = {  # flag -> the tasks that know it
     "csv": CLASSES,
     "batch": CLASSES,
+    "threshold": CLASSES,
     "out": DENSE,
     "score": ("detection",),
     "multi_scale": ("segmentation",),
@@ -45,6 +46,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
     parser.add_argument("--top", type=count, help=f"classes or objects per image ({TOP} for a classifier, else all)")
     parser.add_argument("--csv", action="store_true", help="classification: CSV on stdout")
+    text = (
+        "several labels an image: lowest score of a class that is named (its own threshold, chosen on held-out images)"
+    )
+    parser.add_argument("--threshold", type=share, help=text)
     parser.add_argument("--score", type=share, help="detection: lowest score shown (0.5)")
     parser.add_argument(
         "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
@@ -68,12 +73,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     images = open_unlabelled(args.paths)
     write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
     skipped: dict[str, str] = {}
-    asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch")}
+    asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch", "threshold")}
     how = {name: value for name, value in asked.items() if value is not None and value is not False}
     found = predictor.predict(images, top=args.top, workers=args.workers, skipped=skipped, **how)
     answers = ((prediction, write(prediction)) for prediction in found)
     if args.csv:
-        _print_table(answers, skipped, min(args.top or TOP, len(predictor.classes)))
+        usual = len(predictor.classes) if predictor.several else TOP
+        _print_table(answers, skipped, min(args.top or usual, len(predictor.classes)))
     elif not args.json:
         _print_text(answers, skipped)
     elif task == "detection":
@@ -155,6 +161,7 @@ def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int) -> No
     rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
     for prediction, _ in answers:
         cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
+        cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
         rows.writerow(map(on_one_line, [printable(prediction.path), *cells, ""]))
     for path, reason in skipped.items():
         rows.writerow(map(on_one_line, [printable(path), *[""] * (2 * ranks), reason]))

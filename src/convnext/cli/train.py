@@ -52,6 +52,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "cache": CLASSES,
     "freeze": CLASSES,
     "bands": CLASSES,
+    "labels": CLASSES,
 }
 
 
@@ -73,6 +74,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="run folder (runs/<data>_<model>)")
     weights = "start from this file, folder or run, or hub:OWNER/NAME: network, sizes and normalisation follow it"
     parser.add_argument("--weights", help=weights)
+    labels = "classification: one label an image or several (by what the data look like, which is said)"
+    parser.add_argument("--labels", choices=("single", "multi"), help=labels)
     freeze = "classification, with --weights: fit a linear head on the frozen network and stop there"
     parser.add_argument("--freeze", action="store_true", default=None, help=freeze)
     channels = "1 for grey, 3 for colour, or as many as the images have bands (what they have)"
@@ -117,7 +120,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.tasks.opening import source_of
     from convnext.tasks.starting import run_folder
 
-    how = {"form": args.form, "colours": args.colours}
+    how = {"form": args.form, "colours": args.colours, "labels": args.labels}
     source = source_of(args.data, args.task, images=args.images, apart=bool(args.val or args.val_images), **how)
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")
@@ -224,9 +227,11 @@ def _fields(probe: Recipe, changes: dict[str, Any]) -> list[str]:
 
 
 def _refusal(probe: Recipe, changes: dict[str, Any]) -> ConvNeXtError | None:
-    """Why the recipe does not take these values."""
+    """Why the recipe does not take these values. Whether images have several labels the data say: then it is asked for."""
+    several = changes.get("loss.kind", "ce") != "ce" or changes.get("select.metric") in ("map", "micro_f1", "exact")
+    asked = {"labels": "multi", "loss.kind": "bce", "select.metric": "map"} if several else {}
     try:
-        with_changes(probe, changes, images=1000)
+        with_changes(probe, {**asked, **changes}, images=1000)
     except ConvNeXtError as error:
         return error
     return None

@@ -1,4 +1,4 @@
-"""Classification as a value: how an image becomes one class."""
+"""Classification as a value: how an image becomes one class, or several labels."""
 
 from typing import Annotated, Literal
 
@@ -87,6 +87,21 @@ class AugmentConfig(Frozen):
 class LossConfig(Frozen):
     """What is minimised, and what makes up for classes that have few images."""
 
+    kind: Annotated[
+        Literal["ce", "bce", "focal", "asymmetric"],
+        about(
+            "name", "ce: cross-entropy, for one label an image; the others for several, where each class is asked for"
+        ),
+    ] = "ce"
+    gamma: Annotated[
+        NotNegative,
+        about("power", "focal, asymmetric: how much less what is already right counts; asymmetric: of a yes"),
+    ] = 0.0
+    gamma_no: Annotated[NotNegative, about("power", "asymmetric: the same of a no")] = 4.0
+    margin: Annotated[
+        Decay,
+        about("probability", "asymmetric: taken off the probability of a no, so that what is sure counts as nothing"),
+    ] = 0.05
     balance: Annotated[
         Literal["none", "sampler", "weights", "logits"],
         about(
@@ -106,9 +121,19 @@ class SelectConfig(Frozen):
     """Which weights are the best."""
 
     metric: Annotated[
-        Literal["top1", "top5", "balanced_accuracy", "macro_f1"],
-        about("name", "figure on the held-out images by which the best weights are chosen; ties: by the loss"),
+        Literal["top1", "top5", "balanced_accuracy", "macro_f1", "map", "micro_f1", "exact"],
+        about(
+            "name",
+            "figure on the held-out images by which the best weights are chosen; ties: by the loss; of several labels an "
+            "image map, macro_f1, micro_f1, exact",
+        ),
     ] = "top1"
+
+
+_METRICS = {  # labels -> what can choose the best weights
+    "single": ("top1", "top5", "balanced_accuracy", "macro_f1"),
+    "multi": ("map", "macro_f1", "micro_f1", "exact"),
+}
 
 
 class StartConfig(Frozen):
@@ -144,6 +169,9 @@ class ClassificationRecipe(TaskRecipe):
     task: Annotated[Literal["classification"], about("name", "what is learnt: one class for each image")] = (
         "classification"
     )
+    labels: Annotated[
+        Literal["single", "multi"], about("name", "what an image has: one label, or several, or none; follows the data")
+    ] = "single"
     input: InputConfig = InputConfig()
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
@@ -157,4 +185,16 @@ class ClassificationRecipe(TaskRecipe):
                 f"augment.rand_augment = '{self.augment.rand_augment}' changes colours, which bands do not have. Set it "
                 "to '': crops, flips, erasing, mixup and cutmix are for any bands"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> "ClassificationRecipe":
+        several = self.labels == "multi"
+        for name, value, able in (
+            ("loss.kind", self.loss.kind, ("bce", "focal", "asymmetric") if several else ("ce",)),
+            ("loss.balance", self.loss.balance, ("none",) if several else (self.loss.balance,)),
+            ("select.metric", self.select.metric, _METRICS[self.labels]),
+        ):
+            if value not in able:
+                raise ValueError(f"{name} = '{value}' is not for labels = '{self.labels}': take {' or '.join(able)}")
         return self

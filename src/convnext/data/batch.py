@@ -1,4 +1,4 @@
-"""What the loader hands over. Axes: N images, H W pixel rows and columns, C channels."""
+"""What the loader hands over. Axes: N images, H W pixel rows and columns, C channels, K classes."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ class Batch:
     """Images of one step on this rank, as they were decoded: they travel small and are normalised where they are used."""
 
     images: Tensor  # (N, H, W, C) uint8, float32 of wide bands
-    labels: Tensor  # (N,) int64, -1 where unknown
+    labels: Tensor  # (N,) int64, -1 where unknown; of several labels (N, K) int8: 1, 0, -1 where unknown
     indices: Tensor  # (N,) int64 into dataset.entries
     skipped: tuple[tuple[str, str], ...] = ()  # (path, reason) of images that broke while this batch was read
 

@@ -18,7 +18,7 @@ from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
 from convnext.data.decode import Opened, reduction
 from convnext.data.evaluation import Change, shown
-from convnext.data.labelled import Dataset, labels_of
+from convnext.data.labelled import Dataset
 from convnext.data.sampler import order_for
 from convnext.data.transforms import crop_and_augment, crop_box, least_px, scaled_box, view_chances
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
@@ -101,7 +101,7 @@ class _TrainReader:
         self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
         self.share, self.cache = share, cache
         self.channels = len(recipe.input.mean)
-        order = order_for(labels_of(dataset), recipe.seed, balanced=recipe.loss.balance == "sampler")
+        order = order_for(dataset.labels(), recipe.seed, balanced=recipe.loss.balance == "sampler")
         self.replacing = Replacing(dataset.entries, recipe.seed, order, strict)
 
     def __len__(self) -> int:
@@ -170,5 +170,5 @@ class _EvalReader:
 
 
 def _batch(dataset: Dataset, images: Tensor, indices: Sequence[int], skipped: dict[str, str]) -> Batch:
-    labels = torch.tensor([dataset.entries[index].label for index in indices], dtype=torch.int64)
+    labels = torch.from_numpy(dataset.labels(indices))
     return Batch(images, labels, torch.tensor(indices, dtype=torch.int64), tuple(skipped.items()))

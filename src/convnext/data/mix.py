@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from convnext.config import AugmentConfig
+from convnext.data.labelled import UNKNOWN
 
 _ERASED_AREA = (0.02, 1 / 3)  # of the image
 _ERASED_ASPECT = 0.3  # height over width, from this to its inverse
@@ -23,7 +24,9 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """(N, C, H, W) normalised float and (N,) int64 -> the same images, changed in place, and (N, K) float targets.
 
-    Every random choice is a function of `seed`. Any N will do: in an odd batch the middle image meets itself.
+    Labels may be (N, K) int8 marks of several labels an image: targets are NaN where a mark is unknown, and where an
+    image is mixed with one that it is unknown of. Every random choice is a function of `seed`. Any N will do: in an odd
+    batch the middle image meets itself.
     """
     rng = np.random.default_rng([word & 0xFFFF_FFFF_FFFF_FFFF for word in seed])
     if augment.erasing:
@@ -74,7 +77,10 @@ def _side(length: int, share: float, rng: np.random.Generator) -> tuple[int, int
 
 
 def _smooth(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """(N,) -> (N, K): smoothing / K everywhere, and 1 - smoothing more at the label."""
+    """(N,) -> (N, K): smoothing / K everywhere, and 1 - smoothing more at the label. Of marks half of smoothing at a no."""
+    if labels.ndim == 2:
+        soft = labels * (1 - smoothing) + smoothing / 2
+        return torch.where(labels == UNKNOWN, torch.nan, soft)
     low = smoothing / classes
     targets = torch.full((len(labels), classes), low, device=labels.device)
     return targets.scatter_(1, labels[:, None], 1 - smoothing + low)

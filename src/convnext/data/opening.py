@@ -14,15 +14,15 @@ from convnext.data.formats.cvat import is_cvat
 from convnext.data.formats.files import open_tree
 from convnext.data.formats.folders import class_form, inside_wrappers, listed
 from convnext.data.formats.json_kinds import json_kind
-from convnext.data.formats.listing import Listing
 from convnext.data.formats.masks import refuse_misread
 from convnext.data.formats.objects import has_objects
 from convnext.data.formats.painted import painted
+from convnext.data.formats.records import is_label_json
 from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
-from convnext.data.labelled import Dataset, Splits
-from convnext.data.source import Form, Source
-from convnext.data.split import held_out, require_share
+from convnext.data.labelled import Dataset, Splits, present
+from convnext.data.source import Form, Labels, Source
+from convnext.data.split import held_out, held_out_of_classes, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
 from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
@@ -51,13 +51,15 @@ def recognise(
     annotated: bool | None = None,
     colours: str | Path | None = None,
     task: str | None = None,
+    labels: Labels | None = None,
 ) -> Source:
     """What `path` holds, its files listed once; `images`: the folder or zip of the images, where that is another.
 
     `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
     hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
     `colours`: a file that says which class each colour of the masks is. `task`: what is to be learnt where the
-    annotations allow several: of boxes beside masks one of them, of outlines masks that are painted.
+    annotations allow several: of boxes beside masks one of them, of outlines masks that are painted. `labels`: whether an
+    image has one or several, where a person says so.
     Raises DataError when nothing of that kind is there.
     """
     path = Path(path)
@@ -74,6 +76,12 @@ def recognise(
     else:
         found = _of_file(path, images, form, annotated)
         found = replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
+    if labels is not None:
+        if found.task != "classification":
+            raise DataError(
+                f"--labels {labels} is for classification; '{found.name}' is for {found.task}. Leave it out."
+            )
+        found = replace(found, labels=labels)
     if colours is None:
         return found
     if found.task != "segmentation":
@@ -85,6 +93,8 @@ def _of_file(path: Path, images: str | Path | None, form: str | None, annotated:
     """A JSON, an XML of CVAT, a data.yaml or a table."""
     name, ending, tree = printable(str(path)), path.suffix.lower(), tree_of_file(path)
     found: Form | None = next((known for known in get_args(Form) if known == form), None)
+    if ending == ".json" and not annotated and found is None and is_label_json(tree.once.read(path.name)):
+        return Source(path, "classification", "table", tree, tree, path.name)
     if annotated is not False and found in (None, *OF_JSON, "cvat"):
         if ending == ".json":
             kind = json_kind(tree.once.read(path.name))
@@ -163,18 +173,21 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
     val = listing.in_part("val")
     parted = bool(val.any())
     if not parted:
-        val = _held_out(listing, val_share, seed, repeated=source.form == "table")
+        val = held_out_of_classes(listing.paths, listing.labels, val_share, seed, repeated=source.form == "table")
     if val.all():
         raise DataError(f"'{source.name}' has no images in its train part. Put them into train/<class>/.", listing.said)
-    found = np.unique(listing.labels[~val])
-    if len(found) < 2:
+    found = present(listing.labels[~val])
+    if len(found) < 2 and listing.labels.ndim == 1:
         raise DataError(
             f"'{source.name}' has images of one class only ('{printable(listing.classes[found[0]])}'); training needs two "
             "or more. Add a second class folder.",
             listing.said,
         )
+    if not len(found):
+        raise DataError(f"no image of '{source.name}' to train on has any label.", listing.said)
     share = None if parted else val_share
-    notes = listing.notes if source.form == "table" else (*listing.notes, *doubtful_classes(listing))
+    doubted = source.form == "folders" and listing.labels.ndim == 1
+    notes = (*listing.notes, *doubtful_classes(listing)) if doubted else listing.notes
     if parted and not whole.in_part("val").any():
         notes = (*notes, _TEST_HELD)
     return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
@@ -190,7 +203,7 @@ def open_labelled(source: Source, *, classes: tuple[str, ...] | None = None, spl
     if classes is not None:
         listing = replace(listing, classes=matched(listing.classes, classes))
     known = listing.classes if classes is None else classes
-    shown = {listing.classes[label] for label in np.unique(listing.labels[chosen]).tolist()}
+    shown = {listing.classes[label] for label in present(listing.labels[chosen]).tolist()}
     unknown = sorted(shown - set(known))
     if unknown:
         raise DataError(
@@ -282,19 +295,6 @@ def _agreed(parts: Parts) -> Parts:
     free = max(numbers.values()) + 1
     category_ids = tuple(numbers.get(name, free + place) for place, name in enumerate(classes))
     return {part: replace(dataset, category_ids=category_ids) for part, dataset in agreed.items()}
-
-
-def _held_out(listing: Listing, val_share: float, seed: int, *, repeated: bool) -> np.ndarray:
-    """(N,) bool: a share of each class. `repeated`: a path may be there twice, and is held out as a whole."""
-    order = np.argsort(listing.labels, kind="stable")
-    borders = np.flatnonzero(np.diff(listing.labels[order])) + 1
-    chosen = np.zeros(len(order), bool)
-    for places in np.split(order, borders):
-        chosen[places[held_out(listing.paths.take(places), val_share, seed)]] = True
-    if repeated:
-        paths = set(listing.paths.take(chosen))
-        chosen = np.array([path in paths for path in listing.paths], bool)
-    return chosen
 
 
 def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:

@@ -1,7 +1,7 @@
 """A look at all images before the first step: what is broken, empty, double, uneven or left out, in spoken lines."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ import numpy as np
 from convnext.config import Bands
 from convnext.data.band_check import BandLook, band_lines, look_at_bands
 from convnext.data.decode import decode, holds_12_bit, read_size
-from convnext.data.labelled import Dataset, Splits
+from convnext.data.labelled import UNKNOWN, Dataset, Entry, Splits, counts_of
 from convnext.data.scan import (
     FULL_BELOW,
     LIMIT,
@@ -55,7 +55,7 @@ class _Seen:
 
     part: str
     path: str
-    label: int
+    label: int | tuple[int, ...]  # or the marks of several
     digest: bytes = b""
     size: tuple[int, int] = (0, 0)
     reason: str = ""
@@ -86,7 +86,8 @@ def preflight(
     if not any(item.part == main for item in good):
         raise unread({item.path: item.reason for item in seen if item.part == main}, main)
     copies = _copies(good)
-    per_class = {name: _counts(part) for name, part in parts.items()}
+    per_class = {name: dict(zip(part.classes, counts_of(part).tolist(), strict=True)) for name, part in parts.items()}
+    several = parts[main].several
     left_out = data.left_out if isinstance(data, Splits) else {}
     why = (f"{path} ({reason})" for path, reason in broken.items())
     unreadable = listed(len(broken), "image{s} cannot be read and will be skipped", why)
@@ -94,16 +95,17 @@ def preflight(
     lines = [
         sampled(len(seen), total),
         unreadable,
-        *_copy_lines(copies),
+        *_copy_lines(copies, "with other labels" if several else "under two classes"),
         bits_line([item.path for item in good if item.few_bits]),
         *band_lines([(item.path, item.bands) for item in good if item.bands], bands),
         *_class_lines(per_class),
+        *(line for name, part in parts.items() if several for line in _mark_lines(name, part)),
         *kept_out,
     ]
     sizes = np.array([item.size for item in good])
     return Findings(
         lines=tuple(line for line in lines if line),
-        errors=_errors(per_class, seen),
+        errors=_errors({} if several else per_class, seen),
         reasons=tuple(filter(None, (unreadable, *kept_out))),
         per_class=per_class,
         broken=broken,
@@ -122,22 +124,26 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, ba
         part, number = task
         dataset = parts[part]
         entry = dataset.entries[number]
-        shown = printable(entry.path)
+        shown, label = printable(entry.path), _said(entry)
         try:
             data = dataset.store.read(entry.path)
             if bands is not None:
                 seen = look_at_bands(data, bands)
-                return _Seen(part, shown, entry.label, _digest(data), seen.size, bands=seen)
+                return _Seen(part, shown, label, _digest(data), seen.size, bands=seen)
             size = read_size(data)
             if full:
                 decode(data, least_px=PREVIEW_PX)
             few_bits = full and holds_12_bit(data)
         except (DataError, OSError) as error:
-            return _Seen(part, shown, entry.label, reason=reason_of(error))
-        return _Seen(part, shown, entry.label, _digest(data), size, few_bits=few_bits)
+            return _Seen(part, shown, label, reason=reason_of(error))
+        return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits)
 
     counts = {name: len(part.entries) for name, part in parts.items()}
     yield from looked_at(counts, look, workers, stride)
+
+
+def _said(entry: Entry) -> int | tuple[int, ...]:
+    return entry.label if entry.marks is None else entry.marks
 
 
 def _digest(data: bytes) -> bytes:
@@ -168,24 +174,35 @@ def _copies(good: list[_Seen]) -> _Copies:
     return found
 
 
-def _copy_lines(copies: _Copies) -> Iterator[str]:
+def _copy_lines(copies: _Copies, otherwise: str) -> Iterator[str]:
     flattered = "image{s} of val {are} also in train, which flatters the result"
     yield listed(len(copies.across), flattered, map(_shown, copies.across))
     yield listed(
-        len(copies.torn_across), "image{s} {are} in train and in val under two classes", map(_shown, copies.torn_across)
+        len(copies.torn_across), f"image{{s}} {{are}} in train and in val {otherwise}", map(_shown, copies.torn_across)
     )
     for part in ("train", "val"):
         torn, repeats = copies.torn[part], copies.repeats[part]
         twice = [pair for pair in repeats if pair[0] == pair[1]]
         others = [pair for pair in repeats if pair[0] != pair[1]]
-        yield listed(len(torn), f"image{{s}} {{are}} in {part} under two classes", map(_shown, torn))
+        yield listed(len(torn), f"image{{s}} {{are}} in {part} {otherwise}", map(_shown, torn))
         yield listed(len(others), f"image{{s}} in {part} {{are}} exact copies of others", map(_shown, others))
         yield listed(len(twice), f"image{{s}} of {part} {{are}} listed twice", map(_shown, twice))
 
 
-def _counts(dataset: Dataset) -> dict[str, int]:
-    counts = Counter(entry.label for entry in dataset.entries)
-    return {name: counts[label] for label, name in enumerate(dataset.classes)}
+def _mark_lines(part: str, dataset: Dataset) -> Iterator[str]:
+    """What is worth a word where images have several labels: images without any, classes that all have, unknown marks."""
+    marks, names = dataset.labels(), dataset.classes
+    if not len(marks):
+        return
+    bare = int((~(marks == 1).any(1)).sum())
+    yield listed(bare, f"image{{s}} of {part} {{have}} no label, which is learnt as such", ())
+    known = (marks != UNKNOWN).sum(0)
+    always = [printable(names[k]) for k in np.flatnonzero((known > 0) & ((marks == 1).sum(0) == known))]
+    yield listed(
+        len(always), f"class{{es}} {{are}} in every image of {part}, so there is nothing to tell apart", always
+    )
+    if share := float((marks == UNKNOWN).mean()):
+        yield f"Of the marks of {part}, {share:.1%} are unknown, and do not count."
 
 
 def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
@@ -202,6 +219,8 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
         listed(len(few), f"class{{es}} {{have}} fewer than {_FEW} train images", few),
     ]
     held = {name: count for name, count in train.items() if count}
+    if not held:
+        return [line for line in lines if line]
     most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
     if held[most] > _UNEVEN * held[least]:
         lines.append(
@@ -213,7 +232,8 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 
 def _errors(per_class: dict[str, dict[str, int]], seen: list[_Seen]) -> tuple[str, ...]:
     train = per_class.get("train", {})
-    alone = [printable(name) for name, count in per_class["val"].items() if count and name in train and not train[name]]
+    val = per_class.get("val", {})
+    alone = [printable(name) for name, count in val.items() if count and name in train and not train[name]]
     line = listed(len(alone), "class{es} {have} images in val and none in train: add some, or remove the folder", alone)
     held_out = [item for item in seen if item.part == "val"]
     if held_out and all(item.reason for item in held_out):

@@ -8,8 +8,10 @@ from convnext.data.store import Store, Tree, printable
 
 Task = Literal["classification", "detection", "segmentation"]
 Form = Literal[
-    "folders", "table", "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks"
+    "folders", "table", "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks",
+    "texts",
 ]  # fmt: skip
+Labels = Literal["single", "multi"]  # what an image has
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Source:
     tree: Tree  # the labels or annotations; for class folders, from where classes begin
     images: Tree  # the images: mostly the same tree
     file: str | None = None  # in `tree`, where the user named one file of annotations
+    labels: Labels | None = None  # what a person says that an image has; None: what its form looks like
     colours: str | Path | None = None  # a legend of the colours of masks that the user names
     bands: tuple[str, ...] | None = None  # that a person or a run names; None: those that names of files speak of
     opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its parts, once they are read

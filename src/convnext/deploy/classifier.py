@@ -6,7 +6,7 @@ Axes: N images, H W pixel rows and columns, C channels, K classes.
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,10 @@ from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.images import ChannelOrder, ManyImages, Pixels, Read, Transform
-from convnext.deploy.prediction import ClassificationPrediction
+from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
+from convnext.errors import ConvNeXtError
+from convnext.tasks.classification.several.thresholds import Thresholds
 from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
@@ -44,9 +46,36 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         batch: int = BATCH,
         workers: int = 0,
         skipped: dict[str, str] | None = None,
+        threshold: float | None = None,
     ) -> Iterator[ClassificationPrediction]:
-        """As for every predictor; `batch` images pass the network together."""
-        return self._many(images, channel_order, workers, skipped, partial(self._answers, top=top), batch)
+        """As for every predictor; `batch` images pass the network together.
+
+        `threshold`: where an image may have several labels, from which score on each is an answer; None: that which the
+        held-out images chose for its class.
+        """
+        if threshold is not None and not self.several:
+            raise ConvNeXtError(
+                f"threshold = {threshold:g} is for several labels an image; '{self.source}' names one. Leave it out."
+            )
+        make = partial(self._answers, top=top, threshold=threshold)
+        return self._many(images, channel_order, workers, skipped, make, batch)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.recipe.labels == "multi"
+
+    @cached_property
+    def thresholds(self) -> Thresholds:
+        """From which score on each class is an answer, where an image may have several labels."""
+        return Thresholds.of(self.metadata, len(self.classes), self.source)
+
+    def _refuse_several(self) -> None:
+        """Raise ConvNeXtError where there is no one answer that could be right or wrong."""
+        if self.several:
+            raise ConvNeXtError(
+                f"'{self.source}' names several labels an image, and this is for one. Take `convnext evaluate` without more."
+            )
 
     @abstractmethod
     def evaluate(
@@ -90,9 +119,14 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     def _batch(self) -> int:
         return BATCH
 
-    def _answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[ClassificationPrediction]:
+    def _answers(
+        self, read: Sequence[Read], *, top: int | None = None, threshold: float | None = None
+    ) -> Iterable[ClassificationPrediction]:
         require_top(top)
         scores = self.probabilities(stacked(read))
+        if self.several:
+            yield from self._labels(read, scores, top, threshold)
+            return
         order = np.argsort(-scores, axis=1, kind="stable")[:, : top or TOP]
         best = np.take_along_axis(scores, order, 1)
         for one, row in zip(read, scores, strict=True):
@@ -101,6 +135,18 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
             scored = tuple((self.classes[k], p) for k, p in zip(ks, ps, strict=True))
             about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
             yield ClassificationPrediction(classes=self.classes, scored=scored, **about)
+
+    def _labels(
+        self, read: Sequence[Read], scores: NDArray[np.float32], top: int | None, threshold: float | None
+    ) -> Iterable[LabelsPrediction]:
+        """Every class whose score reaches its threshold, or `threshold`."""
+        least = self.thresholds.array() if threshold is None else np.full(len(self.classes), threshold)
+        for one, row in zip(read, scores, strict=True):
+            require_numbers(row, one.given.path, self.source)
+            order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= least[k]]
+            scored = tuple((self.classes[k], float(row[k])) for k in order[:top])
+            about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
+            yield LabelsPrediction(classes=self.classes, scored=scored, **about)
 
 
 def stacked(read: Sequence[Read]) -> Pixels:

@@ -3,8 +3,9 @@
 Axes: N images, H W pixel rows and columns, C channels, K classes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.report import evaluation_of
+from convnext.tasks.classification.several import metrics as several
+from convnext.tasks.classification.several.metrics import probabilities
+from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 from convnext.tasks.opening import open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
@@ -52,8 +56,13 @@ class ExportedClassifier(ClassificationPredictor):
         source = scored_source(data, self.recipe.task)
         dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part)
         skipped: dict[str, str] = {}
-        outcomes = self.outcomes(dataset, workers=workers, batch=batch, skipped=skipped, progress=progress)
         weights = self.metadata.get("weights", "raw")
+        if self.several:
+            passes = self._passes(dataset, batch, workers, skipped, progress=progress)
+            seen = several.Outcomes.join([several.Outcomes.of(*found) for found in passes])
+            told = evaluation_of_several(seen, dataset, self.thresholds)
+            return told.with_about(skipped=skipped, weights=weights)
+        outcomes = self.outcomes(dataset, workers=workers, batch=batch, skipped=skipped, progress=progress)
         return evaluation_of(outcomes, dataset).with_about(skipped=skipped, weights=weights)
 
     def outcomes(
@@ -71,27 +80,43 @@ class ExportedClassifier(ClassificationPredictor):
         """As for every classifier; `workers` are threads. Raises ConvNeXtError for an attack, which needs gradients."""
         if attack is not None:
             raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
-        count = len(dataset.entries)
+        self._refuse_several()
+        parts, noted = [], {} if skipped is None else skipped
+        for logits, labels, places in self._passes(dataset, batch, workers, noted, progress=progress, change=change):
+            log_p = log_softmax(restricted(logits, only))
+            parts.append(Outcomes.of(np.exp(log_p).astype(np.float32), log_p.astype(np.float32), labels, places))
+        return Outcomes.join(parts)
+
+    def _passes(
+        self,
+        dataset: Dataset,
+        batch: int,
+        workers: int,
+        skipped: dict[str, str],
+        *,
+        progress: bool,
+        change: Change | None = None,
+    ) -> Iterator[tuple[Floats, NDArray[Any], NDArray[np.int64]]]:
+        """(logits, labels, places in the dataset) of all readable images, batch by batch. Raises DataError where none is."""
+        count, seen = len(dataset.entries), 0
 
         def read(places: range) -> Shown:
             return shown(dataset, self.recipe.input, places, change)
 
-        parts = []
         with watched(in_batches(read, count, batch or BATCH, workers), count, shown=progress) as passing:
             for found in passing:
-                note_skipped(found.skipped.items(), skipped if skipped is not None else {})
+                note_skipped(found.skipped.items(), skipped)
+                seen += len(found.indices)
                 if found.indices:
-                    labels = np.array([dataset.entries[index].label for index in found.indices], np.int64)
-                    log_p = log_softmax(restricted(self.logits(found.images), only))
-                    p = np.exp(log_p).astype(np.float32)
-                    parts.append(Outcomes.of(p, log_p.astype(np.float32), labels, np.array(found.indices, np.int64)))
-        if not parts:
+                    places = np.array(found.indices, np.int64)
+                    yield self.logits(found.images), dataset.labels(found.indices), places
+        if not seen:
             raise DataError(f"None of the {count} images to evaluate on could be read.")
-        return Outcomes.join(parts)
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
         """(N, K) of (N, H, W, C) images that `eval_transform` made."""
-        return np.exp(log_softmax(self.logits(images))).astype(np.float32)
+        logits = self.logits(images)
+        return probabilities(logits) if self.several else np.exp(log_softmax(logits)).astype(np.float32)
 
     def logits(self, images: Pixels) -> Floats:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
-from convnext.data.labelled import Dataset
+from convnext.data.labelled import Dataset, present
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
 from convnext.data.transforms import normalise
@@ -82,13 +82,13 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     Raises DataError where nothing is held out or a class is unknown to the network.
     """
     share = metadata.get("val_share")
-    source = recognise(data, annotated=False)
+    source = recognise(data, annotated=False, labels=metadata["recipe"].get("labels"))
     splits = open_splits(source, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
     if not splits.val.entries:
         raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")
     number = {name: i for i, name in enumerate(classes)}
     held = splits.val
-    for label in sorted({entry.label for entry in held.entries}):
+    for label in present(held.labels()).tolist():
         if held.classes[label] not in number:
             name = held.classes[label]
             raise DataError(

@@ -32,6 +32,7 @@ from convnext.models.convnext import ConvNeXt
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
+from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.result import Evaluation
 
@@ -64,6 +65,7 @@ class TrainedClassifier(ClassificationPredictor):
     ) -> Evaluation:
         """Top-1, top-5, loss, calibration and confusion, as for every predictor."""
         how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
+        how |= {"thresholds": self.thresholds} if self.several else {}
         return evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how)
 
     def outcomes(
@@ -82,6 +84,7 @@ class TrainedClassifier(ClassificationPredictor):
 
         `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
+        self._refuse_several()
         size = batch or eval_batch(self.recipe)
         with answering(self.recipe, self.device):
             return outcomes_of(
@@ -123,8 +126,9 @@ class TrainedClassifier(ClassificationPredictor):
 
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
         """(N, K) of (N, H, W, C) images that `eval_transform` made."""
-        found: NDArray[np.float32] = self.logits(torch.from_numpy(images)).softmax(1).cpu().numpy()
-        return found
+        logits = self.logits(torch.from_numpy(images))
+        found: NDArray[np.float32] = logits.cpu().numpy() if self.several else logits.softmax(1).cpu().numpy()
+        return probabilities(found) if self.several else found
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         images = torch.from_numpy(stacked(read))

@@ -201,6 +201,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what the package r
     "step": (is_count, "a whole number"),
     "state": (_fields, "the fields of a state"),
     "scaler": (_fields, "the fields of a scaler"),
+    "thresholds": (_fields, "the fields of thresholds"),
     "origin": (_text, "text"),
     "named": (_text, "text"),
     "license": (_text, "text"),

@@ -141,6 +141,16 @@ def save_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         raise TrainingError(f"Could not save '{path}': {error.strerror or error}. {way_out(error)}.") from error
 
 
+def amend_whole(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write `entries` into the metadata of a checkpoint, which says them at once or not at all; its tensors stay.
+
+    Raises TrainingError where the disk refuses.
+    """
+    tensors, metadata = checkpoint.read(path)
+    if any(metadata.get(name) != value for name, value in entries.items()):
+        save_whole(path, tensors, {**metadata, **entries})
+
+
 def refuse_other_run(path: Path, metadata: Mapping[str, Any], recipe: Training, description: Mapping[str, Any]) -> None:
     """Raise ConvNeXtError where a checkpoint in the folder `path`, with this `metadata`, is of other data or recipe."""
     for key, value in description.items():

@@ -7,7 +7,7 @@ from typing import Any
 from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, tag
 from convnext.drawing.numbers import GAP, count, finite, percent, plain
-from convnext.reports import sections
+from convnext.reports import sections, several
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
@@ -26,6 +26,8 @@ def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Pa
 
 
 def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+    if several.is_several(files):
+        return _page_of_several(files, read)
     staged = files.transfer is not None or "transfer.json" in files.notes
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
@@ -39,6 +41,24 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
         Section("Environment", "environment.json", sections.environment),
     ]
     return whole_page(files, headline(files, backbone, _score, _stats), parts)
+
+
+def _page_of_several(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+    """The page of a run whose images may have several labels."""
+    parts = [
+        Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, (several.MAP,))),
+        Section("Classes", "evaluation.json", several.per_class),
+        Section("Together", "evaluation.json", several.together),
+        Section("Most wrong", "evaluation.json", lambda f: several.worst(f, read)),
+        Section("Data", "data.json", sections.data),
+        Section("Recipe", "recipe.json", sections.recipe),
+        Section("Environment", "environment.json", sections.environment),
+    ]
+    return whole_page(files, headline(files, backbone, several.score, _stats_of_several), parts)
+
+
+def _stats_of_several(files: RunFiles) -> dict[str, object]:
+    return {**several.stats(files), **cost(files), **best(files, "map")}
 
 
 def _score(files: RunFiles) -> Html:

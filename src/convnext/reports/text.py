@@ -6,6 +6,7 @@ from typing import Any
 from convnext.errors import number_of
 from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
+from convnext.reports.several_text import scores_line, several_text
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
@@ -15,6 +16,9 @@ MISTAKES = 10  # pairs of classes that are shown for pixels
 
 def text_of(result: dict[str, Any]) -> str:
     """What `evaluation.json` holds as a page of text, whatever the task."""
+    if result.get("labels") == "multi":
+        broken = len(result.get("skipped", ()))
+        return several_text(result) + (f"\n\n{not_counted(broken)}" if broken else "")
     return evaluation_text(result) if result["task"] == "classification" else dense_text(result)
 
 
@@ -46,6 +50,8 @@ def _rates(result: dict[str, Any], between: str) -> str:
 
 def scores_text(result: dict[str, Any]) -> str:
     """The scores of a run in one line."""
+    if result.get("labels") == "multi":
+        return scores_line(result)
     if result["task"] == "classification":
         return _rates(result, "  ")
     if result["task"] == "segmentation":

@@ -14,7 +14,7 @@ from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
 from convnext.engine.forecast import Work
 from convnext.engine.records import info
-from convnext.engine.run import LAST
+from convnext.engine.run import LAST, amend_whole, weights_file
 from convnext.engine.task import Task
 from convnext.files import to_json, write_text
 from convnext.kernels import dispatch
@@ -25,6 +25,8 @@ from convnext.tasks.result import Evaluation
 from convnext.tasks.table import row_of
 from convnext.tasks.weights import file_of, load_best
 from convnext.tasks.work import work_of
+
+FITTED = ("thresholds",)  # of an evaluation: what the file of the weights holds, too
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def with_kernels(model: nn.Module, chosen: Training, options: RunOptions, device
 def evaluated(
     chosen: Recipe, val: Any, options: RunOptions, ended: Ended, *, device: torch.device, world: World
 ) -> Evaluation:
-    """What the kept weights make of the held-out images, written into evaluation.json."""
+    """What the kept weights make of the held-out images, written into evaluation.json; what was fitted, into their file."""
     out, row, finished = Path(options.out), row_of(chosen.task), ended.finished
     found = ended.evaluation
     if found is None:
@@ -137,6 +139,9 @@ def evaluated(
     found = replace(found, scores={**found.scores, **more})
     found = found.with_about(**made, **early, **{name: ended.about[name] for name in ended.about if name not in more})
     if world.writes():
+        fitted = {name: found.about[name] for name in FITTED if name in found.about}
+        if fitted:
+            amend_whole(weights_file(out, finished.weights), fitted)
         write_text(out / "evaluation.json", to_json(found.to_dict()) + "\n")
     return found
 

@@ -14,7 +14,7 @@ from convnext.data.labelled import Splits
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
-from convnext.data.source import Source
+from convnext.data.source import Labels, Source
 from convnext.data.store import printable
 from convnext.engine.records import info, warn
 from convnext.errors import DataError, nearest
@@ -37,20 +37,21 @@ def source_of(
     form: str | None = None,
     apart: bool = False,
     colours: str | Path | None = None,
+    labels: Labels | None = None,
 ) -> Source:
     """What a person names, recognised: of the task that they ask for, else of what it looks like.
 
     `images`: where the images are, when not beside the annotations; `form`: that of the annotations, when it is named;
     `apart`: held-out images are named elsewhere, so these are annotated; `colours`: a file that names the colours of
-    masks. Raises DataError where they ask for another task.
+    masks; `labels`: whether an image has one or several, where they say so. Raises DataError where they ask for another task.
     """
     if isinstance(data, Source):
         return data
     annotated = True if form or task or images or apart else None
     with _of_another_task(data, task, f"--task is {task}. Leave it out, or name other data."):
         if task == "classification":
-            return recognise(data, annotated=False)
-        source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task)
+            return recognise(data, annotated=False, labels=labels)
+        source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task, labels=labels)
     if task and source.task != task:
         raise DataError(
             f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
@@ -142,6 +143,8 @@ def open_scored(
         raise DataError(
             f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. {_instead(name, source.task)}"
         )
+    if isinstance(recipe, ClassificationRecipe):
+        source = replace(source, labels=recipe.labels)  # as it was trained, whatever these data look like
     held = held_out(source, recipe, metadata, fingerprint)
     if held is None:
         with _of_another_task(source.path, recipe.task if recipe.task == "classification" else None):

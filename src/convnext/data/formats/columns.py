@@ -15,6 +15,7 @@ PATH = (
     "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri",
 )  # fmt: skip
 LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls")
+PLURAL = ("labels", "tags", "classes", "categories")  # those that are no LABEL are taken where there is none
 SPLIT = ("split", "part", "subset", "partition")
 OBJECTS = ("objects", "annotations")
 BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", "x1"})
@@ -23,12 +24,21 @@ _SOME, _LETTERS = 40, 60  # columns in a message, and letters of one
 _TEXT = "text"  # a label where nothing else can be one and rows share it; else a caption
 
 
+class Marks(NamedTuple):
+    """What is said of an image that may have several classes: those it has, and those it has not."""
+
+    yes: tuple[str, ...]
+    no: tuple[str, ...] | None = None  # None: all others; of a class that is in neither nothing is known
+
+
 class Row(NamedTuple):
-    """One image of a table; `split` is 'train', 'val', 'test' or '', `label` '' where an image of the test part has none."""
+    """One image of a table; `split` is 'train', 'val', 'test' or '', `label` '' where an image has none."""
 
     path: str
     label: str
     split: str
+    marks: Marks | None = None  # where the table says for sure that an image may have several labels
+    lack: str = ""  # why there must be a label, where there is none and images have one each
 
 
 class Columns(NamedTuple):
@@ -38,6 +48,11 @@ class Columns(NamedTuple):
     label: str
     split: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def plural(self) -> bool:
+        """Whether the label's column is called as one of several labels is."""
+        return self.label.strip().lower() in PLURAL
 
 
 def columns_of(
@@ -52,7 +67,8 @@ def columns_of(
     image = path or _first(known, PATH)
     label = known.get("label", "")
     if not label:
-        able = [known[word] for word in LABEL if word in known and known[word] != image] or list(labels)
+        usual = ([known[word] for word in words if word in known and known[word] != image] for words in (LABEL, PLURAL))
+        able = next(filter(None, usual), []) or list(labels)
         if len(able) > 1:
             raise DataError(
                 f"'{name}' has columns {_listed(able)}, and any could be the label. Call the one that is meant 'label'."
@@ -81,7 +97,7 @@ def refuse_twice(names: Sequence[str], name: str) -> None:
 def labelled(names: Sequence[str], *, texts: bool = False) -> bool:
     """Whether a table with these columns says which class an image has. `texts`: a column `text` may do so."""
     known = {name.strip().lower() for name in names}
-    labels = (*LABEL, _TEXT) if texts else LABEL
+    labels = (*LABEL, *PLURAL, *([_TEXT] if texts else []))
     return any(word in known for word in PATH) and any(word in known for word in labels) and not known & BOXES
 
 
@@ -90,19 +106,21 @@ def objects_in(names: Iterable[str]) -> str:
     return _first({name.strip().lower(): name for name in names}, OBJECTS)
 
 
-def row_of(path: str, label: str, split: str | None, where: str, part: str = "") -> Row:
+def row_of(path: str, label: str, split: str | None, where: str, part: str = "", *, marks: Marks | None = None) -> Row:
     """One row of texts; `split` None: there is no such column, and `part` is what the file's name says.
 
     An image of the test part may be without a label. Raises DataError where something is missing; `where` names the row.
     """
     found = part if split is None else part_of_folder(split)
-    if not path or (not label and found != "test"):
-        raise DataError(f"{where} has no {'path' if not path else 'label'}. Give it one or remove the line.")
+    if not path:
+        raise DataError(f"{where} has no path. Give it one or remove the line.")
+    lack = f"{where} has no label. Give it one or remove the line." if not label and found != "test" else ""
     if split is not None and not found:
         raise DataError(
             f"{where}: split '{split[:_LETTERS]}' is not 'train', 'val' or 'test'.{nearest(split[:_LETTERS], PARTS)}"
         )
-    return Row(local_path(path, where) if ":" in path else path, printable(label), found)
+    path = local_path(path, where) if ":" in path else path
+    return Row(path, printable(label), found, marks, "" if marks else lack)
 
 
 def text_of(value: object, where: str, what: str, names: Sequence[str] = ()) -> str:
@@ -129,6 +147,13 @@ def text_of(value: object, where: str, what: str, names: Sequence[str] = ()) -> 
     raise DataError(f"{where}: {what} is {kind}, and one name or number is read. Give each image one {what}.")
 
 
+def marks_in(value: object, where: str, names: Sequence[str] = ()) -> Marks | None:
+    """What a list of labels says; None for any other value. `names`: as of `text_of`. Raises what that raises."""
+    if not isinstance(value, list | tuple):
+        return None
+    return Marks(tuple(dict.fromkeys(filter(None, (printable(text_of(one, where, "label", names)) for one in value)))))
+
+
 def path_in(value: object, where: str) -> str:
     """The path that a value of a table says: a text, or a struct {'path', 'bytes'}."""
     if isinstance(value, Mapping):
@@ -143,7 +168,11 @@ def path_in(value: object, where: str) -> str:
 
 
 def class_names(feature: Any) -> tuple[str, ...]:
-    """The names that the `datasets` library noted for a column of numbers, () for none."""
+    """The names that the `datasets` library noted for a column of numbers, or of lists of them; () for none."""
+    if isinstance(feature, list) and len(feature) == 1:  # as it noted lists at first
+        return class_names(feature[0])
+    if isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+        return class_names(feature["feature"])
     names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
     return tuple(map(str, names)) if isinstance(names, list) else ()
 

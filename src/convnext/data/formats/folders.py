@@ -10,6 +10,7 @@ from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, tables_at, tables_of, unread
+from convnext.data.formats.texts import has_texts, listing_of_texts
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
 from convnext.data.source import Form, Source
@@ -23,11 +24,13 @@ _FEWEST = 2  # folders that two neighbours have in common, to look like parts
 
 
 def class_form(tree: Tree) -> Form:
-    """Whether folders or a table say which class an image has."""
+    """Whether folders, a table or texts beside the images say which classes an image has."""
     parts = _part_folders(tree, only=False)
     parted = parts is not None and any(_inside(tree, folder) for folder, part in parts.items() if part == "train")
     tables = tables_of(tree) if metadata_of(tree) or not parted else {}
-    return "table" if tables and (not parted or set(tables) <= set(metadata_of(tree))) else "folders"
+    if tables and (not parted or set(tables) <= set(metadata_of(tree))):
+        return "table"
+    return "texts" if not parted and has_texts(tree) else "folders"
 
 
 def listed(source: Source, *, only: bool = False) -> Listing:
@@ -63,19 +66,22 @@ def _listed(source: Source, *, only: bool) -> Listing:
     if source.task != "classification":
         raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a table of path and label.")
     if source.file is not None:
-        return listing_of(tree, {source.file: ""}, name, {})
+        return listing_of(tree, {source.file: ""}, name, {}, source.labels)
+    if source.form == "texts":
+        return listing_of_texts(tree, _left_out(tree.files), source.labels)
     parts = _part_folders(tree, only=only)
     tables = tables_of(tree) if source.form == "table" else {}
     if tables:
         others = [file not in tables or tables[file] == "-" for file in tree.files]
-        return listing_of(tree, tables, name, _left_out(tree.files.take(np.array(others, bool))))
+        return listing_of(tree, tables, name, _left_out(tree.files.take(np.array(others, bool))), source.labels)
     alone = [folder for folder in _tops(tree) if part_of_folder(folder) in ("val", "test") and _inside(tree, folder)]
     if parts is None and alone:
         raise DataError(
             f"'{name}' has a folder '{printable(alone[0])}' and no folder 'train'.{nearest('train', _tops(tree))} Rename "
             "the folder with the images to train on."
         )
-    return _from_folders(tree, name, parts or {})
+    found = _from_folders(tree, name, parts or {})
+    return found.as_several() if source.labels == "multi" else found
 
 
 def inside_wrappers(tree: Tree) -> Tree:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from convnext.data import parts
-from convnext.data.labelled import Dataset, Entries
+from convnext.data.labelled import UNKNOWN, Dataset, Entries, replaced
 from convnext.data.names import Names
 from convnext.data.scan import left_out_line
 from convnext.data.store import Store
@@ -20,17 +20,25 @@ class Listing:
     """Every labelled image of a source."""
 
     paths: Names
-    labels: np.ndarray  # (N,) int32 into `classes`
+    labels: np.ndarray  # (N,) int32 into `classes`; of several labels an image (N, K) int8 marks
     part: np.ndarray  # (N,) int8 into PARTS
     classes: tuple[str, ...]  # also those whose folder is empty, and those of the test part alone
     store: Store
     left_out: dict[str, int]
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
     only_test: frozenset[str] = frozenset()  # classes that the test part alone has
+    absent: int = UNKNOWN  # the mark of a class that these data do not know
 
     def in_part(self, *names: str) -> np.ndarray:
         """(N,) bool."""
         return np.isin(self.part, [PARTS.index(name) for name in names])
+
+    def as_several(self) -> "Listing":
+        """The same as several labels an image, of which each has one."""
+        if self.labels.ndim == 2:
+            return self
+        marks = (self.labels[:, None] == np.arange(len(self.classes))).astype(np.int8)
+        return replace(self, labels=marks, absent=0)
 
     def trained_on(self) -> "Listing":
         """As training takes it: without the test part and its own classes, or with that as val where there is none."""
@@ -41,7 +49,8 @@ class Listing:
             return replace(self, part=np.where(test, np.int8(PARTS.index("val")), self.part))
         classes = tuple(name for name in self.classes if name not in self.only_test)
         place = {name: number for number, name in enumerate(classes)}
-        labels = np.array([place.get(name, -1) for name in self.classes], np.int32)[self.labels[~test]]
+        places = np.array([place.get(name, -1) for name in self.classes], np.int32)
+        labels = replaced(self.labels[~test], places, len(classes))
         return replace(
             self, paths=self.paths.take(~test), labels=labels, part=self.part[~test], classes=classes,
             left_out=self.left_out | {TEST: int(test.sum())},
@@ -74,5 +83,6 @@ class Listing:
         labels = self.labels[chosen]
         if classes is not None and classes != self.classes:
             place = {name: number for number, name in enumerate(classes)}
-            labels = np.array([place.get(name, -1) for name in self.classes], np.int32)[labels]
+            places = np.array([place.get(name, -1) for name in self.classes], np.int32)
+            labels = replaced(labels, places, len(classes), absent=self.absent)
         return Dataset(classes or self.classes, Entries(self.paths.take(chosen), labels), self.store)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,28 @@ from typing import Any
 import msgspec
 
 from convnext.data.arrow import ENDINGS, ArrowFile, Shard
+from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import (
+    PATH,
+    SPLIT,
+    Columns,
     Row,
     class_names,
     columns_of,
+    labelled,
+    marks_in,
     path_in,
     refuse_captions,
     row_of,
     text_of,
 )
+from convnext.data.formats.several import in_columns, may_be_marked
+from convnext.data.source import Labels
 from convnext.data.store import Tree, ZipStore, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
 
+JSON = ".json"  # a table where `is_label_json` says so
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
 TEXT_TABLES = frozenset({".csv", ".tsv"})
 _HELD = (
@@ -38,6 +48,10 @@ _HELD = (
     "jpg",
     "png",
 )
+_NAMED = re.compile(
+    rb'\s*(?:\xef\xbb\xbf)?\s*\{\s*"(?:[^"\\]|\\.)+?\.(\w{2,5})"\s*:\s*["\[{]'
+)  # an image and its labels
+_RECORDS = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*\[\s*\{")
 _HEAD = 4096  # bytes in which the first row begins
 _FILES = 120  # letters of an image's own name that are kept
 
@@ -71,29 +85,51 @@ class Records:
             return list(self.paths)
         return [path_in(value, self.where(place)) for place, value in enumerate(self.values(column))]
 
-    def rows(self, part: str) -> tuple[list[Row], tuple[str, ...]]:
-        """Every row, of `part` where the table does not say it itself; and what was understood on the way.
+    def rows(self, part: str, labels: Labels | None = None) -> tuple[list[Row], tuple[str, ...], bool]:
+        """Every row, of `part` where the table does not say it itself; what was understood on the way; and whether the
+        label's column is called as one of several labels is.
 
         Raises DataError where a row is wrong.
         """
         counted = [name for name in self.columns if self.names_of(name)]
-        columns = columns_of(self.columns, self.name, path=self.held, labels=counted)
-        names = self.names_of(columns.label)
-        labels, paths = self.values(columns.label), self.images(columns.path)
-        splits = self.values(columns.split) if columns.split else None
+        marked = None
+        if labels != "single" and not counted:
+            about = self.columns if not self.held else ["path", *(name for name in self.columns if name != self.held)]
+            marked = in_columns(about, self.values, least=1 if labels else 2)
+        if marked is None:
+            columns = columns_of(self.columns, self.name, path=self.held, labels=counted)
+        else:
+            known = {name.strip().lower(): name for name in reversed(self.columns)}
+            image, split_by = (next((known[word] for word in words if word in known), "") for words in (PATH, SPLIT))
+            columns = Columns(self.held or image, "", split_by, marked[1])
+        names = self.names_of(columns.label) if columns.label else ()
+        values = self.values(columns.label) if columns.label else [None] * len(self.numbers)
+        paths, splits = self.images(columns.path), self.values(columns.split) if columns.split else None
         split_names = self.names_of(columns.split)
         found = []
-        for place, (path, value) in enumerate(zip(paths, labels, strict=True)):
+        for place, (path, value) in enumerate(zip(paths, values, strict=True)):
             where = self.where(place)
             split = None if splits is None else text_of(splits[place], where, "split", split_names).lower()
-            label = text_of(value, where, "label", names)
-            found.append(
-                row_of(path, label, split, where, part)
-                if not self.held
-                else row_of("held", label, split, where, part)._replace(path=path)
-            )
+            marks = marks_in(value, where, names) if marked is None else marked[0][place]
+            label = "" if marks else text_of(value, where, "label", names)
+            row = row_of("held" if self.held else path, label, split, where, part, marks=marks)
+            found.append(row._replace(path=path) if self.held else row)
         refuse_captions(found, columns, self.name)
-        return found, (*columns.notes, *self.notes)
+        return found, (*columns.notes, *self.notes), columns.plural
+
+
+def is_label_json(data: bytes) -> bool:
+    """Whether a JSON says which labels images have: an object of images, or a list of records with an image and labels."""
+    named = _NAMED.match(data)
+    if named:
+        return f".{named[1].decode().lower()}" in image_suffixes() and b'"regions"' not in data[:_HEAD]
+    if not _RECORDS.match(data):
+        return False
+    try:
+        first = _of_json(data, "it").columns
+    except DataError:
+        return False
+    return labelled(first) or may_be_marked(first)
 
 
 def records_at(tree: Tree, file: str, name: str) -> Records:
@@ -101,13 +137,15 @@ def records_at(tree: Tree, file: str, name: str) -> Records:
     ending = os.path.splitext(file)[1].lower()
     if ending in ENDINGS:
         return _of_arrow(tree, file, name)
+    if ending == JSON:
+        return _of_json(tree.once.read(file), name)
     return _of_lines(tree.once.read(file), name)
 
 
 def columns_at(tree: Tree, file: str) -> list[str]:
     """The names of a typed table's columns, of JSON lines those of the first; [] where that cannot be told."""
     try:
-        if os.path.splitext(file)[1].lower() in ENDINGS:
+        if os.path.splitext(file)[1].lower() in ENDINGS | {JSON}:
             return records_at(tree, file, file).columns
         data = tree.once.read(file)
         line = next((line for line in decoded(_head(data))[0].split("\n") if line.strip()), "")
@@ -143,6 +181,23 @@ def _of_lines(data: bytes, name: str) -> Records:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     notes = (f"'{name}' is not UTF-8: its encoding was taken for {codec}.",) if codec else ()
     return Records(name, columns, lambda column: [row.get(column) for row in rows], "line", numbers, notes=notes)
+
+
+def _of_json(data: bytes, name: str) -> Records:
+    """A list of objects, a row each; or an object of images, each with its labels or with an object of them."""
+    text, codec = decoded(data)
+    try:
+        held = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DataError(f"'{name}' is not JSON ({error}).") from None
+    if isinstance(held, dict):
+        held = [{"path": path, **(said if isinstance(said, dict) else {"labels": said})} for path, said in held.items()]
+    if not isinstance(held, list) or not held or not all(isinstance(row, dict) for row in held):
+        raise DataError(f'\'{name}\' is no list of objects, as {{"path": ..., "labels": [...]}}.')
+    columns = list(dict.fromkeys(key for row in held for key in row))
+    notes = (f"'{name}' is not UTF-8: its encoding was taken for {codec}.",) if codec else ()
+    numbers = range(1, len(held) + 1)
+    return Records(name, columns, lambda column: [row.get(column) for row in held], "record", numbers, notes=notes)
 
 
 def _of_arrow(tree: Tree, file: str, name: str) -> Records:

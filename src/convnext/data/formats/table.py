@@ -13,12 +13,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from convnext.data.arrow import RowStore, Shard
-from convnext.data.formats.columns import Row, columns_of, refuse_captions, refuse_twice, row_of
+from convnext.data.formats.columns import (
+    PATH,
+    SPLIT,
+    Columns,
+    Marks,
+    Row,
+    columns_of,
+    refuse_captions,
+    refuse_twice,
+    row_of,
+)
 from convnext.data.formats.files import ImageFinder
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.records import TEXT_TABLES, records_at
+from convnext.data.formats.several import in_columns, marks_of, names_in, settled
 from convnext.data.names import Names
-from convnext.data.store import Tree, printable
+from convnext.data.source import Labels
+from convnext.data.store import Store, Tree, printable
 from convnext.data.written import as_bytes_were, composed, decoded, decomposed, one_each, spellings
 from convnext.errors import DataError, number_of
 
@@ -26,12 +38,15 @@ _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
 _UNLABELLED = "rows of the test part without a label"
 
 
-def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str, int]) -> Listing:
+def listing_of(
+    tree: Tree, tables: dict[str, str], name: str, left_out: dict[str, int], labels: Labels | None = None
+) -> Listing:
     """Every image of the tables, as `tables_of` gives them. `name` is what messages call the source.
 
-    Raises DataError when there is no row, or one is wrong.
+    `labels`: whether an image has one or several, None for what it looks like. Raises DataError when there is no row, or
+    one is wrong.
     """
-    rows, notes, shards = list[Row](), list[str](), dict[str, Shard]()
+    rows, notes, shards, plural = list[Row](), list[str](), dict[str, Shard](), False
     whole = len(tree.files) == 1
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
@@ -40,44 +55,48 @@ def listing_of(tree: Tree, tables: dict[str, str], name: str, left_out: dict[str
             continue
         if os.path.splitext(file)[1].lower() in TEXT_TABLES:
             text, codec = decoded(tree.once.read(file))
-            own, more, held = *rows_of(text, shown, part), False
+            own, more, called = rows_of(text, shown, part, labels)
+            held = False
             notes += [f"'{shown}' is not UTF-8: its encoding was taken for {codec}."] if codec else []
         else:
             records, codec = records_at(tree, file, shown), ""
-            own, more = records.rows(part)
+            own, more, called = records.rows(part, labels)
             held = records.shard is not None
             shards |= {file: records.shard} if records.shard is not None else {}
         if not own:
             raise DataError(f"'{shown}' has a header and no rows. Add one line for each image.")
         notes += more
+        plural = plural or called
         if not held:
             own, moved = _found(own, tree, codec, file.rpartition("/")[0])
             notes += [f"{number_of(moved, 'image')} of '{shown}' found by the end of the path."] if moved else []
         rows += own
-    return _listing(rows, tree, shards, left_out, (*tree.store.notes, *dict.fromkeys(notes)))
-
-
-def _listing(
-    rows: list[Row], tree: Tree, shards: dict[str, Shard], left_out: dict[str, int], notes: tuple[str, ...]
-) -> Listing:
-    kept = [row for row in rows if row.label]
+    kept, understood = settled(rows, labels, plural=plural)
     if not kept:
         raise DataError(f"none of the {number_of(len(rows), 'image')} has a label. Name a table with labels.")
-    if len(kept) < len(rows):
-        left_out = left_out | {_UNLABELLED: len(rows) - len(kept)}
-    called = one_each(row.label for row in kept)
-    number: dict[str, int] = {}
-    labels = np.array([number.setdefault(called[row.label], len(number)) for row in kept], np.int32)
-    classes = sorted(number)
-    order = np.empty(len(number), np.int32)
-    order[[number[label] for label in classes]] = np.arange(len(classes))
-    part = np.array([PARTS.index(row.split) for row in kept], np.int8)
-    labels = order[labels]
-    seen = set(np.unique(labels[part != PARTS.index("test")]).tolist())
-    only_test = frozenset(name for label, name in enumerate(classes) if label not in seen)
+    bare = sum(row.split == "test" and not row.label and row.marks is None for row in rows)
+    if bare and (kept[0].marks is None or all(row.split != "test" for row in kept)):
+        left_out = left_out | {_UNLABELLED: bare}
     store = RowStore(shards, tree.store) if shards else tree.store
-    paths = Names.of(row.path for row in kept)
-    return Listing(paths, labels, part, tuple(classes), store, left_out, notes, only_test)
+    return listing_of_rows(kept, store, left_out, (*tree.store.notes, *dict.fromkeys((*notes, *understood))))
+
+
+def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
+    """The listing of rows as `several.settled` gives them: all with a label, or all with marks."""
+    part = np.array([PARTS.index(row.split) for row in rows], np.int8)
+    paths = Names.of(row.path for row in rows)
+    trained = [row for row in rows if row.split != "test"]
+    if rows[0].marks is not None:
+        called = one_each(names_in(rows))
+        classes, labels, absent = marks_of(rows, called)
+        only_test = frozenset(classes) - {called[name] for name in names_in(trained)}
+        return Listing(paths, labels, part, classes, store, left_out, notes, only_test, absent)
+    called = one_each(row.label for row in rows)
+    classes = tuple(sorted({*called.values()}))
+    number = {name: place for place, name in enumerate(classes)}
+    labels = np.array([number[called[row.label]] for row in rows], np.int32)
+    only_test = frozenset(classes) - {called[row.label] for row in trained}
+    return Listing(paths, labels, part, classes, store, left_out, notes, only_test)
 
 
 def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[Row], int]:
@@ -120,39 +139,78 @@ def _ends(path: str) -> Iterator[str]:
         yield from ("/".join(words[first:]) for first in range(1, len(words) - 1))
 
 
-def rows_of(text: str, name: str, part: str = "") -> tuple[list[Row], tuple[str, ...]]:
-    """Every row of a CSV, of `part` where it has no column for that, and what was understood on the way.
+def rows_of(
+    text: str, name: str, part: str = "", labels: Labels | None = None
+) -> tuple[list[Row], tuple[str, ...], bool]:
+    """Every row of a CSV, of `part` where it has no column for that; what was understood on the way; and whether the
+    label's column is called as one of several labels is.
 
     Raises DataError with the line that is wrong. `name` is what messages call the table.
     """
-    names, delimiter, first = header_of(text)
+    written, delimiter, first = head_of(text)
+    names = [column.lower() for column in written]
     refuse_twice(names, name)
-    columns = columns_of(names, name, where=" in its first line")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    lines = list(_lines_of(text, name, delimiter, first))
+    marked = None if labels == "single" else _marked(written, lines, 1 if labels else 2)
+    if marked is None:
+        columns = columns_of(names, name, where=" in its first line")
+    else:
+        image, divided = (next((word for word in words if word in names), "") for words in (PATH, SPLIT))
+        columns = Columns(image, "", divided, marked[1])
     path, label, split = (names.index(column) if column else -1 for column in columns[:3])
     least = max(path, label, split) + 1
     rows = []
+    for place, (number, cells) in enumerate(lines):
+        cells += [""] * (least - len(cells))
+        own = None if split < 0 else cells[split].strip().lower()
+        said = "" if label < 0 else cells[label].strip()
+        marks = None if marked is None else marked[0][place]
+        rows.append(row_of(cells[path].strip(), said, own, f"'{name}' line {number}", part, marks=marks))
+    refuse_captions(rows, columns, name)
+    return rows, columns.notes, columns.plural
+
+
+def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] | None:
+    """What columns of 1 and 0 of a CSV say, as `several.in_columns` has it."""
+    written, delimiter, first = head_of(text)
+    return _marked(written, list(_lines_of(text, name, delimiter, first)), 2)
+
+
+def _marked(
+    written: list[str], lines: list[tuple[int, list[str]]], least: int
+) -> tuple[list[Marks], tuple[str, ...]] | None:
+    where = {column: place for place, column in reversed(list(enumerate(written)))}
+
+    def values(column: str) -> list[str]:
+        return [cells[where[column]] if len(cells) > where[column] else "" for _, cells in lines]
+
+    return in_columns(written, values, least=least)
+
+
+def _lines_of(text: str, name: str, delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
+    """(number of its line, cells) of each row of a CSV that is not empty, after the `first` lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for _ in range(first):
             next(reader, None)
         for cells in reader:
-            if not any(map(str.strip, cells)):
-                continue
-            cells += [""] * (least - len(cells))
-            own = None if split < 0 else cells[split].strip().lower()
-            where = f"'{name}' line {reader.line_num}"
-            rows.append(row_of(cells[path].strip(), cells[label].strip(), own, where, part))
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"'{name}' line {reader.line_num} is not CSV: {error}.") from None
-    refuse_captions(rows, columns, name)
-    return rows, columns.notes
 
 
 def header_of(text: str) -> tuple[list[str], str, int]:
-    """(the columns of a CSV, what separates them, how many lines stand before the first row)."""
+    """(the columns of a CSV in small letters, what separates them, how many lines stand before the first row)."""
+    columns, delimiter, first = head_of(text)
+    return [column.lower() for column in columns], delimiter, first
+
+
+def head_of(text: str) -> tuple[list[str], str, int]:
+    """As `header_of`, with the columns as they are written."""
     said = _SEPARATOR.match(text)
     text = text[said.end() :] if said else text.lstrip("\ufeff")
     first = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
     delimiter = said[1] if said else max(",;\t", key=first.count)
-    columns = [cell.strip().strip('"').strip().lower() for cell in first.split(delimiter)]
+    columns = [cell.strip().strip('"').strip() for cell in first.split(delimiter)]
     return columns, delimiter, 2 if said else 1

@@ -8,8 +8,9 @@ import numpy as np
 from convnext.data.arrow import ENDINGS
 from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in
-from convnext.data.formats.records import JSON_LINES, TEXT_TABLES, columns_at
-from convnext.data.formats.table import header_of
+from convnext.data.formats.records import JSON, JSON_LINES, TEXT_TABLES, columns_at, is_label_json, records_at
+from convnext.data.formats.several import in_columns, may_be_marked
+from convnext.data.formats.table import header_of, marks_in_text
 from convnext.data.parts import part_of, part_of_folder, part_of_name, wraps
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded
@@ -26,7 +27,8 @@ _CACHES = ("cache-", "tmp")  # of what was computed from the data
 def tables_at(tree: Tree) -> list[str]:
     """The files at the top of a tree that may be tables."""
     top = [number for number, prefix in enumerate(tree.files.prefixes) if not prefix]
-    return list(tree.files.take(np.isin(tree.files.prefix, top) & tree.files.ending_in(TABLES)))
+    files = tree.files.take(np.isin(tree.files.prefix, top) & tree.files.ending_in(TABLES | {JSON}))
+    return [file for file in files if _ending(file) != JSON or _labels_images(tree, file)]
 
 
 def tables_of(tree: Tree) -> dict[str, str]:
@@ -44,6 +46,7 @@ def tables_of(tree: Tree) -> dict[str, str]:
     columns = {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
     loose = not _in_classes(tree)
     named = [file for file, own in columns.items() if {"path", "label"} <= set(own) or (loose and labelled(own))]
+    named = named or [file for file, own in columns.items() if loose and _marked(tree, file, own)]
     if named:
         return _parted(named, [file for file in named if "split" in columns[file]])
     return shards_of(tree)
@@ -108,6 +111,24 @@ def _in_classes(tree: Tree) -> bool:
     images = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
     folders = {folder for number in images.tolist() for folder in tree.files.prefixes[number].split("/")[:-1]}
     return any(not wraps(folder) for folder in folders)
+
+
+def _labels_images(tree: Tree, file: str) -> bool:
+    """Whether a JSON is a table."""
+    return file not in tree.once.passed_over and is_label_json(tree.once.read(file))
+
+
+def _marked(tree: Tree, file: str, columns: list[str]) -> bool:
+    """Whether a table has a column of 1 and 0 for each class."""
+    if not may_be_marked(columns):
+        return False
+    try:
+        if _ending(file) in TEXT_TABLES:
+            return marks_in_text(decoded(tree.once.read(file))[0], file) is not None
+        held = records_at(tree, file, file)
+        return in_columns(held.columns, held.values) is not None
+    except DataError:
+        return False
 
 
 def _data_set(file: str) -> str:

@@ -19,6 +19,7 @@ KEPT = (
     "images",
     "val_share",
     "provenance",
+    "thresholds",
 )  # of the run's description
 
 

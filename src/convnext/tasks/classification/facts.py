@@ -3,26 +3,38 @@
 from typing import Any
 
 from convnext.config import ClassificationRecipe
-from convnext.data.labelled import Dataset
+from convnext.data.labelled import Dataset, counts_of
 from convnext.data.preflight import Findings
 from convnext.tasks.classification.balance import balanced
 from convnext.tasks.digest import digest
 
+SEVERAL = {  # what a recipe is where images have several labels
+    "labels": "multi",
+    "loss.kind": "bce",
+    "select.metric": "map",
+    "start.mode": "full",
+    "start.mix": (),
+    "start.folds": 0,
+}
+
 
 def fitted(train: Dataset, name: str | None = None) -> dict[str, Any]:
-    """What is done about uneven classes, in a recipe that is named; one that is given as a value says it itself."""
-    return balanced(train, name) if name else {}
+    """What several labels an image or uneven classes ask of a recipe that is named; one that is a value says it itself."""
+    if not name:
+        return {}
+    return SEVERAL if train.several else balanced(train, name)
 
 
 def fingerprint(dataset: Dataset, recipe: ClassificationRecipe | None = None) -> str:
     """A hash that tells this set of images from another; the same on every machine."""
-    listing = "\n".join(f"{entry.path}\t{entry.label}" for entry in dataset.entries)
+    said = (entry.label if entry.marks is None else ",".join(map(str, entry.marks)) for entry in dataset.entries)
+    listing = "\n".join(f"{entry.path}\t{label}" for entry, label in zip(dataset.entries, said, strict=True))
     return digest(listing)
 
 
 def counts(dataset: Dataset, findings: Findings, part: str) -> dict[str, Any]:
     """'n' images, and of each class 'per_class'."""
-    per_class = dict.fromkeys(dataset.classes, 0)
-    for entry in dataset.entries:
-        per_class[dataset.classes[entry.label]] += 1
-    return {"n": len(dataset.entries), "per_class": per_class}
+    return {
+        "n": len(dataset.entries),
+        "per_class": dict(zip(dataset.classes, counts_of(dataset).tolist(), strict=True)),
+    }

@@ -1,16 +1,34 @@
-"""What the road of all tasks asks of classification."""
+"""What the road of all tasks asks of classification: of one label an image, or of several, by what the recipe says."""
+
+from collections.abc import Callable
+from typing import Any
 
 from convnext.models.weights import load_weights
 from convnext.tasks.classification import build, facts, scoring, transfer
+from convnext.tasks.classification.several import scoring as several_scoring
+from convnext.tasks.classification.several.task import SeveralLabels
 from convnext.tasks.classification.task import Classification
+from convnext.tasks.fitting import in_one_go
 from convnext.tasks.table import Row
+
+Made = Callable[..., Any]
+
+
+def _by_labels(place: int, **kinds: Made) -> Made:
+    """That of `kinds`, 'single' and 'multi', which the recipe names; it is the argument at `place`."""
+
+    def chosen(*given: Any, **how: Any) -> Any:
+        return kinds[given[place].labels](*given, **how)
+
+    return chosen
+
 
 ROW = Row(
     build=build.build,
     load=load_weights,
-    task=Classification,
-    carry_out=transfer.carry_out,
-    evaluation=scoring.evaluation,
+    task=_by_labels(1, single=Classification, multi=SeveralLabels),
+    carry_out=_by_labels(0, single=transfer.carry_out, multi=in_one_go),
+    evaluation=_by_labels(2, single=scoring.evaluation, multi=several_scoring.evaluation),
     fitted=facts.fitted,
     fingerprint=facts.fingerprint,
     counts=facts.counts,

@@ -17,6 +17,7 @@ from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
 from convnext.engine.schedule import total_steps
+from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.losses import Balance, balance_of
 from convnext.tasks.classification.metrics import metrics
@@ -45,6 +46,12 @@ class Classification:
     smaller, exact = "a smaller --size (input.size_px)", True
 
     def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
+        if splits.train.several != (recipe.labels == "multi"):
+            held = "several labels" if splits.train.several else "one label"
+            raise ConvNeXtError(
+                f"recipe '{recipe.name}' has labels = '{recipe.labels}', and the data have {held} an image. Give a recipe of "
+                "these, or its name; --labels says how data are to be read."
+            )
         self.model, self.recipe, self.options = model, recipe, options
         self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)

@@ -143,7 +143,7 @@ class _Whole:
             torch.cat([first.labels, second.labels]),
             torch.cat([first.indices, second.indices + len(train.entries)]),
         )
-        labels = torch.tensor([entry.label for entry in train.entries])
+        labels = torch.from_numpy(train.labels())
         order, parts = in_turns(labels, run.recipe.seed), run.recipe.start.folds - 1
         own = torch.arange(len(train.entries), len(data.entries))
         return cls(data, features, (own, *(order[part::parts].sort().values for part in range(parts))))

@@ -1,0 +1,1 @@
+"""Classification where an image may have several labels, or none: the same file names as for one label each."""

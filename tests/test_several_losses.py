@@ -1,0 +1,70 @@
+"""The losses of several labels against their published formulas; unknown entries give nothing, mixing keeps targets right."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from convnext.config import AugmentConfig, LossConfig
+from convnext.data.mix import mix
+from convnext.tasks.classification.several.losses import chance_loss, loss_of
+
+BCE = LossConfig(kind="bce")
+FOCAL = LossConfig(kind="focal", gamma=2.0)
+ASYMMETRIC = LossConfig(kind="asymmetric", gamma=1.0, gamma_no=4.0, margin=0.05)
+
+
+def published(config: LossConfig, z: float, t: int) -> float:
+    """Of one entry, as the papers write it."""
+    p = 1 / (1 + math.exp(-z))
+    if config.kind == "bce":
+        return -math.log(p if t else 1 - p)
+    if config.kind == "focal":  # 1708.02002, equation 4
+        p_t = p if t else 1 - p
+        return -((1 - p_t) ** config.gamma) * math.log(p_t)
+    p_m = max(p - config.margin, 0)  # 2009.14119, equations 5 and 7
+    return -((1 - p) ** config.gamma) * math.log(p) if t else -(p_m**config.gamma_no) * math.log(1 - p_m)
+
+
+@pytest.mark.parametrize("config", [BCE, FOCAL, ASYMMETRIC, ASYMMETRIC.model_copy(update={"margin": 0.0})])
+def test_the_loss_is_the_published_one(config):
+    z = torch.tensor([[-3.0, -0.5, 0.0], [0.7, 2.0, 5.0]], dtype=torch.float64)
+    t = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]], dtype=torch.float64)
+    right = [published(config, *pair) for pair in zip(z.flatten().tolist(), t.flatten().int().tolist(), strict=True)]
+    assert loss_of(config, z, t).item() == pytest.approx(np.mean(right), rel=1e-12)
+
+
+@pytest.mark.parametrize("config", [BCE, FOCAL, ASYMMETRIC])
+def test_unknown_entries_give_no_gradient_and_micro_batches_add_up(config):
+    torch.manual_seed(0)
+    z, t = torch.randn(4, 3, dtype=torch.float64), torch.randint(0, 2, (4, 3)).double()
+    t[0, 1] = t[3] = torch.nan
+    z.requires_grad_()
+    loss_of(config, z, t).backward()
+    assert z.grad is not None and (z.grad[t.isnan()] == 0).all() and (z.grad[~t.isnan()] != 0).all()
+    halves = [loss_of(config, z[part], t[part]) for part in (slice(0, 2), slice(2, 4))]
+    assert sum(halves).item() / 2 == pytest.approx(loss_of(config, z, t).item())
+    extreme = torch.tensor([[-80.0, 80.0]], requires_grad=True)
+    loss_of(config, extreme, torch.tensor([[1.0, 0.0]])).backward()
+    assert extreme.grad is not None and extreme.grad.isfinite().all()
+
+
+def test_who_knows_nothing_answers_with_the_share_of_each_class():
+    rates = torch.tensor([0.5, 0.1])
+    entropy = [-(p * math.log(p) + (1 - p) * math.log(1 - p)) for p in rates.tolist()]
+    assert chance_loss(BCE, rates) == pytest.approx(np.mean(entropy), rel=1e-3)
+
+
+def test_mixing_mixes_targets_and_what_is_unknown_of_either_stays_unknown():
+    x, marks = torch.randn(4, 3, 8, 8), torch.tensor([[1, 0], [0, -1], [1, 1], [0, 0]], dtype=torch.int8)
+    augment = AugmentConfig(mixup=0.8, smoothing=0.1)
+    before = x.clone()
+    mixed, targets = mix(x, marks, 2, augment, (0, 1, 2))
+    share = ((mixed - before.flip(0)) / (before - before.flip(0)))[0].mean().item()
+    soft = np.where(marks.numpy() == 1, 0.95, 0.05)
+    right = share * soft + (1 - share) * soft[::-1]
+    right[1, 1] = right[2, 1] = np.nan
+    assert np.allclose(targets.numpy(), right, atol=1e-5, equal_nan=True)
+    _, plain = mix(before, marks, 2, AugmentConfig(), (0, 1, 2))
+    assert np.array_equal(plain.numpy(), np.where(marks.numpy() < 0, np.nan, marks.numpy()), equal_nan=True)
