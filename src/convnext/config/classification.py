@@ -196,5 +196,5 @@ class ClassificationRecipe(TaskRecipe):
             ("select.metric", self.select.metric, _METRICS[self.labels]),
         ):
             if value not in able:
-                raise ValueError(f"{name} = '{value}' is not for labels = '{self.labels}': take {' or '.join(able)}")
+                raise ValueError(f"{name} = '{value}' is not for labels = '{self.labels}': take {', '.join(able)}")
         return self
