@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from convnext.deploy.verify import Verified, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
+    from convnext.studies.audit.findings import Audit
+    from convnext.studies.audit.run import audit
     from convnext.tasks.result import Evaluation
 
 __all__ = [
+    "Audit",
     "CheckpointError",
     "ClassificationPrediction",
     "ClassificationPredictor",
@@ -55,6 +58,7 @@ __all__ = [
     "TrainingError",
     "Verified",
     "__version__",
+    "audit",
     "create",
     "embed",
     "evaluate",
@@ -97,6 +101,8 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.deploy.verify": ("Verified", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),
+    "convnext.studies.audit.findings": ("Audit",),
+    "convnext.studies.audit.run": ("audit",),
 }
 
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from convnext import streams
 from convnext.cli import (
+    audit,
     benchmark,
     convert,
     demo,
@@ -38,6 +39,7 @@ VERBS: dict[str, Command] = {
     "predict": predict,
     "embed": embed,
     "similar": similar,
+    "audit": audit,
     "roadmap": roadmap,
     "convert": convert,
     "export": export,

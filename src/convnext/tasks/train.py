@@ -28,7 +28,7 @@ from convnext.recipes import (
     with_changes,
     with_fitting_batch,
 )
-from convnext.tasks.budget import budget_of, within, without_parts
+from convnext.tasks.budget import Budget, budget_of, within, without_parts
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
 from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, source_of, splits_of
@@ -94,15 +94,29 @@ def train(request: Request, options: RunOptions) -> Done:
     with workplace(options) as (device, world):
         request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
-        chosen = choose_recipe(request, start, data)
-        chosen = without_parts(budget, chosen, data.splits, world)
-        how: dict[str, Any] = {"device": device, "world": world}
-        chosen = within(
-            budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
-        )
-        ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
-        found = evaluated(chosen, data.splits.val, options, ended, **how)
-        return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
+        return trained(request, start, data, options, budget, device=device, world=world)
+
+
+def trained(
+    request: Request,
+    start: StartFacts | None,
+    data: Examined,
+    options: RunOptions,
+    budget: Budget | None,
+    *,
+    device: torch.device,
+    world: World,
+) -> Done:
+    """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
+    chosen = choose_recipe(request, start, data)
+    chosen = without_parts(budget, chosen, data.splits, world)
+    how: dict[str, Any] = {"device": device, "world": world}
+    chosen = within(
+        budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
+    )
+    ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
+    found = evaluated(chosen, data.splits.val, options, ended, **how)
+    return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,152 @@
+"""Images that show the same: found by hash and by features, settled by comparing their pixels.
+
+Two of them need not be the same file: one may be smaller, compressed again, without colour, mirrored, or lack a twentieth of
+its edge. Axes: N images, P pairs, S rows and columns of a miniature, W windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnext.studies.audit.looks import SIDE, Looks
+
+Pairs = NDArray[np.int64]  # (P, 2), the smaller place first
+
+ALIKE = 0.95  # least correlation of the pixels of two images that show the same
+_BITS = 16  # of 64 that may differ for two images to be compared
+_MOST = 16  # images that one is compared with
+_BLOCK = 512  # images whose hashes are compared with all others together
+_PAIRS = 256  # pairs whose pixels are compared together
+_WINDOW = 24  # rows and columns that are compared
+_CROPS = ((1.0, 0.0), (0.95, 0.0), (0.95, 0.5), (0.95, 1.0), (0.9, 0.0), (0.9, 0.5), (0.9, 1.0))  # side, place
+_WORTH = 0.6  # correlation of the whole images from which their crops are compared as well
+_FLAT = 2.0  # grey levels, standard deviation: below it there is nothing to correlate
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that show the same, pair by pair, and the groups that the pairs make."""
+
+    pairs: Pairs
+    likeness: NDArray[np.float64]  # (P,) correlation of the pixels, 1 for the same
+    groups: tuple[tuple[int, ...], ...]  # places, each group in order, the groups by their first
+
+
+def copies(looks: Looks, more: Pairs | None = None) -> Copies:
+    """The copies among images; `more` are pairs to look at beside those whose hashes are near, as features propose them."""
+    found = [near_hashes(looks), *([] if more is None else [more])]
+    pairs = np.unique(np.concatenate(found), axis=0)
+    likeness = np.concatenate([np.zeros(0), *(_likeness(looks, part) for part in _parts(pairs))])
+    same = looks.digests[pairs[:, 0]] == looks.digests[pairs[:, 1]]
+    likeness[same] = 1.0
+    kept = likeness >= ALIKE
+    return Copies(pairs[kept], likeness[kept], grouped(len(looks.hashes), pairs[kept]))
+
+
+def near_hashes(looks: Looks) -> Pairs:
+    """(P, 2) places of images that can be read and whose hashes, one of them perhaps mirrored, differ in few bits.
+
+    All are compared with all, a block at a time. Of one image the nearest are kept.
+    """
+    places = np.flatnonzero(looks.read)
+    hashes, found = looks.hashes[places], [np.zeros((0, 2), np.int64)]
+    for other in (hashes, looks.mirrored[places]):
+        for first in range(0, len(places), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            bits = np.bitwise_count(hashes[rows, None] ^ other[None])
+            own = np.arange(first, min(first + _BLOCK, len(places)))
+            bits[np.arange(len(own)), own] = 64
+            row, column = np.nonzero(bits <= _BITS)
+            if len(row):
+                kept = _nearest(row, bits[row, column])
+                found.append(np.sort(np.stack([own[row[kept]], column[kept]], 1), axis=1))
+    pairs: Pairs = places[np.unique(np.concatenate(found), axis=0)]
+    return pairs
+
+
+def grouped(count: int, pairs: Pairs) -> tuple[tuple[int, ...], ...]:
+    """The groups of two or more among `count` images that pairs connect."""
+    above = list(range(count))
+
+    def top(place: int) -> int:
+        while above[place] != place:
+            above[place] = above[above[place]]
+            place = above[place]
+        return place
+
+    for one, other in pairs.tolist():
+        low, high = sorted((top(one), top(other)))
+        above[high] = low
+    groups: dict[int, list[int]] = {}
+    for place in np.unique(pairs).tolist():
+        groups.setdefault(top(place), []).append(place)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _nearest(row: NDArray[np.int64], bits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Places in `row` of the _MOST entries of each row with the fewest bits."""
+    order = np.lexsort((bits, row))
+    starts = np.searchsorted(row[order], row[order])
+    kept: NDArray[np.int64] = order[np.arange(len(order)) - starts < _MOST]
+    return kept
+
+
+def _parts(pairs: Pairs) -> Sequence[Pairs]:
+    return [pairs[first : first + _PAIRS] for first in range(0, len(pairs), _PAIRS)]
+
+
+def _likeness(looks: Looks, pairs: Pairs) -> NDArray[np.float64]:
+    """(P,): the highest correlation of one image with a crop of the other, mirrored or not; 0 of flat ones that differ."""
+    one, other = (looks.small[pairs[:, side]].astype(np.float32) for side in (0, 1))
+    best = np.zeros(len(pairs), np.float32)
+    for shown in (other, other[:, :, ::-1]):
+        plain = np.einsum("pn,pn->p", _unit(one.reshape(len(one), -1)), _unit(shown.reshape(len(one), -1)))
+        best = np.maximum(best, plain)
+        near = np.flatnonzero(plain >= _WORTH)
+        if not len(near):
+            continue
+        for left, right in ((one[near], shown[near]), (shown[near], one[near])):
+            best[near] = np.maximum(best[near], _cropped(left, right))
+    flat = (one.std((1, 2)) < _FLAT) | (other.std((1, 2)) < _FLAT)
+    same = np.abs(one - other).max((1, 2)) <= _FLAT
+    found: NDArray[np.float64] = np.where(flat, same, best).astype(np.float64)
+    return found
+
+
+def _cropped(cut: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P,): the highest correlation of a window of `cut` with all of `whole`, both (P, S, S)."""
+    crops = _crops()
+    count, rows = len(_CROPS), crops.reshape(-1, SIDE)
+    shown: NDArray[np.float32] = crops[0] @ whole @ crops[0].T
+    fixed = _unit(shown.reshape(len(whole), 1, -1))
+    seen = _windows(cut, rows).reshape(-1, count, _WINDOW, count, _WINDOW).transpose(0, 1, 3, 2, 4)
+    windows = _unit(seen.reshape(len(cut), count**2, -1))
+    best: NDArray[np.float32] = np.matmul(windows, fixed.transpose(0, 2, 1))[..., 0].max(1)
+    return best
+
+
+def _windows(images: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(P, R, R) of (P, S, S) images and the (R, S) weights of rows and columns."""
+    found: NDArray[np.float32] = rows @ images @ rows.T
+    return found
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows = rows - rows.mean(-1, keepdims=True)
+    length = np.sqrt(np.square(rows).sum(-1, keepdims=True))
+    found: NDArray[np.float32] = rows / np.maximum(length, 1e-6)
+    return found
+
+
+def _crops() -> NDArray[np.float32]:
+    """(W, n, S): the weights by which each row of a window is made of the rows of a miniature."""
+    made = np.zeros((len(_CROPS), _WINDOW, SIDE), np.float32)
+    for number, (side, place) in enumerate(_CROPS):
+        step = side * SIDE / _WINDOW
+        for row in range(_WINDOW):
+            start = (1 - side) * SIDE * place + row * step
+            edges = np.clip(np.arange(SIDE + 1), start, start + step)
+            made[number, row] = np.diff(edges) / step
+    return made

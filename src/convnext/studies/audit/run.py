@@ -1,0 +1,207 @@
+"""`audit`: labelled images looked at, judged by networks that have not learnt from them, and told in tables and a page.
+
+Each step ends in a file of the folder, so that the same call goes on with what was stopped.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext.data.store import printable
+from convnext.data.whole import Whole, open_whole
+from convnext.deploy.output import refuse_among
+from convnext.engine.claim import LOCK, Claim
+from convnext.engine.records import Meter, info, warn
+from convnext.errors import ConvNeXtError, DataError, number_of
+from convnext.files import appearing, to_json, told, write_bytes, write_text
+from convnext.recipes.shorter import require_minutes
+from convnext.studies.audit.copies import copies
+from convnext.studies.audit.findings import Audit, groups, outliers, suspects
+from convnext.studies.audit.looks import Looks, known_as, look_at, read_looks
+from convnext.studies.audit.neighbours import neighbours
+from convnext.studies.audit.networks import Asked, Said, said
+from convnext.studies.audit.page import audit_page
+from convnext.studies.audit.tables import write_tables
+from convnext.studies.folds.parts import parts, require_folds
+from convnext.tasks.opening import source_of
+
+RECORD = "audit.json"  # what the folder is the audit of, and digests of its tables
+_PROPOSED = 3  # nearest images by features that are compared with each
+
+
+def audit(
+    data: str | os.PathLike[str],
+    out: str | Path,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    folds: int = 5,
+    model: str | None = None,
+    epochs: float | str | None = None,
+    size_px: int | None = None,
+    minutes: float | str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int = -1,
+    progress: bool = True,
+) -> Audit:
+    """Audit `data`, class folders or a table, into the folder `out`; the same call again goes on with what was stopped.
+
+    `weights`: a run, a folder, a file or 'hub:OWNER/NAME', whose network is frozen and judges by its features. Without, a
+    small `model` ('atto') is trained for each of `folds`, for `epochs` on images of `size_px`, or in `minutes` altogether.
+    Raises ConvNeXtError for everything that the caller can mend.
+    """
+    changes = {"schedule.epochs": epochs, "input.size_px": size_px}
+    changes = {field: value for field, value in changes.items() if value is not None}
+    refuse_among(str(out), [os.fspath(data)])
+    require_folds(folds, folds)
+    if weights is not None and (model or minutes or changes):
+        raise ConvNeXtError(
+            f"The weights '{weights}' are frozen: nothing is trained, so a model, epochs, a size or minutes say nothing. "
+            "Leave them out."
+        )
+    if minutes is not None:
+        minutes = require_minutes(minutes, changes)
+    source = source_of(Path(data))
+    folder = Path(out)
+    with Claim(folder):
+        whole = open_whole(source)
+        entries = whole.dataset.entries
+        known = f"{known_as([entry.path for entry in entries], whole.labels.tolist(), whole.dataset.classes)} {folds} {seed}"
+        before = _record(folder, known)
+        for note in whole.notes:
+            info(note)
+        asked = Asked(
+            out=folder,
+            known=known,
+            weights=None if weights is None else os.fspath(weights),
+            model=model,
+            seed=seed,
+            minutes=minutes,
+            changes=changes,
+            device=device,
+            workers=workers,
+            progress=progress,
+        )
+        _write_record(folder, {"known": known, "tables": before})
+        looks = _looks(whole, asked)
+        fold_of = _folds(whole, looks, folds, seed)
+        if weights is None:
+            info(
+                f"No weights are given, so {folds} small networks are trained, each to judge the images that it has not "
+                "seen; each tells how long it takes. `--minutes` fits them to a time, `--weights` needs none of them."
+            )
+        judged = said(whole, looks, fold_of, asked)
+        found = _found(whole, looks, judged, folder)
+        written = write_tables(found, before)
+        for name in ("audit.csv", "duplicates.csv", "outliers.csv", "pairs.csv"):
+            if name not in written:
+                warn(f"'{folder / name}' was changed since it was written, and stays. Move it away for a new one.")
+        _write_record(folder, {"known": known, "tables": {**before, **written}})
+        with told(found.page):
+            write_bytes(found.page, str(audit_page(found, whole.dataset.store, source.name)).encode())
+    return found
+
+
+def _record(folder: Path, known: str) -> dict[str, str]:
+    """Digests of the tables that an earlier call wrote. Raises ConvNeXtError where the folder is of something else."""
+    file = folder / RECORD
+    others = sorted(each.name for each in folder.iterdir() if each.name not in (LOCK, RECORD))
+    if not file.exists():
+        if others:
+            raise ConvNeXtError(f"'{folder}' holds other files ('{printable(others[0])}'). Name a new folder.")
+        return {}
+    try:
+        held = json.loads(file.read_text())
+        same, tables = held["known"] == known, dict(held["tables"])
+    except (OSError, ValueError, TypeError, LookupError):
+        raise ConvNeXtError(f"'{file}' is damaged. Name a new folder, or remove this one.") from None
+    if not same:
+        raise ConvNeXtError(
+            f"'{folder}' holds an audit of other images, labels, folds or seed. Name a new folder, or give the same."
+        )
+    return tables
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    write_text(folder / RECORD, to_json(record, indent=1) + "\n")
+
+
+def _looks(whole: Whole, asked: Asked) -> Looks:
+    """A look at every image, kept. Raises DataError where there are fewer than two that can be read."""
+    file = asked.work / "looks.npz"
+    looks = read_looks(file, asked.known)
+    if looks is None:
+        total = len(whole.dataset.entries)
+        with closing(Meter(total, 0, label="looking at images", shown=asked.progress)) as meter:
+            looks = look_at(
+                whole.dataset.store,
+                [entry.path for entry in whole.dataset.entries],
+                workers=asked.workers,
+                seen=lambda done: meter.advance("", done),
+            )
+        with told(file):
+            looks.write(file, asked.known)
+    for entry, reason in zip(whole.dataset.entries, looks.reasons, strict=True):
+        if reason:
+            warn(f"Skipped '{printable(entry.path)}': {reason}")
+    if len(np.unique(whole.labels[looks.read])) < 2:
+        raise DataError("The images that can be read are of one class only. Mend or add some of another class.")
+    return looks
+
+
+def _folds(whole: Whole, looks: Looks, folds: int, seed: int) -> np.ndarray:
+    """(N,): the fold of each image, -1 of those that cannot be read. Copies are in one fold."""
+    places = np.flatnonzero(looks.read)
+    row = {int(place): number for number, place in enumerate(places)}
+    together = [tuple(row[place] for place in group) for group in copies(looks).groups]
+    found = np.full(len(whole.dataset.entries), -1, np.int64)
+    paths = [whole.dataset.entries[place].path for place in places.tolist()]
+    found[places] = parts(paths, whole.labels[places].tolist(), together, folds, seed=seed)
+    return found
+
+
+def _found(whole: Whole, looks: Looks, judged: Said, folder: Path) -> Audit:
+    """Everything that follows from looks, features and probabilities."""
+    near = neighbours(judged.features)
+    proposed = near.places[:, :_PROPOSED]
+    rows = np.repeat(np.arange(len(proposed)), proposed.shape[1])
+    pairs = np.sort(np.stack([judged.places[rows], judged.places[proposed.ravel()]], 1), axis=1)
+    wrong, mixed = suspects(whole, judged)
+    entries = whole.dataset.entries
+    unjudged = judged.places[~np.isfinite(judged.probabilities).all(1)].tolist()
+    if unjudged:
+        warn(f"{number_of(len(unjudged), 'label')} cannot be judged: no other fold holds an image of the class.")
+    _keep(whole, judged, near.distances, folder)
+    skipped = {printable(entry.path): why for entry, why in zip(entries, looks.reasons, strict=True) if why}
+    return Audit(
+        out=folder,
+        n=len(judged.places),
+        classes=whole.dataset.classes,
+        wrong=wrong,
+        groups=groups(whole, copies(looks, pairs)),
+        outliers=outliers(whole, judged, near),
+        pairs=mixed,
+        skipped=skipped,
+        unjudged=tuple(entries[place].path for place in unjudged),
+    )
+
+
+def _keep(whole: Whole, judged: Said, distances: np.ndarray, folder: Path) -> None:
+    """probabilities.npz: what other tools can go on from."""
+    file = folder / "probabilities.npz"
+    entries = whole.dataset.entries
+    with told(file), appearing(file) as made, open(made, "wb") as opened:
+        np.savez_compressed(
+            opened,
+            allow_pickle=False,
+            paths=np.array([printable(entries[place].path) for place in judged.places.tolist()], str),
+            labels=whole.labels[judged.places],
+            classes=np.array(whole.dataset.classes, str),
+            probabilities=judged.probabilities,
+            distances=distances,
+        )
