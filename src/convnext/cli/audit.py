@@ -13,12 +13,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     parser.epilog = (
         "Each image is judged by a network that has not learnt from it. The same command goes on with an audit that was "
-        "stopped. `convnext train DATA --corrections DIR/audit.csv` leaves out what is listed there, or relabels it."
+        "stopped. DIR also holds duplicates.csv, outliers.csv, pairs.csv and probabilities.npz, for other tools."
     )
     parser.add_argument(
         "data", metavar="DATA", help="class folders, with or without parts, a table, or a zip of either"
     )
-    parser.add_argument("--out", metavar="DIR", required=True, help="new folder: index.html, audit.csv, duplicates.csv")
+    parser.add_argument("--out", metavar="DIR", required=True, help="new folder, for index.html and audit.csv")
     weights = "judge by features of this network, frozen, in little time; else a small network is trained for each fold"
     parser.add_argument("--weights", metavar="W", help=weights)
     parser.add_argument("--folds", type=count, default=FOLDS, help=f"parts, each judged by the others ({FOLDS})")

@@ -119,8 +119,7 @@ def _cropped(cut: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np
     """(P,): the highest correlation of a window of `cut` with all of `whole`, both (P, S, S)."""
     crops = _crops()
     count, rows = len(_CROPS), crops.reshape(-1, SIDE)
-    shown: NDArray[np.float32] = crops[0] @ whole @ crops[0].T
-    fixed = _unit(shown.reshape(len(whole), 1, -1))
+    fixed = _unit(_windows(whole, crops[0]).reshape(len(whole), 1, -1))
     seen = _windows(cut, rows).reshape(-1, count, _WINDOW, count, _WINDOW).transpose(0, 1, 3, 2, 4)
     windows = _unit(seen.reshape(len(cut), count**2, -1))
     best: NDArray[np.float32] = np.matmul(windows, fixed.transpose(0, 2, 1))[..., 0].max(1)
@@ -129,14 +128,14 @@ def _cropped(cut: NDArray[np.float32], whole: NDArray[np.float32]) -> NDArray[np
 
 def _windows(images: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """(P, R, R) of (P, S, S) images and the (R, S) weights of rows and columns."""
-    found: NDArray[np.float32] = rows @ images @ rows.T
+    found: NDArray[np.float32] = (rows @ images @ rows.T).astype(np.float32)
     return found
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    rows = rows - rows.mean(-1, keepdims=True)
-    length = np.sqrt(np.square(rows).sum(-1, keepdims=True))
-    found: NDArray[np.float32] = rows / np.maximum(length, 1e-6)
+    centred = rows - rows.mean(-1, keepdims=True)
+    length = np.sqrt(np.square(centred).sum(-1, keepdims=True))
+    found: NDArray[np.float32] = (centred / np.maximum(length, 1e-6)).astype(np.float32)
     return found
 
 

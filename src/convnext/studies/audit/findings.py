@@ -24,7 +24,7 @@ class Suspect:
     path: str
     given: str
     suggested: str
-    score: float  # 0 to 1: how much likelier another class is; 0.5 as likely
+    score: float  # 0 to 1: how much likelier the suggested class is; 0.5 as likely
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ def suspects(whole: Whole, said: Said) -> tuple[tuple[Suspect, ...], tuple[Pair,
     judged = np.isfinite(said.probabilities).all(1)
     places, labels = said.places[judged], whole.labels[said.places[judged]]
     found = doubts(said.probabilities[judged], labels)
-    order = np.argsort(-found.suspicion, kind="stable")
+    order = np.argsort(-found.score, kind="stable")
     names, entries = whole.dataset.classes, whole.dataset.entries
     wrong = tuple(
-        Suspect(entries[places[i]].path, names[labels[i]], names[found.suggested[i]], float(found.suspicion[i]))
+        Suspect(entries[places[i]].path, names[labels[i]], names[found.suggested[i]], float(found.score[i]))
         for i in order.tolist()
         if found.wrong[i]
     )

@@ -77,7 +77,7 @@ def look_at(
         except (DataError, OSError) as error:
             return reason_of(error)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-        mini = np.asarray(shown.resize((SIDE, SIDE), Image.Resampling.BOX))
+        mini = np.asarray(shown.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
         turned = shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return mini, (difference_hash(shown), difference_hash(turned), digest)
 
@@ -94,7 +94,7 @@ def look_at(
 
 def difference_hash(image: Image.Image) -> int:
     """64 bits of a grey image."""
-    pixels = np.asarray(image.resize(_HASHED, Image.Resampling.BOX), np.int16)
+    pixels = np.asarray(image.resize(_HASHED, Image.Resampling.BILINEAR), np.int16)
     bits = (pixels[:, 1:] > pixels[:, :-1]).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "little")
 

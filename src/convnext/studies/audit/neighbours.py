@@ -25,7 +25,8 @@ class Neighbours:
     @property
     def distances(self) -> NDArray[np.float64]:
         """(N,): 1 - the mean cosine of the neighbours (Sun et al. 2022, arXiv 2204.06507, take the k-th)."""
-        return 1 - self.cosines.mean(1, dtype=np.float64)
+        count, most = self.cosines.shape
+        return 1 - self.cosines.mean(1, dtype=np.float64) if most else np.zeros(count)
 
     @property
     def far(self) -> NDArray[np.int64]:

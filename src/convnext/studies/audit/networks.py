@@ -31,7 +31,7 @@ from convnext.engine.run import LAST
 from convnext.files import appearing, to_json
 from convnext.studies.audit.looks import Looks
 from convnext.tasks.budget import budget_of
-from convnext.tasks.classification.probe import fit_head
+from convnext.tasks.classification.probe import fit_head, fitted
 from convnext.tasks.opening import look
 from convnext.tasks.train import Examined, Request, started, trained
 
@@ -127,11 +127,12 @@ def _by_heads(
     """Probabilities of linear heads, each fitted to the features of the other folds; seconds, so nothing is kept."""
     found = np.full((len(places), len(whole.dataset.classes)), np.nan, np.float32)
     values, labels = torch.from_numpy(features)[None], torch.from_numpy(whole.labels[places])
-    folds = int(fold_of.max()) + 1
+    folds, classes = int(fold_of.max()) + 1, len(whole.dataset.classes)
+    penalty = fit_head(values, labels, classes, seed=asked.seed).penalty  # one number, chosen crosswise on all images
     with closing(Meter(folds, 0, label="heads", shown=asked.progress)) as meter:
         for fold in range(folds):
             held = torch.from_numpy(fold_of[places] == fold)
-            head = fit_head(values[:, ~held], labels[~held], len(whole.dataset.classes), seed=asked.seed)
+            head = fitted(values[:, ~held].double(), labels[~held], classes, penalty)
             found[held.numpy()] = head(values[0, held]).softmax(1).float().numpy()
             meter.advance("", fold + 1)
     found[~np.isin(places, judged)] = np.nan

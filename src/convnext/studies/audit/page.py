@@ -79,10 +79,13 @@ class _Cards:
 
 def _labels(found: Audit, show: _Cards) -> list[Html]:
     if not found.wrong:
-        return [_lead("No label is likely wrong: no network that had not seen an image is surer of another class.")]
+        return [
+            _lead("No label is likely wrong: no network that has not learnt from an image is sure of another class.")
+        ]
     lead = (
-        "Given class, then the class that networks find which have not learnt from the image. The score, 0 to 1, says how "
-        f"much likelier it is; 0.5 is as likely. {_first(len(found.wrong), _WRONG, 'audit.csv')}"
+        "The given class, then the one that networks find which have not learnt from the image. The score, 0 to 1, says "
+        "how much likelier it is; 0.5 is as likely. Hard images are among them: look at each. "
+        f"{_first(len(found.wrong), _WRONG, 'audit.csv')}"
     )
     cards = [_suspect(each, show) for each in found.wrong[:_WRONG]]
     return [_lead(lead), tag("div", cards, class_="cards")]
