@@ -35,8 +35,9 @@ def doubts(probabilities: Probabilities, labels: Labels) -> Doubts:
     own = probabilities[rows, labels].astype(np.float64)
     others = probabilities.astype(np.float64, copy=True)
     others[rows, labels] = -1
+    others[:, np.bincount(labels, minlength=others.shape[1]) == 0] = -1  # a class that labels nothing is no suggestion
     suggested = others.argmax(1).astype(np.int64)
-    score = (1 + np.sqrt(others[rows, suggested]) - np.sqrt(own)) / 2
+    score = (1 + np.sqrt(others[rows, suggested].clip(0)) - np.sqrt(own)) / 2
     confident = confident_class(probabilities, labels)
     wrong = (confident >= 0) & (confident != labels) & (score >= SURE)
     return Doubts(_joint(confident, labels, probabilities.shape[1]), wrong, score, suggested)
