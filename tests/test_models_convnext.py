@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
-from convnext.models.convnext import ConvNeXt, DropPath
+from convnext.models.convnext import ConvNeXt, Downsample, DropPath
 from convnext.recipes.architectures import ARCHITECTURES
 
 SMALLEST = ConvNeXtConfig(depths=(1, 1, 2, 1), widths=(8, 12, 16, 24), classes=5)
@@ -15,9 +16,9 @@ def changed(**fields) -> ConvNeXt:
 
 
 @pytest.mark.parametrize("size", [(97, 131), (33, 65), (5, 4), (4, 4), (224, 4)])
-@pytest.mark.parametrize("stem", ["patch", "overlap"])
-def test_any_input_size_from_one_patch_on_gives_finite_logits_and_gradients(size, stem):
-    model = changed(stem=stem)
+@pytest.mark.parametrize("fields", [{}, {"stem": "overlap"}, {"antialias": True}])
+def test_any_input_size_from_one_patch_on_gives_finite_logits_and_gradients(size, fields):
+    model = changed(**fields)
     logits = model(torch.randn(2, 3, *size))
     logits.sum().backward()
     assert logits.shape == (2, 5) and logits.isfinite().all()
@@ -48,6 +49,16 @@ def test_stage_features_have_their_names_widths_and_strides(stem, patch):
     assert {name: tuple(x.shape) for name, x in maps.items()} == {
         f"stage{s}": (1, width, 128 // (patch * 2**s), 64 // (patch * 2**s)) for s, width in enumerate(SMALLEST.widths)
     }
+
+
+@pytest.mark.parametrize("size", [(8, 8), (10, 13)])
+def test_antialiased_downsampling_is_a_blur_before_the_convolution(size):
+    layer, x = Downsample(4, 6, antialias=True).double(), torch.randn(2, 4, *size, dtype=torch.float64)
+    torch.nn.init.normal_(layer.conv.bias)
+    kernel = torch.tensor([1, 2, 1], dtype=torch.float64) / 4  # arXiv 1904.11486
+    around = F.pad(layer.norm(x), (1, 1, 1, 1), mode="replicate")
+    smooth = F.conv2d(around, (kernel[:, None] * kernel).expand(4, 1, 3, 3), groups=4)
+    torch.testing.assert_close(layer(x), layer.conv(smooth), rtol=1e-12, atol=1e-12)
 
 
 def test_an_isotropic_network_keeps_one_resolution():

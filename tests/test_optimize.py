@@ -28,6 +28,7 @@ SMALL = {
     "isotropic": ConvNeXtConfig(depths=(2,), widths=(8,), classes=5, patch=8, stem_norm=False, layer_scale=None),
     "overlap": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, stem="overlap"),
     "overlap_2": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, stem="overlap", patch=2),
+    "antialias": ConvNeXtConfig(depths=(1, 1, 1), widths=(8, 16, 24), classes=5, antialias=True),
     "headless": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=0),
     "small_kernel": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, kernel=3, patch=2, drop_path=0.5),
     "grey": ConvNeXtConfig(depths=(1, 1), widths=(8, 16), classes=5, in_channels=1),

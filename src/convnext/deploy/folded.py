@@ -165,8 +165,8 @@ class FoldedDownsample(nn.Module):
         return self.conv(y.permute(0, 3, 1, 2))
 
     def packed(self) -> cpu.PackedPatch | None:
-        """For the compiled kernels; None where the convolution is not the one that was built."""
-        if not _are([nn.Conv2d], self.conv):
+        """For the compiled kernels; None where the convolution is not the one that was built, or sees more than patches."""
+        if not _are([nn.Conv2d], self.conv) or any(self.conv.padding):
             return None
         return cpu.PackedPatch(self.conv.weight, self.conv.bias, True, self.eps)
 

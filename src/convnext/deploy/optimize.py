@@ -29,6 +29,7 @@ from convnext.models.convnext import (
     GlobalResponseNorm,
     Stage,
     Stem,
+    blurred,
 )
 from convnext.models.fused import weights_of
 from convnext.models.network import Network
@@ -144,8 +145,12 @@ def _stem(stem: Any, shift: Tensor | None, scale: Tensor | None) -> FoldedStem:
 
 
 def _downsample(downsample: Any) -> FoldedDownsample:
-    conv = copy.deepcopy(downsample.conv)
-    _fold_into(conv, conv.weight, downsample.norm.weight, downsample.norm.bias)
+    conv, weight = copy.deepcopy(downsample.conv), downsample.conv.weight
+    if downsample.antialias:
+        wide = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, padding_mode="replicate")
+        wide = wide.to(weight.device, weight.dtype)
+        wide.bias, conv, weight = conv.bias, wide, blurred(weight.double())
+    _fold_into(conv, weight, downsample.norm.weight, downsample.norm.bias)
     return FoldedDownsample(conv, downsample.norm.eps)
 
 

@@ -144,6 +144,7 @@ def lacks(library: str, weights: Weights) -> str:
     rules: list[tuple[bool, str, set[str]]] = [
         (config.stem == "overlap", "overlap stem", every),
         (config.stem == "pair", "stem of two convolutions", timm),
+        (config.antialias, "blur before a downsampling layer", every),
         (config.norm != "layer", "norm without a shift", timm),
         (config.norm_first, "norm before the mean over space", timm),
         (config.head_width > 0, "hidden layer before the head", timm),

@@ -198,7 +198,8 @@ class Downsample(nn.Module):
             x = F.pad(x, (0, int(short[1]), 0, int(short[0])), mode="replicate")
         if not self.antialias:
             return self.conv(x)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), blurred(self.conv.weight), self.conv.bias, stride=2)
+        padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        return F.conv2d(padded, blurred(self.conv.weight), self.conv.bias, stride=2)
 
 
 def blurred(weight: Tensor) -> Tensor:  # (C_out, C_in, H, W) -> (C_out, C_in, H + 2, W + 2)

@@ -81,7 +81,7 @@ def from_ours(state: Mapping[str, Tensor], format_name: str, config: ConvNeXtCon
     lacking = [name for name in ("stem.norm", "norm") if name in form.names and f"{name}.weight" not in state]
     lacking = [] if config.norm_first and "norm_maps" in form.names else lacking
     stems = ("pair",) if "_ols" in form.name else ("patch",)
-    if form.name != "convnext" and (config.stem not in stems or lacking):
+    if form.name != "convnext" and (config.stem not in stems or config.antialias or lacking):
         raise CheckpointError(
             f"The format '{form.name}' cannot hold this network ({_described(config)}). Take 'convnext'."
         )
