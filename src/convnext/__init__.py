@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
+    from convnext.deploy.explanation import Explanation
     from convnext.deploy.prediction import (
         ClassificationPrediction,
         DetectionPrediction,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from convnext.models.convnext import ConvNeXt
     from convnext.studies.audit.findings import Audit
     from convnext.studies.audit.run import audit
+    from convnext.studies.explain.page import explain
     from convnext.tasks.result import Evaluation
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "DetectionPrediction",
     "DetectionPredictor",
     "Evaluation",
+    "Explanation",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -62,6 +65,7 @@ __all__ = [
     "create",
     "embed",
     "evaluate",
+    "explain",
     "export",
     "load",
     "optimize",
@@ -89,6 +93,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.config": ("Recipe",),
     "convnext.deploy.classifier": ("ClassificationPredictor",),
     "convnext.deploy.detector": ("DetectionPredictor",),
+    "convnext.deploy.explanation": ("Explanation",),
     "convnext.tasks.result": ("Evaluation",),
     "convnext.deploy.prediction": (
         "ClassificationPrediction",
@@ -103,6 +108,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.models.convnext": ("ConvNeXt",),
     "convnext.studies.audit.findings": ("Audit",),
     "convnext.studies.audit.run": ("audit",),
+    "convnext.studies.explain.page": ("explain",),
 }
 
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours

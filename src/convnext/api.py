@@ -154,9 +154,9 @@ def train(
 
 def concluded(done: "Done") -> Run:
     """A run that the tasks have trained and evaluated, with its report."""
-    from convnext.reports.report import write_page_of
+    from convnext.studies.explain.report import write_run_page
 
-    page = write_page_of(done.out, done.task, done.splits.val)
+    page = write_run_page(done.out, done.task, done.splits.val)
     return Run(done.out, done.finished.step, done.evaluation.scores, done.evaluation, page)
 
 

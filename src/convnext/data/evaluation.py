@@ -50,16 +50,32 @@ def _transformed(shown: Image.Image, config: InputConfig) -> np.ndarray:
     if config.eval_resize == "warp":
         return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
     width, height = shown.size
+    new_h, new_w, top, left = _resized_and_cut(height, width, config)
+    if max(new_h, new_w) > _THIN * size:
+        left_px, top_px, right_px, bottom_px = seen_box(height, width, config)
+        seen = (left_px, top_px, min(width, right_px), min(height, bottom_px))
+        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
+    resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
+    return from_pillow(resized.crop((left, top, left + size, top + size)))
+
+
+def seen_box(height: int, width: int, config: InputConfig) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what `eval_transform` shows of a (height, width) image, in its pixels."""
+    if config.eval_resize == "warp":
+        return 0, 0, width, height
+    new_h, new_w, top, left = _resized_and_cut(height, width, config)
+    across, down = width / new_w, height / new_h
+    return left * across, top * down, (left + config.eval_size_px) * across, (top + config.eval_size_px) * down
+
+
+def _resized_and_cut(height: int, width: int, config: InputConfig) -> tuple[int, int, int, int]:
+    """Height and width after the resize, and the top and left of the centre that is cut out."""
+    size = config.eval_size_px
     shorter = int(size / config.eval_crop)
     new_h = shorter if height <= width else int(shorter * height / width)
     new_w = shorter if width <= height else int(shorter * width / height)
     top, left = round((new_h - size) / 2), round((new_w - size) / 2)  # to even, as torchvision rounds
-    if max(new_h, new_w) > _THIN * size:
-        across, down = width / new_w, height / new_h
-        seen = (left * across, top * down, min(width, (left + size) * across), min(height, (top + size) * down))
-        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
-    resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
-    return from_pillow(resized.crop((left, top, left + size, top + size)))
+    return new_h, new_w, top, left
 
 
 def normalised(images: NDArray[Any], config: Statistics) -> NDArray[np.float32]:

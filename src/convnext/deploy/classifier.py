@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
-from convnext.deploy.images import ChannelOrder, ManyImages, Pixels, Read, Transform
+from convnext.deploy.explanation import Explanation, Method
+from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.errors import ConvNeXtError
@@ -77,6 +78,41 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
                 f"'{self.source}' names several labels an image, and this is for one. Take `convnext evaluate` without more."
             )
 
+    def explain(
+        self,
+        image: OneImage,
+        *,
+        classes: str | Sequence[str] | None = None,
+        method: Method = "auto",
+        stage: int | None = None,
+        channel_order: ChannelOrder = "rgb",
+    ) -> Explanation:
+        """Where on one image the reasons for `classes` are, by default for the likeliest.
+
+        `method`: 'gradcam', 'layercam', or 'cam', the shares of the logit, where the network's head allows them; 'auto':
+        gradcam. `stage`: whose maps are taken, from 0, by default the last; with 'auto' the last of at least 7 x 7
+        positions. Raises DataError when the image cannot be read, ConvNeXtError for a class that is not known, and for a
+        network or a file that has no maps to explain by.
+        """
+        how: dict[str, Any] = {"classes": classes, "method": method, "stage": stage}
+        return self._one(image, channel_order, partial(self._explained, **how))
+
+    def explain_many(
+        self,
+        images: ManyImages,
+        *,
+        classes: str | Sequence[str] | None = None,
+        method: Method = "auto",
+        stage: int | None = None,
+        channel_order: ChannelOrder = "rgb",
+        batch: int = BATCH,
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
+    ) -> Iterator[Explanation]:
+        """`explain` of many images, one after the other; images, workers and `skipped` are those of `predict`."""
+        how: dict[str, Any] = {"classes": classes, "method": method, "stage": stage}
+        return self._many(images, channel_order, workers, skipped, partial(self._explained, **how), batch)
+
     @abstractmethod
     def evaluate(
         self,
@@ -110,6 +146,12 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     @abstractmethod
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
         """(N, K) of (N, H, W, C) images that `eval_transform` made."""
+
+    @abstractmethod
+    def _explained(
+        self, read: Sequence[Read], *, classes: str | Sequence[str] | None, method: Method, stage: int | None
+    ) -> Iterable[Explanation]:
+        """One explanation for each image."""
 
     @property
     def _transform(self) -> Transform:

@@ -14,6 +14,7 @@ from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.evaluation import Change, Shown, normalised, shown
 from convnext.data.labelled import Dataset
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
+from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported import Exported, Floats, open_exported
 from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features
@@ -54,7 +55,9 @@ class ExportedClassifier(ClassificationPredictor):
     ) -> Evaluation:
         """As for every classifier."""
         source = scored_source(data, self.recipe.task)
-        dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part)
+        dataset: Dataset = open_scored(
+            source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
+        )
         skipped: dict[str, str] = {}
         weights = self.metadata.get("weights", "raw")
         if self.several:
@@ -121,6 +124,14 @@ class ExportedClassifier(ClassificationPredictor):
     def logits(self, images: Pixels) -> Floats:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
         return self.model.run(normalised(images, self.recipe.input))
+
+    def _explained(
+        self, read: Sequence[Read], *, classes: str | Sequence[str] | None, method: Method, stage: int | None
+    ) -> Iterable[Explanation]:
+        raise ConvNeXtError(
+            f"'{self.source}' gives logits alone, without the maps and gradients that explain them. Name the run that it was "
+            "made of."
+        )
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         raise ConvNeXtError(f"'{self.source}' gives logits alone. Load the run for its features.")

@@ -19,9 +19,11 @@ from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
 from convnext.deploy.classifier import BATCH, ClassificationPredictor, stacked
+from convnext.deploy.explain import explanations, numbers_of
+from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
-from convnext.deploy.predictor import Features
+from convnext.deploy.predictor import Features, require_numbers
 from convnext.deploy.trained import Trained
 from convnext.engine.distributed import World
 from convnext.engine.forks import tell_once
@@ -64,7 +66,12 @@ class TrainedClassifier(ClassificationPredictor):
         progress: bool = False,
     ) -> Evaluation:
         """Top-1, top-5, loss, calibration and confusion, as for every predictor."""
-        how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
+        how: dict[str, Any] = {
+            "device": self.device,
+            "workers": workers,
+            "progress": progress,
+            "run": self.source.parent,
+        }
         how |= {"thresholds": self.thresholds} if self.several else {}
         return evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how)
 
@@ -129,6 +136,20 @@ class TrainedClassifier(ClassificationPredictor):
         logits = self.logits(torch.from_numpy(images))
         found: NDArray[np.float32] = logits.cpu().numpy() if self.several else logits.softmax(1).cpu().numpy()
         return probabilities(found) if self.several else found
+
+    def _explained(
+        self, read: Sequence[Read], *, classes: str | Sequence[str] | None, method: Method, stage: int | None
+    ) -> Iterable[Explanation]:
+        scores = self.probabilities(stacked(read))
+        if not scores.shape[1] or self.recipe.model.classes == 0:
+            raise ConvNeXtError(
+                f"'{self.source}' has no head, and so no classes to explain. Name a run, or weights with one."
+            )
+        for one, row in zip(read, scores, strict=True):
+            require_numbers(row, one.given.path, self.source)
+        names = self.classes or tuple(map(str, range(scores.shape[1])))  # weights may not say them
+        how: dict[str, Any] = {"device": self.device, "method": method, "stage": stage}
+        return explanations(self.model, read, self.recipe, scores, names, classes=numbers_of(classes, names), **how)
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         images = torch.from_numpy(stacked(read))

@@ -8,10 +8,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from convnext.data.masks import Shape, render
 from convnext.data.sample import IGNORE
-from convnext.drawing.palette import Colour, colour_of
+from convnext.drawing.palette import ON_IMAGES, Colour, colour_of
 
 _NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything
 _COVER = 0.45  # how much of a mask's colour covers the image
+_HEAT = 0.75  # how much of the strongest colour of a heat map does
+_UNSEEN = 0.4  # brightness of what a network did not see
 
 
 def draw_objects(
@@ -60,6 +62,29 @@ def draw_map(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Seque
             away = ((places - places.mean(0)) ** 2).sum(1)
             row, column = places[away.argmin()].tolist()  # the mean itself may lie outside
             _write(pen, name, (column, row), colour_of(number), font, labels.shape[1])
+    return np.asarray(canvas)
+
+
+def draw_heat(
+    image: NDArray[np.uint8], heat: NDArray[np.floating], seen: tuple[float, float, float, float], name: str = ""
+) -> NDArray[np.uint8]:
+    """(H, W, C) `image` in greys, tinted by (H, W) `heat`: orange what speaks for something, blue what speaks against.
+
+    The strongest value, of whichever sign, has the full colour. `seen`: left, top, right and bottom of what a network
+    saw, in pixels; outside of it the image is darkened. `name`: written at the top, from 96 px on.
+    """
+    grey = np.asarray(Image.fromarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image[:, :, :3]).convert("L"))
+    most = float(np.abs(heat).max()) or 1.0
+    strength = _HEAT * np.abs(heat)[:, :, None] / most
+    tints = np.where(heat[:, :, None] > 0, ON_IMAGES["wrong"], ON_IMAGES["right"])
+    drawn = ((1 - strength) * grey[:, :, None] + strength * tints).round()
+    rows, columns = (np.arange(length) + 0.5 for length in heat.shape)
+    left, top, right, bottom = seen
+    inside = ((rows > top) & (rows < bottom))[:, None] & ((columns > left) & (columns < right))
+    drawn[~inside] *= _UNSEEN
+    canvas = Image.fromarray(drawn.astype(np.uint8))
+    if name and min(heat.shape) >= _NAMED_PX:
+        _write(ImageDraw.Draw(canvas), name, (0, 0), ON_IMAGES["wrong"], _font(heat.shape), heat.shape[1])
     return np.asarray(canvas)
 
 

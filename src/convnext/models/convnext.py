@@ -54,6 +54,10 @@ class ConvNeXt(Network):
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
+        return self.pooled(x)
+
+    def pooled(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C)
+        """What `embed` makes of the last stage's maps."""
         x = self.norm(self.norm_maps(x).mean((2, 3)))
         return F.gelu(self.hidden(x)) if self.config.head_width else x
 

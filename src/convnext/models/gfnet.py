@@ -50,6 +50,10 @@ class GFNet(Network):
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
+        return self.pooled(x)
+
+    def pooled(self, x: Tensor) -> Tensor:  # (N, H, W, C) -> (N, C)
+        """What `embed` makes of the last stage's maps."""
         return self.norm(x).mean((1, 2))
 
     def features(self, x: Tensor) -> dict[str, Tensor]:

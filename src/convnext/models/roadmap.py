@@ -55,6 +55,10 @@ class Roadmap(Network):
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
+        return self.pooled(x)
+
+    def pooled(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C)
+        """What `embed` makes of the last stage's maps."""
         return self.norm(x.mean((2, 3), keepdim=True)).flatten(1)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:

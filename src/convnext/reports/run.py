@@ -1,6 +1,5 @@
 """report.html: a run on one page that needs nothing but itself, for the engineer and for whom they show it to."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,22 @@ from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 from convnext.reports.start import start
+from convnext.reports.worst import Read, Why, worst
 from convnext.tasks.classification.metrics import wilson
 
 
-def write_report(run: Path, *, read: Callable[[str], bytes] | None = None) -> Path:
+def write_report(run: Path, *, read: Read | None = None, why: Why | None = None) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
     `read` gives the bytes of an image by its path in evaluation.json; without it, or where it fails, an image is
-    shown as its name. A file of the run that is missing or cut short costs its section, never the report. Raises
-    ConvNeXtError when `run` is no folder or cannot be written to.
+    shown as its name. `why` draws what speaks for some classes on an image; no map is shown where it fails, or where
+    other networks than the one that is kept judged the images. A file of the run that is missing or cut short costs its
+    section, never the report. Raises ConvNeXtError when `run` is no folder or cannot be written to.
     """
-    return write_page(run, lambda files: _page(files, read))
+    return write_page(run, lambda files: _page(files, read, why))
 
 
-def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
     if several.is_several(files):
         return _page_of_several(files, read)
     staged = files.transfer is not None or "transfer.json" in files.notes
@@ -35,7 +36,7 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
         Section("Confusion", "evaluation.json", confusion),
         Section("Classes", "evaluation.json", sections.per_class),
         Section("Calibration", "evaluation.json", sections.calibration),
-        Section("Most wrong", "evaluation.json", lambda f: sections.worst(f, read)),
+        Section("Most wrong", "evaluation.json", lambda f: worst(f, read, None if f.crosswise else why)),
         Section("Data", "data.json", sections.data),
         Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),
@@ -43,7 +44,7 @@ def _page(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
     return whole_page(files, headline(files, backbone, _score, _stats), parts)
 
 
-def _page_of_several(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
+def _page_of_several(files: RunFiles, read: Read | None) -> Html:
     """The page of a run whose images may have several labels."""
     parts = [
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, (several.MAP,))),

@@ -3,20 +3,15 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.config import Bands, parse
-from convnext.data.bands import shown_to_eyes
 from convnext.drawing import charts
 from convnext.drawing.charts import Line
-from convnext.drawing.markup import Html, clean, join, table, tag
+from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import NOTHING, count, finite, percent, plain
-from convnext.drawing.thumbnails import thumbnail
-from convnext.errors import ConvNeXtError, number_of
 from convnext.reports.run_files import RunFiles
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
@@ -110,33 +105,6 @@ def calibration(files: RunFiles) -> Html:
     return join([lead, tag("div", charts.reliability(bins), charts.histogram(bins), class_="pair")])
 
 
-def worst(files: RunFiles, read: Callable[[str], bytes] | None) -> Html:
-    """The images that the network was most sure about and wrong."""
-    rows = (files.evaluation or {})["worst"]
-    if not rows:
-        return note("Not one image was wrong.")
-    bands = _bands_of(files)
-    cards = tag("div", [_card(row, read, bands) for row in rows], class_="cards")
-    if bands is None:
-        return cards
-    names = ", ".join(bands.bands[:3] if len(bands.bands) > 2 else bands.bands[:1])
-    lead = (
-        f"Drawn: {names} of {number_of(len(bands.bands), 'band')}, each stretched from its 2nd to its 98th percentile."
-    )
-    return join([tag("p", lead, class_="lead"), cards])
-
-
-def _bands_of(files: RunFiles) -> Bands | None:
-    """How a run reads images that are more than grey or colour."""
-    given = (files.recipe or {}).get("input")
-    if not isinstance(given, dict) or not given.get("bands"):
-        return None
-    try:
-        return parse(Bands, {name: given[name] for name in Bands.model_fields if name in given}, where="recipe.json")
-    except ConvNeXtError:
-        return None
-
-
 def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count) -> Html:
     """How much there is of each class, what the check before training found, and what had to be skipped.
 
@@ -217,25 +185,6 @@ def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
     if len(x) <= 8:  # too few to smooth
         return [Line("as logged", "blue", x, y, dots=True)]
     return [Line("as logged", "faint", x, y), Line("smoothed", "blue", x, charts.smooth(y))]
-
-
-def _card(row: dict[str, Any], read: Callable[[str], bytes] | None, bands: Bands | None = None) -> Html:
-    path = str(row["path"])
-    name = clean(path).rsplit("/", 1)[-1]
-    small = thumbnail(read, path, partial(shown_to_eyes, config=bands)) if read else None
-    if small:
-        pixels = "pixels" if small[1] < 80 else None  # a magnified scan shall show its pixels, not a blur
-        image = tag("img", src=small[0], alt=f"{row['label']}, taken for {row['predicted']}", class_=pixels)
-    else:
-        image = tag("div", name, class_="unseen")
-    caption = tag(
-        "figcaption",
-        tag("div", row["label"], class_="ground-truth"),
-        tag("div", "→ ", tag("b", row["predicted"]), " ", tag("span", percent(row["score"]), class_="sure")),
-        tag("div", name, class_="file") if small else None,
-    )
-    says = f"{clean(path)}: the true class has {percent(row['label_score'], 2)}"
-    return tag("figure", tag("div", image, class_="frame"), caption, title=says, class_="card")
 
 
 def _whole(found: dict[str, Any]) -> dict[str, Any]:

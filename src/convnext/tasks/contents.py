@@ -1,21 +1,25 @@
-"""Whether the images of a run that goes on are still those that it began with: names may stay while contents change.
+"""What images held when a run began: whether it goes on with the same ones, and whether it has learnt from those it scores.
 
-The look before the first step reads every image anyway (of very many an even sample): a digest of each, eight bytes, is kept
-in the run's folder. Dates are not looked at, so that a copy of the data is the same data.
+Names may stay while contents change, and contents while names do. The look before the first step reads every image anyway
+(of very many an even sample): a digest of each, eight bytes, is kept in the run's folder. Dates are not looked at, so that a
+copy of the data is the same data.
 """
 
+from collections import Counter
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convnext.config import RunOptions
-from convnext.data.scan import DIGEST_BYTES, NAMED, places, stride_of
+from convnext.data.scan import DIGEST_BYTES, NAMED, looked_at, places, stride_of
 from convnext.data.store import printable
 from convnext.engine.distributed import World
 from convnext.errors import DataError, number_of
-from convnext.files import write_bytes
+from convnext.files import from_json, write_bytes
 
+COMPARED = 5000  # images that are compared with those of training; of more an even sample
 DIGESTS = "images.digests"  # N times eight bytes: train, then val; zeros for one that could not be read
 
 
@@ -54,3 +58,35 @@ def _compared(splits: Any, digests: bytes, out: Path) -> str:
     more = ", ..." if len(changed) > NAMED else ""
     many = number_of(len(changed), "image")
     return f"'{out}' holds a run on other data: {many} changed since it began, {', '.join(names)}{more}. {way}"
+
+
+def learnt_line(run: Path, dataset: Any, *, everything: bool) -> str:
+    """That a run has learnt from some of the images of `dataset`, by what they hold; '' where none or it is not known.
+
+    `everything`: whether it has learnt from its held-out images too. Files are read, and nothing is decoded.
+    """
+    try:
+        kept, noted = (run / DIGESTS).read_bytes(), from_json((run / "data.json").read_text("utf-8"))
+        sizes = {part: int(noted[part]["n"]) for part in ("train", "val")}
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    looked = places(sizes, stride_of(sum(sizes.values())))
+    taught = len(kept) if everything else DIGEST_BYTES * sum(part == "train" for part, _ in looked)
+    known = {kept[start : start + DIGEST_BYTES] for start in range(0, taught, DIGEST_BYTES)} - {bytes(DIGEST_BYTES)}
+
+    def digest(task: tuple[str, int]) -> bytes:
+        try:
+            data = dataset.store.read(dataset.entries[task[1]].path)
+        except (DataError, OSError):  # scoring names it
+            return b""
+        return blake2b(data, digest_size=16).digest()[:DIGEST_BYTES]
+
+    count = len(dataset.entries)
+    found = Counter(each in known for each in looked_at({"": count}, digest, 0, stride_of(count, COMPARED)) if each)
+    if not found[True]:
+        return ""
+    are = "is a copy of one" if found[True] == 1 else "are copies of those"
+    return (
+        f"{found[True]:,} of {number_of(found.total(), 'image')} {are} that the run was trained on: the figures say less about "
+        "others."
+    )

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,16 +35,18 @@ def evaluate(
     part: str | None = None,
     workers: int = 0,
     progress: bool = False,
+    run: Path | None = None,
     **ways: Any,
 ) -> Evaluation:
     """Score any callable network of `recipe`, whose checkpoint says `metadata`, on the images of `data`.
 
     `part`: 'train', 'val' or 'test'; None: val where there is one, else test, else all; of data that the run parted
-    itself, what it held out is val. `ways` are those of the task: `multi_scale` of segmentation, `batch` of
-    classification. Raises DataError for data of another task, of unknown classes, or without that part.
+    itself, what it held out is val. `run`: the folder of the weights; copies of what they learnt from are told. `ways` are
+    those of the task: `multi_scale` of segmentation, `batch` of classification. Raises DataError for data of another task,
+    of unknown classes, or without that part.
     """
     row = row_of(recipe.task)
-    dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, part=part)
+    dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, part=part, run=run)
     if recipe.task != "classification":
         for line in look(dataset, workers=workers).lines:
             info(line)

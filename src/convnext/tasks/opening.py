@@ -18,6 +18,7 @@ from convnext.data.source import Labels, Source
 from convnext.data.store import printable
 from convnext.engine.records import info, warn
 from convnext.errors import DataError, nearest
+from convnext.tasks.contents import learnt_line
 
 _LOOKS = {  # how data of a task look
     "classification": "class folders or a table of classes",
@@ -129,10 +130,11 @@ def open_scored(
     fingerprint: Fingerprint,
     *,
     part: str | None = None,
+    run: Path | None = None,
 ) -> Any:
     """The images to score a run on, with labels that index its classes; what is scored is logged where it surprises.
 
-    `fingerprint` is that of the task's `facts`.
+    `fingerprint` is that of the task's `facts`; `run`: the folder of its weights, which may know what it has learnt from.
     """
     name = source.name
     if isinstance(recipe, ClassificationRecipe):
@@ -161,11 +163,16 @@ def open_scored(
         dataset = held.train if part == "train" else held.val
     if fingerprint(dataset, recipe) == metadata.get("images"):
         warn("The run was trained on these very images: the figures say little about others.")
-    elif held is not None:
+        return dataset
+    if held is not None:
         info(
             f"The run was trained on {len(held.train.entries):,} of these images: scoring the "
             f"{len(held.val.entries):,} that it held out."
         )
+    if run is not None and recipe.task == "classification":  # elsewhere masks count in what is kept of an image
+        line = learnt_line(run, dataset, everything=bool(metadata.get("crosswise")))
+        if line:
+            warn(line)
     return dataset
 
 

@@ -1,0 +1,1 @@
+"""What a classifier's answers rest on, image by image: drawings and their page."""
