@@ -1,4 +1,4 @@
-"""Whether activation maps show what a classifier looks at: deletion and insertion curves (arXiv 1806.07421, section 3.2).
+"""Whether activation maps show what a classifier looks at: deletion and insertion curves (arXiv 1806.07421).
 
     python benchmarks/explain.py RUN DATA [--images 100] [--seed 0]
 

@@ -348,9 +348,10 @@ def test_the_json_is_what_the_values_say(run, folder, tmp_path):
     assert ours == said and said["skipped"] == {}
     (row,) = said["images"]
     value = package.load(run, task="classification", device="cpu").explain(image, method="cam")
-    assert row == value.to_dict() | {"file": str(tmp_path / "out" / "one.png")}
-    (each,) = row["explained"]
-    assert np.sum(each["grid"]) + each["constant"] == pytest.approx(each["logit"], abs=1e-4)
+    (each,) = value.to_dict()["explained"]
+    grid = each.pop("grid")
+    assert row == value.to_dict() | {"explained": [each], "file": str(tmp_path / "out" / "one.png")}
+    assert np.sum(grid) + each["constant"] == pytest.approx(each["logit"], abs=1e-4)
     value.save(tmp_path / "one.json")
     assert json.loads((tmp_path / "one.json").read_text()) == value.to_dict()
     assert value.save(tmp_path / "one.jpg").is_file()

@@ -2,7 +2,7 @@
 
 cam: what each position of the last maps adds to the logit (`convnext.models.cut.shares`), for and against.
 gradcam: relu(sum over C of mean(gradient) * map), Selvaraju et al. 2017, arXiv 1610.02391, section 3.
-layercam: relu(sum over C of relu(gradient) * map), Jiang et al. 2021, IEEE TIP 30, equations 4 to 6: also for earlier stages.
+layercam: relu(sum over C of relu(gradient) * map), Jiang et al. 2021, LayerCAM, IEEE TIP 30.
 
 Axes: N images, C channels, h w positions of a map, K classes, M classes that are explained.
 """
@@ -24,7 +24,7 @@ from convnext.deploy.images import Read
 from convnext.errors import ConvNeXtError, nearest
 from convnext.models.cut import Cut, cut_at, inexact, shares
 
-_LEAST = 7  # positions a side of the maps that 'auto' takes, as the last stage has them of 224 px; see docs/log.md
+_LEAST = 7  # positions a side of the maps that 'auto' takes, as 224 px leave at the end; measured, see docs/explain.md
 _TOGETHER = 16  # classes of an image whose gradients are taken at once
 
 

@@ -37,9 +37,7 @@ class Explained:
 
     out: Path
     page: Path
-    rows: tuple[dict[str, Any], ...] = field(
-        repr=False
-    )  # of each image what `Explanation.to_dict` says, and its 'file'
+    rows: tuple[dict[str, Any], ...] = field(repr=False)  # `Explanation.to_dict` without the maps, and the 'file'
     skipped: dict[str, str]  # path -> reason of images that could not be read
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,13 +88,20 @@ def explain(
         one: Explanation | None = first
         while one is not None:
             file = folder.draw(one.image_id - 1, ".png", one.draw())
-            rows.append({**one.to_dict(), "file": file})
+            rows.append(_row(one, file))
             if len(cards) < SHOWN:
                 cards.append(_card(one))
             meter.advance("", len(rows) + len(skipped))
             one = next(found, None)
     folder.write_once(PAGE, str(_page(predictor.source, rows, cards, skipped)).encode())
     return Explained(folder.path, folder.path / PAGE, tuple(rows), skipped)
+
+
+def _row(one: Explanation, file: str) -> dict[str, Any]:
+    """An image for programs, without its maps: there may be very many images."""
+    said = one.to_dict()
+    said["explained"] = [{name: value for name, value in each.items() if name != "grid"} for each in said["explained"]]
+    return said | {"file": file}
 
 
 def _page(source: Path, rows: Sequence[dict[str, Any]], cards: Sequence[Html], skipped: dict[str, str]) -> Html:
