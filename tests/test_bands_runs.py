@@ -70,9 +70,9 @@ def test_evaluation_prediction_and_arrays_see_the_same_numbers(made):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (pixels(1, 4), "it has 4 bands, and the others 5"),
-        (pixels(1, 5, np.uint8), "it holds 8 bit (uint8), and the others whole numbers of more than 8 bit"),
-        (pixels(1, 5, np.float32), "it holds floats (float32), and the others whole numbers of more than 8 bit"),
+        (pixels(1, 4), "it has 4 bands, in place of 5"),
+        (pixels(1, 5, np.uint8), "it holds 8 bit (uint8), in place of whole numbers of more than 8 bit"),
+        (pixels(1, 5, np.float32), "it holds floats (float32), in place of whole numbers of more than 8 bit"),
     ],
 )
 def test_an_image_of_other_bands_or_another_kind_is_refused(made, tmp_path, values, reason):
@@ -136,6 +136,64 @@ def test_channels_that_were_permuted_in_the_file_are_the_same_once_bands_undo_it
     assert answers[0] == answers[1]
 
 
+def test_a_run_on_colours_reads_files_with_other_places_by_bands(tmp_path):
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "plain" / name).mkdir(parents=True)
+        (tmp_path / "turned" / name).mkdir(parents=True)
+        for number in range(6):
+            values = (pixels(100 * label + number, 3, np.uint8) // (2 - label)).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / "plain" / name / f"{number}.png")
+            five = np.concatenate([values[:, :, [2, 0]], values // 2, values[:, :, [1]]], 2)
+            interleaved(tmp_path / "turned" / name / f"{number}.tif", five)
+    trained(tmp_path / "plain", tmp_path / "run")
+    way = ("--json", "--bands", "2,6,1")
+    rows = [
+        [
+            json.loads(line)["predictions"]
+            for line in convnext("predict", tmp_path / "run", data, *more).out.splitlines()
+        ]
+        for data, more in ((tmp_path / "plain", ("--json",)), (tmp_path / "turned", way))
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 12
+    found = json.loads(convnext("evaluate", tmp_path / "run", tmp_path / "turned", *way).out)
+    assert found["n"] == 12 and not found["skipped"]
+    line = convnext("evaluate", tmp_path / "run", tmp_path / "turned", "--bands", "1,2").line
+    assert "--bands 1,2 names 2 bands" in line and "reads 3 channels" in line
+
+
+def test_a_run_that_goes_on_keeps_the_mean_and_std_that_it_began_with(made):
+    data, run, done = made
+    before = recipe_of(run)
+    again = trained(data, run, "--epochs", 12)
+    assert "Mean and std of each band are those that the run began with." in again.err
+    assert "were measured" in done.err and "were measured" not in again.err
+    assert recipe_of(run) == before
+
+
+def test_features_of_bands_are_those_of_the_file_and_of_its_array(made):
+    data, run, _ = made
+    path = data / "low" / "low1.tif"
+    of_file, of_array = package.load(run, task="classification").embed([path, tifffile.imread(path)])
+    np.testing.assert_array_equal(of_file, of_array)
+
+
+def test_a_run_on_colours_refuses_bands_with_what_they_are(tmp_path, made):
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(pixels(number + 9 * ord(name), 3, np.uint8)).save(
+                tmp_path / "data" / name / f"{number}.png"
+            )
+    trained(tmp_path / "data", tmp_path / "run", "--epochs", 1)
+    done = convnext("predict", tmp_path / "run", made[0] / "low" / "low1.tif")
+    assert done.status == 2 and "it is a TIFF of 5 bands of 16 bit, which is no image in grey or colour" in done.out
+
+
+def test_suites_for_colours_are_refused_for_bands(made, tmp_path):
+    line = convnext("evaluate", made[1], made[0], "--suite", "corruptions", "--out", tmp_path / "out").line
+    assert "this network reads 5 bands" in line
+
+
 def test_files_of_one_band_each_are_learnt_scored_and_predicted_as_one_image(tmp_path):
     for label, name in enumerate(("high", "low")):
         for number in range(6):
@@ -171,8 +229,8 @@ def test_files_that_differ_from_the_others_are_named_and_left_out(tmp_path):
     done = trained(data, tmp_path / "run")
     skipped = json.loads((tmp_path / "run" / "data.json").read_text())["skipped"]
     assert skipped == {
-        "high/four.tif": "it has 4 bands, and the others 5",
-        "low/eight_bit.tif": "it holds 8 bit (uint8), and the others whole numbers of more than 8 bit",
+        "high/four.tif": "it has 4 bands, in place of 5",
+        "low/eight_bit.tif": "it holds 8 bit (uint8), in place of whole numbers of more than 8 bit",
     }
     assert "1 image has one value in all of band 3: low/flat.tif." in done.err
     assert "other units?" in done.err and "low/other_units.tif" in done.err
@@ -193,8 +251,8 @@ REFUSED = {
     ("--channels", 4): "--channels 4 does not fit: the images have 5 bands; --bands 1,2,3,4 picks that many.",
     ("--channels", 7): "--channels 7 does not fit: the images have 5 bands; leave it out, and it follows the images.",
     ("--bands", "1,9"): "--bands 1,9 names band '9', and these images have 5 bands, counted from 1.",
-    ("--bands", "1,,2"): "--bands 1,,2 is refused",
-    ("--bands", "1,B02"): "--bands 1,B02 is refused",
+    ("--bands", "1,,2"): "--bands: 1,,2 is refused",
+    ("--bands", "1,B02"): "--bands: 1,B02 is refused",
     ("--bands", "B02"): "ends in 'B02', so it is no band",
     ("--augment.rand_augment", "rand-m9"): "augment.rand_augment = 'rand-m9' changes colours, which bands do not have.",
     ("--input.pixels", "float"): "--input.pixels follows the images and --bands.",

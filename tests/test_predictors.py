@@ -15,6 +15,7 @@ from PIL import Image
 
 from checkpoints import TASKS, checkpoint_of
 from commands import convnext
+from convnext.config import Statistics
 from convnext.data.masks import decode_mask
 from convnext.deploy.images import Given
 from convnext.deploy.load import load
@@ -454,8 +455,8 @@ def test_a_classifier_is_loaded_without_detection_torchvision_and_timm(predictor
 
 
 def test_pixels_are_read_as_they_are(pixels):
-    assert (Given("x", pixels).pixels(3) == pixels).all()
-    assert Given("x", pixels[:, :, 0]).pixels(1).shape == (48, 64, 1)
+    assert (Given("x", pixels).pixels(Statistics()) == pixels).all()
+    assert Given("x", pixels[:, :, 0]).pixels(Statistics(mean=(0.5,), std=(0.5,))).shape == (48, 64, 1)
 
 
 def test_a_predictor_shows_itself_in_a_line(predictors):

@@ -37,6 +37,7 @@ SUITE_FLAGS = {  # flag -> the suites that know it
 TASK_FLAGS = {  # flag -> the tasks that know it
     "suite": CLASSES,
     "batch": CLASSES,
+    "bands": CLASSES,
     "images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     predictor = load(args.run, weights=args.weights, device=args.device)
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
+    if args.bands:
+        predictor = predictor.with_bands(args.bands)
     if args.suite in GRIDS:
         _grid(args, predictor)
     else:

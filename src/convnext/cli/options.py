@@ -144,6 +144,17 @@ def annotation_flags(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--colours", metavar="FILE", help=text)
 
 
+def bands_of(text: str) -> tuple[str, ...]:
+    """What --bands names, as argparse wants it."""
+    bands = tuple(name.strip() for name in text.split(","))
+    if not all(bands) or len({name.isdecimal() for name in bands}) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is refused: it takes numbers of bands in a file, as 4,3,2,8, or what names of files end in, as "
+            "B04,B03,B02"
+        )
+    return bands
+
+
 def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
     parser.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
@@ -151,5 +162,7 @@ def predictor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=-1, help="how many read images side by side (chosen automatically)"
     )
+    bands = "classification: the bands of these images that are the run's channels, in its order (as the run has them)"
+    parser.add_argument("--bands", type=bands_of, help=bands)
     device_flag(parser)
     json_flag(parser)

@@ -29,6 +29,7 @@ Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON
 TASK_FLAGS = {  # flag -> the tasks that know it
     "csv": CLASSES,
     "batch": CLASSES,
+    "bands": CLASSES,
     "threshold": CLASSES,
     "out": DENSE,
     "score": ("detection",),
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     refuse_more(args, rest)
     if args.json and args.csv:
         raise ConvNeXtError("--json and --csv are two forms of one answer. Give one of them.")
+    from convnext.data.band_store import with_bands
     from convnext.data.unlabelled import open_unlabelled
     from convnext.deploy.load import load
 
@@ -71,6 +73,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
     images = open_unlabelled(args.paths)
+    if args.bands:
+        predictor = predictor.with_bands(args.bands)
+    if task == "classification":
+        images = with_bands(images, predictor.recipe.input.bands)
     write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
     skipped: dict[str, str] = {}
     asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch", "threshold")}

@@ -8,6 +8,7 @@ from convnext.cli.options import (
     CLASSES,
     DENSE,
     annotation_flags,
+    bands_of,
     changes_of,
     count,
     flags_of,
@@ -81,7 +82,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     channels = "1 for grey, 3 for colour, or as many as the images have bands (what they have)"
     parser.add_argument("--channels", type=count, help=channels)
     bands = "classification: the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
-    parser.add_argument("--bands", help=bands)
+    parser.add_argument("--bands", type=bands_of, help=bands)
     parser.add_argument(
         "--val-share", type=float, default=0.2, help="share to hold out when the data have no val part (0.2)"
     )
@@ -134,7 +135,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     asked: dict[str, Any] = {
         name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes")
     }
-    asked["bands"] = _bands(args)
+    asked["bands"] = args.bands or ()
     done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
     if done.first:
         _report(api.concluded(done), as_json=args.json)
@@ -194,7 +195,7 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
     if task and found != task:
         raise ConvNeXtError(f"Recipe '{name}' is for {found}, and this is {task}. Take {', '.join(RECIPES[task])}.")
     dense_px = args.size if task in DENSE else None
-    channels = args.channels or len(_bands(args)) or 3
+    channels = args.channels or len(args.bands or ()) or 3
     probe = recipe(name, args.model or "atto", images=1000, image_px=dense_px or 224, classes=2, in_channels=channels)
     if dense_px and not isinstance(probe, ClassificationRecipe) and probe.input.eval_short_px != dense_px:
         own = probe.input.eval_short_px
@@ -203,19 +204,6 @@ def _probe(args: argparse.Namespace, name: str, task: str | None) -> Recipe:
             f"--size {dense_px} is refused: {rule}. Other sizes are for --input.short_px and --input.eval_short_px."
         )
     return probe
-
-
-def _bands(args: argparse.Namespace) -> tuple[str, ...]:
-    """What --bands names. Raises ConvNeXtError for empty ones."""
-    if args.bands is None:
-        return ()
-    bands = tuple(name.strip() for name in args.bands.split(","))
-    if not all(bands) or len({name.isdecimal() for name in bands}) > 1:
-        raise ConvNeXtError(
-            f"--bands {args.bands} is refused: it takes numbers of bands in a file, as 4,3,2,8, or what names of files end "
-            "in, as B04,B03,B02."
-        )
-    return bands
 
 
 def _fields(probe: Recipe, changes: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from convnext.config import Bands
 from convnext.data.band_files import opened
-from convnext.data.bands import chosen
+from convnext.data.bands import chosen, require_like
 from convnext.data.scan import listed
 from convnext.errors import DataError
 
@@ -26,8 +26,10 @@ class BandLook:
     largest: float  # by absolute value
 
 
-def look_at_bands(data: bytes, config: Bands) -> BandLook:
-    """At a file of a set that is read by `config`. Raises DataError where it cannot be read so."""
+def look_at_bands(data: bytes, config: Bands, *, full: bool = True) -> BandLook:
+    """At a file of a set that is read by `config`, `full` False: at its header. Raises DataError where it cannot be."""
+    if not full:
+        return BandLook(require_like(opened(data), config), (), 0.0, 0.0)
     values, empty = chosen(opened(data), config)
     if empty is not None and empty.all():
         raise DataError("it holds no data: every pixel is NaN or marked as nothing")

@@ -52,11 +52,17 @@ class _Moments:
 
 
 def band_facts(
-    train: Dataset, *, asked: Sequence[str] = (), channels: int | None = None, workers: int = 0
+    train: Dataset,
+    *,
+    asked: Sequence[str] = (),
+    channels: int | None = None,
+    workers: int = 0,
+    kept: Bands | None = None,
 ) -> BandFacts | None:
     """How the images of a set are read where they have other bands than grey or colour, or where bands are asked for.
 
-    `asked`: the bands that a person names, in order; `channels`: how many they want. What most files of a sample are,
+    `asked`: the bands that a person names, in order; `channels`: how many they want; `kept`: how the run that goes on
+    reads them, with what it measured. What most files of a sample are,
     all are to be. None where Pillow shows the images as people see them. Raises DataError where nothing fits.
     """
     named = train.store.bands if isinstance(train.store, BandStore) else ()
@@ -88,6 +94,9 @@ def band_facts(
     lines = [_told(config, count)]
     if loose:
         lines.append(f"Arrays such as {' x '.join(map(str, loose[0]))} are read with their bands {order}.")
+    if kept is not None and config == Bands(**kept.model_dump(include=set(Bands.model_fields)) | blank):
+        config = config.model_copy(update={"mean": kept.mean, "std": kept.std})
+        return BandFacts(config, (*lines, "Mean and std of each band are those that the run began with."))
     return _measured(train, config, lines, workers)
 
 

@@ -59,22 +59,36 @@ def chosen(file: File, config: Bands) -> tuple[np.ndarray, np.ndarray | None]:
 
     Raises DataError where the file is not of the kind that `config` describes.
     """
-    if kind_of(file.dtype) != config.pixels:
-        raise DataError(f"it holds {KINDS[kind_of(file.dtype)]} ({file.dtype}), and the others {KINDS[config.pixels]}")
+    places = _places(file, config)
+    values = file.load()
+    if not file.settled and config.arrays == "first":
+        values = values.transpose(1, 2, 0)
+    values = values[:, :, places]
+    return values, _empty(values, file.nodata)
+
+
+def require_like(file: File, config: Bands) -> tuple[int, int]:
+    """(height, width) by the header alone. Raises DataError where the file is not of the kind that `config` describes."""
+    _places(file, config)
+    height, width, _ = file.shape if file.settled else turned(file.shape, config.arrays)
+    return height, width
+
+
+def _places(file: File, config: Bands) -> list[int]:
+    """Which of its bands are channels, from 0."""
+    held = kind_of(file.dtype)
+    if held != config.pixels:
+        raise DataError(f"it holds {KINDS[held]} ({file.dtype}), in place of {KINDS[config.pixels]}")
     count = (file.shape if file.settled else turned(file.shape, config.arrays))[2]
     if config.file_bands and count != config.file_bands:
         where = (
             "" if file.settled else f" {'behind' if config.arrays == 'last' else 'in front of'} its rows and columns"
         )
-        raise DataError(f"it has {number_of(count, 'band')}{where}, and the others {config.file_bands}")
-    places = config.numbers or tuple(range(len(config.bands)))
+        raise DataError(f"it has {number_of(count, 'band')}{where}, in place of {config.file_bands}")
+    places = list(config.numbers) or list(range(len(config.bands)))
     if count <= max(places):
         raise DataError(f"it has {number_of(count, 'band')}, and band {max(places) + 1} is asked for")
-    values = file.load()
-    if not file.settled and config.arrays == "first":
-        values = values.transpose(1, 2, 0)
-    values = values[:, :, list(places)]
-    return values, _empty(values, file.nodata)
+    return places
 
 
 def _empty(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
@@ -118,9 +132,7 @@ def read_shape(data: bytes, config: Bands) -> tuple[int, int, bool]:
     """(height, width, whether a reduced decode is possible) of a file, from its header."""
     if not config.bands:
         return read_header(data)
-    file = opened(data)
-    height, width, _ = file.shape if file.settled else turned(file.shape, config.arrays)
-    return height, width, False
+    return *require_like(opened(data), config), False
 
 
 def holds_bands(data: bytes) -> bool:

@@ -7,6 +7,8 @@ from importlib import import_module
 
 from PIL import features
 
+from convnext.data.tiff_header import read_tiff_header
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # never one that starts a program, as EPS
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 _ARRAYS = frozenset({".npy", ".npz"})  # images where there are no others: beside some they are features, or masks
@@ -67,6 +69,12 @@ def plugin_for(ending: str) -> str:
 
 def why_unknown(data: bytes) -> str:
     """Why nothing opens these bytes: the name of the format where it is one that phones and browsers write."""
+    header = read_tiff_header(data)
+    if header is not None and not header.shows_colours:
+        many = f"{header.samples} bands of {'/'.join(map(str, dict.fromkeys(header.bits)))} bit"
+        return f"it is a TIFF of {many}, which is no image in grey or colour"
+    if data.startswith(b"\x93NUMPY"):
+        return "it is an array of NumPy, whatever its ending, and no image in grey or colour"
     name = ""
     if data[4:8] == b"ftyp":
         brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]

@@ -128,7 +128,7 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, ba
         try:
             data = dataset.store.read(entry.path)
             if bands is not None:
-                seen = look_at_bands(data, bands)
+                seen = look_at_bands(data, bands, full=full)
                 return _Seen(part, shown, label, _digest(data), seen.size, bands=seen)
             size = read_size(data)
             if full:

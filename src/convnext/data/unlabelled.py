@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnext.data.codecs import image_suffixes, plugin_for
+from convnext.data.codecs import plugin_for, suffixes_in
 from convnext.data.formats.folders import endings_of_images
 from convnext.data.labelled import Dataset, Entry
 from convnext.data.store import MixedStore, ZipStore, is_zip, printable, require, tree_of
@@ -40,7 +40,8 @@ def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
     tree = tree_of(Path(path))
     if isinstance(tree.store, ZipStore):
         zips[path] = tree.store
-    return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(image_suffixes()))]
+    suffixes = suffixes_in(ending for ending, _ in tree.files.endings())
+    return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(suffixes))]
 
 
 def _reader(path: str) -> str:

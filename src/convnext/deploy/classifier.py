@@ -5,22 +5,22 @@ Axes: N images, H W pixel rows and columns, C channels, K classes.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.config import ClassificationRecipe
+from convnext.config import ClassificationRecipe, override
 from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, number_of
 from convnext.tasks.classification.several.thresholds import Thresholds
 from convnext.tasks.result import Evaluation
 
@@ -37,6 +37,21 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     """A trained classifier."""
 
     recipe: ClassificationRecipe
+
+    def with_bands(self, bands: Sequence[str | int]) -> Self:
+        """The same network for images that hold its channels in other bands: `bands` names them, in its order.
+
+        Numbers count the bands of a file from 1; texts are what the names of files end in. Raises ConvNeXtError unless there
+        is one for each channel.
+        """
+        names = tuple(map(str, bands))
+        channels = len(self.recipe.input.mean)
+        if len(names) != channels:
+            raise ConvNeXtError(
+                f"--bands {','.join(names)} names {number_of(len(names), 'band')}, and '{self.source}' reads "
+                f"{number_of(channels, 'channel')}. Name one for each, in its order."
+            )
+        return replace(self, recipe=override(self.recipe, {"input.bands": names, "input.file_bands": 0}))
 
     def predict(
         self,

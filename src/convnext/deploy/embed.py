@@ -12,6 +12,7 @@ from convnext.data.labelled import Dataset
 from convnext.data.store import printable
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.features import Rows, digest_of, ending_of, write_features
+from convnext.deploy.images import one_each
 from convnext.deploy.predictor import Predictor
 from convnext.deploy.started import load_features
 from convnext.engine.records import Meter
@@ -115,6 +116,7 @@ def named_features(
 
     Raises DataError where that is all of them.
     """
+    images = one_each(images, predictor.recipe.input)
     total = len(images.entries)
     with closing(Meter(total, 0, label="embedding", shown=progress)) as meter:
         named = predictor.embed_named(images, batch=batch, workers=workers, skipped=skipped)

@@ -128,7 +128,7 @@ def many_images(
     """
     take = _Taking(config, channel_order)
     if isinstance(images, Dataset):
-        return iter([Files(with_bands(images, take.named))])
+        return iter([Files(one_each(images, config))])
     if isinstance(images, str | os.PathLike):
         return iter([Files(take.listed(images))])
     if isinstance(images, bytes | Image.Image) or (isinstance(images, np.ndarray) and images.ndim != FRAMES_NDIM):
@@ -195,6 +195,12 @@ def sample_of(config: AnnotatedInput, pixels: Pixels) -> Sample:
 def _bands_of(config: Statistics) -> Bands | None:
     """How bands are read, where images are more than grey or colour."""
     return config if isinstance(config, Bands) and config.bands else None
+
+
+def one_each(images: Dataset, config: Statistics) -> Dataset:
+    """A listing in which each image is there once, also where each of its bands is a file."""
+    bands = _bands_of(config)
+    return with_bands(images, bands.bands) if bands else images
 
 
 class _Taking:

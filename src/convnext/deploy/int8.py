@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     Raises DataError where nothing is held out or a class is unknown to the network.
     """
     share = metadata.get("val_share")
-    source = recognise(data, annotated=False, labels=metadata["recipe"].get("labels"))
+    bands = tuple(metadata["recipe"]["input"].get("bands", ()))
+    source = replace(recognise(data, annotated=False, labels=metadata["recipe"].get("labels")), bands=bands)
     splits = open_splits(source, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
     if not splits.val.entries:
         raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")

@@ -191,14 +191,16 @@ def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], finger
     return None
 
 
-def bands_of(splits: Any, *, asked: Sequence[str], channels: int | None, workers: int) -> BandFacts | None:
+def bands_of(
+    splits: Any, *, asked: Sequence[str], channels: int | None, workers: int, kept: Bands | None = None
+) -> BandFacts | None:
     """How the images to train on are read where they are bands, not colours; raises DataError where nothing fits.
 
-    `asked`: the bands that a person names, `channels`: how many they want.
+    `asked`: the bands that a person names, `channels`: how many they want, `kept`: how the run that goes on reads them.
     """
     facts = None
     if isinstance(splits, Splits):
-        facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers))
+        facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers), kept=kept)
     elif asked:
         raise DataError("--bands is for classification; detection and segmentation read images in colour or grey.")
     if facts is None and channels not in (None, 1, 3):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from convnext.config import ConvNeXtConfig, Recipe, parse
+from convnext.config import Bands, ClassificationRecipe, ConvNeXtConfig, Recipe, parse
 from convnext.config.facts import StartFacts
 from convnext.engine import checkpoint
 from convnext.engine.run import LAST, OTHERS
@@ -51,6 +51,17 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
         return None
     recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0]).get("recipe", {}), where=f"'{found[0]}'")
     return recipe
+
+
+def kept_bands(out: Path) -> Bands | None:
+    """How the run in `out` reads its images, with the mean and the std that it measured; None where there is none yet."""
+    if not (out / LAST).is_file():
+        return None
+    try:
+        recipe: Recipe = parse(Recipe, checkpoint.read_metadata(out / LAST).get("recipe", {}), where=f"'{out / LAST}'")
+    except ConvNeXtError:  # what reads the checkpoint in earnest says why
+        return None
+    return recipe.input if isinstance(recipe, ClassificationRecipe) and recipe.input.bands else None
 
 
 def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:

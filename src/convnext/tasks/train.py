@@ -34,7 +34,7 @@ from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
 from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, source_of, splits_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
-from convnext.tasks.starting import held_recipe, network_name, start_facts
+from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
 from convnext.tasks.table import row_of
 
 
@@ -141,7 +141,8 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
         source = replace(source, bands=held.input.bands if held else request.bands)
     splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
     how: dict[str, Any] = {"workers": options.workers}
-    asked: dict[str, Any] = {"asked": request.bands, "channels": request.channels}
+    kept = kept_bands(Path(options.out)) if world.first else None
+    asked: dict[str, Any] = {"asked": request.bands, "channels": request.channels, "kept": kept}
     facts = world.from_first(bands_of(splits, **asked, **how) if world.first and held is None else None)
     bands = facts.bands if facts else held.input if held and held.input.bands else None
     findings = world.from_first(look(splits, **how, bands=bands) if world.first else None)

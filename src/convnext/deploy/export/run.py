@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convnext.data.band_store import with_bands
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
 from convnext.data.transforms import normalise
@@ -172,7 +173,7 @@ def _images(predictor: ClassificationPredictor, options: Options) -> tuple[Tenso
     config: Any = predictor.recipe.input
     where = options.compare_on or options.int8
     if where:
-        dataset = open_unlabelled([where])
+        dataset = with_bands(open_unlabelled([where]), config.bands)
         some = Dataset((), dataset.entries[:: max(1, len(dataset.entries) // COMPARED)][:COMPARED], dataset.store)
         found = [batch.images for batch in eval_batches(some, config, batch=COMPARED)]
         if found and len(found[0]):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from convnext.config import Recipe
+from convnext.config import ClassificationRecipe, Recipe
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.engine.claim import Claim
@@ -110,6 +110,15 @@ def suite(
     return Suite(name, seed, tuple(cells))
 
 
+def require_colours(recipe: Recipe) -> None:
+    """Raise ConvNeXtError for a network of bands: corruptions and attacks are defined for pixels of 8 bit, grey or RGB."""
+    if isinstance(recipe, ClassificationRecipe) and (recipe.input.wide or len(recipe.input.mean) not in (1, 3)):
+        raise ConvNeXtError(
+            f"Corruptions and attacks are defined for images in colour or grey, and this network reads "
+            f"{len(recipe.input.mean)} bands. Leave out --suite."
+        )
+
+
 def choose_reference(name: str, chosen: Suite) -> Reference | None:
     """What mCE is relative to: 'auto' (AlexNet for the whole of ImageNet-C, else nothing), 'none', 'alexnet', or the
     robustness.json of another network. Raises ConvNeXtError when it does not have the cells of `chosen`."""
@@ -146,6 +155,7 @@ def run_suite(
 
     `only`: see `tasks.subsets`. Raises ConvNeXtError when OUT holds results of another network, data or seed.
     """
+    require_colours(scorer.recipe)
     if reference:
         refuse_unlike(_shape(chosen), reference)  # now, not after hours
     folder = Path(out)
