@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise ConvNeXtError(f"--{flag} is for --suite {' or '.join(suites)}.")
     from convnext.deploy.load import load
 
-    predictor = load(args.run, weights=args.weights, device=args.device)
+    predictor: Any = load(args.run, weights=args.weights, device=args.device)
     task = predictor.recipe.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, f"'{args.run}' is")
     if args.bands:
