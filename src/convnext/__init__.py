@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from convnext.deploy.predictor import Predictor
     from convnext.deploy.segmenter import SegmentationPredictor
+    from convnext.deploy.serve.run import serve
     from convnext.deploy.verify import Verified, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
@@ -71,6 +72,7 @@ __all__ = [
     "optimize",
     "predict",
     "recipe",
+    "serve",
     "similar",
     "train",
     "verify",
@@ -103,6 +105,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     ),
     "convnext.deploy.predictor": ("Predictor",),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
+    "convnext.deploy.serve.run": ("serve",),
     "convnext.deploy.verify": ("Verified", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),

@@ -25,6 +25,10 @@ EXTRAS = {  # package, by the name that it is imported by -> the extra that brin
     "nncf": ("openvino", "int8"),
     "tifffile": ("bands", "TIFF files of many bands"),
     "imagecodecs": ("bands", "TIFF files that are packed by LZW and others"),
+    "fastapi": ("serve", "`convnext serve`"),
+    "uvicorn": ("serve", "`convnext serve`"),
+    "python_multipart": ("serve", "`convnext serve`"),
+    "prometheus_client": ("serve", "`convnext serve`"),
     "pyarrow": ("parquet", "tables in Parquet and Arrow files"),
 }
 

@@ -73,7 +73,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
             raise ConvNeXtError(
                 f"threshold = {threshold:g} is for several labels an image; '{self.source}' names one. Leave it out."
             )
-        make = partial(self._answers, top=top, threshold=threshold)
+        make = partial(self.answers, top=top, threshold=threshold)
         return self._many(images, channel_order, workers, skipped, make, batch)
 
     @property
@@ -176,7 +176,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     def _batch(self) -> int:
         return BATCH
 
-    def _answers(
+    def answers(
         self, read: Sequence[Read], *, top: int | None = None, threshold: float | None = None
     ) -> Iterable[ClassificationPrediction]:
         require_top(top)

@@ -48,7 +48,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
         self, image: OneImage, *, top: int | None = None, score: float = SHOWN, channel_order: ChannelOrder = "rgb"
     ) -> DetectionPrediction:
         """As for every predictor; only objects with at least this `score`."""
-        return self._one(image, channel_order, partial(self._answers, top=top, score=score))
+        return self._one(image, channel_order, partial(self.answers, top=top, score=score))
 
     def predict(
         self,
@@ -61,7 +61,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
         skipped: dict[str, str] | None = None,
     ) -> Iterator[DetectionPrediction]:
         """As for every predictor; only objects with at least this `score`."""
-        return self._many(images, channel_order, workers, skipped, partial(self._answers, top=top, score=score))
+        return self._many(images, channel_order, workers, skipped, partial(self.answers, top=top, score=score))
 
     def evaluate(
         self,
@@ -90,7 +90,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
     def _transform(self) -> Transform:
         return partial(sample_of, self.recipe.input)
 
-    def _answers(
+    def answers(
         self, read: Sequence[Read], *, top: int | None = None, score: float = SHOWN
     ) -> Iterable[DetectionPrediction]:
         require_top(top)

@@ -21,8 +21,8 @@ from PIL import Image
 from convnext.config import AnnotatedInput, Bands, Statistics
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.band_store import BandStore, with_bands
-from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, shown_to_eyes
-from convnext.data.decode import decode, decode_pillow
+from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, read_shape, shown_to_eyes
+from convnext.data.decode import decode, decode_pillow, read_size
 from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
@@ -61,6 +61,18 @@ class Given:
             return decode_pillow(Image.fromarray(self.content), channels=channels)
         data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
         return decode(data, channels=channels) if bands is None else read_pixels(data, bands)
+
+    def size(self, config: Statistics) -> tuple[int, int]:
+        """(height, width) of pixels, or of an encoded image by its header. Raises as `pixels` does."""
+        if isinstance(self.content, np.ndarray):
+            return self.content.shape[0], self.content.shape[1]
+        if isinstance(self.content, DataError):
+            raise self.content
+        data, bands = (
+            self.content if isinstance(self.content, bytes) else self.content.read(self.path),
+            _bands_of(config),
+        )
+        return read_size(data) if bands is None else read_shape(data, bands)[:2]
 
     def to_eyes(self) -> Pixels:
         """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""
@@ -152,6 +164,12 @@ def read_images(
     return in_batches(lambda places: _read(given, places, transform, config, first), len(given), batch, workers)
 
 
+def read_one(given: Given, transform: Transform, config: Statistics, number: int) -> Read:
+    """`transform` of one image, image `number` of those that are asked about. Raises DataError or OSError."""
+    pixels = given.pixels(config)
+    return Read(given, number, (pixels.shape[0], pixels.shape[1]), transform(pixels))
+
+
 def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: int) -> Iterator[Made]:
     """`read` of `batch` places of `count` after the other, in order; `workers` are those of `read_images`."""
     parts = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
@@ -180,8 +198,7 @@ def _read(
     for place in places:
         one = given[place]
         try:
-            pixels = one.pixels(config)
-            found.append(Read(one, first + place, (pixels.shape[0], pixels.shape[1]), transform(pixels)))
+            found.append(read_one(one, transform, config, first + place))
         except (DataError, OSError) as error:
             broken[one.path] = reason_of(error)
     return found, broken

@@ -24,6 +24,7 @@ from convnext.deploy.images import (
     many_images,
     one_image,
     read_images,
+    read_one,
 )
 from convnext.deploy.prediction import Prediction
 from convnext.errors import ConvNeXtError, DataError, number_of, reason_of
@@ -55,7 +56,7 @@ class Predictor(ABC, Generic[Answer]):
         `top`: at most so many classes or objects. `channel_order`: of arrays; 'bgr' is OpenCV's. Raises DataError when
         the image cannot be read, and for anything that is not one image: `predict` takes many.
         """
-        return self._one(image, channel_order, lambda read: self._answers(read, top=top))
+        return self._one(image, channel_order, lambda read: self.answers(read, top=top))
 
     def predict(
         self,
@@ -71,7 +72,7 @@ class Predictor(ABC, Generic[Answer]):
         A generator is asked for images as they are needed. Images that cannot be read are left out and noted in
         `skipped`, path -> reason. `workers`: threads that read files, -1: some. The rest as in a call.
         """
-        return self._many(images, channel_order, workers, skipped, lambda read: self._answers(read, top=top))
+        return self._many(images, channel_order, workers, skipped, lambda read: self.answers(read, top=top))
 
     def embed(
         self,
@@ -118,11 +119,18 @@ class Predictor(ABC, Generic[Answer]):
     @property
     @abstractmethod
     def _transform(self) -> Transform:
-        """From decoded pixels to what `_answers` takes; it can be sent to another process."""
+        """From decoded pixels to what `answers` takes; it can be sent to another process."""
+
+    def read(self, given: Given, image_id: int = 1) -> Read:
+        """One image as `answers` takes it; threads may do this side by side, while another computes.
+
+        Raises DataError, with the bare reason, or OSError where it cannot be read.
+        """
+        return read_one(given, self._transform, self.recipe.input, image_id)
 
     @abstractmethod
-    def _answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[Answer]:
-        """One value for each image."""
+    def answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[Answer]:
+        """One value for each image, in order: what `predict` gives for them where they pass the network together."""
 
     @abstractmethod
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
@@ -138,10 +146,10 @@ class Predictor(ABC, Generic[Answer]):
     ) -> Made:
         given = one_image(image, self.recipe.input, channel_order)
         try:
-            pixels = given.pixels(self.recipe.input)
+            read = self.read(given)
         except (DataError, OSError) as error:
             raise DataError(f"'{printable(given.path)}' cannot be read: {reason_of(error)}.") from None
-        (made,) = make([Read(given, 1, (pixels.shape[0], pixels.shape[1]), self._transform(pixels))])
+        (made,) = make([read])
         return made
 
     def _many(

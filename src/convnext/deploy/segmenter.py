@@ -39,7 +39,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         self, image: OneImage, *, top: int | None = None, multi_scale: bool = False, channel_order: ChannelOrder = "rgb"
     ) -> SegmentationPrediction:
         """As for every predictor; `multi_scale`: at the scales of the recipe, with flips."""
-        return self._one(image, channel_order, partial(self._answers, top=top, multi_scale=multi_scale))
+        return self._one(image, channel_order, partial(self.answers, top=top, multi_scale=multi_scale))
 
     def predict(
         self,
@@ -52,7 +52,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         skipped: dict[str, str] | None = None,
     ) -> Iterator[SegmentationPrediction]:
         """As for every predictor; `multi_scale`: at the scales of the recipe, with flips."""
-        make = partial(self._answers, top=top, multi_scale=multi_scale)
+        make = partial(self.answers, top=top, multi_scale=multi_scale)
         return self._many(images, channel_order, workers, skipped, make)
 
     def evaluate(
@@ -95,7 +95,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
     def _transform(self) -> Transform:
         return _whole
 
-    def _answers(
+    def answers(
         self, read: Sequence[Read], *, top: int | None = None, multi_scale: bool = False
     ) -> Iterable[SegmentationPrediction]:
         require_top(top)
