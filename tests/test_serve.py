@@ -19,8 +19,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+import band_images
 from checkpoints import TASKS, checkpoint_of
-from commands import convnext
+from commands import convnext, trained
 from convnext.deploy.export.run import Options, export
 from convnext.deploy.load import load
 from convnext.deploy.serve.guard import read_key
@@ -455,6 +456,17 @@ def test_an_exported_file_is_served_without_torch(runs, images):
     )
     (row,) = json.loads(done.stdout)["results"]
     assert row["predictions"] == printed(runs["onnx"], images[0])["predictions"]
+
+
+def test_a_network_of_bands_answers_files_of_bands(tmp_path):
+    trained(band_images.class_folders(tmp_path / "data"), tmp_path / "run")
+    (file, *_) = sorted((tmp_path / "data").rglob("*.tif"))
+    models = open_models([str(tmp_path / "run")], device="cpu")
+    found = one(models, "POST", "/v1/predict", files={"images": (file.name, file.read_bytes())})
+    assert found.json()["results"] == [printed(tmp_path / "run", file)]
+    assert [each["name"] for each in one(models, "GET", "/v2/models/run").json()["inputs"]] == ["encoded"]
+    given = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    assert "reads files of bands" in refusal(one(models, "POST", "/v2/models/run/infer", json={"inputs": [given]}))
 
 
 def test_limits_that_say_nothing_are_refused():

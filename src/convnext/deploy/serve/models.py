@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext.config.images import Bands
+from convnext.config import Bands
 from convnext.data.store import printable
 from convnext.deploy.exported import files_of, is_exported
 from convnext.deploy.load import load
