@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import band_images
+import labels_data
 from checkpoints import TASKS, checkpoint_of
 from commands import convnext, trained
 from convnext.deploy.export.run import Options, export
@@ -30,6 +31,7 @@ from convnext.deploy.serve.models import Models, open_models
 from convnext.errors import CheckpointError, ConvNeXtError
 from serving import asked, held_back, one, pixels_of, write_images
 
+FILES = ("page.css", "palette.css", "page.js", "drawn.js", "docs.js", "icon.svg")
 KEY = "0123456789abcdef0123"
 FIELD = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n'
 
@@ -173,6 +175,7 @@ def test_it_says_what_it_serves_and_that_it_is_ready(models):
         ("/v1/predict?model=detection&top=0", 400, "top = '0' is refused"),
         ("/v1/predict?model=detection&top=1&top=2", 400, "top is given twice"),
         ("/v1/predict?model=detection&score=nan", 400, "from 0 to 1"),
+        ("/v1/predict?model=classification&threshold=0.5", 400, "threshold is for several labels an image"),
         ("/v1/predict?model=segmentation&score=0.5", 400, "score is for detection; 'segmentation' is for segmentation"),
         ("/v1/predict?model=segmentation&mask=perhaps", 400, "true or false"),
         ("/v1/predikt", 404, "Nothing is at '/v1/predikt'"),
@@ -360,12 +363,12 @@ def test_a_file_without_a_key_is_refused(tmp_path):
 
 def test_every_answer_carries_the_headers_of_safety_and_pages_name_no_other_address(classifier):
     async def ask(client: httpx.AsyncClient, service: Any) -> None:
-        for path in ("/docs", "/page/page.css", "/page/palette.css", "/page/docs.js", "/openapi.json", "/nowhere"):
+        for path in ("/", "/docs", *(f"/page/{name}" for name in FILES), "/openapi.json", "/nowhere"):
             answer = await client.get(path)
             assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "no-referrer"
-            assert "http://" not in answer.text and "https://" not in answer.text
+            assert "//" not in answer.text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
         described = (await client.get("/openapi.json")).json()["paths"]
         assert {"/v1/predict", "/v2/models/{name}/infer", "/metrics", "/healthz"} <= set(described)
         huge = await client.get("/readyz", headers={"x": "a" * 20_000})
@@ -467,6 +470,28 @@ def test_a_network_of_bands_answers_files_of_bands(tmp_path):
     assert [each["name"] for each in one(models, "GET", "/v2/models/run").json()["inputs"]] == ["encoded"]
     given = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
     assert "reads files of bands" in refusal(one(models, "POST", "/v2/models/run/infer", json={"inputs": [given]}))
+
+
+def test_a_network_of_several_labels_names_those_above_their_thresholds(tmp_path):
+    data = labels_data.in_columns(tmp_path / "data", labels_data.made(40))
+    trained(data, tmp_path / "run", "--batch", 8)
+    (file, *_) = sorted((tmp_path / "data").rglob("*.png"))
+    models = open_models([str(tmp_path / "run")], device="cpu")
+    found = one(models, "POST", "/v1/predict", files={"images": (file.name, file.read_bytes())})
+    assert found.json()["results"] == [printed(tmp_path / "run", file)]
+    every = one(models, "POST", "/v1/predict?threshold=0", content=file.read_bytes()).json()["results"][0][
+        "predictions"
+    ]
+    assert {row["label"] for row in every} == set(labels_data.NAMES)
+    given = {
+        "name": "encoded",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": [base64.b64encode(file.read_bytes()).decode()],
+    }
+    (output,) = one(models, "POST", "/v2/models/run/infer", json={"inputs": [given]}).json()["outputs"]
+    scores = {row["label"]: row["score"] for row in every}
+    assert output["data"] == [scores[name] for name in labels_data.NAMES]
 
 
 def test_limits_that_say_nothing_are_refused():

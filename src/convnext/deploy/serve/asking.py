@@ -15,6 +15,7 @@ DENSE = ("detection", "segmentation")
 PARAMETERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {  # name -> type in JSON, what it is, tasks that know it
     "model": ("string", "the network, where the server has several", ("classification", *DENSE)),
     "top": ("integer", "at most so many classes or objects of an image", ("classification", *DENSE)),
+    "threshold": ("number", "several labels an image: the lowest score of a class, 0 to 1", ("classification",)),
     "score": ("number", "detection: the lowest score of an object, 0 to 1", ("detection",)),
     "multi_scale": ("boolean", "segmentation: at several scales, with flips", ("segmentation",)),
     "mask": ("boolean", "segmentation: adds 'mask', a PNG of the classes' numbers as a data URL", ("segmentation",)),
@@ -47,8 +48,9 @@ def wish_of(query: QueryParams, models: Models) -> Wish:
     found: dict[str, Any] = {}
     if "top" in query:
         found["top"] = _count(query["top"])
-    if "score" in query:
-        found["score"] = _share(query["score"])
+    if "threshold" in query and not model.several:
+        raise Refused(400, f"threshold is for several labels an image; '{model.name}' names one. Leave it out.")
+    found |= {name: _share(name, query[name]) for name in ("threshold", "score") if name in query}
     if "multi_scale" in query:
         found["multi_scale"] = _whether("multi_scale", query["multi_scale"])
     return Wish(model, tuple(found.items()), "mask" in query and _whether("mask", query["mask"]))
@@ -60,13 +62,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def _share(name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise Refused(400, f"score = '{on_one_line(text)[:40]}' is refused: it must be a number from 0 to 1.")
+        raise Refused(400, f"{name} = '{on_one_line(text)[:40]}' is refused: it must be a number from 0 to 1.")
     return value
 
 

@@ -50,6 +50,11 @@ class Model:
         return len(self.predictor.recipe.input.mean)
 
     @property
+    def several(self) -> bool:
+        """Whether a classifier may name several labels of an image."""
+        return bool(getattr(self.predictor, "several", False))
+
+    @property
     def reads_bands(self) -> bool:
         """Whether it takes files of bands, and no colours or greys."""
         return _reads_bands(self.predictor)

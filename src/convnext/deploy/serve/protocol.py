@@ -111,7 +111,9 @@ def answer(model: Model, request: Asked, predictions: Sequence[Prediction]) -> t
 
 def how(model: Model, request: Asked) -> dict[str, Any]:
     """Options of the predictor for a request: a classifier names all of its classes."""
-    return {"top": _ALL} if model.task == "classification" and "probabilities" in request.outputs else {}
+    if "probabilities" not in request.outputs:
+        return {}
+    return {"threshold": 0.0} if model.several else {"top": _ALL}
 
 
 def _images(given: Mapping[str, Any], tail: bytes, model: Model, limits: Limits) -> list[Given]:

@@ -1,4 +1,4 @@
-"""The list of addresses at `/docs`: files of this package, as they are, with nothing from elsewhere."""
+"""The page at `/` and the list of addresses at `/docs`: files of this package, as they are, with nothing from elsewhere."""
 
 from importlib.resources import files as resources
 
@@ -7,12 +7,12 @@ from fastapi import FastAPI, Response
 from convnext.drawing.palette import style
 
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_FILES = ("page.css", "docs.js", "icon.svg")
+_FILES = ("page.css", "page.js", "drawn.js", "docs.js", "icon.svg")
 
 
 def add_pages(app: FastAPI) -> None:
-    """Give an application the list of its addresses, and the files of that page."""
-    pages = {"/docs": "docs.html", **{f"/page/{name}": name for name in _FILES}}
+    """Give an application the page, the list of its addresses, and the files of both."""
+    pages = {"/": "page.html", "/docs": "docs.html", **{f"/page/{name}": name for name in _FILES}}
     for address, name in pages.items():
         _add(app, address, _content(name), _KINDS[name.rpartition(".")[2]])
     _add(app, "/page/palette.css", style(), _KINDS["css"])

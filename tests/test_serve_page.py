@@ -1,0 +1,219 @@
+"""The page of `convnext serve` in a real Chromium: what is dropped is answered and drawn; nothing comes from elsewhere."""
+
+import base64
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from checkpoints import TASKS, checkpoint_of
+from children import PATIENCE_S
+from convnext.deploy.load import load
+from serving import pixels_of, process
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is NOT tested: playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is NOT tested: there is no chromium here")
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+CLASSES = ("<b>a</b>", "b")  # a name is text, whatever it looks like
+GIVE = """([kind, files]) => {
+  const data = new DataTransfer();
+  for (const [name, text] of files) {
+    data.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], name, { type: "image/png" }));
+  }
+  const about = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+  const Kind = kind === "drop" ? DragEvent : ClipboardEvent;
+  document.getElementById("drop").dispatchEvent(new Kind(kind, about));
+}"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("runs")
+    return {task: checkpoint_of(task, place / task, classes=CLASSES) for task in TASKS if not (place / task).mkdir()}
+
+
+@pytest.fixture(scope="module")
+def address(runs) -> Iterator[str]:
+    with process(*runs.values(), "--device", "cpu") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, address) -> Iterator[Any]:
+    """Opened, 400 px wide, dark; at the end it has asked nobody else and raised nothing."""
+    context = chromium.new_context(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    context.set_default_timeout(1000 * PATIENCE_S)
+    playwright.expect.set_options(timeout=1000 * PATIENCE_S)
+    opened = context.new_page()
+    elsewhere, raised = list[str](), list[str]()
+    opened.on("request", lambda request: elsewhere.append(request.url))
+    opened.on("pageerror", lambda error: raised.append(str(error)))
+    opened.goto(address)
+    playwright.expect(opened.locator("#about")).to_have_text("classification, 2 classes")
+    yield opened
+    assert not raised
+    assert not [url for url in elsewhere if not url.startswith((f"{address}/", "blob:", "data:image/png;base64,"))]
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 400  # whatever was shown, nobody scrolls sideways
+    context.close()
+
+
+def png(number: int, height: int = 48, width: int = 64) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels_of(number, height, width)).save(stream, "png")
+    return stream.getvalue()
+
+
+def give(page: Any, kind: str, **files: bytes) -> None:
+    """Drop or paste files on the page."""
+    page.evaluate(
+        GIVE, [kind, [[name.replace("_", "."), base64.b64encode(data).decode()] for name, data in files.items()]]
+    )
+
+
+def answered(page: Any, many: int) -> None:
+    """Until all images on the page have their answers."""
+    playwright.expect(page.locator(".card[aria-busy=false]")).to_have_count(many)
+
+
+def canvas(page: Any) -> str:
+    """What is drawn."""
+    found: str = page.evaluate("document.querySelector('.card canvas').toDataURL()")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_what_is_dropped_or_pasted_is_answered_as_predict_does(page, runs, kind):
+    give(page, kind, a_png=png(0), b_png=png(1))
+    answered(page, 2)
+    expected = load(runs["classification"], device="cpu")(png(0)).predictions
+    rows = page.locator(".card").first.locator(".bars li")
+    assert rows.locator(".name").all_text_contents() == [name for name, _ in expected]
+    assert rows.locator(".value").all_text_contents() == [f"{100 * score:.1f}%" for _, score in expected]
+    assert page.locator(".card h2").all_text_contents() == ["a.png", "b.png"]
+    assert "48" in page.locator(".note").first.text_content() and " ms" in page.locator(".note").first.text_content()
+    assert page.locator("#status").text_content() == "2 of 2 images answered."
+    label = page.locator(".card canvas").first.get_attribute("aria-label")
+    assert label.startswith("a.png: ") and expected[0][0] in label
+    assert page.locator(".card b").count() == 0  # names are text
+
+
+def test_files_are_chosen_by_the_keyboard_alone_and_removed(page):
+    page.focus("#files")
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
+    chosen.value.set_files([{"name": "<img src=x onerror=alert(1)>.png", "mimeType": "image/png", "buffer": png(0)}])
+    answered(page, 1)
+    assert page.locator(".card h2").text_content() == "<img src=x onerror=alert(1)>.png"
+    page.get_by_label("Remove <img").focus()
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator(".card")).to_have_count(0)
+    assert page.locator("#controls").is_hidden()
+
+
+def test_a_photo_of_the_camera_is_answered(page):
+    page.click("#photograph")
+    playwright.expect(page.locator("#camera")).to_be_visible()
+    playwright.expect(page.locator("#video")).to_have_js_property("readyState", 4)
+    page.click("#take")
+    answered(page, 1)
+    assert page.locator(".card h2").text_content() == "photo.jpg"
+    assert page.locator("#camera").is_hidden() and page.locator(".bars li").count() == 2
+
+
+def test_what_cannot_be_read_is_told_in_its_place(page):
+    give(page, "drop", a_png=png(0), broken_png=b"no image")
+    answered(page, 2)
+    failed = page.locator(".card.failed")
+    assert failed.locator(".note").text_content().startswith("'broken.png' cannot be read: not an image")
+    assert "cannot be read" in failed.locator("canvas").get_attribute("aria-label")
+    assert page.locator(".card:not(.failed) .bars li").count() == 2
+
+
+def test_the_slider_hides_what_scores_less_and_json_holds_all(page, runs):
+    page.select_option("#network", "detection")
+    give(page, "drop", a_png=png(0))
+    answered(page, 1)
+    assert page.locator(".bars").text_content() == "nothing above the threshold"
+    bare = canvas(page)
+    page.locator("#threshold").fill("10")
+    playwright.expect(page.locator(".bars .value").first).to_be_visible()
+    drawn = canvas(page)
+    assert drawn != bare and page.locator("#threshold-value").text_content() == "10%"
+    page.uncheck("#drawn")
+    assert canvas(page) == bare
+    with page.expect_download() as saved:
+        page.click("#save")
+    found = json.loads(Path(saved.value.path()).read_text())
+    expected = load(runs["detection"], device="cpu", task="detection")(png(0), score=0.05, top=200).to_dict()[
+        "predictions"
+    ]
+    assert saved.value.suggested_filename == "detection.json" and found["task"] == "detection"
+    rows = [{**row, "file_name": "<bytes>"} for row in found["results"][0]["predictions"]]
+    assert rows == json.loads(json.dumps(expected)) and len(rows) > 1
+
+
+def test_a_map_is_drawn_over_the_image(page, runs):
+    give(page, "drop", a_png=png(0))
+    answered(page, 1)
+    bare = canvas(page)
+    page.select_option("#network", "segmentation")  # asks again
+    playwright.expect(page.locator("#title")).to_have_text("segmentation")
+    answered(page, 1)
+    expected = load(runs["segmentation"], device="cpu")(png(0)).predictions
+    assert page.locator(".bars .name").all_text_contents() == [name for name, _ in expected]
+    assert canvas(page) != bare
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_are_unpacked_as_coco_has_them(page, seed):
+    mask = np.random.default_rng(seed).random((37, 53)) < (0.02, 0.5, 0.98)[seed]
+    packed = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    lengths = page.evaluate("async (text) => (await import('/page/drawn.js')).runs(text)", packed)
+    values = np.repeat(np.arange(len(lengths)) % 2, lengths)
+    assert (mask == values.reshape(53, 37).T).all()
+
+
+def test_the_list_of_addresses_is_drawn_from_the_server_s_own_description(page, address):
+    page.goto(f"{address}/docs")
+    playwright.expect(page.locator("#addresses code").first).to_have_text("/v1/predict")
+    assert page.locator(".address").count() > 10 and f"{address}/v1/predict" in page.locator("#examples").text_content()
+
+
+def test_pages_take_the_colours_of_the_system(chromium, address):
+    found = set()
+    for scheme in ("light", "dark"):
+        context = chromium.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 800})
+        opened = context.new_page()
+        opened.goto(address)
+        found.add(opened.evaluate("getComputedStyle(document.body).backgroundColor"))
+        context.close()
+    assert len(found) == 2
+
+
+def test_with_a_key_the_browser_asks_for_it_and_the_page_works(chromium, runs, tmp_path):
+    key = "0123456789abcdef0123"
+    (tmp_path / "key").write_text(key)
+    with process(runs["classification"], "--device", "cpu", "--api-key-file", tmp_path / "key") as (_, url):
+        context = chromium.new_context(http_credentials={"username": "anybody", "password": key})
+        opened = context.new_page()
+        opened.goto(url)
+        playwright.expect(opened.locator("#about")).to_have_text("classification, 2 classes", timeout=1000 * PATIENCE_S)
+        give(opened, "drop", a_png=png(0))
+        playwright.expect(opened.locator(".bars li")).to_have_count(2, timeout=1000 * PATIENCE_S)
+        context.close()
