@@ -123,7 +123,7 @@ def test_files_are_chosen_by_the_keyboard_alone_and_removed(page):
     page.get_by_label("Remove <img").focus()
     page.keyboard.press("Enter")
     playwright.expect(page.locator(".card")).to_have_count(0)
-    assert page.locator("#controls").is_hidden()
+    assert page.locator("#controls").is_hidden() and page.evaluate("document.activeElement.id") == "files"
 
 
 def test_a_photo_of_the_camera_is_answered(page):

@@ -86,7 +86,7 @@ const drop = (card) => {
   state.cards = state.cards.filter((other) => other !== card);
   state.waiting = state.waiting.filter((other) => other !== card);
   arrange();
-  at("choose").focus();
+  at("files").focus();
 };
 
 const arrange = () => {
