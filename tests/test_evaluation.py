@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from convnext.deploy.exported_classifier import log_softmax
+from convnext.tasks.classification.calibration import log_softmax
 from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import BINS, Confusion, Outcomes, calibration, confusion, metrics, per_class
 from convnext.tasks.classification.report import report

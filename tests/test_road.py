@@ -30,7 +30,7 @@ from shapes import write_shapes
 
 FOLDER = Path(convnext.tasks.__file__).parent
 ROLES = {"__init__", "build", "facts", "inference", "metrics", "report", "row", "scoring", "task"}
-SCORES = {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "ece"}
+SCORES = {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "loss_before", "ece", "ece_before", "aurc"}
 TINY = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "schedule.epochs": 1}
 
 
@@ -96,7 +96,7 @@ def test_the_best_weights_score_the_same_through_the_road_as_in_training(colours
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     best = [row for row in rows if row["kind"] == "eval" and row["weights"] == evaluation["weights"]]
-    assert any(row["top1"] == evaluation["top1"] and row["loss"] == evaluation["loss"] for row in best)
+    assert any(row["top1"] == evaluation["top1"] and row["loss"] == evaluation["loss_before"] for row in best)
     again = json.loads(command("evaluate", tmp_path / "run", colours, "--json", "--workers", 0).out)
     assert {name: again[name] for name in evaluation if name in again and name != "step"} == {
         name: value for name, value in evaluation.items() if name in again and name != "step"

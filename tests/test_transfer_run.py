@@ -108,7 +108,10 @@ def test_fine_tuning_starts_from_the_head_of_the_probe_whose_logits_the_network_
     frozen, _ = checkpoint.read(run.path / "probe.safetensors")
     kept = checkpoint.read(run.path / "features" / "val-00000.safetensors")[0]
     logits = kept["values"][0] @ frozen["head.weight"].T + frozen["head.bias"]
-    top = torch.softmax(logits, 1).max(1).values
+    first, second = logits.double().topk(2, 1).values.T
+    fitted = checkpoint.read_metadata(run.path / "probe.safetensors").get("decision", {"temperature": 1, "stretch": 0})
+    factor = 1 / fitted["temperature"] + fitted["stretch"] * (first - second) ** 2
+    top = torch.softmax(factor[:, None] * logits, 1).max(1).values
     answers = list(load(run.path, weights="probe").predict(sorted((parted / "val").rglob("*.png"))))
     assert np.allclose([answer.predictions[0][1] for answer in answers], top.numpy(), atol=1e-4)
     seen = {}

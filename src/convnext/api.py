@@ -5,18 +5,17 @@ What needs torch is imported when it is called, so that exported files answer wh
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from convnext import recipes
 from convnext.config import Recipe, RunOptions, parse
+from convnext.deploy.finished import Run
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage
 from convnext.deploy.load import Source, load
 from convnext.deploy.output import refuse_among
 from convnext.deploy.prediction import Prediction
-from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError
 from convnext.tasks.result import Evaluation
 
@@ -33,43 +32,9 @@ if TYPE_CHECKING:
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 Balance = Literal["auto", "none", "sampler", "weights", "logits"]
 _DENSE = ("detection", "segmentation")
-_ANNOTATED = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}
+_TOLD = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it
+_TOLD |= dict.fromkeys(("promise", "sets", "keep"), ("classification",))
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run."""
-
-    path: Path  # its folder
-    step: int  # its last
-    figures: Mapping[str, float | None]  # of its best weights on the held-out images; None: not to be told from these
-    evaluation: Evaluation = field(repr=False)  # what evaluation.json holds
-    report: Path = field(repr=False)  # the page for people
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """The figures that are known: 'top1', 'loss', ...; 'box_ap', ...; 'miou', ..."""
-        return {name: value for name, value in self.figures.items() if value is not None}
-
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    @property
-    def chosen(self) -> str | None:
-        """What a run kept that had a choice, as those from weights have: 'probe', 'finetuned' or 'mixed'."""
-        return self.evaluation.about.get("chosen")
-
-    def load(self, *, weights: str = "best", device: str = "auto") -> Predictor[Prediction]:
-        """Its predictor, as `convnext.load(run.path)` gives it."""
-        return load(self.path, weights=weights, device=device)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `convnext train --json` prints."""
-        about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
-        about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
-        about |= {name: value for name, value in self.evaluation.about.items() if name in ("chosen", "crosswise")}
-        return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}
 
 
 def create(
@@ -120,6 +85,8 @@ def train(
     colours: str | Path | None = None,
     bands: Sequence[str | int] = (),
     labels: Literal["single", "multi"] | None = None,
+    promise: float | None = None,
+    sets: float | None = None,
 ) -> Run:
     """Train a classifier, a detector or a segmenter, by what `data` are, and evaluate its best weights.
 
@@ -131,7 +98,9 @@ def train(
     best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
     `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations, `images`: the folder or zip
     of their images, if not beside them; `form`, if not recognised; `colours`: a file of the classes and their colours in the
-    masks. Raises ConvNeXtError for what the caller can mend.
+    masks. Of a classifier, `promise`: the share of its answers that shall be right, measured on the test part or else on the
+    held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises ConvNeXtError for what the
+    caller can mend.
     """
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
@@ -147,6 +116,7 @@ def train(
     refuse_among(place, [data] if images is None else [data, images])
     how: dict[str, Any] = {"val_share": val_share, "seed": seed, "changes": changes, "minutes": minutes}
     how |= {"model": network, "recipe": recipe, "weights": start, "bands": tuple(map(str, bands))}
+    how |= {"promise": promise, "sets": sets}
     request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours, labels=labels), **how)
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
     return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
@@ -172,19 +142,23 @@ def evaluate(
     images: str | Path | None = None,
     form: Form | None = None,
     colours: str | Path | None = None,
+    promise: float | None = None,
+    sets: float | None = None,
+    keep: bool = False,
 ) -> Evaluation:
     """The scores of a run on labelled images, as `Predictor.evaluate` gives them; `images`, `form`, `colours`: as `train`.
 
-    Raises ConvNeXtError for one of these three that says nothing about the run's task.
+    `promise` and `sets` are measured on these images; with `keep` the run holds them, for predictors and exports. Raises
+    ConvNeXtError for one of these that says nothing about the run's task.
     """
     predictor = load(run, weights=weights, device=device)
     task = predictor.recipe.task
-    given = {"images": images, "form": form, "colours": colours}
+    given = {"images": images, "form": form, "colours": colours, "promise": promise, "sets": sets, "keep": keep or None}
     told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name in told:
-        if task not in _ANNOTATED[name]:
+        if task not in _TOLD[name]:
             raise ConvNeXtError(
-                f"{name} = '{told[name]}' is for {' and '.join(_ANNOTATED[name])}; '{os.fspath(run)}' is for {task}."
+                f"{name} = '{told[name]}' is for {' and '.join(_TOLD[name])}; '{os.fspath(run)}' is for {task}."
             )
     return predictor.evaluate(data, part, workers=workers, progress=progress, **told)
 

@@ -11,6 +11,7 @@ from convnext.cli.options import (
     annotation_flags,
     count,
     predictor_flags,
+    promise_flags,
     refuse_more,
     refuse_of_other_tasks,
 )
@@ -38,6 +39,9 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "suite": CLASSES,
     "batch": CLASSES,
     "bands": CLASSES,
+    "promise": CLASSES,
+    "sets": CLASSES,
+    "keep": CLASSES,
     "images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
@@ -58,6 +62,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     annotated.add_argument(
         "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
     )
+    answers = parser.add_argument_group("answers of a classifier")
+    promise_flags(answers)
+    answers.add_argument("--keep", action="store_true", help="keep promise and sets in the run, for predict and export")
     suite = parser.add_argument_group("suites of a classifier")
     choices = (*GRIDS, "subset", "real")
     text = "ImageNet-C, C-bar; FGSM and PGD; folders that are some of the classes (ImageNet-A, -R, ...); ReaL labels"
@@ -79,6 +86,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     for flag, suites in SUITE_FLAGS.items():
         if getattr(args, flag) is not None and args.suite not in suites:
             raise ConvNeXtError(f"--{flag} is for --suite {' or '.join(suites)}.")
+    given = [flag for flag in ("promise", "sets") if getattr(args, flag) is not None]
+    if args.keep and not given:
+        raise ConvNeXtError("--keep keeps a promise or sets, and none is asked for. Add --promise 0.99, or --sets 0.9.")
+    if given and args.suite:
+        raise ConvNeXtError(f"--{given[0]} does not go with --suite {args.suite}. Leave one of them out.")
     from convnext.deploy.load import load
 
     predictor: Any = load(args.run, weights=args.weights, device=args.device)
@@ -99,7 +111,9 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
 
     task = predictor.recipe.task
     how: dict[str, Any] = {"workers": args.workers, "progress": not args.json}
-    how |= {"batch": args.batch or BATCH} if task == "classification" else {"images": args.images, "form": args.form}
+    asked = {"promise": args.promise, "sets": args.sets, "keep": args.keep}
+    how |= {"batch": args.batch or BATCH, **asked} if task == "classification" else {}
+    how |= {"images": args.images, "form": args.form} if task != "classification" else {}
     how |= {"multi_scale": True} if args.multi_scale else {}
     how |= {"colours": args.colours} if args.colours else {}
     result = predictor.evaluate(args.data, args.part, **how).to_dict()

@@ -135,6 +135,14 @@ def share(text: str) -> float:
     return value
 
 
+def promise_flags(parser: argparse._ArgumentGroup) -> None:
+    """What `train` and `evaluate` share about answers that can be relied on."""
+    text = "share of the answers that shall be right, e.g. 0.99: below a score, `predict` then says that it is not sure"
+    parser.add_argument("--promise", type=share, metavar="SHARE", help=text)
+    text = "share of the sets of classes that shall hold the right one, e.g. 0.9: `predict` then gives a set for each image"
+    parser.add_argument("--sets", type=share, metavar="SHARE", help=text)
+
+
 def annotation_flags(parser: argparse._ArgumentGroup) -> None:
     """What `train` and `evaluate` share for images with boxes or masks."""
     parser.add_argument("--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations")

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     answers = ((prediction, write(prediction)) for prediction in found)
     if args.csv:
         usual = len(predictor.classes) if predictor.several else TOP
-        _print_table(answers, skipped, min(args.top or usual, len(predictor.classes)))
+        _print_table(answers, skipped, min(args.top or usual, len(predictor.classes)), predictor.decision)
     elif not args.json:
         _print_text(answers, skipped)
     elif task == "detection":
@@ -159,18 +159,21 @@ def _print_list(answers: Answers) -> None:
         show("]" if before == "," else "[]")
 
 
-def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int) -> None:
-    """CSV of the first `ranks` classes of each image."""
+def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int, decision: Any) -> None:
+    """CSV of the first `ranks` classes of each image, and of what `decision` adds."""
     from convnext.data.store import printable
 
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), "error"])
+    more = [name for name, there in (("answered", decision.promise), ("set", decision.sets)) if there]
+    rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), *more, "error"])
     for prediction, _ in answers:
         cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
         cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
+        told = prediction.to_dict()
+        cells += [";".join(told[name]) if name == "set" else "yes" if told[name] else "no" for name in more]
         rows.writerow(map(on_one_line, [printable(prediction.path), *cells, ""]))
     for path, reason in skipped.items():
-        rows.writerow(map(on_one_line, [printable(path), *[""] * (2 * ranks), reason]))
+        rows.writerow(map(on_one_line, [printable(path), *[""] * (2 * ranks + len(more)), reason]))
 
 
 def _print_line(path: str, text: str) -> None:

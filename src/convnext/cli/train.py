@@ -13,6 +13,7 @@ from convnext.cli.options import (
     count,
     flags_of,
     json_flag,
+    promise_flags,
     refuse_of_other_tasks,
 )
 from convnext.cli.printing import show, show_json
@@ -54,6 +55,8 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "freeze": CLASSES,
     "bands": CLASSES,
     "labels": CLASSES,
+    "promise": CLASSES,
+    "sets": CLASSES,
 }
 
 
@@ -106,6 +109,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tensorboard", action="store_true", default=None, help="write TensorBoard files as well")
     json_flag(parser)
+    promise_flags(parser.add_argument_group("answers of a classifier"))
     annotated = parser.add_argument_group("detection and segmentation")
     annotation_flags(annotated)
     annotated.add_argument(
@@ -133,7 +137,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
     asked: dict[str, Any] = {
-        name: getattr(args, name) for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes")
+        name: getattr(args, name)
+        for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes", "promise", "sets")
     }
     asked["bands"] = args.bands or ()
     done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
@@ -241,11 +246,13 @@ def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
 def _report(run: Any, *, as_json: bool) -> None:
     """Print the result."""
     from convnext.engine.records import info
-    from convnext.reports.text import scores_text
+    from convnext.reports.text import scores_fitted, scores_text
 
     if as_json:
         show_json(run.to_dict())
     else:
         way = "images, by cross-validation" if run.evaluation.about.get("crosswise") else "held-out images"
+        for line in scores_fitted(run.evaluation.to_dict()) if run.evaluation.task == "classification" else []:
+            info(line)
         show([f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}"])
         info(f"The report: {run.report}")

@@ -21,6 +21,9 @@ from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, R
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.errors import ConvNeXtError, number_of
+from convnext.tasks.classification.conclusion import Wanted
+from convnext.tasks.classification.decision import Decision
+from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
 from convnext.tasks.result import Evaluation
 
@@ -137,8 +140,16 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
+        promise: float | None = None,
+        sets: float | None = None,
+        keep: bool = False,
     ) -> Evaluation:
-        """Top-1, top-5, loss, calibration and confusion, as for every predictor."""
+        """Top-1, top-5, loss, calibration and confusion, as for every predictor.
+
+        `promise`: from which score on at least this share of the answers is right, with 95 % confidence; `sets`: sets of
+        classes of which this share holds the right one. Both are measured on these images; with `keep` the checkpoint
+        holds them from now on, for predictors and exports. Raises ConvNeXtError for shares that nobody can promise.
+        """
 
     @abstractmethod
     def outcomes(
@@ -158,8 +169,20 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
 
-    @abstractmethod
+    @cached_property
+    def decision(self) -> Decision:
+        """How logits become an answer: what was fitted on held-out images, and travels with the weights."""
+        return Decision.of(self.metadata, self.source)
+
     def probabilities(self, images: Pixels) -> NDArray[np.float32]:
+        """(N, K) of (N, H, W, C) images that `eval_transform` made."""
+        logits = self._logits(images)
+        if self.several:
+            return probabilities(logits)
+        return np.exp(self.decision.scale.log_scores(logits)).astype(np.float32)
+
+    @abstractmethod
+    def _logits(self, images: Pixels) -> NDArray[np.float32]:
         """(N, K) of (N, H, W, C) images that `eval_transform` made."""
 
     @abstractmethod
@@ -180,18 +203,27 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         self, read: Sequence[Read], *, top: int | None = None, threshold: float | None = None
     ) -> Iterable[ClassificationPrediction]:
         require_top(top)
-        scores = self.probabilities(stacked(read))
-        if self.several:
-            yield from self._labels(read, scores, top, threshold)
-            return
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : top or TOP]
-        best = np.take_along_axis(scores, order, 1)
-        for one, row in zip(read, scores, strict=True):
+        logits = self._logits(stacked(read))
+        for one, row in zip(read, logits, strict=True):
             require_numbers(row, one.given.path, self.source)
-        for one, ks, ps in zip(read, order.tolist(), best.tolist(), strict=True):
-            scored = tuple((self.classes[k], p) for k, p in zip(ks, ps, strict=True))
+        if self.several:
+            yield from self._labels(read, probabilities(logits), top, threshold)
+            return
+        order = np.argsort(-logits, axis=1, kind="stable")
+        log_scores = self.decision.scale.log_scores(logits)
+        ranked = np.take_along_axis(np.exp(log_scores).astype(np.float32), order, 1)
+        promise, sets = self.decision.promise, self.decision.sets
+        sizes = sets.sizes(log_scores).tolist() if sets else [0] * len(read)
+        for one, ks, ps, size in zip(read, order.tolist(), ranked.tolist(), sizes, strict=True):
+            names = [self.classes[k] for k in ks]
             about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
-            yield ClassificationPrediction(classes=self.classes, scored=scored, **about)
+            yield ClassificationPrediction(
+                classes=self.classes,
+                scored=tuple(zip(names, ps, strict=True))[: top or TOP],
+                answered=ps[0] >= promise.threshold if promise else None,
+                label_set=tuple(names[:size]) if sets else None,
+                **about,
+            )
 
     def _labels(
         self, read: Sequence[Read], scores: NDArray[np.float32], top: int | None, threshold: float | None
@@ -199,11 +231,24 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         """Every class whose score reaches its threshold, or `threshold`."""
         least = self.thresholds.array() if threshold is None else np.full(len(self.classes), threshold)
         for one, row in zip(read, scores, strict=True):
-            require_numbers(row, one.given.path, self.source)
             order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= least[k]]
             scored = tuple((self.classes[k], float(row[k])) for k in order[:top])
             about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
             yield LabelsPrediction(classes=self.classes, scored=scored, **about)
+
+
+def require_one(several: bool, wanted: Wanted) -> None:
+    """Refuse a promise or sets where an image may have several labels: there is no one answer that could be right."""
+    if several and wanted:
+        raise ConvNeXtError("A promise and sets are for one label an image; this run names several. Leave them out.")
+
+
+def require_kept(keep: bool, wanted: Wanted) -> None:
+    """Refuse to keep what is not asked for."""
+    if keep and not wanted:
+        raise ConvNeXtError(
+            "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
+        )
 
 
 def stacked(read: Sequence[Read]) -> Pixels:

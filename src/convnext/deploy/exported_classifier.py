@@ -4,27 +4,27 @@ Axes: N images, H W pixel rows and columns, C channels, K classes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.evaluation import Change, Shown, normalised, shown
 from convnext.data.labelled import Dataset
-from convnext.deploy.classifier import BATCH, ClassificationPredictor
+from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_one
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported import Exported, Floats, open_exported
 from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features
 from convnext.engine.records import watched
 from convnext.errors import ConvNeXtError, DataError
+from convnext.tasks.classification.answers import Answers
+from convnext.tasks.classification.conclusion import GIVEN, Wanted, conclude
+from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.report import evaluation_of
 from convnext.tasks.classification.several import metrics as several
-from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 from convnext.tasks.opening import open_scored, scored_source
 from convnext.tasks.result import Evaluation
@@ -42,6 +42,7 @@ class ExportedClassifier(ClassificationPredictor):
         network = open_exported(source, backend=backend)
         described = network.description
         recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
+        Decision.of(described, source)  # a wrong one is refused now
         return cls(network, recipe, tuple(described["classes"]), "cpu", Path(source), described)
 
     def evaluate(
@@ -52,8 +53,15 @@ class ExportedClassifier(ClassificationPredictor):
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
+        promise: float | None = None,
+        sets: float | None = None,
+        keep: bool = False,
     ) -> Evaluation:
-        """As for every classifier."""
+        """As for every classifier. Raises ConvNeXtError for `keep`: an exported file stays what was exported."""
+        wanted = Wanted.of(promise, sets)
+        require_one(self.several, wanted)
+        if keep:
+            raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
         source = scored_source(data, self.recipe.task)
         dataset: Dataset = open_scored(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
@@ -62,11 +70,17 @@ class ExportedClassifier(ClassificationPredictor):
         weights = self.metadata.get("weights", "raw")
         if self.several:
             passes = self._passes(dataset, batch, workers, skipped, progress=progress)
-            seen = several.Outcomes.join([several.Outcomes.of(*found) for found in passes])
+            seen = several.Outcomes.join(
+                [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
+            )
             told = evaluation_of_several(seen, dataset, self.thresholds)
             return told.with_about(skipped=skipped, weights=weights)
-        outcomes = self.outcomes(dataset, workers=workers, batch=batch, skipped=skipped, progress=progress)
-        return evaluation_of(outcomes, dataset).with_about(skipped=skipped, weights=weights)
+
+        def asked(images: Dataset) -> Iterator[Answers]:
+            return self._passes(images, batch, workers, skipped, progress=progress)
+
+        found = conclude(dataset, asked, self.decision, wanted=wanted, measured=part or GIVEN)
+        return found.with_about(skipped=skipped, weights=weights)
 
     def outcomes(
         self,
@@ -84,10 +98,11 @@ class ExportedClassifier(ClassificationPredictor):
         if attack is not None:
             raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
         self._refuse_several()
-        parts, noted = [], {} if skipped is None else skipped
-        for logits, labels, places in self._passes(dataset, batch, workers, noted, progress=progress, change=change):
-            log_p = log_softmax(restricted(logits, only))
-            parts.append(Outcomes.of(np.exp(log_p).astype(np.float32), log_p.astype(np.float32), labels, places))
+        parts = []
+        noted = {} if skipped is None else skipped
+        for found in self._passes(dataset, batch, workers, noted, progress=progress, change=change):
+            within = replace(found, logits=restricted(found.logits, only))
+            parts.append(within.outcomes(self.decision.scale.log_scores(within.logits)))
         return Outcomes.join(parts)
 
     def _passes(
@@ -99,8 +114,8 @@ class ExportedClassifier(ClassificationPredictor):
         *,
         progress: bool,
         change: Change | None = None,
-    ) -> Iterator[tuple[Floats, NDArray[Any], NDArray[np.int64]]]:
-        """(logits, labels, places in the dataset) of all readable images, batch by batch. Raises DataError where none is."""
+    ) -> Iterator[Answers]:
+        """The logits of every readable image, a batch at a time. Raises DataError where none is."""
         count, seen = len(dataset.entries), 0
 
         def read(places: range) -> Shown:
@@ -111,15 +126,14 @@ class ExportedClassifier(ClassificationPredictor):
                 note_skipped(found.skipped.items(), skipped)
                 seen += len(found.indices)
                 if found.indices:
-                    places = np.array(found.indices, np.int64)
-                    yield self.logits(found.images), dataset.labels(found.indices), places
+                    yield Answers(
+                        np.array(found.indices, np.int64), dataset.labels(found.indices), self.logits(found.images)
+                    )
         if not seen:
             raise DataError(f"None of the {count} images to evaluate on could be read.")
 
-    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """(N, K) of (N, H, W, C) images that `eval_transform` made."""
-        logits = self.logits(images)
-        return probabilities(logits) if self.several else np.exp(log_softmax(logits)).astype(np.float32)
+    def _logits(self, images: Pixels) -> Floats:
+        return self.logits(images)
 
     def logits(self, images: Pixels) -> Floats:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
@@ -135,14 +149,6 @@ class ExportedClassifier(ClassificationPredictor):
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         raise ConvNeXtError(f"'{self.source}' gives logits alone. Load the run for its features.")
-
-
-def log_softmax(logits: Floats) -> NDArray[np.float64]:
-    """(N, K) logits -> (N, K) logarithms of probabilities."""
-    x = logits.astype(np.float64)
-    x -= x.max(1, keepdims=True)
-    log_p: NDArray[np.float64] = x - np.log(np.exp(x).sum(1, keepdims=True))
-    return log_p
 
 
 def restricted(logits: Floats, only: Sequence[int]) -> Floats:

@@ -83,6 +83,8 @@ class ClassificationPrediction(Prediction):
     """The classes of one image with their probabilities, the likeliest first."""
 
     scored: tuple[tuple[str, float], ...]
+    answered: bool | None = None  # whether the first score reaches what was promised; None: nothing was
+    label_set: tuple[str, ...] | None = None  # that hold the right class as often as was asked; None: nothing was
 
     @property
     def predictions(self) -> tuple[tuple[str, float], ...]:
@@ -90,18 +92,23 @@ class ClassificationPrediction(Prediction):
         return self.scored
 
     def to_dict(self) -> dict[str, Any]:
-        """'path', and 'predictions' of 'label' and 'score'."""
+        """'path', and 'predictions' of 'label' and 'score'; 'answered' and 'set' where a promise or sets were asked for."""
         listed = [{"label": label, "score": score} for label, score in self.predictions]
-        return {"path": printable(self.path), "predictions": listed}
+        told: dict[str, Any] = {} if self.answered is None else {"answered": self.answered}
+        told |= {} if self.label_set is None else {"set": list(self.label_set)}
+        return {"path": printable(self.path), "predictions": listed, **told}
 
     def text(self) -> str:
-        """'cat 97.0%, dog 2.0%'."""
-        return ", ".join(f"{label} {score:.1%}" for label, score in self.predictions)
+        """'cat 97.0%, dog 2.0%'; 'not sure: cat 52.0%, dog 40.0%'; with the classes of a set behind it."""
+        scores = ", ".join(f"{label} {score:.1%}" for label, score in self.predictions)
+        among = "" if self.label_set is None else f" [{', '.join(self.label_set)}]"
+        return f"{'not sure: ' if self.answered is False else ''}{scores}{among}"
 
     def _drawn(self, pixels: Pixels) -> Pixels:
         label, score = self.predictions[0]
         whole = np.array([[0, 0, self.size[1], self.size[0]]], np.float64)
-        return draw_objects(pixels, whole, [self.classes.index(label)], [f"{label} {score:.2f}"])
+        name = f"{'not sure: ' if self.answered is False else ''}{label} {score:.2f}"
+        return draw_objects(pixels, whole, [self.classes.index(label)], [name])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -18,7 +18,7 @@ from convnext.config import ClassificationRecipe, expect
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
-from convnext.deploy.classifier import BATCH, ClassificationPredictor, stacked
+from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, require_one, stacked
 from convnext.deploy.explain import explanations, numbers_of
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import Pixels, Read
@@ -27,14 +27,16 @@ from convnext.deploy.predictor import Features, require_numbers
 from convnext.deploy.trained import Trained
 from convnext.engine.distributed import World
 from convnext.engine.forks import tell_once
+from convnext.engine.run import amend_whole
 from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
+from convnext.tasks.classification.conclusion import Wanted
+from convnext.tasks.classification.decision import KEY, Decision
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
-from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.result import Evaluation
 
@@ -54,6 +56,7 @@ class TrainedClassifier(ClassificationPredictor):
         """The predictor of a checkpoint."""
         model = trained.into(build_model(trained.recipe.model), device)
         recipe = expect(trained.recipe, ClassificationRecipe)
+        Decision.of(trained.metadata, trained.source)  # a wrong one is refused now
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata, plain)
 
     def evaluate(
@@ -64,16 +67,22 @@ class TrainedClassifier(ClassificationPredictor):
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
+        promise: float | None = None,
+        sets: float | None = None,
+        keep: bool = False,
     ) -> Evaluation:
-        """Top-1, top-5, loss, calibration and confusion, as for every predictor."""
-        how: dict[str, Any] = {
-            "device": self.device,
-            "workers": workers,
-            "progress": progress,
-            "run": self.source.parent,
-        }
-        how |= {"thresholds": self.thresholds} if self.several else {}
-        return evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how)
+        """As for every classifier. Raises ConvNeXtError where there is nothing to `keep`, or no checkpoint to keep it."""
+        wanted = Wanted.of(promise, sets)
+        require_one(self.several, wanted)
+        require_kept(keep, wanted)
+        how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
+        how["run"] = self.source.parent
+        ways: dict[str, Any] = {"decision": self.decision, "wanted": wanted}
+        ways = {"thresholds": self.thresholds} if self.several else ways
+        found = evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
+        if keep:
+            amend_whole(self.source, {KEY: found.about[KEY]})
+        return found
 
     def outcomes(
         self,
@@ -106,6 +115,7 @@ class TrainedClassifier(ClassificationPredictor):
                 attack=attack,
                 only=only,
                 progress=progress,
+                scale=self.decision.scale,
             )
 
     def logits(self, images: Tensor) -> Tensor:
@@ -131,11 +141,9 @@ class TrainedClassifier(ClassificationPredictor):
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself
             return None
 
-    def probabilities(self, images: Pixels) -> NDArray[np.float32]:
-        """(N, K) of (N, H, W, C) images that `eval_transform` made."""
-        logits = self.logits(torch.from_numpy(images))
-        found: NDArray[np.float32] = logits.cpu().numpy() if self.several else logits.softmax(1).cpu().numpy()
-        return probabilities(found) if self.several else found
+    def _logits(self, images: Pixels) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self.logits(torch.from_numpy(images)).cpu().numpy()
+        return found
 
     def _explained(
         self, read: Sequence[Read], *, classes: str | Sequence[str] | None, method: Method, stage: int | None

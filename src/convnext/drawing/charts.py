@@ -122,7 +122,7 @@ def heat_map(names: Sequence[str], table: NDArray[np.int64], *, numbers: Literal
     return figure(title, tag("div", plot, class_="scroll"), [])
 
 
-def reliability(bins: Sequence[dict[str, Any]]) -> Html:
+def reliability(bins: Sequence[dict[str, Any]], *, title: str = "How often it is right") -> Html:
     """How often the network is right (bars) when it claims to be this sure (x), and the gap to its claim."""
     inside = []
     for part in bins:
@@ -141,7 +141,7 @@ def reliability(bins: Sequence[dict[str, Any]]) -> Html:
     inside.append(tag("line", y1="100%", x2="100%", class_="ideal"))
     ticks = [(i / 5, percent(i / 5, 0)) for i in range(6)]
     plot = _plot("Reliability diagram", ticks, ticks, inside, "confidence")
-    return figure("How often it is right", plot, [("right", "bar"), ("gap to the claim", "gap"), ("ideal", "ideal")])
+    return figure(title, plot, [("right", "bar"), ("gap to the claim", "gap"), ("ideal", "ideal")])
 
 
 def histogram(bins: Sequence[dict[str, Any]]) -> Html:

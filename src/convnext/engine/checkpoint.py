@@ -202,6 +202,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what the package r
     "state": (_fields, "the fields of a state"),
     "scaler": (_fields, "the fields of a scaler"),
     "thresholds": (_fields, "the fields of thresholds"),
+    "decision": (_fields, "the fields of a decision"),
     "origin": (_text, "text"),
     "named": (_text, "text"),
     "license": (_text, "text"),

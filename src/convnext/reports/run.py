@@ -6,7 +6,7 @@ from typing import Any
 from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, tag
 from convnext.drawing.numbers import GAP, count, finite, percent, plain
-from convnext.reports import sections, several
+from convnext.reports import sections, several, trust
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
@@ -35,7 +35,7 @@ def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
         Section("Curves", "metrics.jsonl", _curves),
         Section("Confusion", "evaluation.json", confusion),
         Section("Classes", "evaluation.json", sections.per_class),
-        Section("Calibration", "evaluation.json", sections.calibration),
+        Section("Calibration", "evaluation.json", trust.calibration),
         Section("Most wrong", "evaluation.json", lambda f: worst(f, read, None if f.crosswise else why)),
         Section("Data", "data.json", sections.data),
         Section("Recipe", "recipe.json", sections.recipe),

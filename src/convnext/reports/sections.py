@@ -82,29 +82,6 @@ def per_class(files: RunFiles) -> Html:
     return folded(head, cells, "dense")
 
 
-def calibration(files: RunFiles) -> Html:
-    """Whether the network's confidence can be taken at its word."""
-    bins = (files.evaluation or {})["calibration"]
-    total = sum(part["n"] for part in bins)
-    if not total:
-        return note("No image was evaluated.")
-    confidence = sum(part["n"] * part["confidence"] for part in bins) / total
-    accuracy = sum(part["n"] * part["accuracy"] for part in bins) / total
-    points = 100 * (confidence - accuracy)
-    verdict = (
-        "neither over- nor under-confident" if abs(points) < 0.5 else "over-confident" if points > 0 else "too modest"
-    )
-    lead = tag(
-        "p",
-        f"On average it claims {percent(confidence)} and is right {percent(accuracy)} of the time: "
-        f"{verdict}{'' if abs(points) < 0.5 else f' by {abs(points):.1f} points'}. ",
-        f"The expected calibration error is {percent((files.evaluation or {}).get('ece'))}. "
-        "Pale bars stand for fewer than ten images.",
-        class_="lead",
-    )
-    return join([lead, tag("div", charts.reliability(bins), charts.histogram(bins), class_="pair")])
-
-
 def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count) -> Html:
     """How much there is of each class, what the check before training found, and what had to be skipped.
 

@@ -7,6 +7,8 @@ from convnext.errors import number_of
 from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
 from convnext.reports.several_text import scores_line, several_text
+from convnext.tasks.classification.conformal import sets_text
+from convnext.tasks.classification.promise import promise_text
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
@@ -28,6 +30,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"{_rates(result, '   ')}   n {result['n']:,}   "
         f"loss {result['loss']:.4f}   calibration error {result['ece']:.4f}   weights {result['weights']}"
     )
+    head += "".join(f"\n{line}" for line in scores_fitted(result))
     worst = sorted(result["per_class"], key=lambda row: row["recall"])
     rows = [
         [row["name"], str(row["n"]), f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.3f}"]
@@ -46,6 +49,22 @@ def _rates(result: dict[str, Any], between: str) -> str:
     """Top-1, and top-5 where there are more classes than five: of fewer it is always 100 %."""
     names = {"top-1": "top1", "top-5": "top5"} if len(result["classes"]) > 5 else {"top-1": "top1"}
     return between.join(f"{name} {result[key]:.2%}" for name, key in names.items())
+
+
+def scores_fitted(result: Mapping[str, Any]) -> list[str]:
+    """What was fitted to the scores of a classifier, what that did, and what it promises: a line each."""
+    fitted = result.get("decision", {"stretch": 0, "n": 0})
+    stretch = f" and stretch {fitted['stretch']:.3g}" if fitted["stretch"] else ""
+    lines = []
+    if fitted["n"]:
+        lines.append(
+            f"Scores: temperature {fitted['temperature']:.3g}{stretch}, fitted to "
+            f"{number_of(fitted['n'], 'held-out image')}; calibration error {result['ece_before']:.2%} before, "
+            f"{result['ece']:.2%} with it."
+        )
+    lines += [promise_text(result["promise"])] if "promise" in result else []
+    lines += [sets_text(result["sets"])] if "sets" in result else []
+    return lines
 
 
 def scores_text(result: dict[str, Any]) -> str:

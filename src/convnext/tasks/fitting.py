@@ -26,7 +26,7 @@ from convnext.tasks.table import row_of
 from convnext.tasks.weights import file_of, load_best
 from convnext.tasks.work import work_of
 
-FITTED = ("thresholds",)  # of an evaluation: what the file of the weights holds, too
+FITTED = ("decision", "thresholds")  # of an evaluation: what the file of the weights holds, too
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Ended:
 
     finished: Finished  # of the weights that are kept
     skipped: Mapping[str, str]  # path -> reason of images that broke
-    evaluation: Evaluation | None = None  # where no held-out images are left to score the kept weights on; else None
+    judged: Any = (
+        None  # where no held-out images are left to score the kept weights on: what `Row.final` takes for them
+    )
     about: Mapping[str, Any] = field(default_factory=dict)  # more for evaluation.json
 
 
@@ -122,17 +124,27 @@ def with_kernels(model: nn.Module, chosen: Training, options: RunOptions, device
 
 
 def evaluated(
-    chosen: Recipe, val: Any, options: RunOptions, ended: Ended, *, device: torch.device, world: World
+    chosen: Recipe,
+    val: Any,
+    options: RunOptions,
+    ended: Ended,
+    *,
+    device: torch.device,
+    world: World,
+    wanted: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """What the kept weights make of the held-out images, written into evaluation.json; what was fitted, into their file."""
+    """What the kept weights make of the held-out images, written into evaluation.json; what was fitted, into their file.
+
+    `wanted`: more for `Row.final`.
+    """
     out, row, finished = Path(options.out), row_of(chosen.task), ended.finished
-    found = ended.evaluation
-    if found is None:
-        model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
-        with answering(chosen, device):
-            found = row.evaluation(model, val, chosen, world=world, skipped={}, **shown)
+    model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress, **(wanted or {})}
+    if ended.judged is not None:
+        shown["judged"] = ended.judged
+    with answering(chosen, device):
+        found = row.final(model, val, chosen, world=world, skipped={}, **shown)
     early = {"stopped_early": True} if finished.early else {}
     made = {"metric": finished.metric, "weights": finished.weights, "step": finished.step}
     more = {name: value for name, value in ended.about.items() if isinstance(value, float)}  # scores, as in any report

@@ -17,7 +17,8 @@ from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Labels, Source
 from convnext.data.store import printable
 from convnext.engine.records import info, warn
-from convnext.errors import DataError, nearest
+from convnext.errors import ConvNeXtError, DataError, nearest
+from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import learnt_line
 
 _LOOKS = {  # how data of a task look
@@ -121,6 +122,29 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     if source.task != "classification":
         return open_dense(source, part=part, classes=classes)
     return open_labelled(source, classes=classes, split=part)
+
+
+def measured_on(data: Named, splits: Any, chosen: Recipe, wanted: Wanted, fingerprint: Fingerprint) -> dict[str, Any]:
+    """What is `wanted` of the answers of a classifier, and its test part, which shall show it; nothing where nothing is.
+
+    Raises ConvNeXtError where there is no one answer an image that could be right.
+    """
+    if not wanted:
+        return {}
+    if not isinstance(chosen, ClassificationRecipe) or chosen.labels == "multi":
+        what = f"are for {chosen.task}" if chosen.task != "classification" else "have several"
+        raise ConvNeXtError(f"A promise and sets are for one label an image; these data {what}. Leave them out.")
+    return {"wanted": wanted, "test": test_part(source_of(data, chosen.task), splits, fingerprint)}
+
+
+def test_part(source: Source, splits: Any, fingerprint: Fingerprint) -> Any:
+    """The images of the test part, which decide nothing; None where there is none, or where it is what is held out."""
+    if splits.val_share is not None:
+        return None
+    with contextlib.suppress(DataError):
+        test = part_of(source, part="test", classes=splits.train.classes)
+        return None if fingerprint(test, None) == fingerprint(splits.val, None) else test
+    return None
 
 
 def open_scored(

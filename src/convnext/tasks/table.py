@@ -28,6 +28,7 @@ class Row:
     task: Callable[[Any, Any, Any, Any], Any]  # (network, recipe, options, splits) -> engine.task.Task with `skipped`
     carry_out: Callable[..., Any]  # (recipe, splits, options, *, device, world, weights, forecast) -> fitting.Ended
     evaluation: Callable[..., Evaluation]  # (network, dataset, recipe, *, workers, world, skipped, progress)
+    final: Callable[..., Evaluation]  # the same at the end of a run, with what is fitted on the held-out images
     fitted: Callable[
         ..., dict[str, Any]
     ]  # (dataset to train on, name of the recipe; None: it is a value) -> its fields

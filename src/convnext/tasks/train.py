@@ -29,9 +29,10 @@ from convnext.recipes import (
     with_fitting_batch,
 )
 from convnext.tasks.budget import Budget, budget_of, within, without_parts
+from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
-from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, source_of, splits_of
+from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, measured_on, source_of, splits_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
 from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
@@ -59,6 +60,8 @@ class Request:
     seed: int = 0
     changes: Mapping[str, Any] = field(default_factory=dict)  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
     minutes: float | str | None = None  # in which the run is to end; None: the recipe's own length
+    promise: float | None = None  # classification: the share of the answers that shall be right
+    sets: float | None = None  # classification: the share of the sets of classes that shall hold the right one
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def train(request: Request, options: RunOptions) -> Done:
     budget = budget_of(
         request.minutes, request.changes, sized=bool(request.size_px), weights=request.weights is not None
     )
+    Wanted.of(request.promise, request.sets)  # now: it may refuse
     with workplace(options) as (device, world):
         request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
@@ -109,13 +113,15 @@ def trained(
 ) -> Done:
     """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
     chosen = choose_recipe(request, start, data)
+    wanted = Wanted.of(request.promise, request.sets)
+    asked = measured_on(request.data, data.splits, chosen, wanted, row_of(data.task).fingerprint)
     chosen = without_parts(budget, chosen, data.splits, world)
     how: dict[str, Any] = {"device": device, "world": world}
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
     )
     ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
-    found = evaluated(chosen, data.splits.val, options, ended, **how)
+    found = evaluated(chosen, data.splits.val, options, ended, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
 
 

@@ -20,6 +20,7 @@ KEPT = (
     "val_share",
     "provenance",
     "thresholds",
+    "decision",
 )  # of the run's description
 
 

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.engine.update import out_of_memory
+from convnext.tasks.classification.answers import Answers, rescored
+from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.metrics import Outcomes
 
 
@@ -29,7 +31,16 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([logits(model, half) for half in x.chunk(2)])
 
 
-def judged(logits: Tensor, labels: Tensor, indices: Tensor) -> Outcomes:
-    """Of (N, K) logits on any device, with (N,) labels and places in the dataset."""
+def outcomes_of(answers: Answers) -> Outcomes:
+    """Of the logits of many images, as `judged` has those of a batch."""
+    logits, labels, indices = (torch.from_numpy(each) for each in (answers.logits, answers.label, answers.index))
+    return judged(logits, labels, indices)
+
+
+def judged(logits: Tensor, labels: Tensor, indices: Tensor, scale: Scale = SOFTMAX) -> Outcomes:
+    """Of (N, K) logits on any device, with (N,) labels and places in the dataset; `scale`: how logits become scores."""
     log_p = F.log_softmax(logits.float(), 1)
-    return Outcomes.of(*(column.cpu().numpy() for column in (log_p.exp(), log_p, labels, indices)))
+    found = Outcomes.of(*(column.cpu().numpy() for column in (log_p.exp(), log_p, labels, indices)))
+    if scale == SOFTMAX:
+        return found
+    return rescored(found, scale.log_scores(logits.float().cpu().numpy()))

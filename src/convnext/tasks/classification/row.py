@@ -29,6 +29,7 @@ ROW = Row(
     task=_by_labels(1, single=Classification, multi=SeveralLabels),
     carry_out=_by_labels(0, single=transfer.carry_out, multi=in_one_go),
     evaluation=_by_labels(2, single=scoring.evaluation, multi=several_scoring.evaluation),
+    final=_by_labels(2, single=scoring.final, multi=several_scoring.evaluation),
     fitted=facts.fitted,
     fingerprint=facts.fingerprint,
     counts=facts.counts,

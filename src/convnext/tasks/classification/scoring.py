@@ -1,6 +1,7 @@
 """A classifier on labelled images: one outcome an image, and the figures made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,9 +13,12 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.errors import DataError
-from convnext.tasks.classification.inference import judged, logits, restricted
+from convnext.tasks.classification.answers import Answers
+from convnext.tasks.classification.calibration import SOFTMAX, Scale
+from convnext.tasks.classification.conclusion import HELD_OUT, NOTHING, TEST, Wanted, conclude
+from convnext.tasks.classification.decision import KEY, PLAIN, Decision
+from convnext.tasks.classification.inference import judged, logits, outcomes_of, restricted
 from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.report import evaluation_of
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
@@ -32,19 +36,55 @@ def evaluation(
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
     progress: bool = False,
+    decision: Decision = PLAIN,
+    **asked_for: Any,
 ) -> Evaluation:
-    """What `evaluation.json` holds of a classifier; `batch` 0 follows the recipe, the others are those of `evaluate`."""
-    outcomes = evaluate(
-        model,
-        dataset,
-        recipe.input,
-        batch=batch or eval_batch(recipe),
-        workers=workers,
-        world=world,
-        skipped=skipped,
-        progress=progress,
-    )
-    return evaluation_of(outcomes, dataset)
+    """What `evaluation.json` holds of a classifier whose answers follow `decision`; `asked_for` is that of `conclude`.
+
+    `batch` 0 follows the recipe; the others are those of `evaluate`.
+    """
+    how: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
+
+    def asked(images: Dataset) -> Iterator[Answers]:
+        return map(_answers, _passes(model, images, recipe.input, batch=batch or eval_batch(recipe), **how))
+
+    return conclude(dataset, asked, decision, gather=world.gather, judge=outcomes_of, **asked_for)
+
+
+def final(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: ClassificationRecipe,
+    *,
+    judged: tuple[Dataset, Answers] | None = None,
+    wanted: Wanted = NOTHING,
+    test: Dataset | None = None,
+    **how: Any,
+) -> Evaluation:
+    """`evaluation` at the end of a run, where the scores are fitted to the held-out images.
+
+    `judged`: images and what was answered to them, in place of `dataset`; `test`: images that decided nothing, for what is
+    `wanted`.
+    """
+    fitting: dict[str, Any] = {"fit": True, "wanted": wanted if test is None else NOTHING, "measured": HELD_OUT}
+    if judged is None:
+        found = evaluation(model, dataset, recipe, **fitting, **how)
+    else:
+        found = conclude(judged[0], lambda _: [judged[1]], PLAIN, judge=outcomes_of, **fitting)
+    if test is None or not wanted:
+        return found
+    own = Decision.of(found.about, "evaluation.json")
+    told = evaluation(model, test, recipe, decision=own, wanted=wanted, measured=TEST, **how)
+    return found.with_about(**{name: told.about[name] for name in (KEY, "promise", "sets") if name in told.about})
+
+
+def answers(model: nn.Module, dataset: Dataset, config: InputConfig, *, world: World = ALONE, **how: Any) -> Answers:
+    """The logits of every readable image of `dataset`, all at once; the rest as in `evaluate`."""
+    parts = list(map(_answers, _passes(model, dataset, config, world=world, **how)))
+    parts = [part for gathered in world.gather(parts) for part in gathered]
+    if not parts:
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
+    return Answers.join(parts)
 
 
 def evaluate(
@@ -60,15 +100,38 @@ def evaluate(
     attack: Attacker | None = None,
     only: Sequence[int] = (),
     progress: bool = False,
+    scale: Scale = SOFTMAX,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable image of `dataset`.
 
     `change` is done to each image after the crop, `attack` to each batch. `only`: the classes that may be answered,
-    for data whose classes are a part of the model's; empty for all. `progress`: how far it is, is shown. Raises DataError
-    when no image could be read.
+    for data whose classes are a part of the model's; empty for all. `progress`: how far it is, is shown. `scale`: how
+    logits become scores. Raises DataError when no image could be read.
     """
+    how: dict[str, Any] = {"workers": workers, "skipped": skipped, "change": change, "attack": attack}
+    passes = _passes(model, dataset, config, batch=batch, world=world, progress=progress, **how)
+    parts = [judged(restricted(out, only), labels, places, scale) for out, labels, places in passes]
+    parts = [part for gathered in world.gather(parts) for part in gathered]
+    if not parts:
+        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
+    return Outcomes.join(parts)
+
+
+def _passes(
+    model: nn.Module,
+    dataset: Dataset,
+    config: InputConfig,
+    *,
+    batch: int,
+    workers: int,
+    world: World,
+    skipped: dict[str, str] | None,
+    progress: bool,
+    change: Change | None = None,
+    attack: Attacker | None = None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(N, K) logits, (N,) labels and (N,) places in the dataset, of each batch of this process's share of the images."""
     device = next(model.parameters()).device
-    parts = []
     share = (world.rank, world.size)
     batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
     with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
@@ -77,11 +140,12 @@ def evaluate(
             if len(raw.labels):
                 images = raw.images.to(device)
                 x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
-                parts.append(judged(restricted(logits(model, x), only), raw.labels, raw.indices))
-    parts = [part for gathered in world.gather(parts) for part in gathered]
-    if not parts:
-        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
-    return Outcomes.join(parts)
+                yield logits(model, x).float(), raw.labels, raw.indices
+
+
+def _answers(found: tuple[Tensor, Tensor, Tensor]) -> Answers:
+    logits, labels, places = (column.cpu().numpy() for column in found)
+    return Answers(places, labels, logits)
 
 
 def eval_batch(recipe: ClassificationRecipe) -> int:

@@ -22,13 +22,14 @@ from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_ru
 from convnext.files import to_json, write_text
 from convnext.models.provenance import name_of_source
 from convnext.models.weights import load_weights
+from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.features import Extraction, Features, digest_of_tensors
-from convnext.tasks.classification.inference import judged
+from convnext.tasks.classification.inference import judged, outcomes_of
 from convnext.tasks.classification.metrics import Outcomes, metrics, wilson
 from convnext.tasks.classification.mixing import name_of
 from convnext.tasks.classification.probe import fit_head
-from convnext.tasks.classification.scoring import eval_batch, evaluate
+from convnext.tasks.classification.scoring import answers, eval_batch
 from convnext.tasks.classification.task import Classification
 from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, with_kernels
 from convnext.tasks.weights import file_of
@@ -104,12 +105,12 @@ class Stages:
         self.skipped |= task.skipped
         return finished
 
-    def outcomes(self, state: Mapping[str, Tensor]) -> Outcomes:
-        """What a network with these weights makes of the held-out images."""
+    def answers(self, state: Mapping[str, Tensor]) -> Answers:
+        """The logits that a network with these weights gives the held-out images."""
         model = fresh(self.recipe)
         model.load_state_dict(state)
         with torch.inference_mode():
-            return evaluate(
+            return answers(
                 self._placed(model),
                 self.splits.val,
                 self.recipe.input,
@@ -119,6 +120,10 @@ class Stages:
                 skipped=self.skipped,
                 progress=self.options.progress,
             )
+
+    def outcomes(self, state: Mapping[str, Tensor]) -> Outcomes:
+        """What a network with these weights makes of the held-out images."""
+        return outcomes_of(self.answers(state))
 
     def conclude(self, scores: Scores, share: float, *, n: int, crosswise: int = 0) -> dict[str, Any]:
         """Say which weights are kept, write transfer.json, and return what evaluation.json says of the choice.

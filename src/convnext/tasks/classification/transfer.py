@@ -19,12 +19,13 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, save_whole, weights_file
+from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.balance import balance_line
 from convnext.tasks.classification.features import Features
-from convnext.tasks.classification.metrics import Outcomes, metrics
+from convnext.tasks.classification.inference import outcomes_of
+from convnext.tasks.classification.metrics import metrics
 from convnext.tasks.classification.mixing import Tensors, best_share, mixed, name_of
 from convnext.tasks.classification.probe import in_turns
-from convnext.tasks.classification.report import evaluation_of
 from convnext.tasks.classification.stages import Given, Stages
 from convnext.tasks.fitting import Ended, fresh, in_one_go
 
@@ -88,7 +89,7 @@ def _crosswise(run: Stages) -> Ended:
             f"Few images are held out, so {len(parts)} parts of all {len(whole.data.entries):,} choose crosswise, each "
             "judging a network that is fine-tuned on the others; the one that is kept learns from all of them."
         )
-    pooled: dict[float, list[Outcomes]] = {share: [] for share in sorted({0.0, 1.0, *run.recipe.start.mix})}
+    pooled: dict[float, list[Answers]] = {share: [] for share in sorted({0.0, 1.0, *run.recipe.start.mix})}
     for number, part in enumerate(parts):
         if run.world.first:
             info(f"Part {number + 1} of {len(parts)}:")
@@ -97,13 +98,13 @@ def _crosswise(run: Stages) -> Ended:
         part.tune()
         frozen, tuned = part.frozen()[0], _last(part)
         for share, found in pooled.items():
-            outcomes = part.outcomes(mixed(frozen, tuned, share))
-            found.append(replace(outcomes, index=whole.held[number].numpy()[outcomes.index]))
+            answers = part.answers(mixed(frozen, tuned, share))
+            found.append(replace(answers, index=whole.held[number].numpy()[answers.index]))
         run.skipped |= part.skipped
-    judged = {share: Outcomes.join(found) for share, found in pooled.items()}
-    scores = {share: metrics(outcomes) for share, outcomes in judged.items()}
+    joined = {share: Answers.join(found) for share, found in pooled.items()}
+    scores = {share: metrics(outcomes_of(answers)) for share, answers in joined.items()}
     metric = run.recipe.select.metric
-    share, n = best_share(scores, metric), len(judged[0.0])
+    share, n = best_share(scores, metric), len(joined[0.0])
     if run.world.first:
         info(
             f"All {len(whole.data.entries):,} images, which this one learns from (what it scores on them means little):"
@@ -119,7 +120,7 @@ def _crosswise(run: Stages) -> Ended:
     run.world.wait()
     about = run.conclude(scores, share, n=n, crosswise=len(parts))
     kept = replace(finished, score=scores[share][metric], weights="mixed")
-    return Ended(kept, run.skipped, evaluation_of(judged[share], whole.data), about)
+    return Ended(kept, run.skipped, (whole.data, joined[share]), about)
 
 
 @dataclass(frozen=True)

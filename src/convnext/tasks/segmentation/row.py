@@ -15,6 +15,7 @@ ROW = Row(
     task=Segmentation,
     carry_out=in_one_go,
     evaluation=scoring.evaluation,
+    final=scoring.evaluation,
     fitted=facts.fitted,
     fingerprint=facts.fingerprint,
     counts=annotated.counts,

@@ -1,0 +1,166 @@
+"""A promise: the threshold on the score above which answers are right as often as was asked, with 95 % confidence.
+
+Thresholds are tried in an order that is fixed before any label is seen, from few answered images to all, and each is a
+test: could so few mistakes be luck if the accuracy were below the promise? The binomial distribution says so exactly
+(Clopper, Pearson 1934). The first test that fails ends the sequence, and what passed before it holds for all of them
+together (Angelopoulos et al. 2021, arXiv 2110.01052, fixed sequence testing). Where there are many images the 5 % are shared:
+most for a sequence that begins at a third of them, which gets past a mistake or two among the surest, some for all images at
+once, and what passed hands its share on (Wiens 2003). That accuracy does not fall as the threshold rises is taken for granted.
+
+No torch here. Axes: N images.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnext.errors import ConvNeXtError
+
+CONFIDENCE = 0.95
+_EARLY, _ALL = (
+    0.1,
+    0.2,
+)  # of the 5 %: for the sequence that begins early, and for the test of all images; the rest: at a third
+_APART = 1.02  # how many times more images the next test answers
+_PARTS = {"held out": "held-out images", "test": "images of the test part"}
+_MOST = 1000  # times as many images: beyond, nobody is told how many would do
+
+Scores = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """That of the images whose first score is `threshold` or more, `accuracy` are right at least."""
+
+    accuracy: float
+    threshold: float  # 0: all images are answered
+    answered: float  # the share of the images that it was measured on
+    n: int  # how many these were
+    part: str  # what they were: 'held out', which also chose the weights, or 'test'
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def require_promise(accuracy: float, name: str = "promise") -> float:
+    """The same. Raises ConvNeXtError for an accuracy that nobody can promise, called `name`."""
+    if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0.5 <= accuracy <= 0.9999:
+        raise ConvNeXtError(
+            f"{name} = {accuracy} is refused: it is the share of the answers that shall be right, from 0.5 to 0.9999."
+        )
+    return float(accuracy)
+
+
+def least(accuracy: float, doubt: float = 1 - CONFIDENCE) -> int:
+    """How many images without a mistake show an accuracy: 299 for 0.99."""
+    return math.ceil(math.log(doubt) / math.log(accuracy))
+
+
+def threshold_of(score: Scores, right: Flags, accuracy: float) -> float | None:
+    """The lowest threshold on (N,) scores that keeps the promise; None where these images show none."""
+    n = len(score)
+    order = np.argsort(-score, kind="stable")
+    ranked = score[order].astype(np.float64)
+    wrong = np.cumsum(~right[order])
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1 if n else np.zeros(0, int)
+    best, carried = 0, 0.0
+    spent = _starts(n, accuracy)
+    for answered in _sequence(n, spent):
+        level = carried + spent.get(answered, 0.0)
+        at = ends[np.searchsorted(ends, answered)]  # images of one score are answered together
+        carried = level if level and luck(int(wrong[at - 1]), int(at), accuracy) <= level else 0.0
+        best = max(best, int(at)) if carried else best
+    if not best:
+        return None
+    return 0.0 if best == n else float((ranked[best - 1] + ranked[best]) / 2)
+
+
+def luck(wrong: int, n: int, accuracy: float) -> float:
+    """The chance of `wrong` mistakes or fewer among n answers, were the accuracy no higher than promised."""
+    k = np.arange(wrong + 1)
+    ways = np.array([math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in k])
+    logs = ways + k * math.log1p(-accuracy) + (n - k) * math.log(accuracy)
+    return float(min(1.0, np.exp(logs).sum()))
+
+
+def wanted(score: Scores, right: Flags, accuracy: float) -> int | None:
+    """About how many images like these would show the promise; None where their surest are not right that often."""
+    n = len(score)
+    few = least(accuracy)
+    wrong = np.cumsum(~right[np.argsort(-score, kind="stable")])
+    places = np.unique(np.geomspace(max(20, n // 20), n, 60).round().astype(int)) if n >= 20 else np.zeros(0, int)
+    able = [place for place in places if wrong[place - 1] / place < 1 - accuracy]
+    times = 1.0
+    while times < _MOST:
+        if n * times >= few and any(
+            luck(math.ceil(wrong[place - 1] * times), int(place * times), accuracy) <= 1 - CONFIDENCE
+            for place in able
+            if place * times >= few
+        ):
+            return math.ceil(n * times)
+        times *= 1.1
+    return None
+
+
+def kept(score: Scores, right: Flags, accuracy: float, part: str) -> Promise | None:
+    """The promise that (N,) images of `part` show; None where they show none."""
+    found = threshold_of(score, right, accuracy)
+    return None if found is None else Promise(accuracy, found, float((score >= found).mean()), len(score), part)
+
+
+def refused(score: Scores, right: Flags, accuracy: float, part: str) -> dict[str, Any]:
+    """What evaluation.json says of a promise that these images cannot carry, and how many would."""
+    about = {"accuracy": accuracy, "confidence": CONFIDENCE, "kept": False, "n": len(score), "part": part}
+    return about | {"least": least(accuracy), "wanted": wanted(score, right, accuracy)}
+
+
+def promise_text(about: Mapping[str, Any]) -> str:
+    """What evaluation.json says of a promise, in a sentence for people."""
+    promised = f"Promise of {100 * about['accuracy']:g} %"
+    images = f"{about['n']:,} {_PARTS.get(about['part'], 'images')}"
+    if not about["kept"]:
+        more = about["wanted"]
+        if about["n"] < about["least"]:
+            way = f"{about['least']:,} without a mistake would be needed at least"
+        elif more is None:
+            way = "even their surest answers are not right that often"
+        else:
+            way = f"with mistakes as often as among these, about {more:,} would be needed"
+        return f"{promised}: {images} cannot carry it: {way}. No threshold is kept, and all images are answered."
+    here = about["here"]
+    right = "" if here["right"] is None else f", {here['right']:.2%} of them right"
+    biased = " They also chose the weights: a part 'test' would be a better judge." * (about["part"] == "held out")
+    return (
+        f"{promised}: answers from a score of {about['threshold']:.3f} on, as {images} show; here {here['answered']:.1%} of "
+        f"{here['n']:,} images are answered{right}.{biased}"
+    )
+
+
+def _starts(n: int, accuracy: float) -> dict[int, float]:
+    """Where the sequences of tests begin -> the chance of error that each may spend."""
+    doubt = 1 - CONFIDENCE
+    first = least(accuracy)
+    if n < 2 * first:
+        return {first: doubt} if n >= first else {}
+    found = {n: _ALL * doubt}
+    early = least(accuracy, _EARLY * doubt)
+    if early < n // 3:
+        return found | {early: _EARLY * doubt, n // 3: (1 - _ALL - _EARLY) * doubt}
+    left = (1 - _ALL) * doubt
+    return found | {max(n // 3, least(accuracy, left)): left}
+
+
+def _sequence(n: int, starts: Mapping[int, float]) -> list[int]:
+    """How many images are answered in each test, rising to all."""
+    found = set(starts)
+    answered = float(min(starts, default=n + 1))
+    while answered <= n:
+        found.add(int(answered))
+        answered = max(answered + 1, answered * _APART)
+    return sorted(found | {n} if starts else found)
