@@ -113,6 +113,10 @@ def test_what_holds_nothing_becomes_the_mean_of_its_channel(tmp_path):
     interleaved(tmp_path / "a.tif", whole, extratags=[(42113, "s", 0, "-9999", True)])  # as GDAL writes it
     found = read_pixels((tmp_path / "a.tif").read_bytes(), reading(2, mean=(100.0, 7.0)))
     assert found[0, 0, 0] == 100.0 and (found != whole).sum() == 1
+    wide = pixels(7, 2, np.float64)
+    wide[1, 1, 0] = -1.79769313486232e308  # as GDAL writes it for float64: float32 does not hold it
+    np.save(tmp_path / "c.npy", wide)
+    assert read_pixels((tmp_path / "c.npy").read_bytes(), reading(2, "float", mean=(4.0, 7.0)))[1, 1, 0] == 4.0
     np.save(tmp_path / "b.npy", np.full((4, 4, 2), np.nan, np.float32))
     with pytest.raises(DataError, match="it holds no data"):
         read_pixels((tmp_path / "b.npy").read_bytes(), reading(2, "float"))
@@ -164,6 +168,18 @@ def test_an_npz_that_unpacks_without_end_is_refused_before_it_is_unpacked():
         archive.writestr("image.npy", header_of("(9000, 9000, 3)") + bytes(9000 * 9000))
     with pytest.raises(DataError, match="would unpack to"):
         read_pixels(file.getvalue(), reading(3))
+
+
+def test_an_npz_of_many_members_is_refused_by_all_of_them_together():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", header_of("(4, 4, 3)") + bytes(96))
+    data = bytearray(file.getvalue())
+    entry = data.rfind(b"PK\1\2")  # what the directory says of the member's size
+    struct.pack_into("<I", data, entry + 20, 2**31)
+    struct.pack_into("<I", data, entry + 24, 2**31)
+    with pytest.raises(DataError, match="would unpack to 2,147,483,648 bytes"):
+        read_pixels(bytes(data), reading(3))
 
 
 def test_an_npz_with_several_images_names_them(tmp_path):
@@ -273,6 +289,18 @@ def test_a_band_of_half_the_resolution_is_repeated_and_one_of_another_shape_refu
     np.testing.assert_array_equal(found[:, :, 1], coarse[:, :, 0].repeat(2, 0).repeat(2, 1))
     with pytest.raises(DataError, match="do not show the same place"):
         read_pixels(BandStore(FolderStore(str(tmp_path)), ("B02", "B07")).read("B02.tif"), config)
+
+
+def test_each_file_of_an_image_marks_nothing_by_its_own_value(tmp_path):
+    values = pixels(19, 3, np.int16)
+    values[0, 0], values[1, 1] = -9999, 0
+    for channel, (name, mark) in enumerate({"B02": "-9999", "B03": "0", "B04": ""}.items()):
+        tags = [(42113, "s", 0, mark, True)] if mark else []
+        tifffile.imwrite(tmp_path / f"{name}.tif", values[:, :, channel], metadata=None, extratags=tags)
+    names = ("B04", "B03", "B02")
+    config = reading(3, bands=names, file_bands=0, mean=(1.0, 2.0, 3.0))
+    found = read_pixels(BandStore(FolderStore(str(tmp_path)), names).read("B02.tif"), config)
+    assert found[0, 0].tolist() == [-9999, -9999, 3.0] and found[1, 1].tolist() == [0, 2.0, 0]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convnext.data.decode import Opened, decode
-from convnext.data.limits import MAX_MEMORY, require_bytes
+from convnext.data.limits import MAX_BYTES, MAX_MEMORY, require_bytes
 from convnext.data.upright import turned_pixels
 from convnext.errors import DataError
 from convnext.extras import installed, needs
@@ -38,7 +38,7 @@ class File:
     dtype: np.dtype
     load: Callable[[], np.ndarray]  # its values, in `shape`
     settled: bool = True  # whether the file itself says which axis its bands are
-    nodata: float | None = None  # what it writes where there is nothing
+    nodata: tuple[float | None, ...] = ()  # what it writes where there is nothing: one for all bands, or one for each
 
 
 def opened(data: bytes) -> File:
@@ -138,7 +138,11 @@ def _npz(data: bytes) -> File:
     """Its one array of pixels, or arrays of one band each in the order of the file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            held = {}
+            held, whole = {}, sum(item.file_size for item in archive.infolist())
+            if whole > MAX_BYTES:  # many members, each of them small enough
+                raise DataError(
+                    f"its arrays would unpack to {whole:,} bytes, and {MAX_BYTES:,} are the most that is read"
+                )
             for item in archive.infolist():
                 if item.filename.endswith(".npy"):
                     require_bytes(item.filename, item.file_size, item.compress_size)
@@ -198,13 +202,13 @@ def _stacked(files: Sequence[tuple[str, File]]) -> File:
     kinds = {kind_of(file.dtype) for _, file in files}
     if len(kinds) > 1:
         raise DataError(f"its bands hold different values ({', '.join(sorted(kinds))})")
-    nodata = {file.nodata for _, file in files}
+    nodata = tuple(file.nodata[0] if file.nodata else None for _, file in files)
 
     def load() -> np.ndarray:
         return np.concatenate([_enlarged(file.load(), height, width) for _, file in files], 2)
 
     dtype = np.result_type(*(file.dtype for _, file in files))
-    return _checked(File((height, width, len(files)), dtype, load, nodata=nodata.pop() if len(nodata) == 1 else None))
+    return _checked(File((height, width, len(files)), dtype, load, nodata=nodata))
 
 
 def _enlarged(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -250,7 +254,7 @@ def _tiff(data: bytes) -> File:
         series = tiff.series[0]
         sizes = dict(zip(series.axes, series.shape, strict=True))
         tag = series.keyframe.tags.get(_NODATA)
-        nodata = float(str(tag.value).strip("\0 ")) if tag is not None and str(tag.value).strip("\0 ") else None
+        nodata = (float(str(tag.value).strip("\0 ")),) if tag is not None and str(tag.value).strip("\0 ") else ()
         dtype, axes = np.dtype(series.dtype), str(series.axes)
     except Exception as error:  # noqa: BLE001 # it raises almost anything on damaged bytes
         raise DataError(f"its header cannot be read: {_reason(error)}") from None

@@ -17,6 +17,7 @@ from convnext.errors import DataError, number_of
 KINDS = {"uint8": "8 bit", "integer": "whole numbers of more than 8 bit", "float": "floats"}
 _EYES = (2.0, 98.0)  # percentiles of a band that are drawn black and white
 _LEAST_DARK = 1e-12
+_MOST = float(np.finfo(np.float32).max)
 
 
 def read_pixels(data: bytes, config: Bands, *, least_px: int | None = None) -> np.ndarray:
@@ -64,7 +65,8 @@ def chosen(file: File, config: Bands) -> tuple[np.ndarray, np.ndarray | None]:
     if not file.settled and config.arrays == "first":
         values = values.transpose(1, 2, 0)
     values = values[:, :, places]
-    return values, _empty(values, file.nodata)
+    marks = file.nodata if len(file.nodata) < 2 else [file.nodata[place] for place in places]
+    return values, _empty(values, marks)
 
 
 def require_like(file: File, config: Bands) -> tuple[int, int]:
@@ -91,13 +93,20 @@ def _places(file: File, config: Bands) -> list[int]:
     return places
 
 
-def _empty(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Where there is nothing; None where there is something everywhere."""
-    empty = ~np.isfinite(values) if values.dtype.kind == "f" else None
-    if nodata is not None and np.isfinite(nodata):
-        same = values == np.asarray(nodata).astype(values.dtype if values.dtype.kind == "f" else np.float64)
-        empty = same if empty is None else empty | same
-    return None if empty is None or not empty.any() else empty
+def _empty(values: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray | None:
+    """Where there is nothing; None where there is something everywhere. `nodata`: for each channel, or for all."""
+    empty = np.zeros(values.shape, bool)
+    if values.dtype.kind == "f":
+        empty = (
+            ~(np.abs(values) <= _MOST) if values.dtype.itemsize > 4 else ~np.isfinite(values)
+        )  # also what float32 lacks
+    for channel, mark in enumerate(nodata):
+        if mark is not None and np.isfinite(mark):
+            where = ... if len(nodata) == 1 else (..., channel)
+            with np.errstate(over="ignore"):  # a mark beyond the type of the pixels is inf there, and found already
+                wanted = np.asarray(mark).astype(values.dtype if values.dtype.kind == "f" else np.float64)
+            empty[where] |= values[where] == wanted
+    return empty if empty.any() else None
 
 
 def for_eyes(pixels: np.ndarray, bands: Sequence[int] = ()) -> np.ndarray:
