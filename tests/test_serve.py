@@ -205,11 +205,20 @@ def test_a_body_that_is_no_image_is_refused_with_its_status(classifier, content,
     assert answer.status_code == status and text in refusal(answer)
 
 
-def test_a_bomb_is_refused_by_its_header(classifier):
+def test_a_damaged_form_says_nothing_on_stderr(classifier, capfd):
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert one(classifier, "POST", "/v1/predict", content=b"no form", headers=headers).status_code == 400
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bomb_is_refused_by_its_header(classifier, monkeypatch):
+    unpacked = list[object]()
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", unpacked.append)
     small = io.BytesIO()
     Image.new("1", (9000, 9000)).save(small, "png")
     answer = one(classifier, "POST", "/v1/predict", content=small.getvalue())
     assert answer.status_code == 422 and "9000 x 9000 pixels are more than the 64 megapixels" in refusal(answer)
+    assert not unpacked
 
 
 def test_too_many_bytes_and_too_many_files_are_refused(classifier):

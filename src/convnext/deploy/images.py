@@ -22,7 +22,7 @@ from convnext.config import AnnotatedInput, Bands, Statistics
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.band_store import BandStore, with_bands
 from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, read_shape, shown_to_eyes
-from convnext.data.decode import decode, decode_pillow, read_size
+from convnext.data.decode import Opened, decode, decode_pillow
 from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
@@ -62,8 +62,8 @@ class Given:
         data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
         return decode(data, channels=channels) if bands is None else read_pixels(data, bands)
 
-    def size(self, config: Statistics) -> tuple[int, int]:
-        """(height, width) of pixels, or of an encoded image by its header. Raises as `pixels` does."""
+    def stored_size(self, config: Statistics) -> tuple[int, int]:
+        """(height, width) of pixels, or by the header of a file, not yet turned. Raises as `pixels` does."""
         if isinstance(self.content, np.ndarray):
             return self.content.shape[0], self.content.shape[1]
         if isinstance(self.content, DataError):
@@ -72,7 +72,10 @@ class Given:
             self.content if isinstance(self.content, bytes) else self.content.read(self.path),
             _bands_of(config),
         )
-        return read_size(data) if bands is None else read_shape(data, bands)[:2]
+        if bands is not None:
+            return read_shape(data, bands)[:2]
+        image = Opened(data).image  # to know how a PNG is turned, all of it would have to be unpacked
+        return image.height, image.width
 
     def to_eyes(self) -> Pixels:
         """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""

@@ -25,7 +25,7 @@ from convnext.deploy.images import Given
 from convnext.deploy.prediction import Prediction, SegmentationPrediction
 from convnext.deploy.serve import protocol
 from convnext.deploy.serve.asking import PARAMETERS, Wish, wish_of
-from convnext.deploy.serve.bodies import FORM, body_of, images_of
+from convnext.deploy.serve.bodies import FORM, body_of, images_of, quiet
 from convnext.deploy.serve.guard import App, Guard, told
 from convnext.deploy.serve.limits import MB, Held, Limits, Refused
 from convnext.deploy.serve.metrics import Metrics
@@ -86,6 +86,7 @@ def application(
 ) -> tuple[App, Service]:
     """The ASGI application and what it shares. `hosts`, `origins` and `key` are those of `Guard`."""
     service = Service.of(models, limits or Limits())
+    quiet()
 
     @contextlib.asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:

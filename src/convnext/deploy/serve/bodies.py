@@ -4,6 +4,7 @@ A form is multipart/form-data, RFC 7578. Its names are labels: no path of theirs
 """
 
 import asyncio
+import logging
 import re
 
 from fastapi import Request
@@ -56,6 +57,11 @@ async def images_of(request: Request, limits: Limits, share: Share) -> list[Give
     if not body:
         raise Refused(400, f"The body is empty. Send the bytes of an image, or several as files of {FORM}.")
     return [Given("<bytes>", body)]
+
+
+def quiet() -> None:
+    """Leave what the parser of forms logs to those who listen: else any client could fill stderr."""
+    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 def _too_large(limits: Limits) -> Refused:

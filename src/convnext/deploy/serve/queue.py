@@ -119,7 +119,7 @@ class Queue:
         """In a thread. Raises DataError, with the bare reason."""
         assert item.predictor
         if isinstance(item.given.content, bytes):
-            height, width = item.given.size(item.predictor.recipe.input)
+            height, width = item.given.stored_size(item.predictor.recipe.input)
             if height * width > self.limits.megapixels * MEGAPIXEL:
                 raise DataError(
                     f"its {width} x {height} pixels are more than the {self.limits.megapixels:g} megapixels that this server "
