@@ -23,7 +23,7 @@ from shape_objects import IDS, NAMES, write_objects
 from shapes import CLASSES, write_shapes
 
 WORDS = ["--epochs", 2, "--batch", 2, "--size", 64, "--workers", 0, "--model.depths", "1,1,1,1"]
-WORDS += ["--model.widths", "8,12,16,24", "--input.multiple", 16]
+WORDS += ["--model.widths", "8,12,16,24", "--input.multiple", 16, "--schedule.eval_epochs", 1]
 HEADS = {
     "detection": ["--head.channels", 16, "--head.hidden", 32, "--head.box_head", "linear", "--head.most", 10],
     "segmentation": ["--head.width", 16, "--head.aux_width", 8],

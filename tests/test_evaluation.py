@@ -1,11 +1,14 @@
 """The figures of an evaluation against slow versions of a few lines."""
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from convnext.reports.baseline import baseline_line, never_line
+from convnext.reports.text import evaluation_text
 from convnext.tasks.classification.calibration import log_softmax
 from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import BINS, Confusion, Outcomes, calibration, confusion, metrics, per_class
@@ -82,8 +85,55 @@ def test_the_confusion_matrix_counts_every_image_once_with_ground_truth_in_rows(
 def test_precision_recall_and_f1_of_a_matrix_worked_by_hand():
     row, column, count = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([3, 1, 2, 2])
     rows = per_class(Confusion(row, column, count, 3), ("a", "b", "c"))  # [[3, 1, 0], [2, 2, 0], [0, 0, 0]]
-    assert rows[0] == {"name": "a", "n": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": pytest.approx(2 / 3)}
-    assert rows[2] == {"name": "c", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert figures(rows[0]) == {"name": "a", "n": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": pytest.approx(2 / 3)}
+    assert figures(rows[2]) == {"name": "c", "n": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def figures(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a class without the interval."""
+    return {name: value for name, value in row.items() if not name.startswith("recall_")}
+
+
+def test_the_interval_of_a_recall_solves_the_equation_of_the_score_test():  # Wilson 1927
+    rows = per_class(Confusion(np.array([0, 0, 1]), np.array([0, 1, 0]), np.array([7, 5, 4]), 3), ("a", "b", "c"))
+    for bound in (rows[0]["recall_low"], rows[0]["recall_high"]):
+        assert abs(7 / 12 - bound) / np.sqrt(bound * (1 - bound) / 12) == pytest.approx(1.959964)
+    assert rows[1]["recall_low"] == 0 < rows[1]["recall_high"] < 1
+    assert (rows[2]["recall_low"], rows[2]["recall_high"]) == (0, 1)  # of a class without images nothing is known
+
+
+def test_a_score_stands_beside_the_commonest_class_and_chance_and_unpredicted_classes_are_named():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    predicted = np.array([0] * 6 + [0, 0, 1] + [0])
+    flat = np.full(10, 0.5, np.float32)
+    found = Outcomes(np.arange(10), labels, predicted, (labels != predicted).astype(np.int64), flat, flat, flat)
+    told = report(found, ("a", "b", "c", "d"), [f"{i}.png" for i in range(10)])
+    assert (told["baseline_top1"], told["chance"]) == (0.6, 0.25)
+    assert told["never_predicted"] == ["c"]  # of d there is no image to find
+    assert told["balanced_accuracy"] == pytest.approx((1 + 1 / 3 + 0) / 3)
+    assert told["macro_f1"] == pytest.approx((2 * 6 / 15 + 2 / 4 + 0) / 3)
+
+
+def test_the_words_say_what_a_score_is_worth():
+    base = {"n": 400, "baseline_top1": 0.4, "chance": 0.1, "classes": list("abcd")}
+    alone = "Naming the commonest class for every image would be right for 40.0%, guessing for 10.0%"
+    assert baseline_line({**base, "top1": 0.6}) == f"{alone}."
+    assert baseline_line({**base, "top1": 0.42}) == f"{alone}: this network is not surely better."
+    assert baseline_line({**base, "top1": 0.2}) == f"{alone}: this network is worse."
+    assert baseline_line({"n": 9, "top1": 0.5}) == "" == never_line({**base, "never_predicted": []})
+    assert never_line({**base, "never_predicted": ["b"]}) == "1 class of 4 is never predicted: b."
+    many = {"classes": list(range(30)), "never_predicted": [str(i) for i in range(12)]}
+    assert never_line(many) == "12 classes of 30 are never predicted: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 others."
+
+
+def test_the_text_has_the_means_over_classes_and_the_interval_of_each_recall():
+    found, _, _ = outcomes()
+    told = {**report(found, tuple("abcdefg"), [f"{i}.png" for i in range(200)]), "weights": "raw"}
+    text = evaluation_text(told)
+    assert f"balanced accuracy {told['balanced_accuracy']:.2%}" in text and f"macro F1 {told['macro_f1']:.2%}" in text
+    assert "Naming the commonest class" in text and "95% interval" in text
+    row = told["per_class"][0]
+    assert f"{100 * row['recall_low']:.0f} to {row['recall_high']:.0%}" in text
 
 
 def test_joined_parts_are_in_dataset_order_and_an_image_seen_twice_counts_once():
@@ -112,7 +162,7 @@ def test_of_more_than_a_thousand_classes_the_pairs_that_occur_are_listed_and_the
     told = report(found, names, [f"{i}.png" for i in range(6)])
     assert "confusion" not in told
     assert told["confusion_triples"] == [[0, 0, 1], [0, 1000, 1], [7, 7, 1], [1000, 3, 2], [1000, 1000, 1]]
-    assert told["per_class"][1000] == {
+    assert figures(told["per_class"][1000]) == {
         "name": "class 1000",
         "n": 3,
         "precision": 1 / 2,

@@ -60,6 +60,27 @@ def test_evaluations_are_counted_not_epochs(tmp_path):
     assert epochs_scored(tmp_path) == [2, 4]
 
 
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [(0.4, [2, 4, 6, 8, 10]), (0.5, [3, 5, 8, 10]), (0.7, [4, 7, 10]), (2 / 3, [4, 7, 10]), (5, [10])],
+)
+def test_evaluations_may_come_within_an_epoch_and_the_last_is_at_the_end(tmp_path, every, steps):
+    chosen = toy_recipe(schedule__epochs=2, schedule__eval_epochs=every)  # of 5 steps each
+    fit(Scripted(), chosen, RunOptions(out=str(tmp_path), progress=False), device=CPU, world=World())
+    assert [row["step"] for row in rows(tmp_path, "eval")] == steps
+
+
+def test_patience_counts_evaluations_within_an_epoch_and_a_killed_run_ends_there_with_the_same_bits(tmp_path):
+    how = {"schedule__patience": 3, "schedule__eval_epochs": 0.4, "optim__ema": 0.5}  # scores 0.2 0.2 0.5 0.5 0.5, 0.4
+    whole = run(Scripted(), tmp_path / "whole", **how)
+    assert epochs_scored(tmp_path / "whole")[::2] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.4])
+    assert whole.early and whole.score == 0.5
+    with pytest.raises(KeyboardInterrupt):
+        run(Scripted(7), tmp_path / "killed", **how)
+    assert run(Scripted(), tmp_path / "killed", **how) == whole
+    assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("kill_at", [2, 5, 9, 14, 18])
 def test_a_killed_run_ends_at_the_same_step_with_the_same_bits(tmp_path, kill_at):
     ema = {"optim__ema": 0.5, "schedule__patience": 2}

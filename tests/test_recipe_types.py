@@ -1,6 +1,7 @@
 """One recipe type a task: a field exists where it is read, others are refused by name, and every field says what it is."""
 
 import json
+import math
 
 import pytest
 
@@ -167,6 +168,23 @@ def test_the_warm_up_and_the_evaluations_follow_the_length_that_a_person_asks_fo
     counted = with_changes(made("ade20k_upernet_160k"), {"schedule.steps": 5000}, images=400).schedule
     assert (counted.steps, counted.eval_epochs) == (5000, 20)  # 200 epochs of 25 steps
     assert with_changes(made("imagenet1k"), {"schedule.epochs": 30}, images=400).schedule.eval_epochs == 1
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 2, 3, 4, 5, 7, 9, 10, 16, 36, 100])
+@pytest.mark.parametrize("name", ["small_detection", "small_segmentation", "coco_mask_rcnn_3x", "coco_cascade_3x"])
+def test_a_detector_or_a_segmenter_is_scored_five_times_or_more_whatever_its_length(name, epochs):
+    schedule = with_changes(made(name), {"schedule.epochs": epochs}, images=400).schedule
+    assert math.ceil(epochs / schedule.eval_epochs - 1e-9) >= 5
+    assert schedule.eval_epochs >= 1 or epochs < 5
+    asked = with_changes(made(name), {"schedule.epochs": epochs, "schedule.eval_epochs": 50}, images=400)
+    assert asked.schedule.eval_epochs == 50  # who asks for less gets it
+
+
+@pytest.mark.parametrize("steps", [20, 60, 1000, 5000])
+def test_a_run_that_counts_steps_is_scored_as_often(steps):
+    changes = {"schedule.steps": steps, "schedule.warmup_steps": 0}
+    schedule = with_changes(made("ade20k_upernet_160k"), changes, images=400).schedule
+    assert math.ceil(steps / 25 / schedule.eval_epochs - 1e-9) >= 5  # 25 steps an epoch
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,33 @@ def test_numbers_that_are_not_finite_are_left_out(run: Path) -> None:
     assert not re.search(r"\b(nan|inf|NaN|Infinity)\b", re.sub("<style>.*?</style>", "", page, flags=re.S))
 
 
+def test_a_score_is_shown_beside_what_needs_no_image_and_top5_only_of_more_than_five_classes(tmp_path: Path) -> None:
+    for size in (5, 6):
+        run = make_run(tmp_path / str(size), NAMES[:size])
+        never = NAMES[:2]
+        change(
+            run, "evaluation.json", balanced_accuracy=0.51, macro_f1=0.42, baseline_top1=0.3, chance=1 / size,
+            never_predicted=never,
+        )  # fmt: skip
+        page = write_report(run).read_text("utf-8")
+        text = Page(page).text
+        assert "Balanced accuracy" in text and percent(0.51) in text and percent(0.42) in text
+        assert "Naming the commonest class for every image would be right for 30.0%" in text
+        assert f"2 classes of {size} are never predicted: {never[0]}, {never[1]}." in section(page, "classes")
+        assert ("Top-5 accuracy" in text) == (size > 5)
+
+
+def test_the_figure_that_chose_the_best_weights_has_its_curve(run: Path) -> None:
+    recipe = json.loads((run / "recipe.json").read_text())
+    dump(run / "recipe.json", {**recipe, "select": {"metric": "macro_f1"}})
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [{**row, "macro_f1": 0.3} if row["kind"] == "eval" else row for row in rows]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write_report(run).read_text("utf-8")
+    assert section(page, "curves").count("<figure") == 5
+    assert "Validation macro F1, which chose the best weights" in section(page, "curves")
+
+
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 30, 31, 1000])
 def test_any_number_of_classes_gives_a_readable_page(tmp_path: Path, size: int) -> None:
     names = [f"class {i}" for i in range(size)]

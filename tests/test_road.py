@@ -30,7 +30,8 @@ from shapes import write_shapes
 
 FOLDER = Path(convnext.tasks.__file__).parent
 ROLES = {"__init__", "build", "facts", "inference", "metrics", "report", "row", "scoring", "task"}
-SCORES = {"top1", "top5", "balanced_accuracy", "macro_f1", "loss", "loss_before", "ece", "ece_before", "aurc"}
+SCORES = {"top1", "top5", "balanced_accuracy", "macro_f1", "baseline_top1", "chance"}
+SCORES |= {"loss", "loss_before", "ece", "ece_before", "aurc"}
 TINY = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "schedule.epochs": 1}
 
 
@@ -84,7 +85,7 @@ def test_one_request_trains_evaluates_and_says_what_the_run_was(colours, tmp_pat
     written = json.loads((done.out / "evaluation.json").read_text())
     assert done.evaluation.to_dict() == written and written["task"] == "classification"
     assert set(done.evaluation.scores) == SCORES and written["step"] == done.finished.step
-    assert {"confusion", "per_class", "calibration", "worst"} <= set(done.evaluation.tables)
+    assert {"never_predicted", "confusion", "per_class", "calibration", "worst"} <= set(done.evaluation.tables)
     data = json.loads((done.out / "data.json").read_text())
     assert data["task"] == "classification" and data["train"]["n"] == len(done.splits.train.entries)
     chosen = json.loads((done.out / "recipe.json").read_text())

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from convnext.tasks.train import Done
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
-Balance = Literal["auto", "none", "sampler", "weights", "logits"]
 _DENSE = ("detection", "segmentation")
 _TOLD = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it
 _TOLD |= dict.fromkeys(("promise", "sets", "keep"), ("classification",))
@@ -72,7 +71,7 @@ def train(
     out: str | Path | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
-    balance: Balance = "auto",
+    balance: Literal["auto", "none", "sampler", "weights", "logits"] = "auto",
     metric: str | None = None,
     overrides: Mapping[str, object] = MappingProxyType({}),
     val_share: float = 0.2,

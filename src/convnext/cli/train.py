@@ -246,13 +246,19 @@ def _picked(args: argparse.Namespace, kind: type[RunOptions]) -> dict[str, Any]:
 def _report(run: Any, *, as_json: bool) -> None:
     """Print the result."""
     from convnext.engine.records import info
-    from convnext.reports.text import scores_fitted, scores_text
+    from convnext.reports.baseline import baseline_line, never_line
+    from convnext.reports.text import scores_fitted, scores_text, test_text
 
     if as_json:
         show_json(run.to_dict())
     else:
         way = "images, by cross-validation" if run.evaluation.about.get("crosswise") else "held-out images"
-        for line in scores_fitted(run.evaluation.to_dict()) if run.evaluation.task == "classification" else []:
+        found = run.evaluation.to_dict()
+        for line in scores_fitted(found) if run.evaluation.task == "classification" else []:
             info(line)
-        show([f"{scores_text(run.evaluation.to_dict())} on {run.evaluation.n:,} {way}: {run.path}"])
+        lines = [f"{scores_text(found)} on {run.evaluation.n:,} {way}: {run.path}", test_text(found)]
+        show([line for line in lines if line])
+        if run.evaluation.task == "classification":
+            for line in filter(None, (baseline_line(found), never_line(found))):
+                info(line)
         info(f"The report: {run.report}")

@@ -79,7 +79,9 @@ class ScheduleConfig(Frozen):
         "cosine"
     )
     min_lr: Annotated[NotNegative, about("per step", "learning rate at the end")] = 0.0
-    eval_epochs: Annotated[Whole, about("epochs", "evaluate after every so many, and at the end")] = 1
+    eval_epochs: Annotated[
+        Positive, about("epochs", "evaluate after every so many, also after parts of one, and at the end")
+    ] = 1.0
     patience: Annotated[
         Count, about("evaluations", "end the run after so many in a row without a better score; 0: never")
     ] = 0

@@ -42,5 +42,7 @@ class Run:
         """What `convnext train --json` prints."""
         about = {"task": self.evaluation.task, "n": self.evaluation.n, "weights": self.evaluation["weights"]}
         about["stopped_early"] = bool(self.evaluation.about.get("stopped_early"))
-        about |= {name: value for name, value in self.evaluation.about.items() if name in ("chosen", "crosswise")}
+        about |= {
+            name: value for name, value in self.evaluation.about.items() if name in ("chosen", "crosswise", "test")
+        }
         return {"run": str(self.path), "report": str(self.report), "step": self.step, **self.figures, **about}

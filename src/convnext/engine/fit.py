@@ -23,7 +23,7 @@ from convnext.engine.optim import Optimizers
 from convnext.engine.records import info
 from convnext.engine.run import Run, State
 from convnext.engine.saving import Saver
-from convnext.engine.schedule import evaluations_between, lr_at, total_steps
+from convnext.engine.schedule import evaluations_until, lr_at, total_steps
 from convnext.engine.signals import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
@@ -207,19 +207,20 @@ class _Loop:
         self.pending = _Pending(step, lr, learnt, self.task.names(batch), time.monotonic())
         self.state.step = step + 1
         last = step + 1 == self.steps
-        epoch, inside = divmod(step + 1, self.task.steps_per_epoch)
-        if last or not inside:
+        ends, scored = last or (step + 1) % self.task.steps_per_epoch == 0, last or self._scored_after(step + 1)
+        if ends or scored:
             self._settle_whole()
-            if last or epoch % self.recipe.schedule.eval_epochs == 0:
+            if scored:
                 self._evaluate()
                 last = last or self._patience_is_over()
-            warn_if_flat(
-                self.state,
-                self.recipe,
-                steps_per_epoch=self.task.steps_per_epoch,
-                chance_loss=self.task.chance_loss,
-                spoken=self.world.first,
-            )
+            if ends:
+                warn_if_flat(
+                    self.state,
+                    self.recipe,
+                    steps_per_epoch=self.task.steps_per_epoch,
+                    chance_loss=self.task.chance_loss,
+                    spoken=self.world.first,
+                )
             self.saver.save(self.journal.log, final=last)
         elif self.saver.due:
             self._settle_whole()
@@ -276,11 +277,18 @@ class _Loop:
     def _patience_is_over(self) -> bool:
         """Whether schedule.patience ends the run at this step: it follows from the scores so far, as they are saved."""
         state, schedule = self.state, self.recipe.schedule
-        every = self.task.steps_per_epoch * schedule.eval_epochs
-        if not schedule.patience or not state.best or state.step % every or state.step == self.steps:
+        if not schedule.patience or not state.best or state.step == self.steps or not self._scored_after(state.step):
             return False
-        waited = evaluations_between(_reached(state.best), state.step, every)
+        waited = self._evaluations(state.step) - self._evaluations(_reached(state.best))
         return bool(self.world.from_first(waited >= schedule.patience))  # the others do not know what the disk refused
+
+    def _evaluations(self, step: int) -> int:
+        """How many there were by the end of `step` steps."""
+        return evaluations_until(step, steps_per_epoch=self.task.steps_per_epoch, schedule=self.recipe.schedule)
+
+    def _scored_after(self, step: int) -> bool:
+        """Whether one follows after `step` steps, apart from that at the end of the run."""
+        return self._evaluations(step) > self._evaluations(step - 1)
 
     def _score(self, weights: str) -> dict[str, float]:
         with torch.inference_mode(), self.update.autocast():

@@ -18,9 +18,10 @@ def warmup_steps(steps_per_epoch: int, schedule: ScheduleConfig) -> int:
     return schedule.warmup_steps or round(schedule.warmup_epochs * steps_per_epoch)
 
 
-def evaluations_between(first: int, last: int, every: int) -> int:
-    """Evaluations after step `first` up to step `last`, where one follows every `every` steps."""
-    return last // every - first // every
+def evaluations_until(step: int, *, steps_per_epoch: int, schedule: ScheduleConfig) -> int:
+    """Evaluations of a run up to the end of `step` steps, that one included; the last of all does not count."""
+    every = schedule.eval_epochs * steps_per_epoch
+    return math.floor(step / every + 1e-9)  # of 5 in 3 epochs the fifth follows 5 * 0.6 of them, whatever rounding says
 
 
 def lr_at(step: int, *, steps_per_epoch: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics, override
 from convnext.errors import ConvNeXtError
 from convnext.recipes.baselines import with_grid
-from convnext.recipes.dense import EVALUATIONS
+from convnext.recipes.dense import EVALUATIONS, interval, often_enough
 
 SHORTEST_EMA = 10.0  # steps that an average is made of at least
 _WARMUP = {"schedule.warmup_epochs", "schedule.warmup_steps"}
@@ -56,11 +56,10 @@ def with_interval(chosen: Recipe, *, images: int) -> Recipe:
         return chosen
     schedule = chosen.schedule
     if schedule.epochs is not None:
-        every = round(schedule.epochs / EVALUATIONS[chosen.name])
-    else:
-        epochs = (schedule.steps or 0) / max(1, images // chosen.optim.batch)
-        every = int(epochs / EVALUATIONS[chosen.name])
-    return override(chosen, {"schedule.eval_epochs": max(1, every)})
+        return override(chosen, {"schedule.eval_epochs": interval(chosen.name, schedule.epochs)})
+    epochs = (schedule.steps or 0) / max(1, images // chosen.optim.batch)
+    every = often_enough(chosen.name, int(epochs / EVALUATIONS[chosen.name]), epochs)
+    return override(chosen, {"schedule.eval_epochs": every})
 
 
 def asked_batch(changes: Mapping[str, Any]) -> int | None:

@@ -64,8 +64,10 @@ CASCADE_HEAD = DetectorHeadConfig(
     proposals_train=2000,
     match_low_quality=False,
 )
+LEAST_EVALUATIONS = 5  # of a detector or a segmenter: fewer points are no curve
 EVALUATIONS = {  # how often a run is scored, whatever its length; the others: after every epoch
     "transfer": 20,
+    **dict.fromkeys(("coco_mask_rcnn_3x", "coco_cascade_3x", "coco_cascade_3x_22k"), 36),
     "small_detection": 6,
     "small_segmentation": 10,
     "ade20k_upernet_160k": 10,
@@ -183,9 +185,15 @@ def dense_epochs(images: int) -> float:
     return float(max(12, min(120, round(24_000 / max(1, images)))))
 
 
-def interval(name: str, epochs: float) -> int:
+def interval(name: str, epochs: float) -> float:
     """Epochs from one evaluation to the next in a run of this length by the recipe `name`."""
-    return max(1, round(epochs / EVALUATIONS[name]))
+    return often_enough(name, round(epochs / EVALUATIONS[name]), epochs)
+
+
+def often_enough(name: str, every: int, epochs: float) -> float:
+    """`every`, or one epoch; less where detectors and segmenters would be scored fewer than LEAST_EVALUATIONS times."""
+    whole = float(max(1, every))
+    return whole if name == "transfer" or math.ceil(epochs / whole) >= LEAST_EVALUATIONS else epochs / LEAST_EVALUATIONS
 
 
 def _coco(

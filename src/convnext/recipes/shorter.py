@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from convnext.config import ClassificationRecipe, Recipe, SegmentationRecipe, override
 from convnext.errors import ConvNeXtError
+from convnext.recipes.dense import EVALUATIONS, interval
 
 LEAST_EPOCHS, LEAST_STEPS = 5, 300  # below which images are better made smaller than passes fewer
 LEAST_PX, GRID_PX = 64, 32
@@ -69,7 +70,8 @@ def shorter(chosen: _R, epochs: int, *, steps_per_epoch: int, kept: Collection[s
     if schedule.kind == "step":
         changes["schedule.step_epochs"] = schedule.step_epochs * share
         changes["schedule.milestones"] = [epoch * share for epoch in schedule.milestones]
-    changes["schedule.eval_epochs"] = max(1, round(schedule.eval_epochs * share))
+    every = float(max(1, round(schedule.eval_epochs * share)))
+    changes["schedule.eval_epochs"] = interval(chosen.name, epochs) if chosen.name in EVALUATIONS else every
     if chosen.optim.ema:
         changes["optim.ema"] = 1 - min(1 / _EMA_STEPS, (1 - chosen.optim.ema) / share)
     free = {name: value for name, value in changes.items() if name not in kept or "warmup" in name}

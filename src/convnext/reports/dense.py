@@ -12,8 +12,13 @@ from convnext.reports import dense_images, dense_sections, sections
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
+from convnext.reports.tested import tested_sections
 
-_SCORES = {"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"}  # the first that there is stands in large
+_SCORES = {  # the figure that the run was judged by stands in large, else the first that there is
+    **{"mask_ap": "Mask AP", "box_ap": "Box AP", "miou": "Mean IoU"},
+    **{f"{kind}_ap{at}": f"{name} AP{at}" for kind, name in (("mask", "Mask"), ("box", "Box")) for at in (50, 75)},
+    **{"mean_accuracy": "Mean class accuracy", "pixel_accuracy": "Pixel accuracy"},
+}
 
 
 def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
@@ -27,7 +32,7 @@ def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
 
 
 def _page(files: RunFiles, data: DenseDataset | None) -> Html:
-    parts = _segmentation(data) if _is_segmentation(files, data) else _detection(data)
+    parts = tested_sections(files) + (_segmentation(data) if _is_segmentation(files, data) else _detection(data))
     parts += [
         Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),
@@ -95,7 +100,11 @@ def _score(files: RunFiles) -> Html:
     weights = sections.WEIGHTS.get(found.get("weights", ""), ("", ""))[0]
     n, classes = found.get("n"), len(found.get("classes") or (files.data or {}).get("classes") or ())
     over = f"{count(classes)} class{'' if classes == 1 else 'es'}"
-    sentence = f"mean over {over}" if figure == "miou" else f"mean over IoU 0.50 to 0.95 and {over}"
+    sentence = f"mean over {over}"
+    if figure in ("box_ap", "mask_ap"):
+        sentence = f"mean over IoU 0.50 to 0.95 and {over}"
+    if figure == "pixel_accuracy":
+        sentence = f"of the pixels of {over}"
     return tag(
         "div",
         tag("p", _SCORES[figure], tag("span", f", {weights}" if weights else ""), class_="label"),
@@ -110,8 +119,9 @@ def _score(files: RunFiles) -> Html:
 def _stats(files: RunFiles) -> dict[str, object]:
     found = _found(files)
     figure = _main(found)
-    if figure == "miou":
-        own = {"Pixel accuracy": found.get("pixel_accuracy"), "Mean class accuracy": found.get("mean_accuracy")}
+    pixels = figure in ("miou", "mean_accuracy", "pixel_accuracy")
+    if pixels:
+        own = {_SCORES[key]: found.get(key) for key in ("miou", "pixel_accuracy", "mean_accuracy") if key != figure}
     else:
         kinds = [(kind, name) for kind, name in (("mask", "Mask"), ("box", "Box")) if f"{kind}_ap" in found]
         own = {
@@ -122,7 +132,7 @@ def _stats(files: RunFiles) -> dict[str, object]:
         }
         own |= {"F1, boxes": (found.get("working_point") or {}).get("f1")} if own else {}
     stats: dict[str, object] = {name: percent(value) for name, value in own.items()}
-    if figure == "miou":
+    if pixels:
         stats["Validation loss"] = plain(found.get("loss"), 3)
     return stats | cost(files) | best(files, figure or "")
 

@@ -7,12 +7,15 @@ from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, tag
 from convnext.drawing.numbers import GAP, count, finite, percent, plain
 from convnext.reports import sections, several, trust
+from convnext.reports.baseline import baseline_line
+from convnext.reports.classes import per_class
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
 from convnext.reports.run_files import RunFiles
 from convnext.reports.start import start
+from convnext.reports.tested import tested_sections
 from convnext.reports.worst import Read, Why, worst
-from convnext.tasks.classification.metrics import wilson
+from convnext.tasks.classification.metrics import TITLES, wilson
 
 
 def write_report(run: Path, *, read: Read | None = None, why: Why | None = None) -> Path:
@@ -32,9 +35,10 @@ def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
     staged = files.transfer is not None or "transfer.json" in files.notes
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
+        *tested_sections(files),
         Section("Curves", "metrics.jsonl", _curves),
         Section("Confusion", "evaluation.json", confusion),
-        Section("Classes", "evaluation.json", sections.per_class),
+        Section("Classes", "evaluation.json", per_class),
         Section("Calibration", "evaluation.json", trust.calibration),
         Section("Most wrong", "evaluation.json", lambda f: worst(f, read, None if f.crosswise else why)),
         Section("Data", "data.json", sections.data),
@@ -75,6 +79,7 @@ def _score(files: RunFiles) -> Html:
     sentence = f"{count(top1 * n)} of {count(n)} images right" if n else "images not counted"
     if found.get("crosswise"):
         sentence += f", each judged by one of {count(found['crosswise'])} networks that had not seen it"
+    worth = baseline_line(found)
     between = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
     return tag(
         "div",
@@ -82,13 +87,20 @@ def _score(files: RunFiles) -> Html:
         tag("p", percent(top1), class_="hero"),
         [charts.interval(low, top1, high), tag("p", between, class_="below")] if n else None,
         tag("p", sentence, class_="below"),
+        tag("p", worth, class_="below") if worth else None,
         class_="score",
     )
 
 
 def _curves(files: RunFiles) -> Html:
     """The curves of the run; where its images were cut into parts, with a line that says of which these are."""
-    drawn = sections.curves(files)
+    chosen = sections.chosen_by(files)
+    more = (
+        [sections.Score(f"Validation {TITLES[chosen]}, which chose the best weights", {chosen: ""})]
+        if chosen != "top1"
+        else []
+    )
+    drawn = sections.curves(files, [sections.TOP1, *more])
     if not files.crosswise:
         return drawn
     sizes = {name: count(((files.data or {}).get(name) or {}).get("n")) for name in ("train", "val")}
@@ -101,10 +113,18 @@ def _curves(files: RunFiles) -> Html:
 
 def _stats(files: RunFiles) -> dict[str, object]:
     found: dict[str, Any] = files.evaluation or (files.evals[-1] if files.evals else {})
+    chosen = sections.chosen_by(files)
     return {
-        "Top-5 accuracy": percent(found.get("top5")),
+        **({"Top-5 accuracy": percent(found.get("top5"))} if _classes(files) > 5 else {}),  # of five it is always 100 %
+        "Balanced accuracy": percent(found.get("balanced_accuracy")),
+        "Macro F1": percent(found.get("macro_f1")),
         "Calibration error": percent(found.get("ece")),
         "Validation loss": plain(found.get("loss"), 3),
         **cost(files),
-        **({} if files.crosswise else best(files, "top1")),  # else of the few images of part 1
+        **({} if files.crosswise else best(files, chosen)),  # else of the few images of part 1
     }
+
+
+def _classes(files: RunFiles) -> int:
+    """How many there are; 0 where no file says."""
+    return len((files.evaluation or {}).get("classes") or (files.data or {}).get("classes") or ())

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from convnext.drawing import charts
 from convnext.drawing.charts import Line
 from convnext.drawing.markup import Html, join, table, tag
-from convnext.drawing.numbers import NOTHING, count, finite, percent, plain
+from convnext.drawing.numbers import NOTHING, count, finite, plain
 from convnext.reports.run_files import RunFiles
+from convnext.tasks.classification.metrics import TITLES
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
 MANY = 1000  # classes; beyond, those that a table does not show are lines of plain text
@@ -35,6 +36,12 @@ class Score:
 
 
 TOP1 = Score("Validation top-1", {"top1": ""})
+
+
+def chosen_by(files: RunFiles) -> str:
+    """The figure that chose the best weights of a classifier."""
+    found = ((files.recipe or {}).get("select") or {}).get("metric")
+    return found if found in TITLES else "top1"
 
 
 def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
@@ -62,24 +69,6 @@ def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:
     if not drawn:
         return note("No row of metrics.jsonl can be drawn yet.")
     return tag("div", drawn, class_="pair")
-
-
-def per_class(files: RunFiles) -> Html:
-    """Precision, recall and F1 of each class, the worst first."""
-    rows = sorted((files.evaluation or {})["per_class"], key=lambda row: (row["f1"], row["recall"], row["name"]))
-    cells: list[list[object]] = [
-        [
-            tag("span", row["name"], class_="name"),
-            count(row["n"]),
-            percent(row["precision"]),
-            percent(row["recall"]),
-            percent(row["f1"]),
-            charts.bar(row["f1"]),
-        ]
-        for row in rows
-    ]
-    head: list[object] = ["Class", "Images", "Precision", "Recall", "F1", ""]
-    return folded(head, cells, "dense")
 
 
 def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count) -> Html:

@@ -7,12 +7,14 @@ from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import count, percent, plain
 from convnext.reports.run_files import RunFiles
-from convnext.tasks.classification.metrics import wilson
+from convnext.reports.sections import chosen_by
+from convnext.tasks.classification.metrics import TITLES, wilson
 
 
 def start(files: RunFiles) -> Html:
     """What a run made of the weights that it started from: the scores of all candidates, and where the weights come from."""
     found = files.transfer or {}
+    chosen = chosen_by(files)
     n, parts = found["n"], found.get("crosswise")
     rows: list[list[object]] = []
     for row in found["candidates"]:
@@ -22,16 +24,18 @@ def start(files: RunFiles) -> Html:
             [
                 tag("b", _candidate(row["share"]), ", kept") if kept else _candidate(row["share"]),
                 percent(row["top1"]),
+                *([percent(row.get(chosen))] if chosen != "top1" else []),
                 f"{100 * low:.1f} to {percent(high)}",
                 plain(row["loss"], 3),
-                charts.bar(row["top1"], "blue" if kept else "grey"),
+                charts.bar(row.get(chosen, 0.0), "blue" if kept else "grey"),
             ]
         )
     way = f"{count(n)} images, by cross-validation in {count(parts)} parts" if parts else f"{count(n)} held-out images"
     licence = found.get("license", "unknown")
     lead = f"From {_source(found)}, licence {licence}. Judged on {way}:"
     notes = [tag("li", line) for line in found["notes"]]
-    head: list[object] = ["Weights", "Top-1", "95% interval", "Loss", ""]
+    more = [f"{TITLES[chosen].capitalize()}, which chose"] if chosen != "top1" else []
+    head: list[object] = ["Weights", "Top-1", *more, "95% interval", "Loss", ""]
     return join(
         [
             tag("p", lead, class_="lead"),

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convnext.errors import number_of
+from convnext.reports.baseline import baseline_line, never_line
 from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
 from convnext.reports.several_text import scores_line, several_text
 from convnext.tasks.classification.conformal import sets_text
+from convnext.tasks.classification.metrics import TITLES
 from convnext.tasks.classification.promise import promise_text
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
@@ -30,13 +32,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
         f"{_rates(result, '   ')}   n {result['n']:,}   "
         f"loss {result['loss']:.4f}   calibration error {result['ece']:.4f}   weights {result['weights']}"
     )
+    head = "\n".join(filter(None, (head, baseline_line(result), never_line(result))))
     head += "".join(f"\n{line}" for line in scores_fitted(result))
     worst = sorted(result["per_class"], key=lambda row: row["recall"])
     rows = [
-        [row["name"], str(row["n"]), f"{row['precision']:.1%}", f"{row['recall']:.1%}", f"{row['f1']:.3f}"]
+        [
+            *(row["name"], f"{row['n']:,}", f"{row['precision']:.1%}", f"{row['recall']:.1%}"),
+            *(interval(row), f"{row['f1']:.3f}"),
+        ]
         for row in worst[:MOST_ROWS]
     ]
-    parts = [head, table(["class", "n", "precision", "recall", "F1"], rows)]
+    parts = [head, table(["class", "n", "precision", "recall", "95% interval", "F1"], rows)]
     if len(worst) > MOST_ROWS:
         parts.append(f"... and {number_of(len(worst) - MOST_ROWS, 'class', 'classes')} with a higher recall")
     parts.append(confusion_text(result))
@@ -46,9 +52,14 @@ def evaluation_text(result: dict[str, Any]) -> str:
 
 
 def _rates(result: dict[str, Any], between: str) -> str:
-    """Top-1, and top-5 where there are more classes than five: of fewer it is always 100 %."""
-    names = {"top-1": "top1", "top-5": "top5"} if len(result["classes"]) > 5 else {"top-1": "top1"}
-    return between.join(f"{name} {result[key]:.2%}" for name, key in names.items())
+    """Top-1 with top-5, where there are more classes than five (of fewer it is always 100 %), and the means over classes."""
+    keys = [key for key in TITLES if key in result and (key != "top5" or len(result["classes"]) > 5)]
+    return between.join(f"{TITLES[key]} {result[key]:.2%}" for key in keys)
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """'41 to 83%', of the recall of a class; '-' where none of its images were seen."""
+    return f"{100 * row['recall_low']:.0f} to {row['recall_high']:.0%}" if row["n"] else "-"
 
 
 def scores_fitted(result: Mapping[str, Any]) -> list[str]:
@@ -79,6 +90,15 @@ def scores_text(result: dict[str, Any]) -> str:
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in result]
     each = [[f"AP{at} {_percent(result[f'{kind}_ap{at}'])}" for at in ("", "50", "75")] for kind in kinds]
     return "   ".join(f"{kind} {'  '.join(scores)}" for kind, scores in zip(kinds, each, strict=True))
+
+
+def test_text(result: Mapping[str, Any]) -> str:
+    """The scores on the test part, as the run scored them at its end; '' where the data have none."""
+    test = result.get("test")
+    if not test:
+        return ""
+    whole = {**test, "task": result["task"], "classes": result["classes"]}
+    return f"{scores_text(whole)} on {test['n']:,} images of the test part, which chose nothing"
 
 
 def dense_text(result: dict[str, Any]) -> str:

@@ -129,13 +129,14 @@ def evaluated(
     options: RunOptions,
     ended: Ended,
     *,
+    test: Any = None,
     device: torch.device,
     world: World,
     wanted: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """What the kept weights make of the held-out images, written into evaluation.json; what was fitted, into their file.
+    """What the kept weights make of the held-out images, and of those of a `test` part, written into evaluation.json.
 
-    `wanted`: more for `Row.final`.
+    What was fitted goes into their file. `wanted`: more for `Row.final`.
     """
     out, row, finished = Path(options.out), row_of(chosen.task), ended.finished
     model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
@@ -145,6 +146,11 @@ def evaluated(
         shown["judged"] = ended.judged
     with answering(chosen, device):
         found = row.final(model, val, chosen, world=world, skipped={}, **shown)
+        if test is not None:
+            skipped: dict[str, str] = {}
+            how: dict[str, Any] = {"workers": options.workers, "progress": options.progress, "world": world}
+            tested = row.evaluation(model, test, chosen, skipped=skipped, **how)
+            found = found.with_about(test=tested.figures | {"skipped": skipped})
     early = {"stopped_early": True} if finished.early else {}
     made = {"metric": finished.metric, "weights": finished.weights, "step": finished.step}
     more = {name: value for name, value in ended.about.items() if isinstance(value, float)}  # scores, as in any report

@@ -16,6 +16,7 @@ from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
 from convnext.data.source import Labels, Source
 from convnext.data.store import printable
+from convnext.data.tested import open_tested
 from convnext.engine.records import info, warn
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.conclusion import Wanted
@@ -124,7 +125,7 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
     return open_labelled(source, classes=classes, split=part)
 
 
-def measured_on(data: Named, splits: Any, chosen: Recipe, wanted: Wanted, fingerprint: Fingerprint) -> dict[str, Any]:
+def measured_on(test: Any, chosen: Recipe, wanted: Wanted) -> dict[str, Any]:
     """What is `wanted` of the answers of a classifier, and its test part, which shall show it; nothing where nothing is.
 
     Raises ConvNeXtError where there is no one answer an image that could be right.
@@ -134,17 +135,19 @@ def measured_on(data: Named, splits: Any, chosen: Recipe, wanted: Wanted, finger
     if not isinstance(chosen, ClassificationRecipe) or chosen.labels == "multi":
         what = f"are for {chosen.task}" if chosen.task != "classification" else "have several"
         raise ConvNeXtError(f"A promise and sets are for one label an image; these data {what}. Leave them out.")
-    return {"wanted": wanted, "test": test_part(source_of(data, chosen.task), splits, fingerprint)}
+    return {"wanted": wanted, "test": test}
 
 
-def test_part(source: Source, splits: Any, fingerprint: Fingerprint) -> Any:
-    """The images of the test part, which decide nothing; None where there is none, or where it is what is held out."""
-    if splits.val_share is not None:
+def test_of(source: Source, classes: tuple[str, ...], *, val_apart: bool) -> Any:
+    """The images of a test part that a run on `source` neither trains on nor chooses by, or None.
+
+    `val_apart`: the held-out images are named elsewhere. A test part that cannot be scored is told of, and is None.
+    """
+    try:
+        return open_tested(source, classes, val_apart=val_apart)
+    except DataError as error:
+        warn(f"The test part is not scored: {error}")
         return None
-    with contextlib.suppress(DataError):
-        test = part_of(source, part="test", classes=splits.train.classes)
-        return None if fingerprint(test, None) == fingerprint(splits.val, None) else test
-    return None
 
 
 def open_scored(
@@ -178,11 +181,14 @@ def open_scored(
     elif metadata.get("crosswise"):
         warn(
             f"The run has learnt from all {len(held.train.entries) + len(held.val.entries):,} of these images, so these "
-            f"figures say little about others: its top-1 by cross-validation is {metadata['score']:.1%}."
+            f"figures say little about others: its top-1 by cross-validation is {metadata['metrics']['top1']:.1%}."
         )
         return part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":
-        raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
+        tested = open_tested(source, tuple(metadata["classes"]), val_apart=False)
+        if tested is None:
+            raise DataError(f"'{name}' has no part 'test', only what the run was trained on and what it held out.")
+        return tested
     else:
         dataset = held.train if part == "train" else held.val
     if fingerprint(dataset, recipe) == metadata.get("images"):

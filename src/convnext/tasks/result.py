@@ -29,6 +29,12 @@ class Evaluation:
         """Path -> reason of images that could not be read, and are not counted."""
         return dict(self.about.get("skipped", {}))
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """How many images, the scores and those of each class: what a second set of images is summed up in."""
+        tables = {name: self.tables[name] for name in ("per_class", "never_predicted") if name in self.tables}
+        return {"n": self.n, **self.scores, **tables}
+
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]
 

@@ -32,7 +32,17 @@ from convnext.tasks.budget import Budget, budget_of, within, without_parts
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
-from convnext.tasks.opening import AnyFindings, Named, bands_of, image_px, look, measured_on, source_of, splits_of
+from convnext.tasks.opening import (
+    AnyFindings,
+    Named,
+    bands_of,
+    image_px,
+    look,
+    measured_on,
+    source_of,
+    splits_of,
+    test_of,
+)
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
 from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
@@ -72,6 +82,7 @@ class Examined:
     splits: Any  # of the task: `train`, `val` and `val_share`
     findings: AnyFindings
     bands: Bands | None = None  # how the images are read, where they are not in grey or colour
+    test: Any = None  # images that neither train nor choose, where the data have such a part: scored once, at the end
 
 
 @dataclass(frozen=True)
@@ -114,14 +125,14 @@ def trained(
     """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
     chosen = choose_recipe(request, start, data)
     wanted = Wanted.of(request.promise, request.sets)
-    asked = measured_on(request.data, data.splits, chosen, wanted, row_of(data.task).fingerprint)
+    asked = measured_on(data.test, chosen, wanted)
     chosen = without_parts(budget, chosen, data.splits, world)
     how: dict[str, Any] = {"device": device, "world": world}
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
     )
     ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
-    found = evaluated(chosen, data.splits.val, options, ended, **how, wanted=asked)
+    found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
 
 
@@ -165,7 +176,8 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     if world.first:
         for line in (*findings.lines, *(facts.lines if facts else ())):
             info(line)
-    return Examined(task, splits, findings, bands)
+    test = test_of(source, splits.train.classes, val_apart=val is not None)
+    return Examined(task, splits, findings, bands, test)
 
 
 def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:

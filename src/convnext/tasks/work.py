@@ -39,4 +39,4 @@ def sizes_of(chosen: ClassificationRecipe, steps: int) -> list[tuple[int, int]]:
 def evaluations(chosen: Recipe, steps_per_epoch: int) -> int:
     """How often a whole run is scored: after every so many epochs, and at its end."""
     steps = total_steps(steps_per_epoch, chosen.schedule)
-    return math.ceil(steps / (steps_per_epoch * chosen.schedule.eval_epochs))
+    return math.ceil(steps / (steps_per_epoch * chosen.schedule.eval_epochs) - 1e-9)

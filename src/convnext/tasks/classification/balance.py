@@ -11,6 +11,7 @@ from convnext.config import ClassificationRecipe
 from convnext.data.labelled import Dataset, counts_of
 from convnext.data.store import printable
 from convnext.recipes import FITTED
+from convnext.tasks.classification.metrics import TITLES
 
 UNEVEN = 3.0  # largest class over smallest; above, training makes up for it
 AUTO = "logits"  # benchmarks/balance.py
@@ -47,5 +48,5 @@ def balance_line(recipe: ClassificationRecipe, train: Dataset) -> str:
         return "" if recipe.loss.balance == "none" else f"Classes: {way}."
     most, least = int(counts.argmax()), int(np.where(counts > 0, counts, counts.max() + 1).argmin())
     named = [f"'{printable(train.classes[i])}' {int(counts[i]):,}" for i in (most, least)]
-    chosen = recipe.select.metric.replace("_", " ")
-    return f"Uneven classes ({' and '.join(named)} images, {uneven:.0f} to 1): {way}, and {chosen} chooses the best weights."
+    many, chosen = f"{' and '.join(named)} images, {uneven:.0f} to 1", TITLES[recipe.select.metric]
+    return f"Uneven classes ({many}): {way}, and {chosen} chooses the best weights."

@@ -11,6 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_IN_TABLE = 1000  # classes whose confusion is written as a table: at 10,000 one takes 286 MB of JSON
+TITLES = {  # figures that may choose the best weights, as people call them
+    "top1": "top-1",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+}
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 
 
@@ -132,7 +138,7 @@ def confusion(outcomes: Outcomes, classes: int) -> Confusion:
 
 
 def per_class(found: Confusion, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of every class; 0 where a class was never seen or predicted."""
+    """Precision, recall and F1 of every class, 0 where it was never seen or predicted, and the recall's 95 % interval."""
     hits, ground_truth, predicted = (np.zeros(len(names), np.int64) for _ in range(3))
     right = found.row == found.column
     hits[found.row[right]] = found.count[right]
@@ -143,8 +149,22 @@ def per_class(found: Confusion, names: tuple[str, ...]) -> list[dict[str, Any]]:
         precision = float(hits[i] / predicted[i]) if predicted[i] else 0.0
         recall = float(hits[i] / ground_truth[i]) if ground_truth[i] else 0.0
         f1 = 2 * precision * recall / (precision + recall) if hits[i] else 0.0
-        rows.append({"name": name, "n": int(ground_truth[i]), "precision": precision, "recall": recall, "f1": f1})
+        low, high = wilson(recall, int(ground_truth[i]))
+        row = {"name": name, "n": int(ground_truth[i]), "precision": precision, "recall": recall, "f1": f1}
+        rows.append(row | {"recall_low": low, "recall_high": high})
     return rows
+
+
+def baselines(found: Confusion) -> dict[str, float]:
+    """'baseline_top1', the share of the images that are of the commonest class, and 'chance', that of a guess."""
+    images = np.zeros(found.classes, np.int64)
+    np.add.at(images, found.row, found.count)
+    return {"baseline_top1": float(images.max() / max(1, images.sum())), "chance": 1 / found.classes}
+
+
+def never_predicted(found: Confusion, names: tuple[str, ...]) -> list[str]:
+    """The classes that some images are of and none is taken for."""
+    return [names[i] for i in np.setdiff1d(found.row, found.column)]
 
 
 def _calibration_error(bins: list[dict[str, float]], n: int) -> float:

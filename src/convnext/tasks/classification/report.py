@@ -6,7 +6,15 @@ import numpy as np
 
 from convnext.data.labelled import Dataset
 from convnext.data.store import printable
-from convnext.tasks.classification.metrics import Outcomes, calibration, confusion, metrics, per_class
+from convnext.tasks.classification.metrics import (
+    Outcomes,
+    baselines,
+    calibration,
+    confusion,
+    metrics,
+    never_predicted,
+    per_class,
+)
 from convnext.tasks.result import Evaluation
 
 
@@ -25,9 +33,11 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: list[str], *, wors
         "task": "classification",
         "n": len(outcomes),
         **metrics(outcomes),
+        **baselines(confused),
         "classes": list(names),
         **confused.to_dict(),
         "per_class": per_class(confused, names),
+        "never_predicted": never_predicted(confused, names),
         "calibration": calibration(outcomes),
         "worst": [
             {

@@ -26,7 +26,7 @@ from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.features import Extraction, Features, digest_of_tensors
 from convnext.tasks.classification.inference import judged, outcomes_of
-from convnext.tasks.classification.metrics import Outcomes, metrics, wilson
+from convnext.tasks.classification.metrics import TITLES, Outcomes, metrics, wilson
 from convnext.tasks.classification.mixing import name_of
 from convnext.tasks.classification.probe import fit_head
 from convnext.tasks.classification.scoring import answers, eval_batch
@@ -144,14 +144,15 @@ class Stages:
         }
         write_text(self.out / SUMMARY, to_json(found, indent=1) + "\n")
         if len(scores) > 1:
-            shown = [f"{_named(each)} {scores[each]['top1']:.1%}" for each in sorted(scores)]
+            metric = self.recipe.select.metric
+            shown = [f"{_named(each)} {scores[each][metric]:.1%}" for each in sorted(scores)]
             way = f"by cross-validation in {crosswise} parts" if crosswise else "on the held-out images"
             again = (
                 f", {'fitted' if share == 0 else 'trained'} again on all images ({OTHERS['mixed']})"
                 if crosswise
                 else ""
             )
-            info(f"Top-1 {way}: {', '.join(shown)}. Kept: {_named(share)}{again}.")
+            info(f"{TITLES[metric].capitalize()} {way}: {', '.join(shown)}. Kept: {_named(share)}{again}.")
         return about
 
     def features(self, model: nn.Module, *, quiet: bool = False) -> tuple[Features, Features]:
