@@ -97,7 +97,14 @@ def maps(place: Path) -> Path:
 def test_the_task_follows_from_the_data_and_a_run_leaves_all_its_files(run, task, request):
     folder = request.getfixturevalue(run)
     left = {"recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "best.safetensors"}
-    left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html", "images.digests"}
+    left |= {
+        "best_ema.safetensors",
+        "last.safetensors",
+        "evaluation.json",
+        "report.html",
+        "images.digests",
+        "samples.jpg",
+    }
     assert {file.name for file in folder.iterdir() if not file.name.startswith(".")} == left
     assert json.loads((folder / "evaluation.json").read_text())["task"] == task
     recipe = json.loads((folder / "recipe.json").read_text())

@@ -91,6 +91,24 @@ def test_json_of_train_has_the_test_part(data, tmp_path):
     assert found["test"]["n"] == 15 and found["test"]["top1"] >= 0
 
 
+def test_of_several_labels_it_is_judged_by_the_thresholds_of_the_held_out_images(data, tmp_path):
+    lines = ["path,labels,split"]
+    for file in sorted(data.rglob("*.png")):
+        part, colour = file.relative_to(data).parts[:2]
+        more = ";warm" if colour == "red" else ""
+        lines.append(f"{file.relative_to(data)},{colour}{more},{part}")
+    (data / "labels.csv").write_text("\n".join(lines))
+    table = shutil.move(data / "labels.csv", tmp_path / "labels.csv")
+    for part in ("train", "val", "test"):
+        (tmp_path / part).symlink_to(data / part)
+    found = json.loads(trained(table, tmp_path / "run", "--json").out)
+    again = json.loads(convnext("evaluate", tmp_path / "run", table, "--part", "test", "--json", "--workers", 0).out)
+    assert found["test"]["n"] == again["n"] == 15 and "map" in found["test"]
+    for name in ("map", "macro_f1", "micro_f1"):
+        assert found["test"][name] == pytest.approx(again[name])
+    assert "top1" not in found["test"]
+
+
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
 def test_detectors_and_segmenters_score_it_as_well(task, tmp_path):
     place = tmp_path / "data"

@@ -101,6 +101,7 @@ def train(
     held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises ConvNeXtError for what the
     caller can mend.
     """
+    from convnext.reports.samples import draw_samples
     from convnext.tasks import train as tasks
     from convnext.tasks.opening import source_of
     from convnext.tasks.starting import run_folder
@@ -118,7 +119,7 @@ def train(
     how |= {"promise": promise, "sets": sets}
     request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours, labels=labels), **how)
     options = {"out": place, "device": device, "workers": workers, "progress": progress}
-    return concluded(tasks.train(request, parse(RunOptions, options, where="options")))
+    return concluded(tasks.train(request, parse(RunOptions, options, where="options"), before=draw_samples))
 
 
 def concluded(done: "Done") -> Run:

@@ -133,6 +133,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     out = run_folder(args.data, args.model, args.weights) if args.out is None else args.out
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
+    from convnext.reports.samples import draw_samples
     from convnext.tasks.train import Request, train
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
@@ -141,7 +142,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes", "promise", "sets")
     }
     asked["bands"] = args.bands or ()
-    done = train(Request(data=source, val=val, **asked, size_px=args.size, changes=changes), options)
+    made = Request(data=source, val=val, **asked, size_px=args.size, changes=changes)
+    done = train(made, options, before=draw_samples)
     if done.first:
         _report(api.concluded(done), as_json=args.json)
     return 0

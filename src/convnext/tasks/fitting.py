@@ -149,7 +149,7 @@ def evaluated(
         if test is not None:
             skipped: dict[str, str] = {}
             how: dict[str, Any] = {"workers": options.workers, "progress": options.progress, "world": world}
-            tested = row.evaluation(model, test, chosen, skipped=skipped, **how)
+            tested = row.evaluation(model, test, chosen, skipped=skipped, **how, **row.again(found))
             found = found.with_about(test=tested.figures | {"skipped": skipped})
     early = {"stopped_early": True} if finished.early else {}
     made = {"metric": finished.metric, "weights": finished.weights, "step": finished.step}

@@ -19,6 +19,10 @@ ROWS = {  # task -> the module whose ROW it is
 }
 
 
+def _nothing(_: Evaluation) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What tells one task from the others. A recipe, splits and a dataset are those of the task."""
@@ -36,6 +40,7 @@ class Row:
     counts: Callable[[Any, Any, str], dict[str, Any]]  # (dataset, findings, part) -> its part of data.json
     classes: str  # the field of the recipe that follows the classes of the data
     hold_out: str  # how some images come to be held out, for those who have none
+    again: Callable[[Evaluation], dict[str, Any]] = _nothing  # what held-out images chose, for the evaluation of others
 
 
 def row_of(task: str) -> Row:

@@ -1,20 +1,21 @@
 """From data on the disk to a finished run, for every task: what decides it is read once, at the top."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, Training, override
+from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, override
 from convnext.config.facts import StartFacts
 from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.fit import Finished
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
+from convnext.engine.run import LAST
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import to_json, write_text
 from convnext.recipes import (
@@ -32,6 +33,7 @@ from convnext.tasks.budget import Budget, budget_of, within, without_parts
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
+from convnext.tasks.headline import headline
 from convnext.tasks.opening import (
     AnyFindings,
     Named,
@@ -47,6 +49,8 @@ from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
 from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
 from convnext.tasks.table import row_of
+
+Before = Callable[[Path, Any, Any], object]  # (folder of the run, full recipe, splits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +101,10 @@ class Done:
     first: bool  # whether this process is the one that speaks
 
 
-def train(request: Request, options: RunOptions) -> Done:
+def train(request: Request, options: RunOptions, *, before: Before | None = None) -> Done:
     """Train by `request` into `options.out` and evaluate the best weights; with the same request again, go on.
 
+    `before` is called before the first step of a new run.
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
     budget = budget_of(
@@ -109,7 +114,7 @@ def train(request: Request, options: RunOptions) -> Done:
     with workplace(options) as (device, world):
         request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
-        return trained(request, start, data, options, budget, device=device, world=world)
+        return trained(request, start, data, options, budget, device=device, world=world, before=before)
 
 
 def trained(
@@ -121,6 +126,7 @@ def trained(
     *,
     device: torch.device,
     world: World,
+    before: Before | None = None,
 ) -> Done:
     """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
     chosen = choose_recipe(request, start, data)
@@ -131,6 +137,8 @@ def trained(
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
     )
+    if before and world.first and not (Path(options.out) / LAST).exists():
+        before(Path(options.out), chosen, data.splits)
     ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
     found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
@@ -267,7 +275,7 @@ def carry_out(
         for advice in (batch_advice(chosen, len(data.splits.train.entries)), lr_advice(chosen)):
             if advice:
                 warn(advice)
-        info(headline(chosen, data, device, world))
+        info(headline(chosen, data.splits, image_px(data.findings), device, world))
         if chosen.optim.backbone_lr < 1:
             info(
                 f"The backbone starts from weights: it learns at {chosen.optim.backbone_lr:g} times the rate of the head."
@@ -281,31 +289,6 @@ def carry_out(
     if world.writes():
         note_data(Path(options.out), data, skipped)
     return ended
-
-
-def headline(chosen: Recipe, data: Examined, device: torch.device, world: World) -> str:
-    """What is trained, on what and for how long, in one line."""
-    least, most = chosen.input.training_px
-    own = image_px(data.findings)
-    larger = f" (images of {own} are enlarged)" if chosen.task != "classification" and own < least else ""
-    splits, many = data.splits, f" x {world.size}" if world.size > 1 else ""
-    images, held = len(splits.train.entries), f"{len(splits.val.entries):,} held out"
-    if chosen.task == "classification" and splits.val_share and (parts := chosen.start.folds):
-        images, held = images + len(splits.val.entries), f"each held out once in {parts} parts"
-    return (
-        f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(images, 'image')} in "
-        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {held}, "
-        f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
-        f"{chosen.precision} on {device.type}{many}"
-    )
-
-
-def length_of(chosen: Training) -> str:
-    """'30 epochs', or '160 steps' where the recipe counts those; of a probe alone that the network stays as it is."""
-    if getattr(getattr(chosen, "start", None), "mode", "full") == "probe":
-        return "a linear head on the frozen network"
-    schedule = chosen.schedule
-    return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
 
 
 def note_data(out: Path, data: Examined, skipped: dict[str, str]) -> None:

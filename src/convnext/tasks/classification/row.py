@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from convnext.models.weights import load_weights
-from convnext.tasks.classification import build, facts, scoring, transfer
+from convnext.tasks.classification import build, decision, facts, scoring, transfer
+from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.several import scoring as several_scoring
 from convnext.tasks.classification.several.task import SeveralLabels
+from convnext.tasks.classification.several.thresholds import KEY, Thresholds
 from convnext.tasks.classification.task import Classification
 from convnext.tasks.fitting import in_one_go
+from convnext.tasks.result import Evaluation
 from convnext.tasks.table import Row
 
 Made = Callable[..., Any]
@@ -23,6 +26,13 @@ def _by_labels(place: int, **kinds: Made) -> Made:
     return chosen
 
 
+def _again(found: Evaluation) -> dict[str, Any]:
+    """What held-out images chose: the thresholds of several labels, or the decision of one."""
+    if KEY in found.about:
+        return {"thresholds": Thresholds.of(found.about, len(found.classes), "evaluation.json")}
+    return {"decision": Decision.of(found.about, "evaluation.json")} if decision.KEY in found.about else {}
+
+
 ROW = Row(
     build=build.build,
     load=load_weights,
@@ -35,4 +45,5 @@ ROW = Row(
     counts=facts.counts,
     classes="model.classes",
     hold_out="Add val/<class>/ with some, give each class two images or more, or raise --val-share.",
+    again=_again,
 )

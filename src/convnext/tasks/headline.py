@@ -1,0 +1,33 @@
+"""What a run says of itself before its first step."""
+
+from typing import Any
+
+import torch
+
+from convnext.config import Recipe, Training
+from convnext.engine.distributed import World
+from convnext.errors import number_of
+
+
+def headline(chosen: Recipe, splits: Any, own_px: int, device: torch.device, world: World) -> str:
+    """What is trained, on what and for how long, in one line; `own_px`: the shorter side of most images."""
+    least, most = chosen.input.training_px
+    larger = f" (images of {own_px} are enlarged)" if chosen.task != "classification" and own_px < least else ""
+    many = f" x {world.size}" if world.size > 1 else ""
+    images, held = len(splits.train.entries), f"{len(splits.val.entries):,} held out"
+    if chosen.task == "classification" and splits.val_share and (parts := chosen.start.folds):
+        images, held = images + len(splits.val.entries), f"each held out once in {parts} parts"
+    return (
+        f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(images, 'image')} in "
+        f"{number_of(len(splits.train.classes), 'class', 'classes')}, {held}, "
+        f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
+        f"{chosen.precision} on {device.type}{many}"
+    )
+
+
+def length_of(chosen: Training) -> str:
+    """'30 epochs', or '160 steps' where the recipe counts those; of a probe alone that the network stays as it is."""
+    if getattr(getattr(chosen, "start", None), "mode", "full") == "probe":
+        return "a linear head on the frozen network"
+    schedule = chosen.schedule
+    return number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
