@@ -184,6 +184,16 @@ def test_a_map_is_drawn_over_the_image(page, runs):
     assert canvas(page) != bare
 
 
+def test_an_answer_below_what_is_promised_is_called_not_sure(page):
+    row = {"path": "a.png", "predictions": [{"label": "b", "score": 0.6}], "answered": False, "set": ["b", CLASSES[0]]}
+    text = json.dumps({"model": "classification", "task": "classification", "results": [row]})
+    page.route("**/v1/predict?*", lambda route: route.fulfill(body=text, content_type="application/json"))
+    give(page, "drop", a_png=png(0))
+    answered(page, 1)
+    assert page.locator(".note").text_content().startswith("not sure · one of: b, <b>a</b> · 64 × 48")
+    assert page.locator(".card canvas").get_attribute("aria-label") == "a.png: not sure: b 60.0%"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_masks_are_unpacked_as_coco_has_them(page, seed):
     mask = np.random.default_rng(seed).random((37, 53)) < (0.02, 0.5, 0.98)[seed]

@@ -68,10 +68,8 @@ class Given:
             return self.content.shape[0], self.content.shape[1]
         if isinstance(self.content, DataError):
             raise self.content
-        data, bands = (
-            self.content if isinstance(self.content, bytes) else self.content.read(self.path),
-            _bands_of(config),
-        )
+        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
+        bands = _bands_of(config)
         if bands is not None:
             return read_shape(data, bands)[:2]
         image = Opened(data).image  # to know how a PNG is turned, all of it would have to be unpacked

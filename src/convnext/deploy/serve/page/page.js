@@ -176,11 +176,14 @@ const render = (card) => {
   }
   canvas.hidden = !bitmap;
   const told = rows.slice(0, 5).map(({ name, value }) => `${name} ${(100 * value).toFixed(1)}%`).join(", ");
-  canvas.setAttribute("aria-label", `${card.name}: ${card.error || told || (answer ? "nothing" : "no answer yet")}`);
+  const doubt = answer?.answered === false ? "not sure" : ""; // below the score from which answers are promised
+  const among = answer?.set ? `one of: ${answer.set.join(", ")}` : "";
+  const text = [doubt, told].filter(Boolean).join(": ") || (answer ? "nothing" : "no answer yet");
+  canvas.setAttribute("aria-label", `${card.name}: ${card.error || text}`);
   card.note.className = card.error ? "note error" : "note";
   const size = bitmap ? `${bitmap.width} × ${bitmap.height}` : card.unseen ? "this browser cannot show it" : "";
   const time = answer ? `${card.ms < 10 ? card.ms.toFixed(1) : Math.round(card.ms)} ms` : "";
-  card.note.textContent = card.error || [size, time || "asking …"].filter(Boolean).join(" · ");
+  card.note.textContent = card.error || [doubt, among, size, time || "asking …"].filter(Boolean).join(" · ");
   card.list.replaceChildren(...rows.map(bar));
   if (answer && !rows.length) card.list.append(element("li", "nothing above the threshold", "none"));
 };
