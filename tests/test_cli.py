@@ -324,7 +324,11 @@ def test_evaluating_on_the_one_folder_of_the_training_scores_what_was_held_out(t
     assert f"trained on {counts['train']['n']} of these images" in done.err
     (data / "new").mkdir()  # no longer the folder of the training: all of it counts
     next(data.glob("*/*.png")).rename(data / "moved.png")
-    assert "trained on" not in convnext("evaluate", tmp_path / "run", data, "--json").err
+    said = convnext("evaluate", tmp_path / "run", data, "--json").err
+    assert "of these images" not in said and "held out" not in said
+    assert (
+        " of 35 images are copies of those that the run was trained on" in said
+    )  # and it has learnt from most of them
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_one_that_fits(data, tmp_path):
