@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ def main() -> None:
     args = parser.parse_args()
     seen = scores(args)
     scale, apart = calibration.fit(seen.logits, seen.label)
+    splits = halves(seen, args.splits)
     alone = calibration.fitted(seen.logits, seen.label)
+    name = args.name or Path(args.data).name
+    asked = f"--promise {args.promise} --sets {args.sets} --splits {args.splits}"
     line: dict[str, Any] = {
-        "data": args.name or Path(args.data).name,
+        "command": f"python benchmarks/promise.py RUN {name} {asked}",
+        "data": name,
         "n": len(seen),
         "splits": args.splits,
         "top1": round(float((seen.logits.argmax(1) == seen.label).mean()), 4),
@@ -55,8 +60,8 @@ def main() -> None:
         "ece_before": round(error(seen.outcomes()), 4),
         "ece": round(error(seen.outcomes(apart)), 4),
         "ece_temperature_alone": round(error(seen.outcomes(alone.log_scores(seen.logits))), 4),
-        "promise": {each: kept(seen, float(each), args.splits) for each in args.promise.split(",") if each},
-        "sets": {each: held(seen, float(each), args.splits) for each in args.sets.split(",") if each},
+        "promise": {each: kept(seen, float(each), splits) for each in args.promise.split(",") if each},
+        "sets": {each: held(seen, float(each), splits) for each in args.sets.split(",") if each},
         **{"seed": 0, "cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()},
         **{"numpy": np.__version__, "torch": torch.__version__},
     }
@@ -79,33 +84,44 @@ def scores(args: argparse.Namespace) -> Answers:
     return found
 
 
-def halves(n: int, splits: int) -> Any:
-    """Pairs of places, the same every time."""
-    rng = np.random.default_rng(0)
+@dataclass(frozen=True)
+class Half:
+    """A split: places that measure, places that are judged, and the logarithms of all scores by what the first fitted."""
+
+    first: np.ndarray
+    second: np.ndarray
+    log_scores: np.ndarray
+
+
+def halves(seen: Answers, splits: int) -> list[Half]:
+    """The same every time."""
+    rng, found = np.random.default_rng(0), []
     for _ in range(splits):
-        order = rng.permutation(n)
-        yield order[: n // 2], order[n // 2 :]
+        order = rng.permutation(len(seen))
+        first, second = np.split(order, [len(order) // 2])
+        scale = calibration.fit(seen.logits[first], seen.label[first])[0]
+        found.append(Half(first, second, scale.log_scores(seen.logits)))
+    return found
 
 
-def kept(seen: Answers, accuracy: float, splits: int) -> dict[str, Any]:
+def kept(seen: Answers, accuracy: float, splits: list[Half]) -> dict[str, Any]:
     """How a promise fares."""
     right = seen.logits.argmax(1) == seen.label
     missed, none, answered, beside = 0, 0, [], []
-    for first, second in halves(len(seen), splits):
-        scale = calibration.fit(seen.logits[first], seen.label[first])[0]
-        score = np.exp(scale.log_scores(seen.logits).max(1)).astype(np.float32)
-        threshold = promise.threshold_of(score[first], right[first], accuracy)
+    for each in splits:
+        score = np.exp(each.log_scores.max(1)).astype(np.float32)
+        threshold = promise.threshold_of(score[each.first], right[each.first], accuracy)
         if threshold is None:
             none += 1
             beside.append(0.0)
             continue
-        given = second[score[second] >= threshold]
+        given = each.second[score[each.second] >= threshold]
         missed += bool(len(given)) and right[given].mean() < accuracy
-        answered.append(len(given) / len(second))
-        beside.append(len(given) / max(1, oracle(score[second], right[second], accuracy)))
+        answered.append(len(given) / len(each.second))
+        beside.append(len(given) / max(1, oracle(score[each.second], right[each.second], accuracy)))
     return {
-        "missed": missed / splits,
-        "none": none / splits,
+        "missed": missed / len(splits),
+        "none": none / len(splits),
         "answered": round(float(np.mean(answered)), 4) if answered else None,
         "of_oracle": round(float(np.mean(beside)), 4),
     }
@@ -117,18 +133,16 @@ def oracle(score: np.ndarray, right: np.ndarray, accuracy: float) -> int:
     return int(np.flatnonzero(rates >= accuracy).max(initial=-1)) + 1
 
 
-def held(seen: Answers, coverage: float, splits: int) -> dict[str, Any]:
+def held(seen: Answers, coverage: float, splits: list[Half]) -> dict[str, Any]:
     """How sets fare."""
     shares, sizes = [], []
-    for first, second in halves(len(seen), splits):
-        scale = calibration.fit(seen.logits[first], seen.label[first])[0]
-        log_scores = scale.log_scores(seen.logits)
-        sets = conformal.sets_of(log_scores[first], seen.label[first], coverage, "given")
-        if sets is None:
-            continue
-        found = sets.sizes(log_scores[second])
-        shares.append(conformal.covered(found, log_scores[second], seen.label[second]).mean())
-        sizes.append(found.mean())
+    for each in splits:
+        first, second = each.first, each.second
+        sets = conformal.sets_of(each.log_scores[first], seen.label[first], coverage, "given")
+        if sets is not None:
+            found = sets.sizes(each.log_scores[second])
+            shares.append(conformal.covered(found, each.log_scores[second], seen.label[second]).mean())
+            sizes.append(found.mean())
     if not shares:
         return {"none": 1.0}
     return {"covered": round(float(np.mean(shares)), 4), "mean_size": round(float(np.mean(sizes)), 3)}

@@ -15,9 +15,9 @@ import pytest
 
 import convnext as package
 from commands import convnext, tiny, trained
-from convnext.deploy.exported_classifier import log_softmax
 from convnext.errors import ConvNeXtError
 from convnext.extras import EXTRAS, MissingPackage, installed, missing, needs
+from convnext.tasks.classification.calibration import log_softmax
 from images import write_colours
 
 TORCH = tuple(name for name, (extra, _) in EXTRAS.items() if extra == "torch")

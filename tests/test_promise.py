@@ -229,6 +229,18 @@ def test_an_exported_file_abstains_as_its_run_does(run, data, tmp_path):
         package.evaluate(file, data, promise=0.6, keep=True)
 
 
+def test_a_server_abstains_as_predict_does(run, data):
+    pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
+    from convnext.deploy.serve.models import open_models
+    from serving import one
+
+    file = data / "test" / "blue" / "odd0.png"
+    found = one(open_models([str(run)], device="cpu"), "POST", "/v1/predict", content=file.read_bytes())
+    (served,) = found.json()["results"]
+    printed = json.loads(convnext("predict", run, file, "--json", "--device", "cpu").out)
+    assert {"answered", "set"} <= set(served) and served | {"path": ""} == printed | {"path": ""}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
