@@ -8,22 +8,24 @@ copy of the data is the same data.
 from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convnext.config import RunOptions
 from convnext.data.scan import DIGEST_BYTES, NAMED, looked_at, places, stride_of
 from convnext.data.store import printable
-from convnext.engine.distributed import World
 from convnext.errors import DataError, number_of
 from convnext.files import from_json, write_bytes
+
+if TYPE_CHECKING:
+    from convnext.engine.distributed import World  # which needs torch; exported files are scored without it
 
 COMPARED = 5000  # images that are compared with those of training; of more an even sample
 DIGESTS = "images.digests"  # N times eight bytes: train, then val; zeros for one that could not be read
 
 
-def require_same_contents(splits: Any, digests: bytes, options: RunOptions, world: World) -> None:
+def require_same_contents(splits: Any, digests: bytes, options: RunOptions, world: "World") -> None:
     """Keep `digests`, of the look at `splits`, where the run begins; where it goes on, compare them.
 
     Raises DataError, in every process, when images are not what they were.
