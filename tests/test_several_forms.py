@@ -79,6 +79,8 @@ def test_columns_of_which_each_image_has_one_are_one_label_each_unless_a_person_
     folder = in_columns(tmp_path, said)
     splits = open_splits(recognise(folder))
     assert not splits.train.several and "exactly one label" in " ".join(splits.notes)
+    again = open_labelled(recognise(folder, labels="single"))  # as a run that was trained on them has them scored
+    assert [entry.label for entry in again.entries] == [k % 3 for k in range(len(SAID))]
     assert read(folder, labels="multi") == said
 
 
@@ -167,3 +169,28 @@ def test_labels_of_another_task_are_refused_in_one_line(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     done = convnext(*tiny(tmp_path / "coco.json", tmp_path / "run", "--labels", "multi"))
     assert "--labels" in done.line and "classification" in done.line
+
+
+LISTS = {
+    "at first": [{"names": list(NAMES), "_type": "ClassLabel"}],
+    "later": {"feature": {"names": list(NAMES), "_type": "ClassLabel"}, "_type": "Sequence"},
+}
+
+
+@pytest.mark.parametrize("feature", LISTS)
+def test_parquet_has_lists_of_numbers_behind_which_are_names_and_columns_of_marks(tmp_path, feature):
+    pa = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
+    pq = pytest.importorskip("pyarrow.parquet", reason="the extra 'parquet' is not installed")
+    folder = write_images(tmp_path / "images", SAID)
+    images = pa.array([{"bytes": (folder / name).read_bytes(), "path": name} for name in SAID])
+    numbers = pa.array([[NAMES.index(name) for name in labels] for labels in SAID.values()], pa.list_(pa.int64()))
+    about = {"info": {"features": {"image": {"_type": "Image"}, "labels": LISTS[feature]}}}
+    lists = pa.table({"image": images, "labels": numbers}).replace_schema_metadata({"huggingface": json.dumps(about)})
+    marks = {name: [name in labels for labels in SAID.values()] for name in NAMES}
+    marks["green"][5] = None
+    pq.write_table(lists, tmp_path / "lists.parquet")
+    pq.write_table(pa.table({"image": images, **marks}), tmp_path / "marks.parquet")
+    right = [[int(name in labels) for name in NAMES] for labels in SAID.values()]
+    assert open_labelled(recognise(tmp_path / "lists.parquet")).labels().tolist() == right
+    right[5][1] = -1
+    assert open_labelled(recognise(tmp_path / "marks.parquet")).labels().tolist() == right

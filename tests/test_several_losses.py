@@ -8,7 +8,8 @@ import torch
 
 from convnext.config import AugmentConfig, LossConfig
 from convnext.data.mix import mix
-from convnext.tasks.classification.several.losses import chance_loss, loss_of
+from convnext.tasks.classification.probe import fitted, in_turns
+from convnext.tasks.classification.several.losses import chance_loss, loss_of, strata
 
 BCE = LossConfig(kind="bce")
 FOCAL = LossConfig(kind="focal", gamma=2.0)
@@ -68,3 +69,32 @@ def test_mixing_mixes_targets_and_what_is_unknown_of_either_stays_unknown():
     assert np.allclose(targets.numpy(), right, atol=1e-5, equal_nan=True)
     _, plain = mix(before, marks, 2, AugmentConfig(), (0, 1, 2))
     assert np.array_equal(plain.numpy(), np.where(marks.numpy() < 0, np.nan, marks.numpy()), equal_nan=True)
+
+
+def test_a_linear_head_is_a_logistic_regression_for_each_class_that_leaves_unknown_entries_out():
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 4))
+    x = (x - x.mean(0)) / x.std(0)
+    marks = (x[:, :2] + rng.normal(size=(80, 2)) > 0).astype(np.int8)
+    marks[:10, 1] = -1
+    penalty = 0.1
+    head = fitted(torch.from_numpy(x)[None], torch.from_numpy(marks), 2, penalty)
+    for label in range(2):
+        known = marks[:, label] >= 0
+        one = linear.LogisticRegression(C=1 / (80 * penalty), tol=1e-10, max_iter=1000)
+        one.fit(x[known], marks[known, label])  # its sum of losses, and ours over 80 images, weigh the penalty alike
+        assert np.allclose(head.weight[label].numpy(), one.coef_[0], atol=1e-4)
+        assert head.bias[label].item() == pytest.approx(one.intercept_[0], abs=1e-4)
+
+
+def test_parts_of_images_with_several_labels_are_alike_in_their_rarest_class():
+    marks = torch.zeros(60, 3, dtype=torch.int8)
+    marks[:40, 0], marks[20:32, 1], marks[:6, 2] = 1, 1, 1
+    found = strata(marks)
+    assert found[:6].tolist() == [2] * 6 and found[6:20].tolist() == [0] * 14
+    assert found[20:32].tolist() == [1] * 12 and found[40:].tolist() == [3] * 20
+    order = in_turns(marks, 0)
+    assert sorted(order.tolist()) == list(range(60))
+    for part in range(3):
+        assert (torch.bincount(found[order[part::3]], minlength=4) > 0).all()

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from commands import convnext, rows, tiny, trained
 from convnext import load
-from convnext.config import ClassificationRecipe, override
+from convnext.config import ClassificationRecipe, RunOptions, override
+from convnext.data.opening import open_splits, recognise
 from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
+from convnext.tasks.classification.several.losses import entries
+from convnext.tasks.classification.several.task import SeveralLabels
 from labels_data import NAMES, in_columns, joined, made
 from runs import bits
 
@@ -141,3 +146,19 @@ def test_an_exported_file_answers_as_its_run_does(run, data, tmp_path, form):
 
 def test_suites_of_one_label_are_refused_in_one_line(run, data):
     assert "several labels" in convnext("evaluate", run, data, "--suite", "subset").line
+
+
+def test_the_loss_of_knowing_nothing_is_that_of_the_targets_as_they_are_smoothed(data, tmp_path):
+    splits = open_splits(recognise(data))
+    fields = {"labels": "multi", "loss.kind": "asymmetric", "select.metric": "map", "augment.smoothing": 0.1}
+    chosen = override(recipe("small", "atto", images=32, image_px=32, classes=3), fields)
+    task = SeveralLabels(nn.Identity(), chosen, RunOptions(out=str(tmp_path)), splits)
+    marks = splits.train.labels()
+    soft = np.where(marks == 1, 0.95, 0.05)
+    logits = torch.linspace(-6, 6, 1201, dtype=torch.float64)
+    means = []
+    for label in range(3):
+        targets = torch.from_numpy(soft[marks[:, label] >= 0, label])
+        shown = logits[:, None].expand(-1, len(targets))
+        means.append(entries(chosen.loss, shown, targets.expand_as(shown)).mean(1).min().item())
+    assert task.chance_loss == pytest.approx(np.mean(means), rel=1e-3)

@@ -288,7 +288,7 @@ PLACES = {
     "features": (Extraction, "_chunk", 2),
     "probe": (stages, "fit_head", 0),
     "training": (Classification, "prepare", 3),
-    "mixing": (Stages, "outcomes", 1),
+    "mixing": (Stages, "answers", 1),
     "the last file": (transfer, "save_whole", 0),
     "the choice": (stages, "write_text", 0),
 }

@@ -127,7 +127,7 @@ def _subset(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.studies.robustness.subsets import open_subset
     from convnext.tasks.classification.report import evaluation_of
 
-    data = open_subset(recognise(args.data, annotated=False), predictor.classes)
+    data = open_subset(recognise(args.data, annotated=False, labels=predictor.recipe.labels), predictor.classes)
     skipped: dict[str, str] = {}
     how: dict[str, Any] = {"batch": args.batch or BATCH, "workers": args.workers, "progress": not args.json}
     outcomes = predictor.outcomes(data.dataset, only=data.only, skipped=skipped, **how)
@@ -169,7 +169,7 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
     reference = choose_reference(args.reference or "auto", chosen)
-    source = recognise(args.data, annotated=False)
+    source = recognise(args.data, annotated=False, labels=predictor.recipe.labels)
     held = held_out(source, predictor.recipe, predictor.metadata, fingerprint)
     data = open_subset(source, predictor.classes) if held is None else Subset(held.val, ())
     place = Path(args.run)

@@ -41,6 +41,11 @@ class Whole:
 def open_whole(source: Source) -> Whole:
     """Every labelled image of class folders or a table. Raises DataError where there are not two classes of them."""
     listing = listed(source, only=True)
+    if listing.labels.ndim == 2:
+        raise DataError(
+            f"'{source.name}' has several labels an image, and a look at all images is for one. Name data with one each.",
+            listing.said,
+        )
     shown = np.unique(listing.labels)
     if len(shown) < 2:
         raise DataError(

@@ -1,5 +1,6 @@
 """report.html: a run on one page that needs nothing but itself, for the engineer and for whom they show it to."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def write_report(run: Path, *, read: Read | None = None, why: Why | None = None)
 
 
 def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
-    if several.is_several(files):
-        return _page_of_several(files, read)
     staged = files.transfer is not None or "transfer.json" in files.notes
+    if several.is_several(files):
+        return _page_of_several(files, read, staged)
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
         *tested_sections(files),
@@ -48,10 +49,11 @@ def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
     return whole_page(files, headline(files, backbone, _score, _stats), parts)
 
 
-def _page_of_several(files: RunFiles, read: Read | None) -> Html:
+def _page_of_several(files: RunFiles, read: Read | None, staged: bool) -> Html:
     """The page of a run whose images may have several labels."""
     parts = [
-        Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, (several.MAP,))),
+        *([Section("Start", "transfer.json", start)] if staged else []),
+        Section("Curves", "metrics.jsonl", lambda f: _curves(f, (several.MAP,))),
         Section("Classes", "evaluation.json", several.per_class),
         Section("Together", "evaluation.json", several.together),
         Section("Most wrong", "evaluation.json", lambda f: several.worst(f, read)),
@@ -63,7 +65,7 @@ def _page_of_several(files: RunFiles, read: Read | None) -> Html:
 
 
 def _stats_of_several(files: RunFiles) -> dict[str, object]:
-    return {**several.stats(files), **cost(files), **best(files, "map")}
+    return {**several.stats(files), **cost(files), **({} if files.crosswise else best(files, "map"))}
 
 
 def _score(files: RunFiles) -> Html:
@@ -92,15 +94,15 @@ def _score(files: RunFiles) -> Html:
     )
 
 
-def _curves(files: RunFiles) -> Html:
+def _curves(files: RunFiles, scores: Sequence[sections.Score] = ()) -> Html:
     """The curves of the run; where its images were cut into parts, with a line that says of which these are."""
-    chosen = sections.chosen_by(files)
+    chosen = "top1" if scores else sections.chosen_by(files)
     more = (
         [sections.Score(f"Validation {TITLES[chosen]}, which chose the best weights", {chosen: ""})]
         if chosen != "top1"
         else []
     )
-    drawn = sections.curves(files, [sections.TOP1, *more])
+    drawn = sections.curves(files, scores or [sections.TOP1, *more])
     if not files.crosswise:
         return drawn
     sizes = {name: count(((files.data or {}).get(name) or {}).get("n")) for name in ("train", "val")}

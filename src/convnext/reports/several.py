@@ -28,16 +28,20 @@ def score(files: RunFiles) -> Html:
     value = found.get("map")
     if not finite(value):
         return note("This run has not been evaluated yet.")
-    weights = sections.WEIGHTS.get(str(found.get("weights")), ("", ""))[0]
+    kept = found.get("chosen") if found.get("crosswise") else found.get("weights")
+    weights = sections.WEIGHTS.get(str(kept), ("", ""))[0]
     guess = found.get("baseline_map")
     below = f"an order that knows nothing would have {percent(guess)}" if finite(guess) else ""
     n = found.get("n") or ((files.data or {}).get("val") or {}).get("n", 0)
+    sentence = f"on {count(n)} images" if n else "images not counted"
+    if found.get("crosswise"):
+        sentence += f", each judged by one of {count(found['crosswise'])} networks that had not seen it"
     return tag(
         "div",
         tag("p", "Mean average precision", tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(value), class_="hero"),
         tag("p", below, class_="below") if below else None,
-        tag("p", f"on {count(n)} images" if n else "images not counted", class_="below"),
+        tag("p", sentence, class_="below"),
         class_="score",
     )
 

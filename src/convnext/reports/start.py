@@ -8,24 +8,24 @@ from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import count, percent, plain
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import chosen_by
+from convnext.reports.several import is_several
 from convnext.tasks.classification.metrics import TITLES, wilson
 
 
 def start(files: RunFiles) -> Html:
     """What a run made of the weights that it started from: the scores of all candidates, and where the weights come from."""
     found = files.transfer or {}
-    chosen = chosen_by(files)
-    n, parts = found["n"], found.get("crosswise")
+    n, parts, several = found["n"], found.get("crosswise"), is_several(files)
+    figure, chosen = ("map", "map") if several else ("top1", chosen_by(files))
     rows: list[list[object]] = []
     for row in found["candidates"]:
-        low, high = wilson(row["top1"], n)
         kept = row["share"] == found["share"]
         rows.append(
             [
                 tag("b", _candidate(row["share"]), ", kept") if kept else _candidate(row["share"]),
-                percent(row["top1"]),
-                *([percent(row.get(chosen))] if chosen != "top1" else []),
-                f"{100 * low:.1f} to {percent(high)}",
+                percent(row[figure]),
+                *([percent(row.get(chosen))] if chosen != figure else []),
+                *([] if several else [_interval(row[figure], n)]),
                 plain(row["loss"], 3),
                 charts.bar(row.get(chosen, 0.0), "blue" if kept else "grey"),
             ]
@@ -34,8 +34,8 @@ def start(files: RunFiles) -> Html:
     licence = found.get("license", "unknown")
     lead = f"From {_source(found)}, licence {licence}. Judged on {way}:"
     notes = [tag("li", line) for line in found["notes"]]
-    more = [f"{TITLES[chosen].capitalize()}, which chose"] if chosen != "top1" else []
-    head: list[object] = ["Weights", "Top-1", *more, "95% interval", "Loss", ""]
+    more = [f"{TITLES[chosen].capitalize()}, which chose"] if chosen != figure else []
+    head: list[object] = ["Weights", *(["mAP"] if several else ["Top-1", *more, "95% interval"]), "Loss", ""]
     return join(
         [
             tag("p", lead, class_="lead"),
@@ -43,6 +43,11 @@ def start(files: RunFiles) -> Html:
             [tag("h3", "On loading"), tag("ul", notes, class_="findings")] if notes else None,
         ]
     )
+
+
+def _interval(rate: float, n: int) -> str:
+    low, high = wilson(rate, n)
+    return f"{100 * low:.1f} to {percent(high)}"
 
 
 def _source(found: Mapping[str, Any]) -> str:

@@ -179,9 +179,10 @@ def open_scored(
         with _of_another_task(source.path, recipe.task if recipe.task == "classification" else None):
             dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif metadata.get("crosswise"):
+        figure, called = ("map", "mAP") if source.labels == "multi" else ("top1", "top-1")
         warn(
             f"The run has learnt from all {len(held.train.entries) + len(held.val.entries):,} of these images, so these "
-            f"figures say little about others: its top-1 by cross-validation is {metadata['metrics']['top1']:.1%}."
+            f"figures say little about others: its {called} by cross-validation is {metadata['metrics'][figure]:.1%}."
         )
         return part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif part == "test":

@@ -93,9 +93,9 @@ class Records:
         """
         counted = [name for name in self.columns if self.names_of(name)]
         marked = None
-        if labels != "single" and not counted:
+        if not counted:
             about = self.columns if not self.held else ["path", *(name for name in self.columns if name != self.held)]
-            marked = in_columns(about, self.values, least=1 if labels else 2)
+            marked = in_columns(about, self.values, least=1 if labels == "multi" else 2)
         if marked is None:
             columns = columns_of(self.columns, self.name, path=self.held, labels=counted)
         else:

@@ -55,8 +55,8 @@ def settled(rows: Sequence[Row], wish: Labels | None, *, plural: bool) -> tuple[
     if wish == "single":
         many = next(row for row in marked if row.marks and len(row.marks.yes) != 1)
         raise DataError(
-            f"'{printable(many.path)}' has {number_of(len(many.marks.yes if many.marks else ()), 'label')}, and "
-            "--labels single takes one for each image. Leave it out."
+            f"'{printable(many.path)}' has {number_of(len(many.marks.yes if many.marks else ()), 'label')}, and one for each "
+            "image is wanted (labels = single). Give it one, or train with --labels multi."
         )
     merged, notes = _merged(marked)
     if separator:

@@ -151,7 +151,7 @@ def rows_of(
     names = [column.lower() for column in written]
     refuse_twice(names, name)
     lines = list(_lines_of(text, name, delimiter, first))
-    marked = None if labels == "single" else _marked(written, lines, 1 if labels else 2)
+    marked = _marked(written, lines, 1 if labels == "multi" else 2)
     if marked is None:
         columns = columns_of(names, name, where=" in its first line")
     else:

@@ -97,6 +97,8 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
     predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
+    if options.int8 and predictor.several:
+        raise ConvNeXtError(f"--int8 is judged by top-1, and '{run}' names several labels an image. Leave it out.")
     x, compared = _images(predictor, options)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"

@@ -124,7 +124,7 @@ def train_roadmap(
     Raises ConvNeXtError for a plan that cannot be carried out, Interrupted when asked to stop.
     """
     steps = _check(plan)
-    source = recognise(plan.data, annotated=False)
+    source = recognise(plan.data, annotated=False, labels="single")
     request = Request(data=source, channels=plan.channels, val_share=plan.val_share)
     with workplace(options) as (device, world):
         data = examine(request, options, world)

@@ -8,14 +8,7 @@ from convnext.data.preflight import Findings
 from convnext.tasks.classification.balance import balanced
 from convnext.tasks.digest import digest
 
-SEVERAL = {  # what a recipe is where images have several labels
-    "labels": "multi",
-    "loss.kind": "bce",
-    "select.metric": "map",
-    "start.mode": "full",
-    "start.mix": (),
-    "start.folds": 0,
-}
+SEVERAL = {"labels": "multi", "loss.kind": "bce", "select.metric": "map"}  # what a recipe is where images have several
 
 
 def fitted(train: Dataset, name: str | None = None) -> dict[str, Any]:

@@ -1,16 +1,20 @@
-"""A linear head on frozen features: multinomial logistic regression, its penalty chosen crosswise on the training images.
+"""A linear head on frozen features: logistic regression, its penalty chosen crosswise on the training images.
+
+Of one label an image it is multinomial; of several, one for each class with a penalty that all share.
 
 Axes: N images, C features, K classes.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import LossConfig
-from convnext.tasks.classification.losses import Balance, balance_of
+from convnext.tasks.classification.losses import balance_of
+from convnext.tasks.classification.several.losses import EachClass, strata
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features
 PARTS = 5  # of the images, each held out once to choose the penalty
@@ -24,6 +28,14 @@ _STILL = 1e-6  # largest gradient of a fit that is done
 
 
 PLAIN = LossConfig()
+
+
+class Criterion(Protocol):
+    """What a head is fitted by."""
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, *, total: bool = False) -> Tensor:
+        """The loss of (N, K) logits, a scalar: the mean over the images, or their `total`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class Head:
 
 
 def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0, loss: LossConfig = PLAIN) -> Head:
-    """The head for (V, N, C) features of V views of each image and (N,) labels; all on the CPU, in float64.
+    """The head for (V, N, C) features of V views of each image and (N,) labels, or (N, K) marks; on the CPU, in float64.
 
     The penalty is that of PENALTIES with the least loss on images that a fit has not seen, whose parts follow from
     `seed`. The same bits for the same features, where the number of threads is the same.
@@ -72,6 +84,7 @@ def _penalty(features: Tensor, labels: Tensor, classes: int, loss: LossConfig) -
 
 def in_turns(labels: Tensor, seed: int) -> Tensor:
     """Places of all images in a random order in which the classes take turns, so that parts are alike."""
+    labels = labels if labels.ndim == 1 else strata(labels)
     generator = torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     order = torch.randperm(len(labels), generator=generator)
     turn = torch.empty(len(labels), dtype=torch.int64)
@@ -99,7 +112,7 @@ def fitted(
     x = features.flatten(0, 1)  # (V N, C)
     mean, std = x.mean(0), x.std(0, correction=0).clamp_min(1e-6)
     x = (x - mean) / std
-    y = labels.repeat(views)
+    y = labels.repeat(views, *[1] * (labels.ndim - 1))
     weight = torch.zeros(classes, width, dtype=torch.float64)
     bias = torch.zeros(classes, dtype=torch.float64)
     if first is not None:
@@ -126,6 +139,8 @@ def fitted(
     return Head(weight, bias - weight @ mean, penalty)
 
 
-def _balance(labels: Tensor, classes: int, loss: LossConfig) -> Balance:
+def _balance(labels: Tensor, classes: int, loss: LossConfig) -> Criterion:
     """That of the images at hand, whose classes may be in other shares than those of all."""
+    if labels.ndim == 2:
+        return EachClass()
     return balance_of(loss, torch.bincount(labels, minlength=classes))

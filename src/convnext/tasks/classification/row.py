@@ -10,7 +10,6 @@ from convnext.tasks.classification.several import scoring as several_scoring
 from convnext.tasks.classification.several.task import SeveralLabels
 from convnext.tasks.classification.several.thresholds import KEY, Thresholds
 from convnext.tasks.classification.task import Classification
-from convnext.tasks.fitting import in_one_go
 from convnext.tasks.result import Evaluation
 from convnext.tasks.table import Row
 
@@ -37,9 +36,9 @@ ROW = Row(
     build=build.build,
     load=load_weights,
     task=_by_labels(1, single=Classification, multi=SeveralLabels),
-    carry_out=_by_labels(0, single=transfer.carry_out, multi=in_one_go),
+    carry_out=transfer.carry_out,
     evaluation=_by_labels(2, single=scoring.evaluation, multi=several_scoring.evaluation),
-    final=_by_labels(2, single=scoring.final, multi=several_scoring.evaluation),
+    final=_by_labels(2, single=scoring.final, multi=several_scoring.final),
     fitted=facts.fitted,
     fingerprint=facts.fingerprint,
     counts=facts.counts,

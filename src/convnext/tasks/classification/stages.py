@@ -7,7 +7,7 @@ probe.safetensors, last.safetensors and the best weights, mixed.safetensors wher
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from convnext.models.weights import load_weights
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.features import Extraction, Features, digest_of_tensors
-from convnext.tasks.classification.inference import judged, outcomes_of
-from convnext.tasks.classification.metrics import TITLES, Outcomes, metrics, wilson
+from convnext.tasks.classification.inference import outcomes_of
+from convnext.tasks.classification.metrics import TITLES, metrics, wilson
 from convnext.tasks.classification.mixing import name_of
 from convnext.tasks.classification.probe import fit_head
 from convnext.tasks.classification.scoring import answers, eval_batch
@@ -54,6 +54,7 @@ class Given:
 class Stages:
     """One such run, or a part of one, stage by stage."""
 
+    figure: ClassVar[str] = "top1"  # what people are told of weights
     recipe: ClassificationRecipe
     splits: Splits
     options: RunOptions
@@ -88,7 +89,7 @@ class Stages:
         self.notes = metadata["notes"]
         scores: dict[str, float] = metadata["metrics"]
         if self.world.first and not quiet:
-            info(f"Frozen features: {told(scores['top1'], metadata['n'])} held-out images.")
+            info(f"Frozen features: {self.told(scores[self.figure], metadata['n'])} held-out images.")
         return scores
 
     def tune(self, *, forecast: bool = False) -> Finished:
@@ -121,16 +122,29 @@ class Stages:
                 progress=self.options.progress,
             )
 
-    def outcomes(self, state: Mapping[str, Tensor]) -> Outcomes:
-        """What a network with these weights makes of the held-out images."""
-        return outcomes_of(self.answers(state))
+    def scores(self, answers: Answers) -> dict[str, float]:
+        """The figures that these answers make."""
+        return metrics(outcomes_of(answers))
+
+    def title(self, metric: str) -> str:
+        """What people call a figure that chooses."""
+        return TITLES[metric].capitalize()
+
+    def told(self, rate: float, n: int) -> str:
+        """'91.2% (88.0% to 93.6%) of 341': a rate, its 95 % interval, and of how many images it is."""
+        low, high = wilson(rate, n)
+        return f"{rate:.1%} ({low:.1%} to {high:.1%}) of {n:,}"
 
     def conclude(self, scores: Scores, share: float, *, n: int, crosswise: int = 0) -> dict[str, Any]:
         """Say which weights are kept, write transfer.json, and return what evaluation.json says of the choice.
 
         `n`: images that decided; `crosswise`: parts of them, each of which was held out once; 0: they all were held out.
         """
-        about = {"chosen": name_of(share), **_by_name(scores), **({"crosswise": crosswise} if crosswise else {})}
+        about = {
+            "chosen": name_of(share),
+            **_by_name(scores, self.figure),
+            **({"crosswise": crosswise} if crosswise else {}),
+        }
         if not self.world.writes():
             return about
         header = checkpoint.read_metadata(self.out / OTHERS["probe"])
@@ -152,7 +166,7 @@ class Stages:
                 if crosswise
                 else ""
             )
-            info(f"{TITLES[metric].capitalize()} {way}: {', '.join(shown)}. Kept: {_named(share)}{again}.")
+            info(f"{self.title(metric)} {way}: {', '.join(shown)}. Kept: {_named(share)}{again}.")
         return about
 
     def features(self, model: nn.Module, *, quiet: bool = False) -> tuple[Features, Features]:
@@ -195,9 +209,10 @@ class Stages:
         if self.world.writes():
             classes, seed = self.recipe.model.classes, self.recipe.seed
             head = fit_head(train.values, train.labels, classes, seed=seed, loss=self.recipe.loss)
-            outcomes = judged(head(val.values[0]).float(), val.labels, val.indices)
-            scores, metric = metrics(outcomes), self.recipe.select.metric
-            about = {"weights": "probe", "score": scores[metric], "metrics": scores, "step": 0, "n": len(outcomes)}
+            logits = head(val.values[0]).float().numpy()
+            scores = self.scores(Answers(val.indices.numpy(), val.labels.numpy(), logits))
+            metric = self.recipe.select.metric
+            about = {"weights": "probe", "score": scores[metric], "metrics": scores, "step": 0, "n": len(val.labels)}
             header = header_of(self.recipe, self.description, origin)
             about |= {"penalty": head.penalty, "notes": self.notes, **named}
             state = {**model.state_dict(), "head.weight": head.weight.float(), "head.bias": head.bias.float()}
@@ -218,18 +233,12 @@ class Stages:
             info(line)
 
 
-def told(rate: float, n: int) -> str:
-    """'91.2% (88.0% to 93.6%) of 341': a rate, its 95 % interval, and of how many images it is."""
-    low, high = wilson(rate, n)
-    return f"{rate:.1%} ({low:.1%} to {high:.1%}) of {n:,}"
-
-
-def _by_name(scores: Scores) -> dict[str, float]:
+def _by_name(scores: Scores, figure: str) -> dict[str, float]:
     """{'probe_top1', 'finetuned_top1', 'mixed_top1'}, the last of the best mix; without what there is not."""
     found: dict[str, float] = {}
     for share, each in scores.items():
-        key = f"{name_of(share)}_top1"
-        found[key] = max(found.get(key, 0.0), each["top1"])
+        key = f"{name_of(share)}_{figure}"
+        found[key] = max(found.get(key, 0.0), each[figure])
     return found
 
 

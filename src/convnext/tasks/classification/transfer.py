@@ -22,12 +22,13 @@ from convnext.engine.run import LAST, ORIGIN, OTHERS, save_whole, weights_file
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.balance import balance_line
 from convnext.tasks.classification.features import Features
-from convnext.tasks.classification.inference import outcomes_of
-from convnext.tasks.classification.metrics import metrics
 from convnext.tasks.classification.mixing import Tensors, best_share, mixed, name_of
 from convnext.tasks.classification.probe import in_turns
+from convnext.tasks.classification.several.stages import SeveralStages
 from convnext.tasks.classification.stages import Given, Stages
 from convnext.tasks.fitting import Ended, fresh, in_one_go
+
+STAGES: dict[str, type[Stages]] = {"single": Stages, "multi": SeveralStages}  # what an image has -> its stages
 
 
 def carry_out(
@@ -44,12 +45,12 @@ def carry_out(
 
     Raises what loading and `fit` raise.
     """
-    if world.first and (line := balance_line(recipe, splits.train)):
+    if recipe.labels == "single" and world.first and (line := balance_line(recipe, splits.train)):
         info(line)
     if recipe.start.mode == "full":
         how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
         return in_one_go(recipe, splits, options, **how)
-    run = Stages(recipe, splits, options, device, world, weights)
+    run = STAGES[recipe.labels](recipe, splits, options, device, world, weights)
     probe = run.probe()
     if recipe.start.mode == "probe":
         about = run.conclude({0.0: probe}, 0.0, n=run.frozen()[1]["n"])
@@ -67,7 +68,7 @@ def _held_out(run: Stages, probe: Mapping[str, float], forecast: bool) -> Ended:
     scores: dict[float, Mapping[str, float]] = {0.0: probe, 1.0: best["metrics"]}
     for share in run.recipe.start.mix:
         if share not in scores:
-            scores[share] = metrics(run.outcomes(mixed(frozen, tuned, share)))
+            scores[share] = run.scores(run.answers(mixed(frozen, tuned, share)))
     metric = run.recipe.select.metric
     share, n = best_share(scores, metric), header["n"]
     if name_of(share) == "mixed" and run.world.writes():
@@ -102,7 +103,7 @@ def _crosswise(run: Stages) -> Ended:
             found.append(replace(answers, index=whole.held[number].numpy()[answers.index]))
         run.skipped |= part.skipped
     joined = {share: Answers.join(found) for share, found in pooled.items()}
-    scores = {share: metrics(outcomes_of(answers)) for share, answers in joined.items()}
+    scores = {share: run.scores(answers) for share, answers in joined.items()}
     metric = run.recipe.select.metric
     share, n = best_share(scores, metric), len(joined[0.0])
     if run.world.first:
@@ -173,7 +174,8 @@ class _Whole:
         frozen, header = run.frozen()
         origin = {key: header[key] for key in ORIGIN if key in header}
         options = run.options.model_copy(update={"out": str(run.out / "folds" / name)})
-        return Stages(recipe, splits, options, run.device, run.world, None, Given(frozen, origin, train, val))
+        given = Given(frozen, origin, train, val)
+        return type(run)(recipe, splits, options, run.device, run.world, None, given)
 
     def _only(self, which: torch.Tensor) -> Dataset:
         entries = tuple(self.data.entries[i] for i in which.nonzero().flatten().tolist())

@@ -5,12 +5,14 @@ Axes: N images, K classes.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import LossConfig
+from convnext.data.labelled import UNKNOWN
 
 _GRID = 401  # logits from -10 to 10, among which the best constant answer is looked for
 
@@ -48,3 +50,22 @@ def chance_loss(config: LossConfig, rates: Tensor) -> float:
     z = torch.linspace(-10, 10, _GRID)[:, None]
     yes, no = (entries(config, z, torch.full_like(z, target)) for target in (1.0, 0.0))
     return float((rates * yes + (1 - rates) * no).min(0).values.mean())
+
+
+@dataclass(frozen=True)
+class EachClass:
+    """What a linear head is fitted by, whatever the loss of the network: the cross-entropy of each class, summed over them."""
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, *, total: bool = False) -> Tensor:
+        """The loss of (N, K) logits for (N, K) marks, a scalar: the mean over the images, or their `total`."""
+        each = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits), reduction="none")
+        summed = torch.where(labels == UNKNOWN, 0.0, each).sum(1)
+        return summed.sum() if total else summed.mean()
+
+
+def strata(marks: Tensor) -> Tensor:
+    """(N, K) marks -> (N,) the rarest class of each image, K where it has none: parts with as many of each are alike."""
+    has = marks == 1
+    order = has.sum(0).argsort(stable=True)  # the rarest class first
+    first = has[:, order].to(torch.uint8).argmax(1)
+    return torch.where(has.any(1), order[first], marks.shape[1])

@@ -32,12 +32,14 @@ class Outcomes:
     loss: NDArray[np.float32]  # (N,) binary cross-entropy, the mean over the classes that are known
 
     @staticmethod
-    def of(logits: NDArray[np.floating[Any]], marks: Marks, indices: NDArray[np.int64]) -> "Outcomes":
+    def of(
+        logits: NDArray[np.floating[Any]], marks: NDArray[np.integer[Any]], indices: NDArray[np.int64]
+    ) -> "Outcomes":
         """From (N, K) logits and marks of the images at `indices` of the dataset."""
         z, known = logits.astype(np.float64), marks != UNKNOWN
         each = np.where(known, np.logaddexp(0, z) - np.where(marks == 1, z, 0), 0)
         loss = each.sum(1) / np.maximum(1, known.sum(1))
-        return Outcomes(indices, marks, probabilities(logits), loss.astype(np.float32))
+        return Outcomes(indices, marks.astype(np.int8), probabilities(logits), loss.astype(np.float32))
 
     @staticmethod
     def join(parts: Sequence["Outcomes"]) -> "Outcomes":

@@ -11,6 +11,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.errors import DataError
+from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.inference import logits
 from convnext.tasks.classification.scoring import eval_batch
 from convnext.tasks.classification.several.metrics import Outcomes
@@ -30,6 +31,24 @@ def evaluation(
 ) -> Evaluation:
     """What `evaluation.json` holds; `thresholds` None: these images choose them. `how`: as of `evaluate`."""
     return evaluation_of(evaluate(model, dataset, recipe, **how), dataset, thresholds)
+
+
+def final(
+    model: nn.Module,
+    dataset: Dataset,
+    recipe: ClassificationRecipe,
+    *,
+    judged: tuple[Dataset, Answers] | None = None,
+    **how: Any,
+) -> Evaluation:
+    """`evaluation` at the end of a run, where these images choose the thresholds.
+
+    `judged`: images and what was answered to them, in place of `dataset`.
+    """
+    if judged is None:
+        return evaluation(model, dataset, recipe, **how)
+    data, answers = judged
+    return evaluation_of(Outcomes.of(answers.logits, answers.label, answers.index), data)
 
 
 def evaluate(

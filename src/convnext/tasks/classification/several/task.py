@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from convnext.config import ClassificationRecipe, RunOptions
 from convnext.data.labelled import Splits
 from convnext.engine.distributed import World
-from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.several.losses import chance_loss, loss_of
 from convnext.tasks.classification.several.metrics import metrics
 from convnext.tasks.classification.several.scoring import evaluate
@@ -19,13 +18,11 @@ class SeveralLabels(Classification):
 
     def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
         super().__init__(model, recipe, options, splits)
-        if recipe.start.mode != "full":
-            raise ConvNeXtError(
-                f"start.mode = '{recipe.start.mode}' (--freeze) is for one label an image. Leave it out: all is tuned."
-            )
         marks = self.train.labels()
         rates = (marks == 1).sum(0) / np.maximum(1, (marks >= 0).sum(0))
-        self.chance_loss = chance_loss(recipe.loss, torch.from_numpy(rates).float())
+        smoothing = recipe.augment.smoothing
+        soft = rates * (1 - smoothing) + smoothing / 2  # the mean of the targets, also of mixed ones
+        self.chance_loss = chance_loss(recipe.loss, torch.from_numpy(soft).float())
 
     def loss(self, network: nn.Module, piece: Targeted) -> Tensor:
         """Each class for itself, in float32, the mean over classes and images; what is unknown counts as nothing."""
