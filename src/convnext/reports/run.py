@@ -53,6 +53,7 @@ def _page_of_several(files: RunFiles, read: Read | None, staged: bool) -> Html:
     """The page of a run whose images may have several labels."""
     parts = [
         *([Section("Start", "transfer.json", start)] if staged else []),
+        *tested_sections(files),
         Section("Curves", "metrics.jsonl", lambda f: _curves(f, (several.MAP,))),
         Section("Classes", "evaluation.json", several.per_class),
         Section("Together", "evaluation.json", several.together),

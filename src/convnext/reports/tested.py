@@ -12,7 +12,8 @@ _DENSE = {
     **{f"{kind}_ap{at}": f"{name} AP{at}" for kind, name in (("box", "Box"), ("mask", "Mask")) for at in ("", 50, 75)},
     **{"miou": "Mean IoU", "mean_accuracy": "Mean class accuracy", "pixel_accuracy": "Pixel accuracy"},
 }
-_RATES = {**{name: title[0].upper() + title[1:] for name, title in TITLES.items()}, **_DENSE}
+_SEVERAL = {"map": "Mean average precision", "micro_f1": "Micro F1", "exact": "All labels right"}
+_RATES = {**{name: title[0].upper() + title[1:] for name, title in TITLES.items()}, **_SEVERAL, **_DENSE}
 
 
 def tested_sections(files: RunFiles) -> list[Section]:
