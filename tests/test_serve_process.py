@@ -24,7 +24,7 @@ from convnext.deploy.export.run import Options, export
 from convnext.deploy.load import load
 from serving import pixels_of, process, write_images
 
-TIMEOUT_S = 3
+TIMEOUT_S = 5
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_body_that_comes_too_slowly_is_408_and_others_are_answered_meanwhile(s
         )
         assert quick.status_code == 200
         found = answered(slow)
-    assert found.startswith(b"HTTP/1.1 408") and b'{"error": "The body did not come within 3 s."}' in found
+    assert found.startswith(b"HTTP/1.1 408") and b'{"error": "The body did not come within 5 s."}' in found
 
 
 def test_what_is_no_request_is_400_in_json(server):
