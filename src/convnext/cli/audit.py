@@ -13,7 +13,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     parser.epilog = (
         "Each image is judged by a network that has not learnt from it. The same command goes on with an audit that was "
-        "stopped. DIR also holds duplicates.csv, outliers.csv, pairs.csv and probabilities.npz, for other tools."
+        "stopped. DIR also holds duplicates.csv, outliers.csv, pairs.csv and probabilities.npz, for other tools. "
+        "`convnext train DATA --corrections DIR/audit.csv` leaves out the images in the table."
     )
     parser.add_argument(
         "data", metavar="DATA", help="class folders, with or without parts, a table, or a zip of either"

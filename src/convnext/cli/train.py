@@ -35,6 +35,7 @@ SHORT = {  # flag -> the recipe field it is short for
     "metric": "select.metric",
     "balance": "loss.balance",
 }
+VAL_SHARE = 0.2
 MEANING = {
     "epochs": "passes over the training images",
     "batch": "images per optimizer step, over all devices",
@@ -57,6 +58,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "labels": CLASSES,
     "promise": CLASSES,
     "sets": CLASSES,
+    "corrections": CLASSES,
 }
 
 
@@ -87,8 +89,14 @@ def flags(parser: argparse.ArgumentParser) -> None:
     bands = "classification: the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
     parser.add_argument("--bands", type=bands_of, help=bands)
     parser.add_argument(
-        "--val-share", type=float, default=0.2, help="share to hold out when the data have no val part (0.2)"
+        "--val-share", type=float, default=VAL_SHARE, help="share to hold out when the data have no val part (0.2)"
     )
+    folds = "cross-validate: one run for each of so many parts, which it holds out, into RUN/fold1, ..."
+    corrections = (
+        "classification: a table such as audit.csv; images in it are left out, or get the class of its column label"
+    )
+    parser.add_argument("--corrections", metavar="FILE", help=corrections)
+    parser.add_argument("--folds", type=count, help=folds)
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order (0)")
     for flag, field in SHORT.items():
         parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (default: the recipe's value)")
@@ -137,15 +145,31 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.tasks.train import Request, train
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
-    asked: dict[str, Any] = {
-        name: getattr(args, name)
-        for name in ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes", "promise", "sets")
-    }
+    names = ("recipe", "model", "weights", "channels", "val_share", "seed", "minutes", "corrections", "promise", "sets")
+    asked: dict[str, Any] = {name: getattr(args, name) for name in names}
     asked["bands"] = args.bands or ()
-    made = Request(data=source, val=val, **asked, size_px=args.size, changes=changes)
-    done = train(made, options, before=draw_samples)
+    request = Request(data=source, val=val, **asked, size_px=args.size, changes=changes)
+    if args.folds:
+        return _cross_validated(request, options, args)
+    done = train(request, options, before=draw_samples)
     if done.first:
         _report(api.concluded(done), as_json=args.json)
+    return 0
+
+
+def _cross_validated(request: Any, options: RunOptions, args: argparse.Namespace) -> int:
+    """A run for each fold, and what they come to."""
+    if args.val_share != VAL_SHARE:
+        raise ConvNeXtError(f"--val-share is what one run holds out; --folds {args.folds} holds out every image once.")
+    from convnext.engine.records import info
+    from convnext.studies.folds.run import cross_validate
+
+    found = cross_validate(request, options, args.folds)
+    if found and args.json:
+        show_json(found.to_dict())
+    elif found:
+        show(found.lines())
+        info(f"The report: {found.report}")
     return 0
 
 

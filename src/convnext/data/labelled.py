@@ -133,3 +133,5 @@ class Splits:
     left_out: dict[str, int] = field(default_factory=dict)
     val_share: float | None = None  # what was held out of data without a val part
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+    given: Dataset | None = None  # `train` as it was before corrections, where there were any
+    fold: tuple[int, int] | None = None  # of a cross-validation: which fold is held out, from 1, and of how many

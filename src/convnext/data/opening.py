@@ -41,6 +41,7 @@ class DenseSplits:
     train: DenseDataset
     val: DenseDataset
     val_share: float | None = None  # what was held out of data without a val part
+    fold: tuple[int, int] | None = None  # of a cross-validation: which fold is held out, from 1, and of how many
 
 
 def recognise(

@@ -1,6 +1,6 @@
 """All labelled images of a data set in one row, with the part of each: what is looked at as a whole."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,6 @@ class Whole:
     def part_of(self, place: int) -> str:
         """'train', 'val', 'test', or '' where the data have no parts."""
         return PARTS[int(self.part[place])]
-
-    def without(self, part: str) -> "Whole":
-        """The images that are not of `part`."""
-        kept = np.flatnonzero(self.part != PARTS.index(part))
-        entries = tuple(self.dataset.entries[place] for place in kept.tolist())
-        return Whole(replace(self.dataset, entries=entries), self.part[kept], self.notes)
 
     @property
     def labels(self) -> NDArray[np.int64]:

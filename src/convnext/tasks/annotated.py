@@ -35,7 +35,7 @@ class AnnotatedTask:
         images: str,
     ):
         self.model, self.options = model, options
-        self.train, self.val, self.val_share = train, splits.val, splits.val_share
+        self.train, self.val, self.val_share, self.fold = train, splits.val, splits.val_share, splits.fold
         self.images = images  # the fingerprint of `train`
         self.smaller = smaller_in_training(recipe.input)
         self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
@@ -77,6 +77,7 @@ class AnnotatedTask:
             "classes": list(self.train.classes),
             "images": self.images,
             **({} if self.val_share is None else {"val_share": self.val_share}),
+            **({} if self.fold is None else {"fold": list(self.fold)}),
         }
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from convnext.config import Bands, ClassificationRecipe, Recipe
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.band_facts import BandFacts, band_facts
+from convnext.data.corrections import corrected, read_corrections
 from convnext.data.dataset import DenseDataset
+from convnext.data.formats.folders import listed
 from convnext.data.labelled import Splits
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.parts import PARTS
@@ -118,6 +120,13 @@ def splits_of(source: Source, *, val: Source | None = None, val_share: float, se
     return open_dense_splits(source, val=val, val_share=val_share, seed=seed)
 
 
+def corrected_splits(source: Source, splits: Any, table: str) -> Any:
+    """The splits of classified images as the table of corrections wants them. Raises DataError where it does not fit."""
+    if source.task != "classification":
+        raise DataError(f"Corrections are for classification; '{source.name}' is for {source.task}. Leave them out.")
+    return corrected(splits, read_corrections(table), listed(source).paths)
+
+
 def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> Any:
     """The images of one part with labels that index `classes`; None: val where there is one, else test, else all."""
     if source.task != "classification":
@@ -192,6 +201,14 @@ def open_scored(
         return tested
     else:
         dataset = held.train if part == "train" else held.val
+    if held is not None and metadata.get("given"):
+        info("The run learnt from corrected labels; these figures go by the labels as they are in the data.")
+    if metadata.get("fold") and held is None:
+        number, folds = metadata["fold"]
+        warn(
+            f"The run is fold {number} of {folds} of a cross-validation: where these are its images, it has learnt most of "
+            "them. What it scores on those it held out is in its evaluation.json."
+        )
     if fingerprint(dataset, recipe) == metadata.get("images"):
         warn("The run was trained on these very images: the figures say little about others.")
         return dataset
@@ -217,7 +234,7 @@ def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], finger
         return None
     with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
         splits = splits_of(source, val_share=share, seed=recipe.seed)
-        if fingerprint(splits.train, recipe) == metadata.get("images"):
+        if fingerprint(splits.train, recipe) == metadata.get("given", metadata.get("images")):
             return splits
     return None
 

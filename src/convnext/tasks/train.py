@@ -10,6 +10,7 @@ import torch
 
 from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, override
 from convnext.config.facts import StartFacts
+from convnext.data.source import Source
 from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.fit import Finished
@@ -38,6 +39,7 @@ from convnext.tasks.opening import (
     AnyFindings,
     Named,
     bands_of,
+    corrected_splits,
     image_px,
     look,
     measured_on,
@@ -64,14 +66,11 @@ class Request:
     model: str | None = None  # the network, or the backbone; None: that of the weights or of the recipe, else 'atto'
     weights: str | None = None  # a run, a file or 'hub:OWNER/NAME': of the task, or of a classifier for a backbone
     channels: int | None = None  # None: what the images have; 1: grey
-    bands: tuple[
-        str, ...
-    ] = ()  # that are the channels, in order: numbers in a file, or ends of names; (): all there are
-    size_px: int | None = (
-        None  # classification: of the training crop; else the shorter side that a fitted recipe trains at
-    )
+    bands: tuple[str, ...] = ()  # that are the channels, in order: numbers in a file, or ends of names; (): all
+    size_px: int | None = None  # classification: of the training crop; else the shorter side that a recipe trains at
     val_share: float = 0.2
     seed: int = 0
+    corrections: str | None = None  # classification: a table of images that are left out or get another class
     changes: Mapping[str, Any] = field(default_factory=dict)  # dotted recipe fields -> value, e.g. {'optim.lr': '1e-3'}
     minutes: float | str | None = None  # in which the run is to end; None: the recipe's own length
     promise: float | None = None  # classification: the share of the answers that shall be right
@@ -160,11 +159,19 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
 def examine(request: Request, options: RunOptions, world: World) -> Examined:
     """The images, and what a look at all of them found and logged. Raises DataError when they cannot be used."""
     source = source_of(request.data, request.task, apart=request.val is not None)
-    val, task = None if request.val is None else source_of(request.val, source.task), source.task
-    held = request.recipe if isinstance(request.recipe, ClassificationRecipe) else None
+    val = None if request.val is None else source_of(request.val, source.task)
+    held = _held_recipe(request)
     if held or request.bands:
         source = replace(source, bands=held.input.bands if held else request.bands)
     splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
+    if request.corrections is not None:
+        splits = corrected_splits(source, splits, request.corrections)
+    return examined(source, splits, request, options, world)
+
+
+def examined(source: Source, splits: Any, request: Request, options: RunOptions, world: World) -> Examined:
+    """The same of images that are parted already."""
+    held, task = _held_recipe(request), source.task
     how: dict[str, Any] = {"workers": options.workers}
     kept = kept_bands(Path(options.out)) if world.first else None
     asked: dict[str, Any] = {"asked": request.bands, "channels": request.channels, "kept": kept}
@@ -184,8 +191,12 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     if world.first:
         for line in (*findings.lines, *(facts.lines if facts else ())):
             info(line)
-    test = test_of(source, splits.train.classes, val_apart=val is not None)
+    test = test_of(source, splits.train.classes, val_apart=request.val is not None)
     return Examined(task, splits, findings, bands, test)
+
+
+def _held_recipe(request: Request) -> ClassificationRecipe | None:
+    return request.recipe if isinstance(request.recipe, ClassificationRecipe) else None
 
 
 def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:

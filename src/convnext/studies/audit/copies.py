@@ -17,7 +17,7 @@ Pairs = NDArray[np.int64]  # (P, 2), the smaller place first
 ALIKE = 0.95  # least correlation of the pixels of two images that show the same
 _BITS = 16  # of 64 that may differ for two images to be compared
 _MOST = 16  # images that one is compared with
-_BLOCK = 512  # images whose hashes are compared with all others together
+_HASHES = 2**22  # that are compared at once: 32 MB
 _PAIRS = 256  # pairs whose pixels are compared together
 _WINDOW = 24  # rows and columns that are compared
 _CROPS = ((1.0, 0.0), (0.95, 0.0), (0.95, 0.5), (0.95, 1.0), (0.9, 0.0), (0.9, 0.5), (0.9, 1.0))  # side, place
@@ -33,11 +33,15 @@ class Copies:
     likeness: NDArray[np.float64]  # (P,) correlation of the pixels, 1 for the same
     groups: tuple[tuple[int, ...], ...]  # places, each group in order, the groups by their first
 
+    def with_(self, other: "Copies", count: int) -> "Copies":
+        """Both together, of `count` images."""
+        pairs, first = np.unique(np.concatenate([self.pairs, other.pairs]), axis=0, return_index=True)
+        return Copies(pairs, np.concatenate([self.likeness, other.likeness])[first], grouped(count, pairs))
 
-def copies(looks: Looks, more: Pairs | None = None) -> Copies:
-    """The copies among images; `more` are pairs to look at beside those whose hashes are near, as features propose them."""
-    found = [near_hashes(looks), *([] if more is None else [more])]
-    pairs = np.unique(np.concatenate(found), axis=0)
+
+def copies(looks: Looks, proposed: Pairs | None = None) -> Copies:
+    """The copies among the pairs that are proposed, by features; None: among those whose hashes are near."""
+    pairs = near_hashes(looks) if proposed is None else np.unique(proposed, axis=0)
     likeness = np.concatenate([np.zeros(0), *(_likeness(looks, part) for part in _parts(pairs))])
     same = looks.digests[pairs[:, 0]] == looks.digests[pairs[:, 1]]
     likeness[same] = 1.0
@@ -53,10 +57,11 @@ def near_hashes(looks: Looks) -> Pairs:
     places = np.flatnonzero(looks.read)
     hashes, found = looks.hashes[places], [np.zeros((0, 2), np.int64)]
     for other in (hashes, looks.mirrored[places]):
-        for first in range(0, len(places), _BLOCK):
-            rows = slice(first, first + _BLOCK)
+        block = max(1, _HASHES // max(1, len(places)))
+        for first in range(0, len(places), block):
+            rows = slice(first, first + block)
             bits = np.bitwise_count(hashes[rows, None] ^ other[None])
-            own = np.arange(first, min(first + _BLOCK, len(places)))
+            own = np.arange(first, min(first + block, len(places)))
             bits[np.arange(len(own)), own] = 64
             row, column = np.nonzero(bits <= _BITS)
             if len(row):

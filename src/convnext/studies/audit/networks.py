@@ -26,7 +26,7 @@ from convnext.deploy.trained import read_trained
 from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World, choose_device
-from convnext.engine.records import Meter, info
+from convnext.engine.records import Meter, info, warn
 from convnext.engine.run import LAST
 from convnext.files import appearing, to_json
 from convnext.studies.audit.looks import Looks
@@ -80,6 +80,11 @@ def said(whole: Whole, looks: Looks, fold_of: NDArray[np.int64], asked: Asked) -
     judged = places[_taught(whole.labels[places], fold_of[places])]
     if asked.weights is not None:
         predictor = load_features(asked.weights, device=asked.device)
+        if set(predictor.classes) == set(whole.dataset.classes):
+            warn(
+                f"'{asked.weights}' has the classes of these data: where it has learnt from these labels, it knows the wrong "
+                "ones as well, and they look right. Take other weights, or leave them out."
+            )
         features = _features(predictor, whole.dataset, places, asked)
         found = _by_heads(features, whole, places, judged, fold_of, asked)
     else:

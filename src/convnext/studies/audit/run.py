@@ -20,7 +20,7 @@ from convnext.engine.records import Meter, info, warn
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import appearing, to_json, told, write_bytes, write_text
 from convnext.recipes.shorter import require_minutes
-from convnext.studies.audit.copies import copies
+from convnext.studies.audit.copies import Copies, copies
 from convnext.studies.audit.findings import Audit, groups, outliers, suspects
 from convnext.studies.audit.looks import Looks, known_as, look_at, read_looks
 from convnext.studies.audit.neighbours import neighbours
@@ -89,14 +89,17 @@ def audit(
         )
         _write_record(folder, {"known": known, "tables": before})
         looks = _looks(whole, asked)
-        fold_of = _folds(whole, looks, folds, seed)
+        hashed = copies(looks)
+        fold_of = _folds(whole, looks, hashed, folds, seed)
         if weights is None:
             info(
                 f"No weights are given, so {folds} small networks are trained, each to judge the images that it has not "
                 "seen; each tells how long it takes. `--minutes` fits them to a time, `--weights` needs none of them."
             )
+            if minutes is not None:
+                info(f"{float(minutes):g} minutes are {float(minutes) / folds:g} for each fold.")
         judged = said(whole, looks, fold_of, asked)
-        found = _found(whole, looks, judged, folder)
+        found = _found(whole, looks, hashed, judged, folder)
         written = write_tables(found, before)
         for name in ("audit.csv", "duplicates.csv", "outliers.csv", "pairs.csv"):
             if name not in written:
@@ -154,18 +157,18 @@ def _looks(whole: Whole, asked: Asked) -> Looks:
     return looks
 
 
-def _folds(whole: Whole, looks: Looks, folds: int, seed: int) -> np.ndarray:
+def _folds(whole: Whole, looks: Looks, hashed: Copies, folds: int, seed: int) -> np.ndarray:
     """(N,): the fold of each image, -1 of those that cannot be read. Copies are in one fold."""
     places = np.flatnonzero(looks.read)
     row = {int(place): number for number, place in enumerate(places)}
-    together = [tuple(row[place] for place in group) for group in copies(looks).groups]
+    together = [tuple(row[place] for place in group) for group in hashed.groups]
     found = np.full(len(whole.dataset.entries), -1, np.int64)
     paths = [whole.dataset.entries[place].path for place in places.tolist()]
     found[places] = parts(paths, whole.labels[places].tolist(), together, folds, seed=seed)
     return found
 
 
-def _found(whole: Whole, looks: Looks, judged: Said, folder: Path) -> Audit:
+def _found(whole: Whole, looks: Looks, hashed: Copies, judged: Said, folder: Path) -> Audit:
     """Everything that follows from looks, features and probabilities."""
     near = neighbours(judged.features)
     proposed = near.places[:, :_PROPOSED]
@@ -183,7 +186,7 @@ def _found(whole: Whole, looks: Looks, judged: Said, folder: Path) -> Audit:
         n=len(judged.places),
         classes=whole.dataset.classes,
         wrong=wrong,
-        groups=groups(whole, copies(looks, pairs)),
+        groups=groups(whole, hashed.with_(copies(looks, pairs), len(entries))),
         outliers=outliers(whole, judged, near),
         pairs=mixed,
         skipped=skipped,

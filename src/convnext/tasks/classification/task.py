@@ -53,7 +53,8 @@ class Classification:
                 "these, or its name; --labels says how data are to be read."
             )
         self.model, self.recipe, self.options = model, recipe, options
-        self.train, self.val, self.val_share = splits.train, splits.val, splits.val_share
+        self.given = splits.given
+        self.train, self.val, self.val_share, self.fold = splits.train, splits.val, splits.val_share, splits.fold
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
         self.metric: str = recipe.select.metric
         counts = torch.from_numpy(counts_of(self.train))
@@ -124,4 +125,6 @@ class Classification:
             "classes": list(self.train.classes),
             "images": fingerprint(self.train),
             "val_share": self.val_share,
+            **({} if self.fold is None else {"fold": list(self.fold)}),
+            **({} if self.given is None else {"given": fingerprint(self.given)}),
         }

@@ -1,0 +1,103 @@
+"""`--corrections`: images whose labels were wrong are left out or get another class; what is held out stays."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from commands import convnext, tiny, trained
+from convnext.data.corrections import corrected, read_corrections
+from convnext.data.opening import open_splits, recognise
+from convnext.errors import DataError
+from images import write_colours
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two colours of ten images, without parts."""
+    folder = write_colours(tmp_path / "all", train=10, val=0, classes=2)
+    shutil.copytree(folder / "train", tmp_path / "data")
+    return tmp_path / "data"
+
+
+def table(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def labelled(data: Path, file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Path -> class, of what is trained on and what is held out."""
+    source = recognise(data)
+    splits = open_splits(source)
+    paths = [entry.path for part in (splits.train, splits.val) for entry in part.entries]
+    found = corrected(splits, read_corrections(file), paths)
+    return tuple(  # type: ignore[return-value]
+        {entry.path: part.classes[entry.label] for entry in part.entries} for part in (found.train, found.val)
+    )
+
+
+def test_images_are_left_out_or_relabelled_and_what_is_held_out_stays(data, tmp_path):
+    plain = open_splits(recognise(data))
+    held = [entry.path for entry in plain.val.entries]
+    one, two = (entry.path for entry in plain.train.entries[:2])
+    file = table(
+        tmp_path / "audit.csv",
+        f"path,given,suggested,score,label\n{one},green,red,0.99,\n{two},green,red,0.9,red\n{held[0]},green,red,0.8,\n",
+    )
+    train, val = labelled(data, file)
+    assert one not in train and train[two] == "red" and len(train) == len(plain.train.entries) - 1
+    assert list(val) == held[1:]
+    others = {entry.path: plain.train.classes[entry.label] for entry in plain.train.entries[2:]}
+    assert {path: train[path] for path in others} == others
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "semicolon"])
+def test_what_a_spreadsheet_makes_of_the_table_is_read_the_same(data, tmp_path, form):
+    text = "path,given,suggested,score\ngreen/000.png,green,red,0.99\n\n"
+    file = tmp_path / "audit.csv"
+    if form == "semicolon":
+        file.write_text(text.replace(",", ";").replace("0.99", "0,99"), newline="\r\n")
+    else:
+        file.write_text(text, encoding=form)
+    assert dict(read_corrections(file).rows) == {"green/000.png": ""}
+
+
+def test_a_run_says_and_counts_what_was_corrected_and_scores_what_it_held_out(data, tmp_path):
+    shutil.move(data / "red/003.png", data / "green/r3.png")
+    file = table(tmp_path / "audit.csv", "path,label\ngreen/r3.png,red\nred/001.png,\n")
+    done = trained(data, tmp_path / "run", "--epochs", 1, "--corrections", file)
+    assert f"By '{file}' 1 image left out and 1 label changed." in done.err
+    found = json.loads((tmp_path / "run/data.json").read_text())
+    assert found["train"]["n"] + found["val"]["n"] == 19
+    held = json.loads(convnext("evaluate", tmp_path / "run", data, "--json", "--workers", 0).out)
+    given = open_splits(recognise(data))
+    assert held["n"] == len(given.val.entries)  # of the data as they are: nothing that the run has learnt
+    said = convnext("evaluate", tmp_path / "run", data, "--workers", 0).err
+    assert "The run learnt from corrected labels" in said and "that it held out" in said
+
+
+def test_rows_of_the_test_part_are_counted_and_nothing_else_happens_to_them(tmp_path):
+    folder = write_colours(tmp_path / "data", train=4, val=2, classes=2)
+    shutil.copytree(folder / "val", folder / "test")
+    file = table(tmp_path / "audit.csv", "path\ntest/red/000.png\ntrain/red/000.png\n")
+    done = trained(folder, tmp_path / "run", "--epochs", 1, "--corrections", file)
+    assert "1 image left out and 0 labels changed; 1 row of the test part, which stays as it is." in done.err
+
+
+def test_a_table_that_does_not_fit_is_refused_in_one_line(data, tmp_path):
+    def line(text: str) -> str:
+        file = table(tmp_path / "t.csv", text)
+        done = convnext(*tiny(data, tmp_path / "run", "--corrections", file))
+        assert done.status == 2 and not (tmp_path / "run").exists()
+        return done.err.splitlines()[-1].removeprefix("convnext: ")
+
+    assert "names 1 image that the data do not have, 'green/00.png' first. Did you mean" in line("path\ngreen/00.png\n")
+    assert "has the label 'gren', which is no class of the data. Did you mean 'green'?" in line(
+        "path,label\nred/000.png,gren\n"
+    )
+    assert "has no column 'path'" in line("name,label\nred/000.png,green\n")
+    assert "says two things of 'red/000.png': 'green' and ''" in line("path,label\nred/000.png,green\nred/000.png,\n")
+    assert "does not exist" in convnext(*tiny(data, tmp_path / "run", "--corrections", tmp_path / "no.csv")).line
+    with pytest.raises(DataError, match="no column"):
+        read_corrections(table(tmp_path / "empty.csv", ""))

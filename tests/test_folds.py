@@ -1,0 +1,107 @@
+"""`convnext train --folds`: every image held out once, one recipe, mean and spread in one report, and what is refused."""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from commands import convnext, tiny, trained
+from convnext.config import RunOptions
+from convnext.errors import ConvNeXtError
+from convnext.studies.folds.run import cross_validate
+from convnext.tasks.opening import source_of
+from convnext.tasks.train import Request
+from images import write_colours
+from pages import Page
+from shapes import write_shapes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three colours of eight images in two parts, one of them copied from train to val, and a test part."""
+    folder = write_colours(tmp_path_factory.mktemp("data"), train=6, val=2)
+    Image.open(folder / "train/red/002.png").save(folder / "val/red/000.png")
+    shutil.copytree(folder / "val", folder / "test")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "crossed"
+    done = trained(data, out, "--epochs", 1, "--folds", 3)
+    *scores, last = done.out.splitlines()
+    assert scores[0].startswith("top1 0.") and not [line for line in scores if line.startswith("top5")]
+    assert last == f"Mean and standard error of 3 folds, 24 images held out once: {out}"
+    return out
+
+
+def test_every_image_is_held_out_once_and_copies_together(run, data):
+    held: list[str] = []
+    for fold in (1, 2, 3):
+        found = json.loads((run / f"fold{fold}/data.json").read_text())
+        assert found["train"]["n"] + found["val"]["n"] == 24
+        assert max(found["val"]["per_class"].values()) - min(found["val"]["per_class"].values()) <= 1
+        assert not [line for line in found["findings"] if "flatters" in line]
+        held.append(found["val"]["n"])
+    assert sum(held) == 24
+
+
+def test_the_summary_is_the_mean_and_the_standard_error_of_the_runs(run):
+    found = json.loads((run / "folds.json").read_text())
+    for name in ("top1", "loss"):
+        values = [json.loads((run / f"fold{fold}/evaluation.json").read_text())[name] for fold in (1, 2, 3)]
+        assert [each["scores"][name] for each in found["folds"]] == values
+        assert found["mean"][name] == pytest.approx(sum(values) / 3)
+        assert found["se"][name] == pytest.approx(statistics.stdev(values) / 3**0.5)
+    recipes = [(run / f"fold{fold}/recipe.json").read_text() for fold in (1, 2, 3)]
+    assert recipes[0] == recipes[1] == recipes[2]
+
+
+def test_the_report_has_a_line_and_a_link_for_each_fold(run):
+    page = Page((run / "report.html").read_text("utf-8"))
+    assert page.links == [f"fold{fold}/report.html" for fold in (1, 2, 3)]
+    assert all((run / link).exists() for link in page.links)
+    assert "24 images altogether" in page.text and "Standard error" in page.text
+
+
+def test_a_cross_validation_that_was_stopped_goes_on_to_the_same_figures(run, data, tmp_path):
+    shutil.copytree(run, tmp_path / "cut")
+    for name in ("folds.json", "report.html", "fold3"):
+        place = tmp_path / "cut" / name
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    before = (tmp_path / "cut/fold1/last.safetensors").stat().st_mtime_ns
+    trained(data, tmp_path / "cut", "--epochs", 1, "--folds", 3)
+    assert (tmp_path / "cut/fold1/last.safetensors").stat().st_mtime_ns == before
+    ours, whole = (json.loads((place / "folds.json").read_text()) for place in (tmp_path / "cut", run))
+    assert ours["mean"] == whole["mean"] and ours["se"] == whole["se"]
+
+
+def test_a_run_of_a_fold_says_that_it_has_learnt_most_of_the_data(run, data):
+    done = convnext("evaluate", run / "fold2", data, "--json", "--workers", 0)
+    assert done.status == 0, done.err
+    assert "The run is fold 2 of 3 of a cross-validation" in done.err
+
+
+def test_segmentation_is_cross_validated_by_the_same_road(tmp_path):
+    small = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24), "head.width": 16, "head.aux_width": 8}
+    changes = {**small, "optim.batch": 4, "schedule.epochs": 1}
+    request = Request(data=source_of(write_shapes(tmp_path / "data", train=5, val=3)), changes=changes)
+    found = cross_validate(request, RunOptions(out=str(tmp_path / "run"), workers=0, progress=False), 2)
+    assert found is not None and found.task == "segmentation" and found.n == 8
+    assert {each["n"] for each in found.runs} == {4} and "miou" in found.mean
+    assert (tmp_path / "run/fold2/report.html").exists()
+
+
+def test_what_contradicts_is_refused_in_one_line(data, tmp_path):
+    out = tmp_path / "run"
+    line = convnext(*tiny(data, out, "--folds", 3, "--val-share", 0.3)).line
+    assert line == "--val-share is what one run holds out; --folds 3 holds out every image once."
+    assert "folds = 40 is refused: there are only 24 images" in convnext(*tiny(data, out, "--folds", 40)).line
+    assert "folds = 1 is refused" in convnext(*tiny(data, out, "--folds", 1)).line
+    assert not out.exists()
+    shapes = source_of(write_shapes(tmp_path / "shapes", train=2, val=1))
+    with pytest.raises(ConvNeXtError, match="--folds holds out every image once"):
+        cross_validate(Request(data=shapes, val=shapes), RunOptions(out=str(out)), 3)
