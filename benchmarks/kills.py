@@ -186,9 +186,13 @@ def _launch(arguments: list[str], log: Path, processes: int) -> int:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "kills"}
         ranks.append(forked(lambda: command(arguments), log, session=False))
-    statuses = []
-    for _ in ranks:
-        statuses.append(os.waitstatus_to_exitcode(os.wait()[1]))
+    statuses, left = [], set(ranks)
+    while left:
+        process, status = os.wait()
+        left.discard(process)
+        statuses.append(os.waitstatus_to_exitcode(status))
+        for other in left if status else ():
+            os.kill(other, signal.SIGTERM)
     return max(map(abs, statuses))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from commands import convnext, tiny, trained
 from convnext.engine.records import info, warn
+from convnext.errors import CheckpointError, ConvNeXtError, DataError
 from images import write_colours
 
 NAMES = {"red": "\x1b[2J\x1b[31mred", "green": "gre\nconvnext: forged", "blue": "\u202eblue\x07"}
@@ -37,6 +38,12 @@ def harmless(text: str) -> bool:
     """Nothing but printable letters and the ends of our own lines."""
     lines = text.split("\n")
     return all(line.isprintable() for line in lines) and not any(line.startswith("convnext: forged") for line in lines)
+
+
+@pytest.mark.parametrize("kind", [ConvNeXtError, DataError, CheckpointError])
+def test_an_error_is_one_line_whatever_a_file_put_into_it(kind):
+    cell = "pix/3.jpg,b\ntrain\x1b[2J"  # a quotation mark that nobody closes makes rows of a table one cell
+    assert str(kind(f"split '{cell}' is none")) == r"split 'pix/3.jpg,b\ntrain\x1b[2J' is none"
 
 
 def test_training_names_broken_images_and_findings_without_acting_on_the_terminal(hostile, tmp_path):

@@ -5,7 +5,13 @@ from difflib import SequenceMatcher
 
 
 class ConvNeXtError(Exception):
-    """Something the user can mend; the command line prints it as one line and exits with 2."""
+    """Something the user can mend; the command line prints it as one line and exits with 2.
+
+    Whatever a file or a name put into it, it is one line.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(on_one_line(message))
 
 
 class DataError(ConvNeXtError):

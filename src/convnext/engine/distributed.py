@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from convnext.engine import launcher
 from convnext.engine.claim import Claim
 from convnext.engine.forks import survive
-from convnext.errors import ConvNeXtError
+from convnext.engine.peers import Word
+from convnext.errors import ConvNeXtError, Interrupted
 from convnext.processes import starter
 
 
@@ -83,18 +84,29 @@ def join(device: torch.device) -> Iterator[World]:
         starter().outlive()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    store, rank, size = launcher.meet()
-    backend, limit = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=launcher.PATIENCE_S)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    met = launcher.meet()
+    word: Word = "left"
     try:
-        yield World(rank, size)
+        backend, limit = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=launcher.PATIENCE_S)
+        dist.init_process_group(backend, store=met.store, rank=met.rank, world_size=met.size, timeout=limit)
+        yield World(met.rank, met.size)
+        word = "done"
+    except Interrupted:  # all of them, after the same step, and the first still has files to write
+        word = "done"
+        raise
     except BaseException as error:
         first = launcher.leave()
         if launcher.lost(error):
+            word = "lost"
             raise launcher.PeerLost(first) from None
         raise
     finally:
-        dist.destroy_process_group()
+        if met.peers and word != "done":
+            met.peers.say(word)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if met.peers:  # until here, for torch may wait for those that are gone
+            met.peers.close(word)
 
 
 def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:

@@ -4,17 +4,20 @@ There each says that it is here, so that none waits without end for one that nev
 ended a run is told once and not by every process in its own words.
 """
 
-import contextlib
+import itertools
 import os
 import socket
 import time
 import zlib
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 
+from convnext.engine.peers import Peers
 from convnext.errors import ConvNeXtError, TrainingError, number_of
+from convnext.streams import tell
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 MEET_S = 300  # for the last process to come
 PATIENCE_S = 1800  # for one that is there and does not answer: it may look at a million images first
 _ANSWER_S = 10  # of a store that is there
+_ASK_S = 0.1  # between two looks at who is there
+_MEETINGS = itertools.count()  # of this process: a store outlives what was written into it
 
 
 class PeerLost(TrainingError):
@@ -40,42 +45,56 @@ def processes() -> int:
     return _number("WORLD_SIZE", 1)
 
 
-def meet() -> tuple["Store", int, int]:
-    """(store, rank, processes) once all of them are here. Raises ConvNeXtError where one does not come in time."""
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a run work together."""
+
+    store: "Store"
+    rank: int
+    size: int
+    peers: Peers | None  # None: one of them cannot be watched from here
+
+
+def meet() -> Meeting:
+    """Once all processes are here. Raises ConvNeXtError where one does not come in time."""
     size, rank = processes(), _number("RANK", None)
     if not 0 <= rank < size:
         raise ConvNeXtError(f"RANK = {rank} is refused: WORLD_SIZE = {size} has ranks 0 to {size - 1}.")
     address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT", None)
     if not address:
         raise ConvNeXtError("MASTER_ADDR is not set: several processes need a place to meet. Start them with torchrun.")
-    limit = timedelta(seconds=MEET_S)
+    peers, prefix = None, f"{_attempt()}/{next(_MEETINGS)}"
     try:
-        if rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else this process makes the store
-            _knock(address, port, MEET_S)
-        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=limit))  # type: ignore[attr-defined]
-        here = [f"{_attempt()}/here/{other}" for other in range(size)]
-        store.set(here[rank], "")
-        with contextlib.suppress(dist.DistStoreError):
-            store.wait(here, limit)
-        absent = [str(other) for other, key in enumerate(here) if not store.check([key])]
+        store = _store(address, port, first=rank == 0, patience_s=MEET_S)
+        if rank:
+            peers = Peers.connected(_end, address, _awaited(store, f"{prefix}/peers"))
+        else:
+            peers, place = Peers.listening(_end, size)
+            store.set(f"{prefix}/peers", place)
+        absent = _absent(store, [f"{prefix}/here/{other}" for other in range(size)], rank)
     except (dist.DistError, OSError, ValueError) as error:
+        if peers:
+            peers.close("left")
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConvNeXtError(
             f"Process {rank} of {size} could not meet the others at {address}:{port} within {MEET_S} s: {reason}. Start "
             "all of them again, with torchrun."
         ) from None
     if absent:
-        who = f"{number_of(len(absent), 'process', 'processes')} of {size} (rank {', '.join(absent[:8])})"
-        raise ConvNeXtError(f"{who} did not come within {MEET_S} s. Start all processes again, with torchrun.")
-    return dist.PrefixStore(f"{_attempt()}/group", store), rank, size  # type: ignore[attr-defined]
+        if peers:
+            peers.close("left")
+        who = f"{number_of(len(absent), 'process', 'processes')} of {size} (rank {', '.join(map(str, absent[:8]))})"
+        raise ConvNeXtError(f"{who} did not come within {MEET_S} s. Start all of them again, with torchrun.")
+    store.set_timeout(timedelta(seconds=PATIENCE_S))  # torch meets there again at the first collective
+    return Meeting(dist.PrefixStore(f"{prefix}/group", store), rank, size, peers)  # type: ignore[attr-defined]
 
 
 def leave() -> bool:
     """Say that this process ends before its work is done; whether it is the first that does, as far as it can know."""
     try:
-        return _store().add(f"{_attempt()}/left", 1) == 1
-    except (dist.DistError, ConvNeXtError, OSError, ValueError):
-        return True
+        return _visited().add(f"{_attempt()}/left", 1) == 1
+    except (dist.DistError, ConvNeXtError, OSError, ValueError):  # the first process held the store and is gone
+        return os.environ.get("LOCAL_RANK", "0") in ("0", "1")
 
 
 def speaks(text: str, error: BaseException | None = None) -> bool:
@@ -85,7 +104,7 @@ def speaks(text: str, error: BaseException | None = None) -> bool:
     try:
         if processes() == 1:
             return True
-        return _store().add(f"{_attempt()}/said/{zlib.crc32(text.encode('utf-8', 'replace'))}", 1) == 1
+        return _visited().add(f"{_attempt()}/said/{zlib.crc32(text.encode('utf-8', 'replace'))}", 1) == 1
     except (dist.DistError, ConvNeXtError, OSError, ValueError):  # none to ask: one on each machine
         return os.environ.get("LOCAL_RANK", "0") == "0"
 
@@ -107,12 +126,48 @@ def _knock(address: str, port: int, patience_s: float) -> None:
         time.sleep(0.5)
 
 
-def _store() -> "Store":
-    """A connection of its own, which is there before and after the processes work together."""
+def _store(address: str, port: int, *, first: bool, patience_s: float) -> "Store":
+    """Where processes meet: torchrun's, or one that the first process makes. Raises OSError, DistError, ValueError."""
+    make = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if not make:
+        _knock(address, port, patience_s)
     limit = timedelta(seconds=_ANSWER_S)
-    address, port = os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT", None)
-    _knock(address, port, 0)
-    return dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=limit)  # type: ignore[attr-defined]
+    how = {"is_master": make, "wait_for_workers": False, "timeout": limit, "multi_tenant": True}
+    return dist.TCPStore(address, port, **how)  # type: ignore[attr-defined]
+
+
+def _visited() -> "Store":
+    """A connection of its own, which is there before and after the processes work together."""
+    return _store(os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT", None), first=False, patience_s=0)
+
+
+def _awaited(store: "Store", key: str) -> str:
+    """What another process puts there. Waits in Python, which signals end and torch's own waiting does not; see MEET_S."""
+    end = time.monotonic() + MEET_S
+    while not store.check([key]):
+        if time.monotonic() > end:
+            raise OSError("the first process did not come")
+        time.sleep(_ASK_S)
+    return store.get(key).decode()
+
+
+def _absent(store: "Store", here: list[str], rank: int) -> list[int]:
+    """The ranks that did not come in time, once this one has said that it is here."""
+    store.set(here[rank], "")
+    end = time.monotonic() + MEET_S
+    while not store.check(here):
+        if time.monotonic() > end:
+            return [other for other, key in enumerate(here) if not store.check([key])]
+        time.sleep(_ASK_S)
+    return []
+
+
+def _end() -> None:
+    """End this process where another one has ended and the main thread does not notice by itself."""
+    lost = PeerLost(leave())
+    if lost.first:
+        tell(f"convnext: {lost}")
+    os._exit(2)
 
 
 def _attempt() -> str:
