@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convnext.data import decode as decoding
-from convnext.data.decode import decode, read_size, reduction
+from convnext.data.decode import decode, read_size
+from convnext.data.jpeg import reduction
 from convnext.errors import DataError
 
 pytest.importorskip("simplejpeg", reason="the extra 'fast' is compared with Pillow")

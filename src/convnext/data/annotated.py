@@ -13,6 +13,7 @@ import numpy as np
 
 from convnext.data.masks import Rle, Shape, compress, render
 from convnext.data.names import Names
+from convnext.errors import DataError
 
 _LEAST = 6  # numbers of a polygon
 
@@ -55,6 +56,19 @@ class Objects:
             x0, y0, x1, y1 = boxes[number]
             areas[number] = (x1 - x0) * (y1 - y0) if shape is None else int(render(shape, height, width).sum())
         return replace(self, boxes=boxes, shapes=shapes, area=areas, relative=False)
+
+    def scaled(self, height: float, width: float) -> "Objects":
+        """The same for an image whose sides are so many times as long. Raises DataError for masks of one size alone."""
+        if any(isinstance(shape, Rle) for shape in self.shapes):
+            raise DataError("its masks are run lengths of more pixels than are read; make image and masks smaller")
+        if self.relative:
+            return self
+        ratio = np.array([width, height], np.float64)
+        shapes = tuple(
+            shape if shape is None or isinstance(shape, Rle) else tuple(points * ratio for points in shape)
+            for shape in self.shapes
+        )
+        return replace(self, boxes=self.boxes * np.tile(ratio, 2), shapes=shapes, area=self.area * height * width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import numpy as np
 
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
 from convnext.data.colours import colour_text, packed, places_of
-from convnext.data.decode import Opened, decode, decode_indices, decode_mask, read_size
+from convnext.data.decode import Opened, decode_indices, decode_mask, read_size
 from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
-from convnext.data.sample import IGNORE, Instances, Sample
+from convnext.data.sample import IGNORE, Frame, Instances, Sample
 from convnext.data.store import Store, printable
 from convnext.data.turned import made_before_turn, upright_objects
 from convnext.data.upright import SWAPPED, turned_pixels
@@ -55,12 +55,15 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
     Raises DataError with the reason, and OSError, when the image or its label map cannot be used.
     """
     entry = dataset.entries[index]
-    image = decode(dataset.store.read(entry.path), channels=channels)
+    opened = Opened(dataset.store.read(entry.path))
+    size = opened.header[:2]
+    image = opened.pixels(channels=channels)
     height, width = image.shape[:2]
-    found = upright(dataset, index, (height, width))
+    frame = Frame(width / size[1], height / size[0])  # one that is too large to be decoded whole is smaller here
+    found = upright(dataset, index, size) if (height, width) == size else _reduced(entry, size, (height, width))
     instances = None if found is None else _instances(found, height, width, masks and dataset.has_masks)
-    semantic = read_semantic(dataset, index, (height, width)) if entry.semantic is not None else None
-    return Sample(image, instances, semantic, printable(entry.path), entry.image_id, (height, width))
+    semantic = read_semantic(dataset, index, size) if entry.semantic is not None else None
+    return Sample(image, instances, semantic, printable(entry.path), entry.image_id, size, frame)
 
 
 def upright(dataset: DenseDataset, index: int, size: tuple[int, int]) -> Objects | None:
@@ -75,6 +78,18 @@ def upright(dataset: DenseDataset, index: int, size: tuple[int, int]) -> Objects
     if photo:
         made_before_turn(entry.size, size, Opened(photo).orientation)
     return None
+
+
+def _reduced(entry: AnnotatedImage, size: tuple[int, int], shown: tuple[int, int]) -> Objects | None:
+    """The objects of an image of `size` (H, W) in the pixels of its reduced decode. Raises DataError where they cannot be."""
+    if entry.size not in (None, size):
+        raise DataError(
+            f"it has {size[1]} x {size[0]} pixels, and is annotated for {entry.size[1]} x {entry.size[0]}; an image as "
+            "large as this one is not turned: save it upright"
+        )
+    if entry.objects is None:
+        return None
+    return entry.objects.scaled(shown[0] / size[0], shown[1] / size[1]).in_pixels(*shown)
 
 
 def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from convnext.data.codecs import formats_read, why_unknown
+from convnext.data.jpeg import above_cap, is_jpeg, reduction
 from convnext.data.limits import MAX_PIXELS, USUAL_COST, require_pixels
 from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.errors import DataError
@@ -32,7 +33,6 @@ _COSTS = {
 }  # bytes that a pixel takes, by format or mode, where more than usual
 _LARGE = 1 << 28  # bytes, from which on an image is decoded by one thread at a time
 _BAND = 1 << 22  # pixels that are converted at once
-_REDUCTIONS = (8, 4, 2)  # of JPEG's cosine transform, strongest first
 _MAX_16_BIT = 65_535
 _MAX_12_BIT = 4095  # of cameras and scanners, which files of 16 bits often hold
 
@@ -41,7 +41,8 @@ def decode(data: bytes, *, channels: int = 3, least_px: int | None = None) -> np
     """The image as people see it: (H, W, channels) uint8, EXIF rotation applied, transparency over white.
 
     `channels`: 1 for luma, 3 for RGB. `least_px` allows a JPEG to come back at 1/2, 1/4 or 1/8 of its size, the
-    smallest whose shorter side is still `least_px`. Raises DataError with the reason for anything that cannot be shown.
+    smallest whose shorter side is still `least_px`. A JPEG above the cap of memory always comes so, at the largest that
+    fits. Raises DataError with the reason for anything that cannot be shown.
     """
     return Opened(data).pixels(channels=channels, least_px=least_px)
 
@@ -168,14 +169,6 @@ def read_header(data: bytes) -> tuple[int, int, bool]:
     return Opened(data).header
 
 
-def reduction(height: int, width: int, least_px: int | None) -> int:
-    """The divisor (1, 2, 4 or 8) of a reduced decode that leaves the shorter side at least `least_px`."""
-    shorter = min(height, width)
-    if least_px is None:
-        return 1
-    return next((divisor for divisor in _REDUCTIONS if shorter // divisor >= max(1, least_px)), 1)
-
-
 class _Quiet:
     """Silences Pillow's warnings about odd files while any thread is inside; their images are decoded or refused.
 
@@ -212,12 +205,15 @@ def _opened(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=formats_read())
     except Image.DecompressionBombError:
+        if is_jpeg(data):
+            return above_cap(data)
         raise DataError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from None
     except UnidentifiedImageError:
         raise DataError(why_unknown(data)) from None
     except Exception as error:  # noqa: BLE001 # as above
         raise DataError(f"its header cannot be read: {_reason(error)}") from None
-    require_pixels(image.height, image.width, _cost(image))
+    if image.format not in ("JPEG", "MPO"):
+        require_pixels(image.height, image.width, _cost(image))
     if min(image.size) < 1:
         raise DataError(f"it has no pixels ({image.width} x {image.height})")
     return image

@@ -16,8 +16,9 @@ from convnext.data.augment import prepared
 from convnext.data.bands import kind_of_pixels, read_pixels
 from convnext.data.batch import Batch
 from convnext.data.cache import ImageCache, make_cache
-from convnext.data.decode import Opened, reduction
+from convnext.data.decode import Opened
 from convnext.data.evaluation import Change, shown
+from convnext.data.jpeg import is_jpeg, reduction
 from convnext.data.labelled import Dataset
 from convnext.data.sampler import order_for
 from convnext.data.transforms import crop_and_augment, crop_box, least_px, scaled_box, view_chances
@@ -132,7 +133,7 @@ class _TrainReader:
         opened = image = None
         if header is None:
             data = self.dataset.store.read(self.dataset.entries[index].path)
-            if data[:2] == b"\xff\xd8" and not config.bands:  # JPEG: its size decides how much of it to decode
+            if is_jpeg(data) and not config.bands:  # its size decides how much of it to decode
                 opened = Opened(data)
                 header = opened.header
             else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convnext.config import DetectionRecipe, expect
 from convnext.data.dataset import DenseDataset
+from convnext.data.sample import Frame, Sample
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Read, Transform, sample_of
 from convnext.deploy.prediction import DetectionPrediction
 from convnext.deploy.predictor import Features, Predictor, require_top
@@ -95,7 +96,10 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
     ) -> Iterable[DetectionPrediction]:
         require_top(top)
         for one in read:
-            sample = replace(one.shown, path=one.given.path, image_id=one.image_id)
+            seen: Sample = one.shown
+            frame = Frame(seen.size[1] / one.size[1], seen.size[0] / one.size[0])  # 1, where it was decoded whole
+            frame = frame.then(seen.frame.scale_x, seen.frame.scale_y, seen.frame.shift_x, seen.frame.shift_y)
+            sample = replace(seen, path=one.given.path, image_id=one.image_id, size=one.size, frame=frame)
             with answering(self.recipe, self.device):
                 found = find(self.model, sample, self.recipe).above(score)
             yield self._prediction(one, found.first(top or len(found)))

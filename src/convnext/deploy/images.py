@@ -34,6 +34,7 @@ OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]  # a path
 ManyImages = OneImage | Iterable[OneImage] | Dataset  # a path may be a file, a folder, a glob or a zip
 ChannelOrder = Literal["rgb", "bgr"]
 Pixels = NDArray[Any]  # uint8, float32 of wide bands
+Size = tuple[int, int]  # height, width
 Made = TypeVar("Made")
 Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it may run in a thread
 
@@ -50,17 +51,24 @@ class Given:
     path: str  # of its file; '<bytes>' or '<image>', numbered where there are many, for one without a file
     content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
 
-    def pixels(self, config: Statistics) -> Pixels:
-        """(H, W, C) as `config` has it. Raises DataError or OSError when the image cannot be read."""
+    def pixels(self, config: Statistics) -> tuple[Pixels, Size]:
+        """(H, W, C) as `config` has it, and the size of the original: more for one that is too large to be decoded whole.
+
+        Raises DataError or OSError when the image cannot be read.
+        """
         if isinstance(self.content, DataError):
             raise self.content
         channels, bands = len(config.mean), _bands_of(config)
         if isinstance(self.content, np.ndarray):
             if bands is not None:
-                return pixels_of_array(self.content, bands)
-            return decode_pillow(Image.fromarray(self.content), channels=channels)
+                return _whole(pixels_of_array(self.content, bands))
+            return _whole(decode_pillow(Image.fromarray(self.content), channels=channels))
         data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
-        return decode(data, channels=channels) if bands is None else read_pixels(data, bands)
+        if bands is not None:
+            return _whole(read_pixels(data, bands))
+        opened = Opened(data)
+        size = opened.header[:2]
+        return opened.pixels(channels=channels), size
 
     def stored_size(self, config: Statistics) -> tuple[int, int]:
         """(height, width) of pixels, or by the header of a file, not yet turned. Raises as `pixels` does."""
@@ -93,7 +101,7 @@ class Read:
 
     given: Given
     image_id: int  # its number among the images that were asked about, from 1
-    size: tuple[int, int]  # (height, width) of the original
+    size: Size  # of the original
     shown: Any  # what the transform made of it
 
 
@@ -117,6 +125,10 @@ class Files(Sequence[Given]):
         number = bisect_right(self.ends, range(len(self))[place])
         listing = self.listings[number]
         return Given(listing.entries[place - self.ends[number]].path, listing.store)
+
+
+def _whole(pixels: Pixels) -> tuple[Pixels, Size]:
+    return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def one_image(image: OneImage, config: Statistics, channel_order: ChannelOrder = "rgb") -> Given:
@@ -167,8 +179,8 @@ def read_images(
 
 def read_one(given: Given, transform: Transform, config: Statistics, number: int) -> Read:
     """`transform` of one image, image `number` of those that are asked about. Raises DataError or OSError."""
-    pixels = given.pixels(config)
-    return Read(given, number, (pixels.shape[0], pixels.shape[1]), transform(pixels))
+    pixels, size = given.pixels(config)
+    return Read(given, number, size, transform(pixels))
 
 
 def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: int) -> Iterator[Made]:

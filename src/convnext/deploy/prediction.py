@@ -56,7 +56,10 @@ class Prediction(ABC):
         """The same in a line for people."""
 
     def draw(self) -> Image.Image:
-        """The image in its own size with what was found drawn on it. Raises DataError where it cannot be read again."""
+        """The image with what was found drawn on it, in the size at which it is decoded, which is its own but for huge ones.
+
+        Raises DataError where it cannot be read again.
+        """
         try:
             pixels = self.given.to_eyes()
         except (DataError, OSError) as error:
@@ -106,7 +109,7 @@ class ClassificationPrediction(Prediction):
 
     def _drawn(self, pixels: Pixels) -> Pixels:
         label, score = self.predictions[0]
-        whole = np.array([[0, 0, self.size[1], self.size[0]]], np.float64)
+        whole = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]], np.float64)
         name = f"{'not sure: ' if self.answered is False else ''}{label} {score:.2f}"
         return draw_objects(pixels, whole, [self.classes.index(label)], [name])
 
@@ -168,7 +171,11 @@ class DetectionPrediction(Prediction):
         names = names_of(labels, self.scores.tolist(), self.classes)
         back = slice(None, None, -1)  # the best comes last, on top of the others
         colours, masks = colours_of(labels, self.classes), self.outlines or ()
-        return draw_objects(pixels, self.boxes[back], colours[back], names[back], masks[back])
+        boxes, (height, width) = self.boxes, pixels.shape[:2]
+        if (height, width) != self.size:  # too large to be decoded whole: its masks are larger than what is drawn on
+            ratio = np.array([width / self.size[1], height / self.size[0]], np.float32)
+            boxes, masks = boxes * np.tile(ratio, 2), ()
+        return draw_objects(pixels, boxes[back], colours[back], names[back], masks[back])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -106,7 +106,10 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
             yield SegmentationPrediction(
                 given=one.given,
                 image_id=one.image_id,
-                size=one.size,
+                size=(
+                    mask.shape[0],
+                    mask.shape[1],
+                ),  # of one that is too large to be decoded whole, less than the image's
                 classes=self.classes,
                 mask=mask,
                 scores=scores,

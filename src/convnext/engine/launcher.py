@@ -11,7 +11,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -132,7 +132,7 @@ def _store(address: str, port: int, *, first: bool, patience_s: float) -> "Store
     if not make:
         _knock(address, port, patience_s)
     limit = timedelta(seconds=_ANSWER_S)
-    how = {"is_master": make, "wait_for_workers": False, "timeout": limit, "multi_tenant": True}
+    how: dict[str, Any] = {"is_master": make, "wait_for_workers": False, "timeout": limit, "multi_tenant": True}
     return dist.TCPStore(address, port, **how)  # type: ignore[attr-defined]
 
 
