@@ -16,7 +16,7 @@ from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_o
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported import Exported, Floats, open_exported
 from convnext.deploy.images import Pixels, Read, in_batches
-from convnext.deploy.predictor import Features
+from convnext.deploy.predictor import Features, require_numbers
 from convnext.engine.records import watched
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification.answers import Answers
@@ -126,9 +126,10 @@ class ExportedClassifier(ClassificationPredictor):
                 note_skipped(found.skipped.items(), skipped)
                 seen += len(found.indices)
                 if found.indices:
-                    yield Answers(
-                        np.array(found.indices, np.int64), dataset.labels(found.indices), self.logits(found.images)
-                    )
+                    logits = self.logits(found.images)
+                    for index, row in zip(found.indices, logits, strict=True):
+                        require_numbers(row, dataset.entries[index].path, self.source)
+                    yield Answers(np.array(found.indices, np.int64), dataset.labels(found.indices), logits)
         if not seen:
             raise DataError(f"None of the {count} images to evaluate on could be read.")
 

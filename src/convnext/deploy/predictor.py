@@ -28,6 +28,7 @@ from convnext.deploy.images import (
 )
 from convnext.deploy.prediction import Prediction
 from convnext.errors import ConvNeXtError, DataError, number_of, reason_of
+from convnext.tasks.finite import NotFinite
 from convnext.tasks.result import Evaluation
 
 Answer = TypeVar("Answer", bound=Prediction, covariant=True)
@@ -102,7 +103,9 @@ class Predictor(ABC, Generic[Answer]):
         """(path, features) of each image that can be read, as `embed` gives them; `batch` 0: as many as are usual."""
 
         def made(read: Sequence[Read]) -> Iterable[tuple[str, Features]]:
-            return zip((one.given.path for one in read), self._features(read), strict=True)
+            for one, features in zip(read, self._features(read), strict=True):
+                require_numbers(features, one.given.path, self.source)
+                yield one.given.path, features
 
         return self._many(images, channel_order, workers, skipped, made, batch)
 
@@ -187,10 +190,7 @@ class Predictor(ABC, Generic[Answer]):
 def require_numbers(scores: NDArray[np.floating[Any]], path: str, source: Path) -> None:
     """Refuse scores of an image that are inf or nan: the best of them is nobody's answer."""
     if not np.isfinite(scores).all():
-        raise ConvNeXtError(
-            f"'{source}' answers inf or nan for '{printable(path)}': its numbers grow beyond what its precision holds. "
-            "Take other weights."
-        )
+        raise NotFinite(path, f"'{source}'")
 
 
 def require_top(top: int | None) -> None:

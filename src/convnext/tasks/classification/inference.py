@@ -10,6 +10,7 @@ from convnext.engine.update import out_of_memory
 from convnext.tasks.classification.answers import Answers, rescored
 from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.finite import NotFinite
 
 
 def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
@@ -35,6 +36,13 @@ def outcomes_of(answers: Answers) -> Outcomes:
     """Of the logits of many images, as `judged` has those of a batch."""
     logits, labels, indices = (torch.from_numpy(each) for each in (answers.logits, answers.label, answers.index))
     return judged(logits, labels, indices)
+
+
+def require_finite(logits: Tensor, paths: Sequence[str]) -> None:
+    """Raise NotFinite, with the image's name, where (N, K) `logits` of the images at `paths` hold inf or nan."""
+    finite = logits.isfinite().all(1)
+    if not bool(finite.all()):
+        raise NotFinite(paths[int(finite.int().argmin())])
 
 
 def judged(logits: Tensor, labels: Tensor, indices: Tensor, scale: Scale = SOFTMAX) -> Outcomes:

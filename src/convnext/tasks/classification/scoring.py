@@ -17,7 +17,7 @@ from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.conclusion import HELD_OUT, NOTHING, TEST, Wanted, conclude
 from convnext.tasks.classification.decision import KEY, PLAIN, Decision
-from convnext.tasks.classification.inference import judged, logits, outcomes_of, restricted
+from convnext.tasks.classification.inference import judged, logits, outcomes_of, require_finite, restricted
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
@@ -140,7 +140,9 @@ def _passes(
             if len(raw.labels):
                 images = raw.images.to(device)
                 x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
-                yield logits(model, x).float(), raw.labels, raw.indices
+                found = logits(model, x).float()
+                require_finite(found, [dataset.entries[index].path for index in raw.indices.tolist()])
+                yield found, raw.labels, raw.indices
 
 
 def _answers(found: tuple[Tensor, Tensor, Tensor]) -> Answers:

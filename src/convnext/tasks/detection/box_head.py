@@ -15,7 +15,7 @@ from convnext.config import DetectorHeadConfig, StageConfig
 from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
 from convnext.tasks.detection.boxes import clip, decode, encode, gious
-from convnext.tasks.detection.types import Detections, Size
+from convnext.tasks.detection.types import Detections, Size, require_finite
 
 POOLED = 7
 CONVOLUTIONS, LINEARS = 4, 2  # of a convolutional head (and one linear), of a linear one
@@ -82,6 +82,7 @@ def select(
 
     (R, 4) proposals, (R, K + 1) logits and (R, K, 4) deltas; every class of a proposal is a candidate of its own.
     """
+    require_finite(scores, deltas)
     probabilities = scores.softmax(-1)[:, :-1]  # (R, K)
     which, labels = torch.nonzero(probabilities > config.score, as_tuple=True)
     likely = probabilities[which, labels]

@@ -15,7 +15,7 @@ from convnext.tasks.detection.cascade import CascadeHeads
 from convnext.tasks.detection.fpn import FPN
 from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
 from convnext.tasks.detection.rpn import RPN
-from convnext.tasks.detection.types import Detections, Images, Targets
+from convnext.tasks.detection.types import Detections, Images, Targets, require_finite
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"mask_rcnn": MaskRCNNHeads, "cascade": CascadeHeads}  # kind: its heads
 
@@ -98,6 +98,7 @@ class Detector(nn.Module):
         return losses | self.heads.losses(seen.pyramid, proposals, targets, images.sizes, generator)
 
     def _detections(self, images: Images, seen: _Seen) -> list[Detections]:
+        require_finite(*seen.scores, *seen.deltas)
         proposals = self.rpn.proposals(seen.scores, seen.deltas, seen.shapes, images, training=False)
         return self.heads.detect(seen.pyramid, proposals, images.sizes)
 

@@ -3,8 +3,9 @@
 Axes: N images, C channels, H W rows and columns of the padded batch, D detections, S side of a predicted mask.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from convnext.data.sample import Instances, Sample
 from convnext.data.transforms import normalise
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.mask_head import paste
-from convnext.tasks.detection.types import Detections, Images, Size, Targets
+from convnext.tasks.detection.types import Detections, Images, NoNumbers, Size, Targets
+from convnext.tasks.finite import NotFinite
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,18 @@ def targets_of(found: Instances | None, device: torch.device) -> Targets:
 def find(model: Detector, sample: Sample, recipe: DetectionRecipe) -> Found:
     """What `model`, in its present mode and precision, finds in a sample as evaluation sees it."""
     device = next(model.parameters()).device
-    (found,) = model.detect(images_of([sample], recipe, device))
+    with named(sample):
+        (found,) = model.detect(images_of([sample], recipe, device))
     return in_original(found, sample)
+
+
+@contextlib.contextmanager
+def named(sample: Sample) -> Iterator[None]:
+    """NotFinite, with the image's name, where what a detector makes of `sample` meanwhile is inf or nan."""
+    try:
+        yield
+    except NoNumbers:
+        raise NotFinite(sample.path) from None
 
 
 def in_original(found: Detections, sample: Sample) -> Found:

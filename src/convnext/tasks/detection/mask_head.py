@@ -15,7 +15,7 @@ from convnext.config import DetectorHeadConfig
 from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
 from convnext.tasks.detection.roi import pool
-from convnext.tasks.detection.types import Detections, Size, Targets
+from convnext.tasks.detection.types import Detections, Size, Targets, require_finite
 
 POOLED = 14
 CONVOLUTIONS = 4
@@ -77,7 +77,9 @@ def with_masks(
     """Detections with the masks inside their boxes: the mean of the heads' probabilities."""
     pooled = pool(pyramid, [each.boxes for each in found], strides, POOLED)
     labels = torch.cat([each.labels for each in found])
-    masks = torch.stack([own_masks(head(pooled), labels) for head in heads]).mean(0)
+    logits = [head(pooled) for head in heads]
+    require_finite(*logits)
+    masks = torch.stack([own_masks(each, labels) for each in logits]).mean(0)
     parts = masks.split([len(each) for each in found])
     return [Detections(each.boxes, each.scores, each.labels, part) for each, part in zip(found, parts, strict=True)]
 

@@ -13,7 +13,7 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.update import explained_memory, summed
 from convnext.errors import DataError
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
-from convnext.tasks.detection.inference import Found, images_of, in_original, targets_of
+from convnext.tasks.detection.inference import Found, images_of, in_original, named, targets_of
 from convnext.tasks.detection.metrics import Outcomes
 from convnext.tasks.detection.report import report
 from convnext.tasks.result import Evaluation
@@ -51,7 +51,8 @@ def evaluate(
             generator = torch.Generator(device).manual_seed(index)
             with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
                 images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
-                parts, detections = model.judge(images, [targets], generator)
+                with named(sample):
+                    parts, detections = model.judge(images, [targets], generator)
                 found.append(in_original(detections[0], sample))
             indices.append(index)
             losses.append(float(summed(parts)))

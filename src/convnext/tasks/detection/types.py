@@ -16,6 +16,16 @@ from torch.nn import functional as F
 Size = tuple[int, int]  # (height, width) in pixels
 
 
+class NoNumbers(ArithmeticError):
+    """What a detector makes of some image is inf or nan; whoever knows the image says its name."""
+
+
+def require_finite(*values: Tensor) -> None:
+    """Raise NoNumbers: scores that are none are above no threshold, and a detector would find nothing, in silence."""
+    if not all(bool(each.isfinite().all()) for each in values):
+        raise NoNumbers
+
+
 @dataclass(frozen=True)
 class Images:
     """Normalised images of different sizes in one tensor, zeros right of and below each, with their true sizes."""

@@ -17,6 +17,7 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.update import explained_memory
 from convnext.errors import DataError
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
+from convnext.tasks.finite import NotFinite
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.inference import log_probabilities, seen
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
@@ -55,6 +56,8 @@ def evaluate(
             assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
             with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
                 scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
+                if bool(scores.isnan().any()):  # of inf and of nan
+                    raise NotFinite(sample.path)
                 predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
             answer = predicted.cpu().numpy().astype(np.uint8)
             own = confusion(answer, sample.semantic, classes)
