@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from convnext.deploy.output import Folder
 from convnext.errors import TrainingError, on_lines, on_one_line
-from convnext.files import appearing, from_json, remove_abandoned, to_json, write_bytes, write_text
+from convnext.files import appearing, from_json, put_new, remove_abandoned, to_json, write_bytes, write_text
 
 KILLED = """
 import os, pathlib, sys
@@ -149,3 +150,53 @@ def test_what_is_no_json_is_a_value_error(text):
 )
 def test_a_name_is_made_safe_for_a_terminal(name, shown):
     assert on_one_line(name) == shown and on_lines(f"{name}\nx".replace("two\nlines", "two")).endswith("\nx")
+
+
+KILLED_RESULT = """
+import os, pathlib, sys
+from convnext import files
+os.link = lambda *_: os.kill(os.getpid(), 9)
+files.put_new(pathlib.Path(sys.argv[1]), b"all of it")
+"""
+
+
+def test_a_result_is_whole_or_not_there_and_never_over_another(tmp_path):
+    file = tmp_path / "0.jpg"
+    subprocess.run([sys.executable, "-c", KILLED_RESULT, str(file)], check=False)
+    assert not file.exists() and len(list(tmp_path.iterdir())) == 1
+    remove_abandoned(tmp_path)
+    put_new(file, b"first")
+    with pytest.raises(FileExistsError):
+        put_new(file, b"second")
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"first"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~_umask()
+
+
+def test_what_a_killed_call_left_beside_its_results_goes_with_the_next(tmp_path):
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    for name in ("0.jpg", "deep/1.jpg"):
+        subprocess.run([sys.executable, "-c", KILLED_RESULT, str(tmp_path / "out" / name)], check=False)
+    assert len(list((tmp_path / "out").rglob("*.tmp"))) == 2
+    images = [str(tmp_path / "images" / name) for name in ("0.png", "deep/1.png")]
+    Folder.planned(str(tmp_path / "out"), [], images, [".jpg"])
+    assert list((tmp_path / "out").rglob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_result_on_a_disk_without_links_is_whole_too(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", _refuse)
+    put_new(tmp_path / "0.jpg", b"first")
+    with pytest.raises(FileExistsError):
+        put_new(tmp_path / "0.jpg", b"second")
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"first"]
+
+
+def _refuse(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "no links here")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

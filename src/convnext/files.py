@@ -38,6 +38,12 @@ def workroom(folder: Path, name: str) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, name)
+    with _room(folder, name) as room:
+        yield room
+
+
+@contextlib.contextmanager
+def _room(folder: Path, name: str) -> Iterator[Path]:
     prefix = f".{name[:_MOST]}.{_machine()}-{os.getpid()}-"
     room = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder))
     try:
@@ -66,6 +72,25 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically. Raises OSError when the disk refuses."""
     with appearing(path) as made:
         made.write_bytes(data)
+
+
+def put_new(path: Path, data: bytes) -> None:
+    """Write one of many results, which is not there yet, whole and in one step; it is left to the system to flush it.
+
+    What killed processes leave is for `remove_abandoned`, once for all of them. Raises FileExistsError where something is
+    there by now, and OSError when the disk refuses.
+    """
+    with _room(path.parent, path.name) as room:
+        made = room / path.name
+        made.write_bytes(data)
+        try:
+            os.link(made, path)  # refuses what is there, in the same step
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without links
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            os.replace(made, path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from convnext.errors import ConvNeXtError, nearest, number_of
-from convnext.files import refuse_unusable
+from convnext.files import put_new, refuse_unusable, remove_abandoned
 
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
@@ -42,8 +42,10 @@ class Folder:
         if Path(out).resolve() in {Path(image).resolve().parent for image in images}:
             refuse_among(out, [out])
         folder = cls(Path(out), tuple(_names(images)))
-        files = [folder.path / f"{name}{ending}" for name in folder.names for ending in endings]
-        there = [file for file in (*files, *(folder.path / name for name in more)) if os.path.lexists(file)]
+        wanted = [folder.path / f"{name}{ending}" for name in folder.names for ending in endings]
+        for place in {file.parent for file in wanted}:
+            remove_abandoned(place)
+        there = [file for file in (*wanted, *(folder.path / name for name in more)) if os.path.lexists(file)]
         if there:
             raise ConvNeXtError(
                 f"--out {out} already has {_listed(there, folder.path)}, and nothing is overwritten. Name a new folder."
@@ -86,13 +88,7 @@ def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
     content = data if isinstance(data, bytes) else data()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "xb") as opened:
-            try:
-                opened.write(content)
-                opened.flush()
-            except OSError:
-                file.unlink(missing_ok=True)  # half of an image is none
-                raise
+        put_new(file, content)
     except OSError as error:
         raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. Name another place.") from None
     return file
