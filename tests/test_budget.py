@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,77 @@ def test_evaluations_become_rarer_where_they_would_take_most_of_the_time():
     assert found.schedule.eval_epochs > 1 and found.schedule.epochs / found.schedule.eval_epochs >= 3.5
     kept, _ = fitted(whole, dear, 400, images=IMAGES, free=Free(kept=frozenset({"schedule.eval_epochs"})))
     assert kept.schedule.eval_epochs == 1 and kept.schedule.epochs < found.schedule.epochs
+
+
+# A run that begins with a probe
+
+
+def few(**fields: Any) -> Any:
+    """300 images in three parts."""
+    whole = recipe("transfer", "atto", images=240, image_px=64, classes=3)
+    return override(whole, {"start.folds": 3, "schedule.epochs": 20, "schedule.eval_epochs": 1, **fields})
+
+
+def by_parts(step_s: float = 0.1, *, shared: bool = True) -> Callable[[Any], Pace]:
+    measured = machine(step_s, 3.0, size_of(few()))
+    return lambda chosen: replace(
+        measured(chosen), steps_per_epoch=15, images=(240, 60), shared=shared, head_s=7.0, save_s=0.0
+    )
+
+
+def test_a_run_in_parts_takes_all_its_trainings_its_features_its_heads_and_its_mixes():
+    whole = few()
+    pace = by_parts()(whole)
+    steps = 20 * 15 * 0.1
+    scored = 20 * 2 * 3.0  # after each epoch, raw and EMA weights, on the 60 images that part 1 holds out
+    features = (240 * 2 + 60 * 2) * 3.0 / 60
+    parts = [
+        (1, 1),
+        (180 / 240, 120 / 60),
+        (180 / 240, 120 / 60),
+    ]  # images to train on and held out, of those of part 1
+    trained = sum(images * steps + 0.5 + held * scored for images, held in parts)
+    last = 300 / 240 * steps + 0.5 + 2 * 3.0
+    mixes = (len(whole.start.mix) + 2) * 300 / 60 * 3.0
+    assert seconds_of(whole, pace) == pytest.approx(features + 4 * 7.0 + trained + last + mixes + 3.0)
+    alone = override(whole, {"start.folds": 0})
+    kept = (240 * 2 + 60) * 3.0 / 60 + 7.0 + steps + 0.5 + scored + (len(whole.start.mix) + 1) * 3.0 + 3.0
+    assert seconds_of(alone, pace) == pytest.approx(kept) == seconds_of(alone, replace(pace, shared=False))
+
+
+def test_parts_are_kept_where_all_their_epochs_fit_and_else_go_before_epochs():
+    whole, measured = few(), by_parts()
+    enough = (seconds_of(whole, measured(whole)) + 2.0) / SPENT
+    found, _ = fitted(whole, measured, 1.001 * enough, images=240, free=Free())
+    assert found == whole
+    found, _ = fitted(whole, measured, 0.999 * enough, images=240, free=Free())
+    assert found == override(whole, {"start.folds": 0})
+
+
+def test_parts_that_a_person_asked_for_stay_and_all_of_them_end_in_time():
+    whole, measured = few(), by_parts()
+    enough = (seconds_of(whole, measured(whole)) + 2.0) / SPENT
+    found, pace = fitted(whole, measured, 0.5 * enough, images=240, free=Free(kept=frozenset({"start.folds"})))
+    assert found.start.folds == 3 and found.schedule.epochs < 20
+    assert pace.spent_s + seconds_of(found, pace) <= SPENT * 0.5 * enough
+
+
+def test_a_probe_alone_takes_its_features_and_its_head_and_no_step():
+    whole = override(few(), {"start.folds": 0, "start.mix": (), "start.mode": "probe"})
+    pace = replace(by_parts()(whole), steps=())
+    assert seconds_of(whole, pace) == pytest.approx((240 * 2 + 60) * 3.0 / 60 + 7.0 + 3.0 + 3.0)
+    found, _ = fitted(whole, lambda _: pace, 60, images=240, free=Free())
+    assert found == whole
+    with pytest.raises(ConvNeXtError, match=r"minutes = 0\.1 is too short"):
+        fitted(whole, lambda _: pace, 6, images=240, free=Free(sized=True))
+
+
+def test_a_frozen_network_is_planned_without_a_step(data, tmp_path, slow):
+    assert convnext(*asked(data, tmp_path / "source", "--minutes", 0.2)).status == 0
+    words = ("train", data / "train", "--weights", tmp_path / "source", "--batch", 24, "--workers", 0)
+    done = convnext(*words, "--freeze", "--minutes", 5, "--out", tmp_path / "frozen")
+    assert done.status == 0 and "Planned for 5 min: a linear head on the frozen network. An evaluation" in done.err
+    assert plan_of(tmp_path / "frozen")["measured"]["steps"] == []
 
 
 # The command

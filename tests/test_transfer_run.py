@@ -16,6 +16,8 @@ from convnext.deploy.load import load
 from convnext.drawing.numbers import duration
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
+from convnext.engine.schedule import total_steps
+from convnext.engine.trial import Timed
 from convnext.reports.run import write_report
 from convnext.tasks import budget
 from convnext.tasks import train as road
@@ -23,6 +25,7 @@ from convnext.tasks.classification import features, stages, transfer
 from convnext.tasks.classification.features import Extraction
 from convnext.tasks.classification.stages import Stages
 from convnext.tasks.classification.task import Classification
+from convnext.tasks.pace import Pace, parts_of
 from convnext.tasks.table import row_of
 from images import write_colours
 
@@ -161,6 +164,9 @@ def test_few_images_choose_crosswise_and_all_of_them_are_learnt_from(crosswise, 
     assert np.sum(crosswise.evaluation.tables["confusion"]) == 24
     header = checkpoint.read_metadata(weights_file(crosswise.path))
     assert header["crosswise"] == 3 and header["score"] == crosswise.scores["top1"]
+    counts = json.loads((crosswise.path / "data.json").read_text())
+    assert counts["train"] == {"n": 24, "per_class": dict.fromkeys(("blue", "green", "red"), 8)}  # of what is kept
+    assert 0 < counts["val"]["n"] < 24  # what part 1 held out
 
 
 def test_every_image_is_held_out_of_one_part_and_trained_on_in_the_others(flat, source, tmp_path, monkeypatch):
@@ -204,26 +210,35 @@ def test_a_val_part_of_its_own_decides_and_is_never_trained_on(run):
     assert not (run.path / "folds").exists() and "crosswise" not in run.to_dict()
 
 
-def test_a_time_budget_is_for_one_training(flat, source, tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(road, "within", lambda budget, chosen, *_, **__: seen.append(chosen) or 1 / 0)
-    for minutes in (5, None):
-        with pytest.raises(ZeroDivisionError):
-            convnext.train(flat, weights=source, out=tmp_path / "run", minutes=minutes)
-    assert [chosen.start.folds for chosen in seen] == [0, 3]
+@pytest.mark.parametrize(
+    ("minutes", "overrides", "parts"), [(600, {}, 3), (1, {}, 0), (1, {"start.folds": 3}, 3), (None, {}, 3)]
+)
+def test_a_time_budget_keeps_the_parts_where_they_fit_and_says_where_they_do_not(
+    flat, source, tmp_path, monkeypatch, minutes, overrides, parts
+):
+    seen, said = [], []
 
+    def pace(task, chosen, *_, **__):
+        sizes = parts_of(chosen, total_steps(task.steps_per_epoch, chosen.schedule))
+        timed = (Timed(0.1, 0.0),) * len(sizes)
+        return Pace(timed, task.steps_per_epoch, 0.1, 0.0, spent_s=1.0, images=(18, 6), shared=True)
 
-def test_a_time_budget_says_that_it_leaves_out_the_parts(flat, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(road, "within", lambda *_, **__: 1 / 0)
-    said: list[str] = []
+    monkeypatch.setattr(budget, "_pace", pace)
     monkeypatch.setattr(budget, "info", said.append)
-    for more in ({"minutes": 1}, {"minutes": 1, "overrides": {"start.folds": 3}}, {}):
-        with pytest.raises(ZeroDivisionError):
-            convnext.train(flat, weights=source, out=tmp_path / "run", **more)
-    assert said == [
-        "--minutes 1 leaves no time for parts: it is for one training, and the 6 held-out images alone choose. "
-        "Without --minutes every image is held out once, in 3 parts."
-    ]
+    monkeypatch.setattr(road, "carry_out", lambda chosen, *_, **__: seen.append(chosen) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        convnext.train(flat, weights=source, out=tmp_path / "run", minutes=minutes, overrides=overrides)
+    assert seen[0].start.folds == parts
+    left_out = [line for line in said if "leaves no time" in line]
+    assert (
+        left_out == []
+        if parts
+        else left_out
+        == [
+            "--minutes 1 leaves no time for a cross-validation in 3 parts, which takes 4 trainings: the 6 held-out images "
+            "alone choose."
+        ]
+    )
 
 
 def test_the_console_says_how_often_and_of_which_images_it_learns(flat, source, tmp_path, monkeypatch):
@@ -249,10 +264,8 @@ def test_the_report_tells_what_is_of_one_part_and_counts_all_images_and_training
     page = write_report(tmp_path / "run").read_text()
     data = json.loads((crosswise.path / "data.json").read_text())
     assert "3 classes; 24 images for training, each of them held out once, in 3 parts." in page
-    assert (
-        f"Of part 1 of 3 alone, trained on {data['train']['n']} images and scored on the {data['val']['n']} that"
-        in page
-    )
+    held_out = data["val"]["n"]
+    assert f"Of part 1 of 3 alone, trained on {24 - held_out} images and scored on the {held_out} that" in page
     assert "Best EMA" not in page and "Best raw" not in page
     assert duration(3600) in page and " for 4 trainings" in page
 

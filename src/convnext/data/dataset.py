@@ -13,6 +13,7 @@ import numpy as np
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
 from convnext.data.colours import colour_text, packed, places_of
 from convnext.data.decode import Opened, decode_indices, decode_mask, read_size
+from convnext.data.jpeg import is_jpeg
 from convnext.data.masks import Shape, render
 from convnext.data.problems import Problem
 from convnext.data.sample import IGNORE, Frame, Instances, Sample
@@ -55,10 +56,12 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
     Raises DataError with the reason, and OSError, when the image or its label map cannot be used.
     """
     entry = dataset.entries[index]
-    opened = Opened(dataset.store.read(entry.path))
-    size = opened.header[:2]
+    data = dataset.store.read(entry.path)
+    opened = Opened(data)
+    header = opened.header[:2] if is_jpeg(data) else None  # only of those some are not decoded whole
     image = opened.pixels(channels=channels)
     height, width = image.shape[:2]
+    size = header or (height, width)
     frame = Frame(width / size[1], height / size[0])  # one that is too large to be decoded whole is smaller here
     found = upright(dataset, index, size) if (height, width) == size else _reduced(entry, size, (height, width))
     instances = None if found is None else _instances(found, height, width, masks and dataset.has_masks)

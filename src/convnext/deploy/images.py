@@ -22,7 +22,8 @@ from convnext.config import AnnotatedInput, Bands, Statistics
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.band_store import BandStore, with_bands
 from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, read_shape, shown_to_eyes
-from convnext.data.decode import Opened, decode, decode_pillow
+from convnext.data.decode import Opened, decode_pillow
+from convnext.data.jpeg import is_jpeg
 from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
@@ -52,47 +53,42 @@ class Given:
     content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
 
     def pixels(self, config: Statistics) -> tuple[Pixels, Size]:
-        """(H, W, C) as `config` has it, and the size of the original: more for one that is too large to be decoded whole.
-
-        Raises DataError or OSError when the image cannot be read.
-        """
-        if isinstance(self.content, DataError):
-            raise self.content
-        channels, bands = len(config.mean), _bands_of(config)
-        if isinstance(self.content, np.ndarray):
-            if bands is not None:
-                return _whole(pixels_of_array(self.content, bands))
-            return _whole(decode_pillow(Image.fromarray(self.content), channels=channels))
-        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
+        """(H, W, C) by `config`, and the original's size: more where a huge one is reduced. Raises DataError, OSError."""
+        content, bands = self._read(), _bands_of(config)
         if bands is not None:
-            return _whole(read_pixels(data, bands))
-        opened = Opened(data)
-        size = opened.header[:2]
-        return opened.pixels(channels=channels), size
+            pixels = read_pixels(content, bands) if isinstance(content, bytes) else pixels_of_array(content, bands)
+        elif isinstance(content, bytes):
+            opened = Opened(content)
+            size = opened.header[:2] if is_jpeg(content) else None  # only of those some are not decoded whole
+            pixels = opened.pixels(channels=len(config.mean))
+            return pixels, size or (pixels.shape[0], pixels.shape[1])
+        else:
+            pixels = decode_pillow(Image.fromarray(content), channels=len(config.mean))
+        return pixels, (pixels.shape[0], pixels.shape[1])
 
-    def stored_size(self, config: Statistics) -> tuple[int, int]:
+    def stored_size(self, config: Statistics) -> Size:
         """(height, width) of pixels, or by the header of a file, not yet turned. Raises as `pixels` does."""
-        if isinstance(self.content, np.ndarray):
-            return self.content.shape[0], self.content.shape[1]
-        if isinstance(self.content, DataError):
-            raise self.content
-        data = self.content if isinstance(self.content, bytes) else self.content.read(self.path)
-        bands = _bands_of(config)
+        content, bands = self._read(), _bands_of(config)
+        if isinstance(content, np.ndarray):
+            return content.shape[0], content.shape[1]
         if bands is not None:
-            return read_shape(data, bands)[:2]
-        image = Opened(data).image  # to know how a PNG is turned, all of it would have to be unpacked
-        return image.height, image.width
+            return read_shape(content, bands)[:2]
+        return Opened(content).image.size[::-1]  # to know how a PNG is turned, all of it would have to be unpacked
 
     def to_eyes(self) -> Pixels:
         """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""
+        content = self._read()
+        if isinstance(content, np.ndarray):
+            if content.dtype == np.uint8 and (content.ndim == 2 or content.shape[2] in (1, 3, 4)):
+                return decode_pillow(Image.fromarray(content.squeeze()))
+            return for_eyes(content if content.ndim == 3 else content[:, :, None])
+        return shown_to_eyes(content)
+
+    def _read(self) -> bytes | Pixels:
+        """The file, or the pixels where there is none."""
         if isinstance(self.content, DataError):
             raise self.content
-        if isinstance(self.content, np.ndarray):
-            one = self.content.ndim == 2 or self.content.shape[2] in (1, 3, 4)
-            if one and self.content.dtype == np.uint8:
-                return decode_pillow(Image.fromarray(self.content.squeeze()))
-            return for_eyes(self.content if self.content.ndim == 3 else self.content[:, :, None])
-        return shown_to_eyes(self.content if isinstance(self.content, bytes) else self.content.read(self.path))
+        return self.content if isinstance(self.content, bytes | np.ndarray) else self.content.read(self.path)
 
 
 @dataclass(frozen=True)
@@ -125,10 +121,6 @@ class Files(Sequence[Given]):
         number = bisect_right(self.ends, range(len(self))[place])
         listing = self.listings[number]
         return Given(listing.entries[place - self.ends[number]].path, listing.store)
-
-
-def _whole(pixels: Pixels) -> tuple[Pixels, Size]:
-    return pixels, (pixels.shape[0], pixels.shape[1])
 
 
 def one_image(image: OneImage, config: Statistics, channel_order: ChannelOrder = "rgb") -> Given:

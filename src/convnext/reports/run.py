@@ -106,10 +106,10 @@ def _curves(files: RunFiles, scores: Sequence[sections.Score] = ()) -> Html:
     drawn = sections.curves(files, scores or [sections.TOP1, *more])
     if not files.crosswise:
         return drawn
-    sizes = {name: count(((files.data or {}).get(name) or {}).get("n")) for name in ("train", "val")}
+    every, held_out = (((files.data or {}).get(name) or {}).get("n") or 0 for name in ("train", "val"))
     lead = (
-        f"Of part 1 of {count(files.crosswise)} alone, trained on {sizes['train']} images and scored on the "
-        f"{sizes['val']} that it holds out; the weights that are kept were trained on all of them."
+        f"Of part 1 of {count(files.crosswise)} alone, trained on {count(every - held_out)} images and scored on the "
+        f"{count(held_out)} that it holds out; the weights that are kept were trained on all of them."
     )
     return join([tag("p", lead, class_="lead"), drawn])
 

@@ -78,7 +78,7 @@ def data(files: RunFiles, unit: str = "", shown: Callable[[object], str] = count
     """
     found = files.data or {}
     names = found["classes"]
-    counted = _whole(found) if files.crosswise else found
+    counted = {"train": found["train"]} if files.crosswise else found  # each of them was held out once
     parts = {part: counted[part]["per_class"] for part in ("train", "val") if counted.get(part)}
     most = {part: max((n.get(name, 0) for name in names), default=0) or 1 for part, n in parts.items()}
     head: list[object] = ["Class", *[cell for part in parts for cell in (f"{_part(part)} {unit}".strip(), "")]]
@@ -151,14 +151,6 @@ def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[Line]:
     if len(x) <= 8:  # too few to smooth
         return [Line("as logged", "blue", x, y, dots=True)]
     return [Line("as logged", "faint", x, y), Line("smoothed", "blue", x, charts.smooth(y))]
-
-
-def _whole(found: dict[str, Any]) -> dict[str, Any]:
-    """The counts of a run whose parts were held out in turn: what is kept was trained on the images of all of them."""
-    both = [found[part] for part in ("train", "val") if found.get(part)]
-    names = {name for part in both for name in part["per_class"]}
-    per_class = {name: sum(part["per_class"].get(name, 0) for part in both) for name in names}
-    return {"train": {"n": sum(part["n"] for part in both), "per_class": per_class}}
 
 
 def _findings(found: list[str] | None) -> Html | None:

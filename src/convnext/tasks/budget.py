@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convnext.config import Recipe, RunOptions, fields_of, override, parse
+from convnext.config import ClassificationRecipe, Recipe, RunOptions, fields_of, parse
 from convnext.engine.distributed import World
 from convnext.engine.forecast import in_words
 from convnext.engine.records import info, warn
@@ -24,11 +24,13 @@ from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, TrainingError, number_of
 from convnext.files import to_json, write_text
 from convnext.recipes.shorter import least_epochs, length_in_epochs, require_minutes, size_of
-from convnext.tasks.pace import Pace, fitted, parts_of, seconds_of
+from convnext.tasks.classification.probe import fitting_s
+from convnext.tasks.pace import Pace, fitted, parts_in, parts_of, seconds_of
 from convnext.tasks.table import row_of
 
 PLAN = "plan.json"
 _TRIED, _TRIED_S = 0.05, (1.0, 30.0)  # of the time, for the steps of the trial, and its bounds in seconds
+_USUAL_WIDTH = 768  # of the features of a network that does not say it
 _SCORED_LEAST = 8  # held-out images of the trial, for each process
 
 
@@ -50,23 +52,6 @@ def budget_of(minutes: object, changes: Collection[str], *, sized: bool, weights
     fixed = sized or any(field.endswith("_px") or field == "input.progressive" for field in changes)
     value = require_minutes(minutes, changes)
     return Budget(minutes=value, started_s=time.monotonic(), kept=frozenset(changes), sized=fixed, weights=weights)
-
-
-def without_parts(budget: Budget | None, chosen: Any, splits: Any, world: World) -> Any:
-    """`chosen` without the parts of a cross-validation, and a line that says so: what is measured is one training.
-
-    As it is without a budget, and where the person asked for the parts.
-    """
-    start = getattr(chosen, "start", None)
-    if budget is None or start is None or not start.folds or "start.folds" in budget.kept:
-        return chosen
-    if world.first and splits.val_share:
-        info(
-            f"--minutes {budget.minutes:g} leaves no time for parts: it is for one training, and the "
-            f"{number_of(len(splits.val.entries), 'held-out image')} alone choose. Without --minutes every image is held "
-            f"out once, in {start.folds} parts."
-        )
-    return override(chosen, {"start.folds": 0})
 
 
 def within(
@@ -105,6 +90,11 @@ def within(
     made, pace = fitted(chosen, measured, 60 * budget.minutes, images=len(splits.train.entries), free=budget)
     if world.writes():
         _write(out, budget, chosen, made, pace)
+        if parts := parts_in(chosen, pace) - parts_in(made, pace):
+            info(
+                f"--minutes {budget.minutes:g} leaves no time for a cross-validation in {parts} parts, which takes "
+                f"{parts + 1} trainings: the {number_of(len(splits.val.entries), 'held-out image')} alone choose."
+            )
         info(f"Planned for {_minutes(budget.minutes)}: {_decided(chosen, made)}. {_measured(made, pace)}")
         least, epochs = least_epochs(chosen, pace.steps_per_epoch), length_in_epochs(made, pace.steps_per_epoch)
         if epochs < least and not (budget.weights and made.task == "classification"):  # there a probe comes first
@@ -120,20 +110,47 @@ def _pace(
     """What training, scoring and saving take here, by a trial."""
     least, most = _TRIED_S
     most_s = min(most, max(least, _TRIED * 60 * budget.minutes))
+    timed, save_s = _training(task, chosen, options, most_s, device=device, world=world)
+    with torch.inference_mode(), autocast(chosen.precision, device.type):
+        evaluation_s = _evaluation_s(task, chosen, splits, options, most_s, world)
+    images = len(splits.train.entries), len(splits.val.entries)
+    return Pace(
+        timed,
+        task.steps_per_epoch,
+        evaluation_s,
+        save_s,
+        time.monotonic() - budget.started_s,
+        images=images,
+        shared=bool(splits.val_share),
+        head_s=_head_s(chosen, images[0]),
+    )
+
+
+def _head_s(chosen: Any, images: int) -> float:
+    """Seconds to fit the head of a probe, of a run that begins with one."""
+    if not isinstance(chosen, ClassificationRecipe) or chosen.start.mode == "full":
+        return 0.0
+    width = chosen.model.model_dump().get("widths", (_USUAL_WIDTH,))[-1]
+    return fitting_s(images, 2 if chosen.start.mirror else 1, width, chosen.model.classes)
+
+
+def _training(
+    task: Any, chosen: Any, options: RunOptions, most_s: float, *, device: torch.device, world: World
+) -> tuple[tuple[Timed, ...], float]:
+    """What the steps of each part of a run take, and a checkpoint; nothing where the network stays as it is."""
+    if isinstance(chosen, ClassificationRecipe) and chosen.start.mode == "probe":
+        return (), 0.0
     parts = parts_of(chosen, total_steps(task.steps_per_epoch, chosen.schedule))
     at = [part for part in parts if part]
     times, update = try_steps(task, chosen, _quiet(options), world=world, device=device, at=at, most_s=most_s)
     waiting = iter(times)
     timed = tuple(next(waiting) if part else Timed(0.0, 0.0) for part in parts)
-    with torch.inference_mode(), autocast(chosen.precision, device.type):
-        evaluation_s = _evaluation_s(task, chosen, splits, options, most_s, world)
     try:
-        save_s = saving_s(update, task, Path(options.out)) if world.first else 0.0
+        return timed, saving_s(update, task, Path(options.out)) if world.first else 0.0
     except OSError as error:
         raise TrainingError(
             f"Cannot write into '{options.out}': {error.strerror or error}. Make room, or choose another --out."
         ) from None
-    return Pace(timed, task.steps_per_epoch, evaluation_s, save_s, time.monotonic() - budget.started_s)
 
 
 def _evaluation_s(task: Any, chosen: Any, splits: Any, options: RunOptions, most_s: float, world: World) -> float:
@@ -206,10 +223,15 @@ def _write(out: Path, budget: Budget, chosen: Recipe, made: Recipe, pace: Pace) 
 
 
 def _decided(chosen: Recipe, made: Recipe) -> str:
-    """'12 epochs instead of 54, at 96 instead of 128 px'."""
+    """'12 epochs instead of 54, at 96 instead of 128 px', or of a probe alone what it is."""
     unit = "step" if chosen.schedule.steps else "epoch"
     before, after = ((recipe.schedule.steps or recipe.schedule.epochs or 0) for recipe in (chosen, made))
-    said = f"{number_of(after, unit)} instead of {before:,g}" if after != before else f"all {number_of(after, unit)}"
+    if isinstance(made, ClassificationRecipe) and made.start.mode == "probe":
+        said = "a linear head on the frozen network"
+    else:
+        said = (
+            f"{number_of(after, unit)} instead of {before:,g}" if after != before else f"all {number_of(after, unit)}"
+        )
     if size_of(made) != size_of(chosen):
         said += f", at {size_of(made)} instead of {size_of(chosen)} px"
     return said
@@ -217,9 +239,9 @@ def _decided(chosen: Recipe, made: Recipe) -> str:
 
 def _measured(made: Recipe, pace: Pace) -> str:
     """What was measured, and what follows."""
-    step_s = max(timed.step_s for timed in pace.steps)
+    step = f"A step takes {max(timed.step_s for timed in pace.steps):.2g} s, " if pace.steps else ""
     whole = in_words(pace.spent_s + seconds_of(made, pace))
-    return f"A step takes {step_s:.2g} s, an evaluation {pace.evaluation_s:.2g} s, the whole run about {whole}."
+    return f"{step}{'an' if step else 'An'} evaluation takes {pace.evaluation_s:.2g} s, the whole run about {whole}."
 
 
 def _minutes(minutes: float) -> str:

@@ -39,6 +39,7 @@ class Ended:
         None  # where no held-out images are left to score the kept weights on: what `Row.final` takes for them
     )
     about: Mapping[str, Any] = field(default_factory=dict)  # more for evaluation.json
+    learnt: Any = None  # the images that the kept weights learnt from, where they are more than the run's own part
 
 
 def in_one_go(

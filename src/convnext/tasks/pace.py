@@ -27,6 +27,9 @@ class Pace:
     evaluation_s: float  # of the held-out images, once
     save_s: float  # of a checkpoint
     spent_s: float  # since the command began
+    images: tuple[int, int] = (0, 0)  # to train on, and held out
+    shared: bool = False  # the held-out ones are a share of all, so that each can be held out once
+    head_s: float = 0.0  # to fit a linear head on frozen features, for a run that begins with one
 
     def at(self, ratio: float) -> "Pace":
         """A guess for images of `ratio` times the side: the work goes with their area."""
@@ -55,13 +58,45 @@ def parts_of(chosen: Recipe, steps: int) -> list[range]:
 
 
 def seconds_of(chosen: Recipe, pace: Pace) -> float:
-    """What a whole run takes from its first step on: training, evaluations, checkpoints, report."""
+    """What a whole run takes from its first step on: training, evaluations, checkpoints, report, and its probe and mixes."""
+    if not isinstance(chosen, ClassificationRecipe) or chosen.start.mode == "full":
+        return _training_s(chosen, pace) + pace.evaluation_s + _REPORT_S
+    start, (images, held_out) = chosen.start, pace.images
+    views = 2 if start.mirror else 1
+    seen = images * views + held_out * (views if start.folds else 1)  # for features, of which most is their making
+    frozen_s = seen * pace.evaluation_s / max(1, held_out) + pace.head_s + _REPORT_S
+    if start.mode == "probe":
+        return frozen_s + pace.evaluation_s
+    mixes, parts = len({*start.mix} - {0.0, 1.0}), parts_in(chosen, pace)
+    if not parts:
+        return frozen_s + _training_s(chosen, pace) + (mixes + 1) * pace.evaluation_s
+    whole = images + held_out
+    other = images / (parts - 1)  # images that each part but the first holds out
+    trained_s = _training_s(chosen, pace)
+    trained_s += (parts - 1) * _training_s(chosen, pace, images=(whole - other) / images, held_out=other / held_out)
+    trained_s += _training_s(chosen, pace, images=whole / images, scored=1)  # the one that is kept
+    return frozen_s + parts * pace.head_s + trained_s + (mixes + 2) * pace.evaluation_s * whole / held_out
+
+
+def parts_in(chosen: Recipe, pace: Pace) -> int:
+    """The parts of a cross-validation, each of which is a training; 0 where the held-out images alone choose."""
+    crosswise = isinstance(chosen, ClassificationRecipe) and chosen.start.mode == "probe_full" and pace.shared
+    return chosen.start.folds if crosswise else 0  # type: ignore[union-attr]
+
+
+def _training_s(
+    chosen: Recipe, pace: Pace, *, images: float = 1.0, held_out: float = 1.0, scored: int | None = None
+) -> float:
+    """One training with its evaluations and checkpoints; `images`, `held_out`: how many times those that were measured.
+
+    `scored`: how often; None: as often as the recipe has it.
+    """
     total = total_steps(pace.steps_per_epoch, chosen.schedule)
     parts = zip(parts_of(chosen, total), pace.steps, strict=True)
-    training_s = sum(len(part) * timed.step_s + timed.start_s for part, timed in parts)
-    scored = evaluations(chosen, pace.steps_per_epoch) * _kinds(chosen)
+    steps_s = sum(images * len(part) * timed.step_s + timed.start_s for part, timed in parts)
+    scored = _kinds(chosen) * (evaluations(chosen, pace.steps_per_epoch) if scored is None else scored)
     saved = math.ceil(total / pace.steps_per_epoch) + scored / 3  # `last` after each epoch; weights alone are a third
-    return training_s + (scored + 1) * pace.evaluation_s + saved * pace.save_s + _REPORT_S
+    return steps_s + held_out * scored * pace.evaluation_s + saved * pace.save_s
 
 
 def fitted(
@@ -69,11 +104,13 @@ def fitted(
 ) -> tuple[Any, Pace]:
     """The longest form of `chosen` that ends in `seconds`, and its pace, which `measured` gives for a recipe.
 
-    Epochs become fewer first; where fewer are left than the recipe needs, images become smaller. Raises ConvNeXtError
-    where not even one pass over the `images` fits.
+    The parts of a cross-validation go first, unless all their epochs fit. Then epochs become fewer; where fewer are left
+    than the recipe needs, images become smaller. Raises ConvNeXtError where not even one pass over the `images` fits.
     """
-    base, pace = chosen, measured(chosen)
-    least = least_epochs(chosen, pace.steps_per_epoch)
+    pace = measured(chosen)
+    if parts_in(chosen, pace) and "start.folds" not in free.kept and not _fits(chosen, pace, seconds):
+        chosen = override(chosen, {"start.folds": 0})
+    base, least = chosen, least_epochs(chosen, pace.steps_per_epoch)
     made = _longest(base, pace, seconds, free)
     sizes = [] if free.sized else sizes_below(chosen)
     while sizes and (made is None or length_in_epochs(made, pace.steps_per_epoch) < least):
@@ -94,29 +131,33 @@ def fitted(
 
 def _longest(base: Any, pace: Pace, seconds: float, free: Free) -> Any:
     """`base` with as many epochs as end in time, all of its own at most; None where there is not time for one."""
-    left = SPENT * seconds - pace.spent_s
-    if seconds_of(base, pace) <= left:
+    if _fits(base, pace, seconds):
         return base
     too_many = math.ceil(length_in_epochs(base, pace.steps_per_epoch))
     fit = 0
     while too_many - fit > 1:
         middle = (fit + too_many) // 2
-        if seconds_of(of_length(base, middle, pace, free), pace) <= left:
+        if _fits(of_length(base, middle, pace, free), pace, seconds):
             fit = middle
         else:
             too_many = middle
     return of_length(base, fit, pace, free) if fit else None
 
 
+def _fits(made: Recipe, pace: Pace, seconds: float) -> bool:
+    return seconds_of(made, pace) <= SPENT * seconds - pace.spent_s
+
+
 def of_length(base: Any, epochs: int, pace: Pace, free: Free) -> Any:
     """`base` of so many epochs, scored less often where that would take much of the time."""
-    if epochs >= length_in_epochs(base, pace.steps_per_epoch):
+    if not pace.steps or epochs >= length_in_epochs(base, pace.steps_per_epoch):  # without steps there is no length
         return base
     made = shorter(base, epochs, steps_per_epoch=pace.steps_per_epoch, kept=free.kept)
     if "schedule.eval_epochs" in free.kept:
         return made
     scoring_s = pace.evaluation_s * _kinds(made)
-    training_s = seconds_of(made, pace) - scoring_s * evaluations(made, pace.steps_per_epoch)
+    training_s = _training_s(made, pace) - scoring_s * evaluations(made, pace.steps_per_epoch)
+    training_s += pace.evaluation_s + _REPORT_S
     affordable = max(_SCORED_LEAST, math.floor(_SCORED * training_s / max(scoring_s, 1e-9)))
     every = max(1, epochs // _SCORED_LEAST) if affordable == _SCORED_LEAST else math.ceil(epochs / affordable)
     return override(made, {"schedule.eval_epochs": max(made.schedule.eval_epochs, every)})

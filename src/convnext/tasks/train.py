@@ -30,7 +30,7 @@ from convnext.recipes import (
     with_changes,
     with_fitting_batch,
 )
-from convnext.tasks.budget import Budget, budget_of, within, without_parts
+from convnext.tasks.budget import Budget, budget_of, within
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
@@ -131,7 +131,6 @@ def trained(
     chosen = choose_recipe(request, start, data)
     wanted = Wanted.of(request.promise, request.sets)
     asked = measured_on(data.test, chosen, wanted)
-    chosen = without_parts(budget, chosen, data.splits, world)
     how: dict[str, Any] = {"device": device, "world": world}
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
@@ -298,15 +297,15 @@ def carry_out(
     for found in world.gather(dict(ended.skipped)):
         skipped |= found
     if world.writes():
-        note_data(Path(options.out), data, skipped)
+        note_data(Path(options.out), data, skipped, ended.learnt)
     return ended
 
 
-def note_data(out: Path, data: Examined, skipped: dict[str, str]) -> None:
-    """data.json: what the run was made of, and which images could not be used."""
+def note_data(out: Path, data: Examined, skipped: dict[str, str], learnt: Any = None) -> None:
+    """data.json: what the run was made of, and which images could not be used; `learnt`: see `Ended`."""
     say_skipped(skipped, out)
     findings, splits = data.findings, data.splits
-    parts = {"train": splits.train, "val": splits.val}
+    parts = {"train": splits.train if learnt is None else learnt, "val": splits.val}
     found: dict[str, Any] = {
         "task": data.task,
         "classes": list(splits.train.classes),

@@ -121,7 +121,7 @@ def _crosswise(run: Stages) -> Ended:
     run.world.wait()
     about = run.conclude(scores, share, n=n, crosswise=len(parts))
     kept = replace(finished, score=scores[share][metric], weights="mixed")
-    return Ended(kept, run.skipped, (whole.data, joined[share]), about)
+    return Ended(kept, run.skipped, (whole.data, joined[share]), about, whole.data)
 
 
 @dataclass(frozen=True)
