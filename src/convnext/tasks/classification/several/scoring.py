@@ -12,7 +12,7 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.errors import DataError
 from convnext.tasks.classification.answers import Answers
-from convnext.tasks.classification.inference import logits
+from convnext.tasks.classification.inference import logits, require_finite
 from convnext.tasks.classification.scoring import eval_batch
 from convnext.tasks.classification.several.metrics import Outcomes
 from convnext.tasks.classification.several.report import evaluation_of
@@ -73,8 +73,9 @@ def evaluate(
         for raw in passing:
             note_skipped(raw.skipped, skipped if skipped is not None else {})
             if len(raw.labels):
-                out = logits(model, normalise(raw.images.to(device), recipe.input)).float().cpu().numpy()
-                parts.append(Outcomes.of(out, raw.labels.numpy(), raw.indices.numpy()))
+                out = logits(model, normalise(raw.images.to(device), recipe.input)).float()
+                require_finite(out, [dataset.entries[index].path for index in raw.indices.tolist()])
+                parts.append(Outcomes.of(out.cpu().numpy(), raw.labels.numpy(), raw.indices.numpy()))
     parts = [part for gathered in world.gather(parts) for part in gathered]
     if not parts:
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
