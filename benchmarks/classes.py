@@ -25,7 +25,7 @@ from PIL import Image
 RESULTS = Path(__file__).parent / "results" / "classes.jsonl"
 MOST_MB = 4096
 NETWORK = (
-    "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch 512 --epochs 1 --workers 1 --device cpu"
+    "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch {batch} --epochs 1 --workers 1 --device cpu"
 )
 
 
@@ -86,10 +86,11 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="write no line of results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="classes-") as folder:
+        batch = min(512, args.classes * args.train)
         data = write_images(Path(folder) / "data", args.classes, {"train": args.train, "val": args.val})
         out = Path(folder) / "run"
         found = {
-            "train": measured(["train", str(data), "--out", str(out), *NETWORK.split()]),
+            "train": measured(["train", str(data), "--out", str(out), *NETWORK.format(batch=batch).split()]),
             "evaluate": measured(["evaluate", str(out), str(data), "--device", "cpu"]),
         }
         sizes = {name: os.path.getsize(out / name) for name in ("report.html", "evaluation.json", "data.json")}
