@@ -207,7 +207,7 @@ _USE = {  # of `predict` and `evaluate`
 PREDICT: dict[str, Peer] = {
     **_USE,
     **dict.fromkeys(("data", "source", "input", "image", "images", "img", "data_dir", "data_path", "folder", "path"), _IMAGES),
-    **dict.fromkeys(("conf", "threshold", "score_thr", "confidence", "box_threshold", "pred_score_thr"), Peer("--score {}")),
+    **dict.fromkeys(("conf", "score_thr", "confidence", "box_threshold", "pred_score_thr"), Peer("--score {}")),
     **dict.fromkeys(("topk", "top_k", "k"), Peer("--top {}")),
     **dict.fromkeys(("save", "save_img", "visualize", "show"), Peer("--out DIR", "Drawn images are written there.")),
     **dict.fromkeys(("save_txt", "save_json", "save_conf"), Peer("--json")),
