@@ -15,7 +15,7 @@ SRC = Path(convnext.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 BELOW: dict[str, set[str]] = {"errors": set()}
 BELOW |= {name: {"errors"} for name in ("extras", "files", "processes", "streams")}  # siblings, for every layer to use
-BELOW |= {"integrity": {*BELOW}}
+BELOW |= {name: {*BELOW} for name in ("integrity", "ranks")}
 BELOW |= {"config": {*BELOW}}
 BELOW |= {"recipes": {*BELOW}}
 BELOW |= {"kernels": {*BELOW}}
@@ -38,6 +38,7 @@ TORCHLESS = (
     "files",
     "integrity",
     "processes",
+    "ranks",
     "recipes",
     "streams",
 )

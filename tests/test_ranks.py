@@ -1,6 +1,7 @@
 """Several processes of one run: who speaks when it is refused, and that none waits for one that is gone."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from children import awaited, children_of, environment, gone
 from commands import tiny
 from convnext.engine import launcher
 from convnext.errors import ConvNeXtError
+from convnext.ranks import to_be_started
 from images import write_colours
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /proc tells which processes run")
@@ -77,6 +79,54 @@ def test_a_rank_that_is_killed_ends_the_other_with_one_line(data, tmp_path):
     ranks[1].communicate()
     assert ranks[0].returncode == 2 and "Traceback" not in told
     assert told.splitlines()[-1].startswith("convnext: Another process of this run has ended without a word")
+
+
+def ours(data: Path, out: Path, *more: object) -> list[str]:
+    """The same without torchrun."""
+    return [sys.executable, "-m", "convnext", *map(str, tiny(data, out, "--processes", 2, *more))]
+
+
+def test_our_own_launcher_adds_no_line_to_a_refusal_and_trains_as_torchrun_does(data, tmp_path):
+    done = subprocess.run(
+        ours(data, tmp_path / "run", "--lr", "-1"), capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("convnext: ") and done.stderr.count("\n") == 1
+    done = subprocess.run(
+        ours(data, tmp_path / "run", "--json"), capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0 and "fp32 on cpu x 2" in done.stderr
+    assert json.loads(done.stdout)["n"] == 12
+
+
+def test_processes_that_another_launcher_started_are_not_started_again(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not to_be_started(None) and not to_be_started(4)
+    with pytest.raises(ConvNeXtError, match="--processes 2 is refused: 4 were started by torchrun or the like"):
+        to_be_started(2)
+    for alone in ("1", None):  # as some schedulers have it
+        monkeypatch.setenv("WORLD_SIZE", alone) if alone else monkeypatch.delenv("WORLD_SIZE")
+        assert to_be_started(2) and not to_be_started(1)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_of_our_own_launcher_that_is_killed_ends_all_with_one_line(data, tmp_path, victim):
+    with launched(ours(data, tmp_path / "run", "--epochs", 10_000, "--workers", 0), tmp_path / "run") as run:
+        processes = children_of(run.pid)
+        os.kill(processes[victim], signal.SIGKILL)
+        assert gone(processes)
+        told = run.communicate()[1]
+    assert run.returncode == 2 and "Traceback" not in told
+    (line,) = (line for line in told.splitlines() if line.startswith("convnext: "))
+    assert line.endswith("The same command goes on from the last checkpoint.")
+
+
+def test_a_stop_is_passed_on_once_and_the_state_is_saved(data, tmp_path):
+    with launched(ours(data, tmp_path / "run", "--epochs", 10_000), tmp_path / "run") as run:
+        run.terminate()
+        told = run.communicate()[1]
+    assert run.returncode == 130 and "The same command goes on from here." in told
+    assert (tmp_path / "run" / "last.safetensors").exists()
 
 
 @pytest.mark.parametrize("changes", [["--data", "nowhere"], ["--batch", "600"]])

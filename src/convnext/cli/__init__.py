@@ -34,6 +34,7 @@ from convnext.cli.options import Command, fields_apart, parser_of
 from convnext.errors import ConvNeXtError, DataError, Interrupted
 from convnext.extras import missing
 from convnext.processes import starter, stoppable
+from convnext.ranks import to_be_started, together
 
 VERBS: dict[str, Command] = {
     "train": train,
@@ -78,6 +79,9 @@ def _answer(arguments: Sequence[str]) -> int:
         refuse_foreign(parser, others)
         args, rest = parser.parse_known_args(others)
         verb = args.verb
+        many: int | None = getattr(args, "processes", None)
+        if to_be_started(many):
+            return together(arguments, many or 1)
         return VERBS[verb].run(args, fields + rest)
     except SystemExit as end:  # --help, --version
         return int(end.code or 0)

@@ -104,6 +104,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     size = "pixels: side of the training crop; for detection and segmentation, the shorter side of an image"
     parser.add_argument("--size", type=count, help=f"{size} (default: the recipe's value)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    many = "processes of this machine that share each batch, such as one for each GPU (1)"
+    parser.add_argument("--processes", type=count, help=many)
     parser.add_argument("--workers", type=int, help="processes that read images (chosen automatically)")
     parser.add_argument("--micro-batch", type=int, help="images per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="compile the network with torch.compile")

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from convnext.engine.peers import Peers
 from convnext.errors import ConvNeXtError, TrainingError, number_of
+from convnext.ranks import NAME
 from convnext.streams import tell
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class PeerLost(TrainingError):
             "Another process of this run has ended without a word, killed or out of memory, and the others cannot go on "
             "without it. The same command goes on from the last checkpoint."
         )
-        self.first = first
+        self.first = first and os.environ.get("TORCHELASTIC_RUN_ID") != NAME  # whoever started it says so there
 
 
 def processes() -> int:
