@@ -68,7 +68,7 @@ def _places(processes: int) -> Iterator[dict[str, str]]:
 def _awaited(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
     """The status of all of them."""
     status, until = 0, float("inf")
-    while any(rank.poll() is None for rank in ranks) and time.monotonic() < until:
+    while None in [rank.poll() for rank in ranks] and time.monotonic() < until:  # all of them, each time
         status = status or next((rank.returncode for rank in ranks if rank.returncode), 0)
         if status not in (0, STOPPED):  # who was asked to stop saves its state first
             until = min(until, time.monotonic() + ENDED_S)
