@@ -115,7 +115,7 @@ def test_too_few_images_to_tell_are_said_to_be_too_few():
 
 
 def test_what_calibrates_does_not_judge_and_labels_follow_the_networks_classes(data, tmp_path):
-    metadata = {"recipe": {"seed": 0}, "val_share": None}
+    metadata = {"recipe": {"seed": 0, "input": {}}, "val_share": None}
     train, val = int8.parts_for(data, ("red", "blue", "green", "other"), metadata)
     assert {entry.path for entry in train.entries}.isdisjoint(entry.path for entry in val.entries)
     assert all(val.classes[entry.label] in entry.path for entry in val.entries) and len(val.entries) == 12

@@ -68,6 +68,7 @@ def page(chromium, address) -> Iterator[Any]:
     elsewhere, raised = list[str](), list[str]()
     opened.on("request", lambda request: elsewhere.append(request.url))
     opened.on("pageerror", lambda error: raised.append(str(error)))
+    opened.on("filechooser", lambda chooser: None)  # early: the driver does not wait until the browser hands them over
     opened.goto(address)
     playwright.expect(opened.locator("#about")).to_have_text("classification, 2 classes")
     yield opened

@@ -151,7 +151,13 @@ def run(command: Sequence[str], *, timeout_s: float) -> None:
         [*keeper, *command], stdin=pipe, stdout=nowhere, stderr=pipe, text=True, start_new_session=bool(keeper)
     ) as child:
         assert child.stdin and child.stderr
-        late = threading.Timer(timeout_s, child.stdin.close if keeper else child.kill)
+        passed = threading.Event()  # set before anything ends: whether the timer's thread lives on says less
+
+        def end() -> None:
+            passed.set()
+            (child.stdin.close if keeper and child.stdin else child.kill)()
+
+        late = threading.Timer(timeout_s, end)
         late.start()
         try:
             told = child.stderr.read()
@@ -159,9 +165,8 @@ def run(command: Sequence[str], *, timeout_s: float) -> None:
         finally:
             with contextlib.suppress(OSError):
                 child.stdin.close()  # ends what still runs
-            in_time = late.is_alive()
             late.cancel()
-    if not in_time:
+    if passed.is_set():
         raise subprocess.TimeoutExpired(command, timeout_s)
     if status:
         raise subprocess.CalledProcessError(status, command, stderr=told)
