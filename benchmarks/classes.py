@@ -24,9 +24,7 @@ from PIL import Image
 
 RESULTS = Path(__file__).parent / "results" / "classes.jsonl"
 MOST_MB = 4096
-NETWORK = (
-    "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch {batch} --epochs 1 --workers 1 --device cpu"
-)
+NETWORK = "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch {batch} --epochs 1 --workers 1 --device cpu"
 
 
 def write_images(folder: Path, classes: int, counts: dict[str, int]) -> Path:
