@@ -24,7 +24,7 @@ from PIL import Image
 
 RESULTS = Path(__file__).parent / "results" / "classes.jsonl"
 MOST_MB = 4096
-NETWORK = "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch {batch} --epochs 1 --workers 1 --device cpu"
+NETWORK = "--model.depths 1,1 --model.widths 16,32 --model.patch 4 --size 32 --batch {batch} --epochs 1 --workers 1"
 
 
 def write_images(folder: Path, classes: int, counts: dict[str, int]) -> Path:
@@ -88,7 +88,9 @@ def main() -> int:
         data = write_images(Path(folder) / "data", args.classes, {"train": args.train, "val": args.val})
         out = Path(folder) / "run"
         found = {
-            "train": measured(["train", str(data), "--out", str(out), *NETWORK.format(batch=batch).split()]),
+            "train": measured(
+                ["train", str(data), "--out", str(out), *NETWORK.format(batch=batch).split(), "--device", "cpu"]
+            ),
             "evaluate": measured(["evaluate", str(out), str(data), "--device", "cpu"]),
         }
         sizes = {name: os.path.getsize(out / name) for name in ("report.html", "evaluation.json", "data.json")}

@@ -5,12 +5,14 @@ import shutil
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from commands import convnext, tiny, trained
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
+from convnext.studies.audit.copies import Copies, grouped
 from convnext.studies.folds.run import cross_validate
 from convnext.tasks.opening import source_of
 from convnext.tasks.train import Request
@@ -105,3 +107,16 @@ def test_what_contradicts_is_refused_in_one_line(data, tmp_path):
     shapes = source_of(write_shapes(tmp_path / "shapes", train=2, val=1))
     with pytest.raises(ConvNeXtError, match="--folds holds out every image once"):
         cross_validate(Request(data=shapes, val=shapes), RunOptions(out=str(out)), 3)
+
+
+def test_chains_of_likenesses_are_taken_apart_until_a_fold_can_hold_them_and_exact_copies_never():
+    chain = np.array([[place, place + 1] for place in range(9)])  # ten images, each like the next
+    likeness = np.array([0.96, 0.98, 1.0, 0.96, 0.992, 1.0, 0.98, 1.0, 0.96])
+    labels = [0] * 10 + [1] * 2
+    found = Copies(chain, likeness, grouped(12, chain))
+    assert found.groups == (tuple(range(10)),)
+    assert found.fitting(labels, 1) == found.groups  # one fold holds everything
+    assert found.fitting(labels, 2) == ((1, 2, 3), (4, 5, 6, 7, 8))  # five are half of the class
+    assert found.fitting(labels, 5) == ((2, 3), (5, 6), (7, 8))
+    pair = Copies(np.array([[10, 11]]), np.array([0.951]), ((10, 11),))
+    assert pair.fitting(labels, 2) == ((10, 11),)  # two may always stay together

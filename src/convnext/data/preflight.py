@@ -185,7 +185,8 @@ def _copy_lines(copies: _Copies, otherwise: str) -> Iterator[str]:
         twice = [pair for pair in repeats if pair[0] == pair[1]]
         others = [pair for pair in repeats if pair[0] != pair[1]]
         yield listed(len(torn), f"image{{s}} {{are}} in {part} {otherwise}", map(_shown, torn))
-        yield listed(len(others), f"image{{s}} in {part} {{are}} exact copies of others", map(_shown, others))
+        copy = "an exact copy of another" if len(others) == 1 else "exact copies of others"
+        yield listed(len(others), f"image{{s}} in {part} {{are}} {copy}", map(_shown, others))
         yield listed(len(twice), f"image{{s}} of {part} {{are}} listed twice", map(_shown, twice))
 
 

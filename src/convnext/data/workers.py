@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from convnext.data.sampler import Order
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
-from convnext.files import workroom
+from convnext.files import remove_abandoned, workroom
 from convnext.processes import Parent, deaf_children
 
 Share = tuple[int, int]  # (rank, world)
@@ -35,6 +35,11 @@ _MOST_WORKERS = 8
 _ROOM = "cnx"  # short: a socket's path must fit in 108 bytes
 _LONGEST_ROOM = 108 - len("/pymp-12345678/listener-12345678")
 _SHM = "/dev/shm"  # where batches travel between processes on Linux
+
+
+def remove_abandoned_rooms() -> None:
+    """Remove the folders in which workers of killed processes met."""
+    remove_abandoned(Path(tempfile.gettempdir()), _ROOM)
 
 
 def eval_plan(count: int, batch: int, share: Share) -> list[tuple[int, int]]:

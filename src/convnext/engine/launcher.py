@@ -70,7 +70,7 @@ def meet() -> Meeting:
         if rank:
             peers = Peers.connected(_end, address, _awaited(store, f"{prefix}/peers"))
         else:
-            peers, place = Peers.listening(_end, size)
+            peers, place = Peers.listening(_end, size, address)
             store.set(f"{prefix}/peers", place)
         absent = _absent(store, [f"{prefix}/here/{other}" for other in range(size)], rank)
     except (dist.DistError, OSError, ValueError) as error:

@@ -11,6 +11,7 @@ import torch
 from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, override
 from convnext.config.facts import StartFacts
 from convnext.data.source import Source
+from convnext.data.workers import remove_abandoned_rooms
 from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.fit import Finished
@@ -152,6 +153,8 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
         want_large_pages()
         keep_freed_memory()
     with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext() as claim:
+        if world.first:
+            remove_abandoned_rooms()  # here, as a run that has only to be reported starts no workers
         yield device, replace(world, claim=claim)
 
 

@@ -15,6 +15,13 @@ from convnext.studies.audit.looks import SIDE, Looks
 Pairs = NDArray[np.int64]  # (P, 2), the smaller place first
 
 ALIKE = 0.95  # least correlation of the pixels of two images that show the same
+_LIKER = (
+    0.97,
+    0.98,
+    0.99,
+    0.995,
+    1.0,
+)  # what pairs of a group must have that is too large for a fold, one after the other
 _BITS = 16  # of 64 that may differ for two images to be compared
 _MOST = 16  # images that one is compared with
 _HASHES = 2**22  # that are compared at once: 32 MB
@@ -37,6 +44,21 @@ class Copies:
         """Both together, of `count` images."""
         pairs, first = np.unique(np.concatenate([self.pairs, other.pairs]), axis=0, return_index=True)
         return Copies(pairs, np.concatenate([self.likeness, other.likeness])[first], grouped(count, pairs))
+
+    def fitting(self, labels: Sequence[int], folds: int) -> tuple[tuple[int, ...], ...]:
+        """The groups of images that one fold can hold, where all others are taken apart down to their likest pairs.
+
+        Small simple images, such as digits, are so alike that whole classes are chains of likenesses: kept together they
+        would leave a fold without its class. Exact copies always stay together. `labels`: (N,) the class of each image.
+        """
+        most = np.maximum(2, -(-np.bincount(labels) // folds))[np.asarray(labels)]  # (N,) a fold's share of each class
+        groups, pairs, likeness = self.groups, self.pairs, self.likeness
+        for least in _LIKER:
+            large = [place for group in groups if len(group) > most[list(group)].min() for place in group]
+            apart = np.isin(pairs[:, 0], large) & (likeness < least)
+            pairs, likeness = pairs[~apart], likeness[~apart]
+            groups = grouped(len(labels), pairs)
+        return groups
 
 
 def copies(looks: Looks, proposed: Pairs | None = None) -> Copies:

@@ -161,7 +161,8 @@ def _folds(whole: Whole, looks: Looks, hashed: Copies, folds: int, seed: int) ->
     """(N,): the fold of each image, -1 of those that cannot be read. Copies are in one fold."""
     places = np.flatnonzero(looks.read)
     row = {int(place): number for number, place in enumerate(places)}
-    together = [tuple(row[place] for place in group) for group in hashed.groups]
+    groups = hashed.fitting(whole.labels.tolist(), folds)
+    together = [tuple(row[place] for place in group) for group in groups]
     found = np.full(len(whole.dataset.entries), -1, np.int64)
     paths = [whole.dataset.entries[place].path for place in places.tolist()]
     found[places] = parts(paths, whole.labels[places].tolist(), together, folds, seed=seed)

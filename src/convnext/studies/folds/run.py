@@ -204,7 +204,7 @@ def _parts(pool: Dataset | DenseDataset, folds: int, seed: int, out: Path, optio
     if looks is None:
         looks = look_at(pool.store, paths, workers=options.workers)
         looks.write(out / _LOOKS, known)
-    return parts(paths, labels, copies(looks).groups, folds, seed=seed)
+    return parts(paths, labels, copies(looks).fitting(labels, folds), folds, seed=seed)
 
 
 def _splits(pool: Dataset | DenseDataset, fold_of: np.ndarray, fold: int, folds: int) -> Splits | DenseSplits:
