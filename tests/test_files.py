@@ -14,7 +14,7 @@ import pytest
 
 from convnext.deploy.output import Folder
 from convnext.errors import TrainingError, on_lines, on_one_line
-from convnext.files import appearing, from_json, put_new, remove_abandoned, to_json, write_bytes, write_text
+from convnext.files import appearing, from_json, put_new, remove_abandoned, to_json, workroom, write_bytes, write_text
 
 KILLED = """
 import os, pathlib, sys
@@ -200,3 +200,15 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: Linux tells the state of a process")
+def test_what_a_process_left_goes_also_while_its_parent_has_not_asked_about_its_end(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", "import os; print(os.getpid())"], stdout=subprocess.PIPE)
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the table of processes
+    with workroom(tmp_path, "x") as own:
+        left = tmp_path / own.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+        left.mkdir()
+        remove_abandoned(tmp_path)
+        assert own.exists() and not left.exists()
+    ended.communicate()

@@ -50,7 +50,7 @@ class Rank:
 @contextlib.contextmanager
 def ranks(count: int) -> Iterator[list[Rank]]:
     found = [Rank() for _ in range(count)]
-    found[0].peers, place = Peers.listening(found[0].lost.set, count)
+    found[0].peers, place = Peers.listening(found[0].lost.set, count, "localhost")
     for rank in found[1:]:
         connected = Peers.connected(rank.lost.set, "127.0.0.1", place)
         assert connected

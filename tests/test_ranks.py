@@ -172,3 +172,14 @@ def test_alone_a_process_always_speaks(monkeypatch):
     assert launcher.speaks("a line") and os.environ.get("WORLD_SIZE") is None
     assert launcher.speaks("a line", launcher.PeerLost(first=True))
     assert not launcher.speaks("a line", launcher.PeerLost(first=False))
+
+
+def test_a_store_that_is_listened_for_and_never_answers_does_not_keep_a_process_that_ends(monkeypatch):
+    """As after the end of the first process, whose socket its workers have inherited."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        for name, value in {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": deaf.getsockname()[1]}.items():
+            monkeypatch.setenv(name, str(value))
+        monkeypatch.setattr(launcher, "_VISIT_S", 0.2)
+        for rank in (0, 1):
+            monkeypatch.setenv("LOCAL_RANK", str(rank))
+            assert launcher.speaks("x") == (rank == 0)

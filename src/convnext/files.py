@@ -201,9 +201,16 @@ def _abandoned(entry: os.DirEntry[str], found: re.Match[str]) -> bool:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process of this machine is there; on Windows True, where asking would end it."""
+    """Whether a process of this machine runs; on Windows True, where asking would end it.
+
+    One that has ended and that its parent has not asked about is still there, in a container perhaps for ever: on Linux
+    its state tells.
+    """
     if os.name != "posix":
         return True
+    with contextlib.suppress(OSError, IndexError):
+        if Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] in "ZX":
+            return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

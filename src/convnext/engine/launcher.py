@@ -4,9 +4,11 @@ There each says that it is here, so that none waits without end for one that nev
 ended a run is told once and not by every process in its own words.
 """
 
+import contextlib
 import itertools
 import os
 import socket
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MEET_S = 300  # for the last process to come
 PATIENCE_S = 1800  # for one that is there and does not answer: it may look at a million images first
 _ANSWER_S = 10  # of a store that is there
+_VISIT_S = 2.0  # for an answer that decides no more than who speaks
 _ASK_S = 0.1  # between two looks at who is there
 _MEETINGS = itertools.count()  # of this process: a store outlives what was written into it
 
@@ -93,8 +96,8 @@ def meet() -> Meeting:
 def leave() -> bool:
     """Say that this process ends before its work is done; whether it is the first that does, as far as it can know."""
     try:
-        return _visited().add(f"{_attempt()}/left", 1) == 1
-    except (dist.DistError, ConvNeXtError, OSError, ValueError):  # the first process held the store and is gone
+        return _counted(f"{_attempt()}/left") == 1
+    except (ConvNeXtError, OSError):  # the first process held the store and is gone
         return os.environ.get("LOCAL_RANK", "0") in ("0", "1")
 
 
@@ -105,8 +108,8 @@ def speaks(text: str, error: BaseException | None = None) -> bool:
     try:
         if processes() == 1:
             return True
-        return _visited().add(f"{_attempt()}/said/{zlib.crc32(text.encode('utf-8', 'replace'))}", 1) == 1
-    except (dist.DistError, ConvNeXtError, OSError, ValueError):  # none to ask: one on each machine
+        return _counted(f"{_attempt()}/said/{zlib.crc32(text.encode('utf-8', 'replace'))}") == 1
+    except (ConvNeXtError, OSError):  # none to ask: one on each machine
         return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -137,9 +140,24 @@ def _store(address: str, port: int, *, first: bool, patience_s: float) -> "Store
     return dist.TCPStore(address, port, **how)  # type: ignore[attr-defined]
 
 
-def _visited() -> "Store":
-    """A connection of its own, which is there before and after the processes work together."""
-    return _store(os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT", None), first=False, patience_s=0)
+def _counted(key: str) -> int:
+    """How many have come to the store with `key`, this process included. Raises OSError where nobody answers in time.
+
+    A store that has ended is still listened for by what was forked from its process, and torch then waits for an answer
+    far longer than it is told to: so another thread asks, over a connection of its own.
+    """
+    address, port, found = os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT", None), list[int]()
+
+    def ask() -> None:
+        with contextlib.suppress(dist.DistError, OSError, ValueError):
+            found.append(_store(address, port, first=False, patience_s=0).add(key, 1))
+
+    asking = threading.Thread(target=ask, name="store visit", daemon=True)
+    asking.start()
+    asking.join(_VISIT_S)
+    if not found:
+        raise OSError("nobody answers at the store")
+    return found[0]
 
 
 def _awaited(store: "Store", key: str) -> str:
