@@ -1,11 +1,11 @@
 """The same call again and again: descriptors, threads, shared memory and memory must stay level.
 
-    python benchmarks/loops.py [--n 2000] [--quiet]
+    python benchmarks/loops.py [--n 2000] [--only export,embed] [--quiet]
 
 A tiny classifier is trained once; then each public function is called `n` times: predicting a file, a folder, a zip, a list,
-bytes and an array, embedding, loading, evaluating a folder and a zip, exporting (a twentieth as often), and opening and
-looking at a small data set of every form. What the process holds is counted after the first tenth of the calls and after the
-last. A line of results/loops.jsonl; 1 where something grew.
+bytes and an array, embedding, explaining, loading, verifying, evaluating a folder and a zip, exporting (a twentieth as often),
+and opening and looking at a small data set of every form. What the process holds is counted after the first tenth of the calls
+and after the last. A line of results/loops.jsonl; 1 where something grew.
 """
 
 import argparse
@@ -38,7 +38,8 @@ def held() -> dict[str, int]:
     """What this process has now."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    shared = len(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else 0
+    names = os.listdir("/dev/shm") if Path("/dev/shm").exists() else []
+    shared = sum(str(os.getpid()) in name for name in names)  # torch names its own after the process
     found = {"descriptors": len(os.listdir("/proc/self/fd")), "threads": threading.active_count(), "shared": shared}
     return found | {"mb": pages * os.sysconf("SC_PAGESIZE") >> 20}
 
@@ -63,7 +64,9 @@ def calls(folder: Path) -> dict[str, Callable[[], object]]:
         "predict a file": lambda: predictor(files[0]), "predict bytes": lambda: predictor(files[0].read_bytes()),
         "predict an array": lambda: predictor(pixels), "predict a folder": lambda: list(predictor.predict(data)),
         "predict a zip": lambda: list(predictor.predict(pack)), "predict a list": lambda: list(predictor.predict(files)),
-        "load": lambda: convnext.load(run.path), "evaluate a folder": lambda: convnext.evaluate(run.path, data),
+        "embed": lambda: list(predictor.embed(files)), "explain": lambda: predictor.explain(files[0]),
+        "verify": lambda: convnext.verify(run.path), "load": lambda: convnext.load(run.path),
+        "evaluate a folder": lambda: convnext.evaluate(run.path, data),
         "evaluate a zip": lambda: convnext.evaluate(run.path, pack),
         "export": lambda: convnext.export(run.path, to="torch", out=folder / "exported.pt2"),
         **{f"open {name}": lambda path=path: damage_data.opened(path, None) for name, path in sets.items()},
@@ -76,11 +79,13 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def loop(folder: Path, n: int) -> tuple[dict[str, Any], list[str]]:
-    """(what was held before and after the calls of each function, those that grew)."""
+def loop(folder: Path, n: int, only: str = "") -> tuple[dict[str, Any], list[str]]:
+    """(what was held before and after the calls of each function, or of those called `only`; those that grew)."""
     rows: dict[str, Any] = {}
     grown = []
     for name, call in calls(folder).items():
+        if only and name not in only.split(","):
+            continue
         times = max(4, n // SELDOM) if name == "export" else n
         before: dict[str, int] = {}
         for number in range(times):
@@ -103,11 +108,12 @@ def main() -> int:
     """Call, count; 1 where something grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=2000)
+    parser.add_argument("--only", default="", help="names of functions, with commas between them")
     parser.add_argument("--quiet", action="store_true", help="write no line of results")
     args = parser.parse_args()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="loops-") as folder:
-        rows, grown = loop(Path(folder), args.n)
+        rows, grown = loop(Path(folder), args.n, args.only)
     row = {"benchmark": "loops", "n": args.n, "grown": grown, "python": platform.python_version(),
            "system": platform.platform(), "seconds": round(time.monotonic() - begun), "held": rows}  # fmt: skip
     if not args.quiet:
