@@ -108,27 +108,27 @@ def _exact(model: Any, cut: Cut, maps: Tensor, classes: Sequence[int]) -> tuple[
 
 
 def _gradcam(model: Any, cut: Cut, maps: Tensor, classes: Sequence[int]) -> tuple[Tensor, list[float], None]:
-    slopes, logits = _gradients(cut, maps, classes)
-    return (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu(), logits, None
+    gradients, logits = _gradients(cut, maps, classes)
+    return (gradients.mean((2, 3), keepdim=True) * maps).sum(1).relu(), logits, None
 
 
 def _layercam(model: Any, cut: Cut, maps: Tensor, classes: Sequence[int]) -> tuple[Tensor, list[float], None]:
-    slopes, logits = _gradients(cut, maps, classes)
-    return (slopes.relu() * maps).sum(1).relu(), logits, None
+    gradients, logits = _gradients(cut, maps, classes)
+    return (gradients.relu() * maps).sum(1).relu(), logits, None
 
 
 def _gradients(cut: Cut, maps: Tensor, classes: Sequence[int]) -> tuple[Tensor, list[float]]:
     """(M, C, h, w) of the logit of each class by the maps (1, C, h, w), and the M logits."""
-    slopes: list[Tensor] = []
+    gradients: list[Tensor] = []
     logits: list[float] = []
     for first in range(0, len(classes), _TOGETHER):
         some = list(classes[first : first + _TOGETHER])
         with torch.inference_mode(False), torch.enable_grad():
             leaf = maps.expand(len(some), -1, -1, -1).detach().clone().requires_grad_()
             own = cut.after(leaf)[range(len(some)), some]
-            slopes += torch.autograd.grad(own.sum(), leaf)
+            gradients += torch.autograd.grad(own.sum(), leaf)
         logits += own.tolist()
-    return torch.cat(slopes), logits
+    return torch.cat(gradients), logits
 
 
 _CHOICES: dict[str, Callable[..., tuple[Tensor, list[float], list[float] | None]]] = {

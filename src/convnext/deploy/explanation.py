@@ -13,10 +13,9 @@ from PIL import Image
 
 from convnext.data.store import printable
 from convnext.deploy.images import Given, Pixels
-from convnext.deploy.output import encoded, write_new
+from convnext.deploy.output import save_new
 from convnext.drawing.overlay import draw_heat
 from convnext.errors import ConvNeXtError, DataError, nearest, reason_of
-from convnext.files import to_json
 
 Heat = NDArray[np.float32]
 Method = Literal["auto", "cam", "gradcam", "layercam"]
@@ -146,10 +145,7 @@ class Explanation:
 
         Raises ConvNeXtError where the file is there already, cannot be written, or has another ending.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".json":
-            return write_new(path, f"{to_json(self.to_dict())}\n".encode())
-        return write_new(path, lambda: encoded(self.draw(), path))
+        return save_new(self, path)
 
 
 def _within(pixels: Pixels, least_px: int, most_px: int) -> Pixels:

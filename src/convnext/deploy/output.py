@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
 from convnext.errors import ConvNeXtError, nearest, number_of
-from convnext.files import put_new, refuse_unusable, remove_abandoned
+from convnext.files import put_new, refuse_unusable, remove_abandoned, to_json
 
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
@@ -79,6 +79,24 @@ def encoded(image: Image.Image, path: Path) -> bytes:
     except (OSError, ValueError) as error:  # such as a side that is too long for the format
         raise ConvNeXtError(f"'{path.name}' cannot be drawn: {error}.") from None
     return stream.getvalue()
+
+
+class Drawable(Protocol):
+    """What can be drawn, and told to programs."""
+
+    def draw(self) -> Image.Image:
+        """For eyes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For programs."""
+
+
+def save_new(shown: Drawable, path: str | Path) -> Path:
+    """Write the drawing, .jpg or .png, or what `to_dict` says, .json. Raises ConvNeXtError as `write_new` and `encoded` do."""
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        return write_new(path, f"{to_json(shown.to_dict())}\n".encode())
+    return write_new(path, lambda: encoded(shown.draw(), path))
 
 
 def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:

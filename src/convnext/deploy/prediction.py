@@ -16,11 +16,10 @@ from PIL import Image
 from convnext.data.masks import Rle, decode_mask
 from convnext.data.store import printable
 from convnext.deploy.images import Given, Pixels
-from convnext.deploy.output import encoded, write_new
+from convnext.deploy.output import save_new
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
 from convnext.errors import DataError, reason_of
-from convnext.files import to_json
 
 LEVELS = 256  # values of a pixel of a mask
 
@@ -71,10 +70,7 @@ class Prediction(ABC):
 
         Raises ConvNeXtError where the file is there already, cannot be written, or has another ending.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".json":
-            return write_new(path, f"{to_json(self.to_dict())}\n".encode())
-        return write_new(path, lambda: encoded(self.draw(), path))
+        return save_new(self, path)
 
     @abstractmethod
     def _drawn(self, pixels: Pixels) -> Pixels:

@@ -7,8 +7,8 @@ from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics, ove
 from convnext.errors import ConvNeXtError
 from convnext.recipes.baselines import with_grid
 from convnext.recipes.dense import EVALUATIONS, interval, often_enough
+from convnext.recipes.shorter import shorter_ema
 
-SHORTEST_EMA = 10.0  # steps that an average is made of at least
 _WARMUP = {"schedule.warmup_epochs", "schedule.warmup_steps"}
 
 
@@ -30,7 +30,7 @@ def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> 
     if share < 1 and chosen.schedule.warmup_epochs and not _WARMUP & set(changes):
         wanted["schedule.warmup_epochs"] = chosen.schedule.warmup_epochs * share
     if share < 1 and chosen.optim.ema and chosen.optim.ema_warmup and "optim.ema" not in changes:
-        wanted["optim.ema"] = 1 - 1 / max(SHORTEST_EMA, share / (1 - chosen.optim.ema))
+        wanted["optim.ema"] = shorter_ema(chosen.optim.ema, share)
     made = override(chosen, wanted)
     if {"schedule.epochs", "schedule.steps"} & set(changes) and "schedule.eval_epochs" not in changes:
         made = with_interval(made, images=images)

@@ -57,6 +57,11 @@ def least_epochs(chosen: Recipe, steps_per_epoch: int) -> int:
     return max(1, min(wanted, math.floor(length_in_epochs(chosen, steps_per_epoch))))
 
 
+def shorter_ema(decay: float, share: float) -> float:
+    """The decay whose average is over the same share of a run of `share` of the length, and over 10 steps at least."""
+    return 1 - min(1 / _EMA_STEPS, (1 - decay) / share)
+
+
 def shorter(chosen: _R, epochs: int, *, steps_per_epoch: int, kept: Collection[str] = ()) -> _R:
     """`chosen` fitted to so many epochs, fewer than it has; `kept`: dotted fields that stay as they are where they can."""
     schedule = chosen.schedule
@@ -73,7 +78,7 @@ def shorter(chosen: _R, epochs: int, *, steps_per_epoch: int, kept: Collection[s
     every = float(max(1, round(schedule.eval_epochs * share)))
     changes["schedule.eval_epochs"] = interval(chosen.name, epochs) if chosen.name in EVALUATIONS else every
     if chosen.optim.ema:
-        changes["optim.ema"] = 1 - min(1 / _EMA_STEPS, (1 - chosen.optim.ema) / share)
+        changes["optim.ema"] = shorter_ema(chosen.optim.ema, share)
     free = {name: value for name, value in changes.items() if name not in kept or "warmup" in name}
     return override(chosen, free)
 

@@ -82,7 +82,7 @@ def _text(data: bytes) -> Signature | None:
     if text.startswith(("imagesource", "gsd")):
         lines = lines[2:]
     words = lines[0].replace(",", " ").split() if lines else []
-    numeric = [_is_number(word) for word in words]
+    numeric = [is_number(word) for word in words]
     if len(words) in (15, 16) and not numeric[0] and all(numeric[1:]):
         return Signature("a text of KITTI's boxes", _TO_BOXES)
     if len(words) in (9, 10) and all(numeric[:8]) and not numeric[8]:
@@ -155,7 +155,8 @@ def _sentence(file: str, found: Signature) -> str:
     return f"'{printable(file)}' is {found.name}, which is not read. {found.way}"
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a text can be read as a number."""
     try:
         float(word)
     except ValueError:

@@ -9,7 +9,7 @@ from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import Marks, Row
 from convnext.data.formats.listing import Listing
 from convnext.data.formats.several import settled
-from convnext.data.formats.signatures import may_be_classes
+from convnext.data.formats.signatures import is_number, may_be_classes
 from convnext.data.formats.table import listing_of_rows
 from convnext.data.formats.yolo import Labels as Texts
 from convnext.data.parts import part_of
@@ -34,7 +34,7 @@ def has_texts(tree: Tree) -> bool:
     if 2 * len(found) <= len(some):
         return False
     first = next(filter(None, (_names(tree, file) for file in found)), ())
-    return any(not _is_number(word) for name in first for word in name.split())
+    return any(not is_number(word) for name in first for word in name.split())
 
 
 def listing_of_texts(tree: Tree, left_out: dict[str, int], labels: Labels | None) -> Listing:
@@ -57,11 +57,3 @@ def listing_of_texts(tree: Tree, left_out: dict[str, int], labels: Labels | None
 def _names(tree: Tree, file: str) -> tuple[str, ...]:
     text = decoded(tree.once.read(file))[0].lstrip("\ufeff")
     return tuple(name for piece in _BETWEEN.split(text) if (name := printable(piece.strip())))
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -84,26 +84,26 @@ def fitted(logits: Logits, labels: Labels, *, stretched: bool = False) -> Scale:
     low = np.array([1 / WIDEST, 0.0])[: features.shape[1]]
     high = np.array([WIDEST, WIDEST])[: features.shape[1]]
     x = np.array([1.0, 0.0])[: features.shape[1]]
-    loss, slope, curve = _loss(logits, labels, features, x)
+    loss, gradient, curve = _loss(logits, labels, features, x)
     if not curve[0, 0]:  # all classes alike, in every image
         return SOFTMAX
     for _ in range(_STEPS):
-        free = ~(((x <= low) & (slope > 0)) | ((x >= high) & (slope < 0)))
+        free = ~(((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0)))
         step = np.zeros_like(x)
         if free.any():
             inside = curve[np.ix_(free, free)] + 1e-12 * np.trace(curve) * np.eye(free.sum())
-            step[free] = -np.linalg.solve(inside, slope[free])
+            step[free] = -np.linalg.solve(inside, gradient[free])
         shorter = 1.0
         while shorter > 1e-9:
             found = np.clip(x + shorter * step, low, high)
             there = _loss(logits, labels, features, found)
-            if there[0] <= loss + 1e-4 * float(slope @ (found - x)):
+            if there[0] <= loss + 1e-4 * float(gradient @ (found - x)):
                 break
             shorter /= 2
         else:
             break
         moved = float(np.abs(found - x).max())
-        x, (loss, slope, curve) = found, there
+        x, (loss, gradient, curve) = found, there
         if moved <= 1e-10:
             break
     return Scale(float(1 / x[0]), float(x[1] / unit) if stretched else 0.0)
@@ -133,9 +133,9 @@ def _margins(logits: Logits) -> Floats:
 
 
 def _loss(logits: Logits, labels: Labels, features: Floats, x: Floats) -> tuple[float, Floats, Floats]:
-    """The mean loss where c = features @ x, its (F,) slope and its (F, F) curvature by x."""
+    """The mean loss where c = features @ x, its (F,) gradient and its (F, F) curvature by x."""
     n, share = len(labels), 1 / (len(labels) + 2)
-    loss, slope, curve = 0.0, np.zeros(len(x)), np.zeros((len(x), len(x)))
+    loss, gradient, curve = 0.0, np.zeros(len(x)), np.zeros((len(x), len(x)))
     for start in range(0, n, _ROWS):
         z = logits[start : start + _ROWS].astype(np.float64)
         z -= z.max(1, keepdims=True)
@@ -148,6 +148,6 @@ def _loss(logits: Logits, labels: Labels, features: Floats, x: Floats) -> tuple[
         mean = (p * z).sum(1)
         variance = (p * (z - mean[:, None]) ** 2).sum(1)
         loss += float((np.log(total) - c * target).sum())
-        slope += f.T @ (mean - target)
+        gradient += f.T @ (mean - target)
         curve += (f * variance[:, None]).T @ f
-    return loss / n, slope / n, curve / n
+    return loss / n, gradient / n, curve / n

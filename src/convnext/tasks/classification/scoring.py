@@ -1,7 +1,7 @@
 """A classifier on labelled images: one outcome an image, and the figures made of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
+_Part = TypeVar("_Part")
 # (network, (N, H, W, C) uint8 images, (N,) labels, (N,) indices, input) -> (N, C, H, W) normalised, made to mislead
 Attacker = Callable[[nn.Module, Tensor, Tensor, Tensor, InputConfig], Tensor]
 
@@ -81,10 +82,7 @@ def final(
 def answers(model: nn.Module, dataset: Dataset, config: InputConfig, *, world: World = ALONE, **how: Any) -> Answers:
     """The logits of every readable image of `dataset`, all at once; the rest as in `evaluate`."""
     parts = list(map(_answers, _passes(model, dataset, config, world=world, **how)))
-    parts = [part for gathered in world.gather(parts) for part in gathered]
-    if not parts:
-        raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
-    return Answers.join(parts)
+    return Answers.join(_gathered(parts, dataset, world))
 
 
 def evaluate(
@@ -111,10 +109,15 @@ def evaluate(
     how: dict[str, Any] = {"workers": workers, "skipped": skipped, "change": change, "attack": attack}
     passes = _passes(model, dataset, config, batch=batch, world=world, progress=progress, **how)
     parts = [judged(restricted(out, only), labels, places, scale) for out, labels, places in passes]
-    parts = [part for gathered in world.gather(parts) for part in gathered]
-    if not parts:
+    return Outcomes.join(_gathered(parts, dataset, world))
+
+
+def _gathered(parts: list[_Part], dataset: Dataset, world: World) -> list[_Part]:
+    """Those of all processes. Raises DataError where no image of `dataset` could be read."""
+    found = [part for each in world.gather(parts) for part in each]
+    if not found:
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
-    return Outcomes.join(parts)
+    return found
 
 
 def _passes(
