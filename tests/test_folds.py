@@ -13,6 +13,7 @@ from commands import convnext, tiny, trained
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
 from convnext.studies.audit.copies import Copies, grouped
+from convnext.studies.folds import report
 from convnext.studies.folds.run import cross_validate
 from convnext.tasks.opening import source_of
 from convnext.tasks.train import Request
@@ -120,3 +121,9 @@ def test_chains_of_likenesses_are_taken_apart_until_a_fold_can_hold_them_and_exa
     assert found.fitting(labels, 5) == ((2, 3), (5, 6), (7, 8))
     pair = Copies(np.array([[10, 11]]), np.array([0.951]), ((10, 11),))
     assert pair.fitting(labels, 2) == ((10, 11),)  # two may always stay together
+
+
+def test_a_loss_is_no_rate_under_any_of_its_names():
+    assert report._value("loss_before", 1.447) == "1.45" and report._value("aurc", 0.512) == "0.512"
+    assert report._value("ece_before", 0.309) == "30.9 %"
+    assert report.named("loss_before") == "Loss before the temperature"

@@ -15,10 +15,12 @@ _NAMES = {
     "top1": "Top-1 accuracy", "top5": "Top-5 accuracy", "loss": "Loss", "ece": "Calibration error", "miou": "mIoU",
     "macro_f1": "Macro F1", "balanced_accuracy": "Balanced accuracy", "baseline_top1": "Commonest class alone",
     "probe_top1": "Top-1, probe", "finetuned_top1": "Top-1, fine-tuned", "mixed_top1": "Top-1, mixed",
-    "box_ap": "Box AP", "mask_ap": "Mask AP",
+    "box_ap": "Box AP", "mask_ap": "Mask AP", "chance": "Guessing", "aurc": "Area under risk and coverage",
+    "loss_before": "Loss before the temperature", "ece_before": "Calibration error before the temperature",
+    "map": "Mean average precision", "micro_f1": "Micro F1", "exact": "All labels right",
 }  # fmt: skip
 _SHOWN = 5  # scores beside the headline; the table has all
-_PLAIN = ("loss",)  # that are no rates
+_PLAIN = ("loss", "loss_before", "aurc")  # that are no rates
 
 
 def write_report(found: Mapping[str, Any], file: Path) -> Path:
