@@ -59,7 +59,7 @@ def least_epochs(chosen: Recipe, steps_per_epoch: int) -> int:
 
 def shorter_ema(decay: float, share: float) -> float:
     """The decay whose average is over the same share of a run of `share` of the length, and over 10 steps at least."""
-    return 1 - min(1 / _EMA_STEPS, (1 - decay) / share)
+    return 1 - 1 / max(_EMA_STEPS, share / (1 - decay))  # a share of 0 is refused later, with its name
 
 
 def shorter(chosen: _R, epochs: int, *, steps_per_epoch: int, kept: Collection[str] = ()) -> _R:
