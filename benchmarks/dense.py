@@ -1,6 +1,8 @@
-"""Detection and segmentation from random weights on an annotated data set, by `small_detection` or `small_segmentation`.
+"""Detection and segmentation on an annotated data set, by `small_detection` or `small_segmentation`.
 
-    python benchmarks/dense.py DATA [--model atto] [--seeds 0] [--px N] [--images N] [--recipe.field value ...]
+    python benchmarks/dense.py DATA [--model atto] [--weights FILE] [--seeds 0] [--px N] [--images N] [--recipe.field value ...]
+
+Training starts from random weights, or with `--weights` from those of a classifier.
 
 DATA is anything that `convnext train` takes for these tasks: a COCO JSON file, a folder, a zip. Figures are those of the
 held-out images in original pixels: AP of boxes and masks, or mIoU at one scale and at several with flips, also on a
@@ -41,7 +43,8 @@ def main() -> None:
     """Train with each seed, one after the other, and print the tables of all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="atto")
+    parser.add_argument("--model", help="the backbone (atto, or that of the weights)")
+    parser.add_argument("--weights", type=Path, help="a classifier whose backbone is the start")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--px", type=int, help="shorter side to train at (that of the images)")
     parser.add_argument("--images", type=int, help="train and evaluate on the first N training images alone")
@@ -50,17 +53,24 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/dense"))
     args, more = parser.parse_known_args()
-    shown = [word for word in sys.argv[1:] if word not in (str(args.data), "--out", str(args.out))]
+    hidden = {str(args.data): None, "--out": None, str(args.out): None, str(args.weights): "FILE"}
+    shown = [name for word in sys.argv[1:] if (name := hidden.get(word, word))]
     data, where = args.data, {}
     if args.images:
         data = first_images(args.data, args.images, args.out)
         where = {"images": args.data}
     for seed in (int(word) for word in args.seeds.split(",")):
-        out = args.out / f"{data.stem}_{args.model}_seed{seed}"
+        out = args.out / f"{data.stem}_{args.model or ('weights' if args.weights else 'atto')}_seed{seed}"
         changes = changes_of(more)
         source = recognise(data, annotated=True, **where)
         request = Request(
-            data=source, val=source if where else None, model=args.model, seed=seed, size_px=args.px, changes=changes
+            data=source,
+            val=source if where else None,
+            model=args.model,
+            weights=str(args.weights) if args.weights else None,
+            seed=seed,
+            size_px=args.px,
+            changes=changes,
         )
         options = RunOptions(out=str(out), device=args.device, workers=args.workers, micro_batch=args.micro_batch)
         evaluation = train(request, options).evaluation.to_dict()
@@ -103,6 +113,7 @@ def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> No
         "data": data,
         "task": task,
         "model": recipe["model"]["name"],
+        "start": "weights" if "--weights" in command else "random",
         "epochs": recipe["schedule"]["epochs"],
         "px": recipe["input"]["eval_short_px"],
         "batch": recipe["optim"]["batch"],
@@ -130,14 +141,15 @@ def table() -> None:
             continue
         widths = [max(8, len(name)) for name in names]
         headings = " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
-        print(f"{'data':<18} {'model':<8} {'px':>4} {'epochs':>6} {'seed':>4} {headings}  minutes")
+        print(f"{'data':<18} {'model':<8} {'start':<8} {'px':>4} {'epochs':>6} {'seed':>4} {headings}  minutes")
         for row in own:
             cells = [
                 f"{'-' if row.get(name) is None else format(row[name], '.3f'):>{width}}"
                 for name, width in zip(names, widths, strict=True)
             ]
             print(
-                f"{row['data']:<18} {row['model']:<8} {row['px']:>4} {row['epochs']:>6g} {row['seed']:>4} "
+                f"{row['data']:<18} {row['model']:<8} {row.get('start', 'random'):<8} "
+                f"{row['px']:>4} {row['epochs']:>6g} {row['seed']:>4} "
                 f"{' '.join(cells)}  {row['training_minutes']}"
             )
 
