@@ -149,11 +149,53 @@ def test_options_go_to_the_predictor_and_a_mask_is_a_png_of_class_numbers(models
     assert (mask == load(runs["segmentation"], device="cpu", task="segmentation")(png()).mask).all()
 
 
+def test_the_reasons_of_an_answer_are_those_of_explain_with_a_map_to_lay_over_the_image(models, runs):
+    predictor = load(runs["classification"], device="cpu", task="classification")
+    plain = one(models, "POST", "/v1/predict?model=classification", content=png()).json()["results"][0]
+    best = plain["predictions"][0]["label"]
+    for asked_for, label in (("", best), ("a", "a"), ("b", "b")):
+        address = f"/v1/predict?model=classification&explain={asked_for}"
+        (found,) = one(models, "POST", address, content=png()).json()["results"]
+        expected = predictor.explain(png(), classes=label)
+        head, _, data = found.pop("map").partition(",")
+        assert found == plain | json.loads(json.dumps(expected.to_dict()))
+        layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+        assert head == "data:image/png;base64" and layer.shape == (48, 64, 4)
+        cover = np.where(expected.map > 0, 0.75 * expected.map / (expected.map.max() or 1), 0)
+        left, top, right, bottom = (round(edge) for edge in expected.view.box)
+        assert np.abs(layer[top:bottom, left:right, 3] / 255 - cover[top:bottom, left:right]).max() < 1 / 255
+        assert (top, bottom, left, right) == (0, 48, 8, 56)
+        assert (layer[:, :left] == (0, 0, 0, 153)).all()  # unseen: 0.6 of it covered with black
+
+
+def test_who_asks_for_reasons_and_who_does_not_are_answered_apart(models):
+    slow, held = held_back(models["classification"])
+
+    async def ask(client: httpx.AsyncClient, service: Any) -> list[httpx.Response]:
+        wishes = ["", "?explain=a", "?explain=b", "?explain=a"]
+        going = [asyncio.create_task(client.post(f"/v1/predict{wish}", content=png())) for wish in wishes]
+        while service.queue.count < len(wishes):
+            await asyncio.sleep(0.01)
+        held.go.set()
+        return await asyncio.gather(*going)
+
+    rows = [answer.json()["results"][0] for answer in asked(slow, ask)]
+    assert ["explained" in row for row in rows] == [False, True, True, True]
+    assert [row["explained"][0]["label"] for row in rows[1:]] == ["a", "b", "a"]
+    assert rows[1] == rows[3]
+
+
 def test_it_says_what_it_serves_and_that_it_is_ready(models):
     async def ask(client: httpx.AsyncClient, service: Any) -> None:
         listed = (await client.get("/v1/models")).json()
         assert [each["name"] for each in listed] == ["classification", "detection", "segmentation", "exported"]
         assert listed[0]["classes"] == ["a", "b"] and len(set(listed[0]["colours"])) == 2
+        assert [each["explains"] for each in listed] == [
+            True,
+            False,
+            False,
+            False,
+        ]  # an exported file gives logits alone
         assert (await client.get("/healthz")).json() == {"status": "alive"}
         assert (await client.get("/readyz")).status_code == 200
         service.stopping = True
@@ -176,6 +218,9 @@ def test_it_says_what_it_serves_and_that_it_is_ready(models):
         ("/v1/predict?model=detection&top=1&top=2", 400, "top is given twice"),
         ("/v1/predict?model=detection&score=nan", 400, "from 0 to 1"),
         ("/v1/predict?model=classification&threshold=0.5", 400, "threshold is for several labels an image"),
+        ("/v1/predict?model=classification&explain=cat", 400, "'cat' is no class of 'classification'"),
+        ("/v1/predict?model=exported&explain=", 400, "gives logits alone"),
+        ("/v1/predict?model=detection&explain=a", 400, "explain is for classification; 'detection' is for detection"),
         ("/v1/predict?model=segmentation&score=0.5", 400, "score is for detection; 'segmentation' is for segmentation"),
         ("/v1/predict?model=segmentation&mask=perhaps", 400, "true or false"),
         ("/v1/predikt", 404, "Nothing is at '/v1/predikt'"),

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,41 @@ def test_a_map_is_drawn_over_the_image(page, runs):
     expected = load(runs["segmentation"], device="cpu")(png(0)).predictions
     assert page.locator(".bars .name").all_text_contents() == [name for name, _ in expected]
     assert canvas(page) != bare
+
+
+def test_what_an_answer_rests_on_is_shown_on_a_switch_for_any_class_by_the_keyboard(page, runs):
+    give(page, "drop", a_png=png(0))
+    answered(page, 1)
+    bare = canvas(page)
+    page.focus("#explain")
+    page.keyboard.press("Space")
+    chosen = page.locator(".bars input:checked")
+    playwright.expect(chosen).to_have_count(1)
+    answered(page, 1)
+    best, other = (name for name, _ in load(runs["classification"], device="cpu")(png(0)).predictions)
+    assert chosen.input_value() == best and canvas(page) != bare
+    assert f"what speaks for {best} is strongest " in page.locator(".card canvas").get_attribute("aria-label")
+    shown = canvas(page)
+    chosen.focus()
+    page.keyboard.press("ArrowDown")
+    playwright.expect(page.locator(".card canvas")).to_have_attribute("aria-label", re.compile(f"for {other} is"))
+    assert page.evaluate("document.activeElement.value") == other  # the answer does not take the keyboard away
+    assert canvas(page) not in (bare, shown)
+    page.uncheck("#explain")
+    assert canvas(page) == bare and page.locator(".bars input").count() == 0
+    page.select_option("#network", "detection")
+    playwright.expect(page.locator("#explaining")).to_be_hidden()
+
+
+def test_the_place_of_a_map_is_told_in_words(page):
+    places = [[[0, 0, 0], [0, 0, 0], [0, 0, 0]] for _ in range(3)]
+    places[0][0][2] = places[1][1][1] = 5
+    answers = [{"explained": [{"grid": grid}], "seen": [0, 0, 90, 60]} for grid in places]
+    found = page.evaluate(
+        "async (all) => (await import('/page/drawn.js').then((drawn) => all.map((one) => drawn.strongest(one, 90, 60))))",
+        answers,
+    )
+    assert found == ["at the top right", "in the middle", "nowhere"]
 
 
 def test_an_answer_below_what_is_promised_is_called_not_sure(page):

@@ -200,8 +200,27 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         return BATCH
 
     def answers(
-        self, read: Sequence[Read], *, top: int | None = None, threshold: float | None = None
+        self,
+        read: Sequence[Read],
+        *,
+        top: int | None = None,
+        threshold: float | None = None,
+        explain: str | None = None,
     ) -> Iterable[ClassificationPrediction]:
+        """As for every predictor; `threshold` is that of `predict`.
+
+        `explain`: each answer carries where the reasons for this class are; '': for the likeliest, None: for none.
+        """
+        found = self._scored(read, top, threshold)
+        if explain is None:
+            return found
+        reasons = self._explained(read, classes=[explain] if explain else None, method="auto", stage=None)
+        return (replace(one, explanation=reason) for one, reason in zip(found, reasons, strict=True))
+
+    def _scored(
+        self, read: Sequence[Read], top: int | None, threshold: float | None
+    ) -> Iterable[ClassificationPrediction]:
+        """What `answers` gives where nobody asks for reasons."""
         require_top(top)
         logits = self._logits(stacked(read))
         for one, row in zip(read, logits, strict=True):

@@ -14,13 +14,14 @@ from PIL import Image
 from convnext.data.store import printable
 from convnext.deploy.images import Given, Pixels
 from convnext.deploy.output import save_new
-from convnext.drawing.overlay import draw_heat
+from convnext.drawing.overlay import draw_heat, heat_layer
 from convnext.errors import ConvNeXtError, DataError, nearest, reason_of
 
 Heat = NDArray[np.float32]
 Method = Literal["auto", "cam", "gradcam", "layercam"]
 PANEL_PX = 640  # longer side of each panel of a drawing, at most
 LEAST_PX = 160  # and at least: smaller images are drawn with larger pixels
+LAYER_PX = 320  # longer side of a map by itself: it is smooth, and a page draws it larger
 _GAP_PX = 4  # between two panels
 
 
@@ -127,6 +128,16 @@ class Explanation:
             heat = self.view.spread(grid, self.size, shape)
             drawn.append(draw_heat(shown, heat, seen, f"{label} {score:.2f}"))
         return [Image.fromarray(each) for each in drawn]
+
+    def layer(self, most_px: int = LAYER_PX) -> Image.Image:
+        """The map of the first class, RGBA, to be laid over the image in greys; its longer side is `most_px` at most."""
+        height, width = self.size
+        ratio = min(1.0, most_px / max(height, width))
+        shape = (max(1, round(height * ratio)), max(1, round(width * ratio)))
+        down, across = shape[0] / height, shape[1] / width
+        left, top, right, bottom = self.view.box
+        heat = self.view.spread(self.grids[0], self.size, shape)
+        return Image.fromarray(heat_layer(heat, (left * across, top * down, right * across, bottom * down)))
 
     def draw(self) -> Image.Image:
         """The image, and beside it the map of each class: orange what speaks for it, blue what speaks against it.

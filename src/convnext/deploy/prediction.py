@@ -15,6 +15,7 @@ from PIL import Image
 
 from convnext.data.masks import Rle, decode_mask
 from convnext.data.store import printable
+from convnext.deploy.explanation import Explanation
 from convnext.deploy.images import Given, Pixels
 from convnext.deploy.output import save_new
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
@@ -84,6 +85,7 @@ class ClassificationPrediction(Prediction):
     scored: tuple[tuple[str, float], ...]
     answered: bool | None = None  # whether the first score reaches what was promised; None: nothing was
     label_set: tuple[str, ...] | None = None  # that hold the right class as often as was asked; None: nothing was
+    explanation: Explanation | None = field(default=None, repr=False)  # where the reasons are; None: nobody asked
 
     @property
     def predictions(self) -> tuple[tuple[str, float], ...]:
@@ -91,10 +93,14 @@ class ClassificationPrediction(Prediction):
         return self.scored
 
     def to_dict(self) -> dict[str, Any]:
-        """'path', and 'predictions' of 'label' and 'score'; 'answered' and 'set' where a promise or sets were asked for."""
+        """'path', and 'predictions' of 'label' and 'score'; 'answered' and 'set' where a promise or sets were asked for.
+
+        Where the reasons were asked for also what `Explanation.to_dict` says: 'method', 'stage', 'seen' and 'explained'.
+        """
         listed = [{"label": label, "score": score} for label, score in self.predictions]
         told: dict[str, Any] = {} if self.answered is None else {"answered": self.answered}
         told |= {} if self.label_set is None else {"set": list(self.label_set)}
+        told |= {} if self.explanation is None else self.explanation.to_dict()
         return {"path": printable(self.path), "predictions": listed, **told}
 
     def text(self) -> str:

@@ -78,14 +78,21 @@ def draw_heat(
     strength = _HEAT * np.abs(heat)[:, :, None] / most
     tints = np.where(heat[:, :, None] > 0, ON_IMAGES["wrong"], ON_IMAGES["right"])
     drawn = ((1 - strength) * grey[:, :, None] + strength * tints).round()
-    rows, columns = (np.arange(length) + 0.5 for length in heat.shape)
-    left, top, right, bottom = seen
-    inside = ((rows > top) & (rows < bottom))[:, None] & ((columns > left) & (columns < right))
-    drawn[~inside] *= _UNSEEN
+    drawn[~_inside(heat.shape, seen)] *= _UNSEEN
     canvas = Image.fromarray(drawn.astype(np.uint8))
     if name and min(heat.shape) >= _NAMED_PX:
         _write(ImageDraw.Draw(canvas), name, (0, 0), ON_IMAGES["wrong"], _font(heat.shape), heat.shape[1])
     return np.asarray(canvas)
+
+
+def heat_layer(heat: NDArray[np.floating], seen: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """(H, W, 4) to lay over an image in greys: red, green, blue and how much they cover; the colours of `draw_heat`."""
+    most = float(np.abs(heat).max()) or 1.0
+    layer = np.empty((*heat.shape, 4), np.uint8)
+    layer[:, :, :3] = np.where(heat[:, :, None] > 0, ON_IMAGES["wrong"], ON_IMAGES["right"])
+    layer[:, :, 3] = (255 * _HEAT * np.abs(heat) / most).round()
+    layer[~_inside(heat.shape, seen)] = (0, 0, 0, round(255 * (1 - _UNSEEN)))
+    return layer
 
 
 def names_of(labels: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[str]:
@@ -96,6 +103,14 @@ def names_of(labels: Sequence[int], scores: Sequence[float], classes: Sequence[s
 def colours_of(labels: Sequence[int], classes: Sequence[str]) -> list[int]:
     """By class; where there is one class, by object, so that neighbours can be told apart."""
     return list(range(len(labels))) if len(classes) == 1 else [int(label) for label in labels]
+
+
+def _inside(shape: Sequence[int], seen: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """(H, W) whether a pixel's centre lies within left, top, right and bottom."""
+    rows, columns = (np.arange(length) + 0.5 for length in shape)
+    left, top, right, bottom = seen
+    inside: NDArray[np.bool_] = ((rows > top) & (rows < bottom))[:, None] & ((columns > left) & (columns < right))
+    return inside
 
 
 def _font(shape: Sequence[int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

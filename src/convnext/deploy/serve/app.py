@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from PIL.Image import Image
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from convnext import __version__
 from convnext.deploy.images import Given
-from convnext.deploy.prediction import Prediction, SegmentationPrediction
+from convnext.deploy.prediction import ClassificationPrediction, Prediction, SegmentationPrediction
 from convnext.deploy.serve import protocol
 from convnext.deploy.serve.asking import PARAMETERS, Wish, wish_of
 from convnext.deploy.serve.bodies import FORM, body_of, images_of, quiet
@@ -255,7 +256,9 @@ def _text(wish: Wish, images: Sequence[Given], found: Sequence[Prediction | Base
         if isinstance(each, Prediction):
             row = each.to_dict()
             if wish.mask and isinstance(each, SegmentationPrediction):
-                row["mask"] = _data_url(each)
+                row["mask"] = _data_url(each.mask_image())
+            elif isinstance(each, ClassificationPrediction) and each.explanation:
+                row["map"] = _data_url(each.explanation.layer())
         elif isinstance(each, DataError | OSError):
             row = {"path": given.path, _LISTS[wish.model.task]: [], "error": reason_of(each)}
         else:
@@ -275,9 +278,9 @@ def _whole(given: Given, found: Prediction | BaseException) -> Prediction:
     raise found
 
 
-def _data_url(prediction: SegmentationPrediction) -> str:
+def _data_url(image: Image) -> str:
     stream = io.BytesIO()
-    prediction.mask_image().save(stream, "png")
+    image.save(stream, "png")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

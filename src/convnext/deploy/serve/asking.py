@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 
+from convnext.data.store import printable
 from convnext.deploy.serve.limits import Refused
 from convnext.deploy.serve.models import Model, Models
 from convnext.deploy.serve.queue import Options
@@ -16,6 +17,7 @@ PARAMETERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {  # name -> type i
     "model": ("string", "the network, where the server has several", ("classification", *DENSE)),
     "top": ("integer", "at most so many classes or objects of an image", ("classification", *DENSE)),
     "threshold": ("number", "several labels an image: the lowest score of a class, 0 to 1", ("classification",)),
+    "explain": ("string", "adds where the reasons for this class are; empty: for the likeliest", ("classification",)),
     "score": ("number", "detection: the lowest score of an object, 0 to 1", ("detection",)),
     "multi_scale": ("boolean", "segmentation: at several scales, with flips", ("segmentation",)),
     "mask": ("boolean", "segmentation: adds 'mask', a PNG of the classes' numbers as a data URL", ("segmentation",)),
@@ -51,9 +53,22 @@ def wish_of(query: QueryParams, models: Models) -> Wish:
     if "threshold" in query and not model.several:
         raise Refused(400, f"threshold is for several labels an image; '{model.name}' names one. Leave it out.")
     found |= {name: _share(name, query[name]) for name in ("threshold", "score") if name in query}
+    if "explain" in query:
+        found["explain"] = _explained(query["explain"], model)
     if "multi_scale" in query:
         found["multi_scale"] = _whether("multi_scale", query["multi_scale"])
     return Wish(model, tuple(found.items()), "mask" in query and _whether("mask", query["mask"]))
+
+
+def _explained(text: str, model: Model) -> str:
+    """The class that is meant, by the name that people are told."""
+    if model.unexplained:
+        raise Refused(400, model.unexplained)
+    classes = model.predictor.classes
+    known = {printable(name): name for name in classes} | {name: name for name in classes}
+    if text and text not in known:
+        raise Refused(400, f"'{on_one_line(text)[:40]}' is no class of '{model.name}'.{nearest(text, known)}")
+    return known[text] if text else ""
 
 
 def _count(text: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from convnext.config import Bands
 from convnext.data.store import printable
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import files_of, is_exported
 from convnext.deploy.load import load
 from convnext.deploy.prediction import Prediction
@@ -32,12 +33,14 @@ class Model:
     device: str
     predictor: Predictor[Prediction]
     seen: Seen
+    unexplained: str = ""  # why it has no activation maps; '' where it has
 
     @classmethod
     def opened(cls, name: str, source: Path, weights: str = "best", device: str = "auto") -> "Model":
         """Loaded, and warm: its first answer is made. Raises what `load` raises."""
         seen = _seen(source)
-        return cls(name, source, weights, device, _warm(load(source, weights=weights, device=device)), seen)
+        predictor = _warm(load(source, weights=weights, device=device))
+        return cls(name, source, weights, device, predictor, seen, _unexplained(predictor))
 
     @property
     def task(self) -> str:
@@ -71,14 +74,15 @@ class Model:
         found = load(self.source, weights=self.weights, device=self.device)
         if found.recipe.task != self.task:
             raise ConvNeXtError(f"'{self.source}' is for {found.recipe.task} now, and was for {self.task}.")
-        self.predictor = _warm(found)
+        self.predictor, self.unexplained = _warm(found), _unexplained(found)
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """What is told about it: 'name', 'task', 'classes' and the colour that each is drawn with."""
+        """What is told about it: 'name', 'task', 'classes', the colour of each, and whether it 'explains' its answers."""
         classes = [printable(name) for name in self.predictor.classes]
         colours = ["#{:02x}{:02x}{:02x}".format(*colour_of(number)) for number in range(len(classes))]
-        return {"name": self.name, "task": self.task, "classes": classes, "colours": colours}
+        about = {"name": self.name, "task": self.task, "classes": classes, "colours": colours}
+        return about | {"explains": not self.unexplained}
 
 
 class Models(Mapping[str, Model]):
@@ -143,6 +147,19 @@ def _warm(predictor: Predictor[Prediction]) -> Predictor[Prediction]:
     if not _reads_bands(predictor):
         predictor(np.zeros((_WARM_PX, _WARM_PX, channels), np.uint8))
     return predictor
+
+
+def _unexplained(predictor: Predictor[Prediction]) -> str:
+    """Why there are no activation maps; '' where there are, as a first one shows, or where an image of bands is to show it."""
+    if not isinstance(predictor, ClassificationPredictor):
+        return f"'{predictor.source}' is for {predictor.recipe.task}, and only classifiers are explained."
+    if _reads_bands(predictor):
+        return ""
+    try:
+        predictor.explain(np.zeros((_WARM_PX, _WARM_PX, len(predictor.recipe.input.mean)), np.uint8))
+    except ConvNeXtError as error:
+        return str(error)
+    return ""
 
 
 def _reads_bands(predictor: Predictor[Prediction]) -> bool:

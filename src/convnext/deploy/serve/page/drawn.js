@@ -34,14 +34,39 @@ const grouped = (network, rows) => {
 // A function (pen, bitmap, least) that draws what was found; null where there is nothing to draw.
 export const painted = async (network, answer) => {
   if (network.task === "detection") return objects(network, answer.predictions);
-  if (network.task === "segmentation") return map(answer.mask);
-  return null;
+  if (network.task === "segmentation") return map(await decoded(answer.mask));
+  return answer.map ? reasons(await decoded(answer.map)) : null;
 };
 
-const map = async (address) => {
+const decoded = async (address) => {
   const image = new Image();
   image.src = address;
   await image.decode();
+  return image;
+};
+
+// An activation map over the image in greys, as the drawings of `convnext explain`.
+const reasons = (image) => (pen) => {
+  pen.save();
+  pen.globalCompositeOperation = "saturation"; // that of black: none
+  pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
+  pen.restore();
+  pen.drawImage(image, 0, 0, pen.canvas.width, pen.canvas.height);
+};
+
+// Where a map is strongest, for those who do not see it: "at the top left".
+export const strongest = ({ explained: [{ grid }], seen: [left, top, right, bottom] }, width, height) => {
+  const most = Math.max(...grid.flat());
+  if (most <= 0) return "nowhere";
+  const row = grid.findIndex((line) => line.includes(most));
+  const down = (top + (row + 0.5) / grid.length * (bottom - top)) / height;
+  const across = (left + (grid[row].indexOf(most) + 0.5) / grid[row].length * (right - left)) / width;
+  const third = (share, names) => names[Math.min(2, Math.max(0, Math.floor(3 * share)))];
+  const place = [third(down, ["top", "", "bottom"]), third(across, ["left", "", "right"])].filter(Boolean).join(" ");
+  return place ? `at the ${place}` : "in the middle";
+};
+
+const map = (image) => {
   return (pen) => {
     pen.save();
     pen.globalAlpha = COVER;

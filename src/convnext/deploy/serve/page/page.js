@@ -1,6 +1,6 @@
 // Asks the server about images and draws what it says. Nothing is loaded from elsewhere, and nothing is kept.
 
-import { element, listed, painted } from "/page/drawn.js";
+import { element, listed, painted, strongest } from "/page/drawn.js";
 
 const SIDE_BY_SIDE = 4; // requests at a time
 const TRIES = 6; // where the server is busy
@@ -9,7 +9,7 @@ const MOST = 200; // objects of an image
 const START = { classification: 0, detection: 50, segmentation: 0 }; // of the slider, in hundredths
 
 const at = (id) => document.getElementById(id);
-const state = { networks: [], network: null, cards: [], waiting: [], asking: 0 };
+const state = { networks: [], network: null, cards: [], waiting: [], asking: 0, made: 0 };
 
 const threshold = () => at("threshold").value / 100;
 const say = (text) => { at("status").textContent = text; };
@@ -25,8 +25,9 @@ const choose = (network) => {
   at("threshold").value = START[network.task];
   at("slider-name").textContent = network.task === "segmentation" ? "Shares of at least" : "Scores of at least";
   at("drawing").hidden = network.task === "classification";
+  at("explaining").hidden = !network.explains;
   showThreshold();
-  for (const card of state.cards) ask(card);
+  for (const card of state.cards) ask(card, "");
 };
 
 const showThreshold = () => { at("threshold-value").textContent = `${at("threshold").value}%`; };
@@ -53,9 +54,10 @@ const add = (files) => {
   if (!images.length || !state.network) return;
   for (const file of images) {
     const card = { file, name: file.name || "pasted image", bitmap: null, answer: null, error: "", ms: 0, stop: null };
+    card.number = state.made += 1;
     state.cards.push(card);
     build(card);
-    ask(card);
+    ask(card, "");
     createImageBitmap(file).then((bitmap) => { card.bitmap = bitmap; render(card); }, () => { card.unseen = true; render(card); });
   }
   arrange();
@@ -96,16 +98,18 @@ const arrange = () => {
 };
 
 const count = () => {
-  const done = state.cards.filter((card) => card.answer || card.error).length;
+  const done = state.cards.filter((card) => !card.busy).length;
   const many = state.cards.length;
   say(many ? `${done} of ${many} ${many === 1 ? "image" : "images"} answered.` : "");
 };
 
 // Asking
 
-const ask = (card) => {
+// `why`: the class whose activation map is wanted, where maps are shown; "": of the likeliest. What is known stays meanwhile.
+const ask = (card, why) => {
   card.stop?.abort();
-  Object.assign(card, { answer: null, error: "", overlay: null });
+  if (card.network !== state.network) Object.assign(card, { answer: null, overlay: null });
+  Object.assign(card, { busy: true, error: "", why });
   if (!state.waiting.includes(card)) state.waiting.push(card);
   render(card);
   next();
@@ -121,6 +125,7 @@ const next = () => {
     }).finally(() => {
       state.asking -= 1;
       if (!stop.signal.aborted) {
+        card.busy = false;
         render(card);
         count();
       }
@@ -129,9 +134,12 @@ const next = () => {
   }
 };
 
-const address = ({ name, task }) => {
+const explains = (network) => network.explains && at("explain").checked;
+
+const address = ({ name, task, ...network }, { why }) => {
   const query = new URLSearchParams({ model: name });
   if (task === "classification") query.set("top", 5);
+  if (explains(network)) query.set("explain", why);
   if (task === "detection") { query.set("score", LEAST); query.set("top", MOST); }
   if (task === "segmentation") query.set("mask", "true");
   return `/v1/predict?${query}`;
@@ -142,7 +150,7 @@ const asked = async (card, signal) => {
   const form = new FormData();
   form.append("images", card.file, card.name);
   for (let tries = 1; ; tries += 1) {
-    const answer = await fetch(address(network), { method: "POST", body: form, signal });
+    const answer = await fetch(address(network, card), { method: "POST", body: form, signal });
     if (answer.status === 503 && tries < TRIES) {
       await new Promise((wake) => setTimeout(wake, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
       if (signal.aborted) return;
@@ -162,10 +170,11 @@ const asked = async (card, signal) => {
 
 const render = (card) => {
   const { answer, bitmap, canvas } = card;
-  card.place.setAttribute("aria-busy", String(!answer && !card.error));
+  card.place.setAttribute("aria-busy", String(card.busy));
   card.place.classList.toggle("failed", Boolean(card.error));
   const rows = answer ? listed(card.network, answer, threshold()) : [];
-  const shown = bitmap && answer && at("drawn").checked;
+  const why = answer?.explained && explains(card.network) ? answer.explained[0].label : "";
+  const shown = bitmap && answer && (card.network.task === "classification" ? why : at("drawn").checked);
   if (bitmap) {
     const width = Math.min(bitmap.width, 2 * Math.max(320, card.place.clientWidth));
     canvas.width = width;
@@ -179,24 +188,39 @@ const render = (card) => {
   const doubt = answer?.answered === false ? "not sure" : ""; // below the score from which answers are promised
   const among = answer?.set ? `one of: ${answer.set.join(", ")}` : "";
   const text = [doubt, told].filter(Boolean).join(": ") || (answer ? "nothing" : "no answer yet");
-  canvas.setAttribute("aria-label", `${card.name}: ${card.error || text}`);
+  const rests = why && bitmap ? `what speaks for ${why} is strongest ${strongest(answer, bitmap.width, bitmap.height)}` : "";
+  canvas.setAttribute("aria-label", `${card.name}: ${card.error || [text, rests].filter(Boolean).join("; ")}`);
   card.note.className = card.error ? "note error" : "note";
   const size = bitmap ? `${bitmap.width} × ${bitmap.height}` : card.unseen ? "this browser cannot show it" : "";
   const time = answer ? `${card.ms < 10 ? card.ms.toFixed(1) : Math.round(card.ms)} ms` : "";
-  card.note.textContent = card.error || [doubt, among, size, time || "asking …"].filter(Boolean).join(" · ");
-  card.list.replaceChildren(...rows.map(bar));
+  card.note.textContent = card.error || [doubt, among, rests, size, card.busy ? "asking …" : time].filter(Boolean).join(" · ");
+  const held = card.list.contains(document.activeElement) ? document.activeElement.value : null;
+  card.list.replaceChildren(...rows.map((row) => bar(row, answer.explained && explains(card.network) ? card : null, why)));
+  if (held !== null) [...card.list.querySelectorAll("input")].find(({ value }) => value === held)?.focus();
   if (answer && !rows.length) card.list.append(element("li", "nothing above the threshold", "none"));
 };
 
-const bar = ({ name, value, colour }) => {
+// A row; where `card` shows a map, with a button that takes that of its class.
+const bar = ({ name, value, colour }, card, why) => {
   const row = element("li");
   const track = element("span", "", "track");
   const fill = element("span", "", "fill");
   fill.style.width = `${100 * value}%`;
   if (colour) fill.style.background = colour;
   track.append(fill);
-  row.append(element("span", name, "name"), track, element("span", `${(100 * value).toFixed(1)}%`, "value"));
+  const title = element("span", name, "name");
+  const left = card ? chooser(card, name, name === why, title) : title;
+  row.append(left, track, element("span", `${(100 * value).toFixed(1)}%`, "value"));
   return row;
+};
+
+const chooser = (card, name, chosen, title) => {
+  const label = element("label", "", "chooses");
+  const input = Object.assign(element("input"), { type: "radio", name: `why-${card.number}`, value: name, checked: chosen });
+  input.setAttribute("aria-label", `Show what speaks for ${name}`);
+  input.addEventListener("change", () => ask(card, name));
+  label.append(input, title);
+  return label;
 };
 
 const renderAll = () => { for (const card of state.cards) render(card); };
@@ -250,6 +274,9 @@ at("camera").addEventListener("close", darken);
 at("network").addEventListener("change", (event) => choose(state.networks.find(({ name }) => name === event.target.value)));
 at("threshold").addEventListener("input", () => { showThreshold(); renderAll(); });
 at("drawn").addEventListener("change", renderAll);
+at("explain").addEventListener("change", () => {
+  for (const card of state.cards) if (!at("explain").checked || card.answer?.explained) render(card); else ask(card, "");
+});
 at("save").addEventListener("click", save);
 at("clear").addEventListener("click", () => { for (const card of [...state.cards]) drop(card); });
 document.addEventListener("paste", (event) => { if (event.clipboardData?.files.length) add(event.clipboardData.files); });
