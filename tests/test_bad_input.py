@@ -321,7 +321,7 @@ def test_a_second_process_in_the_same_folder_is_refused(data, tmp_path):
         assert other.stdout and other.stdout.readline() == "held\n"
         line = convnext(*tiny(data, tmp_path / "run")).line
         other.communicate("")
-    assert "Another process is training into" in line
+    assert "Another process is working in" in line
     assert convnext(*tiny(data, tmp_path / "run")).status == 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import convnext as package
 from commands import convnext, tiny, trained
 from convnext.data.corrections import corrected, read_corrections
 from convnext.data.opening import open_splits, recognise
@@ -101,3 +102,14 @@ def test_a_table_that_does_not_fit_is_refused_in_one_line(data, tmp_path):
     assert "does not exist" in convnext(*tiny(data, tmp_path / "run", "--corrections", tmp_path / "no.csv")).line
     with pytest.raises(DataError, match="no column"):
         read_corrections(table(tmp_path / "empty.csv", ""))
+
+
+def test_corrections_are_an_argument_as_they_are_an_option(data, tmp_path):
+    plain = open_splits(recognise(data))
+    one = plain.train.entries[0].path
+    file = table(tmp_path / "audit.csv", f"path,given\n{one},green\n")
+    changes = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "input.size_px": 16}
+    how = {"out": tmp_path / "run", "overrides": changes, "epochs": 1, "workers": 0, "progress": False}
+    done = package.train(data, corrections=file, **how)
+    about = json.loads((done.path / "data.json").read_text())
+    assert about["train"]["n"] == len(plain.train.entries) - 1

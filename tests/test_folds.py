@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import convnext as convnext_package
 from commands import convnext, tiny, trained
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
 from convnext.studies.audit.copies import Copies, grouped
 from convnext.studies.folds import report
-from convnext.studies.folds.run import cross_validate
+from convnext.studies.folds.run import cross_validated
 from convnext.tasks.opening import source_of
 from convnext.tasks.train import Request
 from images import write_colours
@@ -92,7 +93,7 @@ def test_segmentation_is_cross_validated_by_the_same_road(tmp_path):
     small = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 12, 16, 24), "head.width": 16, "head.aux_width": 8}
     changes = {**small, "optim.batch": 4, "schedule.epochs": 1}
     request = Request(data=source_of(write_shapes(tmp_path / "data", train=5, val=3)), changes=changes)
-    found = cross_validate(request, RunOptions(out=str(tmp_path / "run"), workers=0, progress=False), 2)
+    found = cross_validated(request, RunOptions(out=str(tmp_path / "run"), workers=0, progress=False), 2)
     assert found is not None and found.task == "segmentation" and found.n == 8
     assert {each["n"] for each in found.runs} == {4} and "miou" in found.mean
     assert (tmp_path / "run/fold2/report.html").exists()
@@ -107,7 +108,7 @@ def test_what_contradicts_is_refused_in_one_line(data, tmp_path):
     assert not out.exists()
     shapes = source_of(write_shapes(tmp_path / "shapes", train=2, val=1))
     with pytest.raises(ConvNeXtError, match="--folds holds out every image once"):
-        cross_validate(Request(data=shapes, val=shapes), RunOptions(out=str(out)), 3)
+        cross_validated(Request(data=shapes, val=shapes), RunOptions(out=str(out)), 3)
 
 
 def test_chains_of_likenesses_are_taken_apart_until_a_fold_can_hold_them_and_exact_copies_never():
@@ -127,3 +128,15 @@ def test_a_loss_is_no_rate_under_any_of_its_names():
     assert report._value("loss_before", 1.447) == "1.45" and report._value("aurc", 0.512) == "0.512"
     assert report._value("ece_before", 0.309) == "30.9 %"
     assert report.named("loss_before") == "Loss before the temperature"
+
+
+def test_a_cross_validation_by_call_is_that_of_the_command_and_knows_its_arguments(run, data, tmp_path):
+    changes = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "input.size_px": 16}
+    how = {"overrides": changes, "epochs": 1, "workers": 0, "progress": False}
+    found = convnext_package.cross_validate(data, 3, out=tmp_path / "run", **how)
+    assert isinstance(found, convnext_package.CrossValidated) and found.n == 24 and found.report.is_file()
+    assert found.mean == json.loads((run / "folds.json").read_text())["mean"]
+    with pytest.raises(ConvNeXtError, match=r"'colors' is no argument of convnext\.cross_validate.* 'colours'"):
+        convnext_package.cross_validate(data, colors="legend.txt")
+    with pytest.raises(ConvNeXtError, match="'val_share' is no argument"):
+        convnext_package.cross_validate(data, 3, val_share=0.3)

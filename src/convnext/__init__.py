@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from convnext.studies.audit.findings import Audit
     from convnext.studies.audit.run import audit
     from convnext.studies.explain.page import explain
+    from convnext.studies.folds.run import CrossValidated, cross_validate
     from convnext.tasks.result import Evaluation
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ClassificationPredictor",
     "ConvNeXt",
     "ConvNeXtError",
+    "CrossValidated",
     "DataError",
     "DetectionPrediction",
     "DetectionPredictor",
@@ -64,6 +66,7 @@ __all__ = [
     "__version__",
     "audit",
     "create",
+    "cross_validate",
     "embed",
     "evaluate",
     "explain",
@@ -112,6 +115,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.studies.audit.findings": ("Audit",),
     "convnext.studies.audit.run": ("audit",),
     "convnext.studies.explain.page": ("explain",),
+    "convnext.studies.folds.run": ("CrossValidated", "cross_validate"),
 }
 
 if not TYPE_CHECKING:  # or a checker would take any name for one of ours

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from convnext import recipes
-from convnext.config import Recipe, RunOptions, parse
+from convnext.config import Recipe
 from convnext.deploy.finished import Run
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage
 from convnext.deploy.load import Source, load
@@ -84,6 +84,7 @@ def train(
     colours: str | Path | None = None,
     bands: Sequence[str | int] = (),
     labels: Literal["single", "multi"] | None = None,
+    corrections: str | Path | None = None,
     promise: float | None = None,
     sets: float | None = None,
 ) -> Run:
@@ -97,29 +98,22 @@ def train(
     best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
     `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations, `images`: the folder or zip
     of their images, if not beside them; `form`, if not recognised; `colours`: a file of the classes and their colours in the
-    masks. Of a classifier, `promise`: the share of its answers that shall be right, measured on the test part or else on the
+    masks. `corrections`: a table such as audit.csv, whose images are left out or get the class of its column label. Of a
+    classifier, `promise`: the share of its answers that shall be right, measured on the test part or else on the
     held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises ConvNeXtError for what the
     caller can mend.
     """
     from convnext.reports.samples import draw_samples
     from convnext.tasks import train as tasks
-    from convnext.tasks.opening import source_of
-    from convnext.tasks.starting import run_folder
+    from convnext.tasks.arguments import requested
 
-    short = {"schedule.epochs": epochs, "loss.balance": None if balance == "auto" else balance, "select.metric": metric}
-    changes = recipes.together(overrides, short)
-    if model and not isinstance(recipe, str | None):
-        raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
-    network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
-    start = None if weights is None else os.fspath(weights)
-    place = run_folder(data, network, start) if out is None else str(out)
-    refuse_among(place, [data] if images is None else [data, images])
-    how: dict[str, Any] = {"val_share": val_share, "seed": seed, "changes": changes, "minutes": minutes}
-    how |= {"model": network, "recipe": recipe, "weights": start, "bands": tuple(map(str, bands))}
-    how |= {"promise": promise, "sets": sets}
-    request = tasks.Request(data=source_of(data, images=images, form=form, colours=colours, labels=labels), **how)
-    options = {"out": place, "device": device, "workers": workers, "progress": progress}
-    return concluded(tasks.train(request, parse(RunOptions, options, where="options"), before=draw_samples))
+    how: dict[str, Any] = {"model": model, "recipe": recipe, "weights": weights, "out": out, "epochs": epochs}
+    how |= {"minutes": minutes, "balance": balance, "metric": metric, "overrides": overrides, "val_share": val_share}
+    how |= {"seed": seed, "device": device, "workers": workers, "progress": progress, "images": images, "form": form}
+    how |= {"colours": colours, "bands": bands, "labels": labels, "corrections": corrections}
+    request, options = requested(data, **how, promise=promise, sets=sets)
+    refuse_among(options.out, [data] if images is None else [data, images])
+    return concluded(tasks.train(request, options, before=draw_samples))
 
 
 def concluded(done: "Done") -> Run:

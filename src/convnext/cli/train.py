@@ -164,9 +164,9 @@ def _cross_validated(request: Any, options: RunOptions, args: argparse.Namespace
     if args.val_share != VAL_SHARE:
         raise ConvNeXtError(f"--val-share is what one run holds out; --folds {args.folds} holds out every image once.")
     from convnext.engine.records import info
-    from convnext.studies.folds.run import cross_validate
+    from convnext.studies.folds.run import cross_validated
 
-    found = cross_validate(request, options, args.folds)
+    found = cross_validated(request, options, args.folds)
     if found and args.json:
         show_json(found.to_dict())
     elif found:

@@ -34,7 +34,7 @@ class Claim:
             self._take()
         except Timeout:
             raise ConvNeXtError(
-                f"Another process is training into '{self._path}'. Choose another --out, or wait for it."
+                f"Another process is working in '{self._path}'. Choose another --out, or wait for it."
             ) from None
         except OSError as error:
             raise ConvNeXtError(

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin
 
 from convnext.config import TASKS, leaves_of
 from convnext.errors import ConvNeXtError, nearest
@@ -68,10 +68,14 @@ def understood(function: Callable[..., Any]) -> Callable[..., Any]:
 
     It then raises ArgumentError. One that takes fields of a network as well refuses strange ones itself.
     """
-    parameters = inspect.signature(function).parameters
-    own = list(parameters)
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return function
+    own: list[str] = []
+    for name, each in inspect.signature(function).parameters.items():
+        if each.kind is not each.VAR_KEYWORD:
+            own.append(name)
+        elif get_origin(each.annotation) is Unpack:  # a list of arguments that several functions have
+            own += get_args(each.annotation)[0].__annotations__
+        else:
+            return function
 
     @wraps(function)
     def call(*arguments: Any, **more: Any) -> Any:

@@ -107,9 +107,9 @@ def _duplicates(groups: Sequence[Group], show: _Cards) -> list[Html]:
     )
     shown: list[Html] = [_lead(lead)]
     for number, group in enumerate(groups[:_GROUPS], 1):
-        what = [" across parts"] * group.leaks + [" two classes"] * group.torn
-        more = f", {_IN_GROUP} shown" if len(group.images) > _IN_GROUP else ""
-        shown.append(tag("h3", f"Group {number}: {len(group.images)} images{more}", tag("span", ",".join(what))))
+        what = ["across parts"] * group.leaks + ["of two classes or more"] * group.torn
+        what += [f"the first {_IN_GROUP} shown"] * (len(group.images) > _IN_GROUP)
+        shown.append(tag("h3", ", ".join([f"Group {number}: {len(group.images)} images", *what])))
         cards = [
             show(image.path, [tag("b", image.part), " "] if image.part else "", clean(image.given))
             for image in group.images[:_IN_GROUP]

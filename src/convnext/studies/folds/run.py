@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from convnext.data.formats.folders import listed
 from convnext.data.labelled import Dataset, Splits, present
 from convnext.data.opening import DenseSplits, open_parts
 from convnext.data.source import Source
+from convnext.deploy.output import refuse_among
 from convnext.engine.claim import Claim
 from convnext.engine.distributed import World
 from convnext.engine.records import info
@@ -30,6 +31,7 @@ from convnext.studies.audit.copies import copies
 from convnext.studies.audit.looks import Looks, known_as, look_at, read_looks
 from convnext.studies.folds.parts import parts, require_folds
 from convnext.studies.folds.report import write_report
+from convnext.tasks.arguments import TrainArguments, requested
 from convnext.tasks.budget import budget_of
 from convnext.tasks.opening import corrected_splits, source_of
 from convnext.tasks.train import Done, Request, examined, started, trained, workplace
@@ -91,7 +93,22 @@ class CrossValidated:
         return {name: [scores[name] for scores in known] for name in names}
 
 
-def cross_validate(request: Request, options: RunOptions, folds: int) -> CrossValidated | None:
+def cross_validate(data: str | Path, folds: int = 5, **how: Unpack[TrainArguments]) -> CrossValidated:
+    """Train a run for each of `folds` parts of `data`, which it holds out, into `out`/fold1, ...; what they come to.
+
+    `how`: the arguments of `convnext.train`; `minutes` are those of all folds together. The same call goes on with what was
+    stopped. Raises ConvNeXtError for everything that the caller can mend.
+    """
+    request, options = requested(data, **how)
+    images = how.get("images")
+    refuse_among(options.out, [data] if images is None else [data, images])
+    found = cross_validated(request, options, folds)
+    if found is None:
+        raise ConvNeXtError("Of several processes the first alone has the result. Call convnext.cross_validate in one.")
+    return found
+
+
+def cross_validated(request: Request, options: RunOptions, folds: int) -> CrossValidated | None:
     """Train and evaluate once for each fold into `options.out`; None in processes that are not the first.
 
     Raises what `train` raises, and ConvNeXtError where the images cannot be cut into so many parts.
