@@ -59,7 +59,7 @@ def requested(
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
     network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
     weights, corrections = (None if each is None else os.fspath(each) for each in map(given.get, _FILES))
-    told = {name: given.get(name) for name in ("images", "form", "colours", "labels")}
+    told: dict[str, Any] = {name: given.get(name) for name in ("images", "form", "colours", "labels")}
     how: dict[str, Any] = {name: given.get(name) for name in ("minutes", "promise", "sets")}
     how |= {"model": network, "recipe": recipe, "weights": weights, "corrections": corrections, "changes": changes}
     how |= {"bands": tuple(map(str, given.get("bands", ()))), "val_share": val_share, "seed": given.get("seed", 0)}
