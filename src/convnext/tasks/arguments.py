@@ -15,7 +15,6 @@ from convnext.tasks.train import Request
 
 Balance = Literal["auto", "none", "sampler", "weights", "logits"]
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
-_FILES = ("weights", "corrections")
 
 
 class TrainArguments(TypedDict, total=False):
@@ -58,12 +57,17 @@ def requested(
     if model and not isinstance(recipe, str | None):
         raise ConvNeXtError(f"model = '{model}' is refused: the recipe is a value, which has its own network.")
     network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
-    weights, corrections = (None if each is None else os.fspath(each) for each in map(given.get, _FILES))
+    weights, corrections = map(_place, (given.get("weights"), given.get("corrections")))
     told: dict[str, Any] = {name: given.get(name) for name in ("images", "form", "colours", "labels")}
     how: dict[str, Any] = {name: given.get(name) for name in ("minutes", "promise", "sets")}
     how |= {"model": network, "recipe": recipe, "weights": weights, "corrections": corrections, "changes": changes}
     how |= {"bands": tuple(map(str, given.get("bands", ()))), "val_share": val_share, "seed": given.get("seed", 0)}
     out = given.get("out")
     place = run_folder(data, network, weights) if out is None else str(out)
-    options = {"out": place, **{name: given[name] for name in ("device", "workers", "progress") if name in given}}
+    options: dict[str, Any] = {name: given[name] for name in ("device", "workers", "progress") if name in given}
+    options["out"] = place
     return Request(data=source_of(data, **told), **how), parse(RunOptions, options, where="options")
+
+
+def _place(given: str | os.PathLike[str] | None) -> str | None:
+    return None if given is None else os.fspath(given)
