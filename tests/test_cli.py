@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from commands import convnext, rows, tiny, trained
 from convnext.cli import demo
 from convnext.cli import main as convnext_main
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.recipes.sizes import SIZES, STEP_SIZES
 from images import write_colours, zipped
 
@@ -222,6 +225,33 @@ def test_predictions_as_csv_are_a_table(data, run, tmp_path):
     assert good["path"] == str(odd) and good["error"] == "" and sum(float(good[f"score{i}"]) for i in (1, 2, 3)) > 0.99
     assert broken["label1"] == "" and "0 bytes" in broken["error"]
     assert "Skipped" in done.err
+
+
+@pytest.mark.parametrize("name", ["=1+2", "@SUM(A1)", "-x+1", "+cmd|'/C calc'!A0"])
+def test_a_name_that_a_spreadsheet_would_compute_is_text_in_the_table(data, run, tmp_path, monkeypatch, name):
+    shutil.copy(data / "val" / "red" / "000.png", tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    shown = SimpleNamespace(path=name, predictions=(("-1", 0.75), (name, 0.25)), to_dict=dict)
+    monkeypatch.setattr(ClassificationPredictor, "predict", lambda *_, **__: iter([shown]))
+    (row,) = csv.DictReader(io.StringIO(convnext("predict", run, "a.png", "--csv", "--top", 2).out))
+    assert row["path"] == row["label2"] == f"'{name}" and row["label1"] == "-1" and row["score1"] == "0.750000"
+
+
+def test_drawn_predictions_keep_the_size_of_the_original_and_stand_upright(data, run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (200, 120), "gray").save(folder / "turned.jpg", exif=exif)
+    Image.new("L", (8, 8), 90).save(folder / "tiny.png")
+    Image.new("L", (100, 130), 90).save(folder / "grey.png")
+    done = convnext("predict", run, folder, "--out", tmp_path / "drawn")
+    assert done.status == 0 and done.err == ""
+    for name, size in (("turned", (120, 200)), ("tiny", (8, 8)), ("grey", (100, 130))):
+        with Image.open(tmp_path / "drawn" / f"{name}.jpg") as drawn:
+            assert drawn.size == size and drawn.mode == "RGB" and drawn.getexif().get(0x0112) is None
+            assert len(drawn.getcolors(1 << 16)) > 1  # something is on it
+    assert "already has" in convnext("predict", run, folder, "--out", tmp_path / "drawn").line
 
 
 def test_predictions_as_text_are_a_line_an_image(data, run):

@@ -1,5 +1,7 @@
 """The commands on boxes, masks and label maps: train, evaluate, predict, and what they refuse."""
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -254,6 +256,45 @@ def test_shares_of_pixels_are_a_line_an_image(place, maps):
     assert out.count("\n") == 3 and all(line.count("%") == 1 for line in out.splitlines())
 
 
+def test_objects_as_csv_are_a_row_each_with_the_box_and_the_pixels_of_the_mask(place, masks, boxes, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    images = [place / "coco" / "val", tmp_path / "broken.png"]
+    listed = json.loads(convnext("predict", masks, *images, "--score", 0.05, "--json").out)
+    done = convnext("predict", masks, *images, "--score", 0.05, "--csv")
+    *found, broken = csv.DictReader(io.StringIO(done.out))
+    assert list(broken) == ["path", "label", "score", "x0", "y0", "x1", "y1", "mask_px", "error"]
+    assert Path(broken["path"]).name == "broken.png" and broken["label"] == "" and "not an image" in broken["error"]
+    objects = [row for row in found if row["label"]]
+    assert len(objects) == len(listed) > 0 and {row["path"] for row in found} == set(map(str, images[0].glob("*.png")))
+    for row, told in zip(objects, listed, strict=True):
+        left, top, width, height = told["bbox"]
+        edges = [float(row[name]) for name in ("x0", "y0", "x1", "y1")]
+        assert edges == pytest.approx([left, top, left + width, top + height], abs=0.01)
+        shape = told["segmentation"]
+        assert int(row["mask_px"]) == area(Rle(*shape["size"], shape["counts"].encode()))
+        assert row["path"] == told["file_name"] and row["label"] == told["category"] and row["error"] == ""
+        assert float(row["score"]) == pytest.approx(told["score"], abs=1e-6)
+    rows = list(csv.DictReader(io.StringIO(convnext("predict", boxes, images[0], "--score", 1, "--csv").out)))
+    assert [list(row.values())[1:] for row in rows] == [[""] * 7] * 4 and "mask_px" not in rows[0]
+
+
+def test_shares_as_csv_are_a_row_for_each_class_also_of_those_that_are_not_there(place, maps):
+    images = place / "maps" / "val" / "images"
+    told = {
+        row["path"]: row["shares"]
+        for row in map(json.loads, convnext("predict", maps, images, "--json").out.splitlines())
+    }
+    found = list(csv.DictReader(io.StringIO(convnext("predict", maps, images, "--csv").out)))
+    assert list(found[0]) == ["path", "label", "share", "error"] and len(found) == 3 * len(CLASSES)
+    for path, shares in told.items():
+        own = {row["label"]: float(row["share"]) for row in found if row["path"] == path}
+        assert set(own) == set(CLASSES) and sum(own.values()) == pytest.approx(1, abs=1e-5)
+        assert own == pytest.approx(
+            dict.fromkeys(CLASSES, 0.0) | {one["label"]: one["share"] for one in shares}, abs=1e-6
+        )
+    assert len(list(csv.DictReader(io.StringIO(convnext("predict", maps, images, "--csv", "--top", 1).out)))) == 3
+
+
 def test_a_broken_image_is_named_and_the_rest_is_answered(place, masks, maps, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     whole = place / "coco" / "val" / "000.png"
@@ -331,10 +372,10 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ),
         ("evaluate COLOURS_RUN COCO", ["boxes or outlines", "the run is for classification. Score a detector on it"]),
         ("evaluate COLOURS_RUN MAPS", ["masks of classes", "the run is for classification. Score a segmenter on it"]),
-        ("predict MASKS COCO/val --csv", ["--csv is for classification"]),
+        ("predict MASKS COCO/val --csv --json", ["--json and --csv", "Give one of them"]),
         ("predict MASKS COCO/val --score 2", ["--score", "0 to 1"]),
         ("predict MAPS_RUN COCO/val --score 0.5", ["--score is for detection", "for segmentation"]),
-        ("predict COLOURS_RUN COLOURS --out OUT", ["--out is for detection and segmentation"]),
+        ("predict COLOURS_RUN COLOURS/val/red --out COLOURS/val/red/out", ["--out", "is among the images"]),
         ("evaluate COLOURS_RUN COLOURS --multi-scale", ["--multi-scale is for segmentation"]),
         ("evaluate COLOURS_RUN COLOURS --form coco", ["--form is for detection and segmentation"]),
         ("evaluate COLOURS_RUN COLOURS --part test", ["no images in its test part, only in train and val"]),

@@ -1,14 +1,11 @@
 """`convnext predict RUN PATH...`."""
 
 import argparse
-import csv
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from convnext.cli.options import (
     CLASSES,
-    DENSE,
     count,
     predictor_flags,
     refuse_more,
@@ -16,7 +13,8 @@ from convnext.cli.options import (
     share,
 )
 from convnext.cli.printing import show, show_json
-from convnext.errors import ConvNeXtError, on_one_line
+from convnext.cli.tables import print_table
+from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
 HELP = (
@@ -27,11 +25,9 @@ TOP = 5  # classes of an image that a classifier names
 LISTS = {"classification": "predictions", "detection": "predictions", "segmentation": "shares"}  # of `to_dict`
 Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON adds to each
 TASK_FLAGS = {  # flag -> the tasks that know it
-    "csv": CLASSES,
     "batch": CLASSES,
     "bands": CLASSES,
     "threshold": CLASSES,
-    "out": DENSE,
     "score": ("detection",),
     "multi_scale": ("segmentation",),
 }
@@ -46,7 +42,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint or a file of `convnext export`")
     parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
     parser.add_argument("--top", type=count, help=f"classes or objects per image ({TOP} for a classifier, else all)")
-    parser.add_argument("--csv", action="store_true", help="classification: CSV on stdout")
+    parser.add_argument("--csv", action="store_true", help="CSV on stdout: a row an image, an object, or a class")
     text = (
         "several labels an image: lowest score of a class that is named (its own threshold, chosen on held-out images)"
     )
@@ -55,7 +51,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
     )
-    out = "new folder for drawn images (detection), or for index masks and overlays (segmentation)"
+    out = "new folder for drawn images, with classes or objects on them; of a segmenter for index masks and overlays"
     parser.add_argument("--out", metavar="DIR", help=out)
     predictor_flags(parser)
 
@@ -84,8 +80,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     found = predictor.predict(images, top=args.top, workers=args.workers, skipped=skipped, **how)
     answers = ((prediction, write(prediction)) for prediction in found)
     if args.csv:
-        usual = len(predictor.classes) if predictor.several else TOP
-        _print_table(answers, skipped, min(args.top or usual, len(predictor.classes)), predictor.decision)
+        print_table((prediction for prediction, _ in answers), skipped, predictor, args.top, TOP)
     elif not args.json:
         _print_text(answers, skipped)
     elif task == "detection":
@@ -108,7 +103,7 @@ def _folder(
     from convnext.deploy.output import Folder
 
     paths = [entry.path for entry in images.entries]
-    if task == "detection":
+    if task != "segmentation":
         drawings = Folder.planned(args.out, args.paths, paths, [".jpg"])
 
         def draw(prediction: Any) -> dict[str, Any]:
@@ -157,23 +152,6 @@ def _print_list(answers: Answers) -> None:
             before = ","
     if before:
         show("]" if before == "," else "[]")
-
-
-def _print_table(answers: Answers, skipped: Mapping[str, str], ranks: int, decision: Any) -> None:
-    """CSV of the first `ranks` classes of each image, and of what `decision` adds."""
-    from convnext.data.store import printable
-
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    more = [name for name, there in (("answered", decision.promise), ("set", decision.sets)) if there]
-    rows.writerow(["path", *(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), *more, "error"])
-    for prediction, _ in answers:
-        cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
-        cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
-        told = prediction.to_dict()
-        cells += [";".join(told[name]) if name == "set" else "yes" if told[name] else "no" for name in more]
-        rows.writerow(map(on_one_line, [printable(prediction.path), *cells, ""]))
-    for path, reason in skipped.items():
-        rows.writerow(map(on_one_line, [printable(path), *[""] * (2 * ranks + len(more)), reason]))
 
 
 def _print_line(path: str, text: str) -> None:

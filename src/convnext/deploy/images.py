@@ -80,7 +80,7 @@ class Given:
         content = self._read()
         if isinstance(content, np.ndarray):
             if content.dtype == np.uint8 and (content.ndim == 2 or content.shape[2] in (1, 3, 4)):
-                return decode_pillow(Image.fromarray(content.squeeze()))
+                return decode_pillow(Image.fromarray(content.squeeze(2) if content.shape[2:] == (1,) else content))
             return for_eyes(content if content.ndim == 3 else content[:, :, None])
         return shown_to_eyes(content)
 

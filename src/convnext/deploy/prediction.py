@@ -20,6 +20,7 @@ from convnext.deploy.images import Given, Pixels
 from convnext.deploy.output import save_new
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
+from convnext.drawing.ranked import Line, draw_lines
 from convnext.errors import DataError, reason_of
 
 LEVELS = 256  # values of a pixel of a mask
@@ -110,10 +111,15 @@ class ClassificationPrediction(Prediction):
         return f"{'not sure: ' if self.answered is False else ''}{scores}{among}"
 
     def _drawn(self, pixels: Pixels) -> Pixels:
-        label, score = self.predictions[0]
-        whole = np.array([[0, 0, pixels.shape[1], pixels.shape[0]]], np.float64)
-        name = f"{'not sure: ' if self.answered is False else ''}{label} {score:.2f}"
-        return draw_objects(pixels, whole, [self.classes.index(label)], [name])
+        return draw_lines(pixels, [*self._remarks(), *self._lines()])
+
+    def _remarks(self) -> list[Line]:
+        """What is said beside the scores."""
+        unsure = [Line("not sure")] if self.answered is False else []
+        return unsure + ([] if self.label_set is None else [Line(f"one of: {', '.join(self.label_set)}")])
+
+    def _lines(self) -> list[Line]:
+        return [Line(label, self.classes.index(label), score) for label, score in self.predictions]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,8 +130,8 @@ class LabelsPrediction(ClassificationPrediction):
         """'cat 97.0%, dog 61.0%'; 'nothing above its threshold'."""
         return super().text() or "nothing above its threshold"
 
-    def _drawn(self, pixels: Pixels) -> Pixels:
-        return super()._drawn(pixels) if self.predictions else pixels
+    def _remarks(self) -> list[Line]:
+        return [] if self.predictions else [Line(self.text())]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

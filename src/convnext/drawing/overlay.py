@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from convnext.data.masks import Shape, render
 from convnext.data.sample import IGNORE
-from convnext.drawing.palette import ON_IMAGES, Colour, colour_of
+from convnext.drawing.letters import letters_px, write_name
+from convnext.drawing.palette import ON_IMAGES, colour_of
 
-_NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything
+NAMED_PX = 96  # shorter side from which on an image has room for names: on smaller ones they would hide everything
 _COVER = 0.45  # how much of a mask's colour covers the image
 _HEAT = 0.75  # how much of the strongest colour of a heat map does
 _UNSEEN = 0.4  # brightness of what a network did not see
@@ -28,7 +29,7 @@ def draw_objects(
     `colours` are numbers for `colour_of`, `names` what is written at each box, '' for nothing, `masks` outlines or run
     lengths, which tint what is inside. Below 96 px there is no room for names.
     """
-    drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
+    drawn = in_colour(image)
     for number, mask in zip(colours, masks, strict=bool(masks)):
         if mask is not None:
             inside = render(mask, *image.shape[:2]).astype(bool)
@@ -36,12 +37,12 @@ def draw_objects(
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
     line = max(1, round(min(image.shape[:2]) / 250))
-    font = _font(image.shape)
+    size_px = letters_px(image.shape)
     for place, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, np.float64).reshape(-1, 4).tolist()):
         colour = colour_of(colours[place])
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line)
-        if names and names[place] and min(image.shape[:2]) >= _NAMED_PX:
-            _write(pen, names[place], (x0, y0), colour, font, image.shape[1])
+        if names and names[place] and min(image.shape[:2]) >= NAMED_PX:
+            write_name(pen, names[place], (x0, y0), colour, size_px, image.shape[1])
     return np.asarray(canvas)
 
 
@@ -50,18 +51,18 @@ def draw_map(image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Seque
 
     `classes`: names, written in the middle of those that have a hundredth of the pixels or more, from 96 px on.
     """
-    drawn = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
+    drawn = in_colour(image)
     counted = labels != IGNORE
     tints = np.array([colour_of(number) for number in range(256)], np.float64)[labels[counted]]
     drawn[counted] = ((1 - _COVER) * drawn[counted] + _COVER * tints).astype(np.uint8)
     canvas = Image.fromarray(drawn)
-    pen, font = ImageDraw.Draw(canvas), _font(labels.shape)
-    for number, name in enumerate(classes if min(labels.shape) >= _NAMED_PX else ()):
+    pen, size_px = ImageDraw.Draw(canvas), letters_px(labels.shape)
+    for number, name in enumerate(classes if min(labels.shape) >= NAMED_PX else ()):
         places = np.argwhere(labels == number)
         if len(places) >= labels.size / 100:
             away = ((places - places.mean(0)) ** 2).sum(1)
             row, column = places[away.argmin()].tolist()  # the mean itself may lie outside
-            _write(pen, name, (column, row), colour_of(number), font, labels.shape[1])
+            write_name(pen, name, (column, row), colour_of(number), size_px, labels.shape[1])
     return np.asarray(canvas)
 
 
@@ -73,15 +74,16 @@ def draw_heat(
     The strongest value, of whichever sign, has the full colour. `seen`: left, top, right and bottom of what a network
     saw, in pixels; outside of it the image is darkened. `name`: written at the top, from 96 px on.
     """
-    grey = np.asarray(Image.fromarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image[:, :, :3]).convert("L"))
+    grey = np.asarray(Image.fromarray(in_colour(image)).convert("L"))
     most = float(np.abs(heat).max()) or 1.0
     strength = _HEAT * np.abs(heat)[:, :, None] / most
     tints = np.where(heat[:, :, None] > 0, ON_IMAGES["wrong"], ON_IMAGES["right"])
     drawn = ((1 - strength) * grey[:, :, None] + strength * tints).round()
     drawn[~_inside(heat.shape, seen)] *= _UNSEEN
     canvas = Image.fromarray(drawn.astype(np.uint8))
-    if name and min(heat.shape) >= _NAMED_PX:
-        _write(ImageDraw.Draw(canvas), name, (0, 0), ON_IMAGES["wrong"], _font(heat.shape), heat.shape[1])
+    if name and min(heat.shape) >= NAMED_PX:
+        pen = ImageDraw.Draw(canvas)
+        write_name(pen, name, (0, 0), ON_IMAGES["wrong"], letters_px(heat.shape), heat.shape[1])
     return np.asarray(canvas)
 
 
@@ -93,6 +95,11 @@ def heat_layer(heat: NDArray[np.floating], seen: tuple[float, float, float, floa
     layer[:, :, 3] = (255 * _HEAT * np.abs(heat) / most).round()
     layer[~_inside(heat.shape, seen)] = (0, 0, 0, round(255 * (1 - _UNSEEN)))
     return layer
+
+
+def in_colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of (H, W, C) `image` as (H, W, 3)."""
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3].copy()
 
 
 def names_of(labels: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[str]:
@@ -111,26 +118,3 @@ def _inside(shape: Sequence[int], seen: tuple[float, float, float, float]) -> ND
     left, top, right, bottom = seen
     inside: NDArray[np.bool_] = ((rows > top) & (rows < bottom))[:, None] & ((columns > left) & (columns < right))
     return inside
-
-
-def _font(shape: Sequence[int]) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Letters that suit an image of (H, W, ...) `shape`."""
-    return ImageFont.load_default(size=max(10, round(min(shape[:2]) / 28)))
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    text: str,
-    corner: tuple[float, float],
-    colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width_px: int,
-) -> None:
-    """On a plate of `colour` above the corner, or below where there is no room above, inside the image's width."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    x, y = corner
-    height, width = bottom - top + 4, right - left + 4
-    x, y = max(0, min(x, width_px - 1 - width)), y - height if y >= height else y
-    pen.rectangle((x, y, x + width, y + height), fill=colour)
-    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
-    pen.text((x + 2 - left, y + 2 - top), text, font=font, fill=(0, 0, 0) if dark else (255, 255, 255))

@@ -1,0 +1,98 @@
+"""The tables of `predict --csv`, for spreadsheets and for programs: every image is in them, also one that was not readable.
+
+A classifier has a row an image, a detector a row an object, a segmenter a row a class of an image.
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from convnext.errors import on_one_line
+
+PLACES = ("x0", "y0", "x1", "y1")  # of a box: its left, top, right and bottom edge, in pixels of the image as it came
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula
+
+
+def print_table(
+    predictions: Iterable[Any], skipped: Mapping[str, str], predictor: Any, top: int | None, usual: int
+) -> None:
+    """CSV of `predictions`, as they come, then of `skipped` images; `usual`: classes of an image without --top."""
+    from convnext.data.store import printable
+
+    task = predictor.recipe.task
+    if task == "classification":
+        usual = len(predictor.classes) if predictor.several else usual
+        head, made = _ranked(predictions, min(top or usual, len(predictor.classes)), predictor.decision)
+    elif task == "detection":
+        head, made = _objects(predictions, predictor.recipe.head.masks)
+    else:
+        head, made = _shares(predictions, top)
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["path", *head, "error"])
+    for path, cells in made:
+        rows.writerow(map(_safe, [printable(path), *cells, *[""] * (len(head) - len(cells) + 1)]))
+    for path, reason in skipped.items():
+        rows.writerow(map(_safe, [printable(path), *[""] * len(head), reason]))
+
+
+Rows = Iterator[tuple[str, list[str]]]  # path, and the cells between path and error; what is missing is empty
+
+
+def _ranked(predictions: Iterable[Any], ranks: int, decision: Any) -> tuple[Sequence[str], Rows]:
+    """The first `ranks` classes of each image, and what `decision` adds."""
+    more = [name for name, there in (("answered", decision.promise), ("set", decision.sets)) if there]
+
+    def made() -> Rows:
+        for prediction in predictions:
+            cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
+            cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
+            told = prediction.to_dict()
+            cells += [";".join(told[name]) if name == "set" else "yes" if told[name] else "no" for name in more]
+            yield prediction.path, cells
+
+    return [*(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), *more], made()
+
+
+def _objects(predictions: Iterable[Any], masks: bool) -> tuple[Sequence[str], Rows]:
+    """Every object with its box, and how many pixels its mask has; an image without any has one row with empty cells."""
+    from convnext.data.masks import area
+
+    def made() -> Rows:
+        for prediction in predictions:
+            outlines = prediction.outlines if masks else (None,) * len(prediction)
+            for (label, score), box, outline in zip(prediction.predictions, prediction.boxes, outlines, strict=True):
+                pixels = [str(area(outline))] if masks else []
+                yield prediction.path, [label, f"{score:.6f}", *(f"{edge:.2f}" for edge in box), *pixels]
+            if not len(prediction):
+                yield prediction.path, []
+
+    return ["label", "score", *PLACES, *(["mask_px"] if masks else [])], made()
+
+
+def _shares(predictions: Iterable[Any], top: int | None) -> tuple[Sequence[str], Rows]:
+    """The share of the pixels of every class, also of those that an image does not show, unless there is `top`."""
+
+    def made() -> Rows:
+        for prediction in predictions:
+            shown = dict(prediction.predictions)
+            absent = {} if top else {label: 0.0 for label in prediction.classes if label not in shown}
+            for label, share in (shown | absent).items():
+                yield prediction.path, [label, f"{share:.6f}"]
+
+    return ["label", "share"], made()
+
+
+def _safe(cell: str) -> str:
+    """A cell on one line, and with an apostrophe before it where a spreadsheet would compute it: names are text."""
+    text = on_one_line(cell)
+    return f"'{text}" if cell.startswith(_COMPUTED) and not _is_number(cell) else text
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a class called -1, which is what a spreadsheet makes of it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
