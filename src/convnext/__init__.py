@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from convnext.deploy.predictor import Predictor
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.deploy.serve.run import serve
-    from convnext.deploy.verify import Verified, verify
+    from convnext.deploy.verify import Verification, Verified, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
     from convnext.studies.audit.findings import Audit
@@ -62,6 +62,7 @@ __all__ = [
     "SegmentationPrediction",
     "SegmentationPredictor",
     "TrainingError",
+    "Verification",
     "Verified",
     "__version__",
     "audit",
@@ -109,7 +110,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.deploy.predictor": ("Predictor",),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
     "convnext.deploy.serve.run": ("serve",),
-    "convnext.deploy.verify": ("Verified", "verify"),
+    "convnext.deploy.verify": ("Verification", "Verified", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),
     "convnext.studies.audit.findings": ("Audit",),

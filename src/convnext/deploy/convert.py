@@ -23,7 +23,7 @@ from convnext.files import FULL, appearing, refuse_unusable, to_json, write_byte
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
-from convnext.models.provenance import NON_COMMERCIAL
+from convnext.models.licences import NON_COMMERCIAL
 from convnext.models.tensors import NPZ_METADATA, PROVENANCE, RUN, read_tensors
 
 PICKLES = (".pth", ".pt", ".bin")

@@ -67,20 +67,20 @@ class ExportedClassifier(ClassificationPredictor):
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
         )
         skipped: dict[str, str] = {}
-        weights = self.metadata.get("weights", "raw")
+        about = {"weights": self.metadata.get("weights", "raw"), "images": fingerprint(dataset)}
         if self.several:
             passes = self._passes(dataset, batch, workers, skipped, progress=progress)
             seen = several.Outcomes.join(
                 [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
             )
             told = evaluation_of_several(seen, dataset, self.thresholds)
-            return told.with_about(skipped=skipped, weights=weights)
+            return told.with_about(skipped=skipped, **about)
 
         def asked(images: Dataset) -> Iterator[Answers]:
             return self._passes(images, batch, workers, skipped, progress=progress)
 
         found = conclude(dataset, asked, self.decision, wanted=wanted, measured=part or GIVEN)
-        return found.with_about(skipped=skipped, weights=weights)
+        return found.with_about(skipped=skipped, **about)
 
     def outcomes(
         self,

@@ -1,167 +1,165 @@
-"""What is whole: checkpoints and every other file of tensors, exported files, and the records of runs. Needs no torch."""
+"""`convnext verify`: what is whole by its digests and, with data, whether a network keeps what it promises.
 
-import contextlib
+A bundle is a run, or an exported file, which needs no torch here either. Every promise is measured again and comes to one of
+three: it 'holds', it is 'broken', or it stays 'open', because these data cannot tell.
+"""
+
 import os
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, overload
 
-from convnext.deploy.forms import table
-from convnext.deploy.forms.seal import end_of, require_sealed
-from convnext.errors import CheckpointError, number_of, reason_of
-from convnext.files import from_json
-from convnext.integrity import FORMAT, read_header, require_header, require_whole
+from convnext.deploy import digests
+from convnext.deploy.digests import Verified
+from convnext.deploy.exported import is_exported
+from convnext.deploy.finding import Finding
+from convnext.deploy.load import load
+from convnext.deploy.measured import Measured, findings_of, licence, network
+from convnext.deploy.promises import Promises, promises_of_file, promises_of_run
+from convnext.errors import ConvNeXtError, number_of
 
-State = Literal["whole", "readable", "damaged"]
-WEIGHTS = ("best.safetensors", "best_ema.safetensors", "last.safetensors")
+_RECORDS, _ARCHIVES = (".json", ".jsonl"), (".npz", ".pt2")
 
 
 @dataclass(frozen=True)
-class Verified:
-    """One file: 'whole', its digests are those of what it holds; 'readable', it has none; 'damaged'."""
+class Verification:
+    """A bundle beside its promises."""
 
-    path: Path
-    state: State
-    about: str  # what was compared, or what is wrong, in words
+    bundle: str
+    data: str
+    findings: tuple[Finding, ...]
+    n: int = 0  # images that were scored
+    scores: Mapping[str, float | None] = field(default_factory=dict)  # that they came to
 
-    def to_dict(self) -> dict[str, str]:
+    @property
+    def holds(self) -> bool:
+        """Whether no promise is broken."""
+        return not self.of("broken")
+
+    def of(self, verdict: str) -> list[Finding]:
+        """The findings that came to 'holds', 'broken' or 'open'."""
+        return [each for each in self.findings if each.verdict == verdict]
+
+    def lines(self) -> list[str]:
+        """For a terminal: a table, what is to be said of it, and what it comes to."""
+        cells = [("", "promised", "measured", ""), *(each.cells for each in self.findings)]
+        widths = [max(len(row[place]) for row in cells) for place in range(3)]
+        rows = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in cells]
+        notes = [f"{each.name}: {each.note}" for each in self.findings if each.note]
+        images = f": {number_of(self.n, 'image')}" if self.n else ""
+        return [
+            f"'{self.bundle}' on '{self.data}'{images}",
+            "",
+            *map(str.rstrip, rows),
+            "",
+            *notes,
+            *([""] if notes else []),
+            self._sum(),
+        ]
+
+    def _sum(self) -> str:
+        broken, left = self.of("broken"), self.of("open")
+        names = ", ".join(each.name for each in broken)
+        told = f"Broken: {names}." if broken else "Nothing that it promises is broken."
+        return told + (f" These data cannot tell: {', '.join(each.name for each in left)}." if left else "")
+
+    def to_dict(self) -> dict[str, Any]:
         """For a program."""
-        return {"path": str(self.path), "state": self.state, "about": self.about}
+        return {
+            "bundle": self.bundle,
+            "data": self.data,
+            "n": self.n,
+            **{verdict: len(self.of(verdict)) for verdict in ("holds", "broken", "open")},
+            "findings": [each.to_dict() for each in self.findings],
+            "scores": dict(self.scores),
+        }
 
 
-def verify(*sources: str | os.PathLike[str]) -> list[Verified]:
-    """What is whole of runs, checkpoints, exported files, records, and folders of them, by the digests that they carry.
+@overload
+def verify(bundle: str | os.PathLike[str]) -> list[Verified]: ...
+@overload
+def verify(
+    bundle: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    part: str | None = ...,
+    *,
+    weights: str = ...,
+    device: str = ...,
+    workers: int = ...,
+    progress: bool = ...,
+    images: str | Path | None = ...,
+    form: str | None = ...,
+    colours: str | Path | None = ...,
+) -> Verification: ...
+def verify(
+    bundle: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    part: str | None = None,
+    *,
+    weights: str = "best",
+    device: str = "auto",
+    workers: int = 0,
+    progress: bool = False,
+    images: str | Path | None = None,
+    form: str | None = None,
+    colours: str | Path | None = None,
+) -> list[Verified] | Verification:
+    """What is whole of a run, a checkpoint, an exported file, or a folder of them; with `data`, whether it keeps its promises.
 
-    Raises CheckpointError for one that is not there, or that holds nothing of the kind.
+    With labelled `data` a run or an exported file is measured again: `holds` of the result says whether nothing that it
+    promises is broken, `findings` say it line by line. The options are those of `convnext.evaluate`. Raises CheckpointError
+    for what is not there or cannot be opened, DataError for data that it cannot be measured on.
     """
-    found: list[Verified] = []
-    for source in map(Path, sources):
-        if not source.exists():
-            raise CheckpointError(f"There is nothing at '{source}'. Name a run, a checkpoint or an exported file.")
-        files = list(_files(source)) if source.is_dir() else [source]
-        known = [file for file in files if _check_of(file)]
-        if not known:
-            kinds = ", ".join(dict.fromkeys(_CHECKS))
-            raise CheckpointError(f"'{source}' holds nothing that can be verified: no file of {kinds}.")
-        found += map(_verified, known)
-    return found
+    if data is None:
+        return digests.compared(bundle)
+    files = digests.compared(bundle)
+    damaged = [each for each in files if each.state == "damaged"]
+    about = {"bundle": os.fspath(bundle), "data": os.fspath(data)}
+    if damaged:
+        many = f"{number_of(len(damaged), 'file')} damaged"
+        broken = Finding("file", "what was written", many, "broken", " ".join(each.about for each in damaged))
+        return Verification(**about, findings=(broken,))
+    whole = sum(each.state == "whole" for each in files)
+    told_whole = "whole" if len(files) == 1 else f"whole ({whole} of {len(files)} have digests)"
+    digest = Finding("file", "what was written", told_whole, "holds")
+    predictor = load(bundle, weights=weights, device=device)
+    promises = _promises(predictor, exported=is_exported(os.fspath(bundle)))
+    given = {"images": images, "form": form, "colours": colours}
+    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if told and predictor.recipe.task == "classification":
+        name = next(iter(told))
+        raise ConvNeXtError(f"{name} = '{told[name]}' is for detection and segmentation. Leave it out.")
+    first = [digest, *network(predictor, promises)]
+    found = predictor.evaluate(os.fspath(data), part, workers=workers, progress=progress, **told)
+    measured = Measured(found, promises, predictor.metadata)
+    lines = (*first, *findings_of(measured), licence(predictor.metadata))
+    return Verification(**about, findings=lines, n=found.n, scores=dict(found.scores))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in order; what is being written is in a hidden one."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+def names_data(paths: list[str]) -> bool:
+    """Whether of two paths the first is a network and the second what to measure it on: no network and none of its records."""
+    if len(paths) != 2:
+        return False
+    first, second = map(Path, paths)
+    return _is_network(first) and not _is_network(second) and not _holds_networks(second)
 
 
-def _check_of(path: Path) -> Callable[[Path], tuple[State, str]] | None:
-    """How a file is verified, by its name."""
-    form = table.form_of(path)
-    if form and form.beside and not end_of(path) and not path.with_suffix(form.beside[0]).exists():
-        return None  # an .xml of somebody's annotations
-    return _CHECKS.get(path.suffix.lower())
+def _is_network(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in digests.WEIGHTS)
+    return is_exported(path) or path.suffix == ".safetensors"
 
 
-def _verified(path: Path) -> Verified:
-    check = _check_of(path)
-    assert check is not None
-    try:
-        return Verified(path, *check(path))
-    except CheckpointError as error:
-        return Verified(path, "damaged", str(error))
-    except OSError as error:
-        return Verified(path, "damaged", f"It cannot be read: {reason_of(error)}.")
+def _holds_networks(path: Path) -> bool:
+    """Whether it is a folder of runs or exported files, or a record of a run."""
+    if path.is_dir():
+        return any(name.endswith((".safetensors", ".onnx")) for _, _, names in os.walk(path) for name in names)
+    return path.suffix in _ARCHIVES or (path.suffix in _RECORDS and _is_network(path.parent))
 
 
-def _tensors(path: Path) -> tuple[State, str]:
-    if not path.stat().st_size:
-        raise CheckpointError(f"'{path}' is damaged: it is empty. Restore it, or remove it to start again.")
-    whole = require_whole(path)
-    many = number_of(len(read_header(path).tensors), "tensor")
-    return ("whole", f"{many} and the header are what was written") if whole else ("readable", f"{many}, no digests")
-
-
-def _exported(path: Path) -> tuple[State, str]:
-    if require_sealed(path):
-        return "whole", "it is what was written"
-    raise CheckpointError(
-        f"'{path}' has no digest: its end is lost, or `convnext export` did not write it. Export it again."
-    )
-
-
-def _archive(path: Path) -> tuple[State, str]:
-    """A program of torch, or tensors: a zip, which has a CRC-32 of each of its files."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            many = len(archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"'{path}' is damaged: {str(error)[:200]}. Restore it.") from None
-    if broken is not None:
-        raise CheckpointError(f"'{path}' is damaged: '{broken}' in it is not what was written. Restore it.")
-    return "whole", f"{number_of(many, 'file')} in it are what was written"
-
-
-def _record(path: Path) -> tuple[State, str]:
-    value = _json(path, path.read_bytes(), "it")
-    if path.name in _TWINS:
-        return _compared(path, value)
-    return "readable", "it is JSON"
-
-
-def _rows(path: Path) -> tuple[State, str]:
-    """A log: a line for each row, the last one ended."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        raise CheckpointError(f"'{path}' is damaged: its last line is cut short. The run that goes on mends it.")
-    for number, line in enumerate(lines, 1):
-        if not isinstance(_json(path, line, f"line {number}"), dict):
-            raise CheckpointError(f"'{path}' is damaged: line {number} is no row. Restore it.")
-    return "readable", f"{number_of(len(lines), 'row')} of JSON"
-
-
-def _json(path: Path, text: bytes, what: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError as error:
-        raise CheckpointError(f"'{path}' is damaged: {what} is not JSON ({error}). Restore it.") from None
-
-
-def _compared(path: Path, value: Any) -> tuple[State, str]:
-    """A record of a run beside the header of its checkpoint, which says the same."""
-    ours, theirs = _TWINS[path.name]
-    here = value.get(ours) if ours and isinstance(value, dict) else value
-    for weights in (path.parent / name for name in WEIGHTS):
-        told = _told(weights)
-        if theirs not in told:
-            continue
-        if here != told[theirs]:
-            raise CheckpointError(
-                f"'{path}' is damaged: its {theirs} and what '{weights.name}' says differ. Restore it."
-            )
-        if not ours:
-            return "whole", f"it says what '{weights.name}' says"
-        return "readable", f"it is JSON, with the {theirs} of '{weights.name}'"
-    return "readable", "it is JSON"
-
-
-def _told(weights: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run; nothing where it is none, or damaged."""
-    with contextlib.suppress(CheckpointError, ValueError, KeyError):
-        header = read_header(weights).metadata
-        require_header(weights, header)
-        told = from_json(header["metadata"]) if header.get("format") == FORMAT else {}
-        return told if isinstance(told, dict) else {}
-    return {}
-
-
-_TWINS = {"recipe.json": ("", "recipe"), "data.json": ("classes", "classes"), "evaluation.json": ("classes", "classes")}
-_CHECKS: dict[str, Callable[[Path], tuple[State, str]]] = {
-    ".safetensors": _tensors,
-    **{form.suffix: _exported for form in table.FORMS if form.opener},
-    **dict.fromkeys((".pt2", ".npz"), _archive),
-    ".json": _record,
-    ".jsonl": _rows,
-}
+def _promises(predictor: Any, *, exported: bool) -> Promises:
+    if exported:
+        return promises_of_file(predictor.source, predictor.metadata)
+    metadata = {**predictor.metadata, "classes": list(predictor.classes)}
+    return promises_of_run(predictor.source, metadata, predictor.recipe.precision)

@@ -10,22 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convnext.models.licences import DINOV3, FAIR_NC, MIT, NON_COMMERCIAL, UNKNOWN
 from convnext.models.sources import RUN, find
 from convnext.models.tensors import record_of
 
-MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
-DINOV3, FAIR_NC = "DINOv3 License", "FAIR Noncommercial Research License"
 _WRITTEN = {  # as timm's configurations spell them
     "apache-2.0": "Apache-2.0",
     "mit": MIT,
     "cc-by-nc-4.0": NON_COMMERCIAL,
     "dinov3-license": DINOV3,
     "fair-noncommercial-research-license": FAIR_NC,
-}
-_TERMS = {  # what a licence asks of those who train from the weights
-    NON_COMMERCIAL: "what is trained from them is not for commercial use, either",
-    FAIR_NC: "what is trained from them is for research alone, not for commercial use, either",
-    DINOV3: "what is trained from them may be passed on under that licence alone",
 }
 _SIZES = r"(tiny|small|base|large|xlarge)"
 _V2_SIZES = r"(atto|femto|pico|nano|tiny|base|large|huge)"
@@ -58,11 +52,6 @@ class Provenance:
     def as_text(self) -> dict[str, str]:
         """Entries for a file's metadata; `license` as package registries spell it."""
         return {"origin": self.origin, "license": self.licence, "license_known_by": self.known_by}
-
-
-def terms(licence: str) -> str:
-    """What `licence` asks of what is trained from the weights, as the end of a sentence; '' where nothing is known."""
-    return _TERMS.get(licence, "")
 
 
 def provenance(source: str, metadata: Mapping[str, str], *, config: Mapping[str, Any] | None = None) -> Provenance:

@@ -55,4 +55,5 @@ def evaluate(
         found = row.evaluation(network, dataset, recipe, workers=workers, skipped=skipped, progress=progress, **ways)
     if ways.get("multi_scale"):
         found = found.with_about(multi_scale=True)
-    return found.with_about(skipped=skipped, weights=metadata.get("weights", "raw"))
+    about = {"weights": metadata.get("weights", "raw"), "images": row.fingerprint(dataset, recipe)}
+    return found.with_about(skipped=skipped, **about)

@@ -1,5 +1,6 @@
 """What travels in the file of an exported network."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from convnext.config import Bands
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import VERSION
 from convnext.deploy.forms.table import SEALED
+from convnext.deploy.promises import COARSE, KEY, Promises, promises_of_run
+from convnext.deploy.reference import reference_of
+from convnext.engine.run import ORIGIN
 
 KEPT = (
     "task",
@@ -21,6 +25,10 @@ KEPT = (
     "provenance",
     "thresholds",
     "decision",
+    "given",
+    "fold",
+    "crosswise",
+    *ORIGIN,
 )  # of the run's description
 
 
@@ -45,7 +53,21 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
             "std": list(recipe.input.std),
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
+        KEY: _promised(predictor, precision).to_dict(),
     }
+
+
+def of_int8(described: dict[str, Any], max_loss: float) -> dict[str, Any]:
+    """What the promises become in int8: as near as was asked, `max_loss` points, and the scores no longer those of the run."""
+    held = {name: value for name, value in described[KEY].items() if name != "reference"}
+    return {**described, KEY: {**held, "tolerance": max(COARSE, max_loss / 100)}}
+
+
+def _promised(predictor: ClassificationPredictor, precision: str) -> Promises:
+    """What the run promises, and what it answers in float32."""
+    metadata = {**predictor.metadata, "classes": list(predictor.classes)}
+    exact = replace(predictor, recipe=predictor.recipe.model_copy(update={"precision": "fp32"}))
+    return replace(promises_of_run(predictor.source, metadata, precision), reference=reference_of(exact, precision))
 
 
 def _read_as(config: Bands) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
+from convnext.deploy.export.description import of_int8
 from convnext.deploy.exported import megabytes, move
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
@@ -55,7 +56,7 @@ def to_int8(
 
     def judged(variant: str) -> int8.Comparison:
         about = {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
-        quantize(made, small, images, variant, described | about)
+        quantize(made, small, images, variant, of_int8(described, asked.max_loss) | about)
         seal(small)
         quick = module_of(small, backend=asked.backend)
         return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))

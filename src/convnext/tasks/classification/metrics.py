@@ -83,11 +83,11 @@ def over_classes(outcomes: Outcomes) -> tuple[float, float]:
     return float((hits[seen] / images[seen]).mean()), float((2 * hits[told] / (images + predicted)[told]).mean())
 
 
-def wilson(rate: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a rate seen on n images (Wilson 1927); (0, 1) when nothing was seen."""
+def wilson(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % score interval of a rate seen on n images (Wilson 1927), or of another `z`; (0, 1) when nothing was seen."""
     if n < 1:
         return 0.0, 1.0
-    z2 = 1.959964**2
+    z2 = z**2
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (rate * (1 - rate) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)  # rounding must not miss these
