@@ -275,8 +275,9 @@ def test_rings_of_exchanged_classes_are_found_and_a_common_mistake_is_none():
 
 
 @pytest.mark.parametrize(
-    ("right", "n", "verdict"), [(1.0, 400, "holds"), (0.985, 400, "holds"), (0.95, 400, "broken"), (1, 50, "open"), (0.6, 10, "broken")]
-)  # fmt: skip
+    ("right", "n", "verdict"),
+    [(1.0, 400, "holds"), (0.985, 400, "holds"), (0.95, 400, "broken"), (1.0, 50, "open"), (0.6, 10, "broken")],
+)
 def test_a_promise_of_99_of_100_is_broken_by_mistakes_that_are_no_chance(right, n, verdict):
     about = {"accuracy": 0.99, "threshold": 0.5, "here": {"n": n, "answered": 1.0, "right": right}}
     assert answered(about, learnt=False).verdict == verdict
