@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
+    from convnext.deploy.digests import Verified
     from convnext.deploy.explanation import Explanation
     from convnext.deploy.prediction import (
         ClassificationPrediction,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from convnext.deploy.predictor import Predictor
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.deploy.serve.run import serve
-    from convnext.deploy.verify import Verification, Verified, verify
+    from convnext.deploy.verify import Verification, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
     from convnext.studies.audit.findings import Audit
@@ -99,6 +100,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.config": ("Recipe",),
     "convnext.deploy.classifier": ("ClassificationPredictor",),
     "convnext.deploy.detector": ("DetectionPredictor",),
+    "convnext.deploy.digests": ("Verified",),
     "convnext.deploy.explanation": ("Explanation",),
     "convnext.tasks.result": ("Evaluation",),
     "convnext.deploy.prediction": (
@@ -110,7 +112,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.deploy.predictor": ("Predictor",),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
     "convnext.deploy.serve.run": ("serve",),
-    "convnext.deploy.verify": ("Verification", "Verified", "verify"),
+    "convnext.deploy.verify": ("Verification", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),
     "convnext.studies.audit.findings": ("Audit",),

@@ -41,7 +41,8 @@ class Measured:
         """That about these very images; else that which chose nothing, of the part 'test', where there is one."""
         held = self.promises.stated
         same = [each for each in held if each.images and each.images == self.found.about.get("images")]
-        return (same or list(reversed(held)) or [None])[0]
+        found = same or list(reversed(held))
+        return found[0] if found else None
 
     @property
     def same(self) -> bool:
@@ -130,7 +131,7 @@ def _images(seen: Measured) -> Finding:
 def _classes(seen: Measured) -> Finding:
     """Which of the classes are there, and whether some of them look exchanged."""
     names = seen.found.classes
-    rows = seen.found.tables.get("per_class", ())
+    rows: list[dict[str, Any]] = list(seen.found.tables.get("per_class", ()))
     there = [row["name"] for row in rows if row.get("n", row.get("objects", row.get("pixels", 0)))]
     missing = [name for name in names if name not in there]
     said, told = number_of(len(names), "class", "classes"), f"{len(there)} have images"

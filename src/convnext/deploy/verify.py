@@ -115,11 +115,10 @@ def verify(
         return digests.compared(bundle)
     files = digests.compared(bundle)
     damaged = [each for each in files if each.state == "damaged"]
-    about = {"bundle": os.fspath(bundle), "data": os.fspath(data)}
     if damaged:
         many = f"{number_of(len(damaged), 'file')} damaged"
         broken = Finding("file", "what was written", many, "broken", " ".join(each.about for each in damaged))
-        return Verification(**about, findings=(broken,))
+        return Verification(os.fspath(bundle), os.fspath(data), (broken,))
     whole = sum(each.state == "whole" for each in files)
     told_whole = "whole" if len(files) == 1 else f"whole ({whole} of {len(files)} have digests)"
     digest = Finding("file", "what was written", told_whole, "holds")
@@ -134,7 +133,7 @@ def verify(
     found = predictor.evaluate(os.fspath(data), part, workers=workers, progress=progress, **told)
     measured = Measured(found, promises, predictor.metadata)
     lines = (*first, *findings_of(measured), licence(predictor.metadata))
-    return Verification(**about, findings=lines, n=found.n, scores=dict(found.scores))
+    return Verification(os.fspath(bundle), os.fspath(data), lines, found.n, dict(found.scores))
 
 
 def names_data(paths: list[str]) -> bool:
