@@ -135,7 +135,7 @@ def _classes(seen: Measured) -> Finding:
     there = [row["name"] for row in rows if row.get("n", row.get("objects", row.get("pixels", 0)))]
     missing = [name for name in names if name not in there]
     said, told = number_of(len(names), "class", "classes"), f"{len(there)} have images"
-    values = {"missing": missing, "exchanged": exchanged(seen.found)}
+    values: dict[str, Any] = {"missing": missing, "exchanged": exchanged(seen.found)}
     if values["exchanged"]:
         pairs = "; ".join(f"most of '{own}' are taken for '{other}'" for own, other in values["exchanged"][:_NAMED])
         note = f"the names look exchanged, in the data or in the bundle: {pairs}."
