@@ -13,6 +13,7 @@ from convnext.data.formats.coco import open_coco
 from convnext.data.formats.masks import open_masks
 from convnext.data.opening import recognise
 from convnext.data.sample import Sample
+from convnext.data.slots import slots_of
 from convnext.errors import DataError
 from dense_images import coco, write_coco, write_maps
 
@@ -57,7 +58,7 @@ def test_an_epoch_shows_every_image_once_and_ranks_share_its_batches(dataset):
     epoch = [index for batch in batches(dataset, range(4)) for index in batch.indices]
     assert sorted(epoch) == list(range(8))
     assert [index for batch in batches(dataset, range(4, 8)) for index in batch.indices] != epoch
-    shares = [batches(dataset, range(4), share=(rank, 2)) for rank in (0, 1)]
+    shares = [batches(dataset, range(4), slots=slots_of(2, (rank, 2)), world=2) for rank in (0, 1)]
     assert [one.indices + other.indices for one, other in zip(*shares, strict=True)] == [
         batch.indices for batch in batches(dataset, range(4))
     ]
@@ -90,8 +91,6 @@ def test_no_image_at_all_ends_the_run(dataset, tmp_path):
         file.write_bytes(b"")
     with pytest.raises(DataError, match="none of the 8 images can be read"):
         batches(dataset, range(1))
-    with pytest.raises(DataError, match="less than the 4 processes"):
-        batches(dataset, range(1), share=(0, 4))
 
 
 def test_evaluation_shows_every_image_once_in_order_over_all_ranks(dataset):

@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(data, tmp_path, kind):
 def test_micro_batches_are_the_batch_in_pieces_and_train(data, tmp_path):
     task = task_of(data, small(optim__batch=5), tmp_path)
     (batch,) = task.batches(range(1), World())
-    ready = task.prepare(batch, step=0, rank=0, device=CPU)
+    ready = task.prepare(batch, step=0, slots=task.slots(World()), device=CPU)
     pieces = ready.split(2)
     assert [len(piece) for piece in pieces] == [2, 2, 1]
     assert torch.equal(torch.cat([piece.images.x for piece in pieces]), ready.images.x)
@@ -98,7 +98,7 @@ def test_a_batch_depends_on_its_step_alone_and_two_ranks_share_it(data, tmp_path
 def test_prepared_images_are_padded_with_zeros_and_their_objects_stay_in_their_pixels(data, tmp_path):
     task = task_of(data, small(optim__batch=6), tmp_path)
     (batch,) = task.batches(range(1), World())
-    ready = task.prepare(batch, step=0, rank=0, device=CPU)
+    ready = task.prepare(batch, step=0, slots=task.slots(World()), device=CPU)
     assert ready.images.x.shape[-1] % 16 == 0 and len(ready) == 6
     for sample, x, size, objects in zip(batch.samples, ready.images.x, ready.images.sizes, ready.targets, strict=True):
         height, width = size
@@ -113,7 +113,7 @@ def test_prepared_images_are_padded_with_zeros_and_their_objects_stay_in_their_p
 def test_the_parts_of_the_loss_are_those_of_the_detector(data, tmp_path):
     task = task_of(data, small(model__drop_path=0), tmp_path)
     (batch,) = task.batches(range(1), World())
-    ready = task.prepare(batch, step=0, rank=0, device=CPU)
+    ready = task.prepare(batch, step=0, slots=task.slots(World()), device=CPU)
     with torch.no_grad():
         torch.manual_seed(1)
         parts = task.model(ready.images, ready.targets)

@@ -12,6 +12,7 @@ from convnext.data.labelled import Dataset, Entry
 from convnext.data.loader import train_batches
 from convnext.data.opening import open_splits, recognise
 from convnext.data.sampler import EachClassAlike, EachOnce, order_for
+from convnext.data.slots import slots_of
 from convnext.recipes import recipe
 from images import write_colours
 
@@ -78,7 +79,13 @@ def batches(data: Dataset, share: tuple[int, int] = (0, 1), steps: range = range
     chosen = override(
         chosen.model_copy(update={"model": network}), {"optim.batch": 8, "input.size_px": 16, "loss.balance": "sampler"}
     )
-    how = {"steps": steps, "steps_per_epoch": 2, "size_at": lambda step: 16, "share": share}
+    how = {
+        "steps": steps,
+        "steps_per_epoch": 2,
+        "size_at": lambda step: 16,
+        "slots": slots_of(8, share),
+        "world": share[1],
+    }
     return [
         [(int(i), image.numpy().tobytes()) for i, image in zip(batch.indices, batch.images, strict=True)]
         for batch in train_batches(data, chosen, **how)

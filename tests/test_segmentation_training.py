@@ -144,7 +144,7 @@ def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(t
 def test_prepared_images_and_maps_are_padded_alike_and_padding_does_not_count(data, tmp_path):
     task = task_of(data, small(input__crop_px=0, input__multiple=16), tmp_path)
     (batch,) = task.batches(range(1), World())
-    ready = task.prepare(batch, step=0, rank=0, device=CPU)
+    ready = task.prepare(batch, step=0, slots=task.slots(World()), device=CPU)
     assert ready.x.shape[-2:] == ready.labels.shape[-2:] and ready.x.shape[-1] % 16 == 0 and len(ready) == 4
     for sample, labels in zip(batch.samples, ready.labels, strict=True):
         height, width = sample.semantic.shape

@@ -1,6 +1,6 @@
 """Batches of samples in an order that depends on nothing but (seed, step), as `data/loader.py` has for images alone.
 
-The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its share of that.
+The order of epoch e is a permutation from (seed, e); step s takes its slice of it, and each rank its slots of that.
 Masks travel between processes as bits: at full size they would be most of what is sent.
 """
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convnext.data.annotated_policy import Key
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.data.sampler import EachOnce
+from convnext.data.slots import slots_of
 from convnext.data.store import printable
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead
 from convnext.errors import DataError, reason_of
@@ -39,23 +41,23 @@ def train_dense_batches(
     seed: int,
     steps: range,
     steps_per_epoch: int,
-    share: Share = (0, 1),
+    slots: NDArray[np.int64] | None = None,
+    world: int = 1,
     workers: int = 0,
     channels: int = 3,
     masks: bool = True,
     strict: bool = False,
 ) -> Iterator[DenseBatch]:
-    """One batch for each of `steps`; `batch` is that of all ranks together, `change` what happens to each image.
+    """One batch for each of `steps`: the images of (N,) `slots`, those of this one of `world` processes (None: all).
+
+    `batch` is that of all of them together, `change` what happens to each image.
 
     An image that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
     raises DataError. Raises DataError when no image can be read at all.
     """
-    rank, world = share
-    if batch < world:
-        raise DataError(f"optim.batch = {batch} is less than the {world} processes that share it. Raise it.")
     if not dataset.entries:
         raise DataError("there are no images to train on.")
-    order = _Order(seed, steps_per_epoch, batch // world, rank, world)
+    order = _Order(seed, steps_per_epoch, batch, slots_of(batch, (0, 1)) if slots is None else slots)
     reader = _TrainReader(dataset, change, order, channels, masks, strict)
     yield from _read(reader, steps, choose_workers(workers, len(dataset.entries), world), world)
 
@@ -86,14 +88,13 @@ class _Order:
 
     seed: int
     steps_per_epoch: int
-    own: int  # images of a step on this rank
-    rank: int
-    world: int
+    batch: int
+    slots: NDArray[np.int64]
 
-    def place(self, step: int) -> tuple[int, int]:
-        """(epoch, position in its order) of the first image of a step on this rank."""
+    def places(self, step: int) -> tuple[int, list[int]]:
+        """(epoch, positions in its order) of the images of a step on this rank."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return epoch, (place * self.world + self.rank) * self.own
+        return epoch, (place * self.batch + self.slots).tolist()
 
 
 class _TrainReader:
@@ -116,12 +117,12 @@ class _TrainReader:
         return len(self.dataset.entries)
 
     def __getitem__(self, step: int) -> "_Packed | DataError":
-        epoch, start = self.order.place(step)
+        epoch, places = self.order.places(step)
         found: list[tuple[int, Sample]] = []
         skipped: dict[str, str] = {}
         try:
-            for slot in range(self.order.own):
-                found.append(self.replacing.read(epoch, start + slot, skipped, self._sample))
+            for place in places:
+                found.append(self.replacing.read(epoch, place, skipped, self._sample))
         except DataError as error:
             return error
         return _packed([sample for _, sample in found], [index for index, _ in found], skipped)

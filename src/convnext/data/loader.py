@@ -1,6 +1,6 @@
 """Batches in an order that depends on nothing but (seed, step): any number of workers, any restart, the same images.
 
-The order of epoch e follows from (seed, e) (`sampler`); step s takes its slice of it, and each rank its share of that.
+The order of epoch e follows from (seed, e) (`sampler`); step s takes its slice of it, and each rank its slots of that.
 One DataLoader serves all the steps, so that reading ahead runs on through the end of an epoch.
 """
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from convnext.config import ClassificationRecipe, InputConfig
@@ -21,6 +22,7 @@ from convnext.data.evaluation import Change, shown
 from convnext.data.jpeg import is_jpeg, reduction
 from convnext.data.labelled import Dataset
 from convnext.data.sampler import order_for
+from convnext.data.slots import slots_of
 from convnext.data.transforms import crop_and_augment, crop_box, least_px, scaled_box, view_chances
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
 from convnext.errors import DataError
@@ -38,31 +40,30 @@ def train_batches(
     steps: range,
     steps_per_epoch: int,
     size_at: Callable[[int], int],
-    share: Share = (0, 1),
+    slots: NDArray[np.int64] | None = None,
+    world: int = 1,
     workers: int = 0,
     cache: Literal["auto", "off", "on"] = "auto",
     strict: bool = False,
 ) -> Iterator[Batch]:
-    """One batch for each of `steps`; `size_at` gives the pixels of each step.
+    """One batch for each of `steps`: the images of (N,) `slots`, those of this one of `world` processes (None: all).
+
+    `size_at` gives the pixels of each step.
 
     An image that breaks is replaced by the next one of the epoch's order and named in `skipped`; with `strict` it
     raises DataError. Raises DataError when no image can be read at all.
     """
-    world = share[1]
-    if recipe.optim.batch < world:
-        raise DataError(
-            f"optim.batch = {recipe.optim.batch} is less than the {world} processes that share it. Raise it."
-        )
     if not dataset.entries:
         raise DataError("there are no images to train on.")
+    own = slots_of(recipe.optim.batch, (0, 1)) if slots is None else slots
     plan = [(step, size_at(step)) for step in steps]
     for size_px in sorted({size_px for _, size_px in plan}):
         if recipe.augment.rand_augment:
             prepared(recipe.augment.rand_augment, size_px, recipe.input.mean)  # once, before the workers fork
     channels = len(recipe.input.mean)
     kept = make_cache(dataset, recipe.input, cache, local_ranks(world))
-    reader = _TrainReader(dataset, recipe, steps_per_epoch, share, kept, strict)
-    largest = max((size_px for _, size_px in plan), default=1) ** 2 * channels * (recipe.optim.batch // world)
+    reader = _TrainReader(dataset, recipe, steps_per_epoch, own, kept, strict)
+    largest = max((size_px for _, size_px in plan), default=1) ** 2 * channels * len(own)
     largest *= kind_of_pixels(recipe.input).itemsize
     yield from read_ahead(reader, plan, choose_workers(workers, len(dataset.entries), world), largest, world)
 
@@ -95,12 +96,12 @@ class _TrainReader:
         dataset: Dataset,
         recipe: ClassificationRecipe,
         steps_per_epoch: int,
-        share: Share,
+        slots: NDArray[np.int64],
         cache: ImageCache | None,
         strict: bool,
     ):
         self.dataset, self.recipe, self.steps_per_epoch = dataset, recipe, steps_per_epoch
-        self.share, self.cache = share, cache
+        self.slots, self.cache = slots, cache
         self.channels = len(recipe.input.mean)
         order = order_for(dataset.labels(), recipe.seed, balanced=recipe.loss.balance == "sampler")
         self.replacing = Replacing(dataset.entries, recipe.seed, order, strict)
@@ -110,16 +111,14 @@ class _TrainReader:
 
     def __getitem__(self, item: tuple[int, int]) -> Batch | DataError:
         step, size_px = item
-        rank, world = self.share
-        own = self.recipe.optim.batch // world
         epoch, place = divmod(step, self.steps_per_epoch)
-        start = (place * world + rank) * own
-        images = np.empty((own, size_px, size_px, self.channels), kind_of_pixels(self.recipe.input))
+        start = place * self.recipe.optim.batch
+        images = np.empty((len(self.slots), size_px, size_px, self.channels), kind_of_pixels(self.recipe.input))
         indices: list[int] = []
         skipped: dict[str, str] = {}
         try:
-            for slot in range(own):
-                index, images[slot] = self.replacing.read(
+            for i, slot in enumerate(self.slots.tolist()):
+                index, images[i] = self.replacing.read(
                     epoch, start + slot, skipped, lambda index, key: self._image(index, key, size_px)
                 )
                 indices.append(index)

@@ -1,7 +1,8 @@
 """What training does to a whole batch: random erasing, then mixup or cutmix, with label smoothing inside the targets.
 
 Random erasing: arXiv 1708.04896. Mixup: 1710.09412. CutMix: 1905.04899. The conventions are timm's, which the paper
-trained with: one lambda a batch, partners from the reversed batch, cutmix's lambda from the true area of its box.
+trained with: one lambda a batch, partners from the reversed batch, cutmix's lambda from the true area of its box. Each
+process has the images of some slots of the batch, both of a pair or none (`slots`): so all of them mix as one would.
 Axes: N images, C channels, H W rows and columns, K classes.
 """
 
@@ -9,6 +10,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from convnext.config import AugmentConfig
@@ -17,24 +19,31 @@ from convnext.data.labelled import UNKNOWN
 _ERASED_AREA = (0.02, 1 / 3)  # of the image
 _ERASED_ASPECT = 0.3  # height over width, from this to its inverse
 _TRIES = 10
+_ERASING = 1  # what tells the numbers of erasing a slot from those of mixing
 
 
 def mix(
-    x: Tensor, labels: Tensor, classes: int, augment: AugmentConfig, seed: tuple[int, ...]
+    x: Tensor,
+    labels: Tensor,
+    classes: int,
+    augment: AugmentConfig,
+    seed: tuple[int, ...],
+    slots: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(N, C, H, W) normalised float and (N,) int64 -> the same images, changed in place, and (N, K) float targets.
 
     Labels may be (N, K) int8 marks of several labels an image: targets are NaN where a mark is unknown, and where an
-    image is mixed with one that it is unknown of. Every random choice is a function of `seed`. Any N will do: in an odd
-    batch the middle image meets itself.
+    image is mixed with one that it is unknown of. How the batch is mixed is a function of `seed`, what is erased of an image
+    one of `seed` and its slot of (N,) `slots` (None: all). Any N will do: in an odd batch the middle image meets itself.
     """
-    rng = np.random.default_rng([word & 0xFFFF_FFFF_FFFF_FFFF for word in seed])
+    words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in seed]
     if augment.erasing:
-        noise = torch.Generator(x.device).manual_seed(int(rng.integers(2**62)))
-        for image in x:
-            if rng.random() < augment.erasing:
-                _erase(image, rng, noise)
-    share = _mix_images(x, augment, rng)
+        noise = torch.Generator(x.device)
+        for image, slot in zip(x, range(len(x)) if slots is None else slots.tolist(), strict=True):
+            own = np.random.default_rng([*words, slot, _ERASING])
+            if own.random() < augment.erasing:
+                _erase(image, own, noise.manual_seed(int(own.integers(2**62))))
+    share = _mix_images(x, augment, np.random.default_rng(words))
     targets = _smooth(labels, classes, augment.smoothing)
     return x, targets if share == 1 else targets * share + targets.flip(0) * (1 - share)
 

@@ -1,10 +1,10 @@
 """The training loop. There is one, for every task, device and number of processes.
 
-Randomness is a function of position, never of history: what happens at step s depends on (seed, s, rank) alone. That is
-why a run that was killed goes on to the same bits: its state is weights, optimizer, EMA and a step number.
+Randomness is a function of position, never of history: what happens to an image at step s depends on its slot in the
+batch, (seed, s, slot), alone. That is why a run that was killed goes on to the same bits, and with another number of
+processes to the same losses: its state is weights, optimizer, EMA and a step number.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from convnext.config import RunOptions, Training
+from convnext.engine.chances import seed_of
 from convnext.engine.distributed import World, network_of
 from convnext.engine.ema import Ema
 from convnext.engine.forecast import Forecast, Work
@@ -28,7 +29,7 @@ from convnext.engine.signals import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.engine.watching import mean_of, refuse_broken_weights, refuse_not_finite, warn_if_flat
-from convnext.errors import ConvNeXtError, Interrupted, number_of
+from convnext.errors import Interrupted, number_of
 
 LOG_ROWS_PER_EPOCH = 20
 
@@ -70,7 +71,7 @@ def fit(
     forecast = Forecast(work) if work and world.first and not state.step else None
     with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)
-        micro = micro_of(recipe, options, world)
+        micro = micro_of(options, update)
         _Loop(task, recipe, device, world, update, state, journal, saver, micro, forecast).run(stop)
     assert state.best, "the last step always evaluates"
     finished = Finished(task.metric, *_best_of(state.best), early=state.step < steps)
@@ -87,20 +88,17 @@ def update_of(task: Task, recipe: Training, options: RunOptions, *, device: torc
 
     Raises ConvNeXtError for a batch that the processes cannot share.
     """
-    if recipe.optim.batch % world.size:
-        raise ConvNeXtError(
-            f"optim.batch = {recipe.optim.batch} cannot be shared by {world.size} processes. "
-            f"Take {math.ceil(recipe.optim.batch / world.size) * world.size}."
-        )
+    slots = task.slots(world)
     model: nn.Module = task.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizers = Optimizers(model, recipe.optim)
     ema = Ema(model, recipe.optim.ema, recipe.optim.ema_warmup) if recipe.optim.ema else None
-    return Update(network_of(model, world, compiled=options.compile), recipe, optimizers, ema, task.loss)
+    network = network_of(model, world, compiled=options.compile)
+    return Update(network, recipe, optimizers, ema, task.loss, slots, world.size)
 
 
-def micro_of(recipe: Training, options: RunOptions, world: World) -> int:
-    """Images of a micro-batch on each device."""
-    return options.micro_batch or recipe.optim.batch // world.size
+def micro_of(options: RunOptions, update: Update) -> int:
+    """Images of a micro-batch on this device."""
+    return options.micro_batch or len(update.slots)
 
 
 def learn(
@@ -118,13 +116,12 @@ def learn(
 
     Raises TrainingError, with what to turn down, where memory runs out.
     """
-    seed = hash((recipe.seed, step, world.rank)) & 0x7FFFFFFF  # of integers: the same in every process
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of(recipe.seed, step, world.rank))
     task.model.train()
     lr = lr_at(step, steps_per_epoch=task.steps_per_epoch, optim=recipe.optim, schedule=recipe.schedule)
     prepared = None
     try:
-        prepared = task.prepare(batch, step=step, rank=world.rank, device=device)
+        prepared = task.prepare(batch, step=step, slots=update.slots, device=device)
         return lr, update(prepared, step=step, lr=lr, micro=micro)
     except Exception as error:
         if not out_of_memory(error):

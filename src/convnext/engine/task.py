@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convnext.engine.distributed import World
@@ -20,12 +22,19 @@ class Task(Protocol):
     smaller: str  # what makes its images smaller, for when memory runs out: 'a smaller --size (input.size_px)'
     exact: bool  # whether the gradients of micro-batches add up to that of the batch, as far as rounding goes
 
+    def slots(self, world: World) -> NDArray[np.int64]:
+        """Of the images of a step, those that this process takes, in the order in which it does.
+
+        Raises ConvNeXtError for a batch that the processes cannot share.
+        """
+        ...
+
     def batches(self, steps: range, world: World) -> Iterator[Any]:
         """The raw batches of these steps, this process's share of each."""
         ...
 
-    def prepare(self, batch: Any, *, step: int, rank: int, device: torch.device) -> Prepared:
-        """A raw batch, brought to the device, augmented and with its targets."""
+    def prepare(self, batch: Any, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Prepared:
+        """A raw batch, which is that of `slots`, brought to the device, augmented and with its targets."""
         ...
 
     def loss(self, network: nn.Module, piece: Any) -> Tensor | Mapping[str, Tensor]:

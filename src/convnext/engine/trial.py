@@ -38,7 +38,7 @@ def try_steps(
     Changes the task's network. All processes take the same steps; each has its own times.
     """
     update = update_of(task, recipe, options, device=device, world=world)
-    how: dict[str, Any] = {"device": device, "world": world, "micro": micro_of(recipe, options, world)}
+    how: dict[str, Any] = {"device": device, "world": world, "micro": micro_of(options, update)}
     found = []
     for steps in at:
         steps = steps[:MOST_STEPS]

@@ -6,10 +6,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convnext.config import Training
+from convnext.engine.chances import Chances
 from convnext.engine.distributed import exchange_of
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
@@ -36,7 +39,9 @@ Loss = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
 class Learnt:
     """What one step had to learn from, before it; tensors that are not yet waited for."""
 
-    losses: Tensor  # (1 + P,) float32: the mean loss, then its P parts, in one piece so that one look fetches all
+    losses: (
+        Tensor  # (1 + P,) float32 or wider: the mean loss, then its P parts, in one piece so that one look fetches all
+    )
     parts: tuple[str, ...]  # their names
     norm: Tensor | None  # () of the gradient, with clipping on
 
@@ -44,8 +49,20 @@ class Learnt:
 class Update:
     """One optimizer step from one prepared batch; the only place that touches the weights."""
 
-    def __init__(self, network: nn.Module, recipe: Training, optimizers: Optimizers, ema: Ema | None, loss: Loss):
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Training,
+        optimizers: Optimizers,
+        ema: Ema | None,
+        loss: Loss,
+        slots: NDArray[np.int64],
+        processes: int = 1,
+    ):
         self.network, self.loss = network, loss
+        self.slots, self.processes = slots, processes  # (N,) of this process, in the order of its images
+        self.batch = recipe.optim.batch
+        self.chances = Chances(network, batch=self.batch, seed=recipe.seed)
         self.optimizers, self.ema = optimizers, ema
         self.clip = recipe.optim.clip
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -55,21 +72,26 @@ class Update:
         self.device = device
 
     def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> Learnt:
-        """Learn from `batch` in pieces of `micro` images."""
+        """Learn from `batch` in pieces of `micro` images; each counts alike, however many this process has of them."""
         self.optimizers.set_lr(lr)
         pieces = batch.split(micro)
         total = torch.zeros(1, device=self.parameters[0].device)
         names: tuple[str, ...] = ()
-        for i, piece in enumerate(pieces):
-            share = len(piece) / len(batch)
-            with self._synchronised(last=i == len(pieces) - 1):
-                with self.autocast():
-                    answer = self.loss(self.network, piece)
-                    loss = summed(answer)
-                self.scaler.scale(loss * share).backward()
-            parts = {} if isinstance(answer, Tensor) else answer
-            names = tuple(parts)
-            total = total + torch.stack([each.detach() for each in (loss, *parts.values())]).float() * share
+        first = 0
+        with self.chances.of(step):
+            for i, piece in enumerate(pieces):
+                share = len(piece) * self.processes / self.batch  # the exchange takes the mean over processes
+                self.chances.give(self.slots[first : first + len(piece)])
+                first += len(piece)
+                with self._synchronised(last=i == len(pieces) - 1):
+                    with self.autocast():
+                        answer = self.loss(self.network, piece)
+                        loss = summed(answer)
+                    self.scaler.scale(loss * share).backward()
+                parts = {} if isinstance(answer, Tensor) else answer
+                names = tuple(parts)
+                found = torch.stack([each.detach() for each in (loss, *parts.values())])
+                total = total + found.to(torch.promote_types(found.dtype, total.dtype)) * share
         norm = self._apply(step, lr)
         self.optimizers.zero_grad()
         if self.ema:

@@ -276,11 +276,14 @@ class DropPath(nn.Module):
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
+        self.chances = int(rate > 0)  # see `engine.chances`
+        self.drawn: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # (N, ...) -> (N, ...)
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
+        drawn = torch.rand(x.shape[0], device=x.device) if self.drawn is None else self.drawn
+        keep = drawn.view(-1, *[1] * (x.ndim - 1)) >= self.rate
         return x * (keep.to(x.dtype) / (1 - self.rate))
 
     def extra_repr(self) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from convnext.config import AnnotatedInput, DetectionRecipe, RunOptions, SegmentationRecipe
@@ -14,6 +16,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.loader import steps_in_epoch
 from convnext.data.opening import DenseSplits
 from convnext.data.sample import Sample
+from convnext.data.slots import slots_of
 from convnext.engine.distributed import World
 from convnext.engine.records import watched
 from convnext.tasks.skipped import note_skipped
@@ -42,6 +45,10 @@ class AnnotatedTask:
         self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
         self._chosen = recipe
 
+    def slots(self, world: World) -> NDArray[np.int64]:
+        """Of the images of a step, those of this process."""
+        return slots_of(self._chosen.optim.batch, (world.rank, world.size))
+
     def batches(self, steps: range, world: World) -> Iterator[DenseBatch]:
         """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
         self.refuse(world)
@@ -53,7 +60,8 @@ class AnnotatedTask:
             seed=recipe.seed,
             steps=steps,
             steps_per_epoch=self.steps_per_epoch,
-            share=(world.rank, world.size),
+            slots=self.slots(world),
+            world=world.size,
             workers=self.options.workers,
             channels=len(recipe.input.mean),
             masks=self.masks,

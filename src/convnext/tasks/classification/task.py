@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +15,7 @@ from convnext.data.batch import Batch
 from convnext.data.labelled import Splits, counts_of
 from convnext.data.loader import steps_in_epoch, train_batches
 from convnext.data.mix import mix
+from convnext.data.slots import slots_of
 from convnext.data.store import printable
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
@@ -63,6 +66,12 @@ class Classification:
         self.chance_loss = self.balance.of_knowing_nothing(counts)
         self.skipped: dict[str, str] = {}  # path -> reason, of every image that broke
 
+    def slots(self, world: World) -> NDArray[np.int64]:
+        """Of the images of a step, those of this process: pairs where images are mixed."""
+        augment = self.recipe.augment
+        mixed = bool(augment.mixup or augment.cutmix)
+        return slots_of(self.recipe.optim.batch, (world.rank, world.size), paired=mixed)
+
     def batches(self, steps: range, world: World) -> Iterator[Batch]:
         """This process's share of the batches of `steps`; a broken image is named once, counted and replaced."""
         batches = train_batches(
@@ -71,7 +80,8 @@ class Classification:
             steps=steps,
             steps_per_epoch=self.steps_per_epoch,
             size_at=self.size_at,
-            share=(world.rank, world.size),
+            slots=self.slots(world),
+            world=world.size,
             workers=self.options.workers,
             cache=self.options.cache,
             strict=self.options.strict_images,
@@ -88,12 +98,12 @@ class Classification:
                 return size_px
         return self.recipe.input.size_px
 
-    def prepare(self, batch: Batch, *, step: int, rank: int, device: torch.device) -> Targeted:
+    def prepare(self, batch: Batch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Targeted:
         """To the device, normalised, mixed and with soft targets."""
         x = normalise(batch.images.to(device, non_blocking=True), self.recipe.input)
         labels = batch.labels.to(device, non_blocking=True)
-        seed = (self.recipe.seed, step, rank)
-        x, targets = mix(x, labels, len(self.train.classes), self.recipe.augment, seed)
+        seed = (self.recipe.seed, step, 0)
+        x, targets = mix(x, labels, len(self.train.classes), self.recipe.augment, seed, slots)
         return Targeted(x, self.balance.targets(targets, self.recipe.augment.smoothing))
 
     def loss(self, network: nn.Module, piece: Targeted) -> Tensor:

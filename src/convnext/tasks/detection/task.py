@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convnext.config import DetectionRecipe, RunOptions
@@ -61,7 +63,7 @@ class Detection(AnnotatedTask):
                 f"--metric {self.metric.replace('mask', 'box')}."
             )
 
-    def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Annotated:
+    def prepare(self, batch: DenseBatch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Annotated:
         """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded images."""
         images = images_of(batch.samples, self.recipe, device)
         return Annotated(images, tuple(targets_of(sample.instances, device) for sample in batch.samples))

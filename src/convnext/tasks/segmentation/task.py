@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,7 +53,7 @@ class Segmentation(AnnotatedTask):
         self.metric: str = recipe.select.metric
         self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
 
-    def prepare(self, batch: DenseBatch, *, step: int, rank: int, device: torch.device) -> Labelled:
+    def prepare(self, batch: DenseBatch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Labelled:
         """To the device, padded to one size, normalised; padding does not count."""
         images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.recipe.input.multiple))
         labels = np.full(images.shape[:3], IGNORE, np.uint8)
@@ -83,7 +84,7 @@ class Segmentation(AnnotatedTask):
 
     def refuse(self, world: World) -> None:
         """Batch norms cannot learn from one image: the pool of one cell leaves one value a channel."""
-        own = self.recipe.optim.batch // world.size
+        own = len(self.slots(world))
         micro = min(own, self.options.micro_batch or own)
         together = 1 if self.head.norm == "batch" else world.size
         device = next(self.model.parameters()).device.type

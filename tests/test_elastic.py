@@ -1,0 +1,111 @@
+"""A step is a function of the slots of its batch: any number of processes, and any micro-batch, takes the same one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from children import environment
+from commands import rows, trained
+from convnext.config import AugmentConfig
+from convnext.data.mix import mix
+from convnext.data.slots import slots_of
+from convnext.engine.chances import Chances
+from convnext.errors import DataError
+from convnext.models.convnext import DropPath
+from images import write_colours
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "elastic.py"
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.booleans())
+def test_processes_share_every_slot_once_and_alike(batch, world, paired):
+    groups = (batch + 1) // 2 if paired else batch
+    if groups < world:
+        with pytest.raises(DataError, match="cannot be shared"):
+            slots_of(batch, (0, world), paired=paired)
+        return
+    shares = [slots_of(batch, (rank, world), paired=paired).tolist() for rank in range(world)]
+    assert sorted(slot for share in shares for slot in share) == list(range(batch))
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= (
+        3 if paired and batch % 2 else 2 if paired else 1
+    )  # the middle one is half a pair
+    if paired:
+        assert all([batch - 1 - slot for slot in share] == share[::-1] for share in shares)
+
+
+def test_fifty_images_on_three_processes():
+    assert [len(slots_of(50, (rank, 3))) for rank in range(3)] == [16, 17, 17]
+    assert [len(slots_of(50, (rank, 3), paired=True)) for rank in range(3)] == [16, 16, 18]
+    with pytest.raises(
+        DataError,
+        match=r"optim.batch = 6 cannot be shared by 4 processes: mixup and cutmix mix its images in "
+        r"pairs. Take 7 or more, or 3 processes.",
+    ):
+        slots_of(6, (0, 4), paired=True)
+
+
+@pytest.mark.parametrize("batch", [12, 13])
+@pytest.mark.parametrize("augment", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0, "erasing": 0.6}])
+def test_shares_are_mixed_and_erased_as_the_whole_batch_is(batch, augment):
+    config = AugmentConfig(**augment, smoothing=0.1)
+    x = torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(batch) % 5
+    for step in range(5):
+        whole, targets = mix(x.clone(), labels, 5, config, (7, step, 0))
+        assert not torch.equal(whole, x)
+        for world in (2, 3, 5):
+            for rank in range(world):
+                own = slots_of(batch, (rank, world), paired=True)
+                found, said = mix(x[own], labels[own], 5, config, (7, step, 0), own)
+                assert torch.equal(found, whole[own]) and torch.equal(said, targets[own])
+
+
+def test_layers_draw_for_a_slot_whatever_else_is_computed_with_it():
+    network = nn.Sequential(DropPath(0.5), nn.Linear(1, 1), DropPath(0.0), DropPath(0.25))
+    chances = Chances(network, batch=10, seed=3)
+    x, kept = torch.ones(10, 2, 2, 2), []
+    for pieces in ([range(10)], [range(4), range(4, 9), [9]], [[9, 2], [0, 1, 3, 4, 5, 6, 7, 8]]):
+        y = torch.zeros_like(x)
+        with chances.of(5):
+            for piece in pieces:
+                own = np.array(piece)
+                chances.give(own)
+                y[own] = network[3](network[2](network[0](x[own])))
+        kept.append(y)
+    assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])
+    assert 0 < kept[0].count_nonzero() < kept[0].numel()
+    with chances.of(6):
+        chances.give(np.arange(10))
+        assert not torch.equal(network[3](network[0](x)), kept[0])
+    assert network[0].drawn is None  # outside a step it draws by itself
+    assert network[0](x[:3]).shape == (3, 2, 2, 2)
+
+
+def test_micro_batches_change_nothing_of_mixing_erasing_and_drop_path(tmp_path):
+    data = write_colours(tmp_path / "colours")
+    same = ["--augment.mixup", 0.8, "--augment.erasing", 0.5, "--model.drop_path", 0.5, "--optim.name", "sgd"]
+    for micro in (0, 1, 4):
+        trained(data, tmp_path / str(micro), *same, "--micro-batch", micro)
+    whole = [row["loss"] for row in rows(tmp_path / "0")]
+    for micro in ("1", "4"):
+        assert [row["loss"] for row in rows(tmp_path / micro)] == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: processes are forked")
+def test_two_and_three_processes_and_killed_ones_take_the_steps_of_one():
+    """The short form of `benchmarks/elastic.py`: the same images slot by slot, and in float64 the same losses."""
+    command = [sys.executable, str(SCRIPT), "--dtype", "float64", "--worlds", "3", "--kills", "3", "--steps", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    worlds, killed = map(json.loads, done.stdout.splitlines())
+    assert worlds["largest_relative_difference"]["3"] < 1e-9 and not worlds["failures"]
+    assert killed["sizes"] == [4, 2, 1] and killed["largest_relative_difference"] < 1e-9 and not killed["failures"]
