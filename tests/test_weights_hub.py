@@ -1,11 +1,7 @@
 """Weights from a hub: a small server on this machine answers as the real one does."""
 
-import hashlib
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import save
@@ -14,63 +10,15 @@ from convnext.config import ConvNeXtConfig
 from convnext.errors import CheckpointError
 from convnext.models.convnext import ConvNeXt
 from convnext.models.weights import from_ours, load_weights
+from hub import serving
 
 SMALL = ConvNeXtConfig(depths=(1, 1, 1, 1), widths=(4, 8, 12, 16), classes=10)
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves `files` ('owner/name/file' -> content) and keeps what was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        self.address = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        self.server.asked.append(f"{self.command} {self.path}")
-        repository, _, file = self.path.removeprefix("/").partition("/resolve/main/")
-        content = self.server.files.get(f"{repository}/{file}")
-        known = any(name.startswith(f"{repository}/") for name in self.server.files)
-        self.send_response(404 if content is None else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        if content is None:
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-        else:
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        if body and content:
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.address)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(tmp_path / "cache", monkeypatch) as server:
+        yield server
 
 
 def load(source: str) -> ConvNeXt:

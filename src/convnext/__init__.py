@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         SegmentationPrediction,
     )
     from convnext.deploy.predictor import Predictor
+    from convnext.deploy.push import Pushed, push
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.deploy.serve.run import serve
     from convnext.deploy.verify import Verification, verify
@@ -58,6 +59,7 @@ __all__ = [
     "Explanation",
     "Prediction",
     "Predictor",
+    "Pushed",
     "Recipe",
     "Run",
     "SegmentationPrediction",
@@ -76,6 +78,7 @@ __all__ = [
     "load",
     "optimize",
     "predict",
+    "push",
     "recipe",
     "serve",
     "similar",
@@ -110,6 +113,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
         "SegmentationPrediction",
     ),
     "convnext.deploy.predictor": ("Predictor",),
+    "convnext.deploy.push": ("Pushed", "push"),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
     "convnext.deploy.serve.run": ("serve",),
     "convnext.deploy.verify": ("Verification", "verify"),

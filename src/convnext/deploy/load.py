@@ -52,7 +52,7 @@ def load(
     device: str = "auto",
     plain: bool = False,
 ) -> Any:
-    """The predictor of a run folder, a checkpoint or a file of `convnext export`.
+    """The predictor of a run folder, a checkpoint, a file of `convnext export`, or a run that was pushed, 'hub:OWNER/NAME'.
 
     `task`: what it must have been trained for, where the caller relies on it; None: anything. `weights`: 'best' (raw or
     EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own. A file of `convnext export` runs on

@@ -55,14 +55,14 @@ class Promises:
 
 
 def promises_of_run(weights: Path, metadata: Mapping[str, Any], precision: str) -> Promises:
-    """Those of a run, by the evaluation.json beside its `weights`; none where it is missing or of other weights.
+    """Those of a run, by the evaluation.json beside its `weights`, or by what travels in them; else none are known.
 
     Raises CheckpointError where it is damaged.
     """
     tolerance = TOLERANCE.get(precision, COARSE)
     path = weights.parent / EVALUATION
     if not path.is_file():
-        return Promises(tolerance=tolerance)
+        return promises_of_file(weights, metadata) if KEY in metadata else Promises(tolerance=tolerance)
     try:
         found = from_json(path.read_bytes())
         same = all(found.get(name) == metadata.get(name) for name in ("weights", "step", "classes"))

@@ -16,6 +16,7 @@ from convnext.integrity import FORMAT
 from convnext.kernels import dispatch
 from convnext.models.convert import read_weights
 from convnext.models.fused import fuse
+from convnext.models.sources import HUB, find
 from convnext.models.tensors import read_header, record_of
 from convnext.tasks.table import row_of
 
@@ -41,12 +42,13 @@ class Trained:
 
 
 def read_trained(source: str | Path, weights: str = "best") -> Trained:
-    """The checkpoint of a run folder or a single file, also one that `convnext convert` wrote for another library.
+    """The checkpoint of a run folder, a single file, or 'hub:OWNER/NAME', also as `convnext convert` and `push` write them.
 
     `weights`: 'best' (raw or EMA, whichever scored higher), 'raw', 'ema' or 'last'; a file has only its own.
     Raises CheckpointError when there is nothing to load or it is damaged.
     """
-    path = Path(source)
+    text = source.as_posix() if isinstance(source, Path) else source
+    path = find(text).path if text.startswith(HUB) else Path(source)
     if not path.exists():
         raise CheckpointError(f"There is no run or checkpoint at '{path}'.")
     file = _file(path, weights) if path.is_dir() else path

@@ -7,6 +7,7 @@ three: it 'holds', it is 'broken', or it stays 'open', because these data cannot
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +20,7 @@ from convnext.deploy.measured import Measured, findings_of, licence, network
 from convnext.deploy.promises import Promises, promises_of_file, promises_of_run
 from convnext.errors import ConvNeXtError, number_of
 
+_HUB = "hub:"
 _RECORDS, _ARCHIVES = (".json", ".jsonl"), (".npz", ".pt2")
 
 
@@ -105,15 +107,16 @@ def verify(
     form: str | None = None,
     colours: str | Path | None = None,
 ) -> list[Verified] | Verification:
-    """What is whole of a run, a checkpoint, an exported file, or a folder of them; with `data`, whether it keeps its promises.
+    """What is whole of a run, 'hub:OWNER/NAME', a file or a folder of them; with `data`, whether it keeps its promises.
 
     With labelled `data` a run or an exported file is measured again: `holds` of the result says whether nothing that it
     promises is broken, `findings` say it line by line. The options are those of `convnext.evaluate`. Raises CheckpointError
     for what is not there or cannot be opened, DataError for data that it cannot be measured on.
     """
+    place = _place(os.fspath(bundle))
+    files = digests.compared(place)
     if data is None:
-        return digests.compared(bundle)
-    files = digests.compared(bundle)
+        return files
     damaged = [each for each in files if each.state == "damaged"]
     if damaged:
         many = f"{number_of(len(damaged), 'file')} damaged"
@@ -122,8 +125,8 @@ def verify(
     whole = sum(each.state == "whole" for each in files)
     told_whole = "whole" if len(files) == 1 else f"whole ({whole} of {len(files)} have digests)"
     digest = Finding("file", "what was written", told_whole, "holds")
-    predictor = load(bundle, weights=weights, device=device)
-    promises = _promises(predictor, exported=is_exported(os.fspath(bundle)))
+    predictor = load(place, weights=weights, device=device)
+    promises = _promises(predictor, exported=is_exported(place))
     given = {"images": images, "form": form, "colours": colours}
     told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if told and predictor.recipe.task == "classification":
@@ -141,12 +144,12 @@ def names_data(paths: list[str]) -> bool:
     if len(paths) != 2:
         return False
     first, second = map(Path, paths)
-    return _is_network(first) and not _is_network(second) and not _holds_networks(second)
+    return (paths[0].startswith(_HUB) or _is_network(first)) and not _is_network(second) and not _holds_networks(second)
 
 
 def _is_network(path: Path) -> bool:
     if path.is_dir():
-        return any((path / name).is_file() for name in digests.WEIGHTS)
+        return any((path / name).is_file() for name in (*digests.WEIGHTS, "model.safetensors"))
     return is_exported(path) or path.suffix == ".safetensors"
 
 
@@ -155,6 +158,11 @@ def _holds_networks(path: Path) -> bool:
     if path.is_dir():
         return any(name.endswith((".safetensors", ".onnx")) for _, _, names in os.walk(path) for name in names)
     return path.suffix in _ARCHIVES or (path.suffix in _RECORDS and _is_network(path.parent))
+
+
+def _place(bundle: str) -> str:
+    """Where the bundle lies; of 'hub:OWNER/NAME' in the local cache."""
+    return str(import_module("convnext.models.sources").find(bundle).path) if bundle.startswith(_HUB) else bundle
 
 
 def _promises(predictor: Any, *, exported: bool) -> Promises:

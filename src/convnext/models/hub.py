@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -72,6 +72,50 @@ def download_beside(name: str, files: Sequence[str]) -> None:
             continue
         except Exception:  # noqa: BLE001 - as above
             return
+
+
+def upload(folder: Path, name: str, *, private: bool) -> str:
+    """Put the files of `folder` into repository `name` by the user's own token, and return its address.
+
+    One that is not there is made, private or not. Raises CheckpointError, in one line, where the hub refuses, and for a
+    repository that everybody can read already where it is to be private.
+    """
+    endpoint, why = _place()
+    if why:
+        raise CheckpointError(f"hub:{name} cannot be written: {why}.")
+    api = HfApi(endpoint=endpoint)
+    try:
+        if private and not _hidden(api, name):
+            raise CheckpointError(
+                f"hub:{name} is there, and everybody can read it. Add --public, or take another name."
+            )
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Pushed by convnext")
+    except CheckpointError:
+        raise
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            raise CheckpointError(
+                f"{endpoint} takes no token from here. Run `hf auth login`, or set HF_TOKEN."
+            ) from None
+        if status == 403:
+            raise CheckpointError(
+                f"hub:{name}: your token may not write there. Take one that may, or your own name."
+            ) from None
+        raise CheckpointError(f"hub:{name} cannot be written at {endpoint}: {_line(error)}.") from None
+    except Exception as error:  # noqa: BLE001 - as above
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise CheckpointError(f"hub:{name} cannot be written at {endpoint}: {_line(cause)}.") from None
+    return f"{endpoint}/{name}"
+
+
+def _hidden(api: HfApi, name: str) -> bool:
+    """Whether a repository is private, or is not there."""
+    try:
+        return bool(api.model_info(name).private)
+    except RepositoryNotFoundError:
+        return True
 
 
 def _place() -> tuple[str, str]:

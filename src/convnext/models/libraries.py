@@ -106,23 +106,29 @@ def _ours(state: dict[str, Tensor], weights: Weights, x: Tensor, eps: float) -> 
 def _timm(state: dict[str, Tensor], weights: Weights, x: Tensor, _: float) -> Tensor:
     _module("timm")
     config = weights.config
-    model = import_module("timm.models.convnext").ConvNeXt(
-        in_chans=config.in_channels,
-        num_classes=config.classes,
-        depths=config.depths,
-        dims=config.widths,
-        kernel_sizes=config.kernel,
-        patch_size=config.patch,
-        ls_init_value=config.layer_scale,
-        use_grn=config.grn,
-        stem_type=_timm_stem(config),
-        norm_layer=_TIMM_NORMS[config.norm],
-        norm_eps=config.eps,
-        head_norm_first=config.norm_first,
-        head_hidden_size=config.head_width or None,
-        conv_mlp=any(value.ndim == 4 for name, value in state.items() if name.endswith("mlp.fc1.weight")),
-    )
+    arguments = timm_arguments(weights, state)
+    model = import_module("timm.models.convnext").ConvNeXt(num_classes=config.classes, **arguments)
     return _filled(model, state)(x)
+
+
+def timm_arguments(weights: Weights, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What timm's ConvNeXt is built with beside the classes, ready for JSON; `state` is in its names."""
+    config = weights.config
+    return {
+        "in_chans": config.in_channels,
+        "depths": list(config.depths),
+        "dims": list(config.widths),
+        "kernel_sizes": config.kernel,
+        "patch_size": config.patch,
+        "ls_init_value": config.layer_scale,
+        "use_grn": config.grn,
+        "stem_type": _timm_stem(config),
+        "norm_layer": _TIMM_NORMS[config.norm],
+        "norm_eps": config.eps,
+        "head_norm_first": config.norm_first,
+        "head_hidden_size": config.head_width or None,
+        "conv_mlp": any(value.ndim == 4 for name, value in state.items() if name.endswith("mlp.fc1.weight")),
+    }
 
 
 def _timm_stem(config: ConvNeXtConfig) -> str:
