@@ -137,7 +137,7 @@ def share(text: str) -> float:
 
 def promise_flags(parser: argparse._ArgumentGroup) -> None:
     """What `train` and `evaluate` share about answers that can be relied on."""
-    text = "share of the answers that shall be right, e.g. 0.99: below a score, `predict` then says that it is not sure"
+    text = "share of answers that shall be right, of several labels those of each class, e.g. 0.99: else `predict` is unsure"
     parser.add_argument("--promise", type=share, metavar="SHARE", help=text)
     text = "share of the sets of classes that shall hold the right one, e.g. 0.9: `predict` then gives a set for each image"
     parser.add_argument("--sets", type=share, metavar="SHARE", help=text)

@@ -23,7 +23,7 @@ def print_table(
     task = predictor.recipe.task
     if task == "classification":
         usual = len(predictor.classes) if predictor.several else usual
-        head, made = _ranked(predictions, min(top or usual, len(predictor.classes)), predictor.decision)
+        head, made = _ranked(predictions, min(top or usual, len(predictor.classes)), predictor)
     elif task == "detection":
         head, made = _objects(predictions, predictor.recipe.head.masks)
     else:
@@ -39,16 +39,18 @@ def print_table(
 Rows = Iterator[tuple[str, list[str]]]  # path, and the cells between path and error; what is missing is empty
 
 
-def _ranked(predictions: Iterable[Any], ranks: int, decision: Any) -> tuple[Sequence[str], Rows]:
-    """The first `ranks` classes of each image, and what `decision` adds."""
-    more = [name for name, there in (("answered", decision.promise), ("set", decision.sets)) if there]
+def _ranked(predictions: Iterable[Any], ranks: int, predictor: Any) -> tuple[Sequence[str], Rows]:
+    """The first `ranks` classes of each image, and what promises and sets add."""
+    decision, sure = predictor.decision, predictor.several and predictor.thresholds.promise
+    told_of = {"answered": decision.promise, "set": decision.sets, "sure": sure}
+    more = [name for name, there in told_of.items() if there]
 
     def made() -> Rows:
         for prediction in predictions:
             cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
             cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
             told = prediction.to_dict()
-            cells += [";".join(told[name]) if name == "set" else "yes" if told[name] else "no" for name in more]
+            cells += [";".join(told[name]) if name in ("set", "sure") else "yes" if told[name] else "no" for name in more]
             yield prediction.path, cells
 
     return [*(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), *more], made()

@@ -144,11 +144,12 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         sets: float | None = None,
         keep: bool = False,
     ) -> Evaluation:
-        """Top-1, top-5, loss, calibration and confusion, as for every predictor.
+        """Top-1, top-5, loss, calibration and confusion, as for every predictor; of several labels average precision.
 
-        `promise`: from which score on at least this share of the answers is right, with 95 % confidence; `sets`: sets of
-        classes of which this share holds the right one. Both are measured on these images; with `keep` the checkpoint
-        holds them from now on, for predictors and exports. Raises ConvNeXtError for shares that nobody can promise.
+        `promise`: from which score on at least this share of the answers is right, with 95 % confidence, of several labels
+        for each class; `sets`: sets of classes of which this share holds the right one. Both are measured on these images;
+        with `keep` the checkpoint holds them from now on, for predictors and exports. Raises ConvNeXtError for shares that
+        nobody can promise.
         """
 
     @abstractmethod
@@ -247,19 +248,15 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     def _labels(
         self, read: Sequence[Read], scores: NDArray[np.float32], top: int | None, threshold: float | None
     ) -> Iterable[LabelsPrediction]:
-        """Every class whose score reaches its threshold, or `threshold`."""
-        least = self.thresholds.array() if threshold is None else np.full(len(self.classes), threshold)
+        """Every class whose score reaches its threshold, or `threshold`; or else what was promised of it."""
+        sure = self.thresholds.sure()
+        least = np.minimum(self.thresholds.array(), sure) if threshold is None else np.full(len(sure), threshold)
         for one, row in zip(read, scores, strict=True):
-            order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= least[k]]
-            scored = tuple((self.classes[k], float(row[k])) for k in order[:top])
+            order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= least[k]][:top]
+            scored = tuple((self.classes[k], float(row[k])) for k in order)
+            told = None if self.thresholds.promise is None else tuple(bool(row[k] >= sure[k]) for k in order)
             about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
-            yield LabelsPrediction(classes=self.classes, scored=scored, **about)
-
-
-def require_one(several: bool, wanted: Wanted) -> None:
-    """Refuse a promise or sets where an image may have several labels: there is no one answer that could be right."""
-    if several and wanted:
-        raise ConvNeXtError("A promise and sets are for one label an image; this run names several. Leave them out.")
+            yield LabelsPrediction(classes=self.classes, scored=scored, sure=told, **about)
 
 
 def require_kept(keep: bool, wanted: Wanted) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.evaluation import Change, Shown, normalised, shown
 from convnext.data.labelled import Dataset
-from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_one
+from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported import Exported, Floats, open_exported
 from convnext.deploy.images import Pixels, Read, in_batches
@@ -59,7 +59,7 @@ class ExportedClassifier(ClassificationPredictor):
     ) -> Evaluation:
         """As for every classifier. Raises ConvNeXtError for `keep`: an exported file stays what was exported."""
         wanted = Wanted.of(promise, sets)
-        require_one(self.several, wanted)
+        wanted.require(several=self.several)
         if keep:
             raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
         source = scored_source(data, self.recipe.task)
@@ -73,7 +73,7 @@ class ExportedClassifier(ClassificationPredictor):
             seen = several.Outcomes.join(
                 [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
             )
-            told = evaluation_of_several(seen, dataset, self.thresholds)
+            told = evaluation_of_several(seen, dataset, self.thresholds, wanted=wanted)
             return told.with_about(skipped=skipped, **about)
 
         def asked(images: Dataset) -> Iterator[Answers]:

@@ -126,9 +126,26 @@ class ClassificationPrediction(Prediction):
 class LabelsPrediction(ClassificationPrediction):
     """The classes of one image whose scores reach their thresholds, the highest score first; there may be none."""
 
+    sure: tuple[bool, ...] | None = None  # whether each reaches what was promised of its class; None: nothing was
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of one label; 'sure' lists the classes whose scores reach what was promised of them."""
+        told = {} if self.sure is None else {"sure": [label for label, _ in self._scored(sure=True)]}
+        return super().to_dict() | told
+
     def text(self) -> str:
-        """'cat 97.0%, dog 61.0%'; 'nothing above its threshold'."""
-        return super().text() or "nothing above its threshold"
+        """'cat 97.0%, not sure: dog 61.0%'; 'nothing above its threshold'."""
+        if self.sure is None:
+            return super().text() or "nothing above its threshold"
+        parts = [
+            before + ", ".join(f"{label} {score:.1%}" for label, score in listed)
+            for before, listed in (("", self._scored(sure=True)), ("not sure: ", self._scored(sure=False)))
+            if listed
+        ]
+        return ", ".join(parts) or "nothing above its threshold"
+
+    def _scored(self, *, sure: bool) -> list[tuple[str, float]]:
+        return [pair for pair, told in zip(self.scored, self.sure or (), strict=True) if told == sure]
 
     def _remarks(self) -> list[Line]:
         return [] if self.predictions else [Line(self.text())]

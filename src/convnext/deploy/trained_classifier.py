@@ -18,7 +18,7 @@ from convnext.config import ClassificationRecipe, expect
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
-from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, require_one, stacked
+from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, stacked
 from convnext.deploy.explain import explanations, numbers_of
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import Pixels, Read
@@ -32,11 +32,12 @@ from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
-from convnext.tasks.classification.conclusion import Wanted
+from convnext.tasks.classification.conclusion import GIVEN, Wanted
 from convnext.tasks.classification.decision import KEY, Decision
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
+from convnext.tasks.classification.several import thresholds
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.result import Evaluation
 
@@ -73,15 +74,16 @@ class TrainedClassifier(ClassificationPredictor):
     ) -> Evaluation:
         """As for every classifier. Raises ConvNeXtError where there is nothing to `keep`, or no checkpoint to keep it."""
         wanted = Wanted.of(promise, sets)
-        require_one(self.several, wanted)
+        wanted.require(several=self.several)
         require_kept(keep, wanted)
         how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
         how["run"] = self.source.parent
-        ways: dict[str, Any] = {"decision": self.decision, "wanted": wanted}
-        ways = {"thresholds": self.thresholds} if self.several else ways
+        ways: dict[str, Any] = {"thresholds": self.thresholds} if self.several else {"decision": self.decision}
+        ways |= {"wanted": wanted, "measured": part or GIVEN}
         found = evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
         if keep:
-            amend_whole(self.source, {KEY: found.about[KEY]})
+            key = thresholds.KEY if self.several else KEY
+            amend_whole(self.source, {key: found.about[key]})
         return found
 
     def outcomes(

@@ -5,6 +5,7 @@ from typing import Any
 
 from convnext.errors import number_of
 from convnext.reports.columns import table
+from convnext.tasks.classification.several.promise import labels_promise_text
 
 MOST_ROWS = 60
 RATES = ("ap", "precision", "recall", "f1")
@@ -49,7 +50,13 @@ def notes_of(result: Mapping[str, Any]) -> str:
     if never:
         more = f" and {len(never) - 5} more" if len(never) > 5 else ""
         lines.append(f"Never predicted: {', '.join(never[:5])}{more}.")
+    lines += promised(result)
     return " ".join(lines)
+
+
+def promised(result: Mapping[str, Any]) -> list[str]:
+    """What is promised of each class, where something was asked for: a line."""
+    return [labels_promise_text(result["promise"])] if "promise" in result else []
 
 
 def pairs_text(result: Mapping[str, Any]) -> str:

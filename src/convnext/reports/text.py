@@ -7,7 +7,7 @@ from convnext.errors import number_of
 from convnext.reports.baseline import baseline_line, never_line
 from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
-from convnext.reports.several_text import scores_line, several_text
+from convnext.reports.several_text import promised, scores_line, several_text
 from convnext.tasks.classification.conformal import sets_text
 from convnext.tasks.classification.metrics import TITLES
 from convnext.tasks.classification.promise import promise_text
@@ -64,6 +64,8 @@ def interval(row: Mapping[str, Any]) -> str:
 
 def scores_fitted(result: Mapping[str, Any]) -> list[str]:
     """What was fitted to the scores of a classifier, what that did, and what it promises: a line each."""
+    if result.get("labels") == "multi":
+        return promised(result)
     fitted = result.get("decision", {"stretch": 0, "n": 0})
     stretch = f" and stretch {fitted['stretch']:.3g}" if fitted["stretch"] else ""
     lines = []

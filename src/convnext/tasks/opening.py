@@ -137,13 +137,15 @@ def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> An
 def measured_on(test: Any, chosen: Recipe, wanted: Wanted) -> dict[str, Any]:
     """What is `wanted` of the answers of a classifier, and its test part, which shall show it; nothing where nothing is.
 
-    Raises ConvNeXtError where there is no one answer an image that could be right.
+    Raises ConvNeXtError where there are no answers that could be right, and for sets where an image may have several labels.
     """
     if not wanted:
         return {}
-    if not isinstance(chosen, ClassificationRecipe) or chosen.labels == "multi":
-        what = f"are for {chosen.task}" if chosen.task != "classification" else "have several"
-        raise ConvNeXtError(f"A promise and sets are for one label an image; these data {what}. Leave them out.")
+    if not isinstance(chosen, ClassificationRecipe):
+        raise ConvNeXtError(
+            f"A promise and sets are for classifiers; these data are for {chosen.task}. Leave them out."
+        )
+    wanted.require(several=chosen.labels == "multi")
     return {"wanted": wanted, "test": test}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.data.labelled import Dataset
-from convnext.errors import DataError
+from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification import calibration, conformal, promise
 from convnext.tasks.classification.answers import Answers, rescored
 from convnext.tasks.classification.calibration import Floats
@@ -42,6 +42,14 @@ class Wanted:
         """Raises ConvNeXtError for what nobody can promise."""
         accuracy = None if promised is None else promise.require_promise(promised)
         return cls(accuracy, None if sets is None else conformal.require_coverage(sets))
+
+    def require(self, *, several: bool) -> None:
+        """Raise ConvNeXtError for sets where an image may have `several` labels."""
+        if several and self.sets is not None:
+            raise ConvNeXtError(
+                f"--sets {self.sets:g} is refused: a set holds the one right class of an image, and these images may have "
+                f"several labels. --promise {self.sets:g} says from which score on each class is right that often."
+            )
 
     def __bool__(self) -> bool:
         return self != NOTHING

@@ -26,7 +26,10 @@ _EARLY, _ALL = (
     0.2,
 )  # of the 5 %: for the sequence that begins early, and for the test of all images; the rest: at a third
 _APART = 1.02  # how many times more images the next test answers
-_PARTS = {"held out": "held-out images", "test": "images of the test part"}
+PARTS = {  # what the images are -> how a sentence calls them
+    "held out": "held-out images",
+    "test": "images of the test part",
+}
 _MOST = 1000  # times as many images: beyond, nobody is told how many would do
 
 Scores = NDArray[np.floating]
@@ -123,7 +126,7 @@ def refused(score: Scores, right: Flags, accuracy: float, part: str) -> dict[str
 def promise_text(about: Mapping[str, Any]) -> str:
     """What evaluation.json says of a promise, in a sentence for people."""
     promised = f"Promise of {100 * about['accuracy']:g} %"
-    images = f"{about['n']:,} {_PARTS.get(about['part'], 'images')}"
+    images = f"{about['n']:,} {PARTS.get(about['part'], 'images')}"
     if not about["kept"]:
         more = about["wanted"]
         if about["n"] < about["least"]:

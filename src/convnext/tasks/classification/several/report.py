@@ -1,5 +1,6 @@
 """What `evaluation.json` tells of a classifier of several labels: figures, classes, pairs, the most wrong images."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from convnext.data.labelled import UNKNOWN, Dataset
 from convnext.data.store import printable
+from convnext.tasks.classification.conclusion import GIVEN, HELD_OUT, NOTHING, Wanted
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.several.metrics import (
     Counts,
@@ -17,6 +19,8 @@ from convnext.tasks.classification.several.metrics import (
     fitted_thresholds,
     metrics,
 )
+from convnext.tasks.classification.several.promise import promised
+from convnext.tasks.classification.several.promise import told as promise_told
 from convnext.tasks.classification.several.thresholds import KEY, Thresholds
 from convnext.tasks.result import Evaluation
 
@@ -24,19 +28,30 @@ MOST_IN_TABLE = 300  # classes whose pairs are written as tables
 PAIRS = 50  # that are listed, of many classes
 
 
-def evaluation_of(outcomes: Outcomes, dataset: Dataset, thresholds: Thresholds | None = None) -> Evaluation:
+def evaluation_of(
+    outcomes: Outcomes,
+    dataset: Dataset,
+    thresholds: Thresholds | None = None,
+    *,
+    wanted: Wanted = NOTHING,
+    measured: str = GIVEN,
+) -> Evaluation:
     """The evaluation that the outcomes of a network on `dataset` make; `thresholds` None: these images choose them.
 
-    Figures by thresholds that these images chose are cross-fitted, also where they chose them before.
+    Figures by thresholds that these images chose are cross-fitted, also where they chose them before. `wanted`: a promise is
+    measured on these images, which are `measured`, and joins the thresholds.
     """
     paths, images = [printable(entry.path) for entry in dataset.entries], fingerprint(dataset)
     theirs = thresholds is None or thresholds.images in ("", images)
     given = None if thresholds is None or theirs else thresholds.array()
     found = Evaluation.of("classification", report(outcomes, dataset.classes, paths, given))
-    if thresholds is None:
-        thresholds = Thresholds(tuple(fitted_thresholds(outcomes).tolist()), images)
-        found = found.with_about(**{KEY: thresholds.to_dict()})
-    return found
+    chosen = thresholds or Thresholds(tuple(fitted_thresholds(outcomes).tolist()), images)
+    if wanted.promise is not None:
+        part = HELD_OUT if thresholds is not None and thresholds.images == images else measured
+        chosen = replace(chosen, promise=promised(outcomes, wanted.promise, part))
+    if chosen.promise is not None:
+        found = found.with_about(promise=promise_told(outcomes, chosen.promise, dataset.classes))
+    return found.with_about(**{KEY: chosen.to_dict()}) if chosen != thresholds else found
 
 
 def report(

@@ -8,10 +8,11 @@ from convnext.config import ClassificationRecipe
 from convnext.data.labelled import Dataset
 from convnext.engine.distributed import ALONE, World
 from convnext.tasks.classification.answers import Answers
+from convnext.tasks.classification.conclusion import GIVEN, HELD_OUT, NOTHING, TEST, Wanted
 from convnext.tasks.classification.scoring import answers, eval_batch
 from convnext.tasks.classification.several.metrics import Outcomes
 from convnext.tasks.classification.several.report import evaluation_of
-from convnext.tasks.classification.several.thresholds import Thresholds
+from convnext.tasks.classification.several.thresholds import KEY, Thresholds
 from convnext.tasks.result import Evaluation
 
 
@@ -21,10 +22,13 @@ def evaluation(
     recipe: ClassificationRecipe,
     *,
     thresholds: Thresholds | None = None,
+    wanted: Wanted = NOTHING,
+    measured: str = GIVEN,
     **how: Any,
 ) -> Evaluation:
-    """What `evaluation.json` holds; `thresholds` None: these images choose them. `how`: as of `evaluate`."""
-    return evaluation_of(evaluate(model, dataset, recipe, **how), dataset, thresholds)
+    """What `evaluation.json` holds; `thresholds`, `wanted` and `measured` as in `evaluation_of`. `how`: as of `evaluate`."""
+    asked: dict[str, Any] = {"wanted": wanted, "measured": measured}
+    return evaluation_of(evaluate(model, dataset, recipe, **how), dataset, thresholds, **asked)
 
 
 def final(
@@ -33,16 +37,26 @@ def final(
     recipe: ClassificationRecipe,
     *,
     judged: tuple[Dataset, Answers] | None = None,
+    wanted: Wanted = NOTHING,
+    test: Dataset | None = None,
     **how: Any,
 ) -> Evaluation:
     """`evaluation` at the end of a run, where these images choose the thresholds.
 
-    `judged`: images and what was answered to them, in place of `dataset`.
+    `judged`: images and what was answered to them, in place of `dataset`; `test`: images that decided nothing, for what is
+    `wanted`.
     """
+    asked: dict[str, Any] = {"wanted": wanted if test is None else NOTHING, "measured": HELD_OUT}
     if judged is None:
-        return evaluation(model, dataset, recipe, **how)
-    data, found = judged
-    return evaluation_of(_outcomes(found), data)
+        found = evaluation(model, dataset, recipe, **asked, **how)
+    else:
+        data, answered = judged
+        found = evaluation_of(_outcomes(answered), data, **asked)
+    if test is None or not wanted:
+        return found
+    own = Thresholds.of(found.about, len(dataset.classes), "evaluation.json")
+    told = evaluation(model, test, recipe, thresholds=own, wanted=wanted, measured=TEST, **how)
+    return found.with_about(**{name: told.about[name] for name in (KEY, "promise")})
 
 
 def evaluate(
