@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from convnext.config import AugmentConfig, LossConfig
+from convnext.data.labelled import rarest
 from convnext.data.mix import mix
+from convnext.data.sampler import order_for
 from convnext.tasks.classification.probe import fitted, in_turns
-from convnext.tasks.classification.several.losses import chance_loss, loss_of, strata
+from convnext.tasks.classification.several.losses import EachClass, chance_loss, loss_of
 
 BCE = LossConfig(kind="bce")
 FOCAL = LossConfig(kind="focal", gamma=2.0)
@@ -91,10 +93,56 @@ def test_a_linear_head_is_a_logistic_regression_for_each_class_that_leaves_unkno
 def test_parts_of_images_with_several_labels_are_alike_in_their_rarest_class():
     marks = torch.zeros(60, 3, dtype=torch.int8)
     marks[:40, 0], marks[20:32, 1], marks[:6, 2] = 1, 1, 1
-    found = strata(marks)
+    found = torch.from_numpy(rarest(marks.numpy()))
     assert found[:6].tolist() == [2] * 6 and found[6:20].tolist() == [0] * 14
     assert found[20:32].tolist() == [1] * 12 and found[40:].tolist() == [3] * 20
     order = in_turns(marks, 0)
     assert sorted(order.tolist()) == list(range(60))
     for part in range(3):
         assert (torch.bincount(found[order[part::3]], minlength=4) > 0).all()
+
+
+@pytest.mark.parametrize("config", [BCE, FOCAL, ASYMMETRIC], ids=lambda config: config.kind)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_weight_is_that_of_a_yes_as_a_whole_also_of_each_component_of_a_mixed_image(config, smoothing):
+    marks = torch.tensor([[1, 0, 1], [0, 1, -1], [1, 1, 0], [0, 0, 1]], dtype=torch.int8)
+    augment = AugmentConfig(mixup=0.8, smoothing=smoothing)
+    _, targets = mix(torch.zeros(4, 3, 8, 8), marks, 3, augment, (1, 2, 3))
+    _, shares = mix(torch.zeros(4, 3, 8, 8), marks, 3, augment.model_copy(update={"smoothing": 0.0}), (1, 2, 3))
+    yes = torch.tensor([0.5, 2.0, 7.0])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    found = loss_of(config, logits, targets, yes=yes, smoothing=smoothing)
+    total = 0.0
+    for image in range(4):
+        for label in range(3):
+            share, z = float(shares[image, label]), float(logits[image, label])
+            if math.isnan(share):
+                continue
+            soft = [smoothing / 2, 1 - smoothing / 2]
+            one = [t * published(config, z, 1) + (1 - t) * published(config, z, 0) for t in soft]
+            total += (1 - share) * one[0] + share * float(yes[label]) * one[1]
+    assert float(found) == pytest.approx(total / 12, rel=1e-5)
+    assert float(loss_of(config, logits, targets, yes=torch.ones(3), smoothing=smoothing)) == pytest.approx(
+        float(loss_of(config, logits, targets)), rel=1e-6
+    )
+
+
+def test_a_head_of_weighted_classes_is_that_of_repeated_images():
+    x = torch.randn(1, 60, 4, generator=torch.Generator().manual_seed(1))
+    marks = (torch.rand(60, 1, generator=torch.Generator().manual_seed(2)) < 0.3).to(torch.int8)
+    logits = x[0, :, :1]
+    twice = torch.cat([torch.arange(60), torch.arange(60)[marks[:, 0] == 1]])
+    weighted = EachClass(torch.tensor([2.0])).cross_entropy(logits, marks, total=True)
+    assert float(weighted) == pytest.approx(float(EachClass().cross_entropy(logits[twice], marks[twice], total=True)))
+    head = fitted(x.double(), marks, 1, 0.1, loss=LossConfig(kind="bce", balance="weights"))
+    plain = fitted(x.double(), marks, 1, 0.1)
+    assert torch.equal(head.weight, plain.weight)  # one class alone counts one on average
+
+
+def test_a_balanced_sampler_shows_images_by_the_rarest_class_that_they_have_as_often():
+    marks = np.zeros((90, 2), np.int8)
+    marks[:60, 0], marks[50:56, 1] = 1, 1  # 54 with the first alone, 6 with the second, 30 with none
+    order = order_for(marks, 0, balanced=True)
+    counts = np.bincount(rarest(marks)[order(0, 0)], minlength=3)
+    assert len(order(0, 0)) == 90 and counts.tolist() == [30, 30, 30]
+    assert order_for(marks, 0, balanced=False)(0, 0).tolist() == order_for([0] * 90, 0, balanced=False)(0, 0).tolist()

@@ -144,6 +144,24 @@ def test_an_exported_file_answers_as_its_run_does(run, data, tmp_path, form):
     )
 
 
+@pytest.mark.parametrize("way", ["sampler", "weights"])
+def test_uneven_classes_are_balanced_where_a_person_asks_for_it(data, tmp_path, way):
+    done = trained(data, tmp_path / "run", "--balance", way, "--epochs", 1)
+    assert f"(--balance {way})" in done.err
+    recipe_of = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe_of["loss"]["balance"] == way and recipe_of["select"]["metric"] == "map"
+    assert all(np.isfinite(row["loss"]) for row in rows(tmp_path / "run"))
+
+
+def test_shares_of_classes_are_not_added_to_logits_that_have_thresholds_of_their_own(data, tmp_path):
+    done = convnext(*tiny(data, tmp_path / "run", "--balance", "logits"))
+    assert (
+        done.status == 2
+        and "each class has its own threshold" in done.err
+        and "take none, sampler, weights" in done.err
+    )
+
+
 def test_suites_of_one_label_are_refused_in_one_line(run, data):
     assert "several labels" in convnext("evaluate", run, data, "--suite", "subset").line
 

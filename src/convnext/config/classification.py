@@ -130,6 +130,7 @@ class SelectConfig(Frozen):
     ] = "top1"
 
 
+_BALANCES = ("none", "sampler", "weights")  # of several labels an image
 _METRICS = {  # labels -> what can choose the best weights
     "single": ("top1", "top5", "balanced_accuracy", "macro_f1"),
     "multi": ("map", "macro_f1", "micro_f1", "exact"),
@@ -192,9 +193,10 @@ class ClassificationRecipe(TaskRecipe):
         several = self.labels == "multi"
         for name, value, able in (
             ("loss.kind", self.loss.kind, ("bce", "focal", "asymmetric") if several else ("ce",)),
-            ("loss.balance", self.loss.balance, ("none",) if several else (self.loss.balance,)),
+            ("loss.balance", self.loss.balance, _BALANCES if several else (self.loss.balance,)),
             ("select.metric", self.select.metric, _METRICS[self.labels]),
         ):
             if value not in able:
-                raise ValueError(f"{name} = '{value}' is not for labels = '{self.labels}': take {', '.join(able)}")
+                why = " (each class has its own threshold, which makes up for shares)" * (value == "logits")
+                raise ValueError(f"{name} = '{value}' is not for labels = '{self.labels}'{why}: take {', '.join(able)}")
         return self

@@ -118,6 +118,13 @@ def present(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels) if labels.ndim == 1 else np.flatnonzero((labels == 1).any(0))
 
 
+def rarest(marks: np.ndarray) -> np.ndarray:
+    """(N, K) marks -> (N,) the rarest class of each image, K where it has none: parts with as many of each are alike."""
+    has = marks == 1
+    order = has.sum(0).argsort(kind="stable")  # the rarest class first
+    return np.where(has.any(1), order[has[:, order].argmax(1)], marks.shape[1])
+
+
 def counts_of(dataset: Dataset) -> np.ndarray:
     """(K,) images of each class."""
     labels, classes = dataset.labels(), len(dataset.classes)

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from convnext.data.labelled import rarest
+
 _WORD = 0xFFFF_FFFF_FFFF_FFFF
 _CLASSES = 1  # what tells the numbers that an order of classes draws from those of an order of images
 _KEPT = 4  # orders that are remembered
@@ -93,5 +95,8 @@ class EachClassAlike:
 
 
 def order_for(labels: Sequence[int] | NDArray[np.integer], seed: int, *, balanced: bool) -> Order:
-    """The order of images with these labels."""
-    return EachClassAlike(np.asarray(labels), seed) if balanced else EachOnce(len(labels), seed)
+    """The order of images with these labels; one with several marks stands among those of the rarest class that it has."""
+    if not balanced:
+        return EachOnce(len(labels), seed)
+    said = np.asarray(labels)
+    return EachClassAlike(said if said.ndim == 1 else rarest(said), seed)

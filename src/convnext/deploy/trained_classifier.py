@@ -32,7 +32,7 @@ from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
-from convnext.tasks.classification.conclusion import GIVEN, Wanted
+from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import KEY, Decision
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
@@ -79,7 +79,7 @@ class TrainedClassifier(ClassificationPredictor):
         how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
         how["run"] = self.source.parent
         ways: dict[str, Any] = {"thresholds": self.thresholds} if self.several else {"decision": self.decision}
-        ways |= {"wanted": wanted, "measured": part or GIVEN}
+        ways["wanted"] = wanted
         found = evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
         if keep:
             key = thresholds.KEY if self.several else KEY

@@ -15,6 +15,11 @@ from convnext.tasks.classification.metrics import TITLES
 
 UNEVEN = 3.0  # largest class over smallest; above, training makes up for it
 AUTO = "logits"  # benchmarks/balance.py
+_SEVERAL = {  # --balance where an image may have several labels -> what is said of it
+    "none": "",
+    "sampler": "Classes: training sees the images of each as often, by the rarest class that they have (--balance sampler).",
+    "weights": "Classes: an image that has one counts for it by the effective number of such images (--balance weights).",
+}
 
 
 def unevenness(counts: np.ndarray) -> float:
@@ -38,6 +43,8 @@ def balance_line(recipe: ClassificationRecipe, train: Dataset) -> str:
     """What is done about uneven classes, as one sentence; '' where they are even and nothing is done."""
     counts = counts_of(train)
     uneven = unevenness(counts)
+    if recipe.labels == "multi":
+        return _SEVERAL[recipe.loss.balance]
     way = {
         "none": "they count by their images (--balance none)",
         "sampler": "training sees each as often (--balance sampler)",

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import LossConfig
+from convnext.data.labelled import rarest
 from convnext.tasks.classification.losses import balance_of
-from convnext.tasks.classification.several.losses import EachClass, strata
+from convnext.tasks.classification.several.losses import EachClass
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features
 PARTS = 5  # of the images, each held out once to choose the penalty
@@ -100,7 +101,7 @@ def _penalty(features: Tensor, labels: Tensor, classes: int, loss: LossConfig) -
 
 def in_turns(labels: Tensor, seed: int) -> Tensor:
     """Places of all images in a random order in which the classes take turns, so that parts are alike."""
-    labels = labels if labels.ndim == 1 else strata(labels)
+    labels = labels if labels.ndim == 1 else torch.from_numpy(rarest(labels.numpy()))
     generator = torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     order = torch.randperm(len(labels), generator=generator)
     turn = torch.empty(len(labels), dtype=torch.int64)
@@ -158,5 +159,5 @@ def fitted(
 def _balance(labels: Tensor, classes: int, loss: LossConfig) -> Criterion:
     """That of the images at hand, whose classes may be in other shares than those of all."""
     if labels.ndim == 2:
-        return EachClass()
+        return EachClass(balance_of(loss, (labels == 1).sum(0)).weights)
     return balance_of(loss, torch.bincount(labels, minlength=classes))

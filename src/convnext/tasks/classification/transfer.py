@@ -45,7 +45,7 @@ def carry_out(
 
     Raises what loading and `fit` raise.
     """
-    if recipe.labels == "single" and world.first and (line := balance_line(recipe, splits.train)):
+    if world.first and (line := balance_line(recipe, splits.train)):
         info(line)
     if recipe.start.mode == "full":
         how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}

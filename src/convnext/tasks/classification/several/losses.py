@@ -17,14 +17,26 @@ from convnext.data.labelled import UNKNOWN
 _GRID = 401  # logits from -10 to 10, among which the best constant answer is looked for
 
 
-def loss_of(config: LossConfig, logits: Tensor, targets: Tensor) -> Tensor:
+def loss_of(
+    config: LossConfig, logits: Tensor, targets: Tensor, *, yes: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """A scalar: the mean over N images and K classes of (N, K) float32 logits and targets from 0 to 1, NaN for unknown.
 
-    An unknown entry adds nothing and has no gradient; the mean is still over K, so that micro-batches add up.
+    An unknown entry adds nothing and has no gradient; the mean is still over K, so that micro-batches add up. `yes`: (K,)
+    how much an image that has the class counts for it; targets are smoothed by `smoothing`.
     """
     known = ~targets.isnan()
-    each = entries(config, logits, torch.where(known, targets, 0.0))
+    targets = torch.where(known, targets, 0.0)
+    each = entries(config, logits, targets)
+    if yes is not None:
+        each = each + heavier(config, logits, targets, yes.to(logits), smoothing)
     return torch.where(known, each, 0.0).mean()
+
+
+def heavier(config: LossConfig, z: Tensor, t: Tensor, yes: Tensor, smoothing: float) -> Tensor:
+    """What (K,) weights of a yes add to each entry: of a mixed image each component is weighted as a whole, smoothing too."""
+    share = (t - smoothing / 2) / (1 - smoothing)  # that has the class
+    return (yes - 1) * share * entries(config, z, torch.full_like(t, 1 - smoothing / 2))
 
 
 def entries(config: LossConfig, z: Tensor, t: Tensor) -> Tensor:
@@ -43,29 +55,31 @@ def entries(config: LossConfig, z: Tensor, t: Tensor) -> Tensor:
     return t * (1 - p) ** config.gamma * yes + (1 - t) * lowered**config.gamma_no * no
 
 
-def chance_loss(config: LossConfig, rates: Tensor) -> float:
-    """The least loss of a network that answers all images alike, where (K,) `rates` of the images have each class."""
+def chance_loss(config: LossConfig, rates: Tensor, *, yes: Tensor | None = None, smoothing: float = 0.0) -> float:
+    """The least loss of a network that answers all images alike, where (K,) `rates` are the mean targets.
+
+    `yes` and `smoothing` are those of `loss_of`.
+    """
     if not len(rates):
         return math.inf
     z = torch.linspace(-10, 10, _GRID)[:, None]
-    yes, no = (entries(config, z, torch.full_like(z, target)) for target in (1.0, 0.0))
-    return float((rates * yes + (1 - rates) * no).min(0).values.mean())
+    has, lacks = (entries(config, z, torch.full_like(z, target)) for target in (1.0, 0.0))
+    each = rates * has + (1 - rates) * lacks
+    if yes is not None:
+        each = each + heavier(config, z.expand_as(each), rates.expand_as(each), yes.to(each), smoothing)
+    return float(each.min(0).values.mean())
 
 
 @dataclass(frozen=True)
 class EachClass:
     """What a linear head is fitted by, whatever the loss of the network: the cross-entropy of each class, summed over them."""
 
+    yes: Tensor | None = None  # (K,) how much an image that has the class counts for it
+
     def cross_entropy(self, logits: Tensor, labels: Tensor, *, total: bool = False) -> Tensor:
         """The loss of (N, K) logits for (N, K) marks, a scalar: the mean over the images, or their `total`."""
         each = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits), reduction="none")
+        if self.yes is not None:
+            each = torch.where(labels == 1, self.yes.to(each), 1.0) * each
         summed = torch.where(labels == UNKNOWN, 0.0, each).sum(1)
         return summed.sum() if total else summed.mean()
-
-
-def strata(marks: Tensor) -> Tensor:
-    """(N, K) marks -> (N,) the rarest class of each image, K where it has none: parts with as many of each are alike."""
-    has = marks == 1
-    order = has.sum(0).argsort(stable=True)  # the rarest class first
-    first = has[:, order].to(torch.uint8).argmax(1)
-    return torch.where(has.any(1), order[first], marks.shape[1])
