@@ -50,7 +50,9 @@ def _ranked(predictions: Iterable[Any], ranks: int, predictor: Any) -> tuple[Seq
             cells = [cell for label, score in prediction.predictions for cell in (label, f"{score:.6f}")]
             cells += [""] * (2 * ranks - len(cells))  # an image may have fewer labels
             told = prediction.to_dict()
-            cells += [";".join(told[name]) if name in ("set", "sure") else "yes" if told[name] else "no" for name in more]
+            cells += [
+                ";".join(told[name]) if name in ("set", "sure") else "yes" if told[name] else "no" for name in more
+            ]
             yield prediction.path, cells
 
     return [*(f"{name}{i + 1}" for i in range(ranks) for name in ("label", "score")), *more], made()
