@@ -19,7 +19,7 @@ from convnext.data.store import FolderStore
 from convnext.recipes import recipe
 from convnext.reports.dense import write_dense_report
 from convnext.tasks.detection import metrics as detection
-from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.found import Found
 from convnext.tasks.segmentation import metrics as segmentation
 from convnext.tasks.segmentation.report import report as segmentation_report
 from pages import Page, dump

@@ -21,7 +21,7 @@ from convnext.data.store import FolderStore
 from convnext.errors import ConvNeXtError
 from convnext.tasks.detection import coco_evaluation
 from convnext.tasks.detection.coco_evaluation import Precision, average_precision
-from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.found import Found
 from convnext.tasks.detection.metrics import Outcomes, judge, metrics, working_point
 from convnext.tasks.detection.report import report
 

@@ -22,12 +22,13 @@ from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
 from convnext.deploy.segmenter import SegmentationPredictor
 from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.trained_detector import TrainedDetector
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
 from convnext.errors import CheckpointError, DataError
 from convnext.recipes import recipe
-from convnext.tasks.detection.inference import find, in_original, outline, targets_of
-from convnext.tasks.detection.mask_head import paste
+from convnext.tasks.detection.found import outline, paste
+from convnext.tasks.detection.inference import find, in_original, targets_of
 from convnext.tasks.detection.metrics import Outcomes
 from convnext.tasks.detection.report import report
 from convnext.tasks.detection.scoring import evaluation
@@ -77,8 +78,8 @@ def test_an_outline_is_the_mask_that_is_pasted_into_the_whole_image():
     boxes = torch.cat([corner, corner + torch.rand(40, 2, generator=generator, dtype=torch.float64) * 15], 1)
     boxes[0] = boxes[0, 0]  # without an area
     boxes[1, 2:] = boxes[1, :2] + 0.2  # narrower than a pixel
-    whole = paste(masks, boxes, (36, 40)).numpy()
-    for mask, box, pasted in zip(masks, boxes.numpy(), whole, strict=True):
+    whole = paste(masks.numpy(), boxes.numpy(), (36, 40))
+    for mask, box, pasted in zip(masks.numpy(), boxes.numpy(), whole, strict=True):
         assert (decode_mask(outline(mask, box, (36, 40))) == pasted).all()
 
 
@@ -172,7 +173,7 @@ def test_a_checkpoint_loads_as_what_it_was_trained_for(task, kind, tmp_path):
 def test_a_detector_is_refused_where_a_classifier_is_needed(run, predictor, tmp_path):
     with pytest.raises(CheckpointError, match="is for detection, and classification is needed here"):
         load(run, task="classification")
-    assert type(convnext.load(run, device="cpu")) is DetectionPredictor
+    assert type(convnext.load(run, device="cpu")) is TrainedDetector
     with pytest.raises(CheckpointError, match="no run or checkpoint"):
         load(tmp_path / "nothing")
 

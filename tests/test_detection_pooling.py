@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torchvision.ops.poolers import LevelMapper
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.box_head import select
 from convnext.tasks.detection.boxes import clip, decode, ious
-from convnext.tasks.detection.mask_head import mask_loss, mask_targets, paste
+from convnext.tasks.detection.found import paste
+from convnext.tasks.detection.mask_head import mask_loss, mask_targets
 from convnext.tasks.detection.roi import level_of, pool
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Images
@@ -122,17 +124,17 @@ def slow_paste(mask: Tensor, box: list[float], size: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("box", [[2.0, 3, 15, 12], [-4.0, -2.5, 9.25, 7], [7.5, 7.5, 8.5, 8.25], [0.0, 0, 20, 16]])
 def test_a_pasted_mask_is_read_bilinearly_at_pixel_centres(box):
     mask = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(0))
-    pasted = paste(mask, torch.tensor([box]), (16, 20), 0.4)
+    pasted = torch.from_numpy(paste(mask.numpy(), np.array([box], np.float32), (16, 20), 0.4))
     slow = slow_paste(mask[0], box, (16, 20))
     sure = (slow - 0.4).abs() > 1e-5
     assert torch.equal(pasted[0][sure], (slow >= 0.4)[sure]) and pasted.dtype == torch.bool
 
 
 def test_pasting_in_parts_changes_nothing(monkeypatch):
-    masks, boxes = torch.rand(5, 28, 28), random_boxes(5, seed=3, size=40, least=8)
+    masks, boxes = torch.rand(5, 28, 28).numpy(), random_boxes(5, seed=3, size=40, least=8).numpy()
     whole = paste(masks, boxes, (40, 40))
-    monkeypatch.setattr("convnext.tasks.detection.mask_head._PASTED_AT_ONCE", 2 * 40 * 40)
-    assert torch.equal(whole, paste(masks, boxes, (40, 40)))
+    monkeypatch.setattr("convnext.tasks.detection.found._PASTED_AT_ONCE", 2 * 40 * 40)
+    assert np.array_equal(whole, paste(masks, boxes, (40, 40)))
     assert paste(masks[:0], boxes[:0], (40, 40)).shape == (0, 40, 40)
 
 
@@ -140,7 +142,8 @@ def test_what_is_cut_out_of_a_mask_and_pasted_back_is_the_mask():
     yy, xx = torch.meshgrid(torch.arange(80), torch.arange(100), indexing="ij")
     disc = ((yy - 40) ** 2 + (xx - 50) ** 2 < 26**2).to(torch.uint8)[None]
     box = torch.tensor([[24.0, 14, 77, 67]])
-    again = paste(mask_targets(disc, torch.tensor([0]), box), box, (80, 100))[0]
+    cut = mask_targets(disc, torch.tensor([0]), box)
+    again = torch.from_numpy(paste(cut.numpy(), box.numpy(), (80, 100))[0])
     shared = (again & disc[0].bool()).sum() / (again | disc[0].bool()).sum()
     assert shared > 0.95
 

@@ -16,7 +16,7 @@ from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.data.store import FolderStore
 from convnext.drawing.palette import colour_of
 from convnext.tasks.detection import metrics as detection
-from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.found import Found
 from convnext.tasks.detection.report import _worst
 from convnext.tasks.detection.report import report as detection_report
 from convnext.tasks.preview import SIDE_PX, labels_of, preview, preview_size

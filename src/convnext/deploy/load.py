@@ -21,7 +21,7 @@ TaskName = Literal["classification", "detection", "segmentation"]
 # imported when one is needed: an exported file is loaded without torch, and a classifier without the seconds of detection
 _PREDICTORS = {  # task -> module, class
     "classification": ("convnext.deploy.trained_classifier", "TrainedClassifier"),
-    "detection": ("convnext.deploy.detector", "DetectionPredictor"),
+    "detection": ("convnext.deploy.trained_detector", "TrainedDetector"),
     "segmentation": ("convnext.deploy.segmenter", "SegmentationPredictor"),
 }
 

@@ -15,7 +15,8 @@ from convnext.config import DetectorHeadConfig, StageConfig
 from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
 from convnext.tasks.detection.boxes import clip, decode, encode, gious
-from convnext.tasks.detection.types import Detections, Size, require_finite
+from convnext.tasks.detection.found import Size
+from convnext.tasks.detection.types import Detections, require_finite
 
 POOLED = 7
 CONVOLUTIONS, LINEARS = 4, 2  # of a convolutional head (and one linear), of a linear one

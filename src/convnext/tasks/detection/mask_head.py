@@ -1,4 +1,4 @@
-"""Mask heads: the shape of an object inside its box (arXiv 1703.06870, section 3), and back to the image's pixels.
+"""Mask heads: the shape of an object inside its box (arXiv 1703.06870, section 3).
 
 Axes: R boxes of all images, C channels, S = 14 side of a pooled map, 2S of a mask, K classes, D detections,
 M objects, H W rows and columns of an image.
@@ -15,11 +15,10 @@ from convnext.config import DetectorHeadConfig
 from convnext.tasks.convolution import convolution
 from convnext.tasks.detection.assign import Sampled
 from convnext.tasks.detection.roi import pool
-from convnext.tasks.detection.types import Detections, Size, Targets, require_finite
+from convnext.tasks.detection.types import Detections, Targets, require_finite
 
 POOLED = 14
 CONVOLUTIONS = 4
-_PASTED_AT_ONCE = 2**24  # pixels; more would only cost memory
 
 
 class MaskHead(nn.Module):
@@ -95,29 +94,3 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * 
 def own_masks(logits: Tensor, labels: Tensor) -> Tensor:
     """(R, 2S, 2S) probabilities of each box's own class."""
     return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
-
-
-def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
-    """(D, H, W) bool: (D, s, s) probabilities inside (D, 4) boxes, read bilinearly at every pixel centre of the image.
-
-    Outside of the box, and beyond half a mask position, is 0. Memory is H * W bytes a detection: paste few at a time
-    where they only are to be encoded.
-    """
-    height, width = size
-    pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    step = max(1, _PASTED_AT_ONCE // max(1, height * width))
-    for first in range(0, len(masks), step):
-        part = slice(first, first + step)
-        rows = _weights(boxes[part, 1], boxes[part, 3], height, masks.shape[-2])  # (d, H, s)
-        columns = _weights(boxes[part, 0], boxes[part, 2], width, masks.shape[-1])  # (d, W, s)
-        with torch.autocast(masks.device.type, enabled=False):  # half precision moves edges
-            pasted[part] = rows @ masks[part] @ columns.transpose(1, 2) >= threshold
-    return pasted
-
-
-def _weights(low: Tensor, high: Tensor, pixels: int, positions: int) -> Tensor:
-    """(D, pixels, positions): how much each position between `low` and `high` gives to each pixel centre, bilinearly."""
-    centres = torch.arange(pixels, device=low.device, dtype=low.dtype) + 0.5
-    extent = (high - low).clamp(min=1e-6)[:, None]
-    place = (centres - low[:, None]) / extent * positions - 0.5  # (D, pixels), in positions
-    return (1 - (place[..., None] - torch.arange(positions, device=low.device)).abs()).clamp(min=0)

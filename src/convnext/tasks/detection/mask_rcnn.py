@@ -12,9 +12,10 @@ from convnext.config import DetectorHeadConfig
 from convnext.tasks.detection import box_head
 from convnext.tasks.detection.assign import sample_proposals
 from convnext.tasks.detection.box_head import BoxHead, box_losses, select
+from convnext.tasks.detection.found import Size
 from convnext.tasks.detection.mask_head import MaskHead, sampled_mask_loss, with_masks
 from convnext.tasks.detection.roi import pool
-from convnext.tasks.detection.types import Detections, Size, Targets
+from convnext.tasks.detection.types import Detections, Targets
 
 
 class MaskRCNNHeads(nn.Module):

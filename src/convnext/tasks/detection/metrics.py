@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from convnext.config import DetectionRecipe
 from convnext.data.dataset import DenseDataset, upright
 from convnext.data.formats.export import to_coco
-from convnext.tasks.detection.boxes import covers, ious
 from convnext.tasks.detection.coco_evaluation import Kind, Precision, average_precision
-from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.found import Found
 
 _OVERLAP = 0.5
 NOBODY, CROWD = -1, -2  # what a detection takes that takes no object
@@ -81,9 +80,7 @@ def take(
 
     NOBODY where there is none; CROWD where it then lies by half or more in a crowd of its class, and does not count.
     """
-    shown = torch.from_numpy(found.boxes.astype(np.float64))
-    objects = torch.from_numpy(boxes)
-    overlaps, inside = ious(shown, objects).numpy(), covers(shown, objects).numpy()  # (D, M)
+    overlaps, inside = _overlaps(found.boxes.astype(np.float64), boxes)
     same = found.labels[:, None] == labels
     free = ~crowd
     taken = np.full(len(found), NOBODY, np.int64)
@@ -95,6 +92,18 @@ def take(
         elif (inside[place][same[place] & crowd] >= _OVERLAP).any():
             taken[place] = CROWD
     return taken
+
+
+def _overlaps(
+    boxes: NDArray[np.float64], objects: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(D, M) intersection over union, and the share of each box of (D, 4) that lies in each of (M, 4) objects."""
+    low = np.maximum(boxes[:, None, :2], objects[:, :2])
+    high = np.minimum(boxes[:, None, 2:], objects[:, 2:])
+    shared = np.maximum(high - low, 0).prod(-1)
+    own, others = ((each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in (boxes, objects))
+    least = np.finfo(np.float64).tiny
+    return shared / np.maximum(own[:, None] + others - shared, least), shared / np.maximum(own, least)[:, None]
 
 
 def judge(
@@ -165,3 +174,8 @@ def count_objects(dataset: DenseDataset, outcomes: Outcomes) -> int:
 def limits_of(most: int) -> tuple[int, ...]:
     """COCO's own for 100; rising, whatever `most` is."""
     return (*(limit for limit in (1, 10) if limit < most), most)
+
+
+def limit_of(recipe: DetectionRecipe) -> int:
+    """Detections an image and class that count in evaluation: COCO's 100, or more where the detector shows more."""
+    return max(100, recipe.head.most)

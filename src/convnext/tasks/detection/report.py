@@ -15,7 +15,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.masks import Rle, decode_mask, encode
 from convnext.data.store import printable
 from convnext.tasks.detection.coco_evaluation import Precision
-from convnext.tasks.detection.inference import Found
+from convnext.tasks.detection.found import Found
 from convnext.tasks.detection.metrics import (
     FALSE,
     RIGHT,

@@ -15,7 +15,8 @@ from convnext.config import DetectorHeadConfig
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.assign import match, sample
 from convnext.tasks.detection.boxes import clip, decode, encode
-from convnext.tasks.detection.types import Images, Size, Targets
+from convnext.tasks.detection.found import Size
+from convnext.tasks.detection.types import Images, Targets
 
 _STDS = (1.0, 1.0, 1.0, 1.0)  # its deltas are not scaled
 

@@ -13,8 +13,9 @@ from convnext.engine.distributed import ALONE, World
 from convnext.engine.update import explained_memory, summed
 from convnext.errors import DataError
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
-from convnext.tasks.detection.inference import Found, images_of, in_original, named, targets_of
-from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.detection.found import Found
+from convnext.tasks.detection.inference import images_of, in_original, named, targets_of
+from convnext.tasks.detection.metrics import Outcomes, limit_of
 from convnext.tasks.detection.report import report
 from convnext.tasks.result import Evaluation
 
@@ -60,8 +61,3 @@ def evaluate(
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
     return whole
-
-
-def limit_of(recipe: DetectionRecipe) -> int:
-    """Detections an image and class that count in evaluation: COCO's 100, or more where the detector shows more."""
-    return max(100, recipe.head.most)

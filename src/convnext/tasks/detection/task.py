@@ -22,8 +22,8 @@ from convnext.tasks.annotated import AnnotatedTask
 from convnext.tasks.detection.coco_evaluation import library
 from convnext.tasks.detection.facts import fingerprint, shown_in_training
 from convnext.tasks.detection.inference import images_of, targets_of
-from convnext.tasks.detection.metrics import metrics
-from convnext.tasks.detection.scoring import evaluate, limit_of
+from convnext.tasks.detection.metrics import limit_of, metrics
+from convnext.tasks.detection.scoring import evaluate
 from convnext.tasks.detection.types import Images, Targets
 
 

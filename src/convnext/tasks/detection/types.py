@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Size = tuple[int, int]  # (height, width) in pixels
+from convnext.tasks.detection.found import Size
 
 
 class NoNumbers(ArithmeticError):
@@ -82,9 +82,7 @@ class Detections:
     boxes: Tensor  # (D, 4) float32
     scores: Tensor  # (D,) float32, 0 .. 1
     labels: Tensor  # (D,) int64
-    masks: Tensor | None = (
-        None  # (D, S, S) float32 probabilities inside each box; `mask_head.paste` brings them to pixels
-    )
+    masks: Tensor | None = None  # (D, S, S) float32 probabilities inside each box; `found.paste` brings them to pixels
 
     def __len__(self) -> int:
         return len(self.boxes)
