@@ -107,7 +107,7 @@ def test_an_exported_file_answers_the_same_and_says_what_it_takes(made, tmp_path
     out = tmp_path / "model.onnx"
     assert convnext("export", run, "--to", "onnx", "--out", out).status == 0
     exported, own = package.load(out), package.load(run)
-    assert "bands 1, 2, 3, 4, 5" in exported.metadata["preprocessing"]["steps"]
+    assert "bands 1, 2, 3, 4, 5" in exported.metadata["preprocessing"]["input"]
     for path in (data / "high" / "high0.tif", data / "low" / "low3.tif"):
         ours, theirs = dict(own(path).predictions), dict(exported(path).predictions)
         for name, score in ours.items():

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,7 +43,12 @@ def write(program: Any, path: Path, described: dict[str, Any], *, half: bool) ->
 
 def opened(path: Path, threads: int) -> tuple[Any, str]:
     network = torch.export.load(path).module()
-    return lambda x: network(torch.from_numpy(x)).detach().numpy(), path.with_suffix(".json").read_text()
+
+    def run(images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        found = network(torch.from_numpy(images))
+        return [found[name].detach().numpy() for name in outputs]
+
+    return run, path.with_suffix(".json").read_text()
 
 
 @pytest.fixture
@@ -97,12 +103,9 @@ def test_a_row_is_all_that_another_form_takes(other, tmp_path, capsys):
     assert "other" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["half", "dynamic"])
-def test_an_option_that_a_form_does_not_have_is_refused_in_one_line(other, option):
-    with pytest.raises(
-        ConvNeXtError, match=f"--{option} does not go with --to other. It is for --to torch and --to op"
-    ):
-        export("nowhere", other.name, options=Options(**{option: True}))
+def test_an_option_that_a_form_does_not_have_is_refused_in_one_line(other):
+    with pytest.raises(ConvNeXtError, match="--half does not go with --to other"):
+        export("nowhere", other.name, options=Options(half=True))
 
 
 def test_every_extra_is_in_both_tables_and_what_tests_take():

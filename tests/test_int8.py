@@ -10,10 +10,11 @@ import torch
 
 import convnext as package
 from commands import convnext, trained
+from convnext.data.evaluation import framed
 from convnext.data.opening import open_splits, recognise
 from convnext.deploy import graph, int8
 from convnext.deploy.export import openvino
-from convnext.deploy.runtime import module_of
+from convnext.deploy.exported import open_exported
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
 from convnext.tasks.classification.inference import judged
@@ -62,8 +63,9 @@ def test_an_int8_file_answers_nearly_as_its_run_and_says_what_it_cost(run, data,
     assert score["top1"] == pytest.approx(told["int8"]["after"])
     text = out.read_bytes()
     assert b"QuantizeLinear" in text if form == "onnx" else b"FakeQuantize" in text
-    x = torch.randn(5, 3, 16, 16)
-    assert torch.allclose(module_of(out)(x)[:2], module_of(out)(x[:2]), atol=1e-4)
+    images = np.random.default_rng(0).integers(0, 256, (5, 24, 20, 3), np.uint8)
+    few, many = (open_exported(out).run(some, ("logits",))[0] for some in (images[:2], images))
+    assert np.allclose(many[:2], few, atol=1e-4)
 
 
 @needs_export
@@ -134,7 +136,8 @@ def test_the_images_to_calibrate_on_are_sampled_by_the_seed(data):
         package.recipe("small", "atto", images=36, image_px=24, classes=3).input,
     )
     one, same, other = (int8.calibration(dataset, config, 5, seed) for seed in (0, 0, 1))
-    assert len(one) == 5 and one[0].shape == (1, 3, config.eval_size_px, config.eval_size_px)
+    assert len(one) == 5 and one[0].dtype == np.uint8
+    assert one[0].shape == (1, *framed(np.zeros((1, config.eval_size_px, config.eval_size_px, 3)), config).shape[1:])
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert len(int8.calibration(dataset, config, 500, 0)) == len(dataset.entries)
@@ -143,7 +146,8 @@ def test_the_images_to_calibrate_on_are_sampled_by_the_seed(data):
 @needs_openvino
 def test_a_variant_keeps_the_layers_that_it_names():
     model = package.create("atto", classes=4, depths=(1, 2), widths=(8, 16)).eval()
-    made = openvino.to_openvino(graph.trace(graph.prepared(model, convolutions=True), 3, 32))
+    network = graph.prepared(model, convolutions=True)
+    made = openvino.to_openvino(graph.trace(network, torch.zeros(2, 3, 32, 32)), ("logits",))
     kinds = [kind for _, kind in openvino.layers(made)]
     block = ["spatial", "pointwise", "pointwise"]
     assert kinds == ["first", *block, "dense", *block, *block, "head"]

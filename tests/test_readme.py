@@ -55,13 +55,32 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     Path("holiday").mkdir()
     for file in ("cat.jpg", "holiday/dog.jpg"):
         Image.new("RGB", (40, 30), "red").save(file)
-    (code,) = blocks("python")
+    _, code = blocks("python")
     smaller = 'epochs=1, overrides={"model.depths": (1, 1, 1, 1), "model.widths": (8, 8, 8, 8), "optim.batch": 8}'
     assert "epochs=30" in code
     code = code.replace("epochs=30", smaller)
     names = {"images": torch.zeros(1, 3, 64, 64), "convnext": convnext}
     exec(code, names)
     assert names["maps"]["stage3"].shape == (1, 768, 2, 2)
+
+
+def test_ten_lines_of_onnx_runtime_give_the_classes_of_the_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+    monkeypatch.chdir(tmp_path)
+    data = write_colours(tmp_path / "pets")
+    trained(data, tmp_path / "runs" / "pets", "--epochs", 3)
+    convnext.export("runs/pets", "onnx")
+    tilted = Image.open(next((data / "val" / "green").iterdir())).resize((57, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    tilted.save("cat.jpg", exif=exif, quality=95)
+    code, _ = blocks("python")
+    assert "convnext" not in code
+    exec(code, {})
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    expected = convnext.load("runs/pets")("cat.jpg").predictions
+    assert [name for name, _ in told] == [name for name, _ in expected]
+    assert [float(score) for _, score in told] == pytest.approx([score for _, score in expected], abs=1e-5)
 
 
 def test_a_run_leaves_the_files_of_the_readme_and_no_others(tmp_path):

@@ -211,7 +211,6 @@ def export(
     out: str | Path | None = None,
     *,
     weights: str = "best",
-    dynamic: bool = False,
     half: bool = False,
     int8: str | None = None,
     calibrate: int = 300,
@@ -222,8 +221,8 @@ def export(
 ) -> "Exported":
     """Write a classifier as a file that runs elsewhere, RUN/model.onnx and so on unless `out` names one; compare both.
 
-    `dynamic`: for images of any height and width; `half`: weights in 16 bits; `int8`: labelled data to calibrate on
-    with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which
+    The file takes decoded images of any size and number. `half`: weights in 16 bits; `int8`: labelled data to calibrate
+    on with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which
     both networks are compared; `backend`: the runtime of the file on this machine. Raises ConvNeXtError where the
     packages are missing, the network cannot be traced, or the answers differ; nothing is written then.
     """
@@ -232,7 +231,6 @@ def export(
     options = exporting.Options(
         weights=weights,
         backend=backend,
-        dynamic=dynamic,
         half=half,
         int8=int8,
         calibrate=calibrate,

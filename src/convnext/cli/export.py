@@ -21,7 +21,6 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
     )
-    parser.add_argument("--dynamic", action="store_true", help="accept images of any height and width")
     parser.add_argument("--half", action="store_true", help="store the weights in 16 bits: half the size")
     parser.add_argument("--compare-on", metavar="PATH", help="images on which both networks are compared (fixed noise)")
     small = parser.add_argument_group("int8")
@@ -56,7 +55,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         args.out,
         weights=args.weights,
         backend=args.backend,
-        dynamic=args.dynamic,
         half=args.half,
         int8=args.int8,
         calibrate=args.calibrate,

@@ -59,6 +59,21 @@ def _transformed(shown: Image.Image, config: InputConfig) -> np.ndarray:
     return from_pillow(resized.crop((left, top, left + size, top + size)))
 
 
+def framed(images: np.ndarray, config: InputConfig) -> np.ndarray:
+    """(N, size, size, C) that `eval_transform` made -> (N, side, side, C) that it would make the same of.
+
+    A graph with the transform inside, which is shown these, keeps every pixel: its resize leaves the size as it is, and its
+    crop takes the frame away.
+    """
+    if config.eval_resize == "warp":
+        return images
+    size = config.eval_size_px
+    side = int(size / config.eval_crop)
+    before = round((side - size) / 2)
+    around = (before, side - size - before)
+    return np.pad(images, ((0, 0), around, around, (0, 0)))
+
+
 def seen_box(height: int, width: int, config: InputConfig) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of what `eval_transform` shows of a (height, width) image, in its pixels."""
     if config.eval_resize == "warp":

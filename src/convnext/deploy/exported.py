@@ -6,12 +6,11 @@ Axes: N images, C channels, H W pixel rows and columns, K classes.
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from convnext.deploy.forms import table
@@ -20,10 +19,10 @@ from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.extras import installed, needs
 from convnext.files import appearing, from_json, told
 
-VERSION = 1  # of the description
+VERSION = 2  # of the description; files of 1 took normalised images
 
-Floats = NDArray[np.float32]
-Run = Callable[[Floats], Floats]  # (N, C, H, W) normalised images -> (N, K) logits
+Pixels = NDArray[Any]  # uint8, float32 of wide bands
+Run = Callable[[Pixels, Sequence[str]], list[NDArray[Any]]]  # (N, H, W, C) images, outputs -> each of these
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,9 @@ def description_of(path: Path, text: str | None) -> dict[str, Any]:
         raise CheckpointError(
             f"'{path}' was not written by `convnext export`: it holds no recipe and no class names. Export the run again."
         ) from None
-    if version > VERSION:
-        raise CheckpointError(f"'{path}' was written by a newer convnext (file version {version}).")
+    if version != VERSION:
+        age, fix = ("a newer", "Install that.") if version > VERSION else ("an older", "Export the run again.")
+        raise CheckpointError(f"'{path}' was written by {age} convnext (file version {version}, here {VERSION}). {fix}")
     return dict(description)
 
 

@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe, Recipe, parse
-from convnext.data.evaluation import Change, Shown, normalised, shown
+from convnext.data.evaluation import Change, Shown, framed, shown
 from convnext.data.labelled import Dataset
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
-from convnext.deploy.exported import Exported, Floats, open_exported
+from convnext.deploy.exported import Exported, open_exported
+from convnext.deploy.forms.table import LOGITS
 from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features, require_numbers
 from convnext.engine.records import watched
@@ -30,6 +32,8 @@ from convnext.tasks.opening import open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
+Floats = NDArray[np.float32]
+
 
 class ExportedClassifier(ClassificationPredictor):
     """A network in a file with everything that it needs to answer."""
@@ -37,9 +41,9 @@ class ExportedClassifier(ClassificationPredictor):
     model: Exported
 
     @classmethod
-    def of(cls, source: str | Path, *, backend: str = "auto") -> "ExportedClassifier":
+    def of(cls, source: str | Path, *, backend: str = "auto", threads: int | None = None) -> "ExportedClassifier":
         """The predictor of a file that `convnext export` wrote. Raises what `open_exported` raises."""
-        network = open_exported(source, backend=backend)
+        network = open_exported(source, backend=backend, threads=threads)
         described = network.description
         recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
         Decision.of(described, source)  # a wrong one is refused now
@@ -137,8 +141,13 @@ class ExportedClassifier(ClassificationPredictor):
         return self.logits(images)
 
     def logits(self, images: Pixels) -> Floats:
-        """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
-        return self.model.run(normalised(images, self.recipe.input))
+        """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made.
+
+        The graph would resize by itself, by products that cost more than Pillow's loops and of images of one size only. So
+        it is given what its own resize leaves as it is.
+        """
+        found: Floats = self.model.run(framed(images, self.recipe.input), (LOGITS,))[0]
+        return found
 
     def _explained(
         self, read: Sequence[Read], *, classes: str | Sequence[str] | None, method: Method, stage: int | None

@@ -4,6 +4,7 @@ Axes: N images, C channels, H W rows and columns, E = 4C expanded channels, K cl
 """
 
 import copy
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,8 +18,8 @@ from convnext.deploy.optimize import foldable, optimize
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
-INPUT, OUTPUT = "images", "logits"
-TRACED = 2  # images in the batch that is traced; the graph takes any number
+INPUT = "images"
+_MOST = 2**16  # images of a batch, and pixels of a side
 
 
 def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
@@ -41,29 +42,21 @@ def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
     return _in_order(folded)
 
 
-def trace(
-    network: nn.Module, channels: int, size_px: int, *, dynamic: bool = False, half: bool = False
-) -> ExportedProgram:
-    """The graph of `network` for any number of images; with `dynamic` also of any height and width.
+def trace(network: nn.Module, x: Tensor, *, free: Sequence[str] = ("batch",), half: bool = False) -> ExportedProgram:
+    """The graph of `network` for inputs like `x`, whose leading axes, called `free`, may have any length.
 
     `half`: the weights are kept in 16 bits and widened on their way into the computation. Raises ConvNeXtError where
     torch cannot trace it.
     """
-    x = torch.zeros(TRACED, channels, size_px, size_px)
-    free: dict[int, Any] = {0: Dim("batch", min=1, max=2**16)}
-    if dynamic:
-        free |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    axes: dict[int, Any] = {place: Dim(name, min=1, max=_MOST) for place, name in enumerate(free)}
     try:
         with torch.no_grad():
-            return torch.export.export(_Named(network, half), (x,), dynamic_shapes={INPUT: free})
+            return torch.export.export(_Named(network, half), (x,), dynamic_shapes={INPUT: axes})
     except Exception as error:  # noqa: BLE001 - what torch raises for a network that it cannot trace is of many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        fix = (
-            "Leave out --dynamic: it may be made for one size."
-            if dynamic
-            else "It may decide by the values of an image."
-        )
-        raise ConvNeXtError(f"torch cannot trace this network: {reason} {fix}") from None
+        raise ConvNeXtError(
+            f"torch cannot trace this network: {reason} It may decide by the values of an image."
+        ) from None
 
 
 def normalised(x: Tensor, norm: nn.LayerNorm | None = None, eps: float = EPS) -> Tensor:
@@ -86,7 +79,7 @@ class _Named(nn.Module):
                 if parameter.ndim > 1:
                     parameter.data = parameter.data.half()
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
+    def forward(self, images: Tensor) -> Any:  # what the network takes -> what it gives
         if not self.half_weights:
             return self.network(images)
         named = chain(self.network.named_parameters(), self.network.named_buffers())

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from convnext.config import InputConfig
+from convnext.data.evaluation import framed
 from convnext.data.labelled import Dataset, present
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
-from convnext.data.transforms import normalise
-from convnext.deploy.exported import Floats
+from convnext.deploy.exported import Pixels
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.metrics import Outcomes
 
@@ -99,15 +99,15 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     return splits.train, held.relabelled(tuple(classes), [number.get(name, -1) for name in held.classes])
 
 
-def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Floats]:
-    """`count` images of `dataset`, sampled by `seed`, as the network sees them: (1, C, H, W) each. Broken ones drop out.
+def calibration(dataset: Dataset, config: InputConfig, count: int, seed: int) -> list[Pixels]:
+    """`count` images of `dataset`, sampled by `seed`, as an exported graph takes them: (1, H, W, C) each. Broken ones drop out.
 
     Raises DataError where none can be read.
     """
     sampled = np.random.default_rng(seed).permutation(len(dataset.entries))[:count]
     some = Dataset(dataset.classes, tuple(dataset.entries[i] for i in sampled), dataset.store)
     found = [
-        normalise(batch.images[i : i + 1], config).contiguous().numpy()
+        framed(batch.images[i : i + 1].numpy(), config)
         for batch in eval_batches(some, config, batch=32)
         for i in range(len(batch.images))
     ]

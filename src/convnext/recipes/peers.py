@@ -231,8 +231,11 @@ EXPORT: dict[str, Peer] = {
     **dict.fromkeys(("imgsz", "img_size", "input_size", "image_size"), _OF_RUN),
     **dict.fromkeys(("fp16",), Peer("--half")),
     **dict.fromkeys(("data",), Peer("--int8 {}", "These images calibrate int8.")),
-    **dict.fromkeys(("dynamic_axes", "dynamic_batch"), Peer("--dynamic", "Any batch is taken without it.")),
+    **dict.fromkeys(
+        ("dynamic", "dynamic_axes", "dynamic_batch"), Peer("", "The file takes images of any size, and any number of them.")
+    ),
     **dict.fromkeys(("simplify", "opset", "optimize"), Peer("", "It is chosen automatically.")),
+    "softmax": Peer("", "The file gives logits and scores."),
     **dict.fromkeys(("output", "file", "output_dir", "name"), _OUT),
 }  # fmt: skip
 PEERS: Mapping[str, Mapping[str, Peer]] = {"train": TRAIN, "predict": PREDICT, "evaluate": EVALUATE, "export": EXPORT}

@@ -39,6 +39,7 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
     shorter = int(size / recipe.input.eval_crop)
     resize = f"both sides to {size} px" if recipe.input.eval_resize == "warp" else f"shorter side to {shorter} px"
     scaled = "(value - mean) / std" if recipe.input.wide else "(value / 255 - mean) / std"
+    kind = "float32" if recipe.input.wide else "uint8"
     return {
         "version": VERSION,
         "written_by": f"convnext {__version__}, torch {torch.__version__}",
@@ -47,7 +48,8 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(predictor.classes),
         "preprocessing": {
-            "steps": f"{_read_as(recipe.input)}; {resize}, bicubic; centre of {size} px; {scaled}; (N, C, H, W) float32",
+            "input": f"(N, H, W, C) {kind}, {_read_as(recipe.input)}, as decoded and upright, of any size",
+            "inside": f"{resize}, bicubic; centre of {size} px; {scaled}",
             "size_px": size,
             "mean": list(recipe.input.mean),
             "std": list(recipe.input.std),

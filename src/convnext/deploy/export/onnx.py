@@ -10,9 +10,9 @@ import torch
 from torch.export import ExportedProgram
 
 from convnext.deploy import int8
-from convnext.deploy.exported import Floats
-from convnext.deploy.forms.table import KEY
-from convnext.deploy.graph import INPUT, OUTPUT
+from convnext.deploy.exported import Pixels
+from convnext.deploy.forms.table import KEY, OUTPUTS
+from convnext.deploy.graph import INPUT
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
 from convnext.files import to_json
@@ -20,7 +20,7 @@ from convnext.files import to_json
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; its weights have their 16 bits already where they are to have them."""
-    proto = to_onnx(program)
+    proto = to_onnx(program, OUTPUTS)
     describe(proto, described)
     try:
         path.write_bytes(proto.SerializeToString())
@@ -28,7 +28,7 @@ def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, ha
         raise ConvNeXtError("The network does not fit in one ONNX file of 2 GB. Try --half or --to openvino.") from None
 
 
-def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, described: dict[str, Any]) -> None:
+def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, described: dict[str, Any]) -> None:
     """Write the int8 form of `source` to `out`."""
     quantized(source, out, images, variant)
     onnx = needs("onnx", "--int8")
@@ -37,16 +37,16 @@ def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, de
     out.write_bytes(proto.SerializeToString())
 
 
-def to_onnx(program: ExportedProgram) -> Any:
-    """An onnx.ModelProto with the input INPUT and the output OUTPUT."""
+def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> Any:
+    """An onnx.ModelProto with the input INPUT and these outputs."""
     needs("onnx", "--to onnx")
     needs("onnxscript", "--to onnx")
-    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT])
+    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=list(outputs))
     assert made is not None
     proto = made.model_proto
     del proto.graph.value_info[:]  # their shapes would keep the names of torch's symbols
     for value in (*proto.graph.input, *proto.graph.output):
-        for name, dimension in zip(("batch", "", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
+        for name, dimension in zip(("batch", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
             if dimension.dim_param:
                 dimension.dim_param = name
     return proto
@@ -61,7 +61,7 @@ def describe(proto: Any, described: dict[str, Any]) -> None:
         proto.metadata_props.add(key=key, value=value)
 
 
-def quantized(source: Path, out: Path, images: Sequence[Floats], variant: str) -> None:
+def quantized(source: Path, out: Path, images: Sequence[Pixels], variant: str) -> None:
     """The ONNX file `source` with int8 arithmetic as `out`, the activations' ranges from `images`."""
     onnx = needs("onnx", "--int8 with onnxruntime")
     needs("onnxruntime", "--int8 with onnxruntime", "export")
@@ -74,7 +74,7 @@ def quantized(source: Path, out: Path, images: Sequence[Floats], variant: str) -
         def __init__(self) -> None:
             self.left = iter(images)
 
-        def get_next(self) -> dict[str, Floats] | None:
+        def get_next(self) -> dict[str, Pixels] | None:
             found = next(self.left, None)
             return None if found is None else {name: found}
 
@@ -90,7 +90,7 @@ def quantized(source: Path, out: Path, images: Sequence[Floats], variant: str) -
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=int8.kept(layers(model), variant),
+            nodes_to_exclude=[*int8.kept(layers(model), variant), *resampling(model)],
         )
     finally:
         logging.getLogger().setLevel(before)
@@ -105,7 +105,13 @@ def layers(model: Any) -> int8.Layers:
             if node.op_type == "Conv":
                 groups = next((a.i for a in node.attribute if a.name == "group"), 1)
                 yield node.name, groups > 1, math.prod(shapes.get(node.input[1], (1, 1, 1, 1))[2:])
-            elif node.op_type in ("MatMul", "Gemm"):
+            elif node.op_type in ("MatMul", "Gemm") and node.input[1] in shapes:
                 yield node.name, False, 1
 
     return int8.kinds(found())
+
+
+def resampling(model: Any) -> list[str]:
+    """Names of the products that no weights of the network have a part in: those of the resize, and of attention."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in held]

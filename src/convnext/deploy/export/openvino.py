@@ -10,21 +10,21 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from convnext.deploy import int8, signal_stack
-from convnext.deploy.exported import Floats
-from convnext.deploy.forms.table import KEY
-from convnext.deploy.graph import INPUT, OUTPUT
+from convnext.deploy.exported import Pixels
+from convnext.deploy.forms.table import KEY, OUTPUTS
+from convnext.deploy.graph import INPUT
 from convnext.extras import needs
 from convnext.files import to_json
 
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; `half`: the weights in 16 bits."""
-    model = to_openvino(program)
+    model = to_openvino(program, OUTPUTS)
     model.set_rt_info(to_json(described), [KEY])
     needs("openvino", "--to openvino").save_model(model, path, compress_to_fp16=half)
 
 
-def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, described: dict[str, Any]) -> None:
+def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, described: dict[str, Any]) -> None:
     """Write the int8 form of `source` to `out`."""
     openvino = needs("openvino", "--int8")
     model = quantized(openvino.Core().read_model(source), images, variant)
@@ -32,19 +32,20 @@ def quantize(source: Path, out: Path, images: Sequence[Floats], variant: str, de
     openvino.save_model(model, out, compress_to_fp16=False)
 
 
-def to_openvino(program: ExportedProgram) -> Any:
-    """An openvino.Model with the input INPUT and the output OUTPUT."""
+def to_openvino(program: ExportedProgram, outputs: Sequence[str]) -> Any:
+    """An openvino.Model with the input INPUT and these outputs."""
     model = needs("openvino", "--to openvino").convert_model(program)
     model.inputs[0].get_tensor().set_names({INPUT})
-    model.outputs[0].get_tensor().set_names({OUTPUT})
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
     return model
 
 
-def quantized(model: Any, images: Sequence[Floats], variant: str) -> Any:
+def quantized(model: Any, images: Sequence[Pixels], variant: str) -> Any:
     """An OpenVINO model with int8 arithmetic, the activations' ranges from `images`."""
     nncf = needs("nncf", "--int8 with openvino")
     nncf.set_log_level(logging.ERROR)
-    kept = int8.kept(layers(model), variant)
+    kept = [*int8.kept(layers(model), variant), *resampling(model)]
     presets = nncf.QuantizationPreset  # PERFORMANCE: ranges around zero, a few per cent faster; MIXED: as they lie
     with contextlib.redirect_stdout(io.StringIO()), signal_stack.kept():  # it draws bars
         return nncf.quantize(
@@ -58,14 +59,24 @@ def quantized(model: Any, images: Sequence[Floats], variant: str) -> Any:
 
 def layers(model: Any) -> int8.Layers:
     """Of an OpenVINO model, with their kinds."""
+    without = set(resampling(model))
 
     def found() -> Iterator[tuple[str, bool, int]]:
         for node in model.get_ordered_ops():
-            kind = node.get_type_name()
+            kind, name = node.get_type_name(), node.get_friendly_name()
             if kind in ("Convolution", "GroupConvolution"):
                 height, width = node.input(1).get_shape()[-2:]
-                yield node.get_friendly_name(), kind == "GroupConvolution", height * width
-            elif kind == "MatMul":
-                yield node.get_friendly_name(), False, 1
+                yield name, kind == "GroupConvolution", height * width
+            elif kind == "MatMul" and name not in without:
+                yield name, False, 1
 
     return int8.kinds(found())
+
+
+def resampling(model: Any) -> list[str]:
+    """Names of the products that no weights of the network have a part in: those of the resize, and of attention."""
+    return [
+        node.get_friendly_name()
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "MatMul" and node.input(1).get_partial_shape().is_dynamic
+    ]

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
+from convnext.deploy.export.compared import Compared, answers
 from convnext.deploy.export.description import of_int8
 from convnext.deploy.exported import megabytes, move
+from convnext.deploy.exported_classifier import ExportedClassifier
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
-from convnext.deploy.runtime import module_of
-from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
-from convnext.tasks.classification.metrics import Outcomes
 
 
 @dataclass(frozen=True)
@@ -38,19 +35,19 @@ def to_int8(
     predictor: ClassificationPredictor,
     described: dict[str, Any],
     asked: Quantization,
-    x: Tensor,
+    compared: Compared,
 ) -> tuple[str, list[str], dict[str, Any]]:
     """Replace the float file `made` of `form` by its int8 form where that is good enough: (variant, notes, figures).
 
-    `x`: (N, C, H, W) normalised images to time on. Raises ConvNeXtError where every variant costs too much.
+    `compared`: its images are timed. Raises ConvNeXtError where every variant costs too much.
     """
     train, val = int8.parts_for(asked.data, predictor.classes, predictor.metadata)
     if asked.images < 1:
         raise ConvNeXtError(f"--calibrate {asked.images} must be 1 image or more.")
     images = int8.calibration(train, predictor.recipe.input, asked.images, predictor.recipe.seed)
     info(f"Calibrating on {len(images):,} images, judging by {len(val.entries):,} others.")
-    floats = module_of(made, backend=asked.backend)
-    before = scored(floats, predictor, val, asked.workers)
+    floats = reopened(made, asked.backend)
+    before = floats.outcomes(val, workers=asked.workers)
     small = made.with_name(f"int8{made.suffix}")
     quantize = table.called(form.quantizer)
 
@@ -58,20 +55,18 @@ def to_int8(
         about = {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
         quantize(made, small, images, variant, of_int8(described, asked.max_loss) | about)
         seal(small)
-        quick = module_of(small, backend=asked.backend)
-        return int8.Comparison.of(before, scored(quick, predictor, val, asked.workers))
+        return int8.Comparison.of(before, reopened(small, asked.backend).outcomes(val, workers=asked.workers))
 
     variant, found = int8.first_within(tuple(int8.VARIANTS), judged, asked.max_loss, info)
-    quick = module_of(small, backend=asked.backend)
-    plain = predictor.model
-    contestants = {"float": lambda: floats(x), "int8": lambda: quick(x), "torch": lambda: answers(plain, x)}
-    times = int8.in_turn(contestants)
+    quick, shown = reopened(small, asked.backend), compared.shown
+    contestants = {"float": lambda: floats.logits(shown), "int8": lambda: quick.logits(shown)}
+    times = int8.in_turn(contestants | {"torch": lambda: answers(predictor, shown)})
     faster = int8.ratio(times["float"], times["int8"]), int8.ratio(times["torch"], times["int8"])
     sizes = megabytes(made), megabytes(small)
     move(small, made)
     notes = [
         *found.text(asked.max_loss).split("\n"),
-        f"speed on {len(x)} images: {faster[0]:.2f} times the same network in float32 under {floats.backend}, "
+        f"speed on {len(shown)} images: {faster[0]:.2f} times the same network in float32 under {floats.model.backend}, "
         f"{faster[1]:.2f} times plain torch",
         f"size: {sizes[0]:.1f} -> {sizes[1]:.1f} MB",
     ]
@@ -80,14 +75,6 @@ def to_int8(
     return variant, notes, figures
 
 
-def scored(network: torch.nn.Module, predictor: ClassificationPredictor, dataset: Dataset, workers: int) -> Outcomes:
-    """What `network` makes of a labelled dataset, preprocessed as `predictor` does."""
-    exact = predictor.recipe.model_copy(update={"precision": "fp32"})
-    judge = TrainedClassifier(network, exact, predictor.classes, torch.device("cpu"), predictor.source, {}, plain=True)
-    return judge.outcomes(dataset, workers=workers, batch=32)
-
-
-def answers(network: torch.nn.Module, x: Tensor) -> Tensor:
-    """(N, K) float32 logits of (N, C, H, W)."""
-    with torch.inference_mode():
-        return network(x).float()
+def reopened(made: Path, backend: str) -> ExportedClassifier:
+    """The classifier in a file, on as many threads as torch uses."""
+    return ExportedClassifier.of(made, backend=backend, threads=torch.get_num_threads())

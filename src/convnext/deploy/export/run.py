@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
 
-from convnext.data.band_store import with_bands
-from convnext.data.labelled import Dataset
-from convnext.data.loader import eval_batches
-from convnext.data.transforms import normalise
-from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
+from convnext.deploy.export.answering import Answering
+from convnext.deploy.export.compared import Compared, Run
 from convnext.deploy.export.description import description
-from convnext.deploy.export.quantized import Quantization, answers, to_int8
-from convnext.deploy.exported import is_exported, megabytes, move
+from convnext.deploy.export.quantized import Quantization, to_int8
+from convnext.deploy.exported import Pixels, is_exported, megabytes, move, open_exported
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
-from convnext.deploy.runtime import ExportedModule, module_of
 from convnext.errors import CheckpointError, ConvNeXtError, nearest
 from convnext.files import refuse_unusable, told, workroom
 
 BOUNDS = {"fp32": 1e-3, "fp16": 3e-2}  # largest difference of a logit, as a share of the largest logit
-COMPARED = 8  # images in the batch that is compared and timed
+_RESIZED = 10  # times that, where a pixel may be resized to the next grey level
+_TRACED = (2, 48, 40)  # images, rows and columns of what is traced; the graph takes any number of each
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class Options:
 
     weights: str = "best"
     backend: str = "auto"
-    dynamic: bool = False
     half: bool = False
     int8: str | None = None  # data to calibrate and to judge on
     calibrate: int = 300  # images
@@ -99,37 +96,43 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
     if options.int8 and predictor.several:
         raise ConvNeXtError(f"--int8 is judged by top-1, and '{run}' names several labels an image. Leave it out.")
-    x, compared = _images(predictor, options)
+    compared = Compared.of(predictor, options.compare_on or options.int8)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
         precision = "fp16" if options.half else "fp32"
-        network = graph.prepared(predictor.model, convolutions=form.convolutions)
-        size_px, channels = predictor.recipe.input.eval_size_px, len(predictor.recipe.input.mean)
-        in_graph = options.half and form.half == "graph"
-        program = graph.trace(network, channels, size_px, dynamic=options.dynamic, half=in_graph)
+        program = _traced(predictor, form, half=options.half and form.half == "graph")
         described = description(predictor, precision)
         with told(made):
             table.called(form.writer)(program, made, described, half=options.half)
             seal(made)
-        expected = answers(predictor.model, x)
-        result = _run(made, program, form, options.backend)
-        difference, largest = _differ(result(x), expected)
-        if not difference <= BOUNDS[precision] * max(largest, 1e-6):  # also refuses NaN
+        run_here, backend = _run(made, program, form, options.backend)
+        difference, beyond = compared.difference(run_here), compared.difference_beyond(run_here)
+        bound = BOUNDS[precision] * max(compared.largest, 1e-6)
+        if not (beyond <= bound and difference <= _RESIZED * bound):  # also refuses NaN
             raise ConvNeXtError(
-                f"The exported network answers otherwise: logits differ by {difference:.1e} where they go up to "
-                f"{largest:.2g}. No file is kept. Try another --to, or leave out --half."
+                f"The exported network answers otherwise: logits differ by {max(difference, beyond):.1e} where they go up to "
+                f"{compared.largest:.2g}. No file is kept. Try another --to, or leave out --half."
             )
-        backend = result.backend if isinstance(result, ExportedModule) else "torch.export"
         notes: list[str] = []
         figures: dict[str, Any] = {}
         if options.int8:
             asked = Quantization(options.int8, options.calibrate, options.max_loss, options.backend, options.workers)
             with told(made):
-                precision, notes, figures = to_int8(made, form, predictor, described, asked, x)
-            difference, largest = _differ(module_of(made, backend=options.backend)(x), expected)
+                precision, notes, figures = to_int8(made, form, predictor, described, asked, compared)
+            difference = compared.difference(_run(made, program, form, options.backend)[0])
         size_mb = megabytes(made)
         move(made, path)
-    return Done(path, form.name, precision, backend, difference, largest, compared, size_mb, tuple(notes), figures)
+    about: dict[str, Any] = {"largest": compared.largest, "compared": compared.said, "megabytes": size_mb}
+    return Done(path, form.name, precision, backend, difference, **about, notes=tuple(notes), figures=figures)
+
+
+def _traced(predictor: ClassificationPredictor, form: table.Form, *, half: bool) -> ExportedProgram:
+    """The whole classifier, from decoded images to answers."""
+    network = graph.prepared(predictor.model, convolutions=form.convolutions)
+    config = predictor.recipe.input
+    kind = torch.float32 if config.wide else torch.uint8
+    images = torch.zeros(*_TRACED, len(config.mean), dtype=kind)
+    return graph.trace(Answering(network, predictor), images, free=("batch", "height", "width"), half=half)
 
 
 def _form(to: str, options: Options) -> table.Form:
@@ -142,8 +145,6 @@ def _form(to: str, options: Options) -> table.Form:
         raise _refused("int8", "--half" if form.quantizer else f"--to {to}", "quantizer")
     if options.half and not form.half:
         raise _refused("half", f"--to {to}", "half")
-    if options.dynamic and not form.dynamic:
-        raise _refused("dynamic", f"--to {to}", "dynamic")
     wrong = not form.opener and options.backend != "auto"
     if wrong or (options.int8 and options.backend not in ("auto", form.backend)):
         raise ConvNeXtError(f"--backend {options.backend} does not go with --to {to}. Leave it out.")
@@ -170,27 +171,17 @@ def _place(run: str | Path, form: table.Form, out: str | Path | None, options: O
     return path
 
 
-def _images(predictor: ClassificationPredictor, options: Options) -> tuple[Tensor, str]:
-    """(COMPARED, C, H, W) normalised images to compare on, and what they are."""
-    config: Any = predictor.recipe.input
-    where = options.compare_on or options.int8
-    if where:
-        dataset = with_bands(open_unlabelled([where]), config.bands)
-        some = Dataset((), dataset.entries[:: max(1, len(dataset.entries) // COMPARED)][:COMPARED], dataset.store)
-        found = [batch.images for batch in eval_batches(some, config, batch=COMPARED)]
-        if found and len(found[0]):
-            x = normalise(torch.cat(found), config)
-            return x, f"{len(x)} images"
-        raise ConvNeXtError(f"None of {len(some.entries)} images of '{where}' could be read.")
-    shape = (COMPARED, len(config.mean), config.eval_size_px, config.eval_size_px)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2022)), f"{COMPARED} images of fixed noise"
+def _run(path: Path, program: ExportedProgram, form: table.Form, backend: str) -> tuple[Run, str]:
+    """(N, H, W, C) images -> (N, K) logits by the network in `path`, or where nothing opens it by the program that was
+    saved there, and what runs it."""
+    if form.opener:
+        exported = open_exported(path, backend=backend, threads=torch.get_num_threads())
+        return (lambda images: exported.run(images, (table.LOGITS,))[0]), exported.backend
+    module = program.module()
 
+    def run(images: Pixels) -> NDArray[Any]:
+        with torch.inference_mode():
+            found: NDArray[Any] = module(torch.from_numpy(images))[table.LOGITS].numpy()
+        return found
 
-def _run(path: Path, program: Any, form: table.Form, backend: str) -> Any:
-    """The network in `path`, or where nothing opens it the program that was saved there."""
-    return module_of(path, backend=backend) if form.opener else program.module()
-
-
-def _differ(result: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Largest difference and largest value."""
-    return (result.float() - expected).abs().max().item(), expected.abs().max().item()
+    return run, "torch.export"

@@ -1,13 +1,13 @@
-"""An .onnx file as a function of NumPy arrays: ONNX Runtime computes.
+"""An .onnx file as a function of NumPy arrays: ONNX Runtime computes."""
 
-Axes: N images, C channels, H W pixel rows and columns, K classes.
-"""
-
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convnext.deploy.exported import Floats, Run
+from numpy.typing import NDArray
+
+from convnext.deploy.exported import Pixels, Run
 from convnext.deploy.forms.table import KEY
 from convnext.extras import needs
 
@@ -23,7 +23,7 @@ def opened(path: Path, threads: int) -> tuple[Run, str | None]:
     return partial(_answer, session, name), session.get_modelmeta().custom_metadata_map.get(KEY)
 
 
-def _answer(session: Any, name: str, x: Floats) -> Floats:
-    """A session's first output for its one input."""
-    found: Floats = session.run(None, {name: x})[0]
+def _answer(session: Any, name: str, images: Pixels, outputs: Sequence[str]) -> list[NDArray[Any]]:
+    """Some of a session's outputs for its one input."""
+    found: list[NDArray[Any]] = session.run(list(outputs), {name: images})
     return found

@@ -1,13 +1,13 @@
-"""A network as a function of NumPy arrays: OpenVINO computes, from its own files and from .onnx.
+"""A network as a function of NumPy arrays: OpenVINO computes, from its own files and from .onnx."""
 
-Axes: N images, C channels, H W pixel rows and columns, K classes.
-"""
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from convnext.deploy import signal_stack
-from convnext.deploy.exported import Floats, Run
+from convnext.deploy.exported import Pixels, Run
 from convnext.deploy.forms.table import KEY
 from convnext.extras import needs
 
@@ -43,7 +43,7 @@ def openvino_run(model: Any, *, exact: bool, threads: int = 0) -> Run:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     core, requests = openvino.Core(), dict[tuple[int, ...], Any]()
 
-    def run(x: Floats) -> Floats:
+    def run(x: Pixels, outputs: Sequence[str]) -> list[NDArray[Any]]:
         shape = x.shape if x.shape in requests or len(requests) < OWN_GRAPHS else ()
         if shape not in requests:
             fitted = model.clone()
@@ -51,6 +51,7 @@ def openvino_run(model: Any, *, exact: bool, threads: int = 0) -> Run:
                 fitted.reshape(list(shape))
             with signal_stack.kept():
                 requests[shape] = core.compile_model(fitted, "CPU", settings).create_infer_request()
-        return requests[shape].infer([x])[0].copy()
+        found = requests[shape].infer([x])
+        return [found[name].copy() for name in outputs]
 
     return run

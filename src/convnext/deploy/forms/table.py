@@ -18,6 +18,9 @@ SEALED = (
 )
 
 
+LOGITS, SCORES, ANSWERS = OUTPUTS = ("logits", "scores", "answers")  # of a classifier, (N, K) each
+
+
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """What tells one form from the others."""
@@ -38,7 +41,6 @@ class Form:
     also: tuple[str, ...] = ()  # backends of other forms that run it too
     unopened: str = ""  # what it is and what to load instead
     half: Literal["graph", "file", ""] = ""  # where weights get their 16 bits: as it is traced, or as it is written
-    dynamic: bool = False  # whether it can take images of any height and width
     quantizer: str = ""  # (source, out, images, variant, description): its int8 form; '': there is none
     int8_packages: tuple[str, ...] = ()  # what that takes more
 
@@ -70,7 +72,6 @@ FORMS = (
         opener="convnext.deploy.forms.onnx:opened",
         also=("openvino",),
         half="graph",
-        dynamic=True,
         quantizer="convnext.deploy.export.onnx:quantize",
     ),
     Form(
@@ -85,7 +86,6 @@ FORMS = (
         backend="openvino",
         opener="convnext.deploy.forms.openvino:opened",
         half="file",
-        dynamic=True,
         quantizer="convnext.deploy.export.openvino:quantize",
         int8_packages=("nncf",),
     ),
@@ -95,7 +95,6 @@ FORMS = (
         writer="convnext.deploy.export.torch:write",
         unopened="a program for torch.export.load, which may run code from the file. Load the run, or an .onnx.",
         half="graph",
-        dynamic=True,
     ),
 )
 
