@@ -13,7 +13,7 @@ import convnext as package
 from commands import convnext, trained
 from convnext.data.evaluation import eval_transform
 from convnext.deploy.export.run import Options, export
-from convnext.deploy.exported import open_exported
+from convnext.deploy.exported import description_of, open_exported
 from convnext.deploy.graph import normalised, prepared, trace
 from convnext.deploy.load import load
 from convnext.errors import CheckpointError, ConvNeXtError
@@ -249,6 +249,13 @@ def test_a_foreign_onnx_file_is_refused(exported, tmp_path):
     onnx.save(model, str(tmp_path / "x.onnx"))
     with pytest.raises(CheckpointError, match="not written by `convnext export`"):
         load(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(("version", "part"), [(1, "an older convnext"), (99, "a newer convnext")])
+def test_a_file_of_another_version_is_refused_in_one_line(exported, version, part):
+    described = open_exported(exported).description | {"version": version}
+    with pytest.raises(CheckpointError, match=part):
+        description_of(exported, json.dumps(described))
 
 
 def test_a_file_that_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
