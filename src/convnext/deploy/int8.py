@@ -7,7 +7,7 @@ Axes: N images, C channels, H W pixel rows and columns, K classes.
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def first_within(
     )
 
 
-def in_turn(runs: dict[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, list[float]]:
+def in_turn(runs: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, list[float]]:
     """Seconds of each of `runs`, measured in turn (A B A B) after one call each that does not count."""
     for run in runs.values():
         run()

@@ -59,8 +59,12 @@ def to_int8(
 
     variant, found = int8.first_within(tuple(int8.VARIANTS), judged, asked.max_loss, info)
     quick, shown = reopened(small, asked.backend), compared.shown
-    contestants = {"float": lambda: floats.logits(shown), "int8": lambda: quick.logits(shown)}
-    times = int8.in_turn(contestants | {"torch": lambda: answers(predictor, shown)})
+    contestants = {
+        "float": lambda: floats.logits(shown),
+        "int8": lambda: quick.logits(shown),
+        "torch": lambda: answers(predictor, shown),
+    }
+    times = int8.in_turn(contestants)
     faster = int8.ratio(times["float"], times["int8"]), int8.ratio(times["torch"], times["int8"])
     sizes = megabytes(made), megabytes(small)
     move(small, made)
