@@ -16,7 +16,7 @@ from commands import convnext, trained
 from convnext.deploy import chance
 from convnext.deploy.chance import Figure, calibration_by_chance, change, needed
 from convnext.deploy.exported import open_exported
-from convnext.deploy.finding import Finding, answered
+from convnext.deploy.finding import Finding, answered, answered_each
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.measured import exchanged, licence
 from convnext.deploy.verify import names_data
@@ -281,6 +281,16 @@ def test_rings_of_exchanged_classes_are_found_and_a_common_mistake_is_none():
 def test_a_promise_of_99_of_100_is_broken_by_mistakes_that_are_no_chance(right, n, verdict):
     about = {"accuracy": 0.99, "threshold": 0.5, "here": {"n": n, "answered": 1.0, "right": right}}
     assert answered(about, learnt=False).verdict == verdict
+
+
+def test_a_promise_of_each_class_is_broken_by_one_class_that_fails_it():
+    def of(right: float, sure: int = 400) -> str:
+        rows = [{"name": f"{k}", "threshold": 0.5, "sure": sure, "right": 1.0} for k in range(5)]
+        rows += [{"name": "x", "threshold": 0.5, "sure": sure, "right": right}]
+        rows += [{"name": "y", "threshold": None, "sure": 0, "right": None}]
+        return answered_each({"accuracy": 0.99, "classes": rows}, learnt=False).verdict
+
+    assert (of(1.0), of(0.99), of(0.95), of(1.0, 50)) == ("holds", "holds", "broken", "open")
 
 
 def test_the_chain_of_licences_is_told_and_what_is_not_known_stays_open():

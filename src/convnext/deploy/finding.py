@@ -12,6 +12,7 @@ from convnext.tasks.classification.promise import least, luck
 
 Verdict = Literal["holds", "broken", "open"]
 _LUCK = 0.05
+_NAMED = 3  # classes in a sentence
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,32 @@ def answered(about: Mapping[str, Any], *, learnt: bool) -> Finding:
     return _kept_share(title, text, told, (wrong, n, accuracy), values)
 
 
+def answered_each(about: Mapping[str, Any], *, learnt: bool) -> Finding:
+    """The same where an image may have several labels, and each class a score of its own; all classes together.
+
+    Broken where so many mistakes of one class would hardly be chance, though so many classes are looked at.
+    """
+    accuracy = about["accuracy"]
+    rows = [row for row in about["classes"] if row["threshold"] is not None]
+    sure = [row for row in rows if row["sure"]]
+    title, text = "sure answers", f"{100 * accuracy:g} % right of {number_of(len(rows), 'class', 'classes')}"
+    values: dict[str, Any] = {"promised_value": accuracy, "classes": rows}
+    if learnt or not sure:
+        return Finding(title, text, "none" if not sure else "not compared", "open", values=values)
+    told = f"{number_of(len(sure), 'class', 'classes')} answered"
+    fallen = [row for row in sure if _by_chance(row, accuracy) < _LUCK / len(sure)]
+    if fallen:
+        named = ", ".join(f"'{row['name']}' {percent(row['right'])} of {row['sure']:,}" for row in fallen[:_NAMED])
+        more = ", ..." if len(fallen) > _NAMED else ""
+        note = f"too many mistakes to be chance: {named}{more}."
+        return Finding(title, text, f"{len(fallen)} below", "broken", note, values)
+    few = [row["name"] for row in sure if row["sure"] < least(accuracy)]
+    if len(few) == len(sure):
+        note = f"no class has the {least(accuracy):,} answers, all right, that would show it."
+        return Finding(title, text, told, "open", note, values)
+    return Finding(title, text, told, "holds", values=values)
+
+
 def sets(about: Mapping[str, Any], *, learnt: bool) -> Finding:
     """The promise about sets of classes, in the same way."""
     here, coverage = about["here"], about["coverage"]
@@ -64,6 +91,12 @@ def sets(about: Mapping[str, Any], *, learnt: bool) -> Finding:
         return Finding(title, text, told, "open", values=values)
     wrong = round(here["n"] * (1 - here["covered"]))
     return _kept_share(title, text, told, (wrong, here["n"], coverage), values)
+
+
+def _by_chance(row: Mapping[str, Any], share: float) -> float:
+    """How likely so many mistakes or more are, were the promise kept."""
+    wrong = round(row["sure"] * (1 - row["right"]))
+    return 1.0 - luck(wrong - 1, row["sure"], share) if wrong else 1.0
 
 
 def _kept_share(title: str, text: str, told: str, seen: tuple[int, int, float], values: dict[str, Any]) -> Finding:

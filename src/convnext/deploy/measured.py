@@ -10,7 +10,7 @@ import numpy as np
 from convnext.deploy import chance
 from convnext.deploy.chance import Figure
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.finding import Finding, answered, percent, sets
+from convnext.deploy.finding import Finding, answered, answered_each, percent, sets
 from convnext.deploy.promises import Promises, Stated
 from convnext.errors import number_of
 from convnext.models.licences import UNKNOWN, terms
@@ -92,8 +92,9 @@ def findings_of(seen: Measured) -> Iterator[Finding]:
         yield _recalls(seen, seen.stated)
     if "ece" in seen.stated.scores and "calibration" in seen.found.tables:
         yield _calibration(seen, seen.stated)
-    if seen.found.about.get("promise", {}).get("kept"):
-        yield answered(seen.found.about["promise"], learnt=seen.learnt)
+    promise = seen.found.about.get("promise", {})
+    if promise.get("kept"):
+        yield (answered_each if "classes" in promise else answered)(promise, learnt=seen.learnt)
     if seen.found.about.get("sets", {}).get("kept"):
         yield sets(seen.found.about["sets"], learnt=seen.learnt)
 
@@ -202,9 +203,10 @@ def _repeated(title: str, text: str, said: float, here: float, tolerance: float,
     if abs(here - said) <= 1e-9:
         return Finding(title, text, "the same", "holds", values=values)
     if abs(here - said) <= tolerance:
-        note = f"on the same images, within the {100 * tolerance:g} points that another machine may cost."
+        note = f"within the {100 * tolerance:g} points that another machine may cost on the same images."
         return Finding(title, text, percent(here, 2), "holds", note, values)
-    note = f"on the same images {100 * abs(here - said):.1f} points {'below' if here < said else 'above'} what is promised."
+    side = "below" if here < said else "above"
+    note = f"{100 * abs(here - said):.1f} points {side}, on images of the same names and labels: they or the file have changed."
     return Finding(title, text, percent(here, 2), "broken", note, values)
 
 

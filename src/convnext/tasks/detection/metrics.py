@@ -16,6 +16,7 @@ from convnext.data.dataset import DenseDataset, upright
 from convnext.data.formats.export import to_coco
 from convnext.tasks.detection.coco_evaluation import Kind, Precision, average_precision
 from convnext.tasks.detection.found import Found
+from convnext.tasks.groups import GROUPS
 
 _OVERLAP = 0.5
 NOBODY, CROWD = -1, -2  # what a detection takes that takes no object
@@ -46,6 +47,13 @@ class Outcomes:
     def loss(self) -> float:
         """The mean over the images."""
         return math.fsum(self.losses) / max(1, len(self.losses))
+
+    def of_group(self, number: int) -> "Outcomes":
+        """Those of the images of one of GROUPS groups."""
+        chosen = [place for place, index in enumerate(self.indices) if index % GROUPS == number]
+        return Outcomes(
+            *(tuple(column[place] for place in chosen) for column in (self.indices, self.found, self.losses))
+        )
 
     def pairs(self) -> list[tuple[int, Found]]:
         """(place in the dataset's entries, what was found there) of each image."""

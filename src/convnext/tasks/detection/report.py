@@ -30,6 +30,7 @@ from convnext.tasks.detection.metrics import (
     verdicts_of,
     working_point,
 )
+from convnext.tasks.groups import FEWEST, GROUPS, interval
 from convnext.tasks.preview import preview, preview_size
 
 _IOU50 = 0  # its place among COCO's overlaps
@@ -61,6 +62,7 @@ def report(
         "n": len(outcomes),
         **{name: _known(value) for name, value in figures(by, limits_of(most)).items()},
         "loss": outcomes.loss,
+        **_intervals(outcomes, dataset, by, most),
         "most": most,
         "classes": list(dataset.classes),
         "category_ids": list(dataset.category_ids),
@@ -76,6 +78,21 @@ def report(
             ],
         },
     }
+
+
+def _intervals(
+    outcomes: Outcomes, dataset: DenseDataset, by: dict[str, Precision], most: int
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """'intervals': the 95 % intervals of 'box_ap' and 'mask_ap'; nothing of few images."""
+    if len(outcomes) < FEWEST:
+        return {}
+    limits = limits_of(most)
+    whole = figures(by, limits)
+    groups = [figures(precisions(outcomes.of_group(place), dataset, limits), limits) for place in range(GROUPS)]
+    names = [f"{kind}_ap" for kind in by]
+    found = {name: interval(whole[name], [each.get(name, math.nan) for each in groups]) for name in names}
+    known = {name: each for name, each in found.items() if each}
+    return {"intervals": known} if known else {}
 
 
 def _per_class(

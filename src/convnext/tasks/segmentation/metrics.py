@@ -47,13 +47,18 @@ class Outcomes:
 
     table: Table
     images: tuple[Judged, ...]
+    groups: Table | None = (
+        None  # (GROUPS, K, K): that of the images of each group; None: they were not dealt into groups
+    )
 
     @staticmethod
     def join(parts: Sequence["Outcomes"]) -> "Outcomes":
         """The sum of parts of a dataset, in its order."""
         table: Table = np.sum([part.table for part in parts], axis=0, dtype=np.int64)
         images = [image for part in parts for image in part.images]
-        return Outcomes(table, tuple(sorted(images, key=lambda image: image.index)))
+        dealt = [part.groups for part in parts if part.groups is not None]
+        groups: Table | None = np.sum(dealt, axis=0, dtype=np.int64) if len(dealt) == len(parts) > 0 else None
+        return Outcomes(table, tuple(sorted(images, key=lambda image: image.index)), groups)
 
     def __len__(self) -> int:
         return len(self.images)

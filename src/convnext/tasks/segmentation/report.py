@@ -1,10 +1,12 @@
 """What `evaluation.json` tells of a segmenter: figures, a table of classes, confusion, and the worst images."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from convnext.tasks.groups import FEWEST, interval
 from convnext.tasks.preview import as_text
-from convnext.tasks.segmentation.metrics import Outcomes, metrics, per_class, ranked
+from convnext.tasks.segmentation.metrics import Outcomes, mean_iou, metrics, per_class, ranked
 
 
 def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
@@ -19,12 +21,22 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, 
         "task": "segmentation",
         "n": len(outcomes),
         **metrics(outcomes),
+        **intervals(outcomes),
         "classes": list(names),
         "confusion": outcomes.table.tolist(),
         "per_class": per_class(outcomes.table, names),
         "worst": worst(outcomes, names, paths),
         "details": {"images": maps},
     }
+
+
+def intervals(outcomes: Outcomes) -> dict[str, dict[str, tuple[float, float]]]:
+    """'intervals': the 95 % interval of 'miou'; nothing of few images."""
+    if outcomes.groups is None or len(outcomes) < FEWEST:
+        return {}
+    parts = [mean_iou(table) if table.any() else math.nan for table in outcomes.groups]
+    found = interval(mean_iou(outcomes.table), parts)
+    return {"intervals": {"miou": found}} if found else {}
 
 
 def worst(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, most: int = 24) -> list[dict[str, Any]]:

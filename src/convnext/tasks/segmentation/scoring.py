@@ -18,6 +18,7 @@ from convnext.engine.update import explained_memory
 from convnext.errors import DataError
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
 from convnext.tasks.finite import NotFinite
+from convnext.tasks.groups import GROUPS
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.inference import log_probabilities, seen
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
@@ -48,7 +49,7 @@ def evaluate(
     Raises DataError when no image could be read, and TrainingError where memory runs out.
     """
     classes = recipe.head.classes
-    table = np.zeros((classes, classes), np.int64)
+    groups = np.zeros((GROUPS, classes, classes), np.int64)
     judged: list[Judged] = []
     shown: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
     with one_by_one(dataset, partial(seen, recipe.input), recipe, masks=True, **shown) as samples:
@@ -61,9 +62,9 @@ def evaluate(
                 predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
             answer = predicted.cpu().numpy().astype(np.uint8)
             own = confusion(answer, sample.semantic, classes)
-            table += own
+            groups[index % GROUPS] += own
             judged.append(Judged.of(index, own, loss, answer))
-    whole = Outcomes.join(world.gather(Outcomes(table, tuple(judged))))
+    whole = Outcomes.join(world.gather(Outcomes(groups.sum(0), tuple(judged), groups)))
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")
     return whole
