@@ -112,7 +112,8 @@ def test_training_prints_one_result_line_and_says_the_rest_on_stderr(data, tmp_p
     assert done.out.count("\n") == 1 and "on 12 held-out images" in done.out
     assert "Training atto by recipe 'small': 36 images in 3 classes, 12 held out" in done.err
     left = {"recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "best.safetensors"}
-    left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html", "images.digests"}
+    left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html", "model_card.md"}
+    left |= {"images.digests"}
     assert {file.name for file in (tmp_path / "run").iterdir() if not file.name.startswith(".")} == left
 
 

@@ -104,6 +104,7 @@ def test_the_task_follows_from_the_data_and_a_run_leaves_all_its_files(run, task
         "last.safetensors",
         "evaluation.json",
         "report.html",
+        "model_card.md",
         "images.digests",
         "samples.jpg",
     }

@@ -16,6 +16,7 @@ import convnext as package
 from checkpoints import checkpoint_of
 from commands import convnext, trained
 from convnext.deploy.load import load
+from convnext.deploy.run_card import write_run_card
 from convnext.engine import checkpoint
 from convnext.errors import CheckpointError, ConvNeXtError
 from hub import serving
@@ -77,14 +78,14 @@ def with_metadata(run: Path, out: Path, **changed: Any) -> Path:
 
 
 def test_nothing_is_uploaded_unless_asked_and_all_that_would_be_is_shown(place, hub):
-    done = convnext("push", place / "run", "me/pets")
+    done = convnext("push", place / "run", "me/pets", "--license", "MIT")
     assert done.status == 0 and not hub.asked
     assert "Nothing was uploaded." in done.out and "'me/pets', private" in done.out
     assert "Names of classes in it: blue, green, red" in done.out
     assert done.out.startswith("---\n") and "# pets" in done.out  # the card
     for name in ("README.md", "model.safetensors", "config.json", "preprocessor_config.json", "timm/model.safetensors"):
         assert (place / "run" / "hub" / name).is_file() and f"  {name} " in done.out
-    found = json.loads(convnext("push", place / "run", "me/pets", "--json").out)
+    found = json.loads(convnext("push", place / "run", "me/pets", "--license", "MIT", "--json").out)
     assert (found["uploaded"], found["private"], found["libraries"]) == (None, True, ["transformers", "timm"])
 
 
@@ -162,6 +163,34 @@ def test_the_card_says_what_evaluation_json_says(place):
     assert "36 images, with 12 others held out, from random weights" in card
     assert "no weights of others are in it" in card and "Few held-out images" in card
     assert str(place) not in card and "000.png" not in card  # no path of anybody's disk
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_dense_runs_have_a_card_with_their_figures(tmp_path, task):
+    file = checkpoint_of(task, tmp_path)
+    tensors, metadata = checkpoint.read(file)
+    checkpoint.save(file, tensors, metadata | {"weights": "raw", "step": 3})
+    figure, title = {"detection": ("box_ap", "box AP"), "segmentation": ("miou", "mIoU")}[task]
+    rows = [{"name": "a", "objects": 7, figure: 0.25}, {"name": "b", "objects": 0, figure: None}]
+    found = {
+        "task": task,
+        "n": 30,
+        figure: 0.25,
+        "intervals": {figure: [0.2, 0.3]},
+        "classes": ["a", "b"],
+        "per_class": rows,
+    }
+    (tmp_path / "evaluation.json").write_text(json.dumps(found | {"weights": "raw", "step": 3}))
+    card = write_run_card(tmp_path).read_text()
+    assert f"| {title} | 25.0 % | 20.0 % to 30.0 % | 30 images, held out |" in card
+    assert "Nothing is known of b" in card and f'convnext.load("{tmp_path.name}")' in card
+
+
+def test_a_run_has_its_card_and_says_in_it_what_the_pushed_one_does(place):
+    own, pushed = (place / "run" / "model_card.md").read_text(), (place / "run" / "hub" / "README.md").read_text()
+    start, end = "## How good it is", "## Licence"
+    assert own[own.index(start) : own.index(end)] == pushed[pushed.index(start) : pushed.index(end)]
+    assert head_of(own)["tags"] == ["convnext"] and 'convnext.load("run")' in own
 
 
 def test_names_in_a_card_can_be_no_markup(place, tmp_path):

@@ -117,10 +117,12 @@ def train(
 
 
 def concluded(done: "Done") -> Run:
-    """A run that the tasks have trained and evaluated, with its report."""
+    """A run that the tasks have trained and evaluated, with its report and its card."""
+    from convnext.deploy.run_card import write_run_card
     from convnext.studies.explain.report import write_run_page
 
     page = write_run_page(done.out, done.task, done.splits.val)
+    write_run_card(done.out)
     return Run(done.out, done.finished.step, done.evaluation.scores, done.evaluation, page)
 
 

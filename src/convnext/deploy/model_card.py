@@ -41,13 +41,14 @@ _OF_CLASS = {  # column of a table of classes -> its head; shares of 1
 class Subject:
     """A trained network with what its run wrote down."""
 
-    repository: str  # 'OWNER/NAME'; '': it is in none
     recipe: Any
     classes: tuple[str, ...]
     metadata: Mapping[str, Any] = field(repr=False)
     promises: Promises = field(repr=False)
     evaluation: Mapping[str, Any] = field(repr=False)  # evaluation.json; {}: there is none of these weights
     data: Mapping[str, Any] = field(repr=False)  # data.json; {}: there is none
+    name: str = ""  # for people
+    repository: str = ""  # 'OWNER/NAME'; '': it is in none
     licence: str = ""  # that its owner names
     libraries: tuple[str, ...] = ()  # beside this package, that load it
 
@@ -93,7 +94,7 @@ def _head(of: Subject) -> str:
 
 def _title(of: Subject) -> str:
     network = of.recipe.model.name
-    name = of.repository.partition("/")[2] or network
+    name = of.name or network
     many = number_of(len(of.classes), "class", "classes")
     several = " An image may have several." if getattr(of.recipe, "labels", "single") == "multi" else ""
     return f"# {_safe(name)}\n\nA ConvNeXt (`{network}`) that {_DOES[of.recipe.task]}: {many}.{several}"
@@ -240,8 +241,8 @@ def _licence(of: Subject) -> str:
 
 
 def _use(of: Subject) -> str:
-    name = of.repository or "PATH"
-    source = f"hub:{name}" if of.repository else name
+    name = of.repository
+    source = f"hub:{name}" if name else of.name
     blocks = ["## How to use it", "", "```python", "import convnext", "", f'network = convnext.load("{source}")']
     blocks += ['print(network("photo.jpg").text())', "```"]
     if "transformers" in of.libraries:

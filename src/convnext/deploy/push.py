@@ -8,11 +8,12 @@ from typing import Any
 
 from convnext.deploy.exported import is_exported
 from convnext.deploy.model_card import Subject, model_card
-from convnext.deploy.promises import EVALUATION, promises_of_run
+from convnext.deploy.promises import EVALUATION
 from convnext.deploy.push_files import CARD, NAMES, libraries_of, weights_of, write_files
+from convnext.deploy.run_card import subject_of
 from convnext.deploy.trained import read_trained
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
-from convnext.files import from_json, refuse_unusable, told, workroom, write_text
+from convnext.files import refuse_unusable, told, workroom, write_text
 from convnext.models import hub
 from convnext.models.licences import UNKNOWN, terms
 
@@ -98,21 +99,17 @@ def push(
     trained = read_trained(run, weights)
     folder = Path(out) if out is not None else trained.source.parent / FOLDER
     _refuse_foreign(folder)
-    metadata = {**trained.metadata, "classes": list(trained.classes)}
-    promises = promises_of_run(trained.source, metadata, trained.recipe.precision)
     network = weights_of(trained.source, trained.recipe)
     libraries = libraries_of(network)
-    records = [_record(trained.source.parent / name) for name in (EVALUATION, "data.json")]
-    evaluation = records[0] if promises.stated else {}
-    known: dict[str, Any] = {"evaluation": evaluation, "data": records[1], "licence": license, "libraries": libraries}
-    subject = Subject(repository, trained.recipe, trained.classes, metadata, promises, **known)
+    about = {"name": repository.partition("/")[2], "repository": repository, "licence": license, "libraries": libraries}
+    subject = subject_of(trained.source, trained.metadata, trained.recipe, trained.classes, **about)
     _require_licence(subject)
     card = model_card(subject)
     with told(folder), workroom(folder.absolute().parent, folder.name) as room:
         made = room / folder.name
         made.mkdir()
         write_text(made / CARD, card)
-        write_files(made, trained.source, trained.recipe, network, promises)
+        write_files(made, trained.source, trained.recipe, network, subject.promises)
         if folder.exists():
             shutil.rmtree(folder)
         made.replace(folder)
@@ -159,11 +156,3 @@ def _notes(of: Subject) -> list[str]:
     if few:
         notes.append(f"{number_of(len(few), 'class has', 'classes have')} fewer than ten held-out images.")
     return notes
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        found = from_json(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -51,9 +51,8 @@ class Outcomes:
     def of_group(self, number: int) -> "Outcomes":
         """Those of the images of one of GROUPS groups."""
         chosen = [place for place, index in enumerate(self.indices) if index % GROUPS == number]
-        return Outcomes(
-            *(tuple(column[place] for place in chosen) for column in (self.indices, self.found, self.losses))
-        )
+        found, losses = tuple(self.found[place] for place in chosen), tuple(self.losses[place] for place in chosen)
+        return Outcomes(tuple(self.indices[place] for place in chosen), found, losses)
 
     def pairs(self) -> list[tuple[int, Found]]:
         """(place in the dataset's entries, what was found there) of each image."""
