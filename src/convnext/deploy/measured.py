@@ -203,7 +203,7 @@ def _repeated(title: str, text: str, said: float, here: float, tolerance: float,
     if abs(here - said) <= 1e-9:
         return Finding(title, text, "the same", "holds", values=values)
     if abs(here - said) <= tolerance:
-        note = f"within the {100 * tolerance:g} points that another machine may cost on the same images."
+        note = f"within the {100 * tolerance:.2g} points that another machine may cost on the same images."
         return Finding(title, text, percent(here, 2), "holds", note, values)
     side = "below" if here < said else "above"
     note = f"{100 * abs(here - said):.1f} points {side}, on images of the same names and labels: they or the file have changed."

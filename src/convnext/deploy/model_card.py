@@ -245,10 +245,11 @@ def _use(of: Subject) -> str:
     source = f"hub:{name}" if name else of.name
     blocks = ["## How to use it", "", "```python", "import convnext", "", f'network = convnext.load("{source}")']
     blocks += ['print(network("photo.jpg").text())', "```"]
-    if "transformers" in of.libraries:
+    colour = len(of.recipe.input.mean) == 3 and not getattr(of.recipe.input, "bands", ())  # others lack their pixels
+    if "transformers" in of.libraries and colour:
         blocks += ["", "```python", "from transformers import pipeline", ""]
         blocks += [f'print(pipeline("image-classification", "{name}")("photo.jpg"))', "```"]
-    if "timm" in of.libraries:
+    if "timm" in of.libraries and colour:
         blocks += [
             "",
             "```python",
