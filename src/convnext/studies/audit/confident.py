@@ -1,11 +1,16 @@
-"""Which labels are likely wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068), in NumPy.
+"""Which labels are likely wrong: confident learning (Northcutt et al. 2021, arXiv 1911.00068), and a model of mistakes.
 
 Each class has a threshold, the mean probability of the class over the images that are labelled with it. An image counts
 for the likeliest class whose threshold its probabilities reach. Where that is another class than its label, the label is in
 doubt. The paper takes all of these for wrong; of a network that is right for six images in ten, they are a third of the
-images. Here the score must be SURE as well. It compares roots of probabilities: between differences, which find labels
-mixed up with a similar class best, and ratios, which find random ones best. Probabilities must be of networks
-that have not learnt from the image. Axes: N images, K classes.
+images. Here the score must reach TOLD as well.
+
+The score is the chance that a label is a mistake, where RATE of all labels are and a mistake turns class t into label j with
+chance T[t, j]: RATE sum_t p_t T[t, label] beside (1 - RATE) p_label. T is learnt from the images themselves, by expectation and
+maximisation (Dempster et al. 1977), from a first guess: mistakes go to all classes alike, some more to those that look alike.
+So labels that were mixed up with one class stand before those of images that are merely hard, and random ones stay in front
+where mistakes go anywhere: benchmarks/audit_ranking.py. Probabilities must be of networks that have not learnt from the image.
+Axes: N images, K classes.
 """
 
 from dataclasses import dataclass
@@ -13,7 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SURE = 0.75  # least score of a label that is told to be likely wrong
+TOLD = 0.2  # least score of a label that is told to be likely wrong
+RATE = 0.05  # of the labels that are taken for mistakes
+_ALIKE = 0.3  # share of the first guess that follows which classes look alike
+_FIRST = 0.5  # how much the first guess counts, in the mistakes that are expected of a class
+_STEPS = 10  # of expectation and maximisation; more change little
+_LEAST = 1e-9  # probability of a class
 
 Probabilities = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -25,22 +35,47 @@ class Doubts:
 
     joint: NDArray[np.float64]  # (K, K) share of the images with a label (row) that are of a class (column)
     wrong: NDArray[np.bool_]  # (N,)
-    score: NDArray[np.float64]  # (N,) 0 to 1: how much likelier another class is than the label; 0.5 as likely
-    suggested: Labels  # (N,) that class
+    score: NDArray[np.float64]  # (N,) 0 to 1: the chance that the label is a mistake
+    suggested: Labels  # (N,) the class that the image is of, if it is
 
 
 def doubts(probabilities: Probabilities, labels: Labels) -> Doubts:
     """What (N, K) probabilities, of networks that have not seen the images, say of (N,) labels."""
-    rows = np.arange(len(labels))
-    own = probabilities[rows, labels].astype(np.float64)
-    others = probabilities.astype(np.float64, copy=True)
-    others[rows, labels] = -1
-    others[:, np.bincount(labels, minlength=others.shape[1]) == 0] = -1  # a class that labels nothing is no suggestion
-    suggested = others.argmax(1).astype(np.int64)
-    score = (1 + np.sqrt(others[rows, suggested].clip(0)) - np.sqrt(own)) / 2
+    chances = mistakes(probabilities, labels)
+    score = chances.sum(1)
     confident = confident_class(probabilities, labels)
-    wrong = (confident >= 0) & (confident != labels) & (score >= SURE)
-    return Doubts(_joint(confident, labels, probabilities.shape[1]), wrong, score, suggested)
+    wrong = (confident >= 0) & (confident != labels) & (score >= TOLD)
+    return Doubts(_joint(confident, labels, probabilities.shape[1]), wrong, score, chances.argmax(1).astype(np.int64))
+
+
+def mistakes(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:
+    """(N, K): the chance that an image is of that class and its label a mistake; 0 of its own, and of those without images."""
+    rows, classes = np.arange(len(labels)), probabilities.shape[1]
+    images = np.bincount(labels, minlength=classes)
+    p = probabilities.astype(np.float64).clip(_LEAST)
+    order = np.argsort(labels, kind="stable")
+    starts = np.append(0, np.cumsum(images[images > 0])[:-1])
+
+    def by_label(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(K, K) of (N, K): the sum over the images of each label, as columns."""
+        summed = np.zeros((classes, classes))
+        summed[:, images > 0] = np.add.reduceat(values[order], starts, axis=0).T
+        return summed
+
+    alike = by_label(p).T / np.maximum(images, 1)[:, None]  # (t, j): how likely j looks where t is the label
+    np.fill_diagonal(alike, 0)
+    anywhere = (1 - np.eye(classes)) / max(1, classes - 1)
+    first = (1 - _ALIKE) * anywhere + _ALIKE * alike / np.maximum(alike.sum(1, keepdims=True), _LEAST)
+    others = np.where(images > 0, p, 0.0)
+    others[rows, labels] = 0
+    own, expected, turned = (1 - RATE) * p[rows, labels], RATE * len(labels) / classes, first
+    for step in range(_STEPS + 1):
+        found = RATE * others * turned[:, labels].T
+        found /= (own + found.sum(1))[:, None]
+        if step < _STEPS:
+            turned = by_label(found) + _FIRST * expected * first
+            turned /= np.maximum(turned.sum(1, keepdims=True), _LEAST)
+    return found
 
 
 def thresholds(probabilities: Probabilities, labels: Labels) -> NDArray[np.float64]:

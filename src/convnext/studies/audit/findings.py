@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convnext.data.labelled import UNKNOWN
 from convnext.data.store import printable
 from convnext.data.whole import Whole
 from convnext.errors import number_of
@@ -24,7 +25,7 @@ class Suspect:
     path: str
     given: str
     suggested: str
-    score: float  # 0 to 1: how much likelier the suggested class is; 0.5 as likely
+    score: float  # 0 to 1: the chance that the label is a mistake, where one in twenty is
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Audit:
     outliers: tuple[Outlier, ...]
     pairs: tuple[Pair, ...]
     skipped: dict[str, str] = field(default_factory=dict)  # path -> reason of images that could not be read
+    several: bool = False  # whether an image may have several labels: each is judged by itself
     unjudged: tuple[str, ...] = ()  # paths of images whose class only one fold holds
 
     @property
@@ -123,7 +125,12 @@ class Audit:
 
 
 def suspects(whole: Whole, said: Said) -> tuple[tuple[Suspect, ...], tuple[Pair, ...]]:
-    """Likely wrong labels, the most suspicious first, and the pairs of classes between which they are."""
+    """Likely wrong labels, the most suspicious first, and the pairs of classes between which they are.
+
+    Where an image may have several labels, each class is judged by itself, and no pairs are told.
+    """
+    if whole.dataset.several:
+        return _labels_in_doubt(whole, said), ()
     judged = np.isfinite(said.probabilities).all(1)
     places, labels = said.places[judged], whole.labels[said.places[judged]]
     found = doubts(said.probabilities[judged], labels)
@@ -135,6 +142,23 @@ def suspects(whole: Whole, said: Said) -> tuple[tuple[Suspect, ...], tuple[Pair,
         if found.wrong[i]
     )
     return wrong, _pairs(found, labels, names)
+
+
+def _labels_in_doubt(whole: Whole, said: Said) -> tuple[Suspect, ...]:
+    """Of images that may have several labels: 'cat' that is likely 'not cat', and 'not cat' that is likely 'cat'."""
+    marks, wrong = whole.dataset.labels()[said.places], []
+    for label, name in enumerate(whole.dataset.classes):
+        rows = np.flatnonzero(np.isfinite(said.probabilities[:, label]) & (marks[:, label] != UNKNOWN))
+        p = said.probabilities[rows, label].astype(np.float64)
+        own = marks[rows, label].astype(np.int64)
+        if len(np.unique(own)) < 2:
+            continue
+        found = doubts(np.stack([1 - p, p], 1), own)
+        words = (f"not {name}", name)
+        for place in np.flatnonzero(found.wrong).tolist():
+            path, given = whole.dataset.entries[said.places[rows[place]]].path, int(own[place])
+            wrong.append(Suspect(path, words[given], words[1 - given], float(found.score[place])))
+    return tuple(sorted(wrong, key=lambda each: (-each.score, each.path, each.given)))
 
 
 def _pairs(found: Doubts, labels: np.ndarray, names: tuple[str, ...]) -> tuple[Pair, ...]:
@@ -155,13 +179,9 @@ def groups(whole: Whole, found: Copies) -> tuple[Group, ...]:
     for pair, value in zip(found.pairs.tolist(), found.likeness.tolist(), strict=True):
         for place in pair:
             likeness[place] = max(likeness.get(place, 0.0), value)
-    entries, names = whole.dataset.entries, whole.dataset.classes
+    entries = whole.dataset.entries
     made = [
-        Group(
-            tuple(
-                Image(entries[i].path, whole.part_of(i), names[entries[i].label], min(1.0, likeness[i])) for i in group
-            )
-        )
+        Group(tuple(Image(entries[i].path, whole.part_of(i), whole.given(i), min(1.0, likeness[i])) for i in group))
         for group in found.groups
     ]
     return tuple(sorted(made, key=lambda group: (not group.leaks, not group.torn, -len(group.images))))
@@ -169,6 +189,6 @@ def groups(whole: Whole, found: Copies) -> tuple[Group, ...]:
 
 def outliers(whole: Whole, said: Said, near: Neighbours) -> tuple[Outlier, ...]:
     """The images far from all others, the farthest first."""
-    entries, names, distances = whole.dataset.entries, whole.dataset.classes, near.distances
-    rows = [(entries[said.places[row]], float(distances[row])) for row in near.far.tolist()]
-    return tuple(Outlier(entry.path, names[entry.label], distance) for entry, distance in rows)
+    entries, distances = whole.dataset.entries, near.distances
+    rows = [(int(said.places[row]), float(distances[row])) for row in near.far.tolist()]
+    return tuple(Outlier(entries[place].path, whole.given(place), distance) for place, distance in rows)

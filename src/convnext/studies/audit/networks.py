@@ -67,7 +67,7 @@ class Said:
     features: NDArray[np.float32]  # (N, C)
     probabilities: NDArray[
         np.float32
-    ]  # (N, K) of a network that has not learnt from the image; NaN where there is none
+    ]  # (N, K) of networks that have not learnt from the image; NaN where there are none
 
 
 def said(whole: Whole, looks: Looks, fold_of: NDArray[np.int64], asked: Asked) -> Said:
@@ -77,7 +77,8 @@ def said(whole: Whole, looks: Looks, fold_of: NDArray[np.int64], asked: Asked) -
     training and writing raise.
     """
     places = np.flatnonzero(looks.read)
-    judged = places[_taught(whole.labels[places], fold_of[places])]
+    several = whole.dataset.several
+    judged = places if several else places[_taught(whole.labels[places], fold_of[places])]
     if asked.weights is not None:
         predictor = load_features(asked.weights, device=asked.device)
         if set(predictor.classes) == set(whole.dataset.classes):
@@ -89,6 +90,8 @@ def said(whole: Whole, looks: Looks, fold_of: NDArray[np.int64], asked: Asked) -
         found = _by_heads(features, whole, places, judged, fold_of, asked)
     else:
         found, features = _by_training(whole, places, judged, fold_of, asked)
+    if several:
+        found[~_taught_each(whole.dataset.labels()[places], fold_of[places])] = np.nan
     kept = np.isfinite(features).all(1)  # a look at reduced pixels can miss what breaks an image
     return Said(places[kept], features[kept], found[kept])
 
@@ -98,6 +101,15 @@ def _taught(labels: NDArray[np.int64], fold_of: NDArray[np.int64]) -> NDArray[np
     counts = np.zeros((labels.max() + 1, fold_of.max() + 1), np.int64)
     np.add.at(counts, (labels, fold_of), 1)
     found: NDArray[np.bool_] = counts.sum(1)[labels] > counts[labels, fold_of]
+    return found
+
+
+def _taught_each(marks: NDArray[np.int8], fold_of: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N, K): whether other folds than an image's own hold one with the class and one without it."""
+    found = np.ones(marks.shape, bool)
+    for fold in np.unique(fold_of):
+        others = marks[fold_of != fold]
+        found[fold_of == fold] = (others == 1).any(0) & (others == 0).any(0)
     return found
 
 
@@ -131,14 +143,16 @@ def _by_heads(
 ) -> NDArray[np.float32]:
     """Probabilities of linear heads, each fitted to the features of the other folds; seconds, so nothing is kept."""
     found = np.full((len(places), len(whole.dataset.classes)), np.nan, np.float32)
-    values, labels = torch.from_numpy(features)[None], torch.from_numpy(whole.labels[places])
+    said, several = whole.dataset.labels()[places], whole.dataset.several
+    values, labels = torch.from_numpy(features)[None], torch.from_numpy(said)
     folds, classes = int(fold_of.max()) + 1, len(whole.dataset.classes)
     penalty = fit_head(values, labels, classes, seed=asked.seed).penalty  # one number, chosen crosswise on all images
     with closing(Meter(folds, 0, label="heads", shown=asked.progress)) as meter:
         for fold in range(folds):
             held = torch.from_numpy(fold_of[places] == fold)
             head = fitted(values[:, ~held].double(), labels[~held], classes, penalty)
-            found[held.numpy()] = head(values[0, held]).softmax(1).float().numpy()
+            logits = head(values[0, held])
+            found[held.numpy()] = (logits.sigmoid() if several else logits.softmax(1)).float().numpy()
             meter.advance("", fold + 1)
     found[~np.isin(places, judged)] = np.nan
     return found

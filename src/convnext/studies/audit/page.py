@@ -22,7 +22,7 @@ def audit_page(found: Audit, store: Store, name: str) -> Html:
         ("Labels", _labels(found, show)),
         ("Duplicates", _duplicates(found.groups, show)),
         ("Outliers", _outliers(found.outliers, show)),
-        ("Classes", _classes(found.pairs, found.wrong, show)),
+        *([] if found.several else [("Classes", _classes(found.pairs, found.wrong, show))]),
         *([("Left out", _left_out(found))] if found.skipped or found.unjudged else []),
     ]
     stats = {
@@ -83,8 +83,8 @@ def _labels(found: Audit, show: _Cards) -> list[Html]:
             _lead("No label is likely wrong: no network that has not learnt from an image is sure of another class.")
         ]
     lead = (
-        "The given class, then the one that networks find which have not learnt from the image. The score, 0 to 1, says "
-        "how much likelier it is; 0.5 is as likely. Hard images are among them: look at each. "
+        "The given class, then the one that networks find which have not learnt from the image. The score, 0 to 1, is the "
+        "chance that the label is a mistake, where one label in twenty is. Hard images are among them: look at each. "
         f"{_first(len(found.wrong), _WRONG, 'audit.csv')}"
     )
     cards = [_suspect(each, show) for each in found.wrong[:_WRONG]]

@@ -28,6 +28,7 @@ from convnext.studies.audit.networks import Asked, Said, said
 from convnext.studies.audit.page import audit_page
 from convnext.studies.audit.tables import write_tables
 from convnext.studies.folds.parts import parts, require_folds
+from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.opening import source_of
 
 RECORD = "audit.json"  # what the folder is the audit of, and digests of its tables
@@ -70,8 +71,7 @@ def audit(
     folder = Path(out)
     with Claim(folder):
         whole = open_whole(source)
-        entries = whole.dataset.entries
-        known = f"{known_as([entry.path for entry in entries], whole.labels.tolist(), whole.dataset.classes)} {folds} {seed}"
+        known = f"{_known(whole)} {folds} {seed}"
         before = _record(folder, known)
         for note in whole.notes:
             info(note)
@@ -108,6 +108,14 @@ def audit(
         with told(found.page):
             write_bytes(found.page, str(audit_page(found, whole.dataset.store, source.name)).encode())
     return found
+
+
+def _known(whole: Whole) -> str:
+    """What tells these images and labels from others."""
+    paths = [entry.path for entry in whole.dataset.entries]
+    if not whole.dataset.several:
+        return known_as(paths, whole.labels.tolist(), whole.dataset.classes)
+    return f"{known_as(paths, [0] * len(paths), ('',))} {fingerprint(whole.dataset)}"
 
 
 def _record(folder: Path, known: str) -> dict[str, str]:
@@ -152,7 +160,7 @@ def _looks(whole: Whole, asked: Asked) -> Looks:
     for entry, reason in zip(whole.dataset.entries, looks.reasons, strict=True):
         if reason:
             warn(f"Skipped '{printable(entry.path)}': {reason}")
-    if len(np.unique(whole.labels[looks.read])) < 2:
+    if not whole.dataset.several and len(np.unique(whole.labels[looks.read])) < 2:
         raise DataError("The images that can be read are of one class only. Mend or add some of another class.")
     return looks
 
@@ -177,7 +185,7 @@ def _found(whole: Whole, looks: Looks, hashed: Copies, judged: Said, folder: Pat
     pairs = np.sort(np.stack([judged.places[rows], judged.places[proposed.ravel()]], 1), axis=1)
     wrong, mixed = suspects(whole, judged)
     entries = whole.dataset.entries
-    unjudged = judged.places[~np.isfinite(judged.probabilities).all(1)].tolist()
+    unjudged = judged.places[~np.isfinite(judged.probabilities).any(1)].tolist()
     if unjudged:
         warn(f"{number_of(len(unjudged), 'label')} cannot be judged: no other fold holds an image of the class.")
     _keep(whole, judged, near.distances, folder)
@@ -190,6 +198,7 @@ def _found(whole: Whole, looks: Looks, hashed: Copies, judged: Said, folder: Pat
         groups=groups(whole, hashed.with_(copies(looks, pairs), len(entries))),
         outliers=outliers(whole, judged, near),
         pairs=mixed,
+        several=whole.dataset.several,
         skipped=skipped,
         unjudged=tuple(entries[place].path for place in unjudged),
     )
@@ -204,7 +213,7 @@ def _keep(whole: Whole, judged: Said, distances: np.ndarray, folder: Path) -> No
             opened,
             allow_pickle=False,
             paths=np.array([printable(entries[place].path) for place in judged.places.tolist()], str),
-            labels=whole.labels[judged.places],
+            labels=whole.dataset.labels()[judged.places],
             classes=np.array(whole.dataset.classes, str),
             probabilities=judged.probabilities,
             distances=distances,
