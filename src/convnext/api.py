@@ -221,7 +221,9 @@ def export(
     backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
     workers: int = -1,
 ) -> "Exported":
-    """Write a classifier as a file that runs elsewhere, RUN/model.onnx and so on unless `out` names one; compare both.
+    """Write a classifier, or to ONNX a detector, as a file that runs elsewhere; compare both on images.
+
+    It is RUN/model.onnx and so on unless `out` names another.
 
     The file takes decoded images of any size and number. `half`: weights in 16 bits; `int8`: labelled data to calibrate
     on with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which

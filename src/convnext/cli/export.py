@@ -9,7 +9,10 @@ from convnext.deploy.forms import table
 from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
-HELP = "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked."
+HELP = (
+    "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked. A detector as "
+    "ONNX."
+)
 
 
 def flags(parser: argparse.ArgumentParser) -> None:

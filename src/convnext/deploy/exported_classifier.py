@@ -43,11 +43,15 @@ class ExportedClassifier(ClassificationPredictor):
     @classmethod
     def of(cls, source: str | Path, *, backend: str = "auto", threads: int | None = None) -> "ExportedClassifier":
         """The predictor of a file that `convnext export` wrote. Raises what `open_exported` raises."""
-        network = open_exported(source, backend=backend, threads=threads)
-        described = network.description
+        return cls.around(open_exported(source, backend=backend, threads=threads))
+
+    @classmethod
+    def around(cls, network: Exported) -> "ExportedClassifier":
+        """The predictor of an opened file."""
+        described, source = network.description, network.path
         recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{source}'")
         Decision.of(described, source)  # a wrong one is refused now
-        return cls(network, recipe, tuple(described["classes"]), "cpu", Path(source), described)
+        return cls(network, recipe, tuple(described["classes"]), "cpu", source, described)
 
     def evaluate(
         self,

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from convnext.deploy.exported import is_exported
+from convnext.deploy.exported import is_exported, open_exported
 from convnext.deploy.predictor import Predictor
 from convnext.errors import CheckpointError, nearest
 
@@ -23,6 +23,11 @@ _PREDICTORS = {  # task -> module, class
     "classification": ("convnext.deploy.trained_classifier", "TrainedClassifier"),
     "detection": ("convnext.deploy.trained_detector", "TrainedDetector"),
     "segmentation": ("convnext.deploy.segmenter", "SegmentationPredictor"),
+}
+
+_EXPORTED = {  # the same of exported files
+    "classification": ("convnext.deploy.exported_classifier", "ExportedClassifier"),
+    "detection": ("convnext.deploy.exported_detector", "ExportedDetector"),
 }
 
 
@@ -62,14 +67,26 @@ def load(
     if task is not None and task not in _PREDICTORS:
         raise CheckpointError(f"task = '{task}' is none of {', '.join(_PREDICTORS)}.{nearest(task, _PREDICTORS)}")
     source = Path(source)
-    exported = is_exported(source)
-    trained = None if exported else import_module("convnext.deploy.trained").read_trained(source, weights)
-    found = "classification" if trained is None else trained.recipe.task
-    if task not in (None, found):
-        raise CheckpointError(f"'{source}' is for {found}, and {task} is needed here. Name a run of that task.")
-    if trained is None:
-        return import_module("convnext.deploy.exported_classifier").ExportedClassifier.of(source)
+    if is_exported(source):
+        network = open_exported(source)
+        found = str(network.description["recipe"].get("task"))
+        _require_task(source, found, task)
+        if found not in _EXPORTED:
+            raise CheckpointError(
+                f"'{source}' is for '{found}', which exported files are not loaded for. Load its run."
+            )
+        module, name = _EXPORTED[found]
+        return getattr(import_module(module), name).around(network)
+    trained = import_module("convnext.deploy.trained").read_trained(source, weights)
+    found = trained.recipe.task
+    _require_task(source, found, task)
     module, name = _PREDICTORS[found]
     place = import_module("convnext.engine.distributed").choose_device(device)
     more = {"plain": plain} if found == "classification" else {}
     return getattr(import_module(module), name).of(trained, place, **more)
+
+
+def _require_task(source: Path, found: str, task: str | None) -> None:
+    """Refuse a network for another task than the one that the caller relies on."""
+    if task not in (None, found):
+        raise CheckpointError(f"'{source}' is for {found}, and {task} is needed here. Name a run of that task.")

@@ -15,11 +15,15 @@ from torch.export import ExportedProgram
 
 from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
+from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.export import detector
+from convnext.deploy.export.agreement import agreement
 from convnext.deploy.export.answering import Answering
 from convnext.deploy.export.compared import Compared, Run
 from convnext.deploy.export.description import description
 from convnext.deploy.export.quantized import Quantization, to_int8
 from convnext.deploy.exported import Pixels, is_exported, megabytes, move, open_exported
+from convnext.deploy.exported_detector import ExportedDetector
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
@@ -59,12 +63,14 @@ class Done:
     megabytes: float
     notes: tuple[str, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
+    said: str = ""  # of the difference, where there are no logits; a score is then compared in their place
 
     def lines(self) -> list[str]:
         """For a terminal."""
         return [
             f"{self.out}: {self.precision} for {self.form}, {self.megabytes:.1f} MB",
-            f"largest logit difference, torch against {self.backend}, on {self.compared}: {self.difference:.1e} "
+            self.said
+            or f"largest logit difference, torch against {self.backend}, on {self.compared}: {self.difference:.1e} "
             f"(logits up to {self.largest:.2g})",
             *self.notes,
         ]
@@ -75,11 +81,13 @@ class Done:
         return {
             "out": str(self.out),
             **{name: getattr(self, name) for name in names},
-            "max_logit_difference": self.difference,
-            "max_logit": self.largest,
+            **({"max_score_difference": self.difference} if self.said else self._logits()),
             "megabytes": self.megabytes,
             **self.figures,
         }
+
+    def _logits(self) -> dict[str, float]:
+        return {"max_logit_difference": self.difference, "max_logit": self.largest}
 
 
 def export(run: str | Path, to: str, out: str | Path | None = None, options: Options | None = None) -> Done:
@@ -93,7 +101,14 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
-    predictor = load(run, task="classification", weights=options.weights, device="cpu", plain=True)
+    loaded: Any = load(run, weights=options.weights, device="cpu", plain=True)
+    if loaded.recipe.task == "detection":
+        return _of_detector(loaded, form, path, options)
+    predictor: ClassificationPredictor = loaded
+    if predictor.recipe.task != "classification":
+        raise CheckpointError(
+            f"'{run}' is for {loaded.recipe.task}, and a classifier or a detector is exported. Serve the run."
+        )
     if options.int8 and predictor.several:
         raise ConvNeXtError(f"--int8 is judged by top-1, and '{run}' names several labels an image. Leave it out.")
     compared = Compared.of(predictor, options.compare_on or options.int8)
@@ -124,6 +139,29 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
         move(made, path)
     about: dict[str, Any] = {"largest": compared.largest, "compared": compared.said, "megabytes": size_mb}
     return Done(path, form.name, precision, backend, difference, **about, notes=tuple(notes), figures=figures)
+
+
+def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, options: Options) -> Done:
+    """The same for a detector, which is compared by what it finds."""
+    for given, name in ((form.name != "onnx", f"--to {form.name}"), (options.half, "--half"), (options.int8, "--int8")):
+        if given:
+            raise ConvNeXtError(f"{name} is for classifiers; '{predictor.source}' is a detector. Take --to onnx alone.")
+    with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
+        made = folder / f"{path.stem}{form.suffix}"
+        with told(made):
+            detector.write(predictor, made)
+            seal(made)
+        opened = open_exported(made, backend="onnxruntime", threads=torch.get_num_threads())
+        found = agreement(predictor, ExportedDetector.around(opened), options.compare_on)
+        if not found.holds:
+            raise ConvNeXtError(
+                f"The exported detector answers otherwise: {found.line()}. No file is kept. Serve the run."
+            )
+        size_mb = megabytes(made)
+        move(made, path)
+    figures: dict[str, Any] = {"objects": found.objects, "same": found.same, "max_edge_px": found.box_px}
+    about: dict[str, Any] = {"compared": found.compared, "megabytes": size_mb, "said": found.line(), "figures": figures}
+    return Done(path, form.name, "fp32", opened.backend, found.score, 1.0, **about)
 
 
 def _traced(predictor: ClassificationPredictor, form: table.Form, *, half: bool) -> ExportedProgram:

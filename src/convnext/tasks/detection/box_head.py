@@ -50,7 +50,7 @@ class BoxHead(nn.Module):
         x = self.convolutions(x).flatten(1)
         for linear in self.linears:
             x = self.relu(linear(x))
-        return self.score(x).float(), self.delta(x).float().view(len(x), self.classes, 4)
+        return self.score(x).float(), self.delta(x).float().unflatten(1, (self.classes, 4))
 
 
 def box_losses(

@@ -93,4 +93,4 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * 
 
 def own_masks(logits: Tensor, labels: Tensor) -> Tensor:
     """(R, 2S, 2S) probabilities of each box's own class."""
-    return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+    return logits[torch.arange(labels.shape[0], device=labels.device), labels].sigmoid()

@@ -61,7 +61,7 @@ def report(
         "task": "detection",
         "n": len(outcomes),
         **{name: _known(value) for name, value in figures(by, limits_of(most)).items()},
-        "loss": outcomes.loss,
+        "loss": _known(outcomes.loss),  # of an exported file nothing is known
         **_intervals(outcomes, dataset, by, most),
         "most": most,
         "classes": list(dataset.classes),

@@ -11,13 +11,13 @@ from torchvision.ops import roi_align
 
 from convnext.tasks.detection.boxes import area
 
-_FINEST = 14  # a box of up to twice as many strides of the finest level a side (112 px of stride 4) is read from it
+FINEST = 14  # a box of up to twice as many strides of the finest level a side (112 px of stride 4) is read from it
 
 
 def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     """(R,) level for each of (R, 4) boxes: one coarser for every doubling of its side from 28 strides on."""
     side = area(boxes).clamp(min=0).sqrt()
-    level = torch.log2(side / (_FINEST * strides[0]) + 1e-6).floor()
+    level = torch.log2(side / (FINEST * strides[0]) + 1e-6).floor()
     return level.clamp(0, len(strides) - 1).long()
 
 

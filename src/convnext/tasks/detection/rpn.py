@@ -18,7 +18,7 @@ from convnext.tasks.detection.boxes import clip, decode, encode
 from convnext.tasks.detection.found import Size
 from convnext.tasks.detection.types import Images, Targets
 
-_STDS = (1.0, 1.0, 1.0, 1.0)  # its deltas are not scaled
+STDS = (1.0, 1.0, 1.0, 1.0)  # its deltas are not scaled
 
 
 class RPN(nn.Module):
@@ -69,7 +69,7 @@ class RPN(nn.Module):
             score_loss = score_loss + F.binary_cross_entropy_with_logits(
                 all_scores[i, chosen], ground_truth, reduction="sum"
             )
-            wanted = encode(anchors[objects], goals, _STDS)
+            wanted = encode(anchors[objects], goals, STDS)
             box_loss = box_loss + F.smooth_l1_loss(
                 all_deltas[i, objects], wanted, reduction="sum", beta=self.config.rpn_beta
             )
@@ -112,7 +112,7 @@ class RPN(nn.Module):
             best, places = scores[level].topk(min(before, len(anchors)))  # (N, B) each
             chosen = deltas[level].gather(1, places[..., None].expand(-1, -1, 4))  # (N, B, 4)
             best_scores.append(best)
-            boxes.append(decode(anchors[places].flatten(0, 1), chosen.flatten(0, 1), _STDS).view_as(chosen))
+            boxes.append(decode(anchors[places].flatten(0, 1), chosen.flatten(0, 1), STDS).view_as(chosen))
             levels.append(torch.full_like(places[0], level))
         of_score, of_box, of_level = torch.cat(best_scores, 1), torch.cat(boxes, 1), torch.cat(levels)
         return [

@@ -1,0 +1,112 @@
+"""Whether a detector in a file finds what its run finds: objects of one class in one place, with one score.
+
+Axes: D detections.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from convnext.data.labelled import Dataset
+from convnext.data.unlabelled import open_unlabelled
+from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.images import ManyImages
+from convnext.deploy.prediction import DetectionPrediction
+from convnext.errors import ConvNeXtError, number_of
+
+COMPARED = 4  # images
+_SAME_IOU, _SAME_SCORE = 0.9, 0.02  # what is resized to the next grey level moves a box by a fraction of a pixel
+_SAME_SHARE = 0.95  # of all objects; the others are those near the least score, or near the overlap that suppresses
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much of what two detectors find is the same."""
+
+    objects: int  # that the run finds, or the file where that is more
+    same: int  # of them
+    box_px: float  # the largest difference of an edge among these
+    score: float  # and of a score
+    compared: str  # on what
+
+    @property
+    def holds(self) -> bool:
+        """Whether one stands for the other."""
+        return self.same >= _SAME_SHARE * self.objects
+
+    def line(self) -> str:
+        """For people."""
+        if not self.objects:
+            return f"On {self.compared} neither finds anything: nothing is compared. Name images with --compare-on."
+        return (
+            f"of {number_of(self.objects, 'object')} on {self.compared} {self.same:,} are the same "
+            f"(edges within {self.box_px:.2g} px, scores within {self.score:.1e})"
+        )
+
+
+def agreement(run: DetectionPredictor, file: DetectionPredictor, where: str | None) -> Agreement:
+    """Both on images of the path `where`, or on a few of made-up shapes. Raises ConvNeXtError where none can be read."""
+    images, said = _images(run, where)
+    objects, same, box_px, score = 0, 0, 0.0, 0.0
+    pairs = zip(run.predict(images, score=0), file.predict(images, score=0), strict=True)
+    count = 0
+    for one, other in pairs:
+        matched = _matched(one, other)
+        count += 1
+        objects += max(len(one), len(other))
+        same += len(matched)
+        for a, b in matched:
+            box_px = max(box_px, float(np.abs(one.boxes[a] - other.boxes[b]).max()))
+            score = max(score, abs(float(one.scores[a] - other.scores[b])))
+    if not count:
+        raise ConvNeXtError(f"None of the images of '{where}' could be read.")
+    return Agreement(objects, same, box_px, score, said)
+
+
+def _matched(one: DetectionPrediction, other: DetectionPrediction) -> list[tuple[int, int]]:
+    """Pairs of places: by falling score, the free one of the same class that lies best."""
+    free = set(range(len(other)))
+    pairs = []
+    for place, (box, label, score) in enumerate(zip(one.boxes, one.labels, one.scores, strict=True)):
+        able = [i for i in free if other.labels[i] == label and abs(other.scores[i] - score) <= _SAME_SCORE]
+        best = max(able, key=lambda i: _iou(box, other.boxes[i]), default=None)
+        if best is not None and _iou(box, other.boxes[best]) >= _SAME_IOU:
+            pairs.append((place, best))
+            free.remove(best)
+    return pairs
+
+
+def _iou(box: np.ndarray, other: np.ndarray) -> float:
+    shared = np.maximum(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0).prod()
+    union = (box[2:] - box[:2]).prod() + (other[2:] - other[:2]).prod() - shared
+    return float(shared / union) if union > 0 else float((box == other).all())
+
+
+def _images(run: DetectionPredictor, where: str | None) -> tuple[ManyImages, str]:
+    """A few images, and what they are."""
+    if where:
+        dataset = open_unlabelled([where])
+        some = Dataset((), dataset.entries[:: max(1, len(dataset.entries) // COMPARED)][:COMPARED], dataset.store)
+        return some, number_of(len(some.entries), "image")
+    config = run.recipe.input
+    height = config.eval_short_px
+    width = min(config.eval_long_px, math.ceil(height * 4 / 3))
+    return [_made_up(height, width, len(config.mean), seed) for seed in range(COMPARED)], f"{COMPARED} made-up images"
+
+
+def _made_up(height: int, width: int, channels: int, seed: int) -> np.ndarray:
+    """(H, W, C) uint8: soft colours with a few boxes of other ones, the same at every call."""
+    rng = np.random.default_rng(seed)
+    soft: Sequence[Image.Image] = [
+        Image.fromarray(rng.integers(0, 256, (5, 7), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        for _ in range(channels)
+    ]
+    image = np.stack([np.asarray(each) for each in soft], 2).copy()
+    for _ in range(6):
+        top, left = int(rng.integers(0, height * 3 // 4)), int(rng.integers(0, width * 3 // 4))
+        rows, columns = int(rng.integers(height // 8, height // 2)), int(rng.integers(width // 8, width // 2))
+        image[top : top + rows, left : left + columns] = rng.integers(0, 256, channels)
+    return image

@@ -1,0 +1,130 @@
+"""The detector in an exported file: the calls of every predictor, in NumPy, so that nothing needs torch.
+
+Axes: H W pixel rows and columns, C channels.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convnext.config import DetectionRecipe, Recipe, parse
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.sample import Sample
+from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.exported import Exported
+from convnext.deploy.images import Pixels, Read, Size, Transform, in_batches
+from convnext.deploy.predictor import Features
+from convnext.engine.records import info, watched
+from convnext.errors import ConvNeXtError, DataError, reason_of
+from convnext.tasks.detection.facts import fingerprint
+from convnext.tasks.detection.found import Found, inside, outlines
+from convnext.tasks.detection.metrics import Outcomes, limit_of
+from convnext.tasks.detection.report import report
+from convnext.tasks.finite import NotFinite
+from convnext.tasks.opening import look, open_scored, scored_source
+from convnext.tasks.result import Evaluation
+from convnext.tasks.skipped import note_skipped
+
+IMAGES = "images"  # the input, (1, H, W, C) uint8
+BOXES, SCORES, LABELS, MASKS, FINITE = "boxes", "scores", "labels", "masks", "finite"  # the outputs
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One annotated image, or why there is none."""
+
+    indices: tuple[int, ...]
+    skipped: dict[str, str]  # path -> reason
+    sample: Sample | None
+
+
+class ExportedDetector(DetectionPredictor):
+    """A network in a file with everything that it needs to answer."""
+
+    model: Exported
+
+    @classmethod
+    def around(cls, network: Exported) -> "ExportedDetector":
+        """The predictor of an opened file."""
+        described = network.description
+        where = f"'{network.path}'"
+        recipe: DetectionRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=where)
+        return cls(network, recipe, tuple(described["classes"]), "cpu", network.path, described)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        part: str | None = None,
+        *,
+        images: str | Path | None = None,
+        form: str | None = None,
+        workers: int = 0,
+        progress: bool = False,
+    ) -> Evaluation:
+        """As for every detector; without a loss, which an exported file does not give."""
+        source = scored_source(data, self.recipe.task, images=images, form=form)
+        dataset: DenseDataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part)
+        for line in look(dataset, workers=workers).lines:
+            info(line)
+        skipped: dict[str, str] = {}
+        outcomes = self._outcomes(dataset, workers, skipped, progress=progress)
+        found = Evaluation.of("detection", report(outcomes, dataset, most=limit_of(self.recipe)))
+        return found.without("details").with_about(skipped=skipped, weights=self.metadata.get("weights", "raw"))
+
+    def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
+        """As for every detector; `workers` are threads, and every loss is nan."""
+        return self._outcomes(dataset, workers, {} if skipped is None else skipped, progress=False)
+
+    def _outcomes(self, dataset: DenseDataset, workers: int, skipped: dict[str, str], *, progress: bool) -> Outcomes:
+        count, channels = len(dataset.entries), len(self.recipe.input.mean)
+        indices: list[int] = []
+        found: list[Found] = []
+
+        def read(places: range) -> _Opened:
+            (index,) = places
+            try:
+                return _Opened((index,), {}, read_sample(dataset, index, channels=channels, masks=False))
+            except (DataError, OSError) as error:
+                return _Opened((), {dataset.entries[index].path: reason_of(error)}, None)
+
+        with watched(in_batches(read, count, 1, workers), count, shown=progress) as passing:
+            for one in passing:
+                note_skipped(one.skipped.items(), skipped)
+                if one.sample is not None:
+                    entry = dataset.entries[one.indices[0]]
+                    indices += one.indices
+                    found.append(self._in(one.sample.image, one.sample.size, entry.path, entry.image_id))
+        if not found:
+            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        return Outcomes(tuple(indices), tuple(found), (math.nan,) * len(found))
+
+    @property
+    def _transform(self) -> Transform:
+        return _whole
+
+    def _found(self, read: Read) -> Found:
+        return self._in(read.shown, read.size, read.given.path, read.image_id)
+
+    def _in(self, pixels: Pixels, size: Size, path: str, image_id: int) -> Found:
+        """What is in (H, W, C) uint8 pixels of an image of `size`, which is more where a huge one is reduced."""
+        more = (MASKS,) if self.recipe.head.masks else ()
+        boxes, scores, labels, finite, *masks = self.model.run(pixels[None], (BOXES, SCORES, LABELS, FINITE, *more))
+        if not finite:
+            raise NotFinite(path, f"'{self.source}'")
+        height, width = pixels.shape[:2]
+        ratio = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+        original = inside(boxes * ratio, size)
+        return Found(
+            path, image_id, size, original, scores, labels, outlines(masks[0], original, size) if masks else None
+        )
+
+    def _features(self, read: Sequence[Read]) -> Iterable[Features]:
+        raise ConvNeXtError(f"'{self.source}' gives objects alone. Load the run for its features.")
+
+
+def _whole(pixels: Pixels) -> Pixels:
+    """An image as it is: the network in the file resizes it."""
+    return pixels

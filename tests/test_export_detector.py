@@ -1,0 +1,287 @@
+"""A detector as one ONNX file: what the run finds, the file finds, without torch, in every way that one asks."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import convnext as package
+from commands import convnext
+from convnext.config import DetectionRecipe, override
+from convnext.deploy.export.agreement import Agreement, agreement
+from convnext.deploy.export.detector_graph import pooled, proposals, selected, shown
+from convnext.deploy.export.nodes import Nodes, floats, wholes
+from convnext.deploy.exported_detector import ExportedDetector
+from convnext.deploy.images import sample_of
+from convnext.engine.checkpoint import save
+from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.recipes import recipe
+from convnext.tasks.detection.box_head import select
+from convnext.tasks.detection.boxes import decode
+from convnext.tasks.detection.build import build
+from convnext.tasks.detection.inference import images_of
+from convnext.tasks.detection.roi import pool
+from detectors import BACKBONE, head, random_boxes
+from shape_objects import NAMES, write_objects
+
+KINDS = ("boxes", "cascade")  # Mask R-CNN without masks, Cascade Mask R-CNN with them: all that there is, in few parts
+SIZES = ((50, 70), (200, 30), (9, 9), (130, 128))  # some are shrunk, some enlarged
+
+
+def recipe_of(kind: str) -> DetectionRecipe:
+    """An untrained detector that shows much: no score is too low."""
+    made = recipe("small_detection", "atto", images=6, image_px=64, classes=2)
+    changes = {"input.eval_short_px": 64, "input.eval_long_px": 96, "input.multiple": 32}
+    shape = head("cascade" if kind == "cascade" else "mask_rcnn", classes=2, most=20, masks=kind == "cascade")
+    return override(made, changes).model_copy(update={"model": BACKBONE, "head": shape})  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("detectors")
+
+
+@pytest.fixture(scope="module")
+def files(place: Path) -> dict[str, tuple[Path, Path]]:
+    """Kind -> a checkpoint, and the file that it was exported to."""
+    made = {}
+    for kind in KINDS:
+        chosen = recipe_of(kind)
+        torch.manual_seed(0)
+        about = {
+            "recipe": chosen.model_dump(mode="json"),
+            "task": "detection",
+            "classes": list(NAMES),
+            "category_ids": [9, 4],
+        }
+        run = place / f"{kind}.safetensors"
+        save(run, build(chosen).state_dict(), about)
+        done = convnext("export", run, "--to", "onnx", "--out", place / f"{kind}.onnx", "--json")
+        assert done.status == 0, done.err
+        told = json.loads(done.out)
+        assert told["same"] == told["objects"] > 10 and told["max_edge_px"] < 0.01
+        made[kind] = (run, place / f"{kind}.onnx")
+    return made
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Soft colours: what is resized to the next grey level is no other image."""
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_file_finds_in_images_of_any_size_what_the_run_finds(kind, files):
+    run, file = (package.load(each, task="detection", device="cpu") for each in files[kind])
+    assert type(file) is ExportedDetector and file.classes == run.classes and file.category_ids == (9, 4)
+    for size in SIZES:
+        one, other = run(noise(size), score=0), file(noise(size), score=0)
+        assert len(one) == 20 and agreement(run, file, None).same > 75
+        assert other.size == size and (other.boxes >= 0).all() and (other.boxes <= [size[1], size[0]] * 2).all()
+        assert len(other) == 20 and np.abs(np.sort(one.scores) - np.sort(other.scores)).max() < 0.01
+        if kind == "boxes":
+            assert other.outlines is None and other.masks is None
+        else:
+            assert other.masks.shape == (20, *size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_resize_boxes_scores_labels_and_masks_are_those_of_the_run(kind, files):
+    run, file = (package.load(each, device="cpu") for each in files[kind])
+    one, other = run(noise((64, 96)), score=0), file(noise((64, 96)), score=0)
+    assert (one.labels == other.labels).all()
+    assert one.boxes == pytest.approx(other.boxes, abs=1e-3) and one.scores == pytest.approx(other.scores, abs=1e-5)
+    if one.masks is not None:
+        assert (one.masks != other.masks).mean() < 1e-3
+
+
+def test_ten_lines_of_onnxruntime_give_the_same(files):
+    run = package.load(files["cascade"][0], device="cpu")
+    session = onnxruntime.InferenceSession(str(files["cascade"][1]))
+    assert [each.name for each in session.get_outputs()] == ["boxes", "scores", "labels", "masks", "finite"]
+    boxes, scores, labels, masks, finite = session.run(None, {"images": noise((64, 96))[None]})
+    found = run(noise((64, 96)), score=0)
+    assert boxes == pytest.approx(found.boxes, abs=1e-3) and scores == pytest.approx(found.scores, abs=1e-5)
+    assert labels.tolist() == found.labels.tolist() and finite and masks.shape == (20, 28, 28)
+    assert masks.min() >= 0 and masks.max() <= 1
+    about = {each.key: each.value for each in onnx.load(files["cascade"][1]).metadata_props}
+    assert json.loads(about["classes"]) == list(NAMES) and "any size" in json.loads(about["preprocessing"])["input"]
+
+
+def test_a_file_is_scored_without_a_loss_to_the_figures_of_its_run(files, place):
+    write_objects(place / "coco")
+    Image.new("RGB", (9, 9)).save(place / "coco" / "val" / "more.png")
+    one, other = (package.load(each, device="cpu").evaluate(place / "coco") for each in files["cascade"])
+    figures = [name for name in one.scores if name != "loss"]
+    assert {name: other.scores[name] for name in figures} == pytest.approx(
+        {name: one.scores[name] for name in figures}, abs=1e-3, nan_ok=True
+    )
+    assert other.scores["loss"] is None and other.n == one.n == 4 and other.tables.keys() == one.tables.keys()
+
+
+def test_the_commands_take_the_file_as_they_take_the_run(files, place, tmp_path):
+    images = tmp_path / "in"
+    images.mkdir()
+    Image.fromarray(noise((50, 70))).save(images / "a.png")
+    (images / "broken.png").write_text("no image")
+    run, file = files["cascade"]
+    for form in ("--json", "--csv"):
+        answers = [convnext("predict", each, images, "--score", 0, form).out for each in (run, file)]
+        if form == "--csv":
+            rows = [list(csv.DictReader(io.StringIO(answer))) for answer in answers]
+            assert rows[0][0].keys() == rows[1][0].keys() and "not an image" in rows[1][-1]["error"]
+        else:
+            rows = [json.loads(answer) for answer in answers]
+            assert rows[0][0].keys() == rows[1][0].keys() and {row["category_id"] for row in rows[1]} <= {4, 9}
+        assert len(rows[0]) == len(rows[1]) > 10
+    done = convnext("predict", file, images, "--score", 0, "--out", tmp_path / "drawn")
+    assert done.status == 0
+    with Image.open(tmp_path / "drawn" / "a.jpg") as drawn:
+        assert drawn.size == (70, 50)
+
+
+def test_a_file_answers_where_there_is_no_torch(files, tmp_path):
+    Image.fromarray(noise((50, 70))).save(tmp_path / "a.png")
+    code = (
+        "import sys; sys.modules['torch'] = None\nimport convnext\n"
+        "print(len(convnext.load(sys.argv[1])(sys.argv[2], score=0)), 'torch' in [k for k, v in sys.modules.items() if v])"
+    )
+    asked = [sys.executable, "-c", code, str(files["cascade"][1]), str(tmp_path / "a.png")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["20", "False"], done.stderr
+
+
+def test_numbers_that_are_none_are_said_and_never_nothing_found(files, tmp_path):
+    proto = onnx.load(files["boxes"][1])
+    weight = next(each for each in proto.graph.initializer if "score" in each.name and each.name.endswith("weight"))
+    broken = np.full(list(weight.dims), np.nan, np.float32)
+    weight.CopyFrom(onnx.numpy_helper.from_array(broken, weight.name))
+    kept = [each for each in proto.metadata_props if each.key != "convnext_digest"]
+    text = [(each.key, each.value.replace("convnext_digest", "")) for each in kept]
+    del proto.metadata_props[:]
+    for key, value in text:
+        proto.metadata_props.add(key=key, value=value)
+    onnx.save(proto, tmp_path / "broken.onnx")
+    with pytest.raises(ConvNeXtError, match=r"broken\.onnx' answers inf or nan for '<image>'"):
+        package.load(tmp_path / "broken.onnx")(noise((64, 96)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--to", "openvino"), "--to openvino is for classifiers"),
+        (("--to", "onnx", "--half"), "--half is for classifiers"),
+        (("--to", "onnx", "--int8", "."), "--int8 is for classifiers"),
+    ],
+)
+def test_what_a_detector_is_not_exported_to_is_one_line(files, tmp_path, arguments, said):
+    line = convnext("export", files["boxes"][0], *arguments, "--out", tmp_path / "x.xml").line
+    line = (
+        line
+        if "hold" not in line
+        else convnext("export", files["boxes"][0], *arguments, "--out", tmp_path / "x.onnx").line
+    )
+    assert said in line and "--to onnx" in line and not list(tmp_path.iterdir())
+
+
+def test_a_file_of_a_detector_is_none_of_a_classifier_and_gives_no_features(files):
+    file = files["boxes"][1]
+    with pytest.raises(CheckpointError, match="is for detection, and classification is needed here"):
+        package.load(file, task="classification")
+    with pytest.raises(ConvNeXtError, match="gives objects alone"):
+        list(package.load(file).embed([noise((20, 20))]))
+
+
+def test_detectors_that_find_other_things_do_not_agree():
+    assert Agreement(100, 95, 0.1, 0.0, "4 images").holds and not Agreement(100, 94, 0.1, 0.0, "4 images").holds
+    assert "nothing is compared" in Agreement(0, 0, 0.0, 0.0, "4 images").line()
+
+
+# The operators between the networks, against the functions that they stand for
+
+
+def answered(inputs: dict[str, Any], build_graph: Any) -> list[np.ndarray]:
+    """What a graph of operators makes of arrays."""
+    graph = Nodes()
+    graph.opsets = {20}
+    outputs = build_graph(graph)
+    helper = graph.onnx.helper
+    kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 7, np.dtype(np.uint8): 2}
+    given = [helper.make_tensor_value_info(name, kinds[value.dtype], value.shape) for name, value in inputs.items()]
+    ends = [(name, helper.make_tensor_value_info(f"out{i}", kind, None)) for i, (name, kind) in enumerate(outputs)]
+    session = onnxruntime.InferenceSession(graph.model(given, ends).SerializeToString())
+    return session.run(None, inputs)  # type: ignore[no-any-return]
+
+
+def test_pooling_reads_every_box_from_its_level_as_roi_align_does():
+
+    strides, generator = (4, 8, 16, 32), torch.Generator().manual_seed(0)
+    pyramid = [torch.randn(1, 3, 512 // s, 512 // s, generator=generator) for s in strides]
+    boxes = torch.cat(
+        [random_boxes(40, seed=1, size=500), torch.tensor([[0.0, 0, 112, 112], [0, 0, 224, 224], [5, 5, 5, 5]])]
+    )
+    maps = {f"map{i}": level.numpy() for i, level in enumerate(pyramid)}
+    (found,) = answered(maps | {"boxes": boxes.numpy()}, lambda g: [(pooled(g, list(maps), strides, "boxes", 7), 1)])
+    assert found == pytest.approx(pool(pyramid, [boxes], strides, 7).numpy(), abs=1e-4)
+    few = {**maps, "boxes": boxes[:1].numpy()}
+    assert answered(few, lambda g: [(pooled(g, list(maps), strides, "boxes", 7), 1)])[0].shape == (1, 3, 7, 7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_shown_is_what_the_box_head_selects(seed):
+
+    config, generator = head(score=0.1, most=30, nms_iou=0.4), torch.Generator().manual_seed(seed)
+    boxes, size = random_boxes(60, seed=seed, size=90), (80, 100)
+    logits, deltas = torch.randn(60, 4, generator=generator) * 2, torch.randn(60, 3, 4, generator=generator)
+    logits[30:] = logits[:30]  # ties: what comes first stays first
+    stage = config.stages[0]
+    wanted = select(boxes, logits, deltas, size, config, stage)
+    inputs = {"logits": logits.numpy(), "boxes": decode(boxes, deltas, stage.stds).numpy()}
+    inputs["borders"] = np.array([100, 80, 100, 80], np.float32)
+    found = answered(
+        inputs, lambda g: list(zip(selected(g, "logits", "boxes", "borders", config), (1, 1, 7), strict=True))
+    )
+    assert found[2].tolist() == wanted.labels.tolist() and len(wanted) > 10
+    assert found[0] == pytest.approx(wanted.boxes.numpy(), abs=1e-4)
+    assert found[1] == pytest.approx(wanted.scores.numpy(), abs=1e-6)
+
+
+def test_an_image_with_no_proposal_gives_the_heads_one_pixel():
+
+    flat = np.zeros((5, 4), np.float32)  # boxes without an area
+    inputs = {"scores": np.arange(5, dtype=np.float32), "boxes": flat, "borders": np.array([9, 9, 9, 9], np.float32)}
+    (found,) = answered(inputs, lambda g: [(proposals(g, ["scores"], ["boxes"], "borders", head()), 1)])
+    assert found.tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("size", [(37, 91), (300, 40), (64, 96), (10, 10)])
+def test_an_image_is_resized_to_the_pixels_of_the_evaluation_transform(size):
+
+    chosen = recipe_of("boxes")
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    wanted = images_of([sample_of(chosen.input, image)], chosen, torch.device("cpu"))
+    found = answered({"images": image[None]}, lambda g: [(each, 1) for each in shown(g, "images", chosen, 32)])
+    step = 1 / (255 * min(chosen.input.std))  # of a grey level
+    assert found[0].shape == wanted.x.shape and np.abs(found[0] - wanted.x.numpy()).max() < 1.01 * step
+    tall = size[0] > 2 * size[1]  # Pillow 13 resizes the columns of these first, and rounds in between
+    assert (np.abs(found[0] - wanted.x.numpy()) > 1e-3).mean() < (0.1 if tall else 0.02)
+    (height, width) = wanted.sizes[0]
+    assert found[1].tolist() == [width, height] * 2 and found[2].tolist() == [size[1], size[0]] * 2
+
+
+def test_constants_and_parts_of_two_versions_of_onnx_are_refused():
+    graph = Nodes()
+    graph.opsets = {18, 20}
+    with pytest.raises(ConvNeXtError, match=r"for ONNX \[18, 20\]"):
+        graph.model([], [])
+    assert wholes(1, 2).dtype == np.int64 and floats(1).dtype == np.float32
