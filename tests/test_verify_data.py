@@ -105,6 +105,21 @@ def test_an_exported_file_is_verified_where_torch_is_not_installed(place, tmp_pa
     assert done.stdout == "True 90\n", done.stderr
 
 
+def test_runs_from_weights_promise_whichever_of_their_weights_they_kept(place, tmp_path):
+    for data, kept in ((place / "pets", "probe"), (tmp_path / "few", "mixed")):  # of few images all choose, crosswise
+        if not data.exists():
+            shutil.copytree(place / "pets" / "train", data)
+        out = tmp_path / kept
+        more = ["--weights", place / "run", "--out", out, "--epochs", 1, "--size", 16, "--workers", 0]
+        assert convnext("train", data, *more).status == 0
+        assert json.loads((out / "evaluation.json").read_text())["weights"] == kept
+        found = {each.name: each for each in package.verify(out, place / "pets", "val").findings}
+        assert found["top-1"].verdict in ("holds", "open") and found["top-1"].promised.startswith("100.0 %")
+        assert found["licence"].measured == "from run/best.safetensors"
+    again = {each.name: each for each in package.verify(tmp_path / "mixed", tmp_path / "few").findings}
+    assert again["images"].measured == "learnt by heart" and again["top-1"].verdict == "open"
+
+
 def test_what_is_promised_travels_in_the_file(place):
     held = promised(place / "run" / "model.onnx")
     evaluation = json.loads((place / "run" / "evaluation.json").read_text())

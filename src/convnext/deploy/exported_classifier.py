@@ -28,6 +28,7 @@ from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.several import metrics as several
 from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
+from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
@@ -75,7 +76,7 @@ class ExportedClassifier(ClassificationPredictor):
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
         )
         skipped: dict[str, str] = {}
-        about = {"weights": self.metadata.get("weights", "raw"), "images": fingerprint(dataset)}
+        about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         if self.several:
             passes = self._passes(dataset, batch, workers, skipped, progress=progress)
             seen = several.Outcomes.join(

@@ -1,7 +1,7 @@
 """The promises of a network beside what some images show of them, one finding each. No torch here."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +34,6 @@ class Measured:
 
     found: Evaluation
     promises: Promises
-    metadata: Mapping[str, Any] = field(repr=False)
 
     @cached_property
     def stated(self) -> Stated | None:
@@ -53,7 +52,7 @@ class Measured:
     @property
     def learnt(self) -> bool:
         """Whether the network has learnt from these images, so that figures say nothing."""
-        taught = self.found.about.get("images") == self.metadata.get("images")
+        taught = bool(self.found.about.get("learnt"))
         return taught or (self.same and self.stated is not None and self.stated.crosswise)
 
 

@@ -176,7 +176,8 @@ def _training(of: Subject) -> str:
         else "images that were not counted"
     )
     start = f"weights of `{_safe(of.origin)}`" if of.origin else "random weights"
-    length = f"{recipe.schedule.steps} steps" if recipe.schedule.steps else f"{recipe.schedule.epochs or 0:g} epochs"
+    schedule = recipe.schedule
+    length = number_of(schedule.steps, "step") if schedule.steps else number_of(schedule.epochs or 0.0, "epoch")
     side = recipe.input.training_px[1]
     lines = [
         "## What it was trained on",

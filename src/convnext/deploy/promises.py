@@ -65,8 +65,11 @@ def promises_of_run(weights: Path, metadata: Mapping[str, Any], precision: str) 
         return promises_of_file(weights, metadata) if KEY in metadata else Promises(tolerance=tolerance)
     try:
         found = from_json(path.read_bytes())
-        same = all(found.get(name) == metadata.get(name) for name in ("weights", "step", "classes"))
-        if not same:
+        same = all(found.get(name) == metadata.get(name) for name in ("weights", "classes"))
+        if not same or metadata.get("step") not in (
+            found.get("step"),
+            0,
+        ):  # 0: a head on frozen features, without a step
             return Promises(tolerance=tolerance)
         stated = [_stated("held out", found, crosswise=bool(found.get("crosswise")))]
         if isinstance(found.get("test"), dict):

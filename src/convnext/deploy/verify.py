@@ -134,7 +134,7 @@ def verify(
         raise ConvNeXtError(f"{name} = '{told[name]}' is for detection and segmentation. Leave it out.")
     first = [digest, *network(predictor, promises)]
     found = predictor.evaluate(os.fspath(data), part, workers=workers, progress=progress, **told)
-    measured = Measured(found, promises, predictor.metadata)
+    measured = Measured(found, promises)
     lines = (*first, *findings_of(measured), licence(predictor.metadata))
     return Verification(os.fspath(bundle), os.fspath(data), lines, found.n, dict(found.scores))
 

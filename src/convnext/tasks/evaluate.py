@@ -12,6 +12,7 @@ from convnext.config import Recipe
 from convnext.engine.forks import tell_once
 from convnext.engine.records import info
 from convnext.engine.update import autocast
+from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import Named, look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.table import row_of
@@ -55,5 +56,4 @@ def evaluate(
         found = row.evaluation(network, dataset, recipe, workers=workers, skipped=skipped, progress=progress, **ways)
     if ways.get("multi_scale"):
         found = found.with_about(multi_scale=True)
-    about = {"weights": metadata.get("weights", "raw"), "images": row.fingerprint(dataset, recipe)}
-    return found.with_about(skipped=skipped, **about)
+    return found.with_about(skipped=skipped, **judged_on(dataset, recipe, metadata, row.fingerprint))

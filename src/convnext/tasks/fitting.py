@@ -22,6 +22,7 @@ from convnext.models.fused import fuse
 from convnext.models.licences import terms
 from convnext.models.provenance import read_provenance
 from convnext.tasks.evaluate import answering
+from convnext.tasks.judged import judged
 from convnext.tasks.result import Evaluation
 from convnext.tasks.table import row_of
 from convnext.tasks.weights import file_of, load_best
@@ -144,20 +145,20 @@ def evaluated(
     model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress, **(wanted or {})}
-    judged = val
+    scored = val
     if ended.judged is not None:
-        shown["judged"], judged = ended.judged, ended.judged[0]
+        shown["judged"], scored = ended.judged, ended.judged[0]
     with answering(chosen, device):
         found = row.final(model, val, chosen, world=world, skipped={}, **shown)
         if test is not None:
             skipped: dict[str, str] = {}
             how: dict[str, Any] = {"workers": options.workers, "progress": options.progress, "world": world}
             tested = row.evaluation(model, test, chosen, skipped=skipped, **how, **row.again(found))
-            images = row.fingerprint(test, chosen)
+            images = judged(test, chosen, row.fingerprint)
             found = found.with_about(test=tested.figures | {"skipped": skipped, "images": images})
     early = {"stopped_early": True} if finished.early else {}
     made = {"metric": finished.metric, "weights": finished.weights, "step": finished.step}
-    made["images"] = row.fingerprint(judged, chosen)
+    made["images"] = judged(scored, chosen, row.fingerprint)
     more = {name: value for name, value in ended.about.items() if isinstance(value, float)}  # scores, as in any report
     found = replace(found, scores={**found.scores, **more})
     found = found.with_about(**made, **early, **{name: ended.about[name] for name in ended.about if name not in more})
