@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from convnext.data.opening import open_dense_splits, recognise
+from convnext.tasks.classification.several.metrics import Outcomes as Labels
+from convnext.tasks.classification.several.metrics import average_precisions, mean_of_known
+from convnext.tasks.classification.several.report import report as labels_report
 from convnext.tasks.detection.report import report as detection_report
 from convnext.tasks.groups import FEWEST, GROUPS, interval
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, mean_iou
@@ -43,10 +46,27 @@ def test_the_interval_of_miou_holds_the_right_value_in_95_of_100_collections():
 def test_few_images_and_few_groups_that_show_anything_have_no_interval():
     each = tables(np.random.default_rng(0), FEWEST - 1)
     assert "intervals" not in report(outcomes(each), ("a", "b", "c"), [""] * len(each))
-    assert interval(0.5, [0.5, 0.6, 0.4, 0.5] + [math.nan] * 6) is None
-    low, high = interval(0.5, [0.4, 0.6] * 5) or (0.0, 0.0)
+    assert interval(0.5, [0.5, 0.6, 0.4, 0.5] + [math.nan] * 6, 100) is None
+    low, high = interval(0.5, [0.4, 0.6] * 5, 100) or (0.0, 0.0)
     assert (low, high) == pytest.approx((0.5 - 2.262 * 0.105409 / 10**0.5, 0.5 + 2.262 * 0.105409 / 10**0.5), abs=1e-5)
-    assert interval(0.99, [0.9, 1.0] * 5) == pytest.approx((0.95229, 1.0), abs=1e-4)
+    assert interval(0.99, [0.9, 1.0] * 5, 100) == pytest.approx((0.95229, 1.0), abs=1e-4)
+
+
+def test_where_all_groups_are_perfect_the_interval_is_that_of_a_share_of_the_images():
+    assert interval(1.0, [1.0] * 10, 47) == pytest.approx((0.9244, 1.0), abs=1e-4)  # Wilson's for 47 of 47
+
+
+def test_the_interval_of_map_holds_the_right_value_in_95_of_100_collections():
+    def of(rng: np.random.Generator, n: int) -> Labels:
+        marks = (rng.random((n, 3)) < (0.5, 0.3, 0.2)).astype(np.int8)
+        return Labels.of(rng.normal(1.5 * marks, 1), marks, np.arange(n))
+
+    right, rng = mean_of_known(average_precisions(of(np.random.default_rng(9), 100_000))), np.random.default_rng(0)
+    held = []
+    for _ in range(300):
+        low, high = labels_report(of(rng, 300), ("a", "b", "c"), [""] * 300)["intervals"]["map"]
+        held.append(low <= right <= high)
+    assert 0.9 <= np.mean(held) <= 0.99
 
 
 def test_the_interval_of_average_precision_is_about_its_value_and_narrower_with_more_images(tmp_path):

@@ -199,7 +199,8 @@ def _limits(of: Subject) -> str:
     if task == "classification":
         sure = (of.metadata.get("decision") or {}).get("promise")
         but = " unless it says that it is not sure" if sure else ""
-        lines.append(f"It knows these classes and no others: an image of something else gets one of them{but}.")
+        gets = "may get some" if getattr(of.recipe, "labels", "single") == "multi" else f"gets one of them{but}"
+        lines.append(f"It knows these classes and no others: an image of something else {gets}.")
     few = [row["name"] for row in held.get("per_class", ()) if 0 < row.get("n", FEW) < FEW]
     if few:
         lines.append(f"Few held-out images ({FEW - 1} or fewer) stand behind the figures of {_named(few)}.")

@@ -90,7 +90,9 @@ def _intervals(
     whole = figures(by, limits)
     groups = [figures(precisions(outcomes.of_group(place), dataset, limits), limits) for place in range(GROUPS)]
     names = [f"{kind}_ap" for kind in by]
-    found = {name: interval(whole[name], [each.get(name, math.nan) for each in groups]) for name in names}
+    found = {
+        name: interval(whole[name], [each.get(name, math.nan) for each in groups], len(outcomes)) for name in names
+    }
     known = {name: each for name, each in found.items() if each}
     return {"intervals": known} if known else {}
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from convnext.tasks.groups import FEWEST, interval
+from convnext.tasks.groups import interval
 from convnext.tasks.preview import as_text
 from convnext.tasks.segmentation.metrics import Outcomes, mean_iou, metrics, per_class, ranked
 
@@ -32,10 +32,10 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, 
 
 def intervals(outcomes: Outcomes) -> dict[str, dict[str, tuple[float, float]]]:
     """'intervals': the 95 % interval of 'miou'; nothing of few images."""
-    if outcomes.groups is None or len(outcomes) < FEWEST:
+    if outcomes.groups is None:
         return {}
     parts = [mean_iou(table) if table.any() else math.nan for table in outcomes.groups]
-    found = interval(mean_iou(outcomes.table), parts)
+    found = interval(mean_iou(outcomes.table), parts, len(outcomes))
     return {"intervals": {"miou": found}} if found else {}
 
 

@@ -4,6 +4,7 @@ A mark is 1 where an image has a class, 0 where it has not, and UNKNOWN where no
 Axes: N images, K classes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,12 @@ def average_precisions(outcomes: Outcomes) -> NDArray[np.float64]:
             gained = np.diff(hits, prepend=0) / hits[-1]
             found[label] = float((gained * hits / told).sum())
     return found
+
+
+def mean_of_known(values: NDArray[np.float64]) -> float:
+    """The mean of those that are no NaN; NaN where none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def fitted_thresholds(outcomes: Outcomes) -> Floats:

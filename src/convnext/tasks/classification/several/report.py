@@ -17,11 +17,13 @@ from convnext.tasks.classification.several.metrics import (
     average_precisions,
     crossfitted,
     fitted_thresholds,
+    mean_of_known,
     metrics,
 )
 from convnext.tasks.classification.several.promise import promised
 from convnext.tasks.classification.several.promise import told as promise_told
 from convnext.tasks.classification.several.thresholds import KEY, Thresholds
+from convnext.tasks.groups import FEWEST, GROUPS, interval
 from convnext.tasks.result import Evaluation
 
 MOST_IN_TABLE = 300  # classes whose pairs are written as tables
@@ -66,12 +68,23 @@ def report(
         "labels": "multi",
         "n": len(outcomes),
         **metrics(outcomes, judging),
+        **_intervals(outcomes),
         "classes": list(names),
         "per_class": _per_class(outcomes, names, Counts.of(outcomes, judging), shown),
         "thresholds_of": "these images, cross-fitted" if thresholds is None else "the run",
         **_together(outcomes, told, names),
         "worst": _worst(outcomes, told, names, paths, worst),
     }
+
+
+def _intervals(outcomes: Outcomes) -> dict[str, dict[str, tuple[float, float]]]:
+    """'intervals': the 95 % interval of 'map'; nothing of few images."""
+    if len(outcomes) < FEWEST:
+        return {}
+    places = [np.flatnonzero(outcomes.index % GROUPS == number) for number in range(GROUPS)]
+    whole, *parts = (mean_of_known(average_precisions(each)) for each in (outcomes, *map(outcomes.at, places)))
+    found = interval(whole, parts, len(outcomes))
+    return {"intervals": {"map": found}} if found else {}
 
 
 def _per_class(outcomes: Outcomes, names: tuple[str, ...], counts: Counts, thresholds: Floats) -> list[dict[str, Any]]:
