@@ -43,6 +43,18 @@ def test_the_images_that_were_held_out_give_the_same_figures(place, data, task, 
     assert found["images"]["measured"] == found[figure]["measured"] == "the same"
 
 
+def test_an_exported_detector_carries_the_promises_of_its_run(place, tmp_path):
+    for package_ in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package_, reason="the extra 'export' is not installed")
+    file = tmp_path / "model.onnx"
+    done = convnext("export", place / "detection", "--to", "onnx", "--out", file)
+    assert done.status == 0, done.err
+    found = {each.name: each for each in package.verify(file, place / "coco").findings}
+    assert found["images"].measured == "the same" and found["box AP"].verdict == found["mask AP"].verdict == "holds"
+    evaluation = json.loads((place / "detection" / "evaluation.json").read_text())
+    assert found["box AP"].values["promised_value"] == evaluation["box_ap"]
+
+
 def test_other_images_are_compared_by_intervals_and_wrong_masks_break_the_promise(place, tmp_path):
     evaluation = json.loads((place / "segmentation" / "evaluation.json").read_text())
     low, high = evaluation["intervals"]["miou"]

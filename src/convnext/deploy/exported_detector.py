@@ -24,6 +24,7 @@ from convnext.tasks.detection.found import Found, inside, outlines
 from convnext.tasks.detection.metrics import Outcomes, limit_of
 from convnext.tasks.detection.report import report
 from convnext.tasks.finite import NotFinite
+from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
@@ -72,7 +73,8 @@ class ExportedDetector(DetectionPredictor):
         skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress=progress)
         found = Evaluation.of("detection", report(outcomes, dataset, most=limit_of(self.recipe)))
-        return found.without("details").with_about(skipped=skipped, weights=self.metadata.get("weights", "raw"))
+        about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
+        return found.without("details").with_about(skipped=skipped, **about)
 
     def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
         """As for every detector; `workers` are threads, and every loss is nan."""

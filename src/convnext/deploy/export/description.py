@@ -10,6 +10,7 @@ from convnext.config import Bands
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import VERSION
 from convnext.deploy.forms.table import SEALED
+from convnext.deploy.predictor import Predictor
 from convnext.deploy.promises import COARSE, KEY, Promises, promises_of_run
 from convnext.deploy.reference import reference_of
 from convnext.engine.run import ORIGIN
@@ -55,7 +56,7 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
             "std": list(recipe.input.std),
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
-        KEY: _promised(predictor, precision).to_dict(),
+        KEY: promised(predictor, precision).to_dict(),
     }
 
 
@@ -65,9 +66,11 @@ def of_int8(described: dict[str, Any], max_loss: float) -> dict[str, Any]:
     return {**described, KEY: {**held, "tolerance": max(COARSE, max_loss / 100)}}
 
 
-def _promised(predictor: ClassificationPredictor, precision: str) -> Promises:
-    """What the run promises, and what it answers in float32."""
+def promised(predictor: Predictor[Any], precision: str) -> Promises:
+    """What the run promises, and what its network answers in float32 where that is a classifier."""
     metadata = {**predictor.metadata, "classes": list(predictor.classes)}
+    if not isinstance(predictor, ClassificationPredictor):
+        return promises_of_run(predictor.source, metadata, precision)
     exact = replace(predictor, recipe=predictor.recipe.model_copy(update={"precision": "fp32"}))
     return replace(promises_of_run(predictor.source, metadata, precision), reference=reference_of(exact, precision))
 

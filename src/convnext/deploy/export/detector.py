@@ -17,12 +17,13 @@ from convnext import __version__
 from convnext.config import DetectionRecipe
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.export import detector_graph as between
-from convnext.deploy.export.description import KEPT
+from convnext.deploy.export.description import KEPT, promised
 from convnext.deploy.export.nodes import Nodes, floats, wholes
 from convnext.deploy.export.onnx import describe
 from convnext.deploy.exported import VERSION
 from convnext.deploy.exported_detector import BOXES, FINITE, IMAGES, LABELS, MASKS, SCORES
 from convnext.deploy.forms.table import SEALED
+from convnext.deploy.promises import KEY
 from convnext.errors import ConvNeXtError
 from convnext.models.fused import unfuse
 from convnext.tasks.detection import box_head, mask_head
@@ -76,6 +77,7 @@ def described(predictor: DetectionPredictor) -> dict[str, Any]:
             FINITE: "() false where the network answers inf or nan, which finds nothing",
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
+        KEY: promised(predictor, "fp32").to_dict(),
     }
 
 
