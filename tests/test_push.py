@@ -19,6 +19,8 @@ from convnext.deploy.load import load
 from convnext.deploy.run_card import write_run_card
 from convnext.engine import checkpoint
 from convnext.errors import CheckpointError, ConvNeXtError
+from convnext.recipes import recipe
+from convnext.tasks.table import row_of
 from hub import serving
 from images import write_colours
 
@@ -116,6 +118,27 @@ def test_timm_loads_the_folder_of_its_names_with_the_same_logits(place, expected
         assert torch.allclose(model(x), logits, atol=1e-5)
     assert model.pretrained_cfg["label_names"] == ["blue", "green", "red"]
     assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 32, 32)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_a_published_size_of_v2_loads_in_both_libraries_by_its_own_name(tmp_path, channels):
+    timm, transformers = pytest.importorskip("timm"), pytest.importorskip("transformers")
+    made = recipe("finetune", "v2_atto", images=100, image_px=64, classes=5, in_channels=channels)
+    torch.manual_seed(0)
+    model = row_of("classification").build(made)
+    with torch.no_grad():
+        for parameter in model.parameters():  # GRN begins as nothing
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    metadata = {"recipe": made.model_dump(mode="json"), "task": "classification", "classes": list("abcde")}
+    checkpoint.save(tmp_path / "best.safetensors", model.state_dict(), metadata)
+    folder, x = package.push(tmp_path, "me/x").folder, torch.randn(2, channels, 64, 64)
+    with torch.inference_mode():
+        logits = model.eval()(x)
+        theirs = timm.create_model(f"local-dir:{folder / 'timm'}", pretrained=True).eval()
+        assert theirs.default_cfg["architecture"] == "convnextv2_atto" and torch.allclose(theirs(x), logits, atol=1e-5)
+        theirs = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+        assert torch.allclose(theirs(x).logits, logits, atol=1e-5)
+    assert (folder / "preprocessor_config.json").exists() == (channels == 3)
 
 
 def test_what_is_uploaded_is_private_and_loads_by_its_name_here_and_in_timm(place, hub, expected, monkeypatch):

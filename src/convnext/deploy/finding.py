@@ -103,7 +103,8 @@ def _kept_share(title: str, text: str, told: str, seen: tuple[int, int, float], 
     wrong, n, share = seen
     by_chance = 1.0 - luck(wrong - 1, n, share) if wrong else 1.0  # so many mistakes or more
     if by_chance < _LUCK:
-        note = f"{number_of(wrong, 'mistake')} in {n:,} would be chance in {by_chance:.1%} of the cases, were the promise kept."
+        rare = "less than 0.1%" if by_chance < 0.001 else f"{by_chance:.1%}"
+        note = f"{number_of(wrong, 'mistake')} in {n:,} would be chance in {rare} of the cases, were the promise kept."
         return Finding(title, text, told, "broken", note, values)
     if n < least(share):
         note = f"{number_of(n, 'image')} cannot tell: {least(share):,} without a mistake would show it."

@@ -28,6 +28,10 @@ TIMM = "timm"  # the folder of its names, where transformers' are at the top
 NAMES = (CARD, WEIGHTS, CONFIG, PREPROCESSOR, f"{TIMM}/{WEIGHTS}", f"{TIMM}/{CONFIG}")
 _LEFT_OUT = ("state", "scaler")  # what only going on with the run needs
 _BICUBIC = 3  # of Pillow
+_TIMM_SIZES = {  # that timm has a function for
+    "convnext": ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"),
+    "convnextv2": ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "huge"),
+}
 
 
 def weights_of(file: Path, recipe: Recipe) -> Weights | None:
@@ -91,7 +95,7 @@ def _timm_config(weights: Weights, recipe: ClassificationRecipe, state: Mapping[
     config, side = weights.config, recipe.input.eval_size_px
     channels = config.in_channels
     return {
-        "architecture": "convnextv2_tiny" if config.grn else "convnext_tiny",  # all that differs is an argument
+        "architecture": _timm_name(weights),
         "num_classes": config.classes,
         "num_features": config.widths[-1],
         "label_names": list(weights.classes),
@@ -109,6 +113,13 @@ def _timm_config(weights: Weights, recipe: ClassificationRecipe, state: Mapping[
             "license": weights.provenance.licence,
         },
     }
+
+
+def _timm_name(weights: Weights) -> str:
+    """timm's name of this network, or of one of its kind: every difference is an argument."""
+    family = "convnextv2" if weights.config.grn else "convnext"
+    size = weights.config.name.removeprefix("v2_")
+    return f"{family}_{size if size in _TIMM_SIZES[family] else 'tiny'}"
 
 
 def _preprocessor(recipe: ClassificationRecipe) -> dict[str, Any]:
