@@ -18,7 +18,7 @@ from PIL import Image
 import convnext as package
 from commands import convnext
 from convnext.config import DetectionRecipe, override
-from convnext.deploy.export.agreement import Agreement, agreement
+from convnext.deploy.export.agreement import Agreement, agreement, compared_on
 from convnext.deploy.export.detector_graph import pooled, proposals, selected, shown
 from convnext.deploy.export.nodes import Nodes, floats, wholes
 from convnext.deploy.exported_detector import ExportedDetector
@@ -86,9 +86,11 @@ def test_the_file_finds_in_images_of_any_size_what_the_run_finds(kind, files):
     assert type(file) is ExportedDetector and file.classes == run.classes and file.category_ids == (9, 4)
     for size in SIZES:
         one, other = run(noise(size), score=0), file(noise(size), score=0)
-        assert len(one) == 20 and agreement(run, file, None).same > 75
-        assert other.size == size and (other.boxes >= 0).all() and (other.boxes <= [size[1], size[0]] * 2).all()
-        assert len(other) == 20 and np.abs(np.sort(one.scores) - np.sort(other.scores)).max() < 0.01
+        assert other.labels.tolist() == one.labels.tolist() and len(other) == 20 and other.size == size
+        assert other.boxes == pytest.approx(one.boxes, abs=0.01) and other.scores == pytest.approx(one.scores, abs=1e-5)
+        resized = file.found_in(noise(size), size, "x.png", 1)  # by the graph itself
+        assert np.abs(np.sort(one.scores) - np.sort(resized.scores)).max() < 0.01
+        assert (resized.boxes >= 0).all() and (resized.boxes <= [size[1], size[0]] * 2).all()
         if kind == "boxes":
             assert other.outlines is None and other.masks is None
         else:
@@ -200,6 +202,20 @@ def test_a_file_of_a_detector_is_none_of_a_classifier_and_gives_no_features(file
         package.load(file, task="classification")
     with pytest.raises(ConvNeXtError, match="gives objects alone"):
         list(package.load(file).embed([noise((20, 20))]))
+
+
+def test_an_image_as_the_network_sees_it_and_photos_of_a_path_are_what_both_are_compared_on(files, tmp_path):
+    run, file = (package.load(each, device="cpu") for each in files["cascade"])
+    assert agreement(run, file, *compared_on(run.recipe.input, None)).same > 75
+    for number in range(9):
+        Image.fromarray(noise((40, 60), number)).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_text("no image")
+    images, said = compared_on(run.recipe.input, str(tmp_path))
+    assert said == "3 images" and images[0].shape == (40, 60, 3)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.png").write_text("no image")
+    with pytest.raises(ConvNeXtError, match="None of 1 image of"):
+        compared_on(run.recipe.input, str(tmp_path / "none"))
 
 
 def test_detectors_that_find_other_things_do_not_agree():

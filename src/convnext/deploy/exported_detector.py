@@ -6,16 +6,18 @@ Axes: H W pixel rows and columns, C channels.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from convnext.config import DetectionRecipe, Recipe, parse
+from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.exported import Exported
-from convnext.deploy.images import Pixels, Read, Size, Transform, in_batches
+from convnext.deploy.images import Pixels, Read, Size, Transform, in_batches, sample_of
 from convnext.deploy.predictor import Features
 from convnext.engine.records import info, watched
 from convnext.errors import ConvNeXtError, DataError, reason_of
@@ -98,20 +100,25 @@ class ExportedDetector(DetectionPredictor):
                 if one.sample is not None:
                     entry = dataset.entries[one.indices[0]]
                     indices += one.indices
-                    found.append(self._in(one.sample.image, one.sample.size, entry.path, entry.image_id))
+                    fitted = eval_dense(one.sample, self.recipe.input)
+                    found.append(self.found_in(fitted.image, fitted.size, entry.path, entry.image_id))
         if not found:
             raise DataError(f"None of the {count} images to evaluate on could be read.")
         return Outcomes(tuple(indices), tuple(found), (math.nan,) * len(found))
 
     @property
     def _transform(self) -> Transform:
-        return _whole
+        return partial(sample_of, self.recipe.input)
 
     def _found(self, read: Read) -> Found:
-        return self._in(read.shown, read.size, read.given.path, read.image_id)
+        return self.found_in(read.shown.image, read.size, read.given.path, read.image_id)
 
-    def _in(self, pixels: Pixels, size: Size, path: str, image_id: int) -> Found:
-        """What is in (H, W, C) uint8 pixels of an image of `size`, which is more where a huge one is reduced."""
+    def found_in(self, pixels: Pixels, size: Size, path: str, image_id: int) -> Found:
+        """What is in (H, W, C) uint8 pixels of an image of `size`.
+
+        The graph resizes by itself what is of another size. Here Pillow has done that, as for the run: then runtimes whose
+        resize is another answer alike.
+        """
         more = (MASKS,) if self.recipe.head.masks else ()
         boxes, scores, labels, finite, *masks = self.model.run(pixels[None], (BOXES, SCORES, LABELS, FINITE, *more))
         if not finite:
@@ -125,8 +132,3 @@ class ExportedDetector(DetectionPredictor):
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         raise ConvNeXtError(f"'{self.source}' gives objects alone. Load the run for its features.")
-
-
-def _whole(pixels: Pixels) -> Pixels:
-    """An image as it is: the network in the file resizes it."""
-    return pixels

@@ -3,6 +3,7 @@
 Axes: D detections.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from convnext.data.labelled import Dataset
+from convnext.config import DetectionInput
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.images import ManyImages
+from convnext.deploy.exported_detector import ExportedDetector
+from convnext.deploy.images import Given
 from convnext.deploy.prediction import DetectionPrediction
-from convnext.errors import ConvNeXtError, number_of
+from convnext.errors import ConvNeXtError, DataError, number_of
+from convnext.tasks.detection.found import Found
 
 COMPARED = 4  # images
 _SAME_IOU, _SAME_SCORE = 0.9, 0.02  # what is resized to the next grey level moves a box by a fraction of a pixel
@@ -47,26 +50,22 @@ class Agreement:
         )
 
 
-def agreement(run: DetectionPredictor, file: DetectionPredictor, where: str | None) -> Agreement:
-    """Both on images of the path `where`, or on a few of made-up shapes. Raises ConvNeXtError where none can be read."""
-    images, said = _images(run, where)
+def agreement(run: DetectionPredictor, file: ExportedDetector, images: Sequence[np.ndarray], said: str) -> Agreement:
+    """What both find in (H, W, C) uint8 `images`, of which people say `said`; the file resizes them by itself."""
     objects, same, box_px, score = 0, 0, 0.0, 0.0
-    pairs = zip(run.predict(images, score=0), file.predict(images, score=0), strict=True)
-    count = 0
-    for one, other in pairs:
+    for image in images:
+        one = run(image, score=0)
+        other = file.found_in(image, one.size, one.path, one.image_id)
         matched = _matched(one, other)
-        count += 1
         objects += max(len(one), len(other))
         same += len(matched)
         for a, b in matched:
             box_px = max(box_px, float(np.abs(one.boxes[a] - other.boxes[b]).max()))
             score = max(score, abs(float(one.scores[a] - other.scores[b])))
-    if not count:
-        raise ConvNeXtError(f"None of the images of '{where}' could be read.")
     return Agreement(objects, same, box_px, score, said)
 
 
-def _matched(one: DetectionPrediction, other: DetectionPrediction) -> list[tuple[int, int]]:
+def _matched(one: DetectionPrediction, other: Found) -> list[tuple[int, int]]:
     """Pairs of places: by falling score, the free one of the same class that lies best."""
     free = set(range(len(other)))
     pairs = []
@@ -85,13 +84,21 @@ def _iou(box: np.ndarray, other: np.ndarray) -> float:
     return float(shared / union) if union > 0 else float((box == other).all())
 
 
-def _images(run: DetectionPredictor, where: str | None) -> tuple[ManyImages, str]:
-    """A few images, and what they are."""
+def compared_on(config: DetectionInput, where: str | None) -> tuple[list[np.ndarray], str]:
+    """A few (H, W, C) uint8 images of the path `where`, or of made-up shapes, and what they are.
+
+    Raises ConvNeXtError where none can be read.
+    """
     if where:
-        dataset = open_unlabelled([where])
-        some = Dataset((), dataset.entries[:: max(1, len(dataset.entries) // COMPARED)][:COMPARED], dataset.store)
-        return some, number_of(len(some.entries), "image")
-    config = run.recipe.input
+        listed = open_unlabelled([where])
+        some = listed.entries[:: max(1, len(listed.entries) // COMPARED)][:COMPARED]
+        read = []
+        for entry in some:
+            with contextlib.suppress(DataError, OSError):
+                read.append(Given(entry.path, listed.store).pixels(config)[0])
+        if not read:
+            raise ConvNeXtError(f"None of {number_of(len(some), 'image')} of '{where}' could be read.")
+        return read, number_of(len(read), "image")
     height = config.eval_short_px
     width = min(config.eval_long_px, math.ceil(height * 4 / 3))
     return [_made_up(height, width, len(config.mean), seed) for seed in range(COMPARED)], f"{COMPARED} made-up images"

@@ -17,7 +17,7 @@ from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.export import detector
-from convnext.deploy.export.agreement import agreement
+from convnext.deploy.export.agreement import agreement, compared_on
 from convnext.deploy.export.answering import Answering
 from convnext.deploy.export.compared import Compared, Run
 from convnext.deploy.export.description import description
@@ -146,13 +146,14 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
     for given, name in ((form.name != "onnx", f"--to {form.name}"), (options.half, "--half"), (options.int8, "--int8")):
         if given:
             raise ConvNeXtError(f"{name} is for classifiers; '{predictor.source}' is a detector. Take --to onnx alone.")
+    images, said = compared_on(predictor.recipe.input, options.compare_on)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
         with told(made):
             detector.write(predictor, made)
             seal(made)
         opened = open_exported(made, backend="onnxruntime", threads=torch.get_num_threads())
-        found = agreement(predictor, ExportedDetector.around(opened), options.compare_on)
+        found = agreement(predictor, ExportedDetector.around(opened), images, said)
         if not found.holds:
             raise ConvNeXtError(
                 f"The exported detector answers otherwise: {found.line()}. No file is kept. Serve the run."
