@@ -105,10 +105,13 @@ def _scores(of: Subject) -> str:
         return "## How good it is\n\nNot known: no evaluation of these weights was beside them."
     rows = [row for stated in of.promises.stated for row in _score_rows(stated)]
     lines = ["## How good it is", "", *_table(["figure", "value", "95 % interval", "on"], rows)]
-    if any(stated.part == "held out" for stated in of.promises.stated):
-        crosswise = of.promises.stated[0].crosswise
-        how = "each judged by a network that had not learnt from it" if crosswise else "which also chose the weights"
-        lines += ["", f"Held out means: not trained on, {how}. A part `test` chose nothing."]
+    if of.promises.stated[0].crosswise:
+        lines += ["", "Each held-out image was judged by a network that had not learnt from it; the one here has."]
+    else:
+        lines += [
+            "",
+            "Held-out images were not trained on, but chose the weights. Those of a part `test` chose nothing.",
+        ]
     return "\n".join([*lines, *_answers(of)])
 
 
