@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ SIZES = ((50, 70), (200, 30), (9, 9), (130, 128))  # some are shrunk, some enlar
 def recipe_of(kind: str) -> DetectionRecipe:
     """An untrained detector that shows much: no score is too low."""
     made = recipe("small_detection", "atto", images=6, image_px=64, classes=2)
-    changes = {"input.eval_short_px": 64, "input.eval_long_px": 96, "input.multiple": 32}
+    changes = {"input.eval_short_px": 64, "input.eval_long_px": 96, "input.multiple": 32, "precision": "bf16"}
     shape = head("cascade" if kind == "cascade" else "mask_rcnn", classes=2, most=20, masks=kind == "cascade")
     return override(made, changes).model_copy(update={"model": BACKBONE, "head": shape})  # type: ignore[return-value]
 
@@ -74,6 +75,12 @@ def files(place: Path) -> dict[str, tuple[Path, Path]]:
     return made
 
 
+def loaded(pair: tuple[Path, Path]) -> tuple[Any, Any]:
+    """The run, in float32 as the file is, and the file."""
+    run: Any = package.load(pair[0], device="cpu")
+    return replace(run, recipe=override(run.recipe, {"precision": "fp32"})), package.load(pair[1], task="detection")
+
+
 def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     """Soft colours: what is resized to the next grey level is no other image."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -82,7 +89,7 @@ def noise(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_finds_in_images_of_any_size_what_the_run_finds(kind, files):
-    run, file = (package.load(each, task="detection", device="cpu") for each in files[kind])
+    run, file = loaded(files[kind])
     assert type(file) is ExportedDetector and file.classes == run.classes and file.category_ids == (9, 4)
     for size in SIZES:
         one, other = run(noise(size), score=0), file(noise(size), score=0)
@@ -99,7 +106,7 @@ def test_the_file_finds_in_images_of_any_size_what_the_run_finds(kind, files):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_resize_boxes_scores_labels_and_masks_are_those_of_the_run(kind, files):
-    run, file = (package.load(each, device="cpu") for each in files[kind])
+    run, file = loaded(files[kind])
     one, other = run(noise((64, 96)), score=0), file(noise((64, 96)), score=0)
     assert (one.labels == other.labels).all()
     assert one.boxes == pytest.approx(other.boxes, abs=1e-3) and one.scores == pytest.approx(other.scores, abs=1e-5)
@@ -108,7 +115,7 @@ def test_without_a_resize_boxes_scores_labels_and_masks_are_those_of_the_run(kin
 
 
 def test_ten_lines_of_onnxruntime_give_the_same(files):
-    run = package.load(files["cascade"][0], device="cpu")
+    run, _ = loaded(files["cascade"])
     session = onnxruntime.InferenceSession(str(files["cascade"][1]))
     assert [each.name for each in session.get_outputs()] == ["boxes", "scores", "labels", "masks", "finite"]
     boxes, scores, labels, masks, finite = session.run(None, {"images": noise((64, 96))[None]})
@@ -123,7 +130,7 @@ def test_ten_lines_of_onnxruntime_give_the_same(files):
 def test_a_file_is_scored_without_a_loss_to_the_figures_of_its_run(files, place):
     write_objects(place / "coco")
     Image.new("RGB", (9, 9)).save(place / "coco" / "val" / "more.png")
-    one, other = (package.load(each, device="cpu").evaluate(place / "coco") for each in files["cascade"])
+    one, other = (each.evaluate(place / "coco") for each in loaded(files["cascade"]))
     figures = [name for name in one.scores if name != "loss"]
     assert {name: other.scores[name] for name in figures} == pytest.approx(
         {name: one.scores[name] for name in figures}, abs=1e-3, nan_ok=True
@@ -205,7 +212,7 @@ def test_a_file_of_a_detector_is_none_of_a_classifier_and_gives_no_features(file
 
 
 def test_an_image_as_the_network_sees_it_and_photos_of_a_path_are_what_both_are_compared_on(files, tmp_path):
-    run, file = (package.load(each, device="cpu") for each in files["cascade"])
+    run, file = loaded(files["cascade"])
     assert agreement(run, file, *compared_on(run.recipe.input, None)).same > 75
     for number in range(9):
         Image.fromarray(noise((40, 60), number)).save(tmp_path / f"{number}.png")

@@ -5,7 +5,7 @@ within a limit of lost accuracy on labelled images. Recipe, class names and prep
 """
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from convnext.config import override
 from convnext.deploy import graph
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.detector import DetectionPredictor
@@ -153,7 +154,8 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
             detector.write(predictor, made)
             seal(made)
         opened = open_exported(made, backend="onnxruntime", threads=torch.get_num_threads())
-        found = agreement(predictor, ExportedDetector.around(opened), images, said)
+        exact = replace(predictor, recipe=override(predictor.recipe, {"precision": "fp32"}))  # bf16 finds a little else
+        found = agreement(exact, ExportedDetector.around(opened), images, said)
         if not found.holds:
             raise ConvNeXtError(
                 f"The exported detector answers otherwise: {found.line()}. No file is kept. Serve the run."
