@@ -29,12 +29,13 @@ from convnext.deploy import graph, int8, signal_stack
 from convnext.deploy.export import onnx as onnx_files
 from convnext.deploy.export import openvino as openvino_files
 from convnext.deploy.export.run import Options, export
-from convnext.deploy.exported import Floats, Run, open_exported
+from convnext.deploy.exported import Pixels, open_exported
 from convnext.deploy.forms import table
 from convnext.deploy.forms.openvino import openvino_run
 from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
+Network = Callable[[Pixels], Pixels]  # normalised images -> logits
 CALIBRATION = 16  # images; the speed does not depend on them
 LABELS = {
     "timm_fp32": "timm through OpenVINO, float32",
@@ -104,8 +105,8 @@ def speed(args: argparse.Namespace) -> dict[str, object]:
 
 
 def contestants(
-    theirs: nn.Module, ours: nn.Module, images: list[Floats], args: argparse.Namespace, folder: Path
-) -> dict[str, Run]:
+    theirs: nn.Module, ours: nn.Module, images: list[Pixels], args: argparse.Namespace, folder: Path
+) -> dict[str, Network]:
     """Each as a function from images to logits."""
     their_graph = openvino.convert_model(
         torch.export.export(theirs, (torch.zeros(2, 3, args.size, args.size),), **any_batch())
@@ -114,10 +115,11 @@ def contestants(
     default = nncf.quantize(their_graph, nncf.Dataset(images), subset_size=len(images))
     found["timm_int8"] = compiled(default, exact=False)
     found["timm_int8_open"] = as_converted(default)
-    our_graph = openvino_files.to_openvino(graph.trace(graph.prepared(ours, convolutions=True), 3, args.size))
+    shown = torch.zeros(2, 3, args.size, args.size)
+    our_graph = openvino_files.to_openvino(traced(graph.prepared(ours, convolutions=True), shown))
     found["ours_fp32"] = compiled(our_graph, exact=True)
     found["ours_int8"] = compiled(openvino_files.quantized(our_graph, images, "int8"), exact=False)
-    plain = graph.trace(graph.prepared(ours, convolutions=False), 3, args.size) if args.also else None
+    plain = traced(graph.prepared(ours, convolutions=False), shown) if args.also else None
     if "nhwc" in args.also:
         found["ours_int8_nhwc"] = compiled(
             openvino_files.quantized(openvino_files.to_openvino(plain), images, "int8"),
@@ -128,12 +130,15 @@ def contestants(
     return found
 
 
-def compiled(model: openvino.Model, *, exact: bool) -> Run:
+def compiled(model: openvino.Model, *, exact: bool) -> Network:
     """As the package runs it, on torch's threads."""
-    return openvino_run(model, exact=exact, threads=torch.get_num_threads())
+    for places, name in ((model.inputs, table.INPUT), (model.outputs, table.LOGITS)):
+        places[0].get_tensor().set_names({name})
+    run = openvino_run(model, exact=exact, threads=torch.get_num_threads())
+    return lambda x: run(x, (table.LOGITS,))[0]
 
 
-def as_converted(model: openvino.Model) -> Run:
+def as_converted(model: openvino.Model) -> Network:
     """Without what `openvino_run` adds, a graph for each shape: as most people run it."""
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     with signal_stack.kept():
@@ -141,12 +146,17 @@ def as_converted(model: openvino.Model) -> Run:
     return lambda x: request.infer([x])[0].copy()
 
 
+def traced(network: nn.Module, x: torch.Tensor) -> torch.export.ExportedProgram:
+    """The network alone, for any number of images."""
+    return graph.trace(network, x, free={0: graph.BATCH})
+
+
 def any_batch() -> dict[str, object]:
     """As `graph.trace` leaves the number of images open."""
     return {"dynamic_shapes": ({0: torch.export.Dim("batch", min=1, max=2**16)},)}
 
 
-def onnxruntime_int8(program: torch.export.ExportedProgram, images: list[Floats], folder: Path) -> Run:
+def onnxruntime_int8(program: torch.export.ExportedProgram, images: list[Pixels], folder: Path) -> Network:
     """Ours under ONNX Runtime."""
     import onnxruntime
 
@@ -156,7 +166,7 @@ def onnxruntime_int8(program: torch.export.ExportedProgram, images: list[Floats]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(small), options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {graph.INPUT: x})[0]
+    return lambda x: session.run(None, {table.INPUT: x})[0]
 
 
 def accuracy(args: argparse.Namespace) -> dict[str, object]:
@@ -191,7 +201,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
         return theirs, convnext.create(name, weights=file.name, info=lambda _: None).eval()
 
 
-def calibration(size_px: int, count: int = CALIBRATION, seed: int = 0) -> list[Floats]:
+def calibration(size_px: int, count: int = CALIBRATION, seed: int = 0) -> list[Pixels]:
     """(1, 3, H, W) normalised images: coarse noise with some fine."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 28, 28, generator=generator)

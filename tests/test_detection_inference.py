@@ -20,9 +20,9 @@ from convnext.data.opening import open_dense, recognise
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
-from convnext.deploy.segmenter import SegmentationPredictor
 from convnext.deploy.trained_classifier import TrainedClassifier
 from convnext.deploy.trained_detector import TrainedDetector
+from convnext.deploy.trained_segmenter import TrainedSegmenter
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
 from convnext.errors import CheckpointError, DataError
@@ -153,14 +153,12 @@ def test_detections_are_rows_of_coco_s_result_file(folder, predictor):
         assert (theirs.decode(row["segmentation"]) == decode_mask(mask)).all()
 
 
-@pytest.mark.parametrize(
-    ("task", "kind"), [("classification", TrainedClassifier), ("segmentation", SegmentationPredictor)]
-)
+@pytest.mark.parametrize(("task", "kind"), [("classification", TrainedClassifier), ("segmentation", TrainedSegmenter)])
 def test_a_checkpoint_loads_as_what_it_was_trained_for(task, kind, tmp_path):
     found = convnext.load(checkpoint_of(task, tmp_path), device="cpu")
     assert type(found) is kind and found.classes == ("a", "b")
     image = np.zeros((40, 50, 3), np.uint8)
-    if isinstance(found, SegmentationPredictor):
+    if isinstance(found, TrainedSegmenter):
         answer = found(image)
         assert answer.mask.shape == answer.scores.shape == (40, 50) and answer.scores.min() >= 0.5
         Image.fromarray(image).save(tmp_path / "x.png")

@@ -14,7 +14,7 @@ from commands import convnext, trained
 from convnext.data.evaluation import eval_transform
 from convnext.deploy.export.run import Options, export
 from convnext.deploy.exported import description_of, open_exported
-from convnext.deploy.graph import normalised, prepared, trace
+from convnext.deploy.graph import BATCH, normalised, prepared, trace
 from convnext.deploy.load import load
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.extras import installed
@@ -171,7 +171,7 @@ def test_the_network_that_is_traced_is_the_network(fields, convolutions):
     network = prepared(model, convolutions=convolutions)
     with torch.inference_mode():
         assert torch.allclose(network(x), model.eval()(x.double()).float(), atol=1e-5, rtol=1e-4)
-        program = trace(network, x)
+        program = trace(network, x, free={0: BATCH})
         assert torch.allclose(program.module()(x[:1]), network(x[:1]), atol=1e-6)
 
 

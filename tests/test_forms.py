@@ -44,7 +44,7 @@ def write(program: Any, path: Path, described: dict[str, Any], *, half: bool) ->
 def opened(path: Path, threads: int) -> tuple[Any, str]:
     network = torch.export.load(path).module()
 
-    def run(images: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+    def run(images: np.ndarray, outputs: Sequence[str], **more: np.ndarray) -> list[np.ndarray]:
         found = network(torch.from_numpy(images))
         return [found[name].detach().numpy() for name in outputs]
 

@@ -14,8 +14,8 @@ from convnext.tasks.segmentation.inference import (
     probabilities,
     sliding_logits,
     whole_logits,
-    windows,
 )
+from convnext.tasks.segmentation.places import windows
 
 KERNEL = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 

@@ -6,10 +6,10 @@ Axes: N images, C channels, H W pixel rows and columns, K classes.
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -22,7 +22,12 @@ from convnext.files import appearing, from_json, told
 VERSION = 2  # of the description; files of 1 took normalised images
 
 Pixels = NDArray[Any]  # uint8, float32 of wide bands
-Run = Callable[[Pixels, Sequence[str]], list[NDArray[Any]]]  # (N, H, W, C) images, outputs -> each of these
+
+
+class Run(Protocol):
+    """A network: (N, H, W, C) images, and its other inputs by name, to those of its outputs that are named."""
+
+    def __call__(self, images: Pixels, outputs: Sequence[str], **more: NDArray[Any]) -> list[NDArray[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Exported:
     backend: str
     run: Run = field(repr=False)
     description: dict[str, Any] = field(repr=False)  # recipe, classes, precision and where it came from
+
+    @property
+    def task(self) -> str:
+        """What it was trained for."""
+        return str(self.description["recipe"]["task"])
 
 
 def is_exported(source: str | Path) -> bool:
@@ -96,7 +106,7 @@ def description_of(path: Path, text: str | None) -> dict[str, Any]:
     try:
         description = from_json(text or "")
         version = description["version"]
-        if type(version) is not int or not isinstance(description["recipe"], dict):
+        if type(version) is not int or not isinstance(description["recipe"]["task"], str):
             raise ValueError("no description")
         if not all(isinstance(name, str) for name in description["classes"]):
             raise ValueError("no class names")

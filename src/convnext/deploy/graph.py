@@ -4,7 +4,7 @@ Axes: N images, C channels, H W rows and columns, E = 4C expanded channels, K cl
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch.export import Dim, ExportedProgram
 from torch.nn import functional as F
 
 from convnext.deploy.folded import Folded, FoldedBlock, FoldedDownsample, FoldedStem
+from convnext.deploy.forms.table import LOGITS
 from convnext.deploy.optimize import foldable, optimize
 from convnext.errors import ConvNeXtError
 from convnext.models.convnext import EPS, ChannelNorm, ConvNeXt
 
-INPUT = "images"
-_MOST = 2**16  # images of a batch, and pixels of a side
+BATCH = Dim("batch", min=1, max=2**16)
 
 
 def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
@@ -42,21 +42,35 @@ def prepared(model: nn.Module, *, convolutions: bool) -> nn.Module:
     return _in_order(folded)
 
 
-def trace(network: nn.Module, x: Tensor, *, free: Sequence[str] = ("batch",), half: bool = False) -> ExportedProgram:
-    """The graph of `network` for inputs like `x`, whose leading axes, called `free`, may have any length.
+def trace(
+    network: nn.Module, x: Tensor, *, free: Mapping[int, Any], size: Tensor | None = None, half: bool = False
+) -> ExportedProgram:
+    """The graph of `network` for inputs like `x`, whose axes `free` may have other lengths; `size`: its second input.
 
     `half`: the weights are kept in 16 bits and widened on their way into the computation. Raises ConvNeXtError where
     torch cannot trace it.
     """
-    axes: dict[int, Any] = {place: Dim(name, min=1, max=_MOST) for place, name in enumerate(free)}
+    named = _Named(network, half) if size is None else _Sized(network, half)
+    inputs, shapes = ((x,), (free,)) if size is None else ((x, size), (free, {}))
     try:
         with torch.no_grad():
-            return torch.export.export(_Named(network, half), (x,), dynamic_shapes={INPUT: axes})
+            return torch.export.export(named, inputs, dynamic_shapes=tuple(map(dict, shapes)))
     except Exception as error:  # noqa: BLE001 - what torch raises for a network that it cannot trace is of many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConvNeXtError(
             f"torch cannot trace this network: {reason} It may decide by the values of an image."
         ) from None
+
+
+def inputs_of(program: ExportedProgram) -> list[str]:
+    """The names of its inputs, in order."""
+    return [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+
+
+def outputs_of(program: ExportedProgram) -> list[str]:
+    """The names of its outputs, in order: the keys of what the traced network gives, or logits alone."""
+    spec: Any = program.call_spec.out_spec
+    return list(spec.context) if spec.type is dict else [LOGITS]
 
 
 def normalised(x: Tensor, norm: nn.LayerNorm | None = None, eps: float = EPS) -> Tensor:
@@ -80,11 +94,21 @@ class _Named(nn.Module):
                     parameter.data = parameter.data.half()
 
     def forward(self, images: Tensor) -> Any:  # what the network takes -> what it gives
+        return self._answered(images)
+
+    def _answered(self, *inputs: Tensor) -> Any:
         if not self.half_weights:
-            return self.network(images)
+            return self.network(*inputs)
         named = chain(self.network.named_parameters(), self.network.named_buffers())
         wide = {name: tensor.float() if tensor.dtype is torch.float16 else tensor for name, tensor in named}
-        return torch.func.functional_call(self.network, wide, (images,))
+        return torch.func.functional_call(self.network, wide, inputs)
+
+
+class _Sized(_Named):
+    """The same with a second input."""
+
+    def forward(self, images: Tensor, size: Tensor) -> Any:  # type: ignore[override]
+        return self._answered(images, size)
 
 
 class _Block(nn.Module):

@@ -22,12 +22,17 @@ TaskName = Literal["classification", "detection", "segmentation"]
 _PREDICTORS = {  # task -> module, class
     "classification": ("convnext.deploy.trained_classifier", "TrainedClassifier"),
     "detection": ("convnext.deploy.trained_detector", "TrainedDetector"),
-    "segmentation": ("convnext.deploy.segmenter", "SegmentationPredictor"),
+    "segmentation": ("convnext.deploy.trained_segmenter", "TrainedSegmenter"),
+}
+_EXPORTED = {  # the same of exported files
+    "classification": ("convnext.deploy.exported_classifier", "ExportedClassifier"),
+    "segmentation": ("convnext.deploy.exported_segmenter", "ExportedSegmenter"),
 }
 
 _EXPORTED = {  # the same of exported files
     "classification": ("convnext.deploy.exported_classifier", "ExportedClassifier"),
     "detection": ("convnext.deploy.exported_detector", "ExportedDetector"),
+    "segmentation": ("convnext.deploy.exported_segmenter", "ExportedSegmenter"),
 }
 
 

@@ -1,39 +1,26 @@
-"""A trained segmenter: a class for every pixel out, at the size of the images as they came."""
+"""A segmenter as its users see it: a class for every pixel out, at the size of the images as they came. No torch here."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from convnext.config import SegmentationRecipe, expect
+from convnext.config import SegmentationRecipe
 from convnext.data.dataset import DenseDataset
-from convnext.data.transforms import normalise
-from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform, sample_of
+from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import SegmentationPrediction
-from convnext.deploy.predictor import Features, Predictor, require_numbers, require_top
-from convnext.deploy.trained import Trained
-from convnext.tasks.evaluate import answering, evaluate
-from convnext.tasks.opening import scored_source
+from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.tasks.result import Evaluation
-from convnext.tasks.segmentation.build import build
-from convnext.tasks.segmentation.inference import predict
 from convnext.tasks.segmentation.metrics import Outcomes
-from convnext.tasks.segmentation.scoring import evaluate as outcomes_of
 
 
 class SegmentationPredictor(Predictor[SegmentationPrediction]):
     """A trained segmenter."""
 
     recipe: SegmentationRecipe
-
-    @classmethod
-    def of(cls, trained: Trained, device: torch.device) -> "SegmentationPredictor":
-        """The predictor of a checkpoint."""
-        model = trained.into(build(trained.recipe), device)
-        recipe = expect(trained.recipe, SegmentationRecipe)
-        return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
     def __call__(
         self, image: OneImage, *, top: int | None = None, multi_scale: bool = False, channel_order: ChannelOrder = "rgb"
@@ -55,6 +42,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         make = partial(self.answers, top=top, multi_scale=multi_scale)
         return self._many(images, channel_order, workers, skipped, make)
 
+    @abstractmethod
     def evaluate(
         self,
         data: str | Path,
@@ -72,11 +60,8 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         `images`: where they are, if not beside the masks; `form`: of the annotations, if not recognised; `colours`: a
         file that names the colours of masks.
         """
-        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
-        how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
-        found = evaluate(self.model, source, self.recipe, self.metadata, multi_scale=multi_scale, **how)
-        return found.without("details")
 
+    @abstractmethod
     def outcomes(
         self,
         dataset: DenseDataset,
@@ -86,10 +71,10 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         multi_scale: bool = False,
     ) -> Outcomes:
         """What the network makes of every readable image of an annotated dataset; broken ones go into `skipped`."""
-        with answering(self.recipe, self.device):
-            return outcomes_of(
-                self.model, dataset, self.recipe, workers=workers, skipped=skipped, multi_scale=multi_scale
-            )
+
+    @abstractmethod
+    def _labelled(self, image: Pixels, multi_scale: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(H, W) classes and (H, W) their scores of an image as it came."""
 
     @property
     def _transform(self) -> Transform:
@@ -100,8 +85,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
     ) -> Iterable[SegmentationPrediction]:
         require_top(top)
         for one in read:
-            with answering(self.recipe, self.device):
-                mask, scores = predict(self.model, one.shown, self.recipe, multi_scale=multi_scale)
+            mask, scores = self._labelled(one.shown, multi_scale)
             require_numbers(scores, one.given.path, self.source)
             yield SegmentationPrediction(
                 given=one.given,
@@ -115,13 +99,6 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
                 scores=scores,
                 top=top,
             )
-
-    def _features(self, read: Sequence[Read]) -> Iterable[Features]:
-        for one in read:
-            with answering(self.recipe, self.device):
-                shown = torch.from_numpy(sample_of(self.recipe.input, one.shown).image)[None]
-                last = self.model.backbone(normalise(shown.to(self.device), self.recipe.input))[-1]
-            yield last.float().mean((2, 3))[0].cpu().numpy()
 
 
 def _whole(pixels: Pixels) -> Pixels:

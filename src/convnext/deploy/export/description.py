@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from convnext import __version__
-from convnext.config import Bands
+from convnext.config import Bands, InputConfig, SegmentationRecipe
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.exported import VERSION
 from convnext.deploy.forms.table import SEALED
@@ -33,14 +33,10 @@ KEPT = (
 )  # of the run's description
 
 
-def description(predictor: ClassificationPredictor, precision: str) -> dict[str, Any]:
+def description(predictor: Any, precision: str) -> dict[str, Any]:
     """What travels in the file: enough to predict and evaluate as the run does, and for people to use it without us."""
     recipe, metadata = predictor.recipe, predictor.metadata
-    size = recipe.input.eval_size_px
-    shorter = int(size / recipe.input.eval_crop)
-    resize = f"both sides to {size} px" if recipe.input.eval_resize == "warp" else f"shorter side to {shorter} px"
-    scaled = "(value - mean) / std" if recipe.input.wide else "(value / 255 - mean) / std"
-    kind = "float32" if recipe.input.wide else "uint8"
+    classifies = recipe.task == "classification"
     return {
         "version": VERSION,
         "written_by": f"convnext {__version__}, torch {torch.__version__}",
@@ -49,14 +45,35 @@ def description(predictor: ClassificationPredictor, precision: str) -> dict[str,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(predictor.classes),
         "preprocessing": {
-            "input": f"(N, H, W, C) {kind}, {_read_as(recipe.input)}, as decoded and upright, of any size",
-            "inside": f"{resize}, bicubic; centre of {size} px; {scaled}",
-            "size_px": size,
+            **(_of_classifier(recipe.input) if classifies else _of_segmenter(recipe)),
             "mean": list(recipe.input.mean),
             "std": list(recipe.input.std),
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
         KEY: promised(predictor, precision).to_dict(),
+    }
+
+
+def _of_classifier(config: InputConfig) -> dict[str, Any]:
+    size = config.eval_size_px
+    shorter = int(size / config.eval_crop)
+    resize = f"both sides to {size} px" if config.eval_resize == "warp" else f"shorter side to {shorter} px"
+    scaled = "(value - mean) / std" if config.wide else "(value / 255 - mean) / std"
+    kind = "float32" if config.wide else "uint8"
+    return {
+        "input": f"(N, H, W, C) {kind}, {_read_as(config)}, as decoded and upright, of any size",
+        "inside": f"{resize}, bicubic; centre of {size} px; {scaled}",
+        "size_px": size,
+    }
+
+
+def _of_segmenter(recipe: SegmentationRecipe) -> dict[str, Any]:
+    config, head = recipe.input, recipe.head
+    fitted = f"fitted into {config.eval_short_px} x {config.eval_long_px} px, bilinear"
+    sides = f"windows of {head.window_px} px, {head.stride} px apart" if head.window_px else "sides filled up to 32 px"
+    return {
+        "input": f"(N, H, W, C) uint8, upright, {fitted}; {sides}; size: height and width that hold the image",
+        "inside": "(value / 255 - mean) / std, 0 beyond the size",
     }
 
 

@@ -11,16 +11,18 @@ from torch.export import ExportedProgram
 
 from convnext.deploy import int8
 from convnext.deploy.exported import Pixels
-from convnext.deploy.forms.table import KEY, OUTPUTS
-from convnext.deploy.graph import INPUT
+from convnext.deploy.forms.table import KEY
+from convnext.deploy.graph import inputs_of, outputs_of
 from convnext.errors import ConvNeXtError
 from convnext.extras import needs
 from convnext.files import to_json
 
+_IMAGES, _MAPS = ("batch", "height", "width"), ("batch", "", "height", "width")  # names of axes whose length is open
+
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; its weights have their 16 bits already where they are to have them."""
-    proto = to_onnx(program, OUTPUTS)
+    proto = to_onnx(program)
     describe(proto, described)
     try:
         path.write_bytes(proto.SerializeToString())
@@ -37,18 +39,21 @@ def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, de
     out.write_bytes(proto.SerializeToString())
 
 
-def to_onnx(program: ExportedProgram, outputs: Sequence[str]) -> Any:
-    """An onnx.ModelProto with the input INPUT and these outputs."""
+def to_onnx(program: ExportedProgram) -> Any:
+    """An onnx.ModelProto with the inputs and outputs of `program` under their names."""
     needs("onnx", "--to onnx")
     needs("onnxscript", "--to onnx")
-    made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=list(outputs))
+    made = torch.onnx.export(
+        program, dynamo=True, verbose=False, input_names=inputs_of(program), output_names=outputs_of(program)
+    )
     assert made is not None
     proto = made.model_proto
     del proto.graph.value_info[:]  # their shapes would keep the names of torch's symbols
-    for value in (*proto.graph.input, *proto.graph.output):
-        for name, dimension in zip(("batch", "height", "width"), value.type.tensor_type.shape.dim, strict=False):
-            if dimension.dim_param:
-                dimension.dim_param = name
+    for values, axes in ((proto.graph.input, _IMAGES), (proto.graph.output, _MAPS)):
+        for value in values:
+            for name, side in zip(axes, value.type.tensor_type.shape.dim, strict=False):
+                if side.dim_param:
+                    side.dim_param = name
     return proto
 
 

@@ -11,15 +11,15 @@ from torch.export import ExportedProgram
 
 from convnext.deploy import int8, signal_stack
 from convnext.deploy.exported import Pixels
-from convnext.deploy.forms.table import KEY, OUTPUTS
-from convnext.deploy.graph import INPUT
+from convnext.deploy.forms.table import KEY
+from convnext.deploy.graph import inputs_of, outputs_of
 from convnext.extras import needs
 from convnext.files import to_json
 
 
 def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, half: bool) -> None:
     """Write `program` to `path`; `half`: the weights in 16 bits."""
-    model = to_openvino(program, OUTPUTS)
+    model = to_openvino(program)
     model.set_rt_info(to_json(described), [KEY])
     needs("openvino", "--to openvino").save_model(model, path, compress_to_fp16=half)
 
@@ -32,12 +32,12 @@ def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, de
     openvino.save_model(model, out, compress_to_fp16=False)
 
 
-def to_openvino(program: ExportedProgram, outputs: Sequence[str]) -> Any:
-    """An openvino.Model with the input INPUT and these outputs."""
+def to_openvino(program: ExportedProgram) -> Any:
+    """An openvino.Model with the inputs and outputs of `program` under their names."""
     model = needs("openvino", "--to openvino").convert_model(program)
-    model.inputs[0].get_tensor().set_names({INPUT})
-    for output, name in zip(model.outputs, outputs, strict=True):
-        output.get_tensor().set_names({name})
+    for places, names in ((model.inputs, inputs_of(program)), (model.outputs, outputs_of(program))):
+        for place, name in zip(places, names, strict=True):
+            place.get_tensor().set_names({name})
     return model
 
 

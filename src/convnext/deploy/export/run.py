@@ -1,29 +1,29 @@
-"""`convnext export`: a trained classifier as a file that runs without this package, compared with what it was made of.
+"""`convnext export`: a trained network as a file that runs without this package, compared with what it was made of.
 
 The file appears whole or not at all, and only when its answers are those of the run: within float rounding, or for int8
 within a limit of lost accuracy on labelled images. Recipe, class names and preprocessing travel in it.
 """
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
 
 from convnext.config import override
 from convnext.deploy import graph
-from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.export import detector
+from convnext.deploy.export import detector, segmenting
 from convnext.deploy.export.agreement import agreement, compared_on
 from convnext.deploy.export.answering import Answering
-from convnext.deploy.export.compared import Compared, Run
+from convnext.deploy.export.compared import compared_of
 from convnext.deploy.export.description import description
 from convnext.deploy.export.quantized import Quantization, to_int8
-from convnext.deploy.exported import Pixels, is_exported, megabytes, move, open_exported
+from convnext.deploy.exported import Pixels, Run, is_exported, megabytes, move, open_exported
 from convnext.deploy.exported_detector import ExportedDetector
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
@@ -92,7 +92,7 @@ class Done:
 
 
 def export(run: str | Path, to: str, out: str | Path | None = None, options: Options | None = None) -> Done:
-    """Write the classifier of `run` as form `to` of FORMS to `out`, RUN/model.onnx and so on by default; compare both.
+    """Write the network of `run` as form `to` of FORMS to `out`, RUN/model.onnx and so on by default; compare both.
 
     Raises ConvNeXtError where the form or its packages are missing, the network cannot be traced, the answers differ,
     or int8 costs more than `options.max_loss` points; whatever was at `out` is then untouched.
@@ -102,17 +102,11 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
-    loaded: Any = load(run, weights=options.weights, device="cpu", plain=True)
-    if loaded.recipe.task == "detection":
-        return _of_detector(loaded, form, path, options)
-    predictor: ClassificationPredictor = loaded
-    if predictor.recipe.task != "classification":
-        raise CheckpointError(
-            f"'{run}' is for {loaded.recipe.task}, and a classifier or a detector is exported. Serve the run."
-        )
-    if options.int8 and predictor.several:
-        raise ConvNeXtError(f"--int8 is judged by top-1, and '{run}' names several labels an image. Leave it out.")
-    compared = Compared.of(predictor, options.compare_on or options.int8)
+    predictor: Any = load(run, weights=options.weights, device="cpu", plain=True)
+    if predictor.recipe.task == "detection":
+        return _of_detector(predictor, form, path, options)
+    _require_exportable(predictor, options)
+    compared: Any = compared_of(predictor, options.compare_on or options.int8)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
         precision = "fp16" if options.half else "fp32"
@@ -167,13 +161,25 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
     return Done(path, form.name, "fp32", opened.backend, found.score, 1.0, **about)
 
 
-def _traced(predictor: ClassificationPredictor, form: table.Form, *, half: bool) -> ExportedProgram:
-    """The whole classifier, from decoded images to answers."""
+def _require_exportable(predictor: Any, options: Options) -> None:
+    """Raise ConvNeXtError for a network that no form is for, and for one that int8 cannot be judged on."""
+    if options.int8 and predictor.recipe.task != "classification":
+        raise ConvNeXtError(f"--int8 is judged by top-1, and '{predictor.source}' is a segmenter. Leave it out.")
+    if options.int8 and predictor.several:
+        raise ConvNeXtError(
+            f"--int8 is judged by top-1, and '{predictor.source}' names several labels an image. Leave it out."
+        )
+
+
+def _traced(predictor: Any, form: table.Form, *, half: bool) -> ExportedProgram:
+    """A whole classifier, from decoded images to answers, or a segmenter up to its logits."""
+    if predictor.recipe.task == "segmentation":
+        return segmenting.traced(predictor.model, predictor.recipe, half=half)
     network = graph.prepared(predictor.model, convolutions=form.convolutions)
     config = predictor.recipe.input
-    kind = torch.float32 if config.wide else torch.uint8
-    images = torch.zeros(*_TRACED, len(config.mean), dtype=kind)
-    return graph.trace(Answering(network, predictor), images, free=("batch", "height", "width"), half=half)
+    images = torch.zeros(*_TRACED, len(config.mean), dtype=torch.float32 if config.wide else torch.uint8)
+    free = {0: graph.BATCH, 1: Dim("height", min=1, max=2**16), 2: Dim("width", min=1, max=2**16)}
+    return graph.trace(Answering(network, predictor), images, free=free, half=half)
 
 
 def _form(to: str, options: Options) -> table.Form:
@@ -213,16 +219,15 @@ def _place(run: str | Path, form: table.Form, out: str | Path | None, options: O
 
 
 def _run(path: Path, program: ExportedProgram, form: table.Form, backend: str) -> tuple[Run, str]:
-    """(N, H, W, C) images -> (N, K) logits by the network in `path`, or where nothing opens it by the program that was
-    saved there, and what runs it."""
+    """The network in `path`, or where nothing opens it the program that was saved there, and what runs it."""
     if form.opener:
         exported = open_exported(path, backend=backend, threads=torch.get_num_threads())
-        return (lambda images: exported.run(images, (table.LOGITS,))[0]), exported.backend
+        return exported.run, exported.backend
     module = program.module()
 
-    def run(images: Pixels) -> NDArray[Any]:
+    def run(images: Pixels, outputs: Sequence[str], **more: NDArray[Any]) -> list[NDArray[Any]]:
         with torch.inference_mode():
-            found: NDArray[Any] = module(torch.from_numpy(images))[table.LOGITS].numpy()
-        return found
+            found = module(torch.from_numpy(images), *map(torch.from_numpy, more.values()))
+        return [found[name].numpy() for name in outputs]
 
     return run, "torch.export"

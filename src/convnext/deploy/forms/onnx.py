@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from convnext.deploy.exported import Pixels, Run
-from convnext.deploy.forms.table import KEY
+from convnext.deploy.forms.table import INPUT, KEY
 from convnext.extras import needs
 
 
@@ -19,11 +19,9 @@ def opened(path: Path, threads: int) -> tuple[Run, str | None]:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors alone
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return partial(_answer, session, name), session.get_modelmeta().custom_metadata_map.get(KEY)
+    return partial(_answer, session), session.get_modelmeta().custom_metadata_map.get(KEY)
 
 
-def _answer(session: Any, name: str, images: Pixels, outputs: Sequence[str]) -> list[NDArray[Any]]:
-    """Some of a session's outputs for its one input."""
-    found: list[NDArray[Any]] = session.run(list(outputs), {name: images})
+def _answer(session: Any, images: Pixels, outputs: Sequence[str], **more: NDArray[Any]) -> list[NDArray[Any]]:
+    found: list[NDArray[Any]] = session.run(list(outputs), {INPUT: images, **more})
     return found

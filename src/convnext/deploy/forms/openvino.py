@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convnext.deploy import signal_stack
 from convnext.deploy.exported import Pixels, Run
-from convnext.deploy.forms.table import KEY
+from convnext.deploy.forms.table import INPUT, KEY
 from convnext.extras import needs
 
 OWN_GRAPHS = 2  # shapes that OpenVINO compiles a graph for: the batches of an evaluation, and the last one
@@ -43,15 +43,15 @@ def openvino_run(model: Any, *, exact: bool, threads: int = 0) -> Run:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     core, requests = openvino.Core(), dict[tuple[int, ...], Any]()
 
-    def run(x: Pixels, outputs: Sequence[str]) -> list[NDArray[Any]]:
-        shape = x.shape if x.shape in requests or len(requests) < OWN_GRAPHS else ()
+    def run(images: Pixels, outputs: Sequence[str], **more: NDArray[Any]) -> list[NDArray[Any]]:
+        shape = images.shape if images.shape in requests or len(requests) < OWN_GRAPHS else ()
         if shape not in requests:
             fitted = model.clone()
             if shape:
-                fitted.reshape(list(shape))
+                fitted.reshape({INPUT: list(shape)})
             with signal_stack.kept():
                 requests[shape] = core.compile_model(fitted, "CPU", settings).create_infer_request()
-        found = requests[shape].infer([x])
+        found = requests[shape].infer({INPUT: images, **more})
         return [found[name].copy() for name in outputs]
 
     return run

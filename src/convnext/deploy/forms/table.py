@@ -18,6 +18,7 @@ SEALED = (
 )
 
 
+INPUT, SIZE = "images", "size"  # inputs of every graph, and of those of segmenters
 LOGITS, SCORES, ANSWERS = OUTPUTS = ("logits", "scores", "answers")  # of a classifier, (N, K) each
 
 

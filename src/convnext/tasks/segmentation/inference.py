@@ -5,8 +5,7 @@ and flips: the probabilities of all of them averaged. Always back at the size th
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.config import AnnotatedInput, SegmentationHeadConfig, SegmentationRecipe
-from convnext.data.annotated_policy import eval_dense
+from convnext.config import SegmentationHeadConfig, SegmentationRecipe
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
 from convnext.tasks.segmentation.parts import resized
+from convnext.tasks.segmentation.places import seen, windows
 
 Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
-Place = tuple[slice, slice]  # rows and columns
 
 
 def predict(
@@ -50,23 +48,11 @@ def log_probabilities(
     return logits_of(model, x, recipe.head, size)[0].log_softmax(0)
 
 
-def seen(config: AnnotatedInput, sample: Sample) -> Sample:
-    """The image as evaluation sees it, with its map as it was: answers are brought to the map, not the reverse."""
-    return replace(eval_dense(replace(sample, semantic=None), config), semantic=sample.semantic)
-
-
 def whole_logits(network: Network, x: Tensor, multiple: int = 32) -> Tensor:
     """(N, K, H, W) logits of (N, C, H, W) at once; it is padded, right and below, to a multiple, and cut back."""
     height, width = x.shape[-2:]
     padding = (0, -width % multiple, 0, -height % multiple)
     return network(F.pad(x, padding) if any(padding) else x).float()[..., :height, :width]
-
-
-def windows(height: int, width: int, window: int, stride: int) -> Iterator[Place]:
-    """Places of a square window that cover everything; the last of a row or column is moved back inside."""
-    for top in _starts(height, window, stride):
-        for left in _starts(width, window, stride):
-            yield slice(top, min(height, top + window)), slice(left, min(width, left + window))
 
 
 def sliding_logits(network: Network, x: Tensor, *, window: int, stride: int, batch: int = 4) -> Tensor:
@@ -90,6 +76,13 @@ def sliding_logits(network: Network, x: Tensor, *, window: int, stride: int, bat
             seen[rows, columns] += 1
     assert total is not None, "an image has one window at least"
     return (total / seen)[..., :height, :width]
+
+
+def seen_logits(model: nn.Module, image: NDArray[np.uint8], recipe: SegmentationRecipe) -> Tensor:
+    """(H, W, C) uint8 at the size of evaluation -> (K, H, W) float32 logits of that size, at one scale."""
+    device = next(model.parameters()).device
+    x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), recipe.input)
+    return logits_of(model, x, recipe.head, x.shape[-2:])[0]
 
 
 def logits_of(network: Network, x: Tensor, config: SegmentationHeadConfig, size: Sequence[int]) -> Tensor:
@@ -138,8 +131,3 @@ def _scaled(x: Tensor, scale: float) -> Tensor:
     if size == tuple(x.shape[-2:]):
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-def _starts(side: int, window: int, stride: int) -> list[int]:
-    steps = max(0, math.ceil((side - window) / stride))
-    return [min(i * stride, max(0, side - window)) for i in range(steps + 1)]

@@ -7,6 +7,7 @@ with half-pixel centres (align_corners false).
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,7 +68,7 @@ class ConvNorm(nn.Module):
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, H, W) -> (N, C, *size), bilinear; the same tensor where the size is right already."""
-    if tuple(x.shape[-2:]) == tuple(size):
+    """(N, C, H, W) -> (N, C, *size), bilinear; the same tensor where the size is right already, but in a graph of any size."""
+    if not torch.compiler.is_exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

@@ -20,8 +20,9 @@ from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.result import Evaluation
-from convnext.tasks.segmentation.inference import log_probabilities, seen
+from convnext.tasks.segmentation.inference import log_probabilities
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
+from convnext.tasks.segmentation.places import seen
 from convnext.tasks.segmentation.report import report
 
 

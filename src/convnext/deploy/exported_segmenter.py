@@ -1,0 +1,176 @@
+"""The segmenter in an exported file: the calls of every predictor, in NumPy, so that nothing needs torch.
+
+Axes: H W pixel rows and columns, C channels, K classes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnext.config import Recipe, SegmentationHeadConfig, SegmentationRecipe, parse
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.sample import Sample
+from convnext.data.store import printable
+from convnext.deploy.exported import Exported, Run
+from convnext.deploy.forms.table import LOGITS, SIZE
+from convnext.deploy.images import Pixels, Read, in_batches, sample_of
+from convnext.deploy.predictor import Features
+from convnext.deploy.segmenter import SegmentationPredictor
+from convnext.engine.records import info, watched
+from convnext.errors import ConvNeXtError, DataError, reason_of
+from convnext.tasks.finite import NotFinite
+from convnext.tasks.groups import GROUPS
+from convnext.tasks.opening import look, open_scored, scored_source
+from convnext.tasks.result import Evaluation
+from convnext.tasks.segmentation.exact import labelled
+from convnext.tasks.segmentation.facts import fingerprint
+from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
+from convnext.tasks.segmentation.places import seen, windows
+from convnext.tasks.segmentation.report import report
+from convnext.tasks.skipped import note_skipped
+
+MULTIPLE = 32  # that the sides of an image which is seen at once are filled up to
+_WINDOWS = 4  # that run together
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One image at the size of evaluation, or why it could not be read."""
+
+    indices: tuple[int, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+class ExportedSegmenter(SegmentationPredictor):
+    """A network in a file with everything that it needs to answer, at one scale."""
+
+    model: Exported
+
+    @classmethod
+    def around(cls, network: Exported) -> "ExportedSegmenter":
+        """The predictor of a file that `convnext export` wrote."""
+        described = network.description
+        recipe: SegmentationRecipe = parse(
+            Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{network.path}'"
+        )
+        return cls(network, recipe, tuple(described["classes"]), "cpu", network.path, described)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        part: str | None = None,
+        *,
+        images: str | Path | None = None,
+        form: str | None = None,
+        colours: str | Path | None = None,
+        multi_scale: bool = False,
+        workers: int = 0,
+        progress: bool = False,
+    ) -> Evaluation:
+        """As for every segmenter. Raises ConvNeXtError for `multi_scale`."""
+        self._refuse(multi_scale)
+        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
+        run = self.source.parent
+        dataset: DenseDataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part, run=run)
+        for line in look(dataset, workers=workers).lines:
+            info(line)
+        skipped: dict[str, str] = {}
+        outcomes = self._outcomes(dataset, workers, skipped, progress)
+        found = report(outcomes, dataset.classes, [printable(entry.path) for entry in dataset.entries])
+        about = {"weights": self.metadata.get("weights", "raw"), "images": fingerprint(dataset, self.recipe)}
+        return Evaluation.of("segmentation", found).with_about(skipped=skipped, **about).without("details")
+
+    def outcomes(
+        self,
+        dataset: DenseDataset,
+        *,
+        workers: int = 0,
+        skipped: dict[str, str] | None = None,
+        multi_scale: bool = False,
+    ) -> Outcomes:
+        """As for every segmenter; `workers` are threads. Raises ConvNeXtError for `multi_scale`."""
+        self._refuse(multi_scale)
+        return self._outcomes(dataset, workers, {} if skipped is None else skipped, False)
+
+    def logits(self, image: Pixels) -> Floats:
+        """(K, H, W) float32 logits of an image at the size of evaluation."""
+        return logits_of(self.model.run, image, self.recipe.head)
+
+    def _outcomes(self, dataset: DenseDataset, workers: int, skipped: dict[str, str], progress: bool) -> Outcomes:
+        count, classes = len(dataset.entries), self.recipe.head.classes
+        groups = np.zeros((GROUPS, classes, classes), np.int64)
+        judged: list[Judged] = []
+
+        def read(places: range) -> _Seen:
+            index = places[0]
+            try:
+                sample = read_sample(dataset, index, channels=len(self.recipe.input.mean))
+                return _Seen((index,), (seen(self.recipe.input, sample),))
+            except (DataError, OSError) as error:
+                return _Seen(skipped=((printable(dataset.entries[index].path), reason_of(error)),))
+
+        with watched(in_batches(read, count, 1, workers), count, shown=progress) as passing:
+            for one in passing:
+                note_skipped(one.skipped, skipped)
+                if not one.samples:
+                    continue
+                (index,), (sample,) = one.indices, one.samples
+                assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
+                logits = self.logits(sample.image)
+                if not np.isfinite(logits).all():
+                    raise NotFinite(sample.path)
+                answer = labelled(logits, sample.size, sample.semantic)
+                own = confusion(answer.mask, sample.semantic, classes)
+                groups[index % GROUPS] += own
+                judged.append(Judged.of(index, own, answer.loss, answer.mask))
+        if not judged:
+            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        return Outcomes(groups.sum(0), tuple(judged), groups)
+
+    def _labelled(self, image: Pixels, multi_scale: bool) -> tuple[NDArray[np.uint8], Floats]:
+        self._refuse(multi_scale)
+        found = labelled(self.logits(sample_of(self.recipe.input, image).image), (image.shape[0], image.shape[1]))
+        return found.mask, found.scores
+
+    def _refuse(self, multi_scale: bool) -> None:
+        if multi_scale:
+            raise ConvNeXtError(f"'{self.source}' answers at one scale. Name the run that it was made of.")
+
+    def _features(self, read: Sequence[Read]) -> Iterable[Features]:
+        raise ConvNeXtError(f"'{self.source}' gives logits alone. Load the run for its features.")
+
+
+def logits_of(run: Run, image: Pixels, head: SegmentationHeadConfig) -> Floats:
+    """(K, H, W) of an image at the size of evaluation: at once, or the mean over the windows that see a pixel."""
+    height, width = image.shape[:2]
+    if not head.window_px:
+        return _seen(run, [_filled(image, -height % MULTIPLE, -width % MULTIPLE)], (height, width))[0]
+    window = head.window_px
+    shown = _filled(image, max(0, window - height), max(0, window - width))
+    places = list(windows(shown.shape[0], shown.shape[1], window, head.stride))
+    total = np.zeros((head.classes, *shown.shape[:2]), np.float32)
+    times = np.zeros(shown.shape[:2], np.float32)
+    for first in range(0, len(places), _WINDOWS):
+        some = places[first : first + _WINDOWS]
+        parts = _seen(run, [shown[place] for place in some], (min(height, window), min(width, window)), cut=False)
+        for (rows, columns), part in zip(some, parts, strict=True):
+            total[:, rows, columns] += part
+            times[rows, columns] += 1
+    total /= times
+    return total[:, :height, :width]
+
+
+def _seen(run: Run, images: Sequence[Pixels], size: tuple[int, int], *, cut: bool = True) -> Floats:
+    """(N, K, H, W) of images of which `size` is filled."""
+    found: Floats = run(np.stack(images), (LOGITS,), **{SIZE: np.array(size, np.int64)})[0]
+    return found[:, :, : size[0], : size[1]] if cut else found
+
+
+def _filled(image: Pixels, below: int, right: int) -> Pixels:
+    return np.pad(image, ((0, below), (0, right), (0, 0)))
