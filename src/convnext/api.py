@@ -221,7 +221,7 @@ def export(
     backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
     workers: int = -1,
 ) -> "Exported":
-    """Write a classifier, or to ONNX a detector, as a file that runs elsewhere; compare both on images.
+    """Write a classifier or a segmenter, or to ONNX a detector, as a file that runs elsewhere; compare both on images.
 
     It is RUN/model.onnx and so on unless `out` names another.
 

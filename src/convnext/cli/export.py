@@ -10,7 +10,7 @@ from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
 HELP = (
-    "Write a classifier as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked. A detector as "
+    "Write a network as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked. A detector as "
     "ONNX."
 )
 
