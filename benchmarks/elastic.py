@@ -3,19 +3,24 @@
     python benchmarks/elastic.py                             # float64 and float32: 1 to 4 processes, then 20 kills
     python benchmarks/elastic.py --only worlds --dtype float64 --worlds 1 3
     python benchmarks/elastic.py --only kills --kills 20 --seed 1
+    python benchmarks/elastic.py --only agents --dtype float64
 
 'worlds': 60 steps on each number of processes. 'kills': a process of the run is killed with SIGKILL at a random moment, and
-the next number of processes, 4, 2, 1, 3 and again, goes on from the last checkpoint. Batches of 50 images with mixup,
+the next number of processes, 4, 2, 1, 3 and again, goes on from the last checkpoint. 'agents': the same numbers of machines
+under `torchrun --nnodes 1:4`, each with an address of its own, 127.0.0.1 to 127.0.0.4; lost ones are killed with all they
+started, new ones join a run that goes on. Batches of 50 images with mixup,
 cutmix, erasing, RandAugment, drop path, EMA and clipping, on gloo. What each process reads is written down and compared,
 slot by slot. Processes are forked from this one, which has torch loaded. Linux alone.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +34,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: a pool of threads does not survive a fork
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -63,11 +69,14 @@ class Watched(Classification):
 
     def batches(self, steps: range, world: World) -> Iterator[Batch]:
         slots = self.slots(world).tolist()
+        allowed = Path(self.options.out) / "allowed"  # steps, where somebody wants to see them taken
         with (Path(self.options.out) / "read.jsonl").open("a", encoding="utf-8") as file:
             for step, batch in zip(steps, super().batches(steps, world), strict=True):
                 views = [zlib.crc32(image.numpy()) for image in batch.images]
                 file.write(json.dumps([step, slots, batch.indices.tolist(), views]) + "\n")
                 file.flush()
+                while allowed.exists() and step >= int(allowed.read_text() or 0):
+                    time.sleep(0.05)
                 yield batch
 
     def prepare(self, batch: Batch, *, step: int, slots: NDArray[Any], device: torch.device) -> Targeted:
@@ -88,7 +97,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of processes in a run (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--json", type=Path, metavar="OUT.jsonl", help="append the results to this file as well")
+    parser.add_argument("--work", nargs=2, metavar=("PLACE", "OUT"), help="be a process of a run that torchrun started")
     args = parser.parse_args()
+    if args.work:
+        place, out = map(Path, args.work)
+        try:
+            work(place, out, args.dtype[0], args.steps)
+        except ConvNeXtError as error:
+            raise SystemExit(f"convnext: {error}") from None
+        return 0
     failed = False
     with tempfile.TemporaryDirectory(prefix="elastic-") as folder:
         place = Path(folder)
@@ -169,13 +186,13 @@ def chosen_for(classes: int, images: int, steps: int) -> Recipe:
     return override(base.model_copy(update={"model": network}), changes)
 
 
-def work(reference: Reference, out: Path) -> None:
+def work(place: Path, out: Path, dtype: str, steps: int) -> None:
     """What each process does."""
-    splits = open_splits(recognise(str(reference.place / "data")))
-    chosen = chosen_for(len(splits.train.classes), len(splits.train.entries), reference.steps)
+    splits = open_splits(recognise(str(place / "data")))
+    chosen = chosen_for(len(splits.train.classes), len(splits.train.entries), steps)
     options = RunOptions(out=str(out), workers=0, device="cpu", kernels="plain", checkpoint_steps=3, progress=False)
     with workplace(options) as (device, world):
-        task = Watched(fresh(chosen), chosen, options, splits, double=reference.dtype == "float64")
+        task = Watched(fresh(chosen), chosen, options, splits, double=dtype == "float64")
         fit(task, chosen, options, device=device, world=world)
 
 
@@ -226,7 +243,7 @@ def _rank(reference: Reference, out: Path, place: dict[str, int]) -> None:
         os.dup2(told, 1)
         os.dup2(told, 2)
         os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-        work(reference, out)
+        work(reference.place, out, reference.dtype, reference.steps)
         status = 0
     except ConvNeXtError as error:
         print(f"convnext: {error}", file=sys.stderr, flush=True)
@@ -281,7 +298,56 @@ def kills(reference: Reference, args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-CHECKS = {"worlds": worlds, "kills": kills}
+def agents(reference: Reference, args: argparse.Namespace) -> dict[str, Any]:
+    """One run on machines that go and come."""
+    out, failures = reference.out("agents"), list[str]()
+    (out / "allowed").write_text("0")
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # outlives every one of them
+    machines: list[subprocess.Popen[bytes]] = []
+    try:
+        for count in SIZES:
+            for lost in machines[count:]:
+                os.killpg(lost.pid, signal.SIGKILL)
+                lost.wait()
+            machines = machines[:count]
+            machines += [machine(reference, out, store.port, number) for number in range(len(machines), count)]
+            _until(out, count, min(step_of(out) + 4, reference.steps - 1))
+        (out / "allowed").unlink()
+        failures += [f"a machine ended with {each.returncode}" for each in machines if each.wait(10 * HUNG_S)]
+    finally:
+        for each in machines:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(each.pid, signal.SIGKILL)
+    found = reference.compared(out)
+    return {"machines": SIZES, "largest_relative_difference": found["largest_relative_difference"]} | {
+        "failures": failures + found["failures"]
+    }
+
+
+def machine(reference: Reference, out: Path, port: int, number: int) -> subprocess.Popen[bytes]:
+    """torchrun with one process, on an address of its own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:4", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "elastic"]
+    command += ["--rdzv-conf", "is_host=0,last_call_timeout=4", "--local-addr", f"127.0.0.{number + 1}"]
+    command += ["--max-restarts", "9", __file__, "--dtype", reference.dtype, "--steps", str(reference.steps)]
+    command += ["--work", str(reference.place), str(out)]
+    more = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or torchrun gives the address of a machine that is gone
+    with (out / f"log{number}").open("ab") as log:
+        how: dict[str, Any] = {"env": os.environ | more, "stdout": log, "stderr": log, "start_new_session": True}
+        return subprocess.Popen(command, **how)
+
+
+def _until(out: Path, count: int, step: int) -> None:
+    """Let the run go on until so many processes together have come to `step`. SystemExit where they do not."""
+    until, past = time.monotonic() + 10 * HUNG_S, len(reads(out))
+    while step_of(out) < step or len({tuple(slots) for _, slots, *_ in reads(out)[past:]}) < count:
+        if time.monotonic() > until:
+            raise SystemExit(f"{count} machines do not work together: see {out}")
+        (out / "allowed").write_text(str(max(step, step_of(out) + 1)))  # who is asked to end, ends after a step
+        time.sleep(5 if step_of(out) >= step else 0.5)
+
+
+CHECKS = {"worlds": worlds, "kills": kills, "agents": agents}
 
 
 def step_of(out: Path) -> int:
@@ -301,7 +367,9 @@ def losses(out: Path) -> dict[tuple[str, str, int], float]:
 
 def reads(out: Path) -> list[Any]:
     """(step, slots, indices, views) of each batch that a process read; a killed one may leave half a line."""
-    found = []
+    found: list[Any] = []
+    if not (out / "read.jsonl").exists():
+        return found
     for line in (out / "read.jsonl").read_text().splitlines():
         try:
             found.append(json.loads(line))

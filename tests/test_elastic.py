@@ -3,23 +3,31 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from children import environment
 from commands import rows, trained
-from convnext.config import AugmentConfig
+from convnext.config import AugmentConfig, TimmConfig
 from convnext.data.mix import mix
 from convnext.data.slots import slots_of
+from convnext.engine import launcher
 from convnext.engine.chances import Chances
-from convnext.errors import DataError
+from convnext.engine.distributed import World
+from convnext.engine.run import Run
+from convnext.errors import CheckpointError, DataError
+from convnext.models.baselines import Baseline
 from convnext.models.convnext import DropPath
+from convnext.tasks.segmentation.parts import DropChannels
 from images import write_colours
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "elastic.py"
@@ -90,6 +98,26 @@ def test_layers_draw_for_a_slot_whatever_else_is_computed_with_it():
     assert network[0](x[:3]).shape == (3, 2, 2, 2)
 
 
+def test_drop_path_of_baselines_and_dropout_of_segmenters_are_given_too():
+    for name, count in {"convnextv2_atto": 11, "vit_tiny_patch16_224": 22}.items():  # the first block drops nothing
+        network = Baseline(TimmConfig(name=name, classes=3, drop_path=0.3))
+        layers = [module for module in network.modules() if "drop" in type(module).__name__.lower()]
+        assert {type(layer).__name__ for layer in layers if getattr(layer, "p", 1)} == {"DropPath"}
+        assert len(Chances(network, batch=2, seed=0).layers) == count
+    drop = DropChannels(0.4, 50)
+    chances = Chances(nn.Sequential(drop, nn.Linear(1, 1)), batch=40, seed=0)
+    x = torch.ones(40, 50, 2, 2)
+    with chances.of(0):
+        chances.give(np.arange(40))
+        whole = drop(x)
+        chances.give(np.array([7, 3]))
+        assert torch.equal(drop(x[:2]), whole[[7, 3]])
+    assert ((whole == 0) | torch.isclose(whole, torch.tensor(1 / 0.6))).all()  # whole channels, or kept and scaled
+    assert torch.equal(whole, whole[:, :, :1, :1].expand_as(whole))
+    assert abs((whole == 0).float().mean().item() - 0.4) < 0.04
+    assert torch.equal(drop.eval()(x), x)
+
+
 def test_micro_batches_change_nothing_of_mixing_erasing_and_drop_path(tmp_path):
     data = write_colours(tmp_path / "colours")
     same = ["--augment.mixup", 0.8, "--augment.erasing", 0.5, "--model.drop_path", 0.5, "--optim.name", "sgd"]
@@ -109,3 +137,58 @@ def test_two_and_three_processes_and_killed_ones_take_the_steps_of_one():
     worlds, killed = map(json.loads, done.stdout.splitlines())
     assert worlds["largest_relative_difference"]["3"] < 1e-9 and not worlds["failures"]
     assert killed["sizes"] == [4, 2, 1] and killed["largest_relative_difference"] < 1e-9 and not killed["failures"]
+
+
+@pytest.fixture
+def store(monkeypatch) -> dist.TCPStore:
+    """As torchrun's: it outlives those who met there."""
+    monkeypatch.setattr(launcher, "_ASK_S", 0.01)
+    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def met(store: dist.TCPStore, ranks: list[int], size: int, *, after_s: float = 0.0) -> dict[int, tuple[str, list[int]]]:
+    """What each of `ranks` finds at a meeting of `size`; the first process comes `after_s` later than the others."""
+    found, watches = {}, [[] for _ in ranks]
+
+    def come(rank: int, watch: list) -> None:
+        if rank == 0:
+            time.sleep(after_s)
+        own = dist.TCPStore("127.0.0.1", store.port, is_master=False)
+        found[rank] = (launcher._come if rank else launcher._welcome)(own, rank, size, "127.0.0.1", watch)
+
+    threads = [threading.Thread(target=come, args=pair) for pair in zip(ranks, watches, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for own in watches:
+        for watch in filter(None, own):
+            watch.close("done")
+    return found
+
+
+def test_processes_meet_again_in_other_numbers_whatever_the_store_holds_of_meetings_before(store):
+    """Agents of torchrun count their restarts each for itself, and one that comes later has had none."""
+    for number, (size, after_s) in enumerate([(4, 0), (2, 0.3), (1, 0), (3, 0.3), (3, 0)], 1):
+        found = met(store, [*range(size)], size, after_s=after_s)
+        assert found == dict.fromkeys(range(size), (f"convnext/meeting/{number}", []))
+
+
+def test_a_process_of_an_earlier_meeting_is_not_taken_for_one_of_this(store, monkeypatch):
+    met(store, [0, 1], 2)
+    monkeypatch.setattr(launcher, "MEET_S", 0.5)
+    assert met(store, [1], 2)[1][1] == [0]  # what it finds there is over
+    assert met(store, [0], 2) == {0: ("convnext/meeting/2", [1])}
+    assert met(store, [0, 2], 3)[2][1] == [1]
+
+
+def test_processes_that_see_different_checkpoints_are_refused(tmp_path):
+    class Two(World):
+        def gather(self, value):
+            return [value, 6]
+
+    run = Run(tmp_path, None, {}, None, None, None, None)
+    with pytest.raises(
+        CheckpointError, match=r"holds step 0 for the first process and step 6 for process 1: .* share."
+    ):
+        run.resume(Two())

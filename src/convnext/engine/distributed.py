@@ -118,6 +118,11 @@ def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:
     return torch.compile(network) if compiled else network  # type: ignore[return-value]
 
 
+def sees_other_images(model: nn.Module, world: World) -> bool:
+    """Whether what `model` makes of an image in training depends on which others the same process has."""
+    return world.size > 1 and any(isinstance(each, nn.BatchNorm2d) and each.training for each in model.modules())
+
+
 def exchange_of(network: nn.Module) -> nn.parallel.DistributedDataParallel | None:
     """What exchanges gradients in a network that `network_of` made; None for one process."""
     inner = getattr(network, "_orig_mod", network)

@@ -16,7 +16,7 @@ from torch import nn
 
 from convnext.config import RunOptions, Training
 from convnext.engine.chances import seed_of
-from convnext.engine.distributed import World, network_of
+from convnext.engine.distributed import World, network_of, sees_other_images
 from convnext.engine.ema import Ema
 from convnext.engine.forecast import Forecast, Work
 from convnext.engine.journal import Journal, opened
@@ -68,6 +68,8 @@ def fit(
     state = folder.resume(world)
     steps = total_steps(task.steps_per_epoch, recipe.schedule)
     folder.require_place(state, steps)
+    if world.first and sees_other_images(task.model.train(), world):
+        info("Batch norms see the images of one process alone: another number of processes is another run.")
     forecast = Forecast(work) if work and world.first and not state.step else None
     with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)

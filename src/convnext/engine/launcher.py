@@ -5,8 +5,8 @@ ended a run is told once and not by every process in its own words.
 """
 
 import contextlib
-import itertools
 import os
+import secrets
 import socket
 import threading
 import time
@@ -30,7 +30,7 @@ PATIENCE_S = 1800  # for one that is there and does not answer: it may look at a
 _ANSWER_S = 10  # of a store that is there
 _VISIT_S = 2.0  # for an answer that decides no more than who speaks
 _ASK_S = 0.1  # between two looks at who is there
-_MEETINGS = itertools.count()  # of this process: a store outlives what was written into it
+_MEETING = "convnext/meeting"  # its number: a store outlives processes that torchrun starts anew
 
 
 class PeerLost(TrainingError):
@@ -67,36 +67,88 @@ def meet() -> Meeting:
     address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT", None)
     if not address:
         raise ConvNeXtError("MASTER_ADDR is not set: several processes need a place to meet. Start them with torchrun.")
-    peers, prefix = None, f"{_attempt()}/{next(_MEETINGS)}"
+    peers: list[Peers | None] = []  # the last is the watch over this meeting
     try:
         store = _store(address, port, first=rank == 0, patience_s=MEET_S)
-        if rank:
-            peers = Peers.connected(_end, address, _awaited(store, f"{prefix}/peers"))
-        else:
-            peers, place = Peers.listening(_end, size, address)
-            store.set(f"{prefix}/peers", place)
-        absent = _absent(store, [f"{prefix}/here/{other}" for other in range(size)], rank)
+        come = _welcome if rank == 0 else _come
+        prefix, absent = come(store, rank, size, address, peers)
     except (dist.DistError, OSError, ValueError) as error:
-        if peers:
-            peers.close("left")
+        _close(peers)
         reason = str(error).splitlines()[0].rstrip(".")
         raise ConvNeXtError(
             f"Process {rank} of {size} could not meet the others at {address}:{port} within {MEET_S} s: {reason}. Start "
-            "all of them again, with torchrun."
+            f"all of them again, with torchrun{_where_machines_go()}."
         ) from None
     if absent:
-        if peers:
-            peers.close("left")
+        _close(peers)
         who = f"{number_of(len(absent), 'process', 'processes')} of {size} (rank {', '.join(map(str, absent[:8]))})"
         raise ConvNeXtError(f"{who} did not come within {MEET_S} s. Start all of them again, with torchrun.")
     store.set_timeout(timedelta(seconds=PATIENCE_S))  # torch meets there again at the first collective
-    return Meeting(dist.PrefixStore(f"{prefix}/group", store), rank, size, peers)  # type: ignore[attr-defined]
+    return Meeting(dist.PrefixStore(f"{prefix}/group", store), rank, size, peers[-1])  # type: ignore[attr-defined]
+
+
+def _welcome(store: "Store", rank: int, size: int, address: str, peers: list[Peers | None]) -> tuple[str, list[int]]:
+    """Of the first process: a new meeting, and who did not come to it in time."""
+    prefix = f"{_MEETING}/{store.add(_MEETING, 1)}"  # no key of an earlier one counts, whoever started it
+    watch, place = Peers.listening(_end, size, address)
+    peers.append(watch)
+    store.set(f"{prefix}/peers", place)
+    end = time.monotonic() + MEET_S
+    while absent := _absent(store, prefix, size):
+        if time.monotonic() > end:
+            return prefix, absent
+        time.sleep(_ASK_S)
+    names = [store.get(f"{prefix}/here/{other}").decode() for other in range(1, size)]
+    store.set(f"{prefix}/met", " ".join(names))
+    return prefix, []
+
+
+def _come(store: "Store", rank: int, size: int, address: str, peers: list[Peers | None]) -> tuple[str, list[int]]:
+    """Of another process: the meeting that the first process now holds, and who did not come to it in time.
+
+    A store may outlive those that it was told of, so the last meeting in it may be over: this one is met only where the
+    first process has read this process's own name. It waits in Python, which signals end and torch's waiting does not.
+    """
+    name, prefix = secrets.token_hex(8), ""
+    end = time.monotonic() + MEET_S
+    while not (prefix and store.check([f"{prefix}/met"]) and name in store.get(f"{prefix}/met").decode().split()):
+        if time.monotonic() > end:
+            return prefix, (prefix and _absent(store, prefix, size)) or [0]
+        last = f"{_MEETING}/{store.add(_MEETING, 0)}"
+        if last != prefix and store.check([f"{last}/peers"]):
+            _close(peers)
+            prefix = last
+            peers.append(Peers.connected(_end, address, store.get(f"{prefix}/peers").decode()))
+            store.set(f"{prefix}/here/{rank}", name)
+        else:
+            time.sleep(_ASK_S)
+    return prefix, []
+
+
+def _absent(store: "Store", prefix: str, size: int) -> list[int]:
+    """The ranks that have not come to a meeting."""
+    keys = {other: f"{prefix}/here/{other}" for other in range(1, size)}
+    return [] if store.check([*keys.values()]) else [other for other, key in keys.items() if not store.check([key])]
+
+
+def _close(peers: list[Peers | None]) -> None:
+    """End the watch over a meeting that has come to nothing."""
+    while peers:
+        watch = peers.pop()
+        if watch:
+            watch.close("left")
+
+
+def _where_machines_go() -> str:
+    """What else to do where torchrun gives machines that stay the address of one that is gone."""
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return ", and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it where machines come and go" if kept else ""
 
 
 def leave() -> bool:
     """Say that this process ends before its work is done; whether it is the first that does, as far as it can know."""
     try:
-        return _counted(f"{_attempt()}/left") == 1
+        return _counted("left") == 1
     except (ConvNeXtError, OSError):  # the first process held the store and is gone
         return os.environ.get("LOCAL_RANK", "0") in ("0", "1")
 
@@ -108,7 +160,7 @@ def speaks(text: str, error: BaseException | None = None) -> bool:
     try:
         if processes() == 1:
             return True
-        return _counted(f"{_attempt()}/said/{zlib.crc32(text.encode('utf-8', 'replace'))}") == 1
+        return _counted(f"said/{zlib.crc32(text.encode('utf-8', 'replace'))}") == 1
     except (ConvNeXtError, OSError):  # none to ask: one on each machine
         return os.environ.get("LOCAL_RANK", "0") == "0"
 
@@ -141,7 +193,9 @@ def _store(address: str, port: int, *, first: bool, patience_s: float) -> "Store
 
 
 def _counted(key: str) -> int:
-    """How many have come to the store with `key`, this process included. Raises OSError where nobody answers in time.
+    """How many have come to the store with `key` since the last meeting, this process included.
+
+    Raises OSError where nobody answers in time.
 
     A store that has ended is still listened for by what was forked from its process, and torch then waits for an answer
     far longer than it is told to: so another thread asks, over a connection of its own.
@@ -150,7 +204,8 @@ def _counted(key: str) -> int:
 
     def ask() -> None:
         with contextlib.suppress(dist.DistError, OSError, ValueError):
-            found.append(_store(address, port, first=False, patience_s=0).add(key, 1))
+            store = _store(address, port, first=False, patience_s=0)
+            found.append(store.add(f"{_MEETING}/{store.add(_MEETING, 0)}/{key}", 1))
 
     asking = threading.Thread(target=ask, name="store visit", daemon=True)
     asking.start()
@@ -160,38 +215,12 @@ def _counted(key: str) -> int:
     return found[0]
 
 
-def _awaited(store: "Store", key: str) -> str:
-    """What another process puts there. Waits in Python, which signals end and torch's own waiting does not; see MEET_S."""
-    end = time.monotonic() + MEET_S
-    while not store.check([key]):
-        if time.monotonic() > end:
-            raise OSError("the first process did not come")
-        time.sleep(_ASK_S)
-    return store.get(key).decode()
-
-
-def _absent(store: "Store", here: list[str], rank: int) -> list[int]:
-    """The ranks that did not come in time, once this one has said that it is here."""
-    store.set(here[rank], "")
-    end = time.monotonic() + MEET_S
-    while not store.check(here):
-        if time.monotonic() > end:
-            return [other for other, key in enumerate(here) if not store.check([key])]
-        time.sleep(_ASK_S)
-    return []
-
-
 def _end() -> None:
     """End this process where another one has ended and the main thread does not notice by itself."""
     lost = PeerLost(leave())
     if lost.first:
         tell(f"convnext: {lost}")
     os._exit(2)
-
-
-def _attempt() -> str:
-    """The store outlives processes that torchrun starts anew."""
-    return f"convnext/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 
 
 def _number(name: str, default: int | None) -> int:

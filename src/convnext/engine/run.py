@@ -62,11 +62,22 @@ class Run:
     def resume(self, world: World) -> State:
         """The state to start from: fresh, or that of `last`, loaded into model, optimizer and EMA.
 
-        Raises ConvNeXtError when the folder holds a run of another recipe or other data.
+        Raises ConvNeXtError when the folder holds a run of another recipe or other data, or not the same for all processes.
         """
         path = self.path / LAST
-        if not path.exists():
-            return State()
+        state = self._resumed(path) if path.exists() else State()
+        seen = world.gather(state.step)
+        if other := next((rank for rank, step in enumerate(seen) if step != seen[0]), 0):
+            raise CheckpointError(
+                f"'{path}' holds step {seen[0]} for the first process and step {seen[other]} for process {other}: they do not "
+                "see the same folder. Give an --out on a disk that all machines share."
+            )
+        if state.step and world.first:
+            info(f"Going on with '{self.path}' after step {state.step}.")
+        return state
+
+    def _resumed(self, path: Path) -> State:
+        """That of `path`, loaded."""
         tensors, metadata = checkpoint.read(path)
         if "state" not in metadata:
             raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
@@ -81,8 +92,6 @@ class Run:
         except CheckpointError as error:
             raise CheckpointError(f"'{path}' is damaged: {error} Restore it, or remove it to start again.") from None
         self._load_scaler(metadata.get("scaler"), path)
-        if world.first:
-            info(f"Going on with '{self.path}' after step {state.step}.")
         return state
 
     def require_place(self, state: State, steps: int) -> None:

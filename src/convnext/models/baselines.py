@@ -6,11 +6,13 @@ A file of its own, because timm takes seconds to import.
 from typing import Any
 
 import timm
+from timm.layers import DropPath as TimmDropPath
 from timm.models import model_entrypoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from convnext.config import TimmConfig
 from convnext.errors import ConvNeXtError, nearest
+from convnext.models.convnext import DropPath
 from convnext.models.network import Network
 
 _FLEXIBLE = {  # file in timm: what lets its networks take images of another size than the one they are built for
@@ -33,6 +35,7 @@ class Baseline(Network):
             raise ConvNeXtError(f"timm has no model called '{config.name}'.{nearest(config.name, timm.list_models())}")
         self.config = config
         network = _create(config)
+        take_own_drop_path(network)
         self.network = network
         classifier = network.pretrained_cfg["classifier"]  # one name, or two where a network is distilled
         names = (classifier,) if isinstance(classifier, str) else classifier
@@ -45,6 +48,15 @@ class Baseline(Network):
         """The vector that the head sees."""
         network: Any = self.network
         return network.forward_head(network.forward_features(x), pre_logits=True)
+
+
+def take_own_drop_path(network: nn.Module) -> None:
+    """Replace timm's drop path by ours, which does the same and whose chances training can give."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, TimmDropPath):
+                assert child.scale_by_keep
+                setattr(module, name, DropPath(child.drop_prob))
 
 
 def _create(config: TimmConfig) -> Any:

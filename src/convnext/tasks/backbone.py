@@ -79,6 +79,7 @@ class TimmStages(nn.Module):
             raise ConvNeXtError(
                 f"timm's '{config.name}' gives no stages ({str(error).splitlines()[0]}). Take another backbone, e.g. 'tiny'."
             ) from None
+        import_module("convnext.models.baselines").take_own_drop_path(self.network)
         reductions = self.network.feature_info.reduction()
         # what comes before the first downsampling by 4 is too large for a pyramid
         self.taken = [i for i, reduction in enumerate(reductions) if reduction >= 4]

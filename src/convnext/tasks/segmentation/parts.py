@@ -42,13 +42,30 @@ class Classify(nn.Module):
 
     def __init__(self, width: int, config: SegmentationHeadConfig):
         super().__init__()
-        self.dropout = nn.Dropout2d(config.dropout)
+        self.dropout = DropChannels(config.dropout, width)
         self.conv = nn.Conv2d(width, config.classes, 1)
         nn.init.normal_(self.conv.weight, std=_LOGIT_STD)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D, H, W) -> (N, K, H, W)
         return self.conv(self.dropout(x))
+
+
+class DropChannels(nn.Module):
+    """Dropout of whole channels of an image's map (arXiv 1411.4280), at `rate`; kept ones are scaled by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float, width: int):
+        super().__init__()
+        self.rate = rate
+        self.chances = width if rate > 0 else 0  # see `engine.chances`
+        self.drawn: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        if not self.training or self.rate == 0:
+            return x
+        drawn = torch.rand(x.shape[:2], device=x.device) if self.drawn is None else self.drawn
+        keep = drawn[:, :, None, None] >= self.rate
+        return x * (keep.to(x.dtype) / (1 - self.rate))
 
 
 class ConvNorm(nn.Module):
