@@ -7,7 +7,7 @@
 
 'worlds': 60 steps on each number of processes. 'kills': a process of the run is killed with SIGKILL at a random moment, and
 the next number of processes, 4, 2, 1, 3 and again, goes on from the last checkpoint. 'agents': the same numbers of machines
-under `torchrun --nnodes 1:4`, each with an address of its own, 127.0.0.1 to 127.0.0.4; lost ones are killed with all they
+under `torchrun --nnodes 1:4`, each with an address of its own, 127.0.0.1 to 127.0.0.6; lost ones are killed with all they
 started, new ones join a run that goes on. Batches of 50 images with mixup,
 cutmix, erasing, RandAugment, drop path, EMA and clipping, on gloo. What each process reads is written down and compared,
 slot by slot. Processes are forked from this one, which has torch loaded. Linux alone.
@@ -304,13 +304,16 @@ def agents(reference: Reference, args: argparse.Namespace) -> dict[str, Any]:
     (out / "allowed").write_text("0")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # outlives every one of them
     machines: list[subprocess.Popen[bytes]] = []
+    number = 0
     try:
         for count in SIZES:
-            for lost in machines[count:]:
+            while len(machines) > count:
+                lost = machines.pop(0)  # whose process is the first, which writes the files
                 os.killpg(lost.pid, signal.SIGKILL)
                 lost.wait()
-            machines = machines[:count]
-            machines += [machine(reference, out, store.port, number) for number in range(len(machines), count)]
+            while len(machines) < count:
+                number += 1
+                machines.append(machine(reference, out, store.port, number))
             _until(out, count, min(step_of(out) + 4, reference.steps - 1))
         (out / "allowed").unlink()
         failures += [f"a machine ended with {each.returncode}" for each in machines if each.wait(10 * HUNG_S)]
@@ -328,7 +331,7 @@ def machine(reference: Reference, out: Path, port: int, number: int) -> subproce
     """torchrun with one process, on an address of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:4", "--nproc-per-node", "1"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "elastic"]
-    command += ["--rdzv-conf", "is_host=0,last_call_timeout=4", "--local-addr", f"127.0.0.{number + 1}"]
+    command += ["--rdzv-conf", "is_host=0,last_call_timeout=4", "--local-addr", f"127.0.0.{number}"]
     command += ["--max-restarts", "9", __file__, "--dtype", reference.dtype, "--steps", str(reference.steps)]
     command += ["--work", str(reference.place), str(out)]
     more = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # or torchrun gives the address of a machine that is gone

@@ -100,6 +100,15 @@ def test_a_stranger_is_not_heard(quick):
         assert not found[0].lost.wait(0.5) and len(found[0].peers._others) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: they have one address of their own")
+def test_the_first_process_is_heard_at_whichever_address_of_its_own_machine_is_told():
+    first, place = Peers.listening(lambda: None, 2, "127.0.0.2")
+    other = Peers.connected(lambda: None, "127.0.0.2", place)
+    assert other and awaited(lambda: len(first._others) == 1)
+    other.close("done")
+    first.close("done")
+
+
 def test_where_nobody_listens_there_is_no_watch_and_no_error():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -45,7 +45,7 @@ class Peers:
         """Of the first process, and what the others need to come to it: 'PORT KEY'. `address`: where they look for it."""
         with contextlib.suppress(OSError):
             address = socket.gethostbyname(address)
-        here = "127.0.0.1" if address.startswith("127.") else ""  # on one machine nobody outside is heard
+        here = address if address.startswith("127.") else ""  # on one machine nobody outside is heard
         door = socket.create_server((here, 0), backlog=processes)
         key = secrets.token_hex(16)  # who does not know it is none of us
         return cls(lost, door=door, other=None, key=key), f"{door.getsockname()[1]} {key}"
