@@ -6,7 +6,7 @@ A file of its own, because timm takes seconds to import.
 from typing import Any
 
 import timm
-from timm.layers import DropPath as TimmDropPath
+from timm.layers.drop import DropPath as TimmDropPath
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
