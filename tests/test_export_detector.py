@@ -24,6 +24,7 @@ from convnext.deploy.export.detector_graph import pooled, proposals, selected, s
 from convnext.deploy.export.nodes import Nodes, floats, wholes
 from convnext.deploy.exported_detector import ExportedDetector
 from convnext.deploy.images import sample_of
+from convnext.deploy.serve.models import open_models
 from convnext.engine.checkpoint import save
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.recipes import recipe
@@ -33,6 +34,7 @@ from convnext.tasks.detection.build import build
 from convnext.tasks.detection.inference import images_of
 from convnext.tasks.detection.roi import pool
 from detectors import BACKBONE, head, random_boxes
+from serving import one as asked_once
 from shape_objects import NAMES, write_objects
 
 KINDS = ("boxes", "cascade")  # Mask R-CNN without masks, Cascade Mask R-CNN with them: all that there is, in few parts
@@ -136,6 +138,18 @@ def test_a_file_is_scored_without_a_loss_to_the_figures_of_its_run(files, place)
         {name: one.scores[name] for name in figures}, abs=1e-3, nan_ok=True
     )
     assert other.scores["loss"] is None and other.n == one.n == 4 and other.tables.keys() == one.tables.keys()
+    done = convnext("evaluate", files["cascade"][1], place / "coco")
+    assert done.status == 0 and "box AP" in done.out and "loss" not in done.out, done.err
+
+
+def test_a_server_answers_with_the_file_as_predict_does(files):
+    stream = io.BytesIO()
+    Image.fromarray(noise((50, 70))).save(stream, "PNG")
+    models = open_models([str(files["cascade"][1])])
+    (found,) = asked_once(models, "POST", "/v1/predict?score=0", content=stream.getvalue()).json()["results"]
+    wanted = package.load(files["cascade"][1])(stream.getvalue(), score=0).to_dict()["predictions"]
+    assert [row["category"] for row in found["predictions"]] == [row["category"] for row in wanted]
+    assert [row["bbox"] for row in found["predictions"]] == [row["bbox"] for row in wanted] and len(wanted) == 20
 
 
 def test_the_commands_take_the_file_as_they_take_the_run(files, place, tmp_path):

@@ -105,7 +105,8 @@ def test_text(result: Mapping[str, Any]) -> str:
 
 def dense_text(result: dict[str, Any]) -> str:
     """`evaluation.json` of detection or segmentation as a page of text: headline, classes from worst to best, mistakes."""
-    head = f"{scores_text(result)}   n {result['n']:,}   loss {result['loss']:.4f}   weights {result['weights']}"
+    loss = "" if result["loss"] is None else f"   loss {result['loss']:.4f}"  # an exported detector has none
+    head = f"{scores_text(result)}   n {result['n']:,}{loss}   weights {result['weights']}"
     parts = [head, *(_detected(result) if result["task"] == "detection" else _segmented(result))]
     if result.get("skipped"):
         parts.append(not_counted(len(result["skipped"])))
