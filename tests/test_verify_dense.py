@@ -43,16 +43,20 @@ def test_the_images_that_were_held_out_give_the_same_figures(place, data, task, 
     assert found["images"]["measured"] == found[figure]["measured"] == "the same"
 
 
-def test_an_exported_detector_carries_the_promises_of_its_run(place, tmp_path):
+@pytest.mark.parametrize(
+    ("data", "task", "figures"),
+    [("coco", "detection", ("box AP", "mask AP")), ("maps", "segmentation", ("mIoU",))],
+)
+def test_an_exported_file_carries_the_promises_of_its_run(place, tmp_path, data, task, figures):
     for package_ in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package_, reason="the extra 'export' is not installed")
     file = tmp_path / "model.onnx"
-    done = convnext("export", place / "detection", "--to", "onnx", "--out", file)
+    done = convnext("export", place / task, "--to", "onnx", "--out", file)
     assert done.status == 0, done.err
-    found = {each.name: each for each in package.verify(file, place / "coco").findings}
-    assert found["images"].measured == "the same" and found["box AP"].verdict == found["mask AP"].verdict == "holds"
-    evaluation = json.loads((place / "detection" / "evaluation.json").read_text())
-    assert found["box AP"].values["promised_value"] == evaluation["box_ap"]
+    found = {each.name: each for each in package.verify(file, place / data).findings}
+    assert found["images"].measured == "the same" and {found[name].verdict for name in figures} == {"holds"}
+    evaluation = json.loads((place / task / "evaluation.json").read_text())
+    assert found[figures[0]].values["promised_value"] == evaluation[figures[0].lower().replace(" ", "_")]
 
 
 def test_other_images_are_compared_by_intervals_and_wrong_masks_break_the_promise(place, tmp_path):

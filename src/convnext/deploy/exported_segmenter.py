@@ -23,6 +23,7 @@ from convnext.engine.records import info, watched
 from convnext.errors import ConvNeXtError, DataError, reason_of
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
+from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.exact import labelled
@@ -83,7 +84,7 @@ class ExportedSegmenter(SegmentationPredictor):
         skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress)
         found = report(outcomes, dataset.classes, [printable(entry.path) for entry in dataset.entries])
-        about = {"weights": self.metadata.get("weights", "raw"), "images": fingerprint(dataset, self.recipe)}
+        about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         return Evaluation.of("segmentation", found).with_about(skipped=skipped, **about).without("details")
 
     def outcomes(
