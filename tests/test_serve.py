@@ -31,7 +31,7 @@ from convnext.deploy.serve.models import Models, open_models
 from convnext.errors import CheckpointError, ConvNeXtError
 from serving import asked, held_back, one, pixels_of, write_images
 
-FILES = ("page.css", "palette.css", "page.js", "drawn.js", "docs.js", "icon.svg")
+FILES = ("page.css", "palette.css", "page.js", "cards.js", "drawn.js", "docs.js", "icon.svg")
 KEY = "0123456789abcdef0123"
 FIELD = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n'
 

@@ -1,4 +1,4 @@
-// What the server says of an image, as rows of text and as something that is drawn on the image.
+// What a network says of an image, as rows of text and as something that is drawn on the image.
 
 const COVER = 0.45; // how much of a colour covers the image, as in the drawings of `convnext predict`
 
@@ -31,7 +31,7 @@ const grouped = (network, rows) => {
   return [...found].map(([name, { count, ...row }]) => ({ name: count > 1 ? `${name} × ${count}` : name, ...row }));
 };
 
-// A function (pen, bitmap, least) that draws what was found; null where there is nothing to draw.
+// A function (pen, size, least) that draws what was found in an image of this width and height; null where there is nothing to draw.
 export const painted = async (network, answer) => {
   if (network.task === "detection") return objects(network, answer.predictions);
   if (network.task === "segmentation") return map(await decoded(answer.mask));
@@ -78,8 +78,8 @@ const map = (image) => {
 
 const objects = (network, rows) => {
   const masks = new Map(); // row -> its mask, made when it is first shown
-  return (pen, bitmap, least) => {
-    const scale = pen.canvas.width / bitmap.width;
+  return (pen, size, least) => {
+    const scale = pen.canvas.width / size.width;
     const shown = rows.filter(({ score }) => score >= least).reverse(); // the best comes last, on top
     for (const row of shown) {
       const colour = colourOf(network, row.category);
