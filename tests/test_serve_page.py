@@ -1,39 +1,23 @@
 """The page of `convnext serve` in a real Chromium: what is dropped is answered and drawn; nothing comes from elsewhere."""
 
-import base64
-import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from pycocotools import mask as coco
 
+from browser import SKIP, answered, canvas, chromium_open, give, opened, playwright, png
 from checkpoints import TASKS, checkpoint_of
-from children import PATIENCE_S
 from convnext.deploy.load import load
-from serving import pixels_of, process
+from serving import process
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is NOT tested: playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is NOT tested: there is no chromium here")
-CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+pytestmark = SKIP
 KEY = {"username": "anybody", "password": "0123456789abcdef0123"}  # a browser sends it as a password
 CLASSES = ("<b>a</b>", "b")  # a name is text, whatever it looks like
-GIVE = """([kind, files]) => {
-  const data = new DataTransfer();
-  for (const [name, text] of files) {
-    data.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], name, { type: "image/png" }));
-  }
-  const about = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
-  const Kind = kind === "drop" ? DragEvent : ClipboardEvent;
-  document.getElementById("drop").dispatchEvent(new Kind(kind, about));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -52,55 +36,15 @@ def address(runs, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *CAMERA])
+    with chromium_open() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(chromium, address) -> Iterator[Any]:
-    """Opened, 400 px wide, dark; at the end it has asked nobody else and raised nothing."""
-    looks: dict[str, Any] = {"viewport": {"width": 400, "height": 800}, "color_scheme": "dark"}
-    context = chromium.new_context(**looks, http_credentials=KEY)
-    context.set_default_timeout(1000 * PATIENCE_S)
-    playwright.expect.set_options(timeout=1000 * PATIENCE_S)
-    opened = context.new_page()
-    elsewhere, raised = list[str](), list[str]()
-    opened.on("request", lambda request: elsewhere.append(request.url))
-    opened.on("pageerror", lambda error: raised.append(str(error)))
-    opened.on("filechooser", lambda chooser: None)  # early: the driver does not wait until the browser hands them over
-    opened.goto(address)
-    playwright.expect(opened.locator("#about")).to_have_text("classification, 2 classes")
-    yield opened
-    assert not raised
-    assert not [url for url in elsewhere if not url.startswith((f"{address}/", "blob:", "data:image/png;base64,"))]
-    assert opened.evaluate("document.documentElement.scrollWidth") <= 400  # whatever was shown, nobody scrolls sideways
-    context.close()
-
-
-def png(number: int, height: int = 48, width: int = 64) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels_of(number, height, width)).save(stream, "png")
-    return stream.getvalue()
-
-
-def give(page: Any, kind: str, **files: bytes) -> None:
-    """Drop or paste files on the page."""
-    page.evaluate(
-        GIVE, [kind, [[name.replace("_", "."), base64.b64encode(data).decode()] for name, data in files.items()]]
-    )
-
-
-def answered(page: Any, many: int) -> None:
-    """Until all images on the page have their answers."""
-    playwright.expect(page.locator(".card[aria-busy=false]")).to_have_count(many)
-
-
-def canvas(page: Any) -> str:
-    """What is drawn."""
-    found: str = page.evaluate("document.querySelector('.card canvas').toDataURL()")
-    return found
+    with opened(chromium, address, http_credentials=KEY) as found:
+        playwright.expect(found.locator("#about")).to_have_text("classification, 2 classes")
+        yield found
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
@@ -250,9 +194,9 @@ def test_pages_take_the_colours_of_the_system(chromium, address):
     found = set()
     for scheme in ("light", "dark"):
         context = chromium.new_context(color_scheme=scheme, http_credentials=KEY)
-        opened = context.new_page()
-        opened.goto(address)
-        found.add(opened.evaluate("getComputedStyle(document.body).backgroundColor"))
+        tab = context.new_page()
+        tab.goto(address)
+        found.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
         context.close()
     assert len(found) == 2
 

@@ -209,7 +209,7 @@ def similar(
 
 def export(
     run: Source,
-    to: Literal["onnx", "openvino", "torch"],
+    to: Literal["onnx", "openvino", "torch", "web"],
     out: str | Path | None = None,
     *,
     weights: str = "best",
@@ -220,6 +220,7 @@ def export(
     compare_on: str | None = None,
     backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
     workers: int = -1,
+    runtime: str | Path | None = None,
 ) -> "Exported":
     """Write a classifier or a segmenter, or to ONNX a detector, as a file that runs elsewhere; compare both on images.
 
@@ -227,10 +228,13 @@ def export(
 
     The file takes decoded images of any size and number. `half`: weights in 16 bits; `int8`: labelled data to calibrate
     on with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which
-    both networks are compared; `backend`: the runtime of the file on this machine. Raises ConvNeXtError where the
-    packages are missing, the network cannot be traced, or the answers differ; nothing is written then.
+    both networks are compared; `backend`: the runtime of the file on this machine. 'web' writes a folder, RUN/web, whose
+    page answers in the browser; `runtime`: a folder that holds onnxruntime-web, by default npm brings it. Raises
+    ConvNeXtError where the packages are missing, the network cannot be traced, or the answers differ; nothing is written
+    then.
     """
     from convnext.deploy.export import run as exporting
+    from convnext.deploy.export.web.folder import NAME, export_web
 
     options = exporting.Options(
         weights=weights,
@@ -242,6 +246,10 @@ def export(
         compare_on=compare_on,
         workers=workers,
     )
+    if to == NAME:
+        return export_web(os.fspath(run), out, options, runtime)
+    if runtime is not None:
+        raise ConvNeXtError(f"runtime = '{runtime}' is for to = 'web'. Leave it out.")
     return exporting.export(os.fspath(run), to, out, options)
 
 

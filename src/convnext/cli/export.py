@@ -10,8 +10,8 @@ from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
 HELP = (
-    "Write a network as a file that runs elsewhere: ONNX, OpenVINO or a torch program; in int8 when asked. A detector as "
-    "ONNX."
+    "Write a network as a file that runs elsewhere, ONNX, OpenVINO or a torch program, a detector as ONNX; or a classifier as "
+    "a page for the browser."
 )
 
 
@@ -19,8 +19,12 @@ def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
     files = ", ".join(" with ".join((form.suffix, *form.beside)) for form in table.FORMS)
-    parser.add_argument("--to", choices=table.names(), help=f"form of the file: {files} (that of --backend)")
-    parser.add_argument("--out", metavar="FILE", help="file to write (RUN/model.onnx and so on)")
+    parser.add_argument(
+        "--to", choices=(*table.names(), "web"), help=f"form: {files}, or web, a folder (that of --backend)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="file or folder to write (RUN/model.onnx, RUN/web and so on)")
+    text = "web: a folder that holds onnxruntime-web, which npm brings otherwise"
+    parser.add_argument("--runtime", metavar="FOLDER", help=text)
     parser.add_argument(
         "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
     )
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     own = table.backends().get(args.backend)
     form: Any = args.to or (own.name if own else None)
     if form is None:
-        *others, last = (f"--to {name}" for name in table.names())
+        *others, last = (f"--to {name}" for name in (*table.names(), "web"))
         raise ConvNeXtError(f"The form is missing: {', '.join(others)} or {last}.")
     from convnext import api
 
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         max_loss=args.max_loss,
         compare_on=args.compare_on,
         workers=args.workers,
+        runtime=args.runtime,
     )
     show(to_json(done.to_dict()) if args.json else done.lines())
     return 0

@@ -7,7 +7,7 @@ const SHOWN_PX = 1600; // longer side of an image as it is kept for drawing: pho
 const START = { classification: 0, detection: 50, segmentation: 0 }; // of the slider, in hundredths
 
 const at = (id) => document.getElementById(id);
-const state = { host: null, networks: [], network: null, cards: [], waiting: [], asking: 0, made: 0 };
+const state = { host: null, networks: [], network: null, cards: [], waiting: [], asking: 0, made: 0, early: [] };
 
 const threshold = () => at("threshold").value / 100;
 const say = (text) => { at("status").textContent = text; };
@@ -36,21 +36,25 @@ const showThreshold = () => { at("threshold-value").textContent = `${at("thresho
 // `dropped` why it takes files alone.
 export const begin = async (host) => {
   state.host = host;
+  say("Loading the network …");
   try {
     state.networks = await host.networks();
   } catch (error) {
     say(`${host.nothing}: ${error.message}`);
     return;
   }
+  say("");
   for (const { name } of state.networks) at("network").append(new Option(name, name));
   at("choice").hidden = state.networks.length < 2;
   choose(state.networks[0]);
+  add(state.early);
 };
 
 // Images
 
 const add = (files) => {
   const images = [...files].filter((file) => file instanceof Blob);
+  if (!state.network) state.early.push(...images);
   if (!images.length || !state.network) return;
   for (const file of images) {
     const card = { file, name: file.name || "pasted image", bitmap: null, size: null, answer: null, error: "", ms: 0, stop: null };
