@@ -136,16 +136,16 @@ def test_networks_and_places_that_do_not_fit_are_refused_before_any_work(tmp_pat
     other_files(tmp_path / "runtime", monkeypatch)
     dense = checkpoint_of("segmentation", made(tmp_path / "dense"))
     done = convnext("export", dense, "--to", "web", "--runtime", tmp_path / "runtime")
-    assert done.code == 2 and "is for segmentation, and --to web is for classifiers" in done.err
+    assert done.status == 2 and "is for segmentation, and --to web is for classifiers" in done.err
     run = checkpoint_of("classification", made(tmp_path / "run"))
     done = convnext("export", run, "--to", "onnx", "--runtime", tmp_path / "runtime")
-    assert done.code == 2 and "is for to = 'web'" in done.err
+    assert done.status == 2 and "is for to = 'web'" in done.err
     (made(tmp_path / "mine") / "letter.txt").write_text("mine")
     done = convnext("export", run, "--to", "web", "--out", tmp_path / "mine", "--runtime", tmp_path / "runtime")
-    assert done.code == 2 and "holds 'letter.txt', which is none of this export" in done.err
+    assert done.status == 2 and "holds 'letter.txt', which is none of this export" in done.err
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     done = convnext("export", run, "--to", "web", "--runtime", tmp_path / "nowhere")
-    assert done.code == 2 and "has no ort" in done.err and not (tmp_path / "run/web").exists()
+    assert done.status == 2 and "has no ort" in done.err and not (tmp_path / "run/web").exists()
 
 
 def test_a_network_of_bands_is_refused(tmp_path, monkeypatch):
@@ -285,7 +285,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def folder(run, package) -> Path:
     done = convnext("export", run, "--to", "web", "--runtime", package, "--json")
-    assert done.code == 0, done.err
+    assert done.status == 0, done.err
     told = json.loads(done.out)
     assert told["out"] == str(run.parent / "web") and told["form"] == "web" and told["max_logit_difference"] < 1e-3
     return run.parent / "web"
