@@ -91,13 +91,13 @@ def attack(kind: str, data: dict[str, Path], place: Path, kills: int, draw: rand
     words, processes = RUNS[kind].format(**data).split(), 2 if kind == "ranks" else 1
     place.mkdir()
     started = time.monotonic()
-    if Started(words, place / "whole", processes).wait():
-        raise SystemExit(f"{kind}: the uninterrupted run failed:\n{(place / 'whole.log').read_text()}")
-    whole_s, whole = time.monotonic() - started, contents(place / "whole")
+    if Started(words, place / "uninterrupted", processes).wait():
+        raise SystemExit(f"{kind}: the uninterrupted run failed:\n{(place / 'uninterrupted.log').read_text()}")
+    whole_s, whole = time.monotonic() - started, contents(place / "uninterrupted")
     there = set(os.listdir(tempfile.gettempdir()))  # what libraries keep for the next run
     tally = Tally()
     while sum(tally.kills.values()) < kills:
-        out = place / f"run{sum(tally.kills.values())}_{tally.too_late}"
+        out = place / f"run{sum(tally.kills.values())}x{tally.too_late}"
         run = Started(words, out, processes)
         if not _killed(run, out, whole_s, draw, tally):
             tally.too_late += 1
@@ -261,6 +261,8 @@ def contents(out: Path) -> dict[str, object]:
     for file in out.iterdir():
         if file.suffix == ".safetensors":
             found |= {f"{file.name}:{name}": value.numpy().tobytes() for name, value in load_file(file).items()}
+        elif file.name == "model_card.md":  # its title is the folder's name
+            found[file.name] = file.read_bytes().replace(out.name.encode(), b"")
         elif file.name not in (*CLOCKED, ".lock"):
             found[file.name] = file.read_bytes()
     return found
