@@ -114,21 +114,15 @@ def test_exported_files_of_all_tasks_predict_are_scored_and_served(python, tmp_p
     assert scored["top1"] == json.loads(convnext("evaluate", runs["pets"], data, "--json").out)["top1"]
 
     named = [f"{name}={file}" for name, file in files.items()]
-    server = subprocess.Popen(
-        [python, "-m", "convnext", "serve", *named, "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=OURS,
-    )
-    try:
-        assert server.stderr is not None
-        address = next(found.group(0) for line in server.stderr if (found := re.search(r"http://[\w.]+:\d+", line)))
-        for name in files:
-            url = f"{address}/v1/predict?model={name}"
-            asked = urllib.request.Request(url, image.read_bytes(), {"content-type": "image/png"})
-            with urllib.request.urlopen(asked, timeout=60) as response:
-                assert response.status == 200 and json.loads(response.read())
-    finally:
-        server.terminate()
-        server.wait(30)
+    command = [python, "-m", "convnext", "serve", *named, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=OURS) as server:
+        try:
+            assert server.stderr is not None
+            address = next(found[0] for line in server.stderr if (found := re.search(r"http://[\w.]+:\d+", line)))
+            for name in files:
+                url = f"{address}/v1/predict?model={name}"
+                asked = urllib.request.Request(url, image.read_bytes(), {"content-type": "image/png"})
+                with urllib.request.urlopen(asked, timeout=60) as response:
+                    assert response.status == 200 and json.loads(response.read())
+        finally:
+            server.terminate()
