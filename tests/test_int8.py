@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 import convnext as package
 from commands import convnext, trained
@@ -19,7 +20,9 @@ from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
 from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.several import metrics as several
 from images import write_colours
+from labels_data import in_columns, made
 
 needs_export = pytest.mark.skipif(
     not all(map(installed, ("onnx", "onnxscript", "onnxruntime"))), reason="the extra 'export' is not installed"
@@ -178,3 +181,35 @@ def test_turns_are_taken_one_after_the_other():
     times = int8.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
     assert calls == ["a", "b"] * 4 and {len(found) for found in times.values()} == {3}
     assert int8.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 2.0]) == 2.0
+
+
+def test_labels_are_compared_by_average_precision_with_an_error_from_resampled_images():
+    rng = np.random.default_rng(0)
+    marks = (rng.random((200, 3)) < 0.4).astype(np.int8)
+    marks[5, 1] = -1
+    logits = 3 * marks + rng.normal(size=(200, 3))
+    before = several.Outcomes.of(logits, marks, np.arange(200))
+    after = several.Outcomes.of(logits + rng.normal(size=(200, 3)), marks, np.arange(200))
+    found = int8.Comparison.of_labels(before, after, np.full(3, 0.5))
+    slow = []
+    for seen in (before, after):
+        known = [marks[:, k] >= 0 for k in range(3)]
+        slow.append(np.mean([average_precision_score(marks[w, k], seen.score[w, k]) for k, w in enumerate(known)]))
+    assert (found.before, found.after) == pytest.approx(tuple(slow), abs=1e-6)
+    same = ((before.score >= 0.5) == (after.score >= 0.5)).all(1).mean()
+    assert found.agreement == pytest.approx(same) and 0.002 < found.error < 0.05
+    assert found.text(0.5).startswith("mAP ")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_int8_of_several_labels_is_judged_by_their_average_precision(form, tmp_path):
+    data = in_columns(tmp_path / "data", made(40))
+    trained(data, tmp_path / "run", "--epochs", 2)
+    words = ("--to", form, "--int8", data, "--calibrate", 16, "--max-loss", 100, "--json", "--workers", 0)
+    done = convnext("export", tmp_path / "run", *words)
+    assert done.status == 0, done.err
+    told = json.loads(done.out)["int8"]
+    assert told["figure"] == "mAP" and 0 <= told["after"] <= 1
+    again = convnext("evaluate", json.loads(done.out)["out"], data, "--json", "--workers", 0)
+    found = json.loads(again.out)
+    assert found["n"] == told["n"] and found["map"] == pytest.approx(told["after"], abs=1e-6)

@@ -34,7 +34,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     text = "compute in int8; calibrate on these labelled images and judge on those held out"
     small.add_argument("--int8", metavar="DATA", help=text)
     small.add_argument("--calibrate", type=count, default=300, metavar="N", help="images to calibrate on (300)")
-    text = "points of top-1 accuracy that int8 may cost; if it costs more, no file is written (0.5)"
+    text = "points of top-1, of several labels of mAP, that int8 may cost; if it costs more, no file is written (0.5)"
     small.add_argument("--max-loss", type=_points, default=0.5, help=text)
     small.add_argument("--workers", type=int, default=-1, help="processes that read images (chosen automatically)")
     parser.add_argument(

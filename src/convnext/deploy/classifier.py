@@ -93,7 +93,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         """Raise ConvNeXtError where there is no one answer that could be right or wrong."""
         if self.several:
             raise ConvNeXtError(
-                f"'{self.source}' names several labels an image, and this is for one. Take `convnext evaluate` without more."
+                f"Suites count how often the first class is right, and '{self.source}' names several labels an image, none of "
+                "which is first. Take `convnext evaluate` without --suite."
             )
 
     def explain(

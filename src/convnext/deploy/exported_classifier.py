@@ -78,10 +78,7 @@ class ExportedClassifier(ClassificationPredictor):
         skipped: dict[str, str] = {}
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         if self.several:
-            passes = self._passes(dataset, batch, workers, skipped, progress=progress)
-            seen = several.Outcomes.join(
-                [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
-            )
+            seen = self.label_outcomes(dataset, batch=batch, workers=workers, skipped=skipped, progress=progress)
             told = evaluation_of_several(seen, dataset, self.thresholds, wanted=wanted)
             return told.with_about(skipped=skipped, **about)
 
@@ -113,6 +110,22 @@ class ExportedClassifier(ClassificationPredictor):
             within = replace(found, logits=restricted(found.logits, only))
             parts.append(within.outcomes(self.decision.scale.log_scores(within.logits)))
         return Outcomes.join(parts)
+
+    def label_outcomes(
+        self,
+        dataset: Dataset,
+        *,
+        workers: int = 0,
+        batch: int = 0,
+        skipped: dict[str, str] | None = None,
+        progress: bool = False,
+    ) -> several.Outcomes:
+        """The same where an image may have several labels."""
+        noted = {} if skipped is None else skipped
+        passes = self._passes(dataset, batch, workers, noted, progress=progress)
+        return several.Outcomes.join(
+            [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
+        )
 
     def _passes(
         self,

@@ -22,7 +22,9 @@ from convnext.data.opening import open_splits, recognise
 from convnext.deploy.exported import Pixels
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.several import metrics as several
 
+_RESAMPLES = 100  # of the images, for the error of a mean average precision
 CERTAIN = 1.96  # standard errors: 19 times of 20
 VARIANTS = {  # what stays in floating point, from the fastest to the most faithful
     "int8": (),
@@ -36,10 +38,11 @@ class Comparison:
     """The same labelled images seen by two networks."""
 
     n: int
-    before: float  # top-1, a rate
+    before: float  # top-1, of several labels mean average precision: a rate
     after: float
     agreement: float  # share of images with the same answer
     error: float  # standard error of `before - after`, of the pairs
+    figure: str = "top-1"  # what they are, for people
 
     @classmethod
     def of(cls, before: Outcomes, after: Outcomes) -> "Comparison":
@@ -51,9 +54,23 @@ class Comparison:
         same = float((before.predicted[one] == after.predicted[two]).mean())
         return cls(n, float(right[0].mean()), float(right[1].mean()), same, float(change.std() / math.sqrt(n)))
 
+    @classmethod
+    def of_labels(cls, before: several.Outcomes, after: several.Outcomes, thresholds: several.Floats) -> "Comparison":
+        """The same where an image may have several labels, which (K,) `thresholds` name; the error by resampling the images."""
+        _, one, two = np.intersect1d(before.index, after.index, return_indices=True)
+        pair = before.at(one), after.at(two)
+        n, rng = len(one), np.random.default_rng(0)
+        told = [each.score >= thresholds for each in pair]
+        changes = []
+        for _ in range(_RESAMPLES):
+            some = rng.integers(n, size=n)
+            changes.append(_mean_precision(pair[0].at(some)) - _mean_precision(pair[1].at(some)))
+        same = float((told[0] == told[1]).all(1).mean())
+        return cls(n, *map(_mean_precision, pair), same, float(np.std(changes)), "mAP")
+
     @property
     def loss(self) -> float:
-        """Points of top-1 that were lost."""
+        """Points of the figure that were lost."""
         return 100 * (self.before - self.after)
 
     @property
@@ -64,7 +81,7 @@ class Comparison:
     def text(self, limit: float) -> str:
         """One line for people, and a second where the images are too few to tell `limit` points."""
         line = (
-            f"top-1 {self.before:.2%} -> {self.after:.2%} ({-self.loss:+.2f} points, give or take {self.doubt:.2f}) on "
+            f"{self.figure} {self.before:.2%} -> {self.after:.2%} ({-self.loss:+.2f} points, give or take {self.doubt:.2f}) on "
             f"{self.n:,} images; the same answer on {self.agreement:.1%}"
         )
         if self.loss + self.doubt > limit:
@@ -73,6 +90,13 @@ class Comparison:
             line += f"\ntoo few images to be sure that fewer than {limit:g} points are lost"
             line += f": about {wanted:,} would tell" if wanted > self.n else ""
         return line
+
+
+def _mean_precision(outcomes: several.Outcomes) -> float:
+    """Mean average precision over the classes that some image has."""
+    found = several.average_precisions(outcomes)
+    known = found[~np.isnan(found)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]) -> tuple[Dataset, Dataset]:
@@ -125,12 +149,12 @@ def first_within(
         found = judged(variant)
         if found.loss <= limit:
             return variant, found
-        info(f"{variant}: {found.loss:.2f} points of top-1 lost, more than {limit:g}.")
+        info(f"{variant}: {found.loss:.2f} points of {found.figure} lost, more than {limit:g}.")
         tried.append(found)
     best = min(tried, key=lambda each: each.loss)
     raise ConvNeXtError(
-        f"int8 costs {best.loss:.2f} points of top-1 at best ({best.before:.2%} -> {best.after:.2%} on {best.n:,} images), "
-        f"more than --max-loss {limit:g}: no file is kept. Calibrate on more images, or allow a larger --max-loss."
+        f"int8 costs {best.loss:.2f} points of {best.figure} at best ({best.before:.2%} -> {best.after:.2%} on {best.n:,} "
+        f"images), more than --max-loss {limit:g}: no file is kept. Calibrate on more images, or allow a larger --max-loss."
     )
 
 

@@ -1,11 +1,13 @@
 """An exported network in int8: calibrated on some images, judged by others, timed beside the float one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from convnext.data.labelled import Dataset
 from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.export.compared import Compared, answers
@@ -24,7 +26,7 @@ class Quantization:
 
     data: str  # labelled images to calibrate and to judge on
     images: int  # of the calibration
-    max_loss: float  # points of top-1
+    max_loss: float  # points of top-1, of several labels of mean average precision
     backend: str
     workers: int
 
@@ -47,7 +49,7 @@ def to_int8(
     images = int8.calibration(train, predictor.recipe.input, asked.images, predictor.recipe.seed)
     info(f"Calibrating on {len(images):,} images, judging by {len(val.entries):,} others.")
     floats = reopened(made, asked.backend)
-    before = floats.outcomes(val, workers=asked.workers)
+    compare = _judge(floats, val, asked.workers)
     small = made.with_name(f"int8{made.suffix}")
     quantize = table.called(form.quantizer)
 
@@ -55,7 +57,7 @@ def to_int8(
         about = {"precision": "int8", "int8": {"variant": variant, "calibrated_on": len(images)}}
         quantize(made, small, images, variant, of_int8(described, asked.max_loss) | about)
         seal(small)
-        return int8.Comparison.of(before, reopened(small, asked.backend).outcomes(val, workers=asked.workers))
+        return compare(reopened(small, asked.backend))
 
     variant, found = int8.first_within(tuple(int8.VARIANTS), judged, asked.max_loss, info)
     quick, shown = reopened(small, asked.backend), compared.shown
@@ -74,9 +76,18 @@ def to_int8(
         f"{faster[1]:.2f} times plain torch",
         f"size: {sizes[0]:.1f} -> {sizes[1]:.1f} MB",
     ]
-    names = ("n", "before", "after", "loss", "doubt", "agreement")
+    names = ("n", "figure", "before", "after", "loss", "doubt", "agreement")
     figures = {"int8": {name: getattr(found, name) for name in names} | {"speed": faster[0], "speed_torch": faster[1]}}
     return variant, notes, figures
+
+
+def _judge(floats: ExportedClassifier, val: Dataset, workers: int) -> Callable[[ExportedClassifier], int8.Comparison]:
+    """What compares another form of `floats` with it on `val`: by top-1, of several labels by mean average precision."""
+    if floats.several:
+        marked, least = floats.label_outcomes(val, workers=workers), floats.thresholds.array()
+        return lambda quick: int8.Comparison.of_labels(marked, quick.label_outcomes(val, workers=workers), least)
+    before = floats.outcomes(val, workers=workers)
+    return lambda quick: int8.Comparison.of(before, quick.outcomes(val, workers=workers))
 
 
 def reopened(made: Path, backend: str) -> ExportedClassifier:

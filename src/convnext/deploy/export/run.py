@@ -45,7 +45,7 @@ class Options:
     half: bool = False
     int8: str | None = None  # data to calibrate and to judge on
     calibrate: int = 300  # images
-    max_loss: float = 0.5  # points of top-1
+    max_loss: float = 0.5  # points of top-1, of several labels of mean average precision
     compare_on: str | None = None  # images; None: fixed noise
     workers: int = -1
 
@@ -162,12 +162,10 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
 
 
 def _require_exportable(predictor: Any, options: Options) -> None:
-    """Raise ConvNeXtError for a network that no form is for, and for one that int8 cannot be judged on."""
+    """Raise ConvNeXtError for a network that int8 cannot be judged on."""
     if options.int8 and predictor.recipe.task != "classification":
-        raise ConvNeXtError(f"--int8 is judged by top-1, and '{predictor.source}' is a segmenter. Leave it out.")
-    if options.int8 and predictor.several:
         raise ConvNeXtError(
-            f"--int8 is judged by top-1, and '{predictor.source}' names several labels an image. Leave it out."
+            f"--int8 is judged by top-1 or mean average precision, and '{predictor.source}' is a segmenter. Leave it out."
         )
 
 
@@ -197,7 +195,7 @@ def _form(to: str, options: Options) -> table.Form:
         raise ConvNeXtError(f"--backend {options.backend} does not go with --to {to}. Leave it out.")
     form.require(int8=bool(options.int8))
     if not 0 <= options.max_loss <= 100:
-        raise ConvNeXtError(f"--max-loss {options.max_loss:g} must be from 0 to 100 points of top-1.")
+        raise ConvNeXtError(f"--max-loss {options.max_loss:g} must be from 0 to 100 points.")
     return form
 
 
