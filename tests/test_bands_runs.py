@@ -1,6 +1,7 @@
 """Runs on images of many bands: learnt, scored, predicted and exported with the same numbers, or refused in one line."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,18 +101,35 @@ def test_the_report_draws_three_bands_and_says_so(made, tmp_path):
     assert "data:image/jpeg" in page
 
 
-def test_an_exported_file_answers_the_same_and_says_what_it_takes(made, tmp_path):
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize(("form", "needed"), [("onnx", "onnxscript"), ("openvino", "openvino"), ("torch", "torch")])
+def test_an_exported_file_answers_the_same_and_says_what_it_takes(made, tmp_path, form, needed):
+    pytest.importorskip(needed)
     data, run, _ = made
-    out = tmp_path / "model.onnx"
-    assert convnext("export", run, "--to", "onnx", "--out", out).status == 0
+    out = tmp_path / f"model{ {'onnx': '.onnx', 'openvino': '.xml', 'torch': '.pt2'}[form] }"
+    done = convnext("export", run, "--to", form, "--out", out, "--compare-on", data, "--json")
+    assert done.status == 0, done.err
+    if form == "torch":  # nothing of ours opens it: it was compared with its run before it was written
+        assert out.is_file() and json.loads(done.out)["max_logit_difference"] < 1e-3
+        return
     exported, own = package.load(out), package.load(run)
     assert "bands 1, 2, 3, 4, 5" in exported.metadata["preprocessing"]["input"]
     for path in (data / "high" / "high0.tif", data / "low" / "low3.tif"):
         ours, theirs = dict(own(path).predictions), dict(exported(path).predictions)
         for name, score in ours.items():
             assert abs(theirs[name] - score) < 1e-4
+    script = f"""
+import sys
+sys.modules["torch"] = sys.modules["torchvision"] = None
+import convnext
+for answer in convnext.load({str(out)!r}).predict({str(data)!r}):
+    print(answer.path, dict(answer.predictions)["high"])
+"""
+    alone = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stderr
+    found = {path: float(score) for path, score in map(str.split, alone.stdout.splitlines())}
+    assert len(found) == len(list(own.predict(data)))
+    for answer in own.predict(data):
+        assert abs(found[answer.path] - dict(answer.predictions)["high"]) < 1e-4
 
 
 def test_channels_that_were_permuted_in_the_file_are_the_same_once_bands_undo_it(tmp_path):

@@ -194,3 +194,22 @@ def test_parquet_has_lists_of_numbers_behind_which_are_names_and_columns_of_mark
     assert open_labelled(recognise(tmp_path / "lists.parquet")).labels().tolist() == right
     right[5][1] = -1
     assert open_labelled(recognise(tmp_path / "marks.parquet")).labels().tolist() == right
+
+
+@pytest.mark.parametrize("head", ["image_id", "file_name,image_id"])
+def test_a_column_of_numbers_or_names_of_images_is_none_of_the_classes(tmp_path, head):
+    said = made(12)
+    write_images(tmp_path / "images", said)
+    first = [f"{name},{place % 2}" if "," in head else name for place, name in enumerate(said)]
+    rows = [
+        f"{cells},{','.join(str(int(each in labels)) for each in NAMES)}"
+        for cells, labels in zip(first, said.values(), strict=True)
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join([f"{head},{','.join(NAMES)}", *rows]))
+    splits = open_splits(recognise(tmp_path))
+    found = {
+        entry.path.rsplit("/", 1)[-1]: [name for name, mark in zip(NAMES, entry.marks, strict=True) if mark == 1]
+        for part in (splits.train, splits.val)
+        for entry in part.entries
+    }
+    assert splits.train.classes == NAMES and found == {name: list(labels) for name, labels in said.items()}

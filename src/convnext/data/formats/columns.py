@@ -12,7 +12,7 @@ from convnext.errors import DataError, nearest
 
 PATH = (
     "path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "image_name", "image",
-    "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri",
+    "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri", "image_id",
 )  # fmt: skip
 LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls")
 PLURAL = ("labels", "tags", "classes", "categories")  # those that are no LABEL are taken where there is none
