@@ -330,3 +330,19 @@ def test_a_missing_package_is_named_with_its_extra(made, tmp_path, monkeypatch):
     band_files._tifffile.cache_clear()
     assert done.status == 2
     assert "needs tifffile, which is not installed: pip install 'convnext[bands]'" in done.err.splitlines()[-1]
+
+
+def test_an_audit_reads_bands_and_shows_those_that_are_chosen(made, tmp_path):
+    _, run, _ = made
+    data = class_folders(tmp_path / "data", 12)
+    (data / "high" / "high3.tif").rename(data / "low" / "moved.tif")
+    found = package.audit(data, tmp_path / "out", weights=run, workers=0, device="cpu", progress=False)
+    assert found.n == 24 and not found.skipped and not found.groups
+    assert [(each.path, each.given, each.suggested) for each in found.wrong] == [("low/moved.tif", "low", "high")]
+    assert "data:image/jpeg" in found.page.read_text()
+    words = ("--folds", 2, "--epochs", 1, "--size", 16, "--device", "cpu", "--workers", 0, "--bands", "5,4,1", "--json")
+    done = convnext("audit", data, "--out", tmp_path / "small", *words)
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["n"] == 24 and "5, 4, 1 are the channels, in this order" in done.err
+    refused = convnext("audit", data, "--out", tmp_path / "none", "--bands", "9", "--workers", 0)
+    assert refused.status == 2 and refused.err.count("convnext: ") == 1, refused.err

@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import count, device_flag, json_flag, refuse_more
+from convnext.cli.options import bands_of, count, device_flag, json_flag, refuse_more
 from convnext.cli.printing import show, show_json
 
 HELP = "Find what is wrong with labelled images: labels, near-duplicates within and across parts, outliers; on a page."
@@ -26,6 +26,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="network to train, without --weights (atto)")
     parser.add_argument("--epochs", help="of each network that is trained (recipe `small`'s)")
     parser.add_argument("--size", type=count, help="pixels: side of the images that it is trained on")
+    bands = "the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02, without --weights (all)"
+    parser.add_argument("--bands", type=bands_of, default=(), help=bands)
     parser.add_argument("--minutes", help="end in about so many minutes, all folds together")
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds and the networks (0)")
     parser.add_argument("--workers", type=int, default=-1, help="how many read images (chosen automatically)")
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.engine.records import info
     from convnext.studies.audit.run import audit
 
-    names = ("weights", "folds", "model", "epochs", "minutes", "seed", "workers", "device")
+    names = ("weights", "folds", "model", "epochs", "minutes", "seed", "workers", "device", "bands")
     how = {name: getattr(args, name) for name in names}
     found = audit(args.data, args.out, progress=not args.json, size_px=args.size, **how)
     if args.json:

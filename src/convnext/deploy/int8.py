@@ -66,7 +66,8 @@ class Comparison:
             some = rng.integers(n, size=n)
             changes.append(_mean_precision(pair[0].at(some)) - _mean_precision(pair[1].at(some)))
         same = float((told[0] == told[1]).all(1).mean())
-        return cls(n, *map(_mean_precision, pair), same, float(np.std(changes)), "mAP")
+        first, second = map(_mean_precision, pair)
+        return cls(n, first, second, same, float(np.std(changes)), "mAP")
 
     @property
     def loss(self) -> float:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convnext.config import Bands
+from convnext.data.bands import shown_to_eyes
 from convnext.data.decode import decode, to_pillow
 from convnext.data.store import Store, printable
 from convnext.errors import DataError, reason_of
@@ -62,9 +64,14 @@ def read_looks(file: Path, known: str) -> Looks | None:
 
 
 def look_at(
-    store: Store, paths: Sequence[str], *, workers: int = -1, seen: Callable[[int], None] = lambda done: None
+    store: Store,
+    paths: Sequence[str],
+    *,
+    workers: int = -1,
+    bands: Bands | None = None,
+    seen: Callable[[int], None] = lambda done: None,
 ) -> Looks:
-    """Look at each image once, by threads; `seen` is told how many are done."""
+    """Look at each image once, by threads; `seen` is told how many are done. `bands`: how images of bands are read."""
     count = len(paths)
     small = np.zeros((count, SIDE, SIDE), np.uint8)
     numbers = np.zeros((3, count), np.uint64)
@@ -73,7 +80,7 @@ def look_at(
     def look(path: str) -> tuple[NDArray[np.uint8], tuple[int, int, int]] | str:
         try:
             data = store.read(path)
-            shown = to_pillow(decode(data, channels=1, least_px=2 * SIDE))
+            shown = _grey(data, bands)
         except (DataError, OSError) as error:
             return reason_of(error)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
@@ -90,6 +97,13 @@ def look_at(
             if (place + 1) % 32 == 0:
                 seen(place + 1)
     return Looks(small, numbers[0], numbers[1], numbers[2], tuple(reasons))
+
+
+def _grey(data: bytes, bands: Bands | None) -> Image.Image:
+    """An image in grey, of bands that which people are shown."""
+    if bands is None:
+        return to_pillow(decode(data, channels=1, least_px=2 * SIDE))
+    return to_pillow(shown_to_eyes(data, bands)).convert("L")
 
 
 def difference_hash(image: Image.Image) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnext.config import RunOptions, parse
+from convnext.config import Bands, RunOptions, parse
 from convnext.data.labelled import Dataset, Splits
 from convnext.data.loader import eval_batches
 from convnext.data.whole import Whole
@@ -49,6 +49,7 @@ class Asked:
     seed: int = 0
     minutes: float | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the recipe of the networks that are trained
+    bands: Bands | None = None  # how the images are read, where they are not in grey or colour
     device: str = "auto"
     workers: int = -1
     progress: bool = True
@@ -210,7 +211,7 @@ def _trained_without(
     options = parse(RunOptions, words, where="options")
     info(f"Fold {fold + 1} of {folds}:")
     budget = budget_of(minutes, changes, sized="input.size_px" in changes)
-    data = Examined("classification", splits, look(splits, workers=asked.workers))
+    data = Examined("classification", splits, look(splits, workers=asked.workers, bands=asked.bands), asked.bands)
     request, start = started(request, options)
     trained(request, start, data, options, budget, device=choose_device(asked.device), world=World())
     last = read_trained(run, "last")

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from convnext import __version__
+from convnext.data.bands import shown_to_eyes
 from convnext.data.store import Store
 from convnext.drawing.markup import Html, clean, table, tag
 from convnext.drawing.numbers import count, percent
-from convnext.drawing.thumbnails import thumbnail
+from convnext.drawing.thumbnails import Shown, thumbnail
 from convnext.errors import number_of
 from convnext.reports.page import page
 from convnext.studies.audit.findings import Audit, Group, Outlier, Pair, Suspect
@@ -15,9 +16,9 @@ _WRONG, _GROUPS, _IN_GROUP, _FAR = 120, 40, 8, 48  # that are shown; the tables 
 _EACH = 6  # images of a pair of classes
 
 
-def audit_page(found: Audit, store: Store, name: str) -> Html:
-    """The page of an audit of the data called `name`, whose images `store` reads."""
-    show = _Cards(store)
+def audit_page(found: Audit, store: Store, name: str, shown: Shown = shown_to_eyes) -> Html:
+    """The page of an audit of the data called `name`, whose images `store` reads and `shown` makes visible."""
+    show = _Cards(store, shown)
     sections = [
         ("Labels", _labels(found, show)),
         ("Duplicates", _duplicates(found.groups, show)),
@@ -59,14 +60,14 @@ def audit_page(found: Audit, store: Store, name: str) -> Html:
 class _Cards:
     """Images as cards, each read when it is shown, once."""
 
-    def __init__(self, store: Store):
-        self._store = store
+    def __init__(self, store: Store, shown: Shown):
+        self._store, self._shown = store, shown
         self._made: dict[str, tuple[str, int] | None] = {}
 
     def __call__(self, path: str, *says: object) -> Html:
         """An image, what is said of it, and its name; the whole path where the mouse rests."""
         if path not in self._made:
-            self._made[path] = thumbnail(self._store.read, path)
+            self._made[path] = thumbnail(self._store.read, path, self._shown)
         small, name = self._made[path], clean(path).rsplit("/", 1)[-1]
         if small:
             image = tag("img", src=small[0], alt=name, class_="pixels" if small[1] < 80 else None)

@@ -5,13 +5,18 @@ Each step ends in a file of the folder, so that the same call goes on with what 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convnext.config import Bands
+from convnext.data.bands import shown_to_eyes
+from convnext.data.labelled import Splits
 from convnext.data.store import printable
 from convnext.data.whole import Whole, open_whole
 from convnext.deploy.output import refuse_among
@@ -29,7 +34,7 @@ from convnext.studies.audit.page import audit_page
 from convnext.studies.audit.tables import write_tables
 from convnext.studies.folds.parts import parts, require_folds
 from convnext.tasks.classification.facts import fingerprint
-from convnext.tasks.opening import source_of
+from convnext.tasks.opening import bands_of, source_of
 
 RECORD = "audit.json"  # what the folder is the audit of, and digests of its tables
 _PROPOSED = 3  # nearest images by features that are compared with each
@@ -45,6 +50,7 @@ def audit(
     epochs: float | str | None = None,
     size_px: int | None = None,
     minutes: float | str | None = None,
+    bands: Sequence[str | int] = (),
     seed: int = 0,
     device: str = "auto",
     workers: int = -1,
@@ -54,6 +60,7 @@ def audit(
 
     `weights`: a run, a folder, a file or 'hub:OWNER/NAME', whose network is frozen and judges by its features. Without, a
     small `model` ('atto') is trained for each of `folds`, for `epochs` on images of `size_px`, or in `minutes` altogether.
+    `bands`: the channels of images of many bands, in order, as of `train`; those of `weights` are their own.
     Raises ConvNeXtError for everything that the caller can mend.
     """
     changes = {"schedule.epochs": epochs, "input.size_px": size_px}
@@ -68,10 +75,11 @@ def audit(
     if minutes is not None:
         minutes = require_minutes(minutes, changes)
     source = source_of(Path(data))
+    source = replace(source, bands=tuple(map(str, bands))) if bands else source
     folder = Path(out)
     with Claim(folder):
         whole = open_whole(source)
-        known = f"{_known(whole)} {folds} {seed}"
+        known = " ".join([_known(whole), str(folds), str(seed), *map(str, bands)])
         before = _record(folder, known)
         for note in whole.notes:
             info(note)
@@ -83,6 +91,7 @@ def audit(
             seed=seed,
             minutes=minutes,
             changes=changes,
+            bands=_bands(whole, bands, workers),
             device=device,
             workers=workers,
             progress=progress,
@@ -106,7 +115,8 @@ def audit(
                 warn(f"'{folder / name}' was changed since it was written, and stays. Move it away for a new one.")
         _write_record(folder, {"known": known, "tables": {**before, **written}})
         with told(found.page):
-            write_bytes(found.page, str(audit_page(found, whole.dataset.store, source.name)).encode())
+            shown = partial(shown_to_eyes, config=asked.bands)
+            write_bytes(found.page, str(audit_page(found, whole.dataset.store, source.name, shown)).encode())
     return found
 
 
@@ -116,6 +126,14 @@ def _known(whole: Whole) -> str:
     if not whole.dataset.several:
         return known_as(paths, whole.labels.tolist(), whole.dataset.classes)
     return f"{known_as(paths, [0] * len(paths), ('',))} {fingerprint(whole.dataset)}"
+
+
+def _bands(whole: Whole, asked: Sequence[str | int], workers: int) -> Bands | None:
+    """How the images are read where they are of bands. Raises DataError where nothing fits."""
+    facts = bands_of(Splits(whole.dataset, whole.dataset), asked=tuple(map(str, asked)), channels=None, workers=workers)
+    for line in facts.lines if facts else ():
+        info(line)
+    return facts.bands if facts else None
 
 
 def _record(folder: Path, known: str) -> dict[str, str]:
@@ -153,6 +171,7 @@ def _looks(whole: Whole, asked: Asked) -> Looks:
                 whole.dataset.store,
                 [entry.path for entry in whole.dataset.entries],
                 workers=asked.workers,
+                bands=asked.bands,
                 seen=lambda done: meter.advance("", done),
             )
         with told(file):
