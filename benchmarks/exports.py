@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import convnext
-from convnext.deploy.exported import files_of
+from convnext.deploy.exported.opened import files_of
 from convnext.deploy.forms import table
 from convnext.engine.machine import cores, processor
 

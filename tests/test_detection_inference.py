@@ -20,9 +20,9 @@ from convnext.data.opening import open_dense, recognise
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.load import load
-from convnext.deploy.trained_classifier import TrainedClassifier
-from convnext.deploy.trained_detector import TrainedDetector
-from convnext.deploy.trained_segmenter import TrainedSegmenter
+from convnext.deploy.trained.classifier import TrainedClassifier
+from convnext.deploy.trained.detector import TrainedDetector
+from convnext.deploy.trained.segmenter import TrainedSegmenter
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import colour_of
 from convnext.errors import CheckpointError, DataError

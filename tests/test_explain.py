@@ -19,9 +19,9 @@ from commands import convnext, trained
 from convnext.config import TimmConfig, override
 from convnext.data.evaluation import eval_transform, seen_box
 from convnext.deploy.explanation import View
-from convnext.deploy.exported_classifier import ExportedClassifier
-from convnext.deploy.trained import Trained
-from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.exported.classifier import ExportedClassifier
+from convnext.deploy.trained.checkpoint import Trained
+from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.models.create import create

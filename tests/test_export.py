@@ -13,7 +13,7 @@ import convnext as package
 from commands import convnext, trained
 from convnext.data.evaluation import eval_transform
 from convnext.deploy.export.run import Options, export
-from convnext.deploy.exported import description_of, open_exported
+from convnext.deploy.exported.opened import description_of, open_exported
 from convnext.deploy.graph import BATCH, normalised, prepared, trace
 from convnext.deploy.load import load
 from convnext.errors import CheckpointError, ConvNeXtError

@@ -22,7 +22,7 @@ from convnext.config import DetectionRecipe, override
 from convnext.deploy.export.agreement import Agreement, agreement, compared_on
 from convnext.deploy.export.detector_graph import pooled, proposals, selected, shown
 from convnext.deploy.export.nodes import Nodes, floats, wholes
-from convnext.deploy.exported_detector import ExportedDetector
+from convnext.deploy.exported.detector import ExportedDetector
 from convnext.deploy.images import sample_of
 from convnext.deploy.serve.models import open_models
 from convnext.engine.checkpoint import save

@@ -13,7 +13,7 @@ from convnext.config import InputConfig
 from convnext.data.evaluation import eval_transform, framed
 from convnext.deploy.export.answering import Answering, _reached
 from convnext.deploy.export.pixels import Transformed, bicubic
-from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.trained.classifier import TrainedClassifier
 
 
 def pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -14,8 +14,8 @@ from checkpoints import TASKS, checkpoint_of
 from convnext.data.labelled import Dataset, Entry
 from convnext.data.opening import open_dense, recognise
 from convnext.data.store import FolderStore
-from convnext.deploy.exported import Exported
-from convnext.deploy.exported_classifier import ExportedClassifier
+from convnext.deploy.exported.classifier import ExportedClassifier
+from convnext.deploy.exported.opened import Exported
 from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.errors import ConvNeXtError

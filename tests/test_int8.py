@@ -15,7 +15,7 @@ from convnext.data.evaluation import framed
 from convnext.data.opening import open_splits, recognise
 from convnext.deploy import graph, int8
 from convnext.deploy.export import openvino
-from convnext.deploy.exported import open_exported
+from convnext.deploy.exported.opened import open_exported
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
 from convnext.tasks.classification.inference import judged

@@ -18,7 +18,7 @@ from checkpoints import checkpoint_of
 from commands import convnext, tiny, trained
 from convnext import create, load
 from convnext.config import override
-from convnext.deploy.trained import read_trained
+from convnext.deploy.trained.checkpoint import read_trained
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.optim import Optimizers

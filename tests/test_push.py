@@ -16,7 +16,7 @@ import convnext as package
 from checkpoints import checkpoint_of
 from commands import convnext, trained
 from convnext.deploy.load import load
-from convnext.deploy.run_card import write_run_card
+from convnext.deploy.push.run_card import write_run_card
 from convnext.engine import checkpoint
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.recipes import recipe

@@ -11,7 +11,7 @@ from convnext.config import parse
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_labelled, recognise
 from convnext.data.transforms import normalise
-from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.errors import ConvNeXtError, DataError
 from convnext.models.build import build_model
 from convnext.recipes import recipe

@@ -13,13 +13,13 @@ from PIL import Image
 
 import convnext as package
 from commands import convnext, trained
-from convnext.deploy import chance
-from convnext.deploy.chance import Figure, calibration_by_chance, change, needed
-from convnext.deploy.exported import open_exported
-from convnext.deploy.finding import Finding, answered, answered_each
+from convnext.deploy.exported.opened import open_exported
 from convnext.deploy.forms.seal import seal
-from convnext.deploy.measured import exchanged, licence
-from convnext.deploy.verify import names_data
+from convnext.deploy.verify import chance
+from convnext.deploy.verify.chance import Figure, calibration_by_chance, change, needed
+from convnext.deploy.verify.finding import Finding, answered, answered_each
+from convnext.deploy.verify.measured import exchanged, licence
+from convnext.deploy.verify.verify import names_data
 from convnext.errors import CheckpointError, ConvNeXtError, DataError
 from convnext.files import to_json
 from convnext.tasks.result import Evaluation

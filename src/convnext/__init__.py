@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from convnext.config import Recipe
     from convnext.deploy.classifier import ClassificationPredictor
     from convnext.deploy.detector import DetectionPredictor
-    from convnext.deploy.digests import Verified
     from convnext.deploy.explanation import Explanation
     from convnext.deploy.prediction import (
         ClassificationPrediction,
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
         SegmentationPrediction,
     )
     from convnext.deploy.predictor import Predictor
-    from convnext.deploy.push import Pushed, push
+    from convnext.deploy.push.push import Pushed, push
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.deploy.serve.run import serve
-    from convnext.deploy.verify import Verification, verify
+    from convnext.deploy.verify.digests import Verified
+    from convnext.deploy.verify.verify import Verification, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
     from convnext.models.convnext import ConvNeXt
     from convnext.studies.audit.findings import Audit
@@ -103,7 +103,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.config": ("Recipe",),
     "convnext.deploy.classifier": ("ClassificationPredictor",),
     "convnext.deploy.detector": ("DetectionPredictor",),
-    "convnext.deploy.digests": ("Verified",),
+    "convnext.deploy.verify.digests": ("Verified",),
     "convnext.deploy.explanation": ("Explanation",),
     "convnext.tasks.result": ("Evaluation",),
     "convnext.deploy.prediction": (
@@ -113,10 +113,10 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
         "SegmentationPrediction",
     ),
     "convnext.deploy.predictor": ("Predictor",),
-    "convnext.deploy.push": ("Pushed", "push"),
+    "convnext.deploy.push.push": ("Pushed", "push"),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
     "convnext.deploy.serve.run": ("serve",),
-    "convnext.deploy.verify": ("Verification", "verify"),
+    "convnext.deploy.verify.verify": ("Verification", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),
     "convnext.studies.audit.findings": ("Audit",),

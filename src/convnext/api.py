@@ -118,7 +118,7 @@ def train(
 
 def concluded(done: "Done") -> Run:
     """A run that the tasks have trained and evaluated, with its report and its card."""
-    from convnext.deploy.run_card import write_run_card
+    from convnext.deploy.push.run_card import write_run_card
     from convnext.studies.explain.report import write_run_page
 
     page = write_run_page(done.out, done.task, done.splits.val)

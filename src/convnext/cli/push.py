@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Write, show, and upload when asked."""
     refuse_more(args, rest)
-    from convnext.deploy.push import push
+    from convnext.deploy.push.push import push
 
     how = {"weights": args.weights, "license": args.license, "upload": args.yes, "public": args.public}
     done = push(args.run, args.repository, args.out, **how)

@@ -44,7 +44,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Verify and print; 1 where something is damaged or a promise is broken."""
     refuse_more(args, rest)
-    from convnext.deploy.verify import names_data
+    from convnext.deploy.verify.verify import names_data
 
     if names_data(args.paths):
         return _promises(args)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _promises(args: argparse.Namespace) -> int:
-    from convnext.deploy.verify import verify
+    from convnext.deploy.verify.verify import verify
 
     bundle, data = args.paths
     how: dict[str, Any] = {name: getattr(args, name) for name in (*_OF_DATA, "device", "workers")}
@@ -70,7 +70,7 @@ def _promises(args: argparse.Namespace) -> int:
 
 
 def _digests(args: argparse.Namespace) -> int:
-    from convnext.deploy.digests import compared
+    from convnext.deploy.verify.digests import compared
 
     found = compared(*args.paths)
     states = [one.state for one in found]

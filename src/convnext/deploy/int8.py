@@ -19,7 +19,7 @@ from convnext.data.evaluation import framed
 from convnext.data.labelled import Dataset, present
 from convnext.data.loader import eval_batches
 from convnext.data.opening import open_splits, recognise
-from convnext.deploy.exported import Pixels
+from convnext.deploy.exported.opened import Pixels
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.several import metrics as several

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from convnext.deploy.exported import is_exported, open_exported
+from convnext.deploy.exported.opened import is_exported, open_exported
 from convnext.deploy.predictor import Predictor
 from convnext.errors import CheckpointError, nearest
 
@@ -20,19 +20,19 @@ TaskName = Literal["classification", "detection", "segmentation"]
 
 # imported when one is needed: an exported file is loaded without torch, and a classifier without the seconds of detection
 _PREDICTORS = {  # task -> module, class
-    "classification": ("convnext.deploy.trained_classifier", "TrainedClassifier"),
-    "detection": ("convnext.deploy.trained_detector", "TrainedDetector"),
-    "segmentation": ("convnext.deploy.trained_segmenter", "TrainedSegmenter"),
+    "classification": ("convnext.deploy.trained.classifier", "TrainedClassifier"),
+    "detection": ("convnext.deploy.trained.detector", "TrainedDetector"),
+    "segmentation": ("convnext.deploy.trained.segmenter", "TrainedSegmenter"),
 }
 _EXPORTED = {  # the same of exported files
-    "classification": ("convnext.deploy.exported_classifier", "ExportedClassifier"),
-    "segmentation": ("convnext.deploy.exported_segmenter", "ExportedSegmenter"),
+    "classification": ("convnext.deploy.exported.classifier", "ExportedClassifier"),
+    "segmentation": ("convnext.deploy.exported.segmenter", "ExportedSegmenter"),
 }
 
 _EXPORTED = {  # the same of exported files
-    "classification": ("convnext.deploy.exported_classifier", "ExportedClassifier"),
-    "detection": ("convnext.deploy.exported_detector", "ExportedDetector"),
-    "segmentation": ("convnext.deploy.exported_segmenter", "ExportedSegmenter"),
+    "classification": ("convnext.deploy.exported.classifier", "ExportedClassifier"),
+    "detection": ("convnext.deploy.exported.detector", "ExportedDetector"),
+    "segmentation": ("convnext.deploy.exported.segmenter", "ExportedSegmenter"),
 }
 
 
@@ -82,7 +82,7 @@ def load(
             )
         module, name = _EXPORTED[found]
         return getattr(import_module(module), name).around(network)
-    trained = import_module("convnext.deploy.trained").read_trained(source, weights)
+    trained = import_module("convnext.deploy.trained.checkpoint").read_trained(source, weights)
     found = trained.recipe.task
     _require_task(source, found, task)
     module, name = _PREDICTORS[found]

@@ -14,10 +14,10 @@ from convnext.config import (
     OptimConfig,
     ScheduleConfig,
 )
-from convnext.deploy.exported import is_exported
+from convnext.deploy.exported.opened import is_exported
 from convnext.deploy.load import load
-from convnext.deploy.trained import Trained
-from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.trained.checkpoint import Trained
+from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.engine.distributed import choose_device
 from convnext.engine.records import info
 from convnext.errors import CheckpointError

@@ -14,7 +14,7 @@ from PIL import Image
 from convnext.config import DetectionInput
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.exported_detector import ExportedDetector
+from convnext.deploy.exported.detector import ExportedDetector
 from convnext.deploy.images import Given
 from convnext.deploy.prediction import DetectionPrediction
 from convnext.errors import ConvNeXtError, DataError, number_of

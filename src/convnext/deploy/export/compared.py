@@ -20,8 +20,8 @@ from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.exported import Pixels, Run
-from convnext.deploy.exported_segmenter import logits_of
+from convnext.deploy.exported.opened import Pixels, Run
+from convnext.deploy.exported.segmenter import logits_of
 from convnext.deploy.forms.table import LOGITS
 from convnext.deploy.images import sample_of
 from convnext.errors import ConvNeXtError, DataError

@@ -8,11 +8,11 @@ import torch
 from convnext import __version__
 from convnext.config import Bands, InputConfig, SegmentationRecipe
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.exported import VERSION
+from convnext.deploy.exported.opened import VERSION
 from convnext.deploy.forms.table import SEALED
 from convnext.deploy.predictor import Predictor
-from convnext.deploy.promises import COARSE, KEY, Promises, promises_of_run
-from convnext.deploy.reference import reference_of
+from convnext.deploy.verify.promises import COARSE, KEY, Promises, promises_of_run
+from convnext.deploy.verify.reference import reference_of
 from convnext.engine.run import ORIGIN
 
 KEPT = (

@@ -20,10 +20,10 @@ from convnext.deploy.export import detector_graph as between
 from convnext.deploy.export.description import KEPT, promised
 from convnext.deploy.export.nodes import Nodes, floats, wholes
 from convnext.deploy.export.onnx import describe
-from convnext.deploy.exported import VERSION
-from convnext.deploy.exported_detector import BOXES, FINITE, IMAGES, LABELS, MASKS, SCORES
+from convnext.deploy.exported.detector import BOXES, FINITE, IMAGES, LABELS, MASKS, SCORES
+from convnext.deploy.exported.opened import VERSION
 from convnext.deploy.forms.table import SEALED
-from convnext.deploy.promises import KEY
+from convnext.deploy.verify.promises import KEY
 from convnext.errors import ConvNeXtError
 from convnext.models.fused import unfuse
 from convnext.tasks.detection import box_head, mask_head

@@ -10,7 +10,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from convnext.deploy import int8, signal_stack
-from convnext.deploy.exported import Pixels
+from convnext.deploy.exported.opened import Pixels
 from convnext.deploy.forms.table import KEY
 from convnext.deploy.graph import inputs_of, outputs_of
 from convnext.extras import needs

@@ -12,8 +12,8 @@ from convnext.deploy import int8
 from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.export.compared import Compared, answers
 from convnext.deploy.export.description import of_int8
-from convnext.deploy.exported import megabytes, move
-from convnext.deploy.exported_classifier import ExportedClassifier
+from convnext.deploy.exported.classifier import ExportedClassifier
+from convnext.deploy.exported.opened import megabytes, move
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
 from convnext.engine.records import info

@@ -23,8 +23,8 @@ from convnext.deploy.export.answering import Answering
 from convnext.deploy.export.compared import compared_of
 from convnext.deploy.export.description import description
 from convnext.deploy.export.quantized import Quantization, to_int8
-from convnext.deploy.exported import Pixels, Run, is_exported, megabytes, move, open_exported
-from convnext.deploy.exported_detector import ExportedDetector
+from convnext.deploy.exported.detector import ExportedDetector
+from convnext.deploy.exported.opened import Pixels, Run, is_exported, megabytes, move, open_exported
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from convnext.deploy.exported import Pixels, Run
+from convnext.deploy.exported.opened import Pixels, Run
 from convnext.deploy.forms.table import INPUT, KEY
 from convnext.extras import needs
 

@@ -10,7 +10,7 @@ import numpy as np
 from convnext.config import Bands
 from convnext.data.store import printable
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.exported import files_of, is_exported
+from convnext.deploy.exported.opened import files_of, is_exported
 from convnext.deploy.load import load
 from convnext.deploy.prediction import Prediction
 from convnext.deploy.predictor import Predictor

@@ -22,8 +22,8 @@ from convnext.data.whole import Whole
 from convnext.deploy.classifier import BATCH
 from convnext.deploy.embed import about_of, named_features
 from convnext.deploy.started import load_features
-from convnext.deploy.trained import read_trained
-from convnext.deploy.trained_classifier import TrainedClassifier
+from convnext.deploy.trained.checkpoint import read_trained
+from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World, choose_device
 from convnext.engine.records import Meter, info, warn

@@ -13,9 +13,9 @@ from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.store import printable
 from convnext.deploy.export.run import Done, Options, export
 from convnext.deploy.export.web.runtime import FILES, LICENCE, PACKAGE, VERSION, runtime_files
-from convnext.deploy.exported import open_exported
+from convnext.deploy.exported.opened import open_exported
 from convnext.deploy.page import SHARED, content, page, shared
-from convnext.deploy.trained import read_trained
+from convnext.deploy.trained.checkpoint import read_trained
 from convnext.drawing.palette import colour_of
 from convnext.errors import ConvNeXtError
 from convnext.files import appearing, refuse_unusable, to_json, told

@@ -14,7 +14,7 @@ from convnext.data.transforms import normalise
 from convnext.deploy.images import Pixels, Read, sample_of
 from convnext.deploy.predictor import Features
 from convnext.deploy.segmenter import SegmentationPredictor
-from convnext.deploy.trained import Trained
+from convnext.deploy.trained.checkpoint import Trained
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation

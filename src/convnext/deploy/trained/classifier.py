@@ -24,7 +24,7 @@ from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features, require_numbers
-from convnext.deploy.trained import Trained
+from convnext.deploy.trained.checkpoint import Trained
 from convnext.engine.distributed import World
 from convnext.engine.forks import tell_once
 from convnext.engine.run import amend_whole

@@ -14,7 +14,7 @@ from convnext.config import Recipe, SegmentationHeadConfig, SegmentationRecipe, 
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.data.store import printable
-from convnext.deploy.exported import Exported, Run
+from convnext.deploy.exported.opened import Exported, Run
 from convnext.deploy.forms.table import LOGITS, SIZE
 from convnext.deploy.images import Pixels, Read, in_batches, sample_of
 from convnext.deploy.predictor import Features

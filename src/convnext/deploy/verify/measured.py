@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from convnext.deploy import chance
-from convnext.deploy.chance import Figure
 from convnext.deploy.classifier import ClassificationPredictor
-from convnext.deploy.finding import Finding, answered, answered_each, percent, sets
-from convnext.deploy.promises import Promises, Stated
+from convnext.deploy.verify import chance
+from convnext.deploy.verify.chance import Figure
+from convnext.deploy.verify.finding import Finding, answered, answered_each, percent, sets
+from convnext.deploy.verify.promises import Promises, Stated
 from convnext.errors import number_of
 from convnext.models.licences import UNKNOWN, terms
 from convnext.tasks.result import Evaluation

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from convnext.config import ClassificationRecipe, Recipe
-from convnext.deploy.promises import KEY, Promises
+from convnext.deploy.verify.promises import KEY, Promises
 from convnext.engine import checkpoint
 from convnext.engine.run import ORIGIN
 from convnext.errors import CheckpointError

@@ -11,13 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, overload
 
-from convnext.deploy import digests
-from convnext.deploy.digests import Verified
-from convnext.deploy.exported import is_exported
-from convnext.deploy.finding import Finding
+from convnext.deploy.exported.opened import is_exported
 from convnext.deploy.load import load
-from convnext.deploy.measured import Measured, findings_of, licence, network
-from convnext.deploy.promises import Promises, promises_of_file, promises_of_run
+from convnext.deploy.verify import digests
+from convnext.deploy.verify.digests import Verified
+from convnext.deploy.verify.finding import Finding
+from convnext.deploy.verify.measured import Measured, findings_of, licence, network
+from convnext.deploy.verify.promises import Promises, promises_of_file, promises_of_run
 from convnext.errors import ConvNeXtError, number_of
 
 _HUB = "hub:"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convnext import __version__
-from convnext.deploy.finding import percent
-from convnext.deploy.measured import FIGURES, RATES
-from convnext.deploy.promises import Promises, Stated
+from convnext.deploy.verify.finding import percent
+from convnext.deploy.verify.measured import FIGURES, RATES
+from convnext.deploy.verify.promises import Promises, Stated
 from convnext.errors import number_of, on_one_line
 from convnext.files import to_json
 from convnext.models.licences import UNKNOWN, terms

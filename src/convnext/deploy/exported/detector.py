@@ -16,7 +16,7 @@ from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.exported import Exported
+from convnext.deploy.exported.opened import Exported
 from convnext.deploy.images import Pixels, Read, Size, Transform, in_batches, sample_of
 from convnext.deploy.predictor import Features
 from convnext.engine.records import info, watched

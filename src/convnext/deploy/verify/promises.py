@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convnext.deploy.reference import Reference
+from convnext.deploy.verify.reference import Reference
 from convnext.errors import CheckpointError
 from convnext.files import from_json
 

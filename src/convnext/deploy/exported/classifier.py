@@ -15,7 +15,7 @@ from convnext.data.evaluation import Change, Shown, framed, shown
 from convnext.data.labelled import Dataset
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
-from convnext.deploy.exported import Exported, open_exported
+from convnext.deploy.exported.opened import Exported, open_exported
 from convnext.deploy.forms.table import LOGITS
 from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features, require_numbers

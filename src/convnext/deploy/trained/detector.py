@@ -16,7 +16,7 @@ from convnext.data.sample import Frame, Sample
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.images import Read, Transform, sample_of
 from convnext.deploy.predictor import Features
-from convnext.deploy.trained import Trained
+from convnext.deploy.trained.checkpoint import Trained
 from convnext.tasks.detection.build import build
 from convnext.tasks.detection.found import Found
 from convnext.tasks.detection.inference import find, images_of

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from convnext.config import Recipe
-from convnext.deploy.model_card import Subject, model_card
-from convnext.deploy.promises import EVALUATION, promises_of_run
-from convnext.deploy.trained import described
+from convnext.deploy.push.model_card import Subject, model_card
+from convnext.deploy.trained.checkpoint import described
+from convnext.deploy.verify.promises import EVALUATION, promises_of_run
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
 from convnext.files import from_json, write_text

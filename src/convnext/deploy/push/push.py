@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convnext.deploy.exported import is_exported
-from convnext.deploy.model_card import Subject, model_card
-from convnext.deploy.promises import EVALUATION
-from convnext.deploy.push_files import CARD, NAMES, libraries_of, weights_of, write_files
-from convnext.deploy.run_card import subject_of
-from convnext.deploy.trained import read_trained
+from convnext.deploy.exported.opened import is_exported
+from convnext.deploy.push.files import CARD, NAMES, libraries_of, weights_of, write_files
+from convnext.deploy.push.model_card import Subject, model_card
+from convnext.deploy.push.run_card import subject_of
+from convnext.deploy.trained.checkpoint import read_trained
+from convnext.deploy.verify.promises import EVALUATION
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
 from convnext.files import refuse_unusable, told, workroom, write_text
 from convnext.models import hub

@@ -1,0 +1,1 @@
+"""A trained network as a repository of the hub, with its card."""

@@ -1,0 +1,1 @@
+"""What is whole, and what a network promises, measured again."""
