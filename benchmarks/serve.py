@@ -1,13 +1,16 @@
-"""Requests a second of `convnext serve`, and what an image costs it beside `predict`.
+"""Requests a second of `convnext serve`, and what an image costs it beside `predict` and beside other servers.
 
-    python benchmarks/serve.py [--model atto] [--clients 1,4,16,64] [--seconds 10] [--batch 8] [--peer NAME=URL,PID] [--quiet]
+    python benchmarks/serve.py [--model atto] [--clients 1,4,16,64] [--seconds 10] [--batch 8] [--peers litserve,mlserver]
+                               [--rounds 3] [--environments FOLDER] [--quiet]
 
-A process serves a network of fresh weights at 224 px. Clients, each with one connection, send JPEG files of about 500 x 375 px,
+Each serves one network of fresh weights at 224 px. Clients, each with one connection, send JPEG files of about 500 x 375 px,
 the next as soon as the last is answered, for some seconds; those before are not counted. For each number of clients a line:
-requests a second, p50 and p99 of their times, and processor seconds an image of the
-server. `predict` answers the same images in a process of its own, read side by side: its processor seconds an image. A peer is
-another server that somebody has started: its address, which takes a JPEG as a body, and the number of its process. Lines of
-results/serve.jsonl, all of one machine, in turn.
+requests a second, p50 and p99 of their times, and processor seconds an image of the server with its processes. `predict`
+answers the same images in a process of its own, read side by side: its processor seconds an image.
+
+A peer of serve_peers.py runs in an environment of its own, kept in FOLDER, and serves the same network through ONNX Runtime.
+Each way of batching is tried with 16 clients first, the fastest is taken. Then all are asked in turn, `--rounds` times; the
+last lines are the medians of each, and the ratios to the best peer. Lines of results/serve.jsonl, all of one machine.
 """
 
 import argparse
@@ -16,11 +19,12 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +33,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+import serve_peers as peers
+from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.engine.machine import cores, processor
 from convnext.recipes import recipe
@@ -37,6 +43,8 @@ from convnext.tasks.table import row_of
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 IMAGES = 64
 WARM_S = 2.0
+TUNED_AT = 16  # clients
+FIGURES = ("requests_per_s", "p50_ms", "p99_ms", "processor_s_per_image")
 PREDICT = (
     "import sys, time\nfrom convnext.deploy.load import load\n"
     "predictor = load(sys.argv[1], device='cpu')\nimages = sys.argv[2]\n"
@@ -54,7 +62,9 @@ def main() -> int:
     parser.add_argument("--clients", default="1,4,16,64")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=URL,PID")
+    parser.add_argument("--peers", type=peers.known, default=[], help=f"names among {', '.join(peers.PEERS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--environments", type=Path, default=Path("runs/serve_peers"))
     parser.add_argument("--quiet", action="store_true", help="write no lines of results")
     args = parser.parse_args()
     about = {
@@ -65,21 +75,84 @@ def main() -> int:
         "cores": cores(),
     }
     about |= {"torch": torch.__version__, "python": platform.python_version(), "command": " ".join(sys.argv)}
+    clients = [int(each) for each in args.clients.split(",")]
+    about |= {name: peers.version(name, args.environments) for name in args.peers}
     with tempfile.TemporaryDirectory() as folder:
         run, images = written(args.model, Path(folder)), write_images(Path(folder) / "images")
-        rows = [{"kind": "machine", **about}, predicted(run, images, args.batch)]
-        clients = [int(each) for each in args.clients.split(",")]
-        rows += served(run, images, clients, args.seconds, args.batch)
-        for peer in args.peer:
-            name, _, rest = peer.partition("=")
-            url, _, process = rest.rpartition(",")
-            rows += [{"kind": name, **row} for row in measured(url, int(process), images, clients, args.seconds)]
+        network = exported(run, Path(folder)) if args.peers else run
+        rows: list[dict[str, Any]] = [{"kind": "machine", **about}]
+        tuned = {}
+        for name in args.peers:
+            tried = [tried_once(name, network, images, args, settings) for settings in peers.PEERS[name].settings]
+            rows += tried
+            tuned[name] = max(tried, key=lambda row: row["requests_per_s"])["settings"]
+        for number in range(args.rounds):
+            found = [predicted(run, images, args.batch)]
+            found += served(run, images, clients, args.seconds, args.batch)
+            for name, settings in tuned.items():
+                found += asked(name, network, images, clients, args, settings)
+            rows += [{**row, "round": number} for row in found]
+        rows += medians(rows, clients)
     for row in rows:
         print(json.dumps(row))
     if not args.quiet:
         with open(RESULTS, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return 0
+
+
+def exported(run: Path, folder: Path) -> Path:
+    """The network of `run` as ONNX, normalised images (N, 3, 224, 224) -> logits (N, 1000), as a person would give a peer."""
+    network = load(run, device="cpu").model.eval()
+    file = folder / "network.onnx"
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, 224, 224),),
+        dynamo=True,
+        dynamic_shapes=({0: batch},),
+        input_names=["images"],
+        verbose=False,
+    )
+    assert program
+    program.save(file)
+    return file
+
+
+def tried_once(name: str, network: Path, images: Path, args: Any, settings: Mapping[str, float]) -> dict[str, Any]:
+    """A row of a peer's throughput with TUNED_AT clients."""
+    (row,) = asked(name, network, images, [TUNED_AT], args, settings)
+    return {**row, "kind": f"{name} tried"}
+
+
+def asked(
+    name: str, network: Path, images: Path, clients: Sequence[int], args: Any, settings: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """A row of a peer for each number of clients."""
+    bodies = [peers.request_body(name, file.read_bytes()) for file in sorted(images.iterdir())]
+    with peers.started(name, network, args.environments, settings) as (url, process):
+        rows = measured(url, process, bodies, clients, args.seconds, "application/json")
+    return [{"kind": name, **row, "settings": dict(settings)} for row in rows]
+
+
+def medians(rows: Sequence[Mapping[str, Any]], clients: Sequence[int]) -> list[dict[str, Any]]:
+    """The median of the rounds of each server, and ours beside the best peer's."""
+    found, names = [], [name for name in ("serve", *peers.PEERS) if any(row["kind"] == name for row in rows)]
+    for number in clients:
+        of = {}
+        for name in names:
+            own = [row for row in rows if row["kind"] == name and row["clients"] == number]
+            of[name] = {key: statistics.median(row[key] for row in own) for key in FIGURES}
+            found.append({"kind": f"{name} median", "clients": number, **of[name]})
+        rivals = [name for name in names if name != "serve"]
+        if rivals:
+            best = max(rivals, key=lambda name: of[name]["requests_per_s"])
+            ratio = {f"{key}_ratio": of["serve"][key] / of[best][key] for key in FIGURES}
+            found.append({"kind": "serve beside the best peer", "clients": number, "peer": best, **ratio})
+    predict = statistics.median(row["processor_s_per_image"] for row in rows if row["kind"] == "predict")
+    for row in [each for each in found if each["kind"] == "serve median"]:
+        row["processor_beside_predict"] = row["processor_s_per_image"] / predict
+    return found
 
 
 def written(model: str, folder: Path) -> Path:
@@ -140,20 +213,22 @@ def served(run: Path, images: Path, clients: Sequence[int], seconds: float, batc
                 url = f"{found[1]}/v1/predict" if found else ""
             if not url:
                 raise RuntimeError("the server did not start")
-            rows = measured(url, server.pid, images, clients, seconds)
+            bodies = [file.read_bytes() for file in sorted(images.iterdir())]
+            rows = measured(url, server.pid, bodies, clients, seconds, "image/jpeg")
         finally:
             server.terminate()
     return [{"kind": "serve", **row} for row in rows]
 
 
-def measured(url: str, process: int, images: Path, clients: Sequence[int], seconds: float) -> list[dict[str, Any]]:
-    """A row for each number of clients of a server."""
-    bodies = [file.read_bytes() for file in sorted(images.iterdir())]
+def measured(
+    url: str, process: int, bodies: Sequence[bytes], clients: Sequence[int], seconds: float, content: str
+) -> list[dict[str, Any]]:
+    """A row for each number of clients of a server, to which bodies of the type `content` are sent."""
     rows = []
     for number in clients:
-        asyncio.run(asking(url, bodies, number, WARM_S))
+        asyncio.run(asking(url, bodies, content, number, WARM_S))
         before, began = processor_s(process), time.monotonic()
-        times = asyncio.run(asking(url, bodies, number, seconds))
+        times = asyncio.run(asking(url, bodies, content, number, seconds))
         wall_s, took_s = time.monotonic() - began, processor_s(process) - before
         p50, p99 = np.percentile(times, [50, 99])
         row = {"clients": number, "requests": len(times), "requests_per_s": len(times) / wall_s}
@@ -161,15 +236,16 @@ def measured(url: str, process: int, images: Path, clients: Sequence[int], secon
     return rows
 
 
-async def asking(url: str, bodies: Sequence[bytes], clients: int, seconds: float) -> list[float]:
+async def asking(url: str, bodies: Sequence[bytes], content: str, clients: int, seconds: float) -> list[float]:
     """Seconds of every request of so many clients."""
     times: list[float] = []
     end = time.monotonic() + seconds
-    await asyncio.gather(*(client(url, bodies[number:] + bodies[:number], end, times) for number in range(clients)))
+    turned = ([*bodies[number:], *bodies[:number]] for number in range(clients))
+    await asyncio.gather(*(client(url, own, content, end, times) for own in turned))
     return times
 
 
-async def client(url: str, bodies: Sequence[bytes], end: float, times: list[float]) -> None:
+async def client(url: str, bodies: Sequence[bytes], content: str, end: float, times: list[float]) -> None:
     """One connection: seconds of each request until `end`."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -178,7 +254,7 @@ async def client(url: str, bodies: Sequence[bytes], end: float, times: list[floa
         body = bodies[place % len(bodies)]
         place += 1
         began = time.monotonic()
-        lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.netloc}", "Content-Type: image/jpeg"]
+        lines = [f"POST {address.path} HTTP/1.1", f"Host: {address.netloc}", f"Content-Type: {content}"]
         writer.write("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: (\d+)", answer)
@@ -191,9 +267,11 @@ async def client(url: str, bodies: Sequence[bytes], end: float, times: list[floa
 
 
 def processor_s(process: int) -> float:
-    """Of a process and its threads, until now."""
+    """Of a process and those that it started, with their threads, until now."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return own + sum(processor_s(int(child)) for each in threads for child in (each / "children").read_text().split())
 
 
 if __name__ == "__main__":
