@@ -1,5 +1,6 @@
 """What training on a few hundred annotated images rests on: norms at any batch, and what is said when memory runs out."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ def test_out_of_memory_names_the_micro_batch_and_the_fields_of_the_task_that_mak
             raise torch.OutOfMemoryError("no room")
         return model(piece).sum()
 
-    update = Update(network, chosen, Optimizers(network, chosen.optim), None, full)
+    update = Update(network, chosen, Optimizers(network, chosen.optim), None, full, np.arange(4))
     error = torch.OutOfMemoryError("no room")
     of_task = {"smaller": smaller, "exact": name == "small"}
     said = str(explain_memory(update, torch.zeros(4, 2), 4, error, **of_task))

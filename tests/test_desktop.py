@@ -232,7 +232,7 @@ def test_a_run_whose_reading_process_outlived_it_is_taken_up_at_once(data, tmp_p
     while not (tmp_path / "run" / "last.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    assert "Another process is training" in convnext(*arguments).line
+    assert "Another process is working" in convnext(*arguments).line
     worker = children(process.pid)[0]
     os.kill(worker, signal.SIGSTOP)  # it does not notice that the other is gone
     process.kill()

@@ -193,7 +193,7 @@ def test_images_of_ones_own_may_be_compared_on(run, data, tmp_path):
     ("arguments", "part"),
     [
         (["--to", "onxn"], "Did you mean 'onnx'?"),
-        ([], "--to onnx, --to openvino or --to torch"),
+        ([], "--to onnx, --to openvino, --to torch or --to web"),
         (["--to", "onnx", "--out", "x.xml"], "Let its name end in .onnx"),
         (["--to", "torch", "--int8", "pets"], "--int8 does not go with --to torch"),
         (["--to", "onnx", "--int8", "pets", "--half"], "--int8 does not go with --half"),
@@ -271,6 +271,7 @@ import signal, subprocess, numpy as np, openvino
 from convnext.deploy.forms.openvino import openvino_run
 x = openvino.opset13.parameter([1, 3], np.float32)
 model = openvino.Model([openvino.opset13.relu(x)], [x])
+model.inputs[0].get_tensor().set_names({"images"})
 model.outputs[0].get_tensor().set_names({"logits"})
 first, second = (openvino_run(model, exact=True) for _ in range(2))
 for run in (first, second):

@@ -78,7 +78,9 @@ def test_an_evaluation_of_a_classifier_is_refused_also_of_an_exported_one(tmp_pa
     predictor = overflowing("classification", tmp_path, "head")
     with pytest.raises(ConvNeXtError, match=REASON):
         predictor.outcomes(labelled(tmp_path))
-    network = Exported(tmp_path / "x.onnx", "none", lambda x: np.full((len(x), 2), np.nan, np.float32), {})
+    network = Exported(
+        tmp_path / "x.onnx", "none", lambda x, outputs: [np.full((len(x), 2), np.nan, np.float32) for _ in outputs], {}
+    )
     exported = ExportedClassifier(network, predictor.recipe, ("a", "b"), "cpu", tmp_path / "x.onnx", {})
     with pytest.raises(ConvNeXtError, match=REASON):
         exported.outcomes(labelled(tmp_path))
