@@ -81,6 +81,24 @@ def test_a_file_is_scored_as_its_run_where_torch_is_not_installed(sliding, data)
         assert found[name] == pytest.approx(expected[name], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("form", "half", "tolerance"), [("openvino", False, 1e-4), ("openvino", True, 2e-2), ("onnx", True, 2e-2)]
+)
+def test_other_forms_and_16_bits_give_its_map(sliding, tmp_path, form, half, tolerance):
+    pytest.importorskip(form, reason=f"the extra '{form}' is not installed")
+    run = sliding[0]
+    done = package.export(run, form, out=tmp_path / {"onnx": "m.onnx", "openvino": "m.xml"}[form], half=half)
+    assert done.difference <= tolerance * done.largest
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    assert (package.load(done.out)(image).mask == package.load(run)(image).mask).mean() > 0.99
+
+
+def test_a_torch_program_of_it_takes_the_image_and_its_size(sliding, tmp_path):
+    done = package.export(sliding[0], "torch", out=tmp_path / "m.pt2")
+    assert done.difference <= 1e-4 * done.largest
+    assert torch.export.load(str(done.out)).graph_signature.user_inputs == ("images", "size")
+
+
 def test_several_scales_are_refused_in_one_line(sliding, data):
     assert "answers at one scale" in convnext("evaluate", sliding[1], data, "--multi-scale").line
     with pytest.raises(ConvNeXtError, match="answers at one scale"):
