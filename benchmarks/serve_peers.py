@@ -99,6 +99,7 @@ class Peer:
     packages: tuple[str, ...]
     program: str
     path: str  # of its address
+    ready: str  # the path that answers 200 once the network is loaded
     body: Callable[[str], object]  # base64 -> JSON of a request
     settings: tuple[dict[str, int | float], ...]  # batch, window_s, workers
 
@@ -114,11 +115,12 @@ def _settings(cores: int) -> tuple[dict[str, int | float], ...]:
 
 SETTINGS = _settings(len(os.sched_getaffinity(0)))
 PEERS: Mapping[str, Peer] = {
-    "litserve": Peer(("litserve",), COMMON + LITSERVE, "/predict", lambda text: {"image": text}, SETTINGS),
+    "litserve": Peer(("litserve",), COMMON + LITSERVE, "/predict", "/health", lambda text: {"image": text}, SETTINGS),
     "mlserver": Peer(
-        ("mlserver",),
+        ("mlserver", "uvloop<0.22"),  # its workers ask for an event loop that newer ones do not make
         COMMON + MLSERVER,
         "/v2/models/net/infer",
+        "/v2/models/net/ready",
         lambda text: {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}]},
         SETTINGS,
     ),
@@ -180,7 +182,7 @@ def started(name: str, network: Path, folder: Path, settings: Mapping[str, float
         )
     try:
         url = f"http://127.0.0.1:{ports[0]}{peer.path}"
-        _wait(url, process, work / "log.txt")
+        _wait(url, peer.ready, process, work / "log.txt")
         yield url, process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -191,17 +193,18 @@ def started(name: str, network: Path, folder: Path, settings: Mapping[str, float
             process.wait()
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path, seconds: float = 90) -> None:
-    """Until something listens; raises RuntimeError with the end of the log."""
+def _wait(url: str, path: str, process: "subprocess.Popen[bytes]", log: Path, seconds: float = 90) -> None:
+    """Until `path` answers 200; raises RuntimeError with the end of the log."""
     address, end = urlsplit(url), time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         try:
             connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
-            connection.request("GET", "/")
-            connection.getresponse().read()
-            return
+            connection.request("GET", path)
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return
         except OSError:
-            time.sleep(0.5)
+            pass
+        time.sleep(0.5)
     raise RuntimeError(f"{url} does not answer: {log.read_text()[-2000:]}")
 
 
