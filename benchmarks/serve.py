@@ -74,7 +74,7 @@ def main() -> int:
         "processor": processor(),
         "cores": cores(),
     }
-    about |= {"torch": torch.__version__, "python": platform.python_version(), "command": " ".join(sys.argv)}
+    about |= {"torch": torch.__version__, "python": platform.python_version(), "command": command(args.environments)}
     clients = [int(each) for each in args.clients.split(",")]
     about |= {name: peers.version(name, args.environments) for name in args.peers}
     with tempfile.TemporaryDirectory() as folder:
@@ -99,6 +99,12 @@ def main() -> int:
         with open(RESULTS, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return 0
+
+
+def command(environments: Path) -> str:
+    """What was called, without the place of this machine."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return " ".join("FOLDER" if word == str(environments) else word for word in words)
 
 
 def exported(run: Path, folder: Path) -> Path:
