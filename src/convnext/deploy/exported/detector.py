@@ -5,22 +5,23 @@ Axes: H W pixel rows and columns, C channels.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from convnext.config import DetectionRecipe, Recipe, parse
 from convnext.data.annotated_policy import eval_dense
-from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.dataset import DenseDataset
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.exported.annotated import fitted_samples
 from convnext.deploy.exported.opened import Exported
-from convnext.deploy.images import Pixels, Read, Size, Transform, in_batches, sample_of
+from convnext.deploy.images import Pixels, Read, Size, Transform, sample_of
 from convnext.deploy.predictor import Features
-from convnext.engine.records import info, watched
-from convnext.errors import ConvNeXtError, DataError, reason_of
+from convnext.engine.records import info
+from convnext.errors import ConvNeXtError
 from convnext.tasks.detection.facts import fingerprint
 from convnext.tasks.detection.found import Found, inside, outlines
 from convnext.tasks.detection.metrics import Outcomes, limit_of
@@ -29,19 +30,9 @@ from convnext.tasks.finite import NotFinite
 from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
-from convnext.tasks.skipped import note_skipped
 
 IMAGES = "images"  # the input, (1, H, W, C) uint8
 BOXES, SCORES, LABELS, MASKS, FINITE = "boxes", "scores", "labels", "masks", "finite"  # the outputs
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """One annotated image, or why there is none."""
-
-    indices: tuple[int, ...]
-    skipped: dict[str, str]  # path -> reason
-    sample: Sample | None
 
 
 class ExportedDetector(DetectionPredictor):
@@ -83,27 +74,17 @@ class ExportedDetector(DetectionPredictor):
         return self._outcomes(dataset, workers, {} if skipped is None else skipped, progress=False)
 
     def _outcomes(self, dataset: DenseDataset, workers: int, skipped: dict[str, str], *, progress: bool) -> Outcomes:
-        count, channels = len(dataset.entries), len(self.recipe.input.mean)
         indices: list[int] = []
         found: list[Found] = []
 
-        def read(places: range) -> _Opened:
-            (index,) = places
-            try:
-                return _Opened((index,), {}, read_sample(dataset, index, channels=channels, masks=False))
-            except (DataError, OSError) as error:
-                return _Opened((), {dataset.entries[index].path: reason_of(error)}, None)
+        def fit(sample: Sample) -> Sample:
+            return eval_dense(sample, self.recipe.input)
 
-        with watched(in_batches(read, count, 1, workers), count, shown=progress) as passing:
-            for one in passing:
-                note_skipped(one.skipped.items(), skipped)
-                if one.sample is not None:
-                    entry = dataset.entries[one.indices[0]]
-                    indices += one.indices
-                    fitted = eval_dense(one.sample, self.recipe.input)
-                    found.append(self.found_in(fitted.image, fitted.size, entry.path, entry.image_id))
-        if not found:
-            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        how: dict[str, Any] = {"channels": len(self.recipe.input.mean), "masks": False, "workers": workers}
+        for index, fitted in fitted_samples(dataset, fit, **how, skipped=skipped, progress=progress):
+            entry = dataset.entries[index]
+            indices.append(index)
+            found.append(self.found_in(fitted.image, fitted.size, entry.path, entry.image_id))
         return Outcomes(tuple(indices), tuple(found), (math.nan,) * len(found))
 
     @property

@@ -4,23 +4,24 @@ Axes: H W pixel rows and columns, C channels, K classes.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import Recipe, SegmentationHeadConfig, SegmentationRecipe, parse
-from convnext.data.dataset import DenseDataset, read_sample
-from convnext.data.sample import Sample
+from convnext.data.dataset import DenseDataset
 from convnext.data.store import printable
+from convnext.deploy.exported.annotated import fitted_samples
 from convnext.deploy.exported.opened import Exported, Run
 from convnext.deploy.forms.table import LOGITS, SIZE
-from convnext.deploy.images import Pixels, Read, in_batches, sample_of
+from convnext.deploy.images import Pixels, Read, sample_of
 from convnext.deploy.predictor import Features
 from convnext.deploy.segmenter import SegmentationPredictor
-from convnext.engine.records import info, watched
-from convnext.errors import ConvNeXtError, DataError, reason_of
+from convnext.engine.records import info
+from convnext.errors import ConvNeXtError
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.judged import judged_on
@@ -31,21 +32,11 @@ from convnext.tasks.segmentation.facts import fingerprint
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
 from convnext.tasks.segmentation.places import seen, windows
 from convnext.tasks.segmentation.report import report
-from convnext.tasks.skipped import note_skipped
 
 MULTIPLE = 32  # that the sides of an image which is seen at once are filled up to
 _WINDOWS = 4  # that run together
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One image at the size of evaluation, or why it could not be read."""
-
-    indices: tuple[int, ...] = ()
-    samples: tuple[Sample, ...] = ()
-    skipped: tuple[tuple[str, str], ...] = ()
 
 
 class ExportedSegmenter(SegmentationPredictor):
@@ -104,34 +95,20 @@ class ExportedSegmenter(SegmentationPredictor):
         return logits_of(self.model.run, image, self.recipe.head)
 
     def _outcomes(self, dataset: DenseDataset, workers: int, skipped: dict[str, str], progress: bool) -> Outcomes:
-        count, classes = len(dataset.entries), self.recipe.head.classes
+        classes = self.recipe.head.classes
         groups = np.zeros((GROUPS, classes, classes), np.int64)
         judged: list[Judged] = []
-
-        def read(places: range) -> _Seen:
-            index = places[0]
-            try:
-                sample = read_sample(dataset, index, channels=len(self.recipe.input.mean))
-                return _Seen((index,), (seen(self.recipe.input, sample),))
-            except (DataError, OSError) as error:
-                return _Seen(skipped=((printable(dataset.entries[index].path), reason_of(error)),))
-
-        with watched(in_batches(read, count, 1, workers), count, shown=progress) as passing:
-            for one in passing:
-                note_skipped(one.skipped, skipped)
-                if not one.samples:
-                    continue
-                (index,), (sample,) = one.indices, one.samples
-                assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
-                logits = self.logits(sample.image)
-                if not np.isfinite(logits).all():
-                    raise NotFinite(sample.path)
-                answer = labelled(logits, sample.size, sample.semantic)
-                own = confusion(answer.mask, sample.semantic, classes)
-                groups[index % GROUPS] += own
-                judged.append(Judged.of(index, own, answer.loss, answer.mask))
-        if not judged:
-            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        how: dict[str, Any] = {"channels": len(self.recipe.input.mean), "masks": True, "workers": workers}
+        passing = fitted_samples(dataset, partial(seen, self.recipe.input), **how, skipped=skipped, progress=progress)
+        for index, sample in passing:
+            assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
+            logits = self.logits(sample.image)
+            if not np.isfinite(logits).all():
+                raise NotFinite(sample.path)
+            answer = labelled(logits, sample.size, sample.semantic)
+            own = confusion(answer.mask, sample.semantic, classes)
+            groups[index % GROUPS] += own
+            judged.append(Judged.of(index, own, answer.loss, answer.mask))
         return Outcomes(groups.sum(0), tuple(judged), groups)
 
     def _labelled(self, image: Pixels, multi_scale: bool) -> tuple[NDArray[np.uint8], Floats]:

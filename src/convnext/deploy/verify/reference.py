@@ -25,7 +25,7 @@ Scores = NDArray[np.float32]
 class Reference:
     """What the run answers."""
 
-    scores: Scores  # (N, K) of the images of `pictures`
+    scores: Scores  # (N, K) of the images of `coloured_blocks`
     bound: float  # of the difference of a score
 
     @classmethod
@@ -62,14 +62,16 @@ def reference_of(predictor: ClassificationPredictor, precision: str) -> Referenc
 
 
 def answers(predictor: ClassificationPredictor) -> Scores:
-    """(N, K) scores of the images of `pictures`, as the network gives them to everybody."""
+    """(N, K) scores of the images of `coloured_blocks`, as the network gives them to everybody."""
     config = predictor.recipe.input
-    read = [predictor.read(one_image(image, config)) for image in pictures(config.eval_size_px, len(config.mean))]
+    read = [
+        predictor.read(one_image(image, config)) for image in coloured_blocks(config.eval_size_px, len(config.mean))
+    ]
     found: Scores = predictor.probabilities(stacked(read))
     return found
 
 
-def pictures(size_px: int, channels: int) -> list[NDArray[np.uint8]]:
+def coloured_blocks(size_px: int, channels: int) -> list[NDArray[np.uint8]]:
     """(H, W, C) uint8 each: BLOCKS x BLOCKS colours, of a generator whose numbers NumPy has frozen."""
     colours = np.random.RandomState(SEED).randint(0, 256, (IMAGES, BLOCKS, BLOCKS, channels)).astype(np.uint8)
     down, across = (-(-times * size_px // (4 * BLOCKS)) for times in (5, 6))

@@ -1,0 +1,53 @@
+"""Annotated images for an exported network to be judged on, one at a time, read by threads. No torch here."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.sample import Sample
+from convnext.data.store import printable
+from convnext.deploy.images import in_batches
+from convnext.engine.records import watched
+from convnext.errors import DataError, reason_of
+from convnext.tasks.skipped import note_skipped
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One annotated image, or why there is none."""
+
+    indices: tuple[int, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # path, reason
+
+
+def fitted_samples(
+    dataset: DenseDataset,
+    fit: Callable[[Sample], Sample],
+    *,
+    channels: int,
+    masks: bool,
+    workers: int,
+    skipped: dict[str, str],
+    progress: bool,
+) -> Iterator[tuple[int, Sample]]:
+    """(place in the dataset, sample after `fit`) of the images that can be read; the others are noted in `skipped`.
+
+    `masks` and `channels` are those of `read_sample`. Raises DataError at the end where none could be read.
+    """
+    count, seen = len(dataset.entries), 0
+
+    def read(places: range) -> _Opened:
+        (index,) = places
+        try:
+            return _Opened((index,), (fit(read_sample(dataset, index, channels=channels, masks=masks)),))
+        except (DataError, OSError) as error:
+            return _Opened(skipped=((printable(dataset.entries[index].path), reason_of(error)),))
+
+    with watched(in_batches(read, count, 1, workers), count, shown=progress) as passing:
+        for one in passing:
+            note_skipped(one.skipped, skipped)
+            seen += len(one.indices)
+            yield from zip(one.indices, one.samples, strict=True)
+    if not seen:
+        raise DataError(f"None of the {count} images to evaluate on could be read.")
