@@ -27,6 +27,10 @@ def _sizes(*names: str) -> list[tuple[str, type]]:
     return [(name, ctypes.c_long) for name in names]
 
 
+def _floats(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_float) for name in names]
+
+
 _EPSILON = ("epsilon", ctypes.c_float)
 _BRANCH = ("spatial", "spatial_bias", "norm", "norm_bias", "expand", "expand_bias", "project", "project_bias", "gamma")
 
@@ -57,10 +61,31 @@ class Head(ctypes.Structure):
     _fields_ = (*_pointers("weight", "bias"), *_sizes("inputs", "outputs"), _EPSILON)
 
 
+class Int8Block(ctypes.Structure):
+    """A block of 8-bit matmuls (int8_layers.h)."""
+
+    _fields_ = (
+        *_pointers("spatial", "spatial_bias", "expand", "expand_scale", "expand_bias", "gelu"),
+        *_pointers("project", "project_scale", "project_bias", "grn"),
+        *_sizes("channels", "hidden", "kernel"),
+        *_floats("epsilon", "gain", "offset", "zero", "smallest", "again_gain", "again_offset"),
+    )
+
+
+class Int8Patch(ctypes.Structure):
+    """A downsampling layer of 8-bit matmuls (int8_layers.h)."""
+
+    _fields_ = (
+        *_pointers("weight", "scale", "bias"),
+        *_sizes("inputs", "outputs", "size"),
+        *_floats("epsilon", "gain", "offset"),
+    )
+
+
 class Kind(IntEnum):
     """What a layer is (network.h)."""
 
-    PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD = range(5)
+    PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 = range(7)
 
 
 class Layer(ctypes.Structure):
@@ -81,7 +106,7 @@ class Gradients(ctypes.Structure):
     _fields_ = tuple(_pointers("x", *_BRANCH))
 
 
-STRUCTURES = (Block, Patch, Head, Layer, Weights, Gradients)
+STRUCTURES = (Block, Patch, Head, Int8Block, Int8Patch, Layer, Weights, Gradients)
 
 
 def mismatch(library: ctypes.CDLL) -> str | None:

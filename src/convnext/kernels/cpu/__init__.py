@@ -1,15 +1,19 @@
 """Compiled for this processor: the layers of inference, and the moves of augmentation."""
 
 from convnext.kernels.cpu.affine import affine
+from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
 from convnext.kernels.cpu.library import matmul_rate
 from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch, bf16_matmuls
 
 __all__ = [
     "PackedBlock",
     "PackedHead",
+    "PackedInt8Block",
+    "PackedInt8Patch",
     "PackedLayers",
     "PackedPatch",
     "affine",
     "bf16_matmuls",
+    "int8_form",
     "matmul_rate",
 ]

@@ -24,6 +24,15 @@ template <> const Multiply<float>::Block Multiply<float>::table[2][15] = {ROW(ON
 template <> const Multiply<Bf16>::Block Multiply<Bf16>::table[2][15] = {ROW(ONE<Bf16>.entry), ROW(TWO<Bf16>.entry)};
 #endif
 
+template <int VECTORS, int... ROWS>
+constexpr auto byte_table(std::integer_sequence<int, ROWS...>) {
+    struct Table { MultiplyBytes entry[15]; };
+    return Table{{nullptr, multiply_bytes_block<ROWS + 1, VECTORS>...}};
+}
+constexpr auto ONE_BYTES = byte_table<1>(std::make_integer_sequence<int, 14>{});
+constexpr auto TWO_BYTES = byte_table<2>(std::make_integer_sequence<int, 14>{});
+const MultiplyBytes MULTIPLY_BYTES[2][15] = {ROW(ONE_BYTES.entry), ROW(TWO_BYTES.entry)};
+
 template <bool PART, int... PIXELS>
 constexpr auto depthwise_table(std::integer_sequence<int, PIXELS...>) {
     struct Table { Depthwise entry[15]; };
@@ -57,6 +66,7 @@ long cn_size(const char* name) {
     const struct { const char* name; size_t size; } all[] = {
         {"Patch", sizeof(Patch)}, {"Block", sizeof(Block<float>)}, {"Head", sizeof(Head)},
         {"Layer", sizeof(Layer)}, {"Weights", sizeof(Weights)},    {"Gradients", sizeof(Gradients)},
+        {"Int8Block", sizeof(Int8Block)}, {"Int8Patch", sizeof(Int8Patch)},
     };
     for (const auto& each : all)
         if (!std::strcmp(each.name, name)) return static_cast<long>(each.size);
@@ -69,6 +79,18 @@ long cn_bf16() {  // whether matmuls may have bfloat16 operands
 #else
     return 0;
 #endif
+}
+
+long cn_int8() { return INT8_FORM; }  // how bytes are multiplied: 2 AVX512-VNNI, 1 AVX-VNNI, 0 widened to 16 or 32 bits
+
+// sums (rows, columns) of bytes in a tile (int8.h) times a packed matrix of int8.
+void cn_int8_matmul(const uint8_t* tile, const int8_t* b, long rows, long depth, long columns, int32_t* to) {
+    multiply_bytes(tile, rows * BBLOCK, rows, b, depth, 0, columns,
+                   [&](long first, long n, long column, long vectors, const int32_t* sums) {
+                       for (long i = 0; i < n; i++)
+                           for (long c = 0; c < least(vectors * LANES, columns - column); c++)
+                               to[(first + i) * columns + column + c] = sums[i * vectors * LANES + c];
+                   });
 }
 
 void cn_gelu(const float* x, float* value, float* derivative, long count) {  // for the tests
@@ -103,6 +125,21 @@ long cn_matmuls(long rounds, int threads) {
         std::memset(a, 0, BLOCK_ROWS * DEPTH * 4);
         std::memset(b, 0, PANEL * DEPTH * 4);
         for (long i = 0; i < rounds; i++) Multiply<float>::table[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH, b);
+    }
+    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+}
+
+// The same of bytes.
+long cn_int8_matmuls(long rounds, int threads) {
+    constexpr long DEPTH = 256;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        uint8_t* a = tile_memory.values<uint8_t>(BLOCK_ROWS * DEPTH);
+        int8_t* b = hidden_memory.values<int8_t>(PANEL * DEPTH);
+        int32_t* sums = shared_memory.values<int32_t>(BLOCK_ROWS * PANEL);
+        std::memset(a, 0, BLOCK_ROWS * DEPTH);
+        std::memset(b, 0, PANEL * DEPTH);
+        for (long i = 0; i < rounds; i++) MULTIPLY_BYTES[1][BLOCK_ROWS](a, BLOCK_ROWS * BBLOCK, b, DEPTH, sums);
     }
     return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
 }

@@ -4,14 +4,16 @@
 
 #include "head.h"
 #include "grn.h"
+#include "int8_layers.h"
 
 namespace convnext {
 
-enum class Kind : long { PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD };  // structs.py has the same numbers
+enum class Kind : long { PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 };  // structs.py has the same numbers
 
 struct Layer {
     Kind kind;
-    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK and BLOCK_V2: a Block<float>, BLOCK_BF16: a Block<Bf16>
+    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK and BLOCK_V2: a Block<float>, BLOCK_BF16: a Block<Bf16>,
+                             // BLOCK_INT8: an Int8Block, PATCH_INT8: an Int8Patch
     template <class T> const T& as() const { return *static_cast<const T*>(parameters); }
 };
 
@@ -22,6 +24,7 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
                     int threads) {
     auto after = [](const Layer& layer, Map from) -> Map {
         if (layer.kind == Kind::HEAD) return {from.images, 1, 1, layer.as<Head>().outputs};
+        if (layer.kind == Kind::PATCH_INT8) return patched(layer.as<Int8Patch>(), from);
         return layer.kind == Kind::PATCH ? patched(layer.as<Patch>(), from) : from;
     };
     long largest = 0;
@@ -45,6 +48,8 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
 #else
             case Kind::BLOCK_BF16: break;  // nobody packs one here: cn_bf16 tells
 #endif
+            case Kind::BLOCK_INT8: int8_block(layer.as<Int8Block>(), x, out, map, threads); break;
+            case Kind::PATCH_INT8: int8_patches(layer.as<Int8Patch>(), x, strides, map, out, threads); break;
             case Kind::HEAD: head(layer.as<Head>(), x, map, out, threads); break;
         }
         x = out, map = next;
