@@ -12,6 +12,7 @@ from convnext.data.annotated_loader import DenseBatch
 from convnext.data.opening import DenseSplits
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished, fit
+from convnext.engine.scored import Watcher
 from convnext.tasks.table import row_of
 
 CPU = torch.device("cpu")
@@ -25,10 +26,18 @@ def task_of(data: DenseSplits, chosen: Recipe, out: Path, *, last_step: int | No
     return (row.task if last_step is None else _killed(row.task, last_step))(row.build(chosen), chosen, values, data)
 
 
-def train(data: DenseSplits, chosen: Recipe, out: Path, *, last_step: int | None = None, **options: Any) -> Finished:
+def train(
+    data: DenseSplits,
+    chosen: Recipe,
+    out: Path,
+    *,
+    last_step: int | None = None,
+    watcher: Watcher | None = None,
+    **options: Any,
+) -> Finished:
     """Train the task of `data` on the CPU, into `out`."""
     task = task_of(data, chosen, out, last_step=last_step, **options)
-    return fit(task, chosen, task.options, device=CPU, world=World())
+    return fit(task, chosen, task.options, device=CPU, world=World(), watcher=watcher)
 
 
 def _killed(kind: Any, last_step: int) -> Any:

@@ -107,6 +107,7 @@ def test_the_task_follows_from_the_data_and_a_run_leaves_all_its_files(run, task
         "model_card.md",
         "images.digests",
         "samples.jpg",
+        "predictions.jpg",
     }
     assert {file.name for file in folder.iterdir() if not file.name.startswith(".")} == left
     assert json.loads((folder / "evaluation.json").read_text())["task"] == task

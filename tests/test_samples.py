@@ -13,16 +13,17 @@ from convnext.data.annotated_loader import train_dense_batches
 from convnext.data.annotated_policy import in_training
 from convnext.data.opening import open_dense_splits, recognise
 from convnext.drawing.palette import colour_of
+from convnext.drawing.sheet import GAP_PX
 from convnext.recipes import recipe
-from convnext.reports.samples import FILE, GAP_PX, draw_samples
+from convnext.reports.samples import FILE, draw_samples
 from images import write_colours
 from shape_objects import small, write_objects
 from shapes import write_shapes
 from test_cli_dense import arguments
 
 
-def sheet(folder: Path) -> np.ndarray:
-    with Image.open(io.BytesIO((folder / FILE).read_bytes())) as image:
+def sheet_of(file: Path) -> np.ndarray:
+    with Image.open(io.BytesIO(file.read_bytes())) as image:
         assert image.format == "JPEG"
         return np.asarray(image)
 
@@ -31,7 +32,7 @@ def test_the_classes_of_masks_tint_the_images_that_training_sees_first(tmp_path)
     splits = open_dense_splits(recognise(write_shapes(tmp_path / "maps", train=6, val=2)))
     chosen = recipe("small_segmentation", "atto", images=6, image_px=40, classes=3)
     assert draw_samples(tmp_path, chosen, splits) == tmp_path / FILE
-    pixels = sheet(tmp_path).astype(float)
+    pixels = sheet_of(tmp_path / FILE).astype(float)
     side = chosen.input.crop_px + GAP_PX
     assert pixels.shape == (2 * side, 4 * side, 3)  # six crops in rows of four
     steps = {"steps": range(1), "steps_per_epoch": 3, "batch": 2, "seed": chosen.seed}
@@ -51,7 +52,7 @@ def test_boxes_and_outlines_are_drawn(tmp_path, masks):
     splits = open_dense_splits(recognise(write_objects(tmp_path / "coco", train=3, val=2, masks=masks)))
     chosen = override(small(), {"head.masks": masks, "augment.hflip": 0})
     draw_samples(tmp_path, chosen, splits)
-    drawn = sheet(tmp_path).astype(int)
+    drawn = sheet_of(tmp_path / FILE).astype(int)
     near = [(np.abs(drawn - np.array(colour_of(label))).max(2) < 60).any() for label in (0, 1)]
     assert near == [True, True]
 

@@ -103,7 +103,7 @@ def train(
     held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises ConvNeXtError for what the
     caller can mend.
     """
-    from convnext.reports.samples import draw_samples
+    from convnext.reports.predictions import watching
     from convnext.tasks import train as tasks
     from convnext.tasks.arguments import requested
 
@@ -113,7 +113,7 @@ def train(
     how |= {"colours": colours, "bands": bands, "labels": labels, "corrections": corrections}
     request, options = requested(data, **how, promise=promise, sets=sets)
     refuse_among(options.out, [data] if images is None else [data, images])
-    return concluded(tasks.train(request, options, before=draw_samples))
+    return concluded(tasks.train(request, options, watch=watching))
 
 
 def concluded(done: "Done") -> Run:

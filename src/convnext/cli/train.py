@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     out = run_folder(args.data, args.model, args.weights) if args.out is None else args.out
     _check_out(out, [args.data, args.images, args.val, args.val_images])
     options = parse(RunOptions, {"out": out, "progress": not args.json, **_picked(args, RunOptions)}, where="options")
-    from convnext.reports.samples import draw_samples
+    from convnext.reports.predictions import watching
     from convnext.tasks.train import Request, train
 
     val = source_of(args.val, task, images=args.val_images or args.images, **how) if args.val else None
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     request = Request(data=source, val=val, **asked, size_px=args.size, changes=changes)
     if args.folds:
         return _cross_validated(request, options, args)
-    done = train(request, options, before=draw_samples)
+    done = train(request, options, watch=watching)
     if done.first:
         _report(api.concluded(done), as_json=args.json)
     return 0

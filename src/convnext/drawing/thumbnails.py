@@ -32,4 +32,9 @@ def jpeg(image: Image.Image) -> str:
     """An image in colour or grey as a data URI."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return as_uri(file.getvalue())
+
+
+def as_uri(data: bytes) -> str:
+    """The bytes of a JPEG as a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()

@@ -25,6 +25,7 @@ from convnext.engine.records import info
 from convnext.engine.run import Run, State
 from convnext.engine.saving import Saver
 from convnext.engine.schedule import evaluations_until, lr_at, total_steps
+from convnext.engine.scored import Watcher, show
 from convnext.engine.signals import Stop
 from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
@@ -54,11 +55,12 @@ def fit(
     world: World,
     origin: Mapping[str, str] | None = None,
     work: Work | None = None,
+    watcher: Watcher | None = None,
 ) -> Finished:
     """Train `task` by `recipe` into the folder `options.out`; goes on by itself where an earlier process stopped.
 
     `origin` says in every checkpoint where the first weights came from. With `work` the first steps of a new run tell
-    how long it will take.
+    how long it will take. `watcher` is called after each evaluation, in the first process alone.
     Raises TrainingError for a non-finite loss, missing memory or a full disk, ConvNeXtError for a folder that holds
     another run, Interrupted after SIGINT or SIGTERM (the state is saved first).
     """
@@ -74,7 +76,7 @@ def fit(
     with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)
         micro = micro_of(options, update)
-        _Loop(task, recipe, device, world, update, state, journal, saver, micro, forecast).run(stop)
+        _Loop(task, recipe, device, world, update, state, journal, saver, micro, forecast, watcher).run(stop)
     assert state.best, "the last step always evaluates"
     finished = Finished(task.metric, *_best_of(state.best), early=state.step < steps)
     if finished.early and world.first:
@@ -176,10 +178,11 @@ class _Loop:
         saver: Saver,
         micro: int,
         forecast: Forecast | None,
+        watcher: Watcher | None,
     ):
         self.task, self.recipe, self.device, self.world = task, recipe, device, world
         self.update, self.state, self.journal, self.saver = update, state, journal, saver
-        self.micro, self.forecast = micro, forecast
+        self.micro, self.forecast, self.watcher = micro, forecast, watcher
         self.steps = total_steps(task.steps_per_epoch, recipe.schedule)
         self.every = max(1, task.steps_per_epoch // LOG_ROWS_PER_EPOCH)
         self.pending: _Pending | None = None
@@ -258,17 +261,20 @@ class _Loop:
     def _evaluate(self) -> None:
         """Score the raw weights and, beside them, the EMA ones; keep each when it is its best so far."""
         model, started = self.task.model, time.monotonic()
+        place = _place(self.state.step, self.steps, self.task.steps_per_epoch, self.recipe)
         model.eval()
         with self.journal.meter.aside():
             scores = {"raw": self._score("raw")}
             if self.update.ema:
                 with self.update.ema.swapped(model):
                     scores["ema"] = self._score("ema")
+            if self.watcher and self.world.first:
+                show(self.watcher, self.task, self.update, scores, place)
         if self.world.first:
             shown = [
                 f"{w}: {self.task.metric} {m[self.task.metric]:.4f} loss {m['loss']:.4f}" for w, m in scores.items()
             ]
-            info(f"{_place(self.state.step, self.steps, self.task.steps_per_epoch, self.recipe)}  " + "   ".join(shown))
+            info(f"{place}  " + "   ".join(shown))
         self.journal.restart_clock(self.state.step)
         if self.forecast:
             self.forecast.evaluated(time.monotonic() - started)

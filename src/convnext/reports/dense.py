@@ -11,6 +11,7 @@ from convnext.drawing.numbers import count, finite, percent, plain, short
 from convnext.reports import dense_images, dense_sections, sections
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
+from convnext.reports.predicted import predicted_sections
 from convnext.reports.run_files import RunFiles
 from convnext.reports.tested import tested_sections
 
@@ -32,7 +33,7 @@ def write_dense_report(run: Path, data: DenseDataset | None) -> Path:
 
 
 def _page(files: RunFiles, data: DenseDataset | None) -> Html:
-    parts = tested_sections(files) + (_segmentation(data) if _is_segmentation(files, data) else _detection(data))
+    parts = tested_sections(files) + (_segmentation if _is_segmentation(files, data) else _detection)(files, data)
     parts += [
         Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),
@@ -40,7 +41,7 @@ def _page(files: RunFiles, data: DenseDataset | None) -> Html:
     return whole_page(files, headline(files, _network, _score, _stats), parts)
 
 
-def _detection(data: DenseDataset | None) -> list[Section]:
+def _detection(files: RunFiles, data: DenseDataset | None) -> list[Section]:
     return [
         Section("Average precision", "evaluation.json", dense_sections.precision),
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, dense_sections.DETECTION_SCORES)),
@@ -48,17 +49,19 @@ def _detection(data: DenseDataset | None) -> list[Section]:
         Section("Precision and recall", "evaluation.json", dense_sections.curves_of_precision),
         Section("Classes", "evaluation.json", dense_sections.detected_classes),
         Section("Worst images", "evaluation.json", lambda f: dense_images.worst_detections(f, data)),
+        *predicted_sections(files),
         Section("Data", "data.json", lambda f: sections.data(f, "objects")),
     ]
 
 
-def _segmentation(data: DenseDataset | None) -> list[Section]:
+def _segmentation(files: RunFiles, data: DenseDataset | None) -> list[Section]:
     return [
         Section("Curves", "metrics.jsonl", lambda f: sections.curves(f, dense_sections.SEGMENTATION_SCORES)),
         Section("Parts of the loss", "metrics.jsonl", dense_sections.losses),
         Section("Classes", "evaluation.json", dense_sections.segmented_classes),
         Section("Confusion", "evaluation.json", lambda f: confusion(f, "pixel")),
         Section("Worst images", "evaluation.json", lambda f: dense_images.worst_maps(f, data)),
+        *predicted_sections(files),
         Section("Data", "data.json", lambda f: sections.data(f, "pixels", _pixels)),
     ]
 

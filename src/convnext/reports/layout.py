@@ -12,7 +12,7 @@ from convnext.drawing.numbers import NOTHING, count, duration, finite, percent, 
 from convnext.errors import ConvNeXtError
 from convnext.files import write_bytes
 from convnext.reports.page import page
-from convnext.reports.run_files import RunFiles, read_run
+from convnext.reports.run_files import PREDICTIONS, RunFiles, read_run
 from convnext.reports.sections import note
 
 # What a file of another form raises where a section reads it.
@@ -42,6 +42,7 @@ class Section:
             "evaluation.json": files.evaluation,
             "metrics.jsonl": files.train or files.evals,
             "transfer.json": files.transfer,
+            PREDICTIONS: files.predictions,
         }[self.needs]
         sentence = files.notes.get(self.needs)
         inside = None

@@ -12,6 +12,7 @@ from convnext.reports.baseline import baseline_line
 from convnext.reports.classes import per_class
 from convnext.reports.confusion import confusion
 from convnext.reports.layout import Section, backbone, best, cost, headline, whole_page, write_page
+from convnext.reports.predicted import predicted_sections
 from convnext.reports.run_files import RunFiles
 from convnext.reports.start import start
 from convnext.reports.tested import tested_sections
@@ -42,6 +43,7 @@ def _page(files: RunFiles, read: Read | None, why: Why | None) -> Html:
         Section("Classes", "evaluation.json", per_class),
         Section("Calibration", "evaluation.json", trust.calibration),
         Section("Most wrong", "evaluation.json", lambda f: worst(f, read, None if f.crosswise else why)),
+        *predicted_sections(files),
         Section("Data", "data.json", sections.data),
         Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),
@@ -58,6 +60,7 @@ def _page_of_several(files: RunFiles, read: Read | None, staged: bool) -> Html:
         Section("Classes", "evaluation.json", several.per_class),
         Section("Together", "evaluation.json", several.together),
         Section("Most wrong", "evaluation.json", lambda f: several.worst(f, read)),
+        *predicted_sections(files),
         Section("Data", "data.json", sections.data),
         Section("Recipe", "recipe.json", sections.recipe),
         Section("Environment", "environment.json", sections.environment),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+PREDICTIONS = "predictions.jpg"  # what was predicted of some held-out images at the last evaluation
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # stored beside parameters, but not learnt
 _HEADER_LIMIT = 100_000_000  # bytes; what the safetensors format allows
 
@@ -25,6 +26,7 @@ class RunFiles:
     parameters: int | None
     parts: list[dict[str, Any]] = field(default_factory=list)  # timings of the other trainings below folds/
     transfer: dict[str, Any] | None = None  # of a run that starts from weights in stages; others have no such file
+    predictions: bytes | None = None  # predictions.jpg; None where the run was never evaluated
     notes: dict[str, str] = field(default_factory=dict)  # file -> what was wrong with it
 
     @property
@@ -57,6 +59,7 @@ def read_run(run: Path) -> RunFiles:
         parts=[row for file in sorted(run.glob("folds/*/timings.jsonl")) for row in _rows(file, {})],
         parameters=_parameters(run / "best.safetensors") or _parameters(run / "probe.safetensors"),
         transfer=_object(run / "transfer.json", notes) if (run / "transfer.json").exists() else None,
+        predictions=_bytes(run / PREDICTIONS, notes) if (run / PREDICTIONS).exists() else None,
         notes=notes,
     )
 

@@ -3,8 +3,6 @@
 It is there before the first step, so that boxes or masks that were misread are seen at once.
 """
 
-import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,14 @@ from convnext.data.annotated_policy import in_training
 from convnext.data.masks import encode
 from convnext.data.sample import Sample
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects
+from convnext.drawing.sheet import sheet
 from convnext.engine.records import info
 from convnext.errors import DataError
 from convnext.files import write_bytes
 
 FILE = "samples.jpg"
 MOST, COLUMNS = 8, 4  # images, and how many stand in a row
-SIDE_PX, GAP_PX = 320, 6  # the longer side of each at most, and what lies between them
+SIDE_PX = 320  # the longer side of each at most
 
 
 def draw_samples(out: Path, recipe: Recipe, splits: Any) -> Path | None:
@@ -45,16 +44,16 @@ def draw_samples(out: Path, recipe: Recipe, splits: Any) -> Path | None:
     channels = len(recipe.input.mean)
     try:
         (first,) = train_dense_batches(train, change, **how, channels=channels, masks=recipe.task == "detection")
-        drawn = [Image.fromarray(_drawn(sample, train.classes)) for sample in first.samples]
-        write_bytes(out / FILE, _sheet(drawn))
+        drawn = [Image.fromarray(annotated(sample, train.classes)) for sample in first.samples]
+        write_bytes(out / FILE, sheet(drawn, columns=COLUMNS, side_px=SIDE_PX))
     except (DataError, OSError):  # training says what is wrong with the images, and with the disk
         return None
     info(f"The first images with their annotations, as they are trained on: {out / FILE}")
     return out / FILE
 
 
-def _drawn(sample: Sample, classes: tuple[str, ...]) -> NDArray[np.uint8]:
-    """(H, W, 3) with boxes and masks of its objects, or tinted by its classes."""
+def annotated(sample: Sample, classes: tuple[str, ...]) -> NDArray[np.uint8]:
+    """(H, W, 3) of an image with boxes and masks of its objects, or tinted by its classes."""
     if sample.semantic is not None:
         return draw_map(sample.image, sample.semantic, classes)
     found = sample.instances
@@ -64,19 +63,3 @@ def _drawn(sample: Sample, classes: tuple[str, ...]) -> NDArray[np.uint8]:
     masks = () if found.masks is None else [encode(mask) for mask in found.masks]
     names = [classes[label] for label in labels]
     return draw_objects(sample.image, found.boxes, colours_of(labels, classes), names, masks)
-
-
-def _sheet(images: list[Image.Image]) -> bytes:
-    """A JPEG with the images in rows, each in the middle of its cell."""
-    for image in images:
-        image.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    cell = max(max(image.size) for image in images) + GAP_PX
-    columns = min(COLUMNS, len(images))
-    sheet = Image.new("RGB", (columns * cell, math.ceil(len(images) / columns) * cell), "white")
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        left, top = ((cell - side) // 2 for side in image.size)
-        sheet.paste(image, (column * cell + left, row * cell + top))
-    file = io.BytesIO()
-    sheet.save(file, "JPEG", quality=85)
-    return file.getvalue()

@@ -15,6 +15,7 @@ from convnext.engine.fit import Finished, fit
 from convnext.engine.forecast import Work
 from convnext.engine.records import info
 from convnext.engine.run import LAST, amend_whole, weights_file
+from convnext.engine.scored import Watcher
 from convnext.engine.task import Task
 from convnext.files import to_json, write_text
 from convnext.kernels import dispatch
@@ -53,6 +54,7 @@ def in_one_go(
     world: World,
     weights: str | None,
     forecast: bool = False,
+    watcher: Watcher | None = None,
 ) -> Ended:
     """Train everything from `weights`, or from random ones, or go on with that. Raises what loading and `fit` raise."""
     row, origin = row_of(chosen.task), None
@@ -65,7 +67,8 @@ def in_one_go(
         origin = origin_of(weights, world)
     task = row.task(model, chosen, options, splits)
     work = work_of(chosen, splits) if forecast else None
-    finished = fit_described(task, chosen, options, device=device, world=world, origin=origin, work=work)
+    how: dict[str, Any] = {"device": device, "world": world, "origin": origin, "work": work, "watcher": watcher}
+    finished = fit_described(task, chosen, options, **how)
     return Ended(finished, task.skipped)
 
 
@@ -84,13 +87,15 @@ def fit_described(
     world: World,
     origin: Mapping[str, str] | None = None,
     work: Work | None = None,
+    watcher: Watcher | None = None,
 ) -> Finished:
     """`fit` into a folder that says by which recipe and on which machine; `origin`: see `origin_of`."""
     out = Path(options.out)
     with_kernels(task.model, chosen, options, device)
     if world.first and not (out / LAST).exists():
         describe(chosen, options, device)
-    finished = fit(task, chosen, options, device=device, world=world, origin=origin, work=work)
+    how: dict[str, Any] = {"device": device, "world": world, "origin": origin, "work": work, "watcher": watcher}
+    finished = fit(task, chosen, options, **how)
     if world.writes():  # again: whatever became of the file meanwhile, it says what was done
         write_text(out / "recipe.json", chosen.model_dump_json(indent=1) + "\n")
     return finished

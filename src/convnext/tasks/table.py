@@ -30,7 +30,9 @@ class Row:
     build: Callable[[Any], nn.Module]  # recipe -> fresh network
     load: Callable[..., None]  # (network, source, *, info, classes): the weights to start from, for data of `classes`
     task: Callable[[Any, Any, Any, Any], Any]  # (network, recipe, options, splits) -> engine.task.Task with `skipped`
-    carry_out: Callable[..., Any]  # (recipe, splits, options, *, device, world, weights, forecast) -> fitting.Ended
+    carry_out: Callable[
+        ..., Any
+    ]  # (recipe, splits, options, *, device, world, weights, forecast, watcher) -> fitting.Ended
     evaluation: Callable[..., Evaluation]  # (network, dataset, recipe, *, workers, world, skipped, progress)
     final: Callable[..., Evaluation]  # the same at the end of a run, with what is fitted on the held-out images
     fitted: Callable[

@@ -17,7 +17,7 @@ from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.fit import Finished
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import info, warn
-from convnext.engine.run import LAST
+from convnext.engine.scored import Watcher
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import to_json, write_text
 from convnext.recipes import (
@@ -53,7 +53,7 @@ from convnext.tasks.skipped import say_skipped
 from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
 from convnext.tasks.table import row_of
 
-Before = Callable[[Path, Any, Any], object]  # (folder of the run, full recipe, splits)
+Watch = Callable[[Path, Any, Any], Watcher | None]  # (folder of a run, full recipe, splits) -> for `fit`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,10 @@ class Done:
     first: bool  # whether this process is the one that speaks
 
 
-def train(request: Request, options: RunOptions, *, before: Before | None = None) -> Done:
+def train(request: Request, options: RunOptions, *, watch: Watch | None = None) -> Done:
     """Train by `request` into `options.out` and evaluate the best weights; with the same request again, go on.
 
-    `before` is called before the first step of a new run.
+    `watch` is called before training, also of a run that goes on, and what it returns after each evaluation.
     Raises ConvNeXtError (and its kinds) for everything that the person can mend.
     """
     budget = budget_of(
@@ -114,7 +114,7 @@ def train(request: Request, options: RunOptions, *, before: Before | None = None
     with workplace(options) as (device, world):
         request, start = started(request, options)  # first: it may refuse, and data take long to look at
         data = examine(request, options, world)
-        return trained(request, start, data, options, budget, device=device, world=world, before=before)
+        return trained(request, start, data, options, budget, device=device, world=world, watch=watch)
 
 
 def trained(
@@ -126,7 +126,7 @@ def trained(
     *,
     device: torch.device,
     world: World,
-    before: Before | None = None,
+    watch: Watch | None = None,
 ) -> Done:
     """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
     chosen = choose_recipe(request, start, data)
@@ -136,9 +136,8 @@ def trained(
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
     )
-    if before and world.first and not (Path(options.out) / LAST).exists():
-        before(Path(options.out), chosen, data.splits)
-    ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None)
+    watcher = watch(Path(options.out), chosen, data.splits) if watch and world.first else None
+    ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None, watcher=watcher)
     found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
 
@@ -281,6 +280,7 @@ def carry_out(
     world: World,
     weights: str | None = None,
     forecast: bool = False,
+    watcher: Watcher | None = None,
 ) -> Ended:
     """Train by a full recipe into `options.out`, or go on there; write down what it was made of, and `forecast` its time."""
     require_same_contents(data.splits, data.findings.digests, options, world)
@@ -295,7 +295,7 @@ def carry_out(
             )
     row = row_of(chosen.task)
     how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
-    ended: Ended = row.carry_out(chosen, data.splits, options, **how)
+    ended: Ended = row.carry_out(chosen, data.splits, options, **how, watcher=watcher)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(dict(ended.skipped)):
         skipped |= found

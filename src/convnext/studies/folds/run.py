@@ -26,6 +26,7 @@ from convnext.engine.distributed import World
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.files import from_json, to_json, write_text
+from convnext.reports.predictions import watching
 from convnext.reports.report import write_page_of
 from convnext.studies.audit.copies import copies
 from convnext.studies.audit.looks import Looks, known_as, look_at, read_looks
@@ -165,7 +166,7 @@ def _one(source: Source, request: Request, splits: Any, options: RunOptions, dev
     )
     request, start = started(request, options)
     data = examined(source, splits, request, options, world)
-    return trained(request, start, data, options, budget, device=device, world=world)
+    return trained(request, start, data, options, budget, device=device, world=world, watch=watching)
 
 
 def _as_first(request: Request, first: Path) -> Request:

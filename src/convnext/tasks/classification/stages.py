@@ -19,6 +19,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_run, save_whole
+from convnext.engine.scored import Watcher
 from convnext.files import to_json, write_text
 from convnext.models.provenance import name_of_source
 from convnext.models.weights import load_weights
@@ -92,8 +93,11 @@ class Stages:
             info(f"Frozen features: {self.told(scores[self.figure], metadata['n'])} held-out images.")
         return scores
 
-    def tune(self, *, forecast: bool = False) -> Finished:
-        """Fine-tune from the probe's head, or go on with that; `forecast`: the first steps tell how long it takes."""
+    def tune(self, *, forecast: bool = False, watcher: Watcher | None = None) -> Finished:
+        """Fine-tune from the probe's head, or go on with that; `forecast`: the first steps tell how long it takes.
+
+        `watcher`: see `fit`.
+        """
         model = fresh(self.recipe)
         tensors, metadata = self.frozen()
         if not (self.out / LAST).exists():  # a run that goes on has its weights
@@ -102,7 +106,7 @@ class Stages:
         origin = {key: metadata[key] for key in ORIGIN if key in metadata}
         how: dict[str, Any] = {"device": self.device, "world": self.world, "origin": origin}
         work = work_of(self.recipe, self.splits) if forecast else None
-        finished = fit_described(task, self.recipe, self.options, **how, work=work)
+        finished = fit_described(task, self.recipe, self.options, **how, work=work, watcher=watcher)
         self.skipped |= task.skipped
         return finished
 

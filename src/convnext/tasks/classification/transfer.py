@@ -19,6 +19,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, save_whole, weights_file
+from convnext.engine.scored import Watcher
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.balance import balance_line
 from convnext.tasks.classification.features import Features
@@ -40,6 +41,7 @@ def carry_out(
     world: World,
     weights: str | None,
     forecast: bool = False,
+    watcher: Watcher | None = None,
 ) -> Ended:
     """Go through the stages that `options.out` has not yet behind it; there is one where the recipe asks for no probe.
 
@@ -49,7 +51,7 @@ def carry_out(
         info(line)
     if recipe.start.mode == "full":
         how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
-        return in_one_go(recipe, splits, options, **how)
+        return in_one_go(recipe, splits, options, **how, watcher=watcher)
     run = STAGES[recipe.labels](recipe, splits, options, device, world, weights)
     probe = run.probe()
     if recipe.start.mode == "probe":
@@ -57,12 +59,12 @@ def carry_out(
         return Ended(Finished(recipe.select.metric, probe[recipe.select.metric], "probe", 0), run.skipped, about=about)
     if recipe.start.folds and splits.val_share:  # images of a val part of their own are never trained on
         return _crosswise(run)
-    return _held_out(run, probe, forecast)
+    return _held_out(run, probe, forecast=forecast, watcher=watcher)
 
 
-def _held_out(run: Stages, probe: Mapping[str, float], forecast: bool) -> Ended:
+def _held_out(run: Stages, probe: Mapping[str, float], **how: Any) -> Ended:
     """The held-out images choose between the probe (0), the fine-tuned weights (1) and mixes of them."""
-    finished = run.tune(forecast=forecast)
+    finished = run.tune(**how)
     frozen, header = run.frozen()
     tuned, best = checkpoint.read(weights_file(run.out, finished.weights))
     scores: dict[float, Mapping[str, float]] = {0.0: probe, 1.0: best["metrics"]}
