@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from convnext.deploy.push.push import Pushed, push
     from convnext.deploy.segmenter import SegmentationPredictor
     from convnext.deploy.serve.run import serve
+    from convnext.deploy.shard import shard
     from convnext.deploy.verify.digests import Verified
     from convnext.deploy.verify.verify import Verification, verify
     from convnext.errors import CheckpointError, ConvNeXtError, DataError, TrainingError
@@ -81,6 +82,7 @@ __all__ = [
     "push",
     "recipe",
     "serve",
+    "shard",
     "similar",
     "train",
     "verify",
@@ -116,6 +118,7 @@ _HOMES = {  # module -> the public names in it; loaded on first use, so that `im
     "convnext.deploy.push.push": ("Pushed", "push"),
     "convnext.deploy.segmenter": ("SegmentationPredictor",),
     "convnext.deploy.serve.run": ("serve",),
+    "convnext.deploy.shard": ("shard",),
     "convnext.deploy.verify.verify": ("Verification", "verify"),
     "convnext.errors": ("CheckpointError", "ConvNeXtError", "DataError", "TrainingError"),
     "convnext.models.convnext": ("ConvNeXt",),

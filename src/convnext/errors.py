@@ -27,6 +27,10 @@ class DataError(ConvNeXtError):
             self.add_note(line)
 
 
+class Unreachable(ConvNeXtError):
+    """A store of data does not answer: no image is at fault, so none is skipped for it."""
+
+
 class CheckpointError(ConvNeXtError):
     """A file of weights or a run cannot be read, or does not fit the model."""
 

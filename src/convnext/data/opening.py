@@ -18,6 +18,7 @@ from convnext.data.formats.masks import refuse_misread
 from convnext.data.formats.objects import has_objects
 from convnext.data.formats.painted import painted
 from convnext.data.formats.records import is_label_json
+from convnext.data.formats.shards import as_asked, has_shards, open_shards
 from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
 from convnext.data.labelled import Dataset, Splits, present
@@ -63,7 +64,6 @@ def recognise(
     image has one or several, where a person says so.
     Raises DataError when nothing of that kind is there.
     """
-    path = Path(path)
     known = get_args(Form)
     if form is not None and form not in known:
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
@@ -71,12 +71,7 @@ def recognise(
         annotated = form in ANNOTATED
     elif (images is not None or colours is not None) and annotated is None:
         annotated = True
-    require(path)
-    if path.is_dir() or is_zip(path):
-        found = _of_tree(path, tree_of(path), images, form, annotated, task)
-    else:
-        found = _of_file(path, images, form, annotated)
-        found = replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
+    found = _recognised(path, images, form, annotated, task)
     if labels is not None:
         if found.task != "classification":
             raise DataError(
@@ -88,6 +83,20 @@ def recognise(
     if found.task != "segmentation":
         raise DataError(f"colours of masks are for segmentation; '{found.name}' is for {found.task}.")
     return replace(found, colours=colours)
+
+
+def _recognised(
+    path: str | Path, images: str | Path | None, form: str | None, annotated: bool | None, task: str | None
+) -> Source:
+    """Shards, a folder, a zip or a file."""
+    if has_shards(path):
+        return as_asked(open_shards(path), images, form, annotated, task)
+    path = Path(path)
+    require(path)
+    if path.is_dir() or is_zip(path):
+        return _of_tree(path, tree_of(path), images, form, annotated, task)
+    found = _of_file(path, images, form, annotated)
+    return replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
 
 
 def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:

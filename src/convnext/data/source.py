@@ -18,7 +18,7 @@ Labels = Literal["single", "multi"]  # what an image has
 class Source:
     """Data on the disk, listed once. `opening.recognise` makes it; whatever opens data takes it."""
 
-    path: Path  # as the user named it
+    path: Path | str  # as the user named it; an address of an object store is text
     task: Task
     form: Form
     tree: Tree  # the labels or annotations; for class folders, from where classes begin

@@ -25,6 +25,23 @@ class Store(Protocol):
         ...
 
 
+class TreeStore(Store, Protocol):
+    """The files of a folder or an archive, which may be counted from one of its folders."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was understood in a way that one could see differently."""
+        ...
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        ...
+
+    def below(self, prefix: str) -> "TreeStore":
+        """The same files, with paths counted from the folder `prefix` (which ends in '/')."""
+        ...
+
+
 class Once:
     """The annotation files of a folder or zip, each read once, however many ask for it."""
 
@@ -60,7 +77,7 @@ class Tree(NamedTuple):
 
     files: Names
     folders: tuple[str, ...]  # also the empty ones
-    store: "FolderStore | ZipStore"
+    store: TreeStore
     once: Once  # the same files, for those who read annotations
 
     def below(self, folder: str) -> "Tree":

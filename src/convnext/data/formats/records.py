@@ -27,7 +27,7 @@ from convnext.data.formats.columns import (
 )
 from convnext.data.formats.several import in_columns, may_be_marked
 from convnext.data.source import Labels
-from convnext.data.store import Tree, ZipStore, printable
+from convnext.data.store import FolderStore, Tree, ZipStore, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
 
@@ -202,16 +202,15 @@ def _of_json(data: bytes, name: str) -> Records:
 
 def _of_arrow(tree: Tree, file: str, name: str) -> Records:
     store = tree.store
-    if isinstance(store, ZipStore):
-        source: Any = io.BytesIO(store.read(file))
-    else:
-        source = os.path.join(store.root, file)
+    source: Any = os.path.join(store.root, file) if isinstance(store, FolderStore) else io.BytesIO(store.read(file))
     table = ArrowFile(source, file, name)
     held = _held(table)
     more: dict[str, Any] = {}
     if held:
         if isinstance(store, ZipStore):
             raise DataError(f"'{name}' holds images and lies in a zip, where its rows cannot be read apart. Unzip it.")
+        if not isinstance(store, FolderStore):
+            raise DataError(f"'{name}' holds its images, and shards are made of files. Train on the table itself.")
         shown = table.values(held, "path") if "path" in table.fields(held) else [None] * table.rows
         more = {"held": held, "shard": Shard(os.path.join(os.path.abspath(store.root), file), held, table.starts)}
         more["notes"] = tuple(filter(None, (table.note(held),)))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from convnext.data.formats.shards import has_shards
+from convnext.data.shards.check import checked
 from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import end_of, require_sealed
 from convnext.errors import CheckpointError, number_of, reason_of
@@ -32,12 +34,16 @@ class Verified:
 
 
 def compared(*sources: str | os.PathLike[str]) -> list[Verified]:
-    """What is whole of runs, checkpoints, exported files, records, and folders of them, by the digests that they carry.
+    """What is whole of runs, checkpoints, exported files, records, shards, and folders of them, by their digests.
 
     Raises CheckpointError for one that is not there, or that holds nothing of the kind.
     """
     found: list[Verified] = []
-    for source in map(Path, sources):
+    for given in sources:
+        if has_shards(os.fspath(given)):
+            found += _of_shards(os.fspath(given))
+            continue
+        source = Path(given)
         if not source.exists():
             raise CheckpointError(f"There is nothing at '{source}'. Name a run, a checkpoint or an exported file.")
         files = list(_files(source)) if source.is_dir() else [source]
@@ -47,6 +53,11 @@ def compared(*sources: str | os.PathLike[str]) -> list[Verified]:
             raise CheckpointError(f"'{source}' holds nothing that can be verified: no file of {kinds}.")
         found += map(_verified, known)
     return found
+
+
+def _of_shards(place: str) -> Iterator[Verified]:
+    for one in checked(place):
+        yield Verified(Path(place, one.name), "whole" if one.whole else "damaged", one.about)
 
 
 def _files(folder: Path) -> Iterator[Path]:

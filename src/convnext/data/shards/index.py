@@ -1,0 +1,114 @@
+"""The index of shards: of every file of a data set its name, its shard, and its place and CRC-32 there.
+
+N files. All is in arrays, so that a million files are no Python objects and forked workers share them.
+"""
+
+import io
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from convnext.data.names import Names
+from convnext.errors import DataError
+
+ABSENT = -1  # in place of a shard's number: a file that was listed and not stored
+_CODEC = ("utf-8", "surrogatepass")
+_COLUMNS = {"shard": np.int32, "first": np.int64, "size": np.int64, "crc": np.uint32}
+
+
+class Member(NamedTuple):
+    """Where the bytes of one file lie."""
+
+    shard: int  # its number
+    first: int  # bytes of the shard before it
+    size: int  # bytes
+    crc: int  # CRC-32
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one tree."""
+
+    names: Names  # those that a listing shows, in its order, and behind them files that lie elsewhere
+    listed: int  # how many a listing shows
+    folders: tuple[str, ...]
+    shard: np.ndarray  # (N,) int32
+    first: np.ndarray  # (N,) int64
+    size: np.ndarray  # (N,) int64
+    crc: np.ndarray  # (N,) uint32
+    hashes: np.ndarray  # (N,) uint64, sorted
+    rows: np.ndarray  # (N,) int32: which file each of `hashes` is of
+
+    def find(self, name: str) -> int | None:
+        """The number of a file, None where there is none of that name."""
+        wanted = np.array(_hash(name), np.uint64)
+        place = int(np.searchsorted(self.hashes, wanted))
+        while place < len(self.hashes) and self.hashes[place] == wanted:
+            if self.names[row := int(self.rows[place])] == name:
+                return row
+            place += 1
+        return None
+
+    def member(self, row: int) -> Member:
+        """Where file number `row` lies."""
+        return Member(int(self.shard[row]), int(self.first[row]), int(self.size[row]), int(self.crc[row]))
+
+
+def files_of(names: Iterable[str], listed: int, folders: Iterable[str], members: Mapping[str, Member]) -> Files:
+    """`names` with what `members` says of those that are stored."""
+    held = Names.of(names)
+    rows = [members.get(name, Member(ABSENT, 0, 0, 0)) for name in held]
+    columns = {key: np.array([getattr(row, key) for row in rows], kind).reshape(-1) for key, kind in _COLUMNS.items()}
+    hashes = np.array([_hash(name) for name in held], np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    return Files(held, listed, tuple(folders), **columns, hashes=hashes[order], rows=order.astype(np.int32))
+
+
+def packed(trees: Iterable[Files]) -> bytes:
+    """The index as a file: NumPy's .npz, the same bytes for the same files."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, files in enumerate(trees):
+        texts = {"text": files.names.text, "prefixes": _joined(files.names.prefixes), "folders": _joined(files.folders)}
+        columns = {key: getattr(files, key) for key in (*_COLUMNS, "hashes", "rows")}
+        columns |= {key: np.frombuffer(text, np.uint8) for key, text in texts.items()}
+        columns |= {"prefix": files.names.prefix, "length": (files.names.last - files.names.first).astype(np.int32)}
+        columns |= {"listed": np.array([files.listed], np.int64)}
+        arrays |= {f"{number}.{key}": column for key, column in columns.items()}
+    made = io.BytesIO()
+    np.savez(made, allow_pickle=False, **arrays)
+    return made.getvalue()
+
+
+def unpacked(data: bytes) -> tuple[Files, ...]:
+    """What `packed` made. Raises DataError, with a reason, where it is something else."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            arrays = {key: held[key] for key in held.files}
+        trees = sorted({int(key.partition(".")[0]) for key in arrays})
+        return tuple(_of_arrays(arrays, number) for number in trees)
+    except (ValueError, KeyError, OSError, EOFError, zlib.error, IndexError) as error:
+        raise DataError(f"it is no index of shards ({error})") from None
+
+
+def _of_arrays(arrays: Mapping[str, np.ndarray], number: int) -> Files:
+    own = {key.partition(".")[2]: column for key, column in arrays.items() if key.startswith(f"{number}.")}
+    last = np.cumsum(own["length"], dtype=np.int64)
+    names = Names(_parted(own["prefixes"]), own["prefix"], own["text"].tobytes(), last - own["length"], last)
+    columns = {key: own[key] for key in (*_COLUMNS, "hashes", "rows")}
+    return Files(names, int(own["listed"][0]), _parted(own["folders"]), **columns)
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(*_CODEC), digest_size=8).digest(), "little")
+
+
+def _joined(texts: Iterable[str]) -> bytes:
+    return b"".join(text.encode(*_CODEC) + b"\0" for text in texts)  # no name holds a NUL
+
+
+def _parted(texts: np.ndarray) -> tuple[str, ...]:
+    return tuple(text.decode(*_CODEC) for text in texts.tobytes().split(b"\0")[:-1])

@@ -1,0 +1,270 @@
+"""From a folder of images to plain tar files with an index: each appears whole, and what was stopped goes on.
+
+`shards.json` comes last: without it a folder of shards is not whole, and is not read. Until then a record of each finished
+tar file lies in a hidden folder beside them.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convnext.data.limits import require_bytes
+from convnext.data.shards.index import Files, Member, files_of, packed
+from convnext.data.shards.plan import Plan, Shard, planned
+from convnext.data.shards.record import FOR_TIMM, FORMAT, INDEX, RECORD, VERSION, WRITING
+from convnext.data.shards.recorder import File
+from convnext.data.shards.samples import sample_of
+from convnext.data.shards.tar import ending_of, tar_at
+from convnext.data.source import Source
+from convnext.data.store import FolderStore, printable
+from convnext.errors import DataError, number_of, reason_of
+from convnext.files import appearing, from_json, refuse_unusable, remove_abandoned, to_json, told, write_bytes
+
+PER_SHARD = 2000  # images: 200 MB of photos
+_FILES_BYTES = 1 << 30  # of annotations in one tar file
+_TELL_S = 10.0  # between two lines of progress
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """What was written."""
+
+    out: Path
+    parts: Mapping[str, int]  # part -> images
+    shards: int
+    bytes: int
+    left_out: Mapping[str, str] = field(default_factory=dict)  # images that could not be read, with the reason
+    kept: int = 0  # shards that were there already
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a program."""
+        return {**self.__dict__, "out": str(self.out), "parts": dict(self.parts), "left_out": dict(self.left_out)}
+
+    def lines(self) -> list[str]:
+        """For a terminal."""
+        parts = ", ".join(f"{part} {number_of(count, 'image')}" for part, count in self.parts.items())
+        kept = f"; {number_of(self.kept, 'shard')} of them were there already" if self.kept else ""
+        lines = [f"'{self.out}': {parts}, {number_of(self.shards, 'shard')}, {self.bytes / 1e6:,.1f} MB{kept}"]
+        if self.left_out:
+            path, reason = next(iter(self.left_out.items()))
+            many = number_of(len(self.left_out), "image")
+            lines.append(f"{many} could not be read and lie in no shard; the first is '{path}': {reason}.")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished tar file."""
+
+    name: str
+    part: str
+    images: int
+    bytes: int
+    sha256: str
+    members: dict[File, tuple[int, int, int]]  # file -> place, size, CRC-32
+    left_out: dict[str, str]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("name", "part", "images", "bytes", "sha256")}
+
+
+def write_shards(
+    source: Source, out: Path, *, per_shard: int = PER_SHARD, tell: Callable[[str], None] = lambda line: None
+) -> Sharded:
+    """Write `source` into the folder `out`, at most `per_shard` images in a tar file; a second call goes on.
+
+    Nobody else may write there meanwhile. Raises DataError where `out` holds something else or nothing can be read,
+    ConvNeXtError where the disk refuses; what is finished by then stays.
+    """
+    refuse_unusable(out, folder=True)
+    plan = planned(source, per_shard)
+    key = _key(plan, per_shard)
+    if (out / RECORD).exists():
+        return _there(out, key)
+    _require_ours(out)
+    with told(out):
+        (out / WRITING).mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
+        done, kept = list[_Done](), 0
+        for one, was_there in _written(plan, out, key, tell):
+            done.append(one)
+            kept += was_there
+        return _finished(plan, out, key, done, kept)
+
+
+def _written(plan: Plan, out: Path, key: str, tell: Callable[[str], None]) -> Iterator[tuple[_Done, bool]]:
+    """Each tar file, and whether it was there already."""
+    count, last = len(plan.shards), time.monotonic()
+    for number, shard in enumerate(plan.shards):
+        before = _before(plan, out, shard.name, key)
+        yield before or _shard(plan, out, shard, key), before is not None
+        if time.monotonic() - last > _TELL_S:
+            last = time.monotonic()
+            tell(f"{number + 1:,} of {number_of(count, 'shard')} written.")
+    files = list(plan.files)
+    number = 0
+    while files:
+        name = f"files-{number:06d}.tar"
+        before = _before(plan, out, name, key)
+        done = before or _annotations(plan, out, name, files, key)
+        yield done, before is not None
+        files = [file for file in files if file not in done.members]
+        number += 1
+
+
+def _shard(plan: Plan, out: Path, shard: Shard, key: str) -> _Done:
+    """Write the images of one tar file."""
+    data, images = plan.parts[shard.part], 0
+    members, left_out = dict[File, tuple[int, int, int]](), dict[str, str]()
+    with appearing(out / shard.name) as made, tar_at(made) as tar:
+        for number, place in enumerate(shard.places.tolist(), shard.first):
+            try:
+                sample = sample_of(data, place, plan.log)
+            except (DataError, OSError) as error:
+                left_out[printable(data.entries[place].path)] = reason_of(error)
+                continue
+            placed = {name: tar.add(f"{shard.part}-{number:09d}{name}", held) for name, held in sample.members.items()}
+            members |= {file: placed[name] for file, name in sample.files.items()}
+            images += 1
+    done = _Done(shard.name, shard.part, images, tar.size, tar.sha256, members, left_out)
+    _note(plan, out, done, key)
+    return done
+
+
+def _annotations(plan: Plan, out: Path, name: str, files: list[File], key: str) -> _Done:
+    """Write as many of `files` as belong into one tar file."""
+    members = dict[File, tuple[int, int, int]]()
+    with appearing(out / name) as made, tar_at(made) as tar:
+        for number, file in enumerate(files):
+            data = plan.trees[file[0]].tree.once.take(file[1])
+            require_bytes(file[1], len(data))
+            members[file] = tar.add(f"file-{number:09d}{ending_of(file[1])}", data)
+            plan.log.take()
+            if tar.size > _FILES_BYTES:
+                break
+    done = _Done(name, "files", 0, tar.size, tar.sha256, members, {})
+    _note(plan, out, done, key)
+    return done
+
+
+def _note(plan: Plan, out: Path, done: _Done, key: str) -> None:
+    """Remember a finished tar file, with what its files were like, for a call that goes on."""
+    members = [[*file, *where, _stamp(plan, file)] for file, where in done.members.items()]
+    note = {"key": key, **done.row, "members": members, "left_out": done.left_out}
+    write_bytes(out / WRITING / f"{done.name}.json", to_json(note).encode())
+
+
+def _before(plan: Plan, out: Path, name: str, key: str) -> _Done | None:
+    """What an earlier call finished, where its images are still the same; images that could not be read are tried again."""
+    try:
+        note = from_json((out / WRITING / f"{name}.json").read_bytes())
+        rows = {(number, path): (first, size, crc, stamp) for number, path, first, size, crc, stamp in note["members"]}
+        same = note["key"] == key and (out / name).stat().st_size == note["bytes"] and not note["left_out"]
+        if not same or any(_stamp(plan, file) != row[3] for file, row in rows.items()):
+            return None
+        members = {file: row[:3] for file, row in rows.items()}
+        return _Done(name, note["part"], note["images"], note["bytes"], note["sha256"], members, {})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _stamp(plan: Plan, file: File) -> list[int]:
+    """What changes when somebody writes a file, or the zip around it."""
+    store = plan.trees[file[0]].store.store
+    path = os.path.join(store.root, file[1]) if isinstance(store, FolderStore) else getattr(store, "archive", "")
+    try:
+        about = os.stat(path)
+    except OSError:
+        return []
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _finished(plan: Plan, out: Path, key: str, done: list[_Done], kept: int) -> Sharded:
+    """Write the index and, last of all, the record that makes the folder whole."""
+    trees = [_tree(plan, number, done) for number in range(len(plan.trees))]
+    index = packed(trees)
+    parts = {part: sum(each.images for each in done if each.part == part) for part in plan.parts}
+    source = plan.source
+    record = {
+        "format": FORMAT, "version": VERSION, "key": key, "task": source.task, "form": source.form,
+        "labels": source.labels, "file": source.file, "bands": source.bands, "classes": plan.classes, "parts": parts,
+        "notes": [each.store.notes for each in plan.trees], "shards": [each.row for each in done],
+        "index": {"name": INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
+    }  # fmt: skip
+    write_bytes(out / INDEX, index)
+    write_bytes(out / FOR_TIMM, to_json(_for_timm(done, parts), indent=1).encode())
+    write_bytes(out / RECORD, to_json(record, indent=1).encode())
+    shutil.rmtree(out / WRITING, ignore_errors=True)
+    left_out = {path: reason for each in done for path, reason in each.left_out.items()}
+    return Sharded(out, parts, len(done), sum(each.bytes for each in done), left_out, kept)
+
+
+def _tree(plan: Plan, number: int, done: list[_Done]) -> Files:
+    tree = plan.trees[number].tree
+    members = {
+        file[1]: Member(place, *where)
+        for place, each in enumerate(done)
+        for file, where in each.members.items()
+        if file[0] == number
+    }
+    listed = set(tree.files)
+    names = [*tree.files, *(name for name in members if name not in listed)]
+    return files_of(names, len(tree.files), tree.folders, members)
+
+
+def _for_timm(done: list[_Done], parts: Mapping[str, int]) -> dict[str, Any]:
+    """What timm reads about the tar files of each part."""
+    own = {part: [each for each in done if each.part == part] for part in parts}
+    splits = {
+        part: {
+            "name": part,
+            "num_samples": parts[part],
+            "filenames": [each.name for each in shards],
+            "shard_lengths": [each.images for each in shards],
+        }
+        for part, shards in own.items()
+    }
+    return {"splits": splits}
+
+
+def _key(plan: Plan, per_shard: int) -> str:
+    """What tells these images, labels and settings from others."""
+    source = plan.source
+    said = [VERSION, per_shard, source.task, source.form, source.labels, source.file, source.bands, plan.classes]
+    found = hashlib.sha256(to_json(said).encode())
+    for part, data in plan.parts.items():
+        for entry in data.entries:
+            about = getattr(entry, "label", None), getattr(entry, "marks", None), getattr(entry, "semantic", None)
+            found.update(to_json([part, entry.path, *about]).encode())
+    for number, name in plan.files:
+        found.update(plan.trees[number].tree.once.take(name))
+    plan.log.take()
+    return found.hexdigest()[:16]
+
+
+def _there(out: Path, key: str) -> Sharded:
+    """Shards that are whole already. Raises DataError where they are of something else."""
+    try:
+        record = from_json((out / RECORD).read_bytes())
+        same = record["key"] == key
+        sizes = [each["bytes"] for each in record["shards"]]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"'{out / RECORD}' is damaged. Remove the folder '{out}' and write it again.") from None
+    if not same:
+        raise DataError(f"'{out}' holds shards of other images, labels or sizes of shards. Name a new folder.")
+    return Sharded(out, record["parts"], len(sizes), sum(sizes), {}, len(sizes))
+
+
+def _require_ours(out: Path) -> None:
+    """Raise DataError where a folder holds something that no earlier call can have left."""
+    if not out.is_dir():
+        return
+    others = [name for name in os.listdir(out) if not name.startswith(".") and name not in (INDEX, FOR_TIMM)]
+    if others and not (out / WRITING).is_dir():
+        raise DataError(f"'{out}' is not empty: it holds '{printable(sorted(others)[0])}'. Name a new folder.")
