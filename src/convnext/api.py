@@ -264,9 +264,9 @@ def optimize(
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
     With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
-    values. `matmul_dtype`: torch.bfloat16 lets the matmuls of V1 blocks take bf16 values where the compiled kernels have
-    them. What is left unfolded is told to `info`, by default the standard error. Raises ConvNeXtError for a network that
-    is not of this package.
+    values. `matmul_dtype`: torch.bfloat16 lets the blocks' matmuls take bf16 values in the compiled kernels, where this
+    processor multiplies them faster. What is left unfolded is told to `info`, by default the standard error. Raises
+    ConvNeXtError for a network that is not of this package.
     """
     from convnext.deploy import optimize as folding
 

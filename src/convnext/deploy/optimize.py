@@ -51,7 +51,7 @@ def optimize(
 
     With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
     values: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `matmul_dtype`: torch.bfloat16 lets the two
-    matmuls of every V1 block take bf16 values where the compiled kernels have them, nearly twice as fast; maps, norms
+    matmuls of every block take bf16 values in the compiled kernels, where this processor multiplies them faster; maps, norms
     and sums stay as they are, and so does all that runs elsewhere. The result keeps dtype, device, `features` and `embed`;
     compile, export or quantize it like any other network. Our other networks come back as a copy in evaluation mode and
     channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.

@@ -80,7 +80,8 @@ def compiled_dtypes() -> tuple[torch.dtype, ...]:
 def fits_compiled(block: nn.Module, x: Tensor, allowed: Allowed) -> bool:
     """Whether the CPU's kernels compute this block for this input, with its gradients.
 
-    They compute in float32, under autocast to bfloat16 too: that is faster there than the plain block, and more exact.
+    Under autocast to bfloat16 their matmuls take bf16 values where that is faster, and all else is float32: more exact than
+    the plain block there.
     """
     if not allowed.compiled or not _eager(x) or x.ndim != 4 or x.device.type != "cpu":
         return False

@@ -33,6 +33,7 @@ def _floats(*names: str) -> list[tuple[str, type]]:
 
 _EPSILON = ("epsilon", ctypes.c_float)
 _BRANCH = ("spatial", "spatial_bias", "norm", "norm_bias", "expand", "expand_bias", "project", "project_bias", "gamma")
+_BRANCH += ("grn", "grn_bias")
 
 
 class Block(ctypes.Structure):
@@ -85,7 +86,7 @@ class Int8Patch(ctypes.Structure):
 class Kind(IntEnum):
     """What a layer is (network.h)."""
 
-    PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 = range(7)
+    PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 = range(6)
 
 
 class Layer(ctypes.Structure):
@@ -97,7 +98,7 @@ class Layer(ctypes.Structure):
 class Weights(ctypes.Structure):
     """A block for a training step, its weights as they are (training.h)."""
 
-    _fields_ = (*_pointers(*_BRANCH, "scale"), *_sizes("channels", "hidden", "kernel"), _EPSILON)
+    _fields_ = (*_pointers(*_BRANCH, "scale"), *_sizes("channels", "hidden", "kernel", "bf16"), _EPSILON)
 
 
 class Gradients(ctypes.Structure):

@@ -2,7 +2,7 @@
 
 fuse(model) sets `Block.kernels` and nothing else: names, state dict, optimizer and EMA stay what they are. On a CPU the
 compiled kernels answer, on a GPU Triton's where they were asked for (see kernels/dispatch.py). Where neither fits (another
-dtype or device, tracing, hooks, V2; on a CPU also torch.compile) a block runs as it always did.
+dtype or device, tracing, hooks; on a CPU also torch.compile, on a GPU V2) a block runs as it always did.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from convnext.kernels import dispatch
 from convnext.kernels.block import BlockWeights
-from convnext.kernels.cpu import training
+from convnext.kernels.cpu import bf16_matmuls, training
 from convnext.models.convnext import Block, GlobalResponseNorm
 
 
@@ -26,12 +26,13 @@ class OnKernels:
 
     def __call__(self, block: Block, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         if self.allowed.triton and dispatch.on_gpu(x.device):
-            return _on_gpu(block, x) if dispatch.fits_triton(block, x, self.allowed) else block.plain(x)
+            fits = _known_to_triton(block) and dispatch.fits_triton(block, x, self.allowed)
+            return _on_gpu(block, x) if fits else block.plain(x)
         return _on_cpu(block, x) if dispatch.fits_compiled(block, x, self.allowed) else block.plain(x)
 
 
 def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None = None) -> int:
-    """Run the V1 blocks of a model on kernels from now on; returns how many. 0 where there are none, or no kernels.
+    """Run the blocks of a model on kernels from now on; returns how many. 0 where there are none, or no kernels.
 
     `triton`: on a GPU, as CONVNEXT_KERNELS=triton asks; `device`: where the model is going to be (where it lies).
     Why not, when the kernels are missing: `dispatch.without_kernels(device, triton)`.
@@ -41,7 +42,7 @@ def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None 
         for module in model.modules()
         if type(module) is Block
         and module.kernels is None
-        and isinstance(module.grn, nn.Identity)
+        and type(module.grn) in (nn.Identity, GlobalResponseNorm)
         and type(module.norm) is nn.LayerNorm  # the kernels know no other norm
     ]
     if not blocks:
@@ -49,6 +50,8 @@ def fuse(model: nn.Module, *, triton: bool = False, device: torch.device | None 
     device = device or blocks[0].spatial.weight.device
     if dispatch.without_kernels(device, triton):
         return 0
+    if dispatch.on_gpu(device):
+        blocks = [block for block in blocks if _known_to_triton(block)]
     for block in blocks:
         block.kernels = OnKernels(dispatch.allowed(device, triton))
     return len(blocks)
@@ -83,8 +86,8 @@ def weights_of(block: Block) -> BlockWeights:
 
 
 def _on_cpu(block: Block, x: Tensor) -> Tensor:
-    rows = x.float().permute(0, 2, 3, 1).contiguous()
-    y = _Step.apply(rows, _sampled(block, rows), *weights_of(block))
+    bf16 = torch.is_autocast_enabled("cpu") and bf16_matmuls()
+    y = _Step.apply(x.permute(0, 2, 3, 1).contiguous(), _sampled(block, x), bf16, *weights_of(block))
     return y.permute(0, 3, 1, 2).to(_answered(block, x))
 
 
@@ -96,26 +99,34 @@ def _on_gpu(block: Block, x: Tensor) -> Tensor:
 
 
 class _Step(torch.autograd.Function):
+    """x (N, H, W, C) of any dtype, which is all that is kept -> float32 of the same shape."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor | None, *weights: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, keep: Tensor | None, bf16: bool, *weights: Any) -> Tensor:
         *tensors, ctx.eps = weights
+        ctx.bf16 = bf16
         ctx.save_for_backward(x, keep, *tensors)
-        return training.forward(BlockWeights(*weights), x, keep)
+        return training.forward(BlockWeights(*weights), x.float(), keep, bf16=bf16)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, keep, *tensors = ctx.saved_tensors
-        given = (*tensors, ctx.eps)
-        by_x, by_weights = training.backward(BlockWeights(*given), x, keep, gradient.contiguous())
-        return by_x, None, *by_weights, *[None] * (len(given) - len(by_weights))
+        weights = BlockWeights(*tensors, eps=ctx.eps)
+        by_x, by_weights = training.backward(weights, x.float(), keep, gradient.contiguous(), bf16=ctx.bf16)
+        return by_x.to(x.dtype), None, None, *by_weights, None
+
+
+def _known_to_triton(block: Block) -> bool:
+    """Whether it is one of V1."""
+    return isinstance(block.grn, nn.Identity)
 
 
 def _sampled(block: Block, x: Tensor) -> Tensor | None:
     """(N,) factors of the branch, the plain block's to the bit; None where nothing is dropped."""
     if not block.training or not block.drop_path.rate:
         return None
-    return block.drop_path(x.new_ones(x.shape[0], 1, 1, 1)).flatten()
+    return block.drop_path(x.new_ones(x.shape[0], 1, 1, 1, dtype=torch.float32)).flatten()
 
 
 def _answered(block: Block, x: Tensor) -> torch.dtype:

@@ -2,8 +2,8 @@
 
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
-from convnext.kernels.cpu.library import matmul_rate
-from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch, bf16_matmuls
+from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate
+from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch
 
 __all__ = [
     "PackedBlock",

@@ -189,7 +189,7 @@ static void by_hidden(const Block<T>& p, const float* x, float* out, Map map, in
 }
 
 template <class T>
-void block(const Block<T>& p, const float* x, float* out, Map map, int threads) {
+void block_v1(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     if (threads > 1 && map.pixels() < threads * 2 * BLOCK_ROWS)
         by_hidden(p, x, out, map, threads);
     else

@@ -31,6 +31,18 @@ INLINE void multiply_add(Vector& sum, const Bf16* a, __m512bh b) {
 }
 #endif
 
+// TERMS rows of a matrix as one multiply-add takes them: pairs of Bf16, the first row's value in the lower half.
+INLINE void store_terms(float* to, const Vector* rows) { store(to, rows[0]); }
+#if defined(CONVNEXT_BF16)
+INLINE __m512i pairs(__m256i first, __m256i second) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+}
+INLINE __m256i rounded(Vector value) {
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(value)));
+}
+INLINE void store_terms(Bf16* to, const Vector* rows) { _mm512_storeu_si512(to, pairs(rounded(rows[0]), rounded(rows[1]))); }
+#endif
+
 // tile[i][j] = sum over k of a[i][k] * b[k][j]; meanwhile `depth` lines from `ahead` on are called into the second cache.
 template <class T, int ROWS, int VECTORS>
 __attribute__((noinline)) void multiply_block(const T* a, long a_block, const T* b, long depth, float* tile,
@@ -53,22 +65,38 @@ __attribute__((noinline)) void multiply_block(const T* a, long a_block, const T*
         store(tile + (i * VECTORS + j) * LANES, sums[i][j]);
 }
 
-// tile[i][j] = sum over k of a[k][i] * b[k][j], both with rows of KBLOCK: blocks of a tile are such matrices.
-template <int ROWS>
-__attribute__((noinline)) void multiply_transposed(const float* a, const float* b, long depth, float* tile) {
+// tile[i][j] = sum over k of a[k][i] * b[k][j], both with rows of KBLOCK in the order of `across`.
+template <class T, int ROWS>
+__attribute__((noinline)) void multiply_transposed(const T* a, const T* b, long depth, float* tile) {
+    constexpr long STEP = TERMS<T>;
     Vector sums[ROWS][2];
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++) sums[i][j] = Vector{};
 #pragma GCC unroll 2
-    for (long k = 0; k < depth; k++, a += KBLOCK, b += KBLOCK) {
-        const Vector left = load(b), right = load(b + LANES);
+    for (long k = 0; k < depth; k += STEP, a += KBLOCK * STEP, b += KBLOCK * STEP) {
+        const auto left = load_terms(b), right = load_terms(b + LANES * STEP);
         UNROLL for (int i = 0; i < ROWS; i++) {
-            sums[i][0] += a[i] * left;
-            sums[i][1] += a[i] * right;
+            multiply_add(sums[i][0], a + i * STEP, left);
+            multiply_add(sums[i][1], a + i * STEP, right);
         }
     }
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++)
         store(tile + (i * 2 + j) * LANES, sums[i][j]);
 }
+
+// Rows [first, last) of a tile, `first` even, for sums over rows: of Bf16 two rows become one of pairs, in the same place.
+INLINE void across(float*, long, long, long, long) {}
+#if defined(CONVNEXT_BF16)
+INLINE void across(Bf16* tile, long a_block, long columns, long first, long last) {
+    for (long block = 0; block < columns; block += KBLOCK, tile += a_block)
+        for (long row = first; row < last; row += 2) {
+            __m256i* at = reinterpret_cast<__m256i*>(tile + row * KBLOCK);
+            __m256i halves[4];
+            UNROLL for (int i = 0; i < 4; i++) halves[i] = _mm256_loadu_si256(at + i);
+            if (row + 1 == last) halves[2] = halves[3] = _mm256_setzero_si256();  // an odd last row has no other
+            UNROLL for (int i = 0; i < 2; i++) _mm512_storeu_si512(at + 2 * i, pairs(halves[i], halves[2 + i]));
+        }
+}
+#endif
 
 template <class T>
 struct Multiply {
@@ -100,30 +128,36 @@ INLINE void multiply(const T* a, long a_block, long rows, const T* b, long b_pan
 }
 
 // One of by_k and by_n is 1. B[k][n] = from[k * by_k + n * by_n] * k_scale[k] * n_scale[n], panels `first` to `last`.
+template <class T>
 inline void pack(const float* from, long by_k, long by_n, long depth, long columns, const float* k_scale,
-                 const float* n_scale, float* to, long first, long last) {
+                 const float* n_scale, T* to, long first, long last) {
+    constexpr long STEP = TERMS<T>;
+    auto scaled = [&](Vector value, Vector scale, long k) { return value * scale * (k_scale ? k_scale[k] : 1.0f); };
     for (long panel = first; panel < last; panel++) {
-        const long column = panel * PANEL, width = least(columns - column, PANEL), padded = up(width, LANES);
-        float* row = to + column * depth;
+        const long column = panel * PANEL, width = least(columns - column, PANEL), full = up(width, LANES);
+        T* row = to + column * padded<T>(depth);
         if (by_n == 1) {
-            for (long k = 0; k < depth; k++)
-                for (long n = 0; n < padded; n += LANES) {
+            for (long k = 0; k < depth; k += STEP)
+                for (long n = 0; n < full; n += LANES) {
                     const Vector scale = n_scale ? load_part(n_scale + column + n, width - n) : splat(1.0f);
-                    const Vector value = load_part(from + k * by_k + column + n, width - n);
-                    store(row + k * padded + n, value * scale * (k_scale ? k_scale[k] : 1.0f));
+                    Vector terms[STEP]{};
+                    for (long i = k; i < least(k + STEP, depth); i++)
+                        terms[i - k] = scaled(load_part(from + i * by_k + column + n, width - n), scale, i);
+                    store_terms(row + k * full + n * STEP, terms);
                 }
             continue;
         }
         for (long k = 0; k < depth; k += LANES)  // a transposition: whole lines are read, in squares
-            for (long n = 0; n < padded; n += LANES) {
+            for (long n = 0; n < full; n += LANES) {
                 const long lines = least(LANES, width - n), taken = least(LANES, depth - k);
                 Vector square[LANES];
                 for (long i = 0; i < LANES; i++)
                     square[i] = i < lines ? load_part(from + (column + n + i) * by_n + k, taken) : Vector{};
                 transpose(square);
                 const Vector scale = n_scale ? load_part(n_scale + column + n, lines) : splat(1.0f);
-                for (long i = 0; i < taken; i++)
-                    store(row + (k + i) * padded + n, square[i] * scale * (k_scale ? k_scale[k + i] : 1.0f));
+                for (long i = 0; i < taken; i++) square[i] = scaled(square[i], scale, k + i);
+                for (long i = 0; i < taken; i += STEP)  // beyond `taken` the rows are 0
+                    store_terms(row + (k + i) * full + n * STEP, square + i);
             }
     }
 }

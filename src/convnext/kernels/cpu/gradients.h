@@ -1,35 +1,39 @@
 // The way back through a whole block: spans of pixels, then the convolution, then the affine parts (see training.h).
 #pragma once
 
-#include "training.h"
+#include "responses.h"
 
 namespace convnext {
 
+template <class T>
 struct Backward {  // everything in the workspace
     Arena arena;
-    Folded folded;
-    long length;
-    Span span;
+    Folded<T> folded;
+    long length;  // pixels of a span
+    Span<T> span;
     float *pixels, *taps, *column_sums;  // gradient by the convolution's output; each thread's taps; t of training.h
+    Responses responses;
 
     Backward(const Weights& p, float* memory, Map map, int threads)
-        : arena(memory), folded(p, arena, true), length(span_of(map.pixels(), p.channels)),
-          span(length, p.channels, p.hidden, arena) {
+        : arena(memory), folded(p, arena, true),
+          length(p.grn ? whole_images(map, span_of(map.pixels(), p.channels)) : span_of(map.pixels(), p.channels)),
+          span(up(length, 14), p.channels, p.hidden, arena), responses(p, map, length, threads, arena) {
         pixels = arena.take(map.pixels() * p.channels);
         taps = arena.take(threads * up(p.channels, LANES) * (p.kernel * p.kernel + 1));
         column_sums = arena.take(up(p.channels, LANES));
     }
 };
 
+template <class T>
 static long workspace(const Weights& p, Map map, bool backward, int threads) {
-    if (backward) return Backward(p, nullptr, map, threads).arena.used();
+    if (backward) return Backward<T>(p, nullptr, map, threads).arena.used();
     Arena arena(nullptr);
-    Folded folded(p, arena, false);
+    Folded<T> folded(p, arena, false);
     return arena.used();
 }
 
 // d expand holds G, d project holds D: the affine parts' gradients, and the two as the network wants them.
-static void unfold(const Weights& p, const Folded& f, const Gradients& to, const float* column_sums, long me,
+static void unfold(const Weights& p, const float* gamma, const Gradients& to, const float* column_sums, long me,
                    long team) {
     const long C = p.channels, E = p.hidden, vectors = (C + LANES - 1) / LANES;
     for (long c = vectors * me / team * LANES; c < least(C, vectors * (me + 1) / team * LANES); c += LANES) {
@@ -47,18 +51,27 @@ static void unfold(const Weights& p, const Folded& f, const Gradients& to, const
             Vector along{};
             for (long e = 0; e < E; e += LANES) {
                 float* d = to.project + i * E + e;
-                const Vector value = load_part(d, E - e);
+                Vector value = load_part(d, E - e);
+                if (p.grn) value += load_part(p.grn_bias + e, E - e) * column_sums[i];  // y has that bias everywhere
                 along += value * load_part(p.project + i * E + e, E - e);
-                store_part(d, value * f.gamma[i], E - e);
+                store_part(d, value * gamma[i], E - e);
             }
-            to.project_bias[i] = column_sums[i] * f.gamma[i];
+            to.project_bias[i] = column_sums[i] * gamma[i];
             if (to.gamma) to.gamma[i] = sum(along) + p.project_bias[i] * column_sums[i];
         }
+    }
+    if (!p.grn) return;
+    const long wide = (E + LANES - 1) / LANES;
+    for (long e = wide * me / team * LANES; e < least(E, wide * (me + 1) / team * LANES); e += LANES) {
+        Vector total{};
+        for (long c = 0; c < C; c++) total += load_part(p.project + c * E + e, E - e) * (gamma[c] * column_sums[c]);
+        store_part(to.grn_bias + e, total, E - e);
     }
 }
 
 // Pixels [first, last): dx = gradient + the convolution's gradient, and this thread's share of its weight's gradient.
-static void spatial_gradients(const Weights& p, const Backward& b, const float* x, const float* gradient, float* to, Map map,
+template <class T>
+static void spatial_gradients(const Weights& p, const Backward<T>& b, const float* x, const float* gradient, float* to, Map map,
                            long first, long last, float* taps) {
     const long C = p.channels, square = p.kernel * p.kernel, area = map.height * map.width * C;
     std::memset(taps, 0, static_cast<size_t>(up(C, LANES) * (square + 1)) * 4);
@@ -86,37 +99,55 @@ static void spatial_gradients(const Weights& p, const Backward& b, const float* 
     });
 }
 
+// Pixels [start, start + rows): their hidden values' gradients, and what they add to those of the matrices.
+template <class T>
+static void span_gradients(const Weights& p, const Backward<T>& b, const float* x, const float* gradient, const Gradients& to,
+                           Map map, long start, long me, long team) {
+    const long C = p.channels, E = p.hidden, area = map.height * map.width, rows = least(b.length, map.pixels() - start);
+    const long narrow = (C + KBLOCK - 1) / KBLOCK, wide = (E + KBLOCK - 1) / KBLOCK;
+    auto share = [&](long i) { return i == team ? rows : rows * i / team & ~1; };  // even: rows become pairs
+    const long from = share(me), end = share(me + 1);
+    const Span<T> s = b.span;
+    depthwise_norm(x, map, p.kernel, b.folded.spatial, b.folded.spatial_bias, p.epsilon, start + from, start + end,
+                   s.norm + from * KBLOCK, s.block, s.inverse + from);
+    scale_gradient(gradient, {p.scale, area, 0}, C, start, from, end, s);
+    if (p.grn)
+        response_gradients(p, b.folded, s, b.responses, to, {from, end}, rows, area, start == 0, me, team);
+    else
+        hidden_gradients(b.folded, C, E, from, end, s);
+    norm_gradients(b.folded, C, E, start, from, end, s, b.pixels);
+    across(s.norm, s.block, C, from, end);
+    across(s.gradient, s.block, C, from, end);
+    across(s.before, s.block, E, from, end);
+    across(s.hidden, s.block, E, from, end);
+#pragma omp barrier
+    const Range mine{wide * me / team * KBLOCK, least(E, wide * (me + 1) / team * KBLOCK)};
+    sum_matmul(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
+    sum_matmul(s.gradient, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
+    for (long i = wide * me / team; i < wide * (me + 1) / team; i++)
+        sum_columns(s.before, s.block, i, E, rows, to.expand_bias, start == 0);
+    for (long i = narrow * me / team; i < narrow * (me + 1) / team; i++)
+        if constexpr (TERMS<T> == 1)
+            sum_columns(s.gradient, s.block, i, C, rows, b.column_sums, start == 0);
+        else
+            sum_gradient(gradient, {p.scale, area, 0}, C, start, i, rows, b.column_sums, start == 0);
+#pragma omp barrier
+}
+
+template <class T>
 static void backward(const Weights& p, const float* x, const float* gradient, const Gradients& to, float* memory, Map map,
                      int threads) {
-    Backward b(p, memory, map, threads);
-    const long C = p.channels, E = p.hidden, pixels = map.pixels(), square = p.kernel * p.kernel;
-    const long narrow = (C + KBLOCK - 1) / KBLOCK, wide = (E + KBLOCK - 1) / KBLOCK;
+    Backward<T> b(p, memory, map, threads);
+    const long C = p.channels, pixels = map.pixels(), square = p.kernel * p.kernel;
     const long taps_size = up(C, LANES) * (square + 1);
-    const Span s = b.span;
     fold(p, b.folded, threads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         const long me = omp_get_thread_num(), team = omp_get_num_threads();
-        for (long start = 0; start < pixels; start += b.length) {
-            const long rows = least(b.length, pixels - start), from = rows * me / team, end = rows * (me + 1) / team;
-            depthwise_norm(x, map, p.kernel, b.folded.spatial, b.folded.spatial_bias, p.epsilon, start + from,
-                           start + end, s.norm + from * KBLOCK, s.block, s.inverse + from);
-            scale_gradient(gradient, {p.scale, map.height * map.width, 0}, C, start, from, end, s);
-            hidden_gradients(b.folded, C, E, from, end, s);
-            norm_gradients(b.folded, C, E, start, from, end, s, b.pixels);
-#pragma omp barrier
-            const Range mine{wide * me / team * KBLOCK, least(E, wide * (me + 1) / team * KBLOCK)};
-            sum_matmul(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
-            sum_matmul(s.gradient, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
-            for (long i = wide * me / team; i < wide * (me + 1) / team; i++)
-                sum_columns(s.before, s.block, i, E, rows, to.expand_bias, start == 0);
-            for (long i = narrow * me / team; i < narrow * (me + 1) / team; i++)
-                sum_columns(s.gradient, s.block, i, C, rows, b.column_sums, start == 0);
-#pragma omp barrier
-        }
+        for (long start = 0; start < pixels; start += b.length) span_gradients(p, b, x, gradient, to, map, start, me, team);
         spatial_gradients(p, b, x, gradient, to.x, map, pixels * me / team, pixels * (me + 1) / team,
-                       b.taps + me * taps_size);
-        unfold(p, b.folded, to, b.column_sums, me, team);
+                          b.taps + me * taps_size);
+        unfold(p, b.folded.gamma, to, b.column_sums, me, team);
 #pragma omp barrier
         for (long c = C * me / team; c < C * (me + 1) / team; c++)  // all threads' taps, always in the same order
             for (long k = 0; k <= square; k++) {

@@ -1,4 +1,4 @@
-// Inference of a block of ConvNeXt V2: its global response normalisation needs the energy of every hidden value over the whole
+// Forward of a block of ConvNeXt V2: its global response normalisation needs the energy of every hidden value over the whole
 // image, so the hidden values of a few images are kept between the two matmuls.
 #pragma once
 
@@ -9,7 +9,8 @@ namespace convnext {
 constexpr float SMALLEST = 1e-6f;  // added to the mean energy of an image
 
 // factors[image][column] = 1 + grn[column] * energy / mean energy, energy: the norm over the image's pixels.
-static void grn_factors(const float* hidden, const float* grn, long images, long area, long size, long columns,
+template <class T>
+static void grn_factors(const T* hidden, const float* grn, long images, long area, long size, long columns,
                       long real, float* factors, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (long column = 0; column < images * columns; column += KBLOCK) {
@@ -17,7 +18,7 @@ static void grn_factors(const float* hidden, const float* grn, long images, long
         for (long v = 0; v < KBLOCK; v += LANES) {
             Vector squares{};
             for (long pixel = image * area; pixel < (image + 1) * area; pixel++) {
-                const float* tile = hidden + pixel / size * size * columns + block * size;
+                const T* tile = hidden + pixel / size * size * columns + block * size;
                 const Vector value = load(tile + pixel % size * KBLOCK + v);
                 squares += value * value;
             }
@@ -33,7 +34,8 @@ static void grn_factors(const float* hidden, const float* grn, long images, long
     }
 }
 
-inline void block_v2(const Block<float>& p, const float* x, float* out, Map map, int threads) {
+template <class T>
+void block_v2(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
     const long most = tile_pixels(C, map.pixels() / threads);
     const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
@@ -43,12 +45,12 @@ inline void block_v2(const Block<float>& p, const float* x, float* out, Map map,
         const long size = tiles.size, a_block = size * KBLOCK;
         const float* in = x + done * area * C;
         float* to = out + done * area * C;
-        float* hidden = shared_memory.floats(tiles.count * size * columns + part.images * columns);
-        float* factors = hidden + tiles.count * size * columns;
+        float* factors = shared_memory.floats(part.images * columns + tiles.count * size * columns / TERMS<T>);
+        T* hidden = reinterpret_cast<T*>(factors + part.images * columns);
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
-            float* tile = tile_memory.floats(size * up(C, KBLOCK));
-            float* mine = hidden + first * columns;
+            T* tile = tile_memory.values<T>(size * up(C, KBLOCK));
+            T* mine = hidden + first * columns;
             depthwise_norm(in, part, p.kernel, p.spatial, p.spatial_bias, p.epsilon, first, first + rows, tile, a_block,
                            nullptr);
             expand_rows(p, tile, a_block, rows, 0, p.hidden, mine);
@@ -56,21 +58,26 @@ inline void block_v2(const Block<float>& p, const float* x, float* out, Map map,
         grn_factors(hidden, p.grn, part.images, area, size, columns, p.hidden, factors, threads);
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t);
-            float* mine = hidden + first * columns;
+            T* mine = hidden + first * columns;
             for (long block = 0; block < columns; block += KBLOCK)
                 for (long row = 0; row < rows; row++) {
                     const float* factor = factors + (first + row) / area * columns + block;
-                    float* value = mine + block * size + row * KBLOCK;
+                    T* value = mine + block * size + row * KBLOCK;
                     for (long v = 0; v < KBLOCK; v += LANES) store(value + v, load(value + v) * load(factor + v));
                 }
             project_rows(p, mine, a_block, rows, 0, p.hidden,
                          [&](long row, long n, long column, long vectors, const float* sums) {
-                             write_rows(to + first * C, in + first * C, p.project_bias, {nullptr, 1, 0}, C, row, n,
-                                        column, vectors, C, sums);
+                             write_rows(to + first * C, in + first * C, p.project_bias, {p.scale, area, done * area + first},
+                                        C, row, n, column, vectors, C, sums);
                          },
-                         static_cast<const float*>(nullptr));
+                         static_cast<const T*>(nullptr));
         });
     }
+}
+
+template <class T>
+void block(const Block<T>& p, const float* x, float* out, Map map, int threads) {
+    p.grn ? block_v2(p, x, out, map, threads) : block_v1(p, x, out, map, threads);
 }
 
 }  // namespace convnext

@@ -51,6 +51,42 @@ constexpr auto WHOLE_TAPS = taps_table<false>(std::make_integer_sequence<int, 14
 constexpr auto PART_TAPS = taps_table<true>(std::make_integer_sequence<int, 14>{});
 const Taps TAPS7[2][15] = {ROW(WHOLE_TAPS.entry), ROW(PART_TAPS.entry)};
 
+#if defined(CONVNEXT_BF16)
+using Operand = Bf16;
+#else
+using Operand = float;  // nobody asks for bf16 here: cn_bf16 tells
+#endif
+
+template <class T>
+long matmuls(long rounds, int threads) {
+    constexpr long DEPTH = 256;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        T* a = tile_memory.values<T>(BLOCK_ROWS * DEPTH);
+        float* sums = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
+        T* b = reinterpret_cast<T*>(sums + BLOCK_ROWS * PANEL);
+        std::memset(a, 0, BLOCK_ROWS * DEPTH * sizeof(T));
+        std::memset(b, 0, PANEL * DEPTH * sizeof(T));
+        for (long i = 0; i < rounds; i++)
+            Multiply<T>::table[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, sums, b);
+    }
+    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+}
+
+template <class T>
+int forward_step(const Weights& p, const float* x, float* out, Map map, int threads) {
+    float* memory = step_memory.ask(workspace<T>(p, map, false, threads));
+    if (memory) forward<T>(p, x, out, memory, map, threads);
+    return !memory;
+}
+
+template <class T>
+int backward_step(const Weights& p, const float* x, const float* gradient, const Gradients& to, Map map, int threads) {
+    float* memory = step_memory.ask(workspace<T>(p, map, true, threads));
+    if (memory) backward<T>(p, x, gradient, to, memory, map, threads);
+    return !memory;
+}
+
 }  // namespace convnext
 
 using namespace convnext;
@@ -115,18 +151,9 @@ void cn_pack(const float* from, long by_k, long by_n, long depth, long columns, 
     pack(from, by_k, by_n, depth, columns, nullptr, nullptr, to, 0, (columns + PANEL - 1) / PANEL);
 }
 
-// For the cost image: `rounds` register blocks of depth 256 out of the first cache on every thread, the limit of all.
-long cn_matmuls(long rounds, int threads) {
-    constexpr long DEPTH = 256;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        float* a = tile_memory.floats(BLOCK_ROWS * DEPTH);
-        float* b = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
-        std::memset(a, 0, BLOCK_ROWS * DEPTH * 4);
-        std::memset(b, 0, PANEL * DEPTH * 4);
-        for (long i = 0; i < rounds; i++) Multiply<float>::table[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, b + PANEL * DEPTH, b);
-    }
-    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+// `rounds` register blocks of depth 256 out of the first cache on every thread, the limit of all: their operations.
+long cn_matmuls(long rounds, long bf16, int threads) {
+    return bf16 ? matmuls<Operand>(rounds, threads) : matmuls<float>(rounds, threads);
 }
 
 // The same of bytes.
@@ -164,18 +191,14 @@ int cn_network(const Layer* layers, long count, const float* x, const long* stri
 
 // Training: the block, and its gradients. 1 where memory is short, else 0.
 int cn_forward(const Weights* p, const float* x, float* out, long n, long h, long w, int threads) {
-    const Map map{n, h, w, p->channels};
-    float* memory = step_memory.ask(workspace(*p, map, false, threads));
-    if (memory) forward(*p, x, out, memory, map, threads);
-    return !memory;
+    return p->bf16 ? forward_step<Operand>(*p, x, out, {n, h, w, p->channels}, threads)
+                   : forward_step<float>(*p, x, out, {n, h, w, p->channels}, threads);
 }
 
 int cn_backward(const Weights* p, const float* x, const float* gradient, const Gradients* to, long n, long h, long w,
                 int threads) {
-    const Map map{n, h, w, p->channels};
-    float* memory = step_memory.ask(workspace(*p, map, true, threads));
-    if (memory) backward(*p, x, gradient, *to, memory, map, threads);
-    return !memory;
+    return p->bf16 ? backward_step<Operand>(*p, x, gradient, *to, {n, h, w, p->channels}, threads)
+                   : backward_step<float>(*p, x, gradient, *to, {n, h, w, p->channels}, threads);
 }
 
 }  // extern "C"

@@ -8,11 +8,11 @@
 
 namespace convnext {
 
-enum class Kind : long { PATCH, BLOCK, BLOCK_V2, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 };  // structs.py has the same numbers
+enum class Kind : long { PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 };  // structs.py has the same numbers
 
 struct Layer {
     Kind kind;
-    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK and BLOCK_V2: a Block<float>, BLOCK_BF16: a Block<Bf16>,
+    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK: a Block<float>, BLOCK_BF16: a Block<Bf16>,
                              // BLOCK_INT8: an Int8Block, PATCH_INT8: an Int8Patch
     template <class T> const T& as() const { return *static_cast<const T*>(parameters); }
 };
@@ -42,7 +42,6 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
         switch (layer.kind) {
             case Kind::PATCH: patches(layer.as<Patch>(), x, strides, map, out, threads); break;
             case Kind::BLOCK: block(layer.as<Block<float>>(), x, out, map, threads); break;
-            case Kind::BLOCK_V2: block_v2(layer.as<Block<float>>(), x, out, map, threads); break;
 #if defined(CONVNEXT_BF16)
             case Kind::BLOCK_BF16: block(layer.as<Block<Bf16>>(), x, out, map, threads); break;
 #else

@@ -1,7 +1,7 @@
 """The layers of a ConvNeXt, packed for the compiled kernels and run in one call: inference only.
 
-Maps and sums are float32. The two matmuls of a block whose matrices are bfloat16 take bf16 values, twice as fast, on
-processors that have such matmuls (`bf16_matmuls`); every other matrix is widened to float32.
+Maps and sums are float32. The two matmuls of a block whose matrices are bfloat16 take bf16 values on
+processors where that is faster (`bf16_matmuls`); every other matrix is widened to float32.
 
 Axes: N images, H W feature rows and columns, C channels, E = 4C expanded channels, I inputs, O outputs, K kernel, P patch.
 Maps are (N, H, W, C) here. Results are the same to the bit for the same input and the same number of threads.
@@ -19,16 +19,11 @@ from convnext.errors import ConvNeXtError
 from convnext.kernels import structs
 from convnext.kernels.block import BlockWeights
 from convnext.kernels.build import compiled
-from convnext.kernels.cpu.library import library_or_refuse, longs, pointer, threads
+from convnext.kernels.cpu.library import bf16_matmuls, library_or_refuse, longs, pointer, threads
 from convnext.kernels.structs import Kind, addresses
 
 Shape = tuple[int, int, int, int]  # (N, H, W, C)
 DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
-
-
-def bf16_matmuls() -> bool:
-    """Whether this processor multiplies bf16 values."""
-    return bool(library_or_refuse().cn_bf16())
 
 
 class Packed(Protocol):
@@ -93,7 +88,7 @@ class PackedLayers:
 class PackedBlock:
     """A block packed from weights that are `folded`, of spatial's layout (C, 1, K, K).
 
-    `expand` in bfloat16 asks for bf16 matmuls, for V1 where the processor has them. The error against the same block in
+    `expand` in bfloat16 asks for bf16 matmuls, where they are faster. The error against the same block in
     float64 is about 1e-6 of the largest value.
     """
 
@@ -102,8 +97,8 @@ class PackedBlock:
         lanes, expand, grn = library_or_refuse().cn_lanes(), weights.expand, weights.grn
         self.hidden, self.inputs = expand.shape
         self.kernel, self.eps = weights.spatial.shape[-1], weights.eps
-        bf16 = expand.dtype is torch.bfloat16 and grn is None and bf16_matmuls()
-        self.kind = Kind.BLOCK_BF16 if bf16 else Kind.BLOCK if grn is None else Kind.BLOCK_V2
+        bf16 = expand.dtype is torch.bfloat16 and bf16_matmuls()
+        self.kind = Kind.BLOCK_BF16 if bf16 else Kind.BLOCK
         pack = pack_pairs if bf16 else pack_matrix
         bias = weights.spatial.new_zeros(self.inputs) if weights.spatial_bias is None else weights.spatial_bias
         self.tensors: dict[str, Tensor] = {

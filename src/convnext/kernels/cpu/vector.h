@@ -40,6 +40,10 @@ struct Bf16 { uint16_t bits; };  // bfloat16: of a matmul's operands alone, sums
 INLINE void store(Bf16* to, Vector value) {
     *reinterpret_cast<__m256bh*>(to) = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
 }
+INLINE Vector load(const Bf16* from) {  // exact: a bf16 value is the upper half of a float
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+    return reinterpret_cast<Vector>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
 #endif
 
 // The first `count` lanes; the others read as 0 and are never touched in memory.
