@@ -32,8 +32,8 @@ def _floats(*names: str) -> list[tuple[str, type]]:
 
 
 _EPSILON = ("epsilon", ctypes.c_float)
-_BRANCH = ("spatial", "spatial_bias", "norm", "norm_bias", "expand", "expand_bias", "project", "project_bias", "gamma")
-_BRANCH += ("grn", "grn_bias")
+_LAYERS = ("spatial", "spatial_bias", "norm", "norm_bias", "expand", "expand_bias", "project", "project_bias")
+_BRANCH = (*_LAYERS, "gamma", "grn", "grn_bias")
 
 
 class Block(ctypes.Structure):

@@ -112,7 +112,7 @@ class _Step(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, keep, *tensors = ctx.saved_tensors
-        weights = BlockWeights(*tensors, eps=ctx.eps)
+        weights = BlockWeights(*(*tensors, ctx.eps))
         by_x, by_weights = training.backward(weights, x.float(), keep, gradient.contiguous(), bf16=ctx.bf16)
         return by_x.to(x.dtype), None, None, *by_weights, None
 
