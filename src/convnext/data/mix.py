@@ -15,6 +15,7 @@ from torch import Tensor
 
 from convnext.config import AugmentConfig
 from convnext.data.labelled import UNKNOWN
+from convnext.kernels.transfer import sent
 
 _ERASED_AREA = (0.02, 1 / 3)  # of the image
 _ERASED_ASPECT = 0.3  # height over width, from this to its inverse
@@ -38,28 +39,44 @@ def mix(
     """
     words = [word & 0xFFFF_FFFF_FFFF_FFFF for word in seed]
     if augment.erasing:
-        noise = torch.Generator(x.device)
-        for image, slot in zip(x, range(len(x)) if slots is None else slots.tolist(), strict=True):
-            own = np.random.default_rng([*words, slot, _ERASING])
-            if own.random() < augment.erasing:
-                _erase(image, own, noise.manual_seed(int(own.integers(2**62))))
+        own = range(len(x)) if slots is None else slots.tolist()
+        decided = [np.random.default_rng([*words, slot, _ERASING]) for slot in own]
+        _erase(x, {place: rng for place, rng in enumerate(decided) if rng.random() < augment.erasing})
     share = _mix_images(x, augment, np.random.default_rng(words))
     targets = _smooth(labels, classes, augment.smoothing)
     return x, targets if share == 1 else targets * share + targets.flip(0) * (1 - share)
 
 
-def _erase(image: Tensor, rng: np.random.Generator, noise: torch.Generator) -> None:
-    """Fill one rectangle of (C, H, W) with standard normal noise; none when ten tries do not fit."""
-    channels, height, width = image.shape
+def _erase(x: Tensor, images: dict[int, np.random.Generator]) -> None:
+    """Fill one rectangle of each of these `images` of `x`, by place, with standard normal noise.
+
+    The noise is drawn on the host, so that it is the same on every device, and goes there in one piece.
+    """
+    height, width = x.shape[2:]
+    noise, places, pixels = torch.Generator(), [], []
+    for image, rng in images.items():
+        noise.manual_seed(int(rng.integers(2**62)))
+        box = _rectangle(height, width, rng)
+        if box:
+            top, left, tall, wide = box
+            rows, columns = np.arange(top, top + tall), np.arange(left, left + wide)
+            places.append(((image * height + rows[:, None]) * width + columns).ravel())
+            pixels.append(torch.randn((x.shape[1], tall, wide), generator=noise, dtype=x.dtype).flatten(1).t())
+    if places:
+        there, values = sent(torch.from_numpy(np.concatenate(places)), x.device), sent(torch.cat(pixels), x.device)
+        image_of, row_of = there // (height * width), there // width % height
+        x.permute(0, 2, 3, 1).index_put_((image_of, row_of, there % width), values)
+
+
+def _rectangle(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int] | None:
+    """(top, left, rows, columns) of one inside an image; none when ten tries do not fit."""
     for _ in range(_TRIES):
         area = rng.uniform(*_ERASED_AREA) * height * width
         aspect = math.exp(rng.uniform(math.log(_ERASED_ASPECT), -math.log(_ERASED_ASPECT)))
         tall, wide = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < tall < height and 0 < wide < width:
-            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-            pixels = torch.randn((channels, tall, wide), generator=noise, device=image.device, dtype=image.dtype)
-            image[:, top : top + tall, left : left + wide] = pixels
-            return
+            return int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide
+    return None
 
 
 def _mix_images(x: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> float:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from convnext.config import AugmentConfig, InputConfig, Statistics
 from convnext.data.augment import rand_augment
+from convnext.kernels.transfer import constant
 
 Box = tuple[int, int, int, int]
 Key = int | tuple[int, ...]
@@ -108,13 +109,18 @@ def normalise(images: Tensor, config: Statistics) -> Tensor:
     """
     white = 255 if images.dtype == torch.uint8 else 1
     count, height, width, channels = images.shape
-    std = torch.tensor(config.std, dtype=torch.float64)
-    gain = (1 / (white * std)).float().repeat(width).to(images.device)
-    shift = (-torch.tensor(config.mean, dtype=torch.float64) / std).float().repeat(width).to(images.device)
+    gain, shift = (each.repeat(width) for each in _scaling(config, white, images.device))
     rows = images.contiguous().view(count, height, width * channels)  # whole rows: three times as fast as C = 3 inside
     x = rows.float().mul(gain) if white == 1 else rows.float().mul_(gain)  # the images are still the caller's
     x = x.add_(shift)
     return x.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _scaling(config: Statistics, white: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(C,) what each channel is multiplied by, and what is added then; they stay on `device`."""
+    std = torch.tensor(config.std, dtype=torch.float64)
+    gain, shift = 1 / (white * std), -torch.tensor(config.mean, dtype=torch.float64) / std
+    return constant(tuple(gain.tolist()), device), constant(tuple(shift.tolist()), device)
 
 
 def _resized(crop: np.ndarray, size_px: int, flip_x: bool, flip_y: bool) -> np.ndarray:

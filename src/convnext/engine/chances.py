@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convnext.kernels.transfer import sent
+
 
 @runtime_checkable
 class Chancy(Protocol):
@@ -47,10 +49,7 @@ class Chances:
         if not self.layers:
             return
         own = torch.from_numpy(slots)
-        rows = torch.cat([table[own].flatten() for table in self._tables])
-        if self.device.type == "cuda":
-            rows = rows.pin_memory()  # nothing waits for the copy
-        rows = rows.to(self.device, non_blocking=True)
+        rows = sent(torch.cat([table[own].flatten() for table in self._tables]), self.device)
         sizes = [len(own) * layer.chances for layer in self.layers]
         for layer, part in zip(self.layers, rows.split(sizes), strict=True):
             layer.drawn = part.view(len(own), layer.chances)

@@ -46,12 +46,12 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def mean(self, values: Tensor) -> list[float]:
-        """The means of (P,) values over all processes."""
+    def summed(self, values: Tensor) -> Tensor:
+        """The sums of (P,) values over all processes, on the device of these."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
-        return [value / self.size for value in values.tolist()]
+        return values
 
     def wait(self) -> None:
         """Return once every process is here."""

@@ -31,6 +31,7 @@ from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.engine.watching import mean_of, refuse_broken_weights, refuse_not_finite, warn_if_flat
 from convnext.errors import Interrupted, number_of
+from convnext.kernels.transfer import Fetched
 
 LOG_ROWS_PER_EPOCH = 20
 
@@ -158,7 +159,8 @@ class _Pending:
 
     step: int
     lr: float
-    learnt: Learnt
+    coming: Fetched  # (1 + P,) sums over processes of the loss and its parts; then the gradient's norm, with clipping
+    parts: tuple[str, ...]
     names: list[str]  # the files of its batch
     done_s: float
 
@@ -205,8 +207,10 @@ class _Loop:
     def _step(self, step: int, batch: Any) -> None:
         how: dict[str, Any] = {"device": self.device, "world": self.world, "micro": self.micro}
         lr, learnt = learn(self.task, self.update, self.recipe, step, batch, **how)
+        found = self.world.summed(learnt.losses)
+        coming = Fetched(found if learnt.norm is None else torch.cat([found, learnt.norm[None]]))
         self._settle()  # of the step before: the device works on this one meanwhile
-        self.pending = _Pending(step, lr, learnt, self.task.names(batch), time.monotonic())
+        self.pending = _Pending(step, lr, coming, learnt.parts, self.task.names(batch), time.monotonic())
         self.state.step = step + 1
         last = step + 1 == self.steps
         ends, scored = last or (step + 1) % self.task.steps_per_epoch == 0, last or self._scored_after(step + 1)
@@ -236,11 +240,12 @@ class _Loop:
             return
         done, self.pending = self.pending, None
         self.settled = (done.step, done.lr, done.names)
-        value, *parts = self.world.mean(done.learnt.losses)
+        found = done.coming.values().tolist()
+        value, *parts = [each / self.world.size for each in found[: 1 + len(done.parts)]]
         refuse_not_finite(value, *self.settled)
         state, step = self.state, done.step + 1
         state.losses.append(value)
-        for name, part in zip(done.learnt.parts, parts, strict=True):
+        for name, part in zip(done.parts, parts, strict=True):
             state.parts.setdefault(name, []).append(part)
         if step % self.every and step != self.steps:
             return
@@ -249,7 +254,7 @@ class _Loop:
         state.parts.clear()
         state.epoch_losses.append(mean)
         row = {"step": step, "epoch": step / self.task.steps_per_epoch, "lr": done.lr, "loss": mean}
-        norm = None if done.learnt.norm is None else float(done.learnt.norm)
+        norm = next(iter(found[1 + len(parts) :]), None)
         self.journal.write("train", {**row, "grad_norm": norm} | ({"parts": means} if means else {}))
         self.journal.time(step, mean, self.recipe.optim.batch, done.done_s)
 

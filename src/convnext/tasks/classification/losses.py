@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convnext.config import LossConfig
+from convnext.kernels.transfer import beside
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,22 @@ class Balance:
         """
         classes = targets.shape[1]
         if self.weights is not None:
-            weights = self.weights.to(targets)
+            weights = beside(self.weights, targets)
             own = (targets - smoothing / classes) * weights  # (1 - smoothing) * share * weight of each component
             return own + own.sum(1, keepdim=True) * smoothing / (classes * (1 - smoothing))
         if self.shift is not None:
-            return targets + smoothing * (self.shift.to(targets).softmax(0) - 1 / classes)
+            return targets + smoothing * (beside(self.shift, targets).softmax(0) - 1 / classes)
         return targets
 
     def logits(self, logits: Tensor) -> Tensor:
         """(N, K), as training compares them with targets."""
-        return logits if self.shift is None else logits + self.shift.to(logits)
+        return logits if self.shift is None else logits + beside(self.shift, logits)
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, *, total: bool = False) -> Tensor:
         """The balanced loss of (N, K) logits for (N,) labels, a scalar: the mean over the images, or their `total`."""
         if self.weights is None:
             return F.cross_entropy(self.logits(logits), labels, reduction="sum" if total else "mean")
-        losses = F.cross_entropy(logits, labels, reduction="none") * self.weights.to(logits)[labels]
+        losses = F.cross_entropy(logits, labels, reduction="none") * beside(self.weights, logits)[labels]
         return losses.sum() if total else losses.mean()
 
     def of_knowing_nothing(self, counts: Tensor) -> float:

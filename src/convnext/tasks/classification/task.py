@@ -21,6 +21,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError
+from convnext.kernels.transfer import sent
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.losses import Balance, balance_of
 from convnext.tasks.classification.metrics import metrics
@@ -100,8 +101,7 @@ class Classification:
 
     def prepare(self, batch: Batch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Targeted:
         """To the device, normalised, mixed and with soft targets."""
-        x = normalise(batch.images.to(device, non_blocking=True), self.recipe.input)
-        labels = batch.labels.to(device, non_blocking=True)
+        x, labels = normalise(sent(batch.images, device), self.recipe.input), sent(batch.labels, device)
         seed = (self.recipe.seed, step, 0)
         x, targets = mix(x, labels, len(self.train.classes), self.recipe.augment, seed, slots)
         return Targeted(x, self.balance.targets(targets, self.recipe.augment.smoothing))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from convnext.kernels.transfer import listed
+
 
 class Anchors:
     """For every position of every level, one box for each ratio, centred on the position's top left pixel corner."""
@@ -41,4 +43,4 @@ class Anchors:
         y, x = torch.meshgrid(y, x, indexing="ij")
         corners = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)  # (H * W, 1, 4)
         halves = [(-width / 2, -height / 2, width / 2, height / 2) for width, height in self.sides[level]]
-        return (corners + torch.tensor(halves, device=device)).reshape(-1, 4)
+        return (corners + listed(halves, corners)).reshape(-1, 4)

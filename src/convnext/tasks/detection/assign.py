@@ -38,16 +38,16 @@ def match(
     if len(objects):
         overlaps = ious(candidates, objects)  # (A, M)
         best, which = overlaps.max(1)
-        matches[best >= negative] = IGNORED
+        matches = matches.masked_fill(best >= negative, IGNORED)
         matches = torch.where(best >= positive, which, matches)
         if least is not None and len(candidates):
             most = overlaps.max(0).values  # (M,)
-            candidate, number = torch.nonzero((overlaps == most) & (most >= least), as_tuple=True)
-            last = torch.full_like(matches, BACKGROUND).scatter_reduce_(0, candidate, number, "amax")
+            numbers = torch.arange(len(objects), device=matches.device)
+            last = torch.where((overlaps == most) & (most >= least), numbers, BACKGROUND).amax(1)
             matches = torch.where(last >= 0, last, matches)
     if crowds is not None and len(crowds) and crowd_cover is not None:
         hidden = (covers(candidates, crowds) >= crowd_cover).any(1)
-        matches[hidden & (matches == BACKGROUND)] = IGNORED
+        matches = matches.masked_fill(hidden & (matches == BACKGROUND), IGNORED)
     return matches
 
 

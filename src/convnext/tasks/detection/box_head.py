@@ -4,7 +4,7 @@ Axes: R proposals of all images, C channels, S = 7 side of a pooled map, K class
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,9 @@ def box_losses(
     labels = torch.cat([each.labels for each in sampled])
     boxes = torch.cat([each.boxes for each in sampled])
     goals = torch.cat([each.goals for each in sampled])
-    positive = torch.nonzero(
-        (labels >= 0) & (labels < config.classes)
-    ).flatten()  # objects come first in each image, as in `goals`
+    firsts = accumulate((len(each) for each in sampled[:-1]), initial=0)
+    starts = zip(firsts, (len(each.objects) for each in sampled), strict=True)  # objects come first in each image
+    positive = torch.cat([torch.arange(first, first + count, device=labels.device) for first, count in starts])
     chosen = deltas[positive, labels[positive]]  # (P, 4)
     if config.box_loss == "giou":
         box = (1 - gious(decode(boxes[positive], chosen, stage.stds), goals)).sum()

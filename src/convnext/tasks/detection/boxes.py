@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from convnext.kernels.transfer import listed
+
 LARGEST_STRETCH = math.log(1000 / 16)  # of a side, either way, so that an untrained head makes no infinite box
 
 
@@ -20,7 +22,7 @@ def encode(boxes: Tensor, goals: Tensor, stds: Sequence[float]) -> Tensor:
     x, y, width, height = _centred(boxes)
     to_x, to_y, to_width, to_height = _centred(goals)
     deltas = [(to_x - x) / width, (to_y - y) / height, (to_width / width).log(), (to_height / height).log()]
-    return torch.stack(deltas, -1) / boxes.new_tensor(stds)
+    return torch.stack(deltas, -1) / listed(stds, boxes)
 
 
 def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
@@ -28,7 +30,7 @@ def decode(boxes: Tensor, deltas: Tensor, stds: Sequence[float]) -> Tensor:
     if deltas.ndim > boxes.ndim:
         boxes = boxes[:, None]
     x, y, width, height = _centred(boxes)
-    dx, dy, dw, dh = (deltas * deltas.new_tensor(stds)).unbind(-1)
+    dx, dy, dw, dh = (deltas * listed(stds, deltas)).unbind(-1)
     x, y = x + dx * width, y + dy * height
     half_width = width * dw.clamp(-LARGEST_STRETCH, LARGEST_STRETCH).exp() / 2
     half_height = height * dh.clamp(-LARGEST_STRETCH, LARGEST_STRETCH).exp() / 2

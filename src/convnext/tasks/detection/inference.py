@@ -13,6 +13,7 @@ from convnext.config import DetectionRecipe
 from convnext.data.annotated_transforms import stacked
 from convnext.data.sample import Instances, Sample
 from convnext.data.transforms import normalise
+from convnext.kernels.transfer import sent
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.found import Found, inside, outlines
 from convnext.tasks.detection.types import Detections, Images, NoNumbers, Targets
@@ -22,7 +23,7 @@ from convnext.tasks.finite import NotFinite
 def images_of(samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.device) -> Images:
     """A batch of samples on `device`: normalised, then zeros right of and below each."""
     images = torch.from_numpy(stacked([sample.image for sample in samples], recipe.input.multiple))
-    x = normalise(images.to(device, non_blocking=True), recipe.input)
+    x = normalise(sent(images, device), recipe.input)
     sizes = tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     for image, (height, width) in zip(x, sizes, strict=True):
         image[:, height:] = 0

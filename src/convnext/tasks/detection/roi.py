@@ -30,10 +30,10 @@ def pool(pyramid: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[i
     numbers = [torch.full_like(each[:, :1], image) for image, each in enumerate(boxes)]
     flat = torch.cat([torch.cat(list(pair), 1) for pair in zip(numbers, boxes, strict=True)])  # (R, 5) image, box
     levels = level_of(flat[:, 1:], strides)
-    parts, places = [], []
-    for level, (features, stride) in enumerate(zip(pyramid, strides, strict=False)):
-        here = torch.nonzero(levels == level).flatten()
-        places.append(here)
+    order = levels.argsort(stable=True)
+    counts = (levels[:, None] == torch.arange(len(strides), device=levels.device)).sum(0).tolist()  # one look at the device
+    parts = []
+    for features, stride, here in zip(pyramid, strides, order.split(counts), strict=False):
         # half precision has too few digits for coordinates
         parts.append(roi_align(features.float(), flat[here], size, 1 / stride, sampling_ratio=0, aligned=True))
-    return torch.cat(parts)[torch.cat(places).argsort()]
+    return torch.cat(parts)[order.argsort()]

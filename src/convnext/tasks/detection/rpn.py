@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from convnext.config import DetectorHeadConfig
+from convnext.kernels.transfer import sent
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.assign import match, sample
 from convnext.tasks.detection.boxes import clip, decode, encode
@@ -61,7 +62,7 @@ class RPN(nn.Module):
         all_scores, all_deltas = torch.cat(list(scores), 1), torch.cat(list(deltas), 1)  # (N, A), (N, A, 4)
         score_loss, box_loss, samples = all_scores.sum() * 0, all_deltas.sum() * 0, 0
         for i, (size, target) in enumerate(zip(sizes, targets, strict=True)):
-            known = torch.nonzero(torch.cat(self.anchors.inside(shapes, size, device))).flatten()
+            known = sent(torch.nonzero(torch.cat(self.anchors.inside(shapes, size, "cpu"))).flatten(), device)
             objects, background, goals = self._sample(anchors[known], target, generator)
             objects, background = known[objects], known[background]
             chosen = torch.cat([objects, background])

@@ -7,12 +7,13 @@ labels count from 0, and the background is none of them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convnext.kernels.transfer import sent
 from convnext.tasks.detection.found import Size
 
 
@@ -56,8 +57,12 @@ class Targets:
         None  # (M,) bool: a box around many, that is neither learnt nor background; None: there is none
     )
 
+    parted: tuple["Targets", Tensor] | None = None  # `single` and `crowds`, where they are known already
+
     def single(self) -> "Targets":
         """The objects that are learnt: all but crowds, and boxes that a crop left without area."""
+        if self.parted:
+            return self.parted[0]
         keep = (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
         if self.crowd is not None:
             keep &= ~self.crowd
@@ -65,14 +70,16 @@ class Targets:
 
     def crowds(self) -> Tensor:
         """(L, 4) boxes of crowds."""
+        if self.parted:
+            return self.parted[1]
         return self.boxes[:0] if self.crowd is None else self.boxes[self.crowd]
 
     def to(self, device: torch.device | str) -> "Targets":
-        """The same objects on `device`."""
-        masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
-        crowd = None if self.crowd is None else self.crowd.to(device, non_blocking=True)
-        boxes = self.boxes.to(device, non_blocking=True)
-        return Targets(boxes, self.labels.to(device, non_blocking=True), masks, crowd)
+        """What is learnt of them on `device`, and crowds; they are told apart here, where nobody waits for their number."""
+        own, place = self.single(), torch.device(device)
+        masks = None if own.masks is None else sent(own.masks, place)
+        moved = Targets(sent(own.boxes, place), sent(own.labels, place), masks)
+        return replace(moved, parted=(moved, sent(self.crowds(), place)))
 
 
 @dataclass(frozen=True)

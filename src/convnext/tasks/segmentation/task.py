@@ -22,6 +22,7 @@ from convnext.data.sample import IGNORE
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
 from convnext.errors import ConvNeXtError
+from convnext.kernels.transfer import sent
 from convnext.tasks.annotated import AnnotatedTask
 from convnext.tasks.segmentation.facts import fingerprint
 from convnext.tasks.segmentation.metrics import metrics
@@ -61,8 +62,8 @@ class Segmentation(AnnotatedTask):
             assert sample.semantic is not None, "every image of a segmentation dataset has a map"
             height, width = sample.semantic.shape
             labels[place, :height, :width] = sample.semantic
-        x = normalise(images.to(device, non_blocking=True), self.recipe.input)
-        return Labelled(x, torch.from_numpy(labels).to(device, non_blocking=True).long())
+        x = normalise(sent(images, device), self.recipe.input)
+        return Labelled(x, sent(torch.from_numpy(labels), device).long())
 
     def loss(self, network: nn.Module, piece: Labelled) -> dict[str, Tensor]:
         """'main' and 'auxiliary', times its weight: cross-entropy of both heads in float32, each a mean over all pixels,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from convnext.config import LossConfig
 from convnext.data.labelled import UNKNOWN
+from convnext.kernels.transfer import beside
 
 _GRID = 401  # logits from -10 to 10, among which the best constant answer is looked for
 
@@ -29,7 +30,7 @@ def loss_of(
     targets = torch.where(known, targets, 0.0)
     each = entries(config, logits, targets)
     if yes is not None:
-        each = each + heavier(config, logits, targets, yes.to(logits), smoothing)
+        each = each + heavier(config, logits, targets, beside(yes, logits), smoothing)
     return torch.where(known, each, 0.0).mean()
 
 
@@ -80,6 +81,6 @@ class EachClass:
         """The loss of (N, K) logits for (N, K) marks, a scalar: the mean over the images, or their `total`."""
         each = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits), reduction="none")
         if self.yes is not None:
-            each = torch.where(labels == 1, self.yes.to(each), 1.0) * each
+            each = torch.where(labels == 1, beside(self.yes, each), 1.0) * each
         summed = torch.where(labels == UNKNOWN, 0.0, each).sum(1)
         return summed.sum() if total else summed.mean()

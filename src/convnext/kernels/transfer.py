@@ -1,0 +1,67 @@
+"""Values on their way to a device and back, without the host waiting for the device.
+
+A GPU works through a queue. A copy from or to ordinary memory waits until everything in the queue is done; one from or to
+page-locked memory takes its place in it.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def queued(device: torch.device) -> bool:
+    """Whether `device` works through a queue and knows page-locked memory: one place to say so, for tests without one."""
+    return device.type == "cuda"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; the host does not wait for it."""
+    if queued(device) and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # as it is where it is page-locked already
+    return tensor.to(device, non_blocking=True)
+
+
+def listed(values: Sequence[Any], like: Tensor) -> Tensor:
+    """`values` as a tensor on the device and in the dtype of `like`; the host does not wait for it."""
+    if not queued(like.device):
+        return like.new_tensor(values)
+    return sent(torch.tensor(values, dtype=like.dtype), like.device)
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(len(values),) that stay on `device`: not to be changed. Also for a graph of gradients, whoever asks first."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def beside(tensor: Tensor, x: Tensor) -> Tensor:
+    """`tensor`, which never changes, on the device and in the dtype of `x`; it is brought there once."""
+    return _brought(tensor, x.device, x.dtype)
+
+
+@lru_cache(maxsize=64)
+def _brought(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:  # a tensor's hash is its identity
+    with torch.inference_mode(False):
+        return tensor.to(device, dtype)
+
+
+class Fetched:
+    """A tensor on its way to the host: it is as it was when this was made, and asking for it waits for no later work."""
+
+    def __init__(self, values: Tensor):
+        self._values, self._event = values, None
+        if queued(values.device):
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event(blocking=True)  # asleep while it waits: the cores are for reading images
+            self._event.record(torch.cuda.current_stream(values.device))
+
+    def values(self) -> Tensor:
+        """The tensor, on the host where the device is a GPU, once it is there."""
+        if self._event:
+            self._event.synchronize()
+        return self._values

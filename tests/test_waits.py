@@ -1,0 +1,122 @@
+"""The host never waits for the device within a step, where it need not: counted on a device that is not there."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from commands import rows
+from convnext.config import Recipe, RunOptions, override
+from convnext.data.batch import Batch
+from convnext.data.opening import DenseSplits, recognise
+from convnext.engine.distributed import World
+from convnext.engine.fit import fit
+from convnext.recipes import recipe
+from convnext.tasks.opening import splits_of
+from convnext.tasks.table import row_of
+from far_device import FAR, Queue, far_device
+from images import write_colours
+from shape_objects import small
+
+Waits = Counter[tuple[str, str]]
+NETWORK = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "model.drop_path": 0.1}
+MIXED = {"augment.mixup": 0.8, "augment.cutmix": 1.0, "augment.erasing": 0.5, "augment.smoothing": 0.1}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = write_colours(tmp_path_factory.mktemp("colours"))
+    return splits_of(recognise(folder), val=None, val_share=0.2, seed=0)
+
+
+def classifier(colours: Any, **changes: object) -> Recipe:
+    chosen = recipe("small", "atto", images=len(colours.train.entries), image_px=16, classes=3, batch=2)
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    return override(chosen, {**NETWORK, **MIXED, "input.size_px": 16, "optim.batch": 2, **fields})
+
+
+def ran(data: Any, chosen: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, steps: int, **options: Any) -> Queue:
+    """What a run of so many steps asks of the device; it evaluates and saves once, at its end."""
+    schedule = chosen.schedule.model_copy(update={"steps": steps, "epochs": None})
+    chosen = chosen.model_copy(update={"schedule": schedule})
+    with far_device(monkeypatch) as queue, monkeypatch.context() as patch:
+        torch.manual_seed(0)
+        row = row_of(chosen.task)
+        given = RunOptions(out=str(out), workers=0, kernels="plain", progress=False, **options)
+        task = row.task(row.build(chosen), chosen, given, data)
+        patch.setattr(task, "evaluate", lambda model, world: {task.metric: 0.0, "loss": 0.0})
+        fit(task, chosen, given, device=FAR, world=World())
+    return queue
+
+
+def of_a_step(data: Any, chosen: Recipe, out: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Waits:
+    """What the host waits for in a step: in the second of a run of two, for the first keeps constants on the device."""
+    few, more = (Counter(ran(data, chosen, out / str(n), monkeypatch, n, **options).waits) for n in (1, 2))
+    more.subtract(few)
+    return +more
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim__clip": 1.0, "optim__ema": 0.9},
+        {"optim__name": "muon", "optim__muon_convolutions": True},
+        {"optim__name": "sgd", "loss__balance": "logits"},
+        {"loss__balance": "weights"},
+    ],
+    ids=["adamw", "muon", "sgd", "weights"],
+)
+def test_a_step_of_classification_never_waits_for_the_device(colours, tmp_path, monkeypatch, changes):
+    assert of_a_step(colours, classifier(colours, **changes), tmp_path, monkeypatch, micro_batch=1) == Counter()
+
+
+def test_a_step_of_segmentation_never_waits_for_the_device(maps: DenseSplits, tmp_path, monkeypatch):
+    chosen = recipe("small_segmentation", "atto", images=12, image_px=40, classes=3)
+    chosen = override(chosen, {**NETWORK, "head.aux_stage": 1, "optim.batch": 2, "optim.clip": 1.0})
+    assert of_a_step(maps, chosen, tmp_path, monkeypatch) == Counter()
+
+
+def test_what_waits_is_seen_with_its_place(colours, tmp_path, monkeypatch):
+    monkeypatch.setattr(Batch, "pin_memory", lambda self: self)
+    monkeypatch.setattr("convnext.tasks.classification.task.sent", lambda tensor, device: tensor.to(device))
+    found = of_a_step(colours, classifier(colours), tmp_path, monkeypatch)
+    assert sum(found.values()) == 2 and {what for what, _ in found} == {"_to_copy to the device"}
+
+
+def test_the_loss_of_a_step_is_looked_at_when_the_next_one_is_queued_and_all_of_them_before_the_end(
+    colours, tmp_path, monkeypatch
+):
+    queue = ran(colours, classifier(colours), tmp_path / "run", monkeypatch, 4)
+    steps = [("record", 0)]
+    for step in (1, 2, 3):
+        steps += [("record", step), ("synchronize", step - 1)]
+    assert queue.events == [*steps, ("synchronize", 3)]
+
+
+def test_a_run_on_the_far_device_learns_what_one_on_the_cpu_does(colours, tmp_path, monkeypatch):
+    chosen = classifier(colours, optim__clip=1.0)
+    ran(colours, chosen, tmp_path / "far", monkeypatch, 4)
+    monkeypatch.setattr("test_waits.FAR", torch.device("cpu"))
+    ran(colours, chosen, tmp_path / "near", monkeypatch, 4)
+    far, near = (rows(tmp_path / each) for each in ("far", "near"))
+    assert [row["step"] for row in far] == [row["step"] for row in near] == [1, 2, 3, 4]
+    for one, other in zip(far, near, strict=True):
+        assert (one["loss"], one["grad_norm"]) == pytest.approx((other["loss"], other["grad_norm"]), rel=1e-5)
+
+
+DETECTION = {  # where a step of detection waits -> how often with one head, and why
+    "assign.py: sample": 8,  # two an image in proposals and in the head: how many candidates match and how many do not
+    "rpn.py: _suppressed": 6,  # three an image: how many boxes have an area, and torchvision's suppression of them
+    "roi.py: pool": 2,  # once for boxes and once for masks: how many boxes each level of the pyramid has
+    "mask_head.py: mask_targets": 2,  # once an image: how many of its objects are learnt
+}
+
+
+def test_a_step_of_detection_waits_only_for_numbers_that_decide_shapes(objects: DenseSplits, tmp_path, monkeypatch):
+    found = Counter()
+    for (_, place), count in of_a_step(objects, small(optim__clip=1.0), tmp_path, monkeypatch).items():
+        found[place.removeprefix("tasks/detection/")] += count
+    assert set(found) <= set(DETECTION)
+    assert all(count <= DETECTION[place] for place, count in found.items()), found
