@@ -31,7 +31,9 @@ def pool(pyramid: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[i
     flat = torch.cat([torch.cat(list(pair), 1) for pair in zip(numbers, boxes, strict=True)])  # (R, 5) image, box
     levels = level_of(flat[:, 1:], strides)
     order = levels.argsort(stable=True)
-    counts = (levels[:, None] == torch.arange(len(strides), device=levels.device)).sum(0).tolist()  # one look at the device
+    counts = (
+        (levels[:, None] == torch.arange(len(strides), device=levels.device)).sum(0).tolist()
+    )  # one look at the device
     parts = []
     for features, stride, here in zip(pyramid, strides, order.split(counts), strict=False):
         # half precision has too few digits for coordinates
