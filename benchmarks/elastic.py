@@ -129,8 +129,8 @@ BOUNDS = {"float64": 1e-9, "float32": 1e-2}  # relative, of a loss; float32 is m
 class Reference:
     """An uninterrupted run of one process, and what others are compared with."""
 
-    def __init__(self, place: Path, dtype: str, steps: int):
-        self.place, self.dtype, self.steps = place, dtype, steps
+    def __init__(self, place: Path, dtype: str, steps: int, **changes: Any):
+        self.place, self.dtype, self.steps, self.changes = place, dtype, steps, changes
         out = self.out("whole")
         if Together(self, out, 1).wait():
             raise SystemExit(f"the uninterrupted run failed:\n{(out / 'log').read_text()}")
@@ -186,28 +186,36 @@ def chosen_for(classes: int, images: int, steps: int) -> Recipe:
     return override(base.model_copy(update={"model": network}), changes)
 
 
-def work(place: Path, out: Path, dtype: str, steps: int) -> None:
-    """What each process does."""
+def work(place: Path, out: Path, dtype: str, steps: int, *, shard: bool = False, **changes: Any) -> None:
+    """What each process does; `changes` of the recipe, in which '__' stands for a dot."""
     splits = open_splits(recognise(str(place / "data")))
     chosen = chosen_for(len(splits.train.classes), len(splits.train.entries), steps)
-    options = RunOptions(out=str(out), workers=0, device="cpu", kernels="plain", checkpoint_steps=3, progress=False)
+    chosen = override(chosen, {name.replace("__", "."): value for name, value in changes.items()})
+    given: dict[str, Any] = {"out": str(out), "kernels": "plain", "checkpoint_steps": 3, "shard_weights": shard}
+    options = RunOptions(**given, workers=0, device="cpu", progress=False)
     with workplace(options) as (device, world):
         task = Watched(fresh(chosen), chosen, options, splits, double=dtype == "float64")
         fit(task, chosen, options, device=device, world=world)
 
 
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Together:
     """A number of processes that work on one run."""
 
-    def __init__(self, reference: Reference, out: Path, size: int):
+    def __init__(self, reference: Reference, out: Path, size: int, **how: Any):
         self.ranks: list[int] = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         for rank in range(size):
             process = os.fork()
             if not process:
-                _rank(reference, out, {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port})
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+                _rank(reference, out, place, reference.changes | how)
             self.ranks.append(process)
 
     def wait(self) -> int:
@@ -235,7 +243,7 @@ class Together:
         return worst
 
 
-def _rank(reference: Reference, out: Path, place: dict[str, int]) -> None:
+def _rank(reference: Reference, out: Path, place: dict[str, int], how: dict[str, Any]) -> None:
     """The life of a forked process."""
     status = 1
     try:
@@ -243,7 +251,7 @@ def _rank(reference: Reference, out: Path, place: dict[str, int]) -> None:
         os.dup2(told, 1)
         os.dup2(told, 2)
         os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-        work(reference.place, out, reference.dtype, reference.steps)
+        work(reference.place, out, reference.dtype, reference.steps, **how)
         status = 0
     except ConvNeXtError as error:
         print(f"convnext: {error}", file=sys.stderr, flush=True)

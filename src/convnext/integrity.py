@@ -23,6 +23,7 @@ FORMAT = "convnext"  # written as 'format' into every file of ours; a safetensor
 _WITHOUT = "1"  # the version of our files that had no digests yet
 OPTIMIZER = "optimizer/"  # state of training, which may hold inf while the weights are sound
 DIGESTS = "digests"  # the text of the metadata that holds them
+INDEX = "index.json"  # of a checkpoint in several files, written last: a folder without it holds none
 _LONGEST = 100_000_000  # bytes of a header; what safetensors allows
 _SLICE = 1 << 20  # bytes that are read at a time
 
@@ -43,6 +44,37 @@ class Header:
 
     metadata: dict[str, str]
     tensors: dict[str, Held]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor, and the file that holds it."""
+
+    file: str
+    first: tuple[int, ...]  # of its elements, along each axis
+    shape: tuple[int, ...]
+
+    def name(self, tensor: str) -> str:
+        """How it is called there, as a piece of `tensor`."""
+        return f"{tensor}@{','.join(map(str, self.first))}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor that lies in pieces."""
+
+    kind: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a checkpoint in several files holds, and where."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, Cut]
+    files: dict[str, str]  # name -> `seal_of`
 
 
 def digest(name: str, kind: str, shape: Iterable[int], slices: Iterable[Any]) -> str:
@@ -96,6 +128,63 @@ def read_header(path: Path) -> Header:
             return _header(path, file)
     except OSError as error:
         raise CheckpointError(f"'{path}' cannot be read: {reason_of(error)}.") from None
+
+
+def told_digests(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Name -> digest of the tensors in `path`, as its metadata has them. Raises CheckpointError where it has none."""
+    require_header(path, metadata)
+    return _told(path, metadata)[1]
+
+
+def seal_of(path: Path) -> str:
+    """Eight digits that stand for all that a file of ours holds: a CRC-32 of its digests. Raises CheckpointError."""
+    header = read_header(path)
+    told_digests(path, header.metadata)
+    return f"{zlib.crc32(header.metadata[DIGESTS].encode()):08x}"
+
+
+def index_text(index: Index) -> str:
+    """The text of `INDEX`, under a digest of its own."""
+    numbers = {name: number for number, name in enumerate(index.files)}
+    tensors = {
+        name: [cut.kind, cut.shape, [[numbers[piece.file], piece.first, piece.shape] for piece in cut.pieces]]
+        for name, cut in index.tensors.items()
+    }
+    content = {"format": FORMAT, "metadata": index.metadata, "files": index.files, "tensors": tensors}
+    return to_json({**content, "digest": _of_content(content)})
+
+
+def read_index(path: Path) -> Index:
+    """The index at `path`. Raises CheckpointError, in one line, where it is not what was written."""
+    try:
+        content = from_json(path.read_bytes())
+        if content.pop("digest") != _of_content(content) or content["format"] != FORMAT:
+            raise ValueError("its digest is another")
+        files = list(content["files"])
+        tensors = {
+            name: Cut(kind, tuple(shape), tuple(Piece(files[n], tuple(first), tuple(box)) for n, first, box in pieces))
+            for name, (kind, shape, pieces) in content["tensors"].items()
+        }
+        return Index(dict(content["metadata"]), tensors, dict(content["files"]))
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {reason_of(error)}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _damaged(path, "it is not what was written") from None
+
+
+def require_index(path: Path) -> int:
+    """Raise CheckpointError unless the files that the index at `path` names lie beside it and are the same; how many.
+
+    What is in each of them `require_whole` compares.
+    """
+    index = read_index(path)
+    for name, seal in index.files.items():
+        file = path.with_name(name)
+        if not file.is_file():
+            raise _damaged(file, "it is missing, and its checkpoint is of no use without it")
+        if seal_of(file) != seal:
+            raise _damaged(file, f"it is not the file that '{path.name}' beside it names")
+    return len(index.files)
 
 
 def require_finite(path: str | Path, tensors: Mapping[str, Any]) -> None:
@@ -169,6 +258,10 @@ def _told(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, str]]
         return str(told["metadata"]), dict(told["tensors"])
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "its digests are not what was written") from None
+
+
+def _of_content(content: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(to_json(content).encode()):08x}"
 
 
 def _of_texts(metadata: Mapping[str, str]) -> str:

@@ -109,6 +109,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read images (chosen automatically)")
     parser.add_argument("--micro-batch", type=int, help="images per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="compile the network with torch.compile")
+    sharded = (
+        "with several processes: each keeps a part of weights and optimizer states; for networks such as xlarge, huge"
+    )
+    parser.add_argument("--shard-weights", action="store_true", default=None, help=sharded)
     kernels = "plain: no compiled blocks; triton: Triton blocks on a GPU; auto: compiled blocks on a CPU (auto)"
     parser.add_argument("--kernels", choices=("auto", "plain", "triton"), help=kernels)
     parser.add_argument("--cache", choices=("auto", "on", "off"), help="classification: keep images in memory (auto)")

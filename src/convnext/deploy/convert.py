@@ -6,6 +6,7 @@ when asked for so; `.npz` for Keras; no suffix, a folder with config.json for tr
 
 import contextlib
 import io
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from convnext import __version__
 from convnext.engine import checkpoint
-from convnext.engine.run import BEST, LAST, weights_file
+from convnext.engine.run import BEST, LAST, last_of, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
 from convnext.files import FULL, appearing, refuse_unusable, to_json, write_bytes
+from convnext.integrity import INDEX
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
 from convnext.models.libraries import DEFAULT_EPS, NotComparable, image, outputs, transformers_config
@@ -96,7 +98,7 @@ def convert(
     refuse_unusable(path, folder=save is None)
     if not str(source).startswith("hub:") and path.resolve() == Path(source).resolve():
         raise ConvNeXtError(f"'{path}' is both source and result. Name another file for the result.")
-    held = read_weights(source)
+    held = _held(source)
     tensors = express(held, library)
     try:
         if save is None:
@@ -181,9 +183,18 @@ def _size(values: Tensor) -> str:
 def _file_of_run(source: str | Path, weights: str) -> str | Path:
     """The checkpoint in a run's folder; anything else as it is."""
     path = Path(source)
-    if not str(source).startswith("hub:") and any((path / name).is_file() for name in (*BEST.values(), LAST)):
+    if not str(source).startswith("hub:") and (last_of(path) or any((path / name).is_file() for name in BEST.values())):
         return weights_file(path, weights)
     return source
+
+
+def _held(source: str | Path) -> Weights:
+    """The weights of `source`, also of a run that was cut off while its processes held parts."""
+    if str(source).startswith("hub:") or not (Path(source) / INDEX).is_file():
+        return read_weights(source)
+    with tempfile.TemporaryDirectory(prefix="convnext-") as room:
+        checkpoint.save(Path(room) / LAST, *checkpoint.read(Path(source)))
+        return read_weights(Path(room) / LAST)
 
 
 def _container(out: Path, library: str) -> Save | None:

@@ -1,11 +1,13 @@
 """Files of weights and of whole runs: one safetensors file each, with everything that is not a tensor in its header.
 
+Processes that each hold a part of a network write a folder of such files with an index; it is read like a file.
+
 Nothing here executes what it reads: safetensors holds numbers and text only. Everything that is written is under the
 digests of `convnext.integrity`, whatever it is, and compared with them when it is read.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,21 @@ from torch import Tensor, nn
 
 from convnext.errors import CheckpointError
 from convnext.files import appearing, from_json, system_error, to_json
-from convnext.integrity import FORMAT, digest, require_finite, require_header, require_whole, sealed
+from convnext.integrity import (
+    FORMAT,
+    INDEX,
+    Cut,
+    Index,
+    Piece,
+    digest,
+    read_index,
+    require_finite,
+    require_header,
+    require_whole,
+    seal_of,
+    sealed,
+    told_digests,
+)
 
 VERSION = 2  # since 2 with digests
 _KINDS = {  # how safetensors writes a type
@@ -37,6 +53,16 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any])
         write(made, tensors, header)
 
 
+def kind_of(dtype: torch.dtype) -> str:
+    """How safetensors writes a type: 'F32'."""
+    return _KINDS[dtype]
+
+
+def dtype_of(kind: str) -> torch.dtype:
+    """The type that it writes as `kind`."""
+    return next(dtype for dtype, text in _KINDS.items() if text == kind)
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
     """Write a safetensors file with `header` as its metadata, and the digests of both. Raises OSError."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -48,11 +74,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) 
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the metadata of a file that `save` wrote.
+    """The tensors (on the CPU) and the metadata of a file that `save` wrote, or of a checkpoint in several files.
 
     Raises CheckpointError with the reason for a missing, truncated or foreign file, for one that is not what was written,
     and for weights that are not finite.
     """
+    if path.is_dir():
+        index = read_index(path / INDEX)
+        return _together(path, index), checked(index.metadata, path)
     with _opened(path) as file:
         metadata = _metadata(path, file)
         require_whole(path)
@@ -63,6 +92,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata alone, without reading the tensors. Raises CheckpointError as `read` does."""
+    if path.is_dir():
+        return checked(read_index(path / INDEX).metadata, path)
     with _opened(path) as file:
         return _metadata(path, file)
 
@@ -110,6 +141,41 @@ def checked(metadata: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     return dict(metadata)
 
 
+def read_some(path: Path, names: Iterable[str], seal: str) -> dict[str, Tensor]:
+    """Some tensors of a file whose `seal_of` is `seal`, on the CPU and by their names there.
+
+    Raises CheckpointError where the file is another, or one of them is not what was written, or not finite.
+    """
+    with _opened(path) as file:
+        told = told_digests(path, file.metadata() or {})
+        found = {}
+        for name in names:
+            value = found[name] = file.get_tensor(name)
+            if digest(name, kind_of(value.dtype), value.shape, [_bytes(value)]) != told.get(name):
+                raise CheckpointError(f"'{path}' is damaged: tensor '{name}' is not what was written. Restore it.")
+    if seal_of(path) != seal:
+        raise CheckpointError(f"'{path}' is damaged: it is not the file that '{INDEX}' beside it names. Restore it.")
+    require_finite(path, found)
+    return found
+
+
+def _together(folder: Path, index: Index) -> dict[str, Tensor]:
+    """The tensors that lie in pieces in a folder. Raises CheckpointError."""
+    found = {name: torch.empty(cut.shape, dtype=dtype_of(cut.kind)) for name, cut in index.tensors.items()}
+    for file, seal in index.files.items():
+        boxes = {piece.name(name): (name, piece) for name, piece in _pieces(index.tensors) if piece.file == file}
+        for key, value in read_some(folder / file, boxes, seal).items():
+            name, piece = boxes[key]
+            box = tuple(slice(first, first + size) for first, size in zip(piece.first, piece.shape, strict=True))
+            found[name][box] = value
+    return found
+
+
+def _pieces(tensors: Mapping[str, Cut]) -> Iterator[tuple[str, Piece]]:
+    for name, cut in tensors.items():
+        yield from ((name, piece) for piece in cut.pieces)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
@@ -142,6 +208,8 @@ def _metadata(path: Path, file: Any) -> dict[str, Any]:
         raise CheckpointError(f"'{path}' is damaged: its header is not JSON ({error}). Restore it.") from None
     if not isinstance(metadata, dict):
         raise CheckpointError(f"'{path}' is damaged: its header holds {_short(metadata)} and no fields. Restore it.")
+    if "part_of" in metadata:
+        raise CheckpointError(f"'{path}' is a part of a checkpoint in several files. Name the folder of the run.")
     return checked(metadata, path)
 
 

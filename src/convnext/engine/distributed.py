@@ -5,18 +5,23 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from convnext.config import RunOptions, Training
 from convnext.engine import launcher
 from convnext.engine.claim import Claim
 from convnext.engine.forks import survive
 from convnext.engine.peers import Word
+from convnext.engine.records import info
 from convnext.errors import ConvNeXtError, Interrupted
 from convnext.processes import starter
+
+if TYPE_CHECKING:
+    from convnext.engine.sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,25 @@ def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:
     """
     network: nn.Module = nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
     return torch.compile(network) if compiled else network  # type: ignore[return-value]
+
+
+def sharding_of(model: nn.Module, recipe: Training, options: RunOptions, world: World) -> "Sharding | None":
+    """`model`, on its device, cut into parts where that is asked for and there are processes to hold them.
+
+    Raises ConvNeXtError for fp16, whose scale every process would choose for itself.
+    """
+    if not options.shard_weights:
+        return None
+    if recipe.precision == "fp16":
+        raise ConvNeXtError(
+            "--shard-weights is refused with precision = fp16: each process would scale its losses by itself. Take bf16."
+        )
+    if world.size == 1:
+        info("One process holds all weights: --shard-weights has nobody to share them with.")
+        return None
+    from convnext.engine.sharding import Sharding  # its import takes seconds
+
+    return Sharding(model, compiled=options.compile)
 
 
 def sees_other_images(model: nn.Module, world: World) -> bool:

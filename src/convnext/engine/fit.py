@@ -16,7 +16,7 @@ from torch import nn
 
 from convnext.config import RunOptions, Training
 from convnext.engine.chances import seed_of
-from convnext.engine.distributed import World, network_of, sees_other_images
+from convnext.engine.distributed import World, network_of, sees_other_images, sharding_of
 from convnext.engine.ema import Ema
 from convnext.engine.forecast import Forecast, Work
 from convnext.engine.journal import Journal, opened
@@ -67,7 +67,8 @@ def fit(
     """
     update = update_of(task, recipe, options, device=device, world=world)
     model, optimizers, ema = task.model, update.optimizers, update.ema
-    folder = Run(Path(options.out), recipe, task.describe(), model, optimizers, ema, update.scaler, origin)
+    about = (recipe, task.describe())
+    folder = Run(Path(options.out), *about, model, optimizers, ema, update.scaler, origin, update.sharding)
     state = folder.resume(world)
     steps = total_steps(task.steps_per_epoch, recipe.schedule)
     folder.require_place(state, steps)
@@ -95,10 +96,11 @@ def update_of(task: Task, recipe: Training, options: RunOptions, *, device: torc
     """
     slots = task.slots(world)
     model: nn.Module = task.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sharding = sharding_of(model, recipe, options, world)
     optimizers = Optimizers(model, recipe.optim)
     ema = Ema(model, recipe.optim.ema, recipe.optim.ema_warmup) if recipe.optim.ema else None
-    network = network_of(model, world, compiled=options.compile)
-    return Update(network, recipe, optimizers, ema, task.loss, slots, world.size)
+    network = model if sharding else network_of(model, world, compiled=options.compile)
+    return Update(network, recipe, optimizers, ema, task.loss, slots, world.size, sharding)
 
 
 def micro_of(options: RunOptions, update: Update) -> int:
@@ -202,6 +204,7 @@ class _Loop:
             if self._stop_asked(stop):
                 self._settle_whole()
                 self.saver.save(self.journal.log)
+                self.saver.settle()
                 raise Interrupted(f"Stopped after step {step + 1}. The same command goes on from here.")
 
     def _step(self, step: int, batch: Any) -> None:
@@ -261,19 +264,18 @@ class _Loop:
     def _settle_whole(self) -> None:
         """The same, and the weights after it are sound: they may be scored and saved."""
         self._settle()
-        refuse_broken_weights(self.update.parameters, *self.settled)
+        refuse_broken_weights(self.update.parameters, *self.settled, world=self.world)
 
     def _evaluate(self) -> None:
         """Score the raw weights and, beside them, the EMA ones; keep each when it is its best so far."""
-        model, started = self.task.model, time.monotonic()
+        started, scores = time.monotonic(), {}
         place = _place(self.state.step, self.steps, self.task.steps_per_epoch, self.recipe)
-        model.eval()
+        self.task.model.eval()
         with self.journal.meter.aside():
-            scores = {"raw": self._score("raw")}
-            if self.update.ema:
-                with self.update.ema.swapped(model):
-                    scores["ema"] = self._score("ema")
-            if self.watcher and self.world.first:
+            for weights in ("raw", "ema") if self.update.ema else ("raw",):
+                with self.update.whole(self.task.model, weights) as network:
+                    scores[weights] = self._score(weights, network)
+            if (self.watcher and self.world.first) or self.update.sharding:
                 show(self.watcher, self.task, self.update, scores, place)
         if self.world.first:
             shown = [
@@ -300,13 +302,13 @@ class _Loop:
         """Whether one follows after `step` steps, apart from that at the end of the run."""
         return self._evaluations(step) > self._evaluations(step - 1)
 
-    def _score(self, weights: str) -> dict[str, float]:
+    def _score(self, weights: str, network: nn.Module) -> dict[str, float]:
         with torch.inference_mode(), self.update.autocast():
-            metrics = self.task.evaluate(self.task.model, self.world)
+            metrics = self.task.evaluate(network, self.world)
         step = self.state.step
         row = {"step": step, "epoch": step / self.task.steps_per_epoch, "weights": weights}
         self.journal.write("eval", {**row, **metrics})
-        self.saver.keep_best(weights, metrics[self.task.metric], metrics, final=step == self.steps)
+        self.saver.keep_best(weights, network, metrics[self.task.metric], metrics, final=step == self.steps)
         return metrics
 
     def _stop_asked(self, stop: Stop) -> bool:

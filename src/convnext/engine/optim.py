@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import OptimConfig
+from convnext.engine.muon import ShardedMuon
+from convnext.engine.parts import is_part
 from convnext.errors import CheckpointError, ConvNeXtError
 
 _BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.")
@@ -24,6 +26,7 @@ _STATE = {  # what each optimizer remembers of a parameter
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),
     "SGD": ("momentum_buffer",),
     "Muon": ("momentum_buffer",),
+    "ShardedMuon": ("momentum_buffer",),
 }
 
 
@@ -241,7 +244,8 @@ def _sgd(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimi
 
 
 def _muon(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.Optimizer:
-    return torch.optim.Muon(groups, lr=optim.muon_ratio * optim.lr, momentum=optim.momentum, adjust_lr_fn="original")
+    kind = ShardedMuon if is_part(groups[0]["params"][0]) else torch.optim.Muon
+    return kind(groups, lr=optim.muon_ratio * optim.lr, momentum=optim.momentum, adjust_lr_fn="original")
 
 
 def _matrices(groups: list[dict[str, Any]], optim: OptimConfig) -> list[dict[str, Any]]:

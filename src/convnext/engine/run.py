@@ -1,10 +1,11 @@
 """The folder of a run: what `last` holds, how a run is taken up again, and which folders are refused."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,13 @@ from convnext.engine.optim import Optimizers
 from convnext.engine.records import Log, info
 from convnext.errors import CheckpointError, ConvNeXtError, TrainingError, nearest
 from convnext.files import way_out
+from convnext.integrity import INDEX
+
+if TYPE_CHECKING:  # its import takes seconds, and few runs need it
+    from convnext.engine.sharding import Sharding
 
 LAST = "last.safetensors"
+PIECES = "last"  # in its place, where each process writes its part: a folder of these for each step that is kept
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
 OTHERS = {
@@ -54,9 +60,11 @@ class Run:
         ema: Ema | None,
         scaler: torch.amp.GradScaler,
         origin: Mapping[str, str] | None = None,
+        sharding: "Sharding | None" = None,
     ):
         self.path, self.recipe, self.description = path, recipe, description
         self.model, self.optimizers, self.ema, self.scaler = model, optimizers, ema, scaler
+        self.sharding = sharding
         self.origin = dict(origin or {})  # of the weights that it started from, and their licence
 
     def resume(self, world: World) -> State:
@@ -64,13 +72,13 @@ class Run:
 
         Raises ConvNeXtError when the folder holds a run of another recipe or other data, or not the same for all processes.
         """
-        path = self.path / LAST
-        state = self._resumed(path) if path.exists() else State()
+        path = last_of(self.path)
+        state = self._resumed(path) if path else State()
         seen = world.gather(state.step)
         if other := next((rank for rank, step in enumerate(seen) if step != seen[0]), 0):
             raise CheckpointError(
-                f"'{path}' holds step {seen[0]} for the first process and step {seen[other]} for process {other}: they do not "
-                "see the same folder. Give an --out on a disk that all machines share."
+                f"'{path or self.path}' holds step {seen[0]} for the first process and step {seen[other]} for process {other}: "
+                "they do not see the same folder. Give an --out on a disk that all machines share."
             )
         if state.step and world.first:
             info(f"Going on with '{self.path}' after step {state.step}.")
@@ -78,11 +86,12 @@ class Run:
 
     def _resumed(self, path: Path) -> State:
         """That of `path`, loaded."""
-        tensors, metadata = checkpoint.read(path)
+        metadata = checkpoint.read_metadata(path)
         if "state" not in metadata:
             raise CheckpointError(f"'{path}' holds weights but no run to go on with.")
         refuse_other_run(self.path, metadata, self.recipe, self.description)
         state = state_of(metadata["state"], path)
+        tensors = self.sharding.read(path, self.tensors()) if self.sharding else checkpoint.read(path)[0]
         self.origin = {key: metadata[key] for key in ORIGIN if key in metadata}
         checkpoint.load(self.model, checkpoint.of("model", tensors), path)
         try:
@@ -98,24 +107,33 @@ class Run:
         """Raise CheckpointError for a state that no run of `steps` steps is ever in."""
         if state.step > steps or (state.step == steps and not state.best):
             raise CheckpointError(
-                f"'{self.path / LAST}' is damaged: step {state.step} of {steps} in its header is none of this run. Restore "
+                f"'{last_of(self.path)}' is damaged: step {state.step} of {steps} in its header is none of this run. Restore "
                 "it, or remove it to start again."
             )
 
-    def save_last(self, state: State, log: Log | None) -> None:
-        """Write everything needed to go on. Raises OSError when the disk refuses."""
-        state.log_bytes = log.settle() if log else 0
-        tensors = checkpoint.under("model", self.model.state_dict())
-        tensors |= checkpoint.under("optimizer", self.optimizers.tensors())
-        if self.ema:
-            tensors |= checkpoint.under("ema", self.ema.tensors())
-        metadata = {**self._header(), "state": dataclasses.asdict(state), "scaler": self.scaler.state_dict()}
-        checkpoint.save(self.path / LAST, tensors, metadata)
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on that is a tensor; not copies."""
+        found = checkpoint.under("model", self.model.state_dict())
+        found |= checkpoint.under("optimizer", self.optimizers.tensors())
+        return found | checkpoint.under("ema", self.ema.tensors()) if self.ema else found
 
-    def save_weights(self, weights: str, score: float, metrics: dict[str, float], step: int) -> None:
-        """Write the model as it is now under the best file's name. Raises OSError when the disk refuses."""
+    def note(self, state: State, log: Log | None) -> dict[str, Any]:
+        """Everything else; `state` then holds the length of the log. Raises OSError when the disk refuses the log."""
+        state.log_bytes = log.settle() if log else 0
+        return {**self._header(), "state": dataclasses.asdict(state), "scaler": self.scaler.state_dict()}
+
+    def save_last(self, state: State, log: Log | None, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Write everything needed to go on, in one file: `tensors`, or ours. Raises OSError when the disk refuses."""
+        checkpoint.save(self.path / LAST, self.tensors() if tensors is None else tensors, self.note(state, log))
+        if (self.path / PIECES).exists():
+            shutil.rmtree(self.path / PIECES, ignore_errors=True)
+
+    def save_weights(
+        self, weights: str, network: nn.Module, score: float, metrics: dict[str, float], step: int
+    ) -> None:
+        """Write `network` as it is now under the best file's name. Raises OSError when the disk refuses."""
         metadata = {**self._header(), "weights": weights, "score": score, "metrics": metrics, "step": step}
-        checkpoint.save(self.path / BEST[weights], self.model.state_dict(), metadata)
+        checkpoint.save(self.path / BEST[weights], network.state_dict(), metadata)
 
     def _load_scaler(self, values: Any, path: Path) -> None:
         """Go on with the scale of fp16's losses. Raises CheckpointError where its state is not there, or is none."""
@@ -134,6 +152,24 @@ class Run:
 
     def _header(self) -> dict[str, Any]:
         return header_of(self.recipe, self.description, self.origin)
+
+
+def last_of(run: Path) -> Path | None:
+    """Where a run's folder says how it goes on: a file, or the folder of several; None where there is nothing yet."""
+    found = sorted(index.parent for index in (run / PIECES).glob(f"*/{INDEX}"))
+    if not found:
+        return run / LAST if (run / LAST).is_file() else None
+    if (run / LAST).is_file():  # a process was killed before it removed the older one
+        return max((run / LAST, found[-1]), key=_step)
+    return found[-1]
+
+
+def _step(path: Path) -> int:
+    """The step that a checkpoint holds; one that cannot be read is the last of all, so that somebody says so."""
+    try:
+        return int(checkpoint.read_metadata(path)["state"]["step"])
+    except (CheckpointError, KeyError, TypeError, ValueError):
+        return 2**63
 
 
 def header_of(recipe: Training, description: Mapping[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
@@ -219,6 +255,8 @@ def weights_file(run: Path, weights: str = "best") -> Path:
     if weights not in names:
         raise CheckpointError(f"weights = '{weights}' is none of {', '.join(names)}.{nearest(weights, names)}")
     found = [run / name for name in names[weights] if (run / name).is_file()]
+    if weights == "last" and (last := last_of(run)):
+        return last
     if not found:
         wanted = " or ".join(names[weights] if weights != "best" else BEST.values())
         raise CheckpointError(f"'{run}' is no finished run: it holds no {wanted}. Train it first, or name another run.")

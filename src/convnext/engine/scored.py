@@ -1,6 +1,5 @@
 """What an evaluation of the loop hands to those who look at what the network answers while it learns."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,9 +24,14 @@ class Scored:
 Watcher = Callable[[Scored], object]  # in inference mode and in the precision of the run; it must not raise
 
 
-def show(watcher: Watcher, task: Task, update: Update, scores: Mapping[str, Mapping[str, float]], place: str) -> None:
-    """Let `watcher` look at the task's network with the weights that are better by the `scores` of 'raw' and 'ema'."""
+def show(
+    watcher: Watcher | None, task: Task, update: Update, scores: Mapping[str, Mapping[str, float]], place: str
+) -> None:
+    """Let `watcher` look at the task's network with the weights that are better by the `scores` of 'raw' and 'ema'.
+
+    It is None in a process that only gives its part of them.
+    """
     better = max(scores, key=lambda weights: (scores[weights][task.metric], -scores[weights]["loss"]))
-    seen = update.ema.swapped(task.model) if update.ema and better == "ema" else contextlib.nullcontext()
-    with seen, torch.inference_mode(), update.autocast():
-        watcher(Scored(task.model, better, place, task.metric, scores[better][task.metric]))
+    with update.whole(task.model, better) as network, torch.inference_mode(), update.autocast():
+        if watcher:
+            watcher(Scored(network, better, place, task.metric, scores[better][task.metric]))

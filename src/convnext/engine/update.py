@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,11 @@ from convnext.engine.chances import Chances
 from convnext.engine.distributed import exchange_of
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
+from convnext.engine.parts import whole
 from convnext.errors import TrainingError, number_of
+
+if TYPE_CHECKING:
+    from convnext.engine.sharding import Sharding
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -58,8 +62,9 @@ class Update:
         loss: Loss,
         slots: NDArray[np.int64],
         processes: int = 1,
+        sharding: "Sharding | None" = None,
     ):
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.sharding = network, loss, sharding
         self.slots, self.processes = slots, processes  # (N,) of this process, in the order of its images
         self.batch = recipe.optim.batch
         self.chances = Chances(network, batch=self.batch, seed=recipe.seed)
@@ -98,6 +103,12 @@ class Update:
             self.ema.update(step)
         return Learnt(total, names, norm)
 
+    def whole(self, model: nn.Module, weights: str) -> AbstractContextManager[nn.Module]:
+        """`model` with all of its 'raw' or its 'ema' weights, to evaluate; all processes have to ask."""
+        if self.sharding:
+            return self.sharding.whole(self.ema.tensors() if self.ema and weights == "ema" else model.state_dict())
+        return self.ema.swapped(model) if self.ema and weights == "ema" else nullcontext(model)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the recipe for everything inside."""
         return autocast(self.precision, self.device)
@@ -108,7 +119,7 @@ class Update:
         if self.clip:
             for optimizer in self.optimizers.all:
                 self.scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip))
         try:
             for optimizer in self.optimizers.all:
                 self.scaler.step(optimizer)
@@ -124,6 +135,9 @@ class Update:
 
     def _synchronised(self, *, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients once a step, with the last micro-batch."""
+        if self.sharding:
+            self.sharding.exchange(now=last)
+            return nullcontext()
         exchange = exchange_of(self.network)
         return nullcontext() if last or exchange is None else exchange.no_sync()
 
@@ -167,6 +181,11 @@ def explain_memory(
     """
     if batch is None:
         return TrainingError(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
+    if update.sharding:  # a trial needs the weights that the other processes hold, and they are not here
+        return TrainingError(
+            f"Out of memory with {number_of(min(micro, len(batch)), 'image')} at a time. Halve that with --micro-batch, take "
+            f"{smaller}, or turn on model.checkpointing."
+        )
     traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
     update.optimizers.zero_grad()
     micro = min(micro, len(batch))

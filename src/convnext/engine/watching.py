@@ -1,12 +1,14 @@
 """What the loop looks out for: a loss or weights that are not finite, a loss that stays flat, and memory that is short."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from convnext.config import Training
+from convnext.engine.distributed import World
+from convnext.engine.parts import is_part, own
 from convnext.engine.records import warn
 from convnext.engine.run import State
 from convnext.engine.schedule import warmup_steps
@@ -22,10 +24,13 @@ def refuse_not_finite(loss: float, step: int, lr: float, names: list[str]) -> No
         raise _not_finite(f"The loss became {loss}", step, lr, names)
 
 
-def refuse_broken_weights(parameters: Iterable[Tensor], step: int, lr: float, names: list[str]) -> None:
+def refuse_broken_weights(
+    parameters: Sequence[Tensor], step: int, lr: float, names: list[str], *, world: World
+) -> None:
     """Raise TrainingError where weights are not finite, before they are scored or saved: the loss shows it a step later."""
-    norms = torch._foreach_norm([weight.detach() for weight in parameters])
-    if not bool(torch.stack(norms).isfinite().all()):
+    norms = torch._foreach_norm([own(weight.detach()) for weight in parameters])
+    sound = bool(torch.stack(norms).isfinite().all())
+    if not all(world.gather(sound) if is_part(parameters[0]) else [sound]):
         raise _not_finite("Weights became inf or nan", step, lr, names)
 
 

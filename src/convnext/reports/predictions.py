@@ -30,7 +30,7 @@ from convnext.drawing.palette import ON_IMAGES
 from convnext.drawing.ranked import Line, draw_lines
 from convnext.drawing.sheet import sheet
 from convnext.engine.records import warn
-from convnext.engine.run import LAST
+from convnext.engine.run import last_of
 from convnext.engine.scored import Scored
 from convnext.errors import DataError, on_one_line, reason_of
 from convnext.files import write_bytes
@@ -53,7 +53,7 @@ _LIKELY = 0.5  # from which probability on one of several labels is given
 
 def watching(out: Path, recipe: Recipe, splits: Any) -> "Predictions":
     """What draws `predictions.jpg` after each evaluation; into the folder of a run that begins it draws `samples.jpg`."""
-    if not (out / LAST).exists():
+    if not last_of(out):
         draw_samples(out, recipe, splits)
     return Predictions(out, recipe, splits.val)
 

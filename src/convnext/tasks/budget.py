@@ -17,7 +17,7 @@ from convnext.config import ClassificationRecipe, Recipe, RunOptions, fields_of,
 from convnext.engine.distributed import World
 from convnext.engine.forecast import in_words
 from convnext.engine.records import info, warn
-from convnext.engine.run import LAST
+from convnext.engine.run import last_of
 from convnext.engine.schedule import total_steps
 from convnext.engine.trial import Timed, saving_s, try_steps
 from convnext.engine.update import autocast
@@ -69,6 +69,10 @@ def within(
     `network`: recipe -> fresh network, to measure with. Raises ConvNeXtError where one pass over the images takes
     longer, and for a folder whose run was planned otherwise.
     """
+    if budget and options.shard_weights:
+        raise ConvNeXtError(
+            "--minutes measures a network that each process holds whole, which --shard-weights is not. Give --epochs."
+        )
     out = Path(options.out)
     known = world.from_first(_known(out, budget, chosen) if world.first else None)
     if isinstance(known, ConvNeXtError):
@@ -174,7 +178,7 @@ def _evaluation_s(task: Any, chosen: Any, splits: Any, options: RunOptions, most
 
 def _known(out: Path, budget: Budget | None, chosen: Recipe) -> Recipe | ConvNeXtError | None:
     """What plan.json has for this run, why it is refused, or None where there is nothing to go on with."""
-    going_on = (out / LAST).exists()
+    going_on = last_of(out) is not None
     try:
         plan = json.loads((out / PLAN).read_text("utf-8"))
         planned: Recipe = parse(type(chosen), plan["recipe"], where=f"'{out / PLAN}'")

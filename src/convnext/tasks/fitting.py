@@ -14,7 +14,7 @@ from convnext.engine.environment import environment
 from convnext.engine.fit import Finished, fit
 from convnext.engine.forecast import Work
 from convnext.engine.records import info
-from convnext.engine.run import LAST, amend_whole, weights_file
+from convnext.engine.run import amend_whole, last_of, weights_file
 from convnext.engine.scored import Watcher
 from convnext.engine.task import Task
 from convnext.files import to_json, write_text
@@ -59,9 +59,7 @@ def in_one_go(
     """Train everything from `weights`, or from random ones, or go on with that. Raises what loading and `fit` raise."""
     row, origin = row_of(chosen.task), None
     model = fresh(chosen)
-    if (
-        weights and not (Path(options.out) / LAST).exists()
-    ):  # a run that goes on has its weights, and knows their origin
+    if weights and not last_of(Path(options.out)):  # a run that goes on has its weights, and knows their origin
         told = info if world.first else silent
         row.load(model, file_of(weights), classes=splits.train.classes, info=told)
         origin = origin_of(weights, world)
@@ -92,7 +90,7 @@ def fit_described(
     """`fit` into a folder that says by which recipe and on which machine; `origin`: see `origin_of`."""
     out = Path(options.out)
     with_kernels(task.model, chosen, options, device)
-    if world.first and not (out / LAST).exists():
+    if world.first and not last_of(out):
         describe(chosen, options, device)
     how: dict[str, Any] = {"device": device, "world": world, "origin": origin, "work": work, "watcher": watcher}
     finished = fit(task, chosen, options, **how)

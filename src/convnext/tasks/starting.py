@@ -5,7 +5,7 @@ from pathlib import Path
 from convnext.config import Bands, ClassificationRecipe, ConvNeXtConfig, Recipe, parse
 from convnext.config.facts import StartFacts
 from convnext.engine import checkpoint
-from convnext.engine.run import LAST, OTHERS
+from convnext.engine.run import OTHERS, last_of
 from convnext.errors import ConvNeXtError
 from convnext.models.start import read_start
 from convnext.recipes.architectures import ARCHITECTURES, architecture
@@ -46,7 +46,7 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
     """The recipe of the run in `out`, where that goes on and its `weights` are no longer there; else None."""
     if Path(weights).exists() or weights.startswith(("hub:", "timm:")):
         return None
-    found = [out / name for name in (LAST, OTHERS["probe"]) if (out / name).is_file()]
+    found = [path for path in (last_of(out), out / OTHERS["probe"]) if path and path.exists()]
     if not found:
         return None
     recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0]).get("recipe", {}), where=f"'{found[0]}'")
@@ -55,10 +55,11 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
 
 def kept_bands(out: Path) -> Bands | None:
     """How the run in `out` reads its images, with the mean and the std that it measured; None where there is none yet."""
-    if not (out / LAST).is_file():
+    last = last_of(out)
+    if not last:
         return None
     try:
-        recipe: Recipe = parse(Recipe, checkpoint.read_metadata(out / LAST).get("recipe", {}), where=f"'{out / LAST}'")
+        recipe: Recipe = parse(Recipe, checkpoint.read_metadata(last).get("recipe", {}), where=f"'{last}'")
     except ConvNeXtError:  # what reads the checkpoint in earnest says why
         return None
     return recipe.input if isinstance(recipe, ClassificationRecipe) and recipe.input.bands else None

@@ -14,7 +14,7 @@ from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import end_of, require_sealed
 from convnext.errors import CheckpointError, number_of, reason_of
 from convnext.files import from_json
-from convnext.integrity import FORMAT, read_header, require_header, require_whole
+from convnext.integrity import FORMAT, INDEX, read_header, require_header, require_index, require_whole
 
 State = Literal["whole", "readable", "damaged"]
 WEIGHTS = ("best.safetensors", "best_ema.safetensors", "last.safetensors")
@@ -116,6 +116,8 @@ def _archive(path: Path) -> tuple[State, str]:
 
 
 def _record(path: Path) -> tuple[State, str]:
+    if path.name == INDEX:
+        return "whole", f"it names {number_of(require_index(path), 'file')}, which are there and the same"
     value = _json(path, path.read_bytes(), "it")
     if path.name in _TWINS:
         return _beside(path, value)

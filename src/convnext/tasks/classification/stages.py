@@ -18,7 +18,7 @@ from convnext.engine import checkpoint
 from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
 from convnext.engine.records import info
-from convnext.engine.run import LAST, ORIGIN, OTHERS, header_of, refuse_other_run, save_whole
+from convnext.engine.run import ORIGIN, OTHERS, header_of, last_of, refuse_other_run, save_whole
 from convnext.engine.scored import Watcher
 from convnext.files import to_json, write_text
 from convnext.models.provenance import name_of_source
@@ -100,7 +100,7 @@ class Stages:
         """
         model = fresh(self.recipe)
         tensors, metadata = self.frozen()
-        if not (self.out / LAST).exists():  # a run that goes on has its weights
+        if not last_of(self.out):  # a run that goes on has its weights
             model.load_state_dict(tensors)
         task = self._task(model)
         origin = {key: metadata[key] for key in ORIGIN if key in metadata}
