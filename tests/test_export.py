@@ -27,8 +27,9 @@ pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 FORMS = [
     "onnx",
     pytest.param("openvino", marks=pytest.mark.skipif(not installed("openvino"), reason="no openvino")),
+    "convnext",
 ]
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "convnext": ".convnext"}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def logits_of_run(run: Path, images: np.ndarray) -> np.ndarray:
 def test_an_exported_network_gives_the_logits_of_its_run_for_images_of_any_size(run, exported, size):
     images = batch(5, *size)
     expected, found = logits_of_run(run, images), logits_of(exported, images)
-    least = 1e-5 if exported.suffix == ".onnx" else 5e-3  # OpenVINO may resize a pixel to the next grey level
+    least = 5e-3 if exported.suffix == ".xml" else 1e-5  # OpenVINO may resize a pixel to the next grey level
     assert found.shape == expected.shape and np.abs(found - expected).max() <= least * np.abs(expected).max()
 
 
@@ -124,7 +125,7 @@ def test_the_onnx_file_is_valid_and_names_its_input_output_and_classes(run, tmp_
     assert json.loads(kept["classes"]) == ["blue", "green", "red"] and "bicubic" in kept["preprocessing"]
 
 
-@pytest.mark.parametrize("form", [*FORMS, "torch"])
+@pytest.mark.parametrize("form", [*FORMS[:2], "torch"])
 def test_weights_in_16_bits_halve_the_file_and_hardly_change_the_answers(tmp_path, form):
     from convnext.engine import checkpoint
 
@@ -193,7 +194,8 @@ def test_images_of_ones_own_may_be_compared_on(run, data, tmp_path):
     ("arguments", "part"),
     [
         (["--to", "onxn"], "Did you mean 'onnx'?"),
-        ([], "--to onnx, --to openvino, --to torch or --to web"),
+        ([], "--to onnx, --to openvino, --to convnext, --to torch or --to web"),
+        (["--to", "convnext", "--half"], "--half does not go with --to convnext"),
         (["--to", "onnx", "--out", "x.xml"], "Let its name end in .onnx"),
         (["--to", "torch", "--int8", "pets"], "--int8 does not go with --to torch"),
         (["--to", "onnx", "--int8", "pets", "--half"], "--int8 does not go with --half"),

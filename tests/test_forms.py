@@ -60,7 +60,7 @@ def other(monkeypatch) -> Form:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_a_row_names_functions_and_packages_that_there_are(form):
-    for function in filter(None, (form.writer, form.opener, form.quantizer)):
+    for function in filter(None, (form.writer, form.opener, form.quantizer, form.int8_hindrance)):
         assert callable(table.called(function))
     assert {*form.packages, *form.int8_packages} <= set(EXTRAS)
     assert form.extra in PROJECT["project"]["optional-dependencies"]

@@ -13,11 +13,14 @@ import convnext as package
 from commands import convnext, trained
 from convnext.data.evaluation import framed
 from convnext.data.opening import open_splits, recognise
-from convnext.deploy import graph, int8
+from convnext.deploy import folded_int8, graph, int8
 from convnext.deploy.export import openvino
 from convnext.deploy.exported.opened import open_exported
+from convnext.deploy.folded import Folded
 from convnext.errors import ConvNeXtError, DataError
 from convnext.extras import installed
+from convnext.kernels import cpu
+from convnext.kernels.dispatch import SWITCH, without_compiled
 from convnext.tasks.classification.inference import judged
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.several import metrics as several
@@ -30,8 +33,14 @@ needs_export = pytest.mark.skipif(
 needs_openvino = pytest.mark.skipif(
     not all(map(installed, ("openvino", "nncf"))), reason="the extra 'openvino' is not installed"
 )
-FORMS = [pytest.param("onnx", marks=needs_export), pytest.param("openvino", marks=needs_openvino)]
-SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+needs_kernels = pytest.mark.skipif(bool(without_compiled()), reason="there are no compiled kernels")
+FORMS = [
+    pytest.param("onnx", marks=needs_export),
+    pytest.param("openvino", marks=needs_openvino),
+    pytest.param("convnext", marks=needs_kernels),
+]
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "convnext": ".convnext"}
+MARK = {"onnx": b"QuantizeLinear", "openvino": b"FakeQuantize", "convnext": b'"dtype":"I8"'}  # of int8, in the file
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +73,7 @@ def test_an_int8_file_answers_nearly_as_its_run_and_says_what_it_cost(run, data,
     assert here.classes == there.classes and here.metadata["int8"] == {"variant": "int8", "calibrated_on": 9}
     score = json.loads(convnext("evaluate", out, data, "--json", "--workers", 0).out)
     assert score["top1"] == pytest.approx(told["int8"]["after"])
-    text = out.read_bytes()
-    assert b"QuantizeLinear" in text if form == "onnx" else b"FakeQuantize" in text
+    assert MARK[form] in out.read_bytes()
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 20, 3), np.uint8)
     few, many = (open_exported(out).run(some, ("logits",))[0] for some in (images[:2], images))
     assert np.allclose(many[:2], few, atol=1e-4)
@@ -174,6 +182,60 @@ def test_data_that_cannot_judge_are_refused_in_one_line(run, tmp_path):
     only_red = write_colours(tmp_path / "one", classes=4)
     done = convnext("export", run, "--to", "openvino", "--int8", only_red, "--workers", 0)
     assert "'grey', which the model does not know" in done.line
+
+
+def folded(name: str, **changes: object) -> Folded:
+    """A small network whose every part matters."""
+    torch.manual_seed(0)
+    model = package.create(name, classes=4, depths=(1, 2), widths=(8, 16), **changes)
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    made = package.optimize(model.eval())
+    assert isinstance(made, Folded)
+    return made
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["atto", "v2_atto"])
+def test_a_network_in_int8_answers_nearly_as_in_float_and_on_the_kernels_as_without_them(name):
+    network, images = folded(name), torch.randn(6, 3, 32, 32)
+    made = folded_int8.quantized(network, [images])
+    plain = folded_int8.quantized(network, images.split(2))  # ranges of all batches together
+    plain.fused = False
+    with torch.inference_mode():
+        exact, found, slow = network(images), made(images), plain(images)
+    assert (found - exact).norm() < 0.03 * exact.norm() and (found - slow).norm() < 0.01 * exact.norm()
+    kinds = [type(part).__name__ for stage in made.stages for part in stage]
+    assert kinds == ["Int8Part"] * 4 and not any(isinstance(p, folded_int8.Int8Part) for p in network.modules())
+    packed = [part.packed() for stage in made.stages for part in stage]
+    blocks, patches = cpu.PackedInt8Block, cpu.PackedInt8Patch
+    assert [type(each) for each in packed] == [blocks, patches, blocks, blocks]
+
+
+def test_downsampling_layers_stay_in_float_where_a_variant_says_so():
+    made = folded_int8.quantized(folded("atto"), [torch.randn(2, 3, 32, 32)], downsampling=False)
+    kinds = [type(part).__name__ for stage in made.stages for part in stage]
+    assert kinds == ["Int8Part", "FoldedDownsample", "Int8Part", "Int8Part"]
+
+
+@needs_kernels
+def test_an_int8_file_of_ours_answers_without_kernels_too_and_says_that_it_is_slow(run, data, tmp_path, monkeypatch):
+    out = tmp_path / "x.convnext"
+    words = ("--to", "convnext", "--int8", data, "--out", out, "--calibrate", 9, "--workers", 0, "--max-loss", 100)
+    assert convnext("export", run, *words).status == 0
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    (fast,) = open_exported(out).run(images, ("logits",))
+    monkeypatch.setenv(SWITCH, "plain")
+    (slow,) = open_exported(out).run(images, ("logits",))
+    assert np.abs(fast - slow).max() < 1e-2 * np.abs(slow).max()
+    assert "x.convnext' answers many times slower than it could" in convnext("predict", out, data).err
+    assert "--int8 with --to convnext is of no use here" in convnext("export", run, *words).line
+
+
+def test_a_network_that_does_not_fold_has_no_file_of_ours(tmp_path, data):
+    trained(data, tmp_path / "run", "--epochs", 1, "--model.head_width", 16)
+    line = convnext("export", tmp_path / "run", "--to", "convnext").line
+    assert "is for classifiers whose norms fold" in line and "--to onnx" in line
 
 
 def test_turns_are_taken_one_after_the_other():

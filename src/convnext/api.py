@@ -209,7 +209,7 @@ def similar(
 
 def export(
     run: Source,
-    to: Literal["onnx", "openvino", "torch", "web"],
+    to: Literal["onnx", "openvino", "convnext", "torch", "web"],
     out: str | Path | None = None,
     *,
     weights: str = "best",
@@ -218,7 +218,7 @@ def export(
     calibrate: int = 300,
     max_loss: float = 0.5,
     compare_on: str | None = None,
-    backend: Literal["auto", "onnxruntime", "openvino"] = "auto",
+    backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     workers: int = -1,
     runtime: str | Path | None = None,
 ) -> "Exported":

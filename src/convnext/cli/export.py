@@ -10,8 +10,8 @@ from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
 HELP = (
-    "Write a network as a file that runs elsewhere, ONNX, OpenVINO or a torch program, a detector as ONNX; or a classifier as "
-    "a page for the browser."
+    "Write a network as a file that runs elsewhere, ONNX, OpenVINO or a torch program, a detector as ONNX; a classifier for "
+    "the kernels of this package, or as a page for the browser."
 )
 
 

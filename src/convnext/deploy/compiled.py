@@ -68,7 +68,7 @@ class Compiled:
 
 
 def _plain(part: nn.Module) -> bool:
-    """Whether all tensors of a part are parameters of one dtype, and nobody has hooked in."""
-    kinds = {(type(tensor), tensor.dtype) for tensor in part.parameters()}
+    """Whether all tensors of a part are parameters of one dtype, beside integers, and nobody has hooked in."""
+    kinds = {(type(tensor), tensor.dtype) for tensor in part.parameters() if tensor.is_floating_point()}
     hooked = any(each._forward_hooks or each._forward_pre_hooks for each in part.modules())
     return not hooked and kinds in ({(nn.Parameter, torch.float32)}, {(nn.Parameter, torch.bfloat16)})

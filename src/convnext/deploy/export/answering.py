@@ -28,7 +28,10 @@ class Answering(nn.Module):
         self.register_buffer("least", torch.from_numpy(_reached(least)))  # (K,), or (1,) of the first class
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # (N, H, W, C) -> (N, K) each
-        logits = self.network(self.transformed(images)).float()
+        return self.answers(self.network(self.transformed(images)).float())
+
+    def answers(self, logits: Tensor) -> dict[str, Tensor]:  # (N, K) -> (N, K) each
+        """What is said of images whose logits these are."""
         if self.several:
             scores = logits.sigmoid()
             answers = scores >= self.least

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from convnext.errors import ConvNeXtError
 from convnext.extras import needs
 
 KEY = "convnext"  # under which a file holds our description
@@ -44,6 +45,7 @@ class Form:
     half: Literal["graph", "file", ""] = ""  # where weights get their 16 bits: as it is traced, or as it is written
     quantizer: str = ""  # (source, out, images, variant, description): its int8 form; '': there is none
     int8_packages: tuple[str, ...] = ()  # what that takes more
+    int8_hindrance: str = ""  # () -> why this machine cannot make it, or None; '': nothing hinders
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -51,11 +53,13 @@ class Form:
         return (self.backend, *self.also) if self.backend else ()
 
     def require(self, *, int8: bool = False) -> None:
-        """Raise MissingPackage where a package is missing that exporting to it takes."""
+        """Raise MissingPackage where a package is missing that exporting to it takes, ConvNeXtError for another hindrance."""
         for package in self.packages:
             needs(package, f"--to {self.name}", self.extra)
         for package in self.int8_packages if int8 else ():
             needs(package, "--int8")
+        if int8 and self.int8_hindrance and (reason := called(self.int8_hindrance)()):
+            raise ConvNeXtError(f"--int8 with --to {self.name} is of no use here: {reason}. Take --to openvino.")
 
 
 FORMS = (
@@ -89,6 +93,17 @@ FORMS = (
         half="file",
         quantizer="convnext.deploy.export.openvino:quantize",
         int8_packages=("nncf",),
+    ),
+    Form(
+        name="convnext",
+        suffix=".convnext",
+        packages=("torch", "safetensors"),
+        seal=(b"\n" + SEALED.encode() + b" ", b"\n"),
+        writer="convnext.deploy.export.convnext:write",
+        backend="torch",
+        opener="convnext.deploy.forms.convnext:opened",
+        quantizer="convnext.deploy.export.convnext:quantize",
+        int8_hindrance="convnext.kernels.dispatch:without_compiled",
     ),
     Form(
         name="torch",
