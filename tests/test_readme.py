@@ -86,7 +86,7 @@ def test_ten_lines_of_onnx_runtime_give_the_classes_of_the_run(tmp_path, monkeyp
 def test_a_run_leaves_the_files_of_the_readme_and_no_others(tmp_path):
     trained(write_colours(tmp_path / "pets"), tmp_path / "run")
     (listing,) = (block for block in blocks("text") if "recipe.json" in block)
-    listed = set(re.findall(r"[\w.]+\.(?:jsonl?|safetensors|html|md|digests)\b", listing))
+    listed = set(re.findall(r"[\w.]+\.(?:jsonl?|safetensors|html|md|digests|jpg)\b", listing))
     assert {file.name for file in (tmp_path / "run").iterdir() if file.name != ".lock"} == listed
 
 

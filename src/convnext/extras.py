@@ -29,6 +29,8 @@ EXTRAS = {  # package, by the name that it is imported by -> the extra that brin
     "uvicorn": ("serve", "`convnext serve`"),
     "python_multipart": ("serve", "`convnext serve`"),
     "prometheus_client": ("serve", "`convnext serve`"),
+    "fsspec": ("cloud", "data in an object store"),
+    "s3fs": ("cloud", "data at s3:// addresses"),
     "pyarrow": ("parquet", "tables in Parquet and Arrow files"),
 }
 

@@ -13,8 +13,9 @@ PER_SHARD = 2000
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
     parser.epilog = (
-        "`convnext train OUT`, `evaluate` and `audit` read OUT as they read DATA; the webdataset library and timm read its tar "
-        "files. `convnext verify OUT` compares each tar file with its digest. The same command goes on with what was stopped."
+        "`convnext train OUT`, `evaluate` and `audit` read OUT as they read DATA, also copied to an object store, as "
+        "s3://bucket/OUT; the webdataset library and timm read its tar files. `convnext verify OUT` compares each tar file "
+        "with its digest. The same command goes on with what was stopped."
     )
     parser.add_argument("data", metavar="DATA", help="labelled images, as `convnext train` takes them")
     parser.add_argument("out", metavar="OUT", help="new folder")

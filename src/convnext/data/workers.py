@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from convnext.data.sampler import Order
 from convnext.data.store import printable
-from convnext.errors import DataError, reason_of
+from convnext.errors import ConvNeXtError, DataError, reason_of
 from convnext.files import remove_abandoned, workroom
 from convnext.processes import Parent, deaf_children
 
@@ -116,12 +116,13 @@ def read_ahead(
 
 def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool, room: Path) -> Iterator[Any]:
     """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
+    answering: Any = _Answering(reader)
     with warnings.catch_warnings(), deaf_children():
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
         return iter(
             DataLoader(
-                reader,
+                answering,
                 sampler=plan,
                 batch_size=None,
                 num_workers=workers,
@@ -136,9 +137,25 @@ def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pi
 
 
 def _unwrap(batch: Any) -> Any:
-    if isinstance(batch, DataError):
+    if isinstance(batch, ConvNeXtError):
         raise batch
     return batch
+
+
+class _Answering:
+    """A reader whose refusals are answers, which cross from a process to the one that asked as the line that they are."""
+
+    def __init__(self, reader: Any):
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self.reader[item]
+        except ConvNeXtError as error:
+            return error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -24,9 +24,10 @@ def shard(
 ) -> Sharded:
     """Write labelled images into the folder `out` as plain tar files of `images_per_shard`, with an index and digests.
 
-    `train`, `evaluate` and `audit` take `out` for the data; the webdataset library and timm read its tar files. The same
-    call goes on with what was stopped. The other arguments are those of `train`. Raises DataError for data that cannot be
-    read and where `out` holds something else, ConvNeXtError where the disk refuses.
+    `train`, `evaluate` and `audit` take `out` for the data, also copied to an object store, by its address; the webdataset
+    library and timm read its tar files. The same call goes on with what was stopped. The other arguments are those of
+    `train`. Raises DataError for data that cannot be read and where `out` holds something else, ConvNeXtError where the
+    disk refuses.
     """
     refuse_among(str(out), [data] if images is None else [data, images])
     source = source_of(data, task, images=images, form=form, colours=colours, labels=labels)

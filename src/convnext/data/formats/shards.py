@@ -6,9 +6,10 @@ from pathlib import Path
 from convnext.data.annotated_forms import ANNOTATED, task_of
 from convnext.data.shards.check import index_of
 from convnext.data.shards.index import Files, unpacked
-from convnext.data.shards.record import RECORD, WRITING, Record, read_record
+from convnext.data.shards.record import ANNOTATIONS, RECORD, WRITING, Record, read_record
 from convnext.data.source import Source
 from convnext.data.store import Once, Tree, printable
+from convnext.data.stores.near import near
 from convnext.data.stores.opened import is_url, place_of
 from convnext.data.stores.place import Place
 from convnext.data.stores.shards import ShardStore
@@ -26,6 +27,11 @@ def open_shards(path: str | Path) -> Source:
     """The source that shards were made of. Raises DataError where they are not whole, Unreachable without a way to them."""
     place = place_of(path)
     record = read_record(place)
+    if is_url(path):
+        sizes = {each["name"]: each["bytes"] for each in record.shards}
+        told = {each["name"] for each in record.shards if each["part"] == ANNOTATIONS}  # in which every file is needed
+        shards = {name: size for name, size in sizes.items() if name not in told}
+        place = near(place, record.index["sha256"][:16], shards, {name: sizes[name] for name in told})
     trees = [_tree(place, record, *each) for each in zip(_index(place, record), record.notes, strict=True)]
     return Source(
         Path(path) if not is_url(path) else str(path), record.task, record.form, trees[0], trees[-1], record.file,

@@ -61,7 +61,7 @@ def index_of(place: Place, record: Record) -> bytes:
 def _shard(place: Place, name: str, size: int, sha256: str, number: int, files: tuple[Files, ...]) -> Checked:
     found, there = hashlib.sha256(), 0
     try:
-        while data := place.read(name, there, _SLICE, fresh=True):
+        while there < size and (data := place.read(name, there, min(_SLICE, size - there), fresh=True)):
             found.update(data)
             there += len(data)
     except OSError as error:

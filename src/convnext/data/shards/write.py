@@ -16,7 +16,7 @@ from typing import Any
 from convnext.data.limits import require_bytes
 from convnext.data.shards.index import Files, Member, files_of, packed
 from convnext.data.shards.plan import Plan, Shard, planned
-from convnext.data.shards.record import FOR_TIMM, FORMAT, INDEX, RECORD, VERSION, WRITING
+from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RECORD, VERSION, WRITING
 from convnext.data.shards.recorder import File
 from convnext.data.shards.samples import sample_of
 from convnext.data.shards.tar import ending_of, tar_at
@@ -110,7 +110,7 @@ def _written(plan: Plan, out: Path, key: str, tell: Callable[[str], None]) -> It
     files = list(plan.files)
     number = 0
     while files:
-        name = f"files-{number:06d}.tar"
+        name = f"{ANNOTATIONS}-{number:06d}.tar"
         before = _before(plan, out, name, key)
         done = before or _annotations(plan, out, name, files, key)
         yield done, before is not None
@@ -148,7 +148,7 @@ def _annotations(plan: Plan, out: Path, name: str, files: list[File], key: str) 
             plan.log.take()
             if tar.size > _FILES_BYTES:
                 break
-    done = _Done(name, "files", 0, tar.size, tar.sha256, members, {})
+    done = _Done(name, ANNOTATIONS, 0, tar.size, tar.sha256, members, {})
     _note(plan, out, done, key)
     return done
 

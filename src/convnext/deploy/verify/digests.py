@@ -24,7 +24,7 @@ WEIGHTS = ("best.safetensors", "best_ema.safetensors", "last.safetensors")
 class Verified:
     """One file: 'whole', its digests are those of what it holds; 'readable', it has none; 'damaged'."""
 
-    path: Path
+    path: Path | str  # in an object store an address
     state: State
     about: str  # what was compared, or what is wrong, in words
 
@@ -57,7 +57,7 @@ def compared(*sources: str | os.PathLike[str]) -> list[Verified]:
 
 def _of_shards(place: str) -> Iterator[Verified]:
     for one in checked(place):
-        yield Verified(Path(place, one.name), "whole" if one.whole else "damaged", one.about)
+        yield Verified(f"{place.rstrip('/')}/{one.name}", "whole" if one.whole else "damaged", one.about)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -74,7 +74,7 @@ def audit(
         )
     if minutes is not None:
         minutes = require_minutes(minutes, changes)
-    source = source_of(Path(data))
+    source = source_of(os.fspath(data))
     source = replace(source, bands=tuple(map(str, bands))) if bands else source
     folder = Path(out)
     with Claim(folder):

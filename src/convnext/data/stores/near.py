@@ -1,0 +1,151 @@
+"""What of an object store is kept on this disk: as many shards as the limit allows, in blocks, as they are first read.
+
+An epoch asks for every image once and in random order, so nothing is gained by exchanging what is kept. The first shards
+that fit are kept, and the others are read from the store each time. Blocks are not noted anywhere: who reads compares the
+checksum of what the disk has, a hole included, and asks again for what is wrong.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convnext.data.stores.place import FolderPlace, Place
+from convnext.errors import ConvNeXtError
+from convnext.kernels.build import cache_folder
+from convnext.streams import tell
+
+SWITCH = "CONVNEXT_CACHE_GB"
+_DEFAULT_GB = 20.0
+_BLOCK = 1 << 20  # bytes that are fetched at once: some ten photos
+_SLICE = 16 << 20  # bytes of a file that is fetched whole
+
+
+class NearPlace:
+    """The shards of `far`: those of `kept` through the disk, those of `at_once` as a whole when one is first read."""
+
+    def __init__(self, far: Place, folder: Path, kept: Mapping[str, int], at_once: Mapping[str, int]):
+        self.far, self.name, self.folder = far, far.name, folder
+        self.kept, self.at_once = dict(kept), dict(at_once)  # name -> bytes
+        self._near = FolderPlace(str(folder))
+        self._whole: dict[str, _Unnamed] = {}
+        self._refused = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_whole": {}}
+
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+        """As `Place` has it; without `fresh` what the disk has, which may be anything."""
+        if file in self.at_once:
+            return self._of_whole(file, first, size)
+        if file not in self.kept or self._refused:
+            return self.far.read(file, first, size)
+        if not fresh:
+            try:
+                return self._near.read(file, first, size)
+            except OSError:
+                return b""
+        start = first - first % _BLOCK
+        end = min(-(-(first + size) // _BLOCK) * _BLOCK, self.kept[file])
+        block = self.far.read(file, start, end - start)
+        self._keep(file, start, block)
+        return block[first - start : first - start + size]
+
+    def whole(self, file: str) -> bytes:
+        """As `Place` has it."""
+        return self.far.whole(file)
+
+    def _keep(self, file: str, start: int, block: bytes) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            number = os.open(self.folder / file, os.O_RDWR | os.O_CREAT, 0o644)
+            with open(number, "r+b") as held:
+                held.seek(start)
+                held.write(block)
+        except OSError as error:
+            self._refused = True
+            tell(
+                f"'{self.folder}' is not written to any more: {error.strerror}. Images come from '{self.name}' each time."
+            )
+
+    def _of_whole(self, file: str, first: int, size: int) -> bytes:
+        if file not in self._whole:
+            held = _Unnamed()
+            for start in range(0, self.at_once[file], _SLICE):
+                held.file.write(self.far.read(file, start, min(_SLICE, self.at_once[file] - start)))
+            held.file.flush()
+            self._whole.setdefault(file, held)
+        return self._whole[file].read(first, size)
+
+
+class _Unnamed:
+    """A file that is gone with the last who reads it."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
+
+    def __del__(self) -> None:
+        self.file.close()
+
+    def read(self, first: int, size: int) -> bytes:
+        """`size` bytes from `first` on."""
+        if hasattr(os, "pread"):  # threads and forked processes share its position
+            return os.pread(self.file.fileno(), size, first)
+        self.file.seek(first)
+        return self.file.read(size)
+
+
+def near(far: Place, key: str, shards: Mapping[str, int], at_once: Mapping[str, int]) -> NearPlace:
+    """`far` with what of its `shards` (name -> bytes) may be kept on this disk, under `key`, which is theirs alone.
+
+    `at_once`: files that are needed as a whole. Raises ConvNeXtError for a limit that is no number.
+    """
+    folder = cache_folder() / "shards" / key
+    kept, room = dict[str, int](), _room(folder, sum(shards.values()))
+    for name, size in shards.items():
+        if size <= room:
+            kept[name] = size
+            room -= size
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        os.utime(folder)  # it is the last that goes
+    return NearPlace(far, folder, kept, at_once)
+
+
+def _room(folder: Path, wanted: int) -> int:
+    """Bytes that may be kept in `folder`: the limit, less than half of what is free; others make room, the oldest first."""
+    text = os.environ.get(SWITCH, "")
+    try:
+        limit = int(float(text or _DEFAULT_GB) * 1e9)
+        if limit < 0:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ConvNeXtError(
+            f"{SWITCH} = '{text}' is no number of gigabytes. Give one, such as 50; 0 keeps nothing."
+        ) from None
+    above = next(place for place in folder.parents if place.is_dir())
+    room = max(0, min(limit, (shutil.disk_usage(above).free + _taken(folder)) // 2))
+    others: list[Path] = []
+    with contextlib.suppress(OSError):
+        others = sorted(
+            (place for place in folder.parent.iterdir() if place != folder), key=lambda place: place.stat().st_mtime
+        )
+    held = {place: _taken(place) for place in others}
+    for place in others:
+        if sum(held.values()) + min(wanted, room) <= limit:
+            break
+        shutil.rmtree(place, ignore_errors=True)
+        del held[place]
+    return room
+
+
+def _taken(folder: Path) -> int:
+    """Bytes of the disk that the files of a folder take."""
+    with contextlib.suppress(OSError):
+        return sum(getattr(file.stat(), "st_blocks", 0) * 512 or file.stat().st_size for file in folder.iterdir())
+    return 0
