@@ -73,3 +73,17 @@ def test_dropped_branches_and_the_ema_live_on_the_gpu(data, tmp_path):
     more = ("--model.drop_path", 0.3, "--optim.ema", 0.9, "--precision", "bf16")
     done = convnext(*tiny(data, tmp_path / "run", *SHORT, *more))
     assert done.status == 0 and torch.tensor(losses(tmp_path / "run")).isfinite().all()
+
+
+def test_a_gpu_trains_in_16_bits_by_default_and_the_rest_in_tf32_where_it_can(data, tmp_path):
+    if interpreted():
+        pytest.skip("the precision of a GPU is asked of a GPU")
+    run = tmp_path / "run"
+    done = convnext(*tiny(data, run, *SHORT))
+    assert done.status == 0, done.err
+    ampere = torch.cuda.get_device_capability() >= (8, 0)
+    assert json.loads((run / "recipe.json").read_text())["precision"] == ("bf16" if ampere else "fp16")
+    told = json.loads((run / "environment.json").read_text())["float32_matmuls"]
+    assert told == ("TF32" if ampere else "float32")
+    assert (f"bf16 and TF32 on {DEVICE}" if ampere else f"fp16 on {DEVICE}") in done.err
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"

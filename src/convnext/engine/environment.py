@@ -2,7 +2,8 @@
 
 import torch
 
-from convnext.engine.machine import machine
+from convnext.engine.machine import machine, processor
+from convnext.engine.precision import float32_here
 from convnext.kernels.cpu import bf16_matmuls
 from convnext.kernels.dispatch import gpu_path, without_compiled
 
@@ -13,7 +14,6 @@ def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]
     `triton`: the run asks for the Triton block itself, whatever the environment says.
     """
     told = machine()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else told["processor"]
     command = told.pop("command")
     return {
         **told,
@@ -21,6 +21,12 @@ def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]
         "cpu_kernels": without_compiled() or ("compiled, fp32 and bf16" if bf16_matmuls() else "compiled, fp32"),
         "gpu_kernels": gpu_path(device, triton),
         "device": str(device),
-        "device_name": name,
+        "device_name": device_name(device),
+        **({"float32_matmuls": float32_here(device)} if device.type == "cuda" else {}),
         "command": command,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """What a GPU or the processor calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()

@@ -6,6 +6,7 @@ import torch
 
 from convnext.config import Recipe, Training
 from convnext.engine.distributed import World
+from convnext.engine.precision import float32_here
 from convnext.errors import number_of
 
 
@@ -14,6 +15,7 @@ def headline(chosen: Recipe, splits: Any, own_px: int, device: torch.device, wor
     least, most = chosen.input.training_px
     larger = f" (images of {own_px} are enlarged)" if chosen.task != "classification" and own_px < least else ""
     many = f" x {world.size}" if world.size > 1 else ""
+    rest = f" and {float32_here(device)}" if float32_here(device) == "TF32" else ""
     images, held = len(splits.train.entries), f"{len(splits.val.entries):,} held out"
     if chosen.task == "classification" and splits.val_share and (parts := chosen.start.folds):
         images, held = images + len(splits.val.entries), f"each held out once in {parts} parts"
@@ -21,7 +23,7 @@ def headline(chosen: Recipe, splits: Any, own_px: int, device: torch.device, wor
         f"Training {chosen.model.name} by recipe '{chosen.name}': {number_of(images, 'image')} in "
         f"{number_of(len(splits.train.classes), 'class', 'classes')}, {held}, "
         f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
-        f"{chosen.precision} on {device.type}{many}"
+        f"{chosen.precision}{rest} on {device.type}{many}"
     )
 
 

@@ -1,14 +1,22 @@
 """What a recipe has to know about the weights that a run starts from."""
 
+import json
 from pathlib import Path
+
+import torch
 
 from convnext.config import Bands, ClassificationRecipe, ConvNeXtConfig, Recipe, parse
 from convnext.config.facts import StartFacts
 from convnext.engine import checkpoint
+from convnext.engine.environment import device_name
+from convnext.engine.precision import capability_of
+from convnext.engine.records import info
 from convnext.engine.run import OTHERS, last_of
+from convnext.engine.update import DTYPES
 from convnext.errors import ConvNeXtError
 from convnext.models.start import read_start
 from convnext.recipes.architectures import ARCHITECTURES, architecture
+from convnext.recipes.precision import fitting_precision
 
 USUAL = "atto"  # the network of those who name none
 
@@ -46,10 +54,10 @@ def held_recipe(out: Path, weights: str) -> Recipe | None:
     """The recipe of the run in `out`, where that goes on and its `weights` are no longer there; else None."""
     if Path(weights).exists() or weights.startswith(("hub:", "timm:")):
         return None
-    found = [path for path in (last_of(out), out / OTHERS["probe"]) if path and path.exists()]
-    if not found:
+    begun = _begun(out)
+    if begun is None:
         return None
-    recipe: Recipe = parse(Recipe, checkpoint.read_metadata(found[0]).get("recipe", {}), where=f"'{found[0]}'")
+    recipe: Recipe = parse(Recipe, checkpoint.read_metadata(begun).get("recipe", {}), where=f"'{begun}'")
     return recipe
 
 
@@ -63,6 +71,36 @@ def kept_bands(out: Path) -> Bands | None:
     except ConvNeXtError:  # what reads the checkpoint in earnest says why
         return None
     return recipe.input if isinstance(recipe, ClassificationRecipe) and recipe.input.bands else None
+
+
+def precision_here(name: str | None, out: Path, device: torch.device) -> dict[str, str]:
+    """'precision' of a run into `out` by the recipe of that `name`, where nobody has asked for one; {}: its recipe's.
+
+    A run that began on another device keeps its own, and that is logged.
+    """
+    fitting = fitting_precision(name, capability_of(device))
+    begun = _begun(out)
+    if begun is None:
+        return {} if fitting is None else {"precision": fitting}
+    kept = checkpoint.read_metadata(begun).get("recipe", {}).get("precision")
+    if kept not in DTYPES or _device_of(out) in ("", device_name(device)):
+        return {} if fitting is None else {"precision": fitting}
+    if kept != (fitting or "fp32"):
+        info(f"This run began in {kept} on another device and goes on so; here it would begin in {fitting or 'fp32'}.")
+    return {"precision": kept}
+
+
+def _begun(out: Path) -> Path | None:
+    """A checkpoint of the run that goes on in `out`; None where none does."""
+    return next((path for path in (last_of(out), out / OTHERS["probe"]) if path and path.exists()), None)
+
+
+def _device_of(out: Path) -> str:
+    """The name of the device that the run in `out` began on; '' where it does not say."""
+    try:
+        return str(json.loads((out / "environment.json").read_text()).get("device_name", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:

@@ -1,7 +1,6 @@
 """From data on the disk to a finished run, for every task: what decides it is read once, at the top."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import torch
 from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, override
 from convnext.config.facts import StartFacts
 from convnext.data.source import Source
-from convnext.data.workers import remove_abandoned_rooms
-from convnext.engine.claim import Claim
-from convnext.engine.distributed import World, choose_device, join
+from convnext.engine.distributed import World
 from convnext.engine.fit import Finished
-from convnext.engine.memory import keep_freed_memory, want_large_pages
+from convnext.engine.precision import capability_of, float32_of
 from convnext.engine.records import info, warn
 from convnext.engine.scored import Watcher
 from convnext.errors import ConvNeXtError, DataError, number_of
@@ -50,8 +47,9 @@ from convnext.tasks.opening import (
 )
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import say_skipped
-from convnext.tasks.starting import held_recipe, kept_bands, network_name, start_facts
+from convnext.tasks.starting import held_recipe, kept_bands, network_name, precision_here, start_facts
 from convnext.tasks.table import row_of
+from convnext.tasks.workplace import workplace
 
 Watch = Callable[[Path, Any, Any], Watcher | None]  # (folder of a run, full recipe, splits) -> for `fit`
 
@@ -129,32 +127,21 @@ def trained(
     watch: Watch | None = None,
 ) -> Done:
     """A run on data that were looked at, as `train` makes it. Raises what `train` raises."""
-    chosen = choose_recipe(request, start, data)
-    wanted = Wanted.of(request.promise, request.sets)
-    asked = measured_on(data.test, chosen, wanted)
     how: dict[str, Any] = {"device": device, "world": world}
+    if isinstance(request.recipe, str | None):
+        fitted = world.from_first(precision_here(request.recipe, Path(options.out), device) if world.first else None)
+        request = replace(request, changes={**fitted, **request.changes})
+    chosen = choose_recipe(request, start, data)
+    asked = measured_on(data.test, chosen, Wanted.of(request.promise, request.sets))
     chosen = within(
         budget, chosen, data.splits, options, lambda each: with_kernels(fresh(each), each, options, device), **how
     )
     watcher = watch(Path(options.out), chosen, data.splits) if watch and world.first else None
-    ended = carry_out(chosen, data, options, **how, weights=request.weights, forecast=budget is None, watcher=watcher)
-    found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
+    run: dict[str, Any] = {"weights": request.weights, "forecast": budget is None, "watcher": watcher}
+    with float32_of(chosen.precision, capability_of(device)):
+        ended = carry_out(chosen, data, options, **how, **run)
+        found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
-
-
-@contextlib.contextmanager
-def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
-    """The device and the processes to work with, and `options.out` claimed for them."""
-    device = choose_device(options.device)
-    if device.type != "cuda" and options.device == "auto" and torch.cuda.device_count():
-        warn("A GPU is present, but this torch cannot use it: training on the CPU.")
-    if device.type == "cpu":
-        want_large_pages()
-        keep_freed_memory()
-    with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext() as claim:
-        if world.first:
-            remove_abandoned_rooms()  # here, as a run that has only to be reported starts no workers
-        yield device, replace(world, claim=claim)
 
 
 def examine(request: Request, options: RunOptions, world: World) -> Examined:

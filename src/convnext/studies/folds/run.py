@@ -35,7 +35,8 @@ from convnext.studies.folds.report import write_report
 from convnext.tasks.arguments import TrainArguments, requested
 from convnext.tasks.budget import budget_of
 from convnext.tasks.opening import corrected_splits, source_of
-from convnext.tasks.train import Done, Request, examined, started, trained, workplace
+from convnext.tasks.train import Done, Request, examined, started, trained
+from convnext.tasks.workplace import workplace
 
 SUMMARY = "folds.json"
 MOST_TOP5 = 5  # classes of which top-5 is always 100 %

@@ -29,7 +29,8 @@ from convnext.files import to_json, write_text
 from convnext.models.profile import measure
 from convnext.recipes.roadmap import Regime, Step, chosen_steps, narrower, roadmap
 from convnext.tasks.classification.facts import fingerprint
-from convnext.tasks.train import Examined, Request, carry_out, choose_recipe, examine, workplace
+from convnext.tasks.train import Examined, Request, carry_out, choose_recipe, examine
+from convnext.tasks.workplace import workplace
 
 RESULTS = "roadmap.json"
 _FREE = {"model.patch", "model.drop_path", "model.layer_scale"}  # fields of the network that no step is about
