@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 
 import convnext
+from convnext.cores import cores
 from convnext.deploy.exported.opened import files_of
 from convnext.deploy.forms import table
-from convnext.engine.machine import cores, processor
+from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "exports.jsonl"
 SCORES = ("top1", "loss", "miou", "pixel_accuracy", "box_ap", "mask_ap")

@@ -34,9 +34,10 @@ import torch
 from PIL import Image
 
 import serve_peers as peers
+from convnext.cores import cores
 from convnext.deploy.load import load
 from convnext.engine import checkpoint
-from convnext.engine.machine import cores, processor
+from convnext.engine.machine import processor
 from convnext.recipes import recipe
 from convnext.tasks.table import row_of
 

@@ -14,7 +14,9 @@ import convnext
 SRC = Path(convnext.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 BELOW: dict[str, set[str]] = {"errors": set()}
-BELOW |= {name: {"errors"} for name in ("extras", "files", "processes", "streams")}  # siblings, for every layer to use
+BELOW |= {
+    name: {"errors"} for name in ("cores", "extras", "files", "processes", "streams")
+}  # siblings, for every layer to use
 BELOW |= {name: {*BELOW} for name in ("integrity", "ranks")}
 BELOW |= {"config": {*BELOW}}
 BELOW |= {"recipes": {*BELOW}}
@@ -33,6 +35,7 @@ TORCHLESS = (
     "__main__",
     "cli",
     "config",
+    "cores",
     "errors",
     "extras",
     "files",

@@ -1,5 +1,6 @@
 """The number format of a run: what a GPU takes by default, that `--precision` decides, and that a run keeps its own."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_what_16_bits_leave_is_multiplied_in_tf32_where_there_is_one_and_afterwa
     for precision, capability in (("fp32", H100), ("bf16", None), ("fp16", T4)):
         with float32_of(precision, capability):
             assert now() == before
-    with pytest.raises(KeyError), float32_of("bf16", A100):
+    with contextlib.suppress(KeyError), float32_of("bf16", A100):
         assert now() == ("tf32", "tf32") and float32_here(torch.device("cuda")) == "TF32"
         raise KeyError
     assert now() == before

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from convnext.cores import cores
 from convnext.data.sampler import Order
 from convnext.data.store import printable
 from convnext.errors import ConvNeXtError, DataError, reason_of
@@ -31,7 +32,7 @@ class Named(Protocol):
 
 
 _TINY = 512  # images that are read faster than a process starts
-_MOST_WORKERS = 8
+_MOST_WORKERS, _MOST_BESIDE_A_GPU = 8, 64
 _ROOM = "cnx"  # short: a socket's path must fit in 108 bytes
 _LONGEST_ROOM = 108 - len("/pymp-12345678/listener-12345678")
 _SHM = "/dev/shm"  # where batches travel between processes on Linux
@@ -170,12 +171,16 @@ def _start_worker(parent: Parent, room: Path, _: int) -> None:
 
 
 def choose_workers(workers: int, count: int, world: int) -> int:
-    """-1: none for a tiny set, else a share of the cores; the network needs the rest."""
+    """-1: none for a tiny set, else a share of the cores that this process may use; the network needs the rest.
+
+    Beside a GPU it needs one alone: reading is what keeps the GPU waiting (benchmarks/feed.py).
+    """
     if workers >= 0:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = max(1, cores // local_ranks(world))
-    return 0 if count <= _TINY else 1 if own <= 2 else min(own, _MOST_WORKERS)
+    own = max(1, cores() // local_ranks(world))
+    if count <= _TINY or own <= 2:
+        return 0 if count <= _TINY else 1
+    return min(own - 1, _MOST_BESIDE_A_GPU) if torch.cuda.is_initialized() else min(own, _MOST_WORKERS)
 
 
 def local_ranks(world: int) -> int:

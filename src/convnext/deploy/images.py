@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.config import AnnotatedInput, Bands, Statistics
+from convnext.cores import cores
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.band_store import BandStore, with_bands
 from convnext.data.bands import for_eyes, pixels_of_array, read_pixels, read_shape, shown_to_eyes
@@ -28,7 +29,6 @@ from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
 from convnext.data.unlabelled import open_unlabelled
-from convnext.engine.machine import cores
 from convnext.errors import DataError, reason_of
 
 OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]  # a path, encoded bytes, Pillow's, pixels

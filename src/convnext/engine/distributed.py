@@ -117,9 +117,13 @@ def join(device: torch.device) -> Iterator[World]:
 def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:
     """`model` as training calls it: its gradients exchanged between processes, and compiled where that is asked for.
 
-    The exchange comes first, as torch asks: the compiler then cuts its graphs where gradients are ready to be sent.
+    The exchange comes first, as torch asks: the compiler then cuts its graphs where gradients are ready to be sent. A
+    gradient is a view of what is sent, not a copy. The graph is not said to be static: micro-batches exchange with the last
+    one alone, and a detector's heads may find no object to learn from.
     """
-    network: nn.Module = nn.parallel.DistributedDataParallel(model) if world.size > 1 else model
+    network = model
+    if world.size > 1:
+        network = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
     return torch.compile(network) if compiled else network  # type: ignore[return-value]
 
 

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from convnext.cores import cores
 from convnext.extras import EXTRAS, found
 
 _PACKAGES = ("convnext", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "pydantic")
@@ -38,11 +39,6 @@ def extras() -> dict[str, tuple[bool, str]]:
 def compiler() -> str:
     """The C++ compiler that torch.compile would use on the CPU, or ''."""
     return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++") or ""
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

@@ -22,6 +22,16 @@ from convnext.errors import TrainingError, number_of
 if TYPE_CHECKING:
     from convnext.engine.sharding import Sharding
 
+_NO_MEMORY = (  # of errors of torch that have no type of their own: the CPU's, and what a GPU's libraries and driver say
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "MPS backend out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -154,7 +164,9 @@ def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device or the machine had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
@@ -198,7 +210,7 @@ def explain_memory(
         try:
             with update.autocast():
                 loss = summed(update.loss(network, batch.split(size)[0]))
-            loss.backward()
+            torch.autograd.grad(loss, update.parameters, allow_unused=True)  # `backward` would wake the exchange
         finally:
             update.optimizers.zero_grad()
 

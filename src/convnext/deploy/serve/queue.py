@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from convnext.cores import cores
 from convnext.deploy.images import Given, Read
 from convnext.deploy.prediction import Prediction
 from convnext.deploy.predictor import Predictor
 from convnext.deploy.serve.limits import MEGAPIXEL, Limits, Refused
 from convnext.deploy.serve.metrics import Metrics
 from convnext.deploy.serve.models import Model
-from convnext.engine.machine import cores
 from convnext.errors import DataError
 
 _SLOWEST_S = 30  # that a client is asked to wait before it asks again

@@ -1,0 +1,86 @@
+"""Memory that is short: every way in which torch says so is known, and one process's end is told and ends the others."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from children import PATIENCE_S, awaited, environment, gone, started
+from commands import tiny
+from convnext.engine.update import out_of_memory
+from images import write_colours
+
+# What torch and NVIDIA's libraries raise, word for word up to addresses and sizes.
+SHORT = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+    ),
+    RuntimeError(
+        "MPS backend out of memory (MPS allocated: 17.0 GB, other allocations: 1.0 GB, max allowed: 18.1 GB)."
+    ),
+]
+OTHERS = [
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ValueError("CUBLAS_STATUS_ALLOC_FAILED"),
+    KeyError("out of memory"),
+]
+# The second process runs out of memory in the backward pass of a step that exchanges gradients.
+ONE_IS_SHORT = """
+import os, sys, torch
+from convnext.cli import main
+from convnext.engine import peers
+from convnext.tasks.classification.task import Classification
+peers.LEFT_S = 1.0
+loss = Classification.loss
+def short(self, network, piece):
+    found = loss(self, network, piece)
+    if os.environ["RANK"] == "1" and len(piece) > 1:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    return found
+Classification.loss = short
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: str(error)[:30])
+def test_every_way_to_say_that_memory_is_short_is_known(error):
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=lambda error: str(error)[:30])
+def test_other_failures_are_not_taken_for_it(error):
+    assert not out_of_memory(error)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: processes meet over gloo")
+def test_one_process_without_memory_says_what_fits_and_ends_the_others(tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    words = [*tiny(write_colours(tmp_path / "colours"), tmp_path / "run", "--processes", 2)]
+    both = []
+    for rank in range(2):
+        with (tmp_path / f"said{rank}").open("w") as said:
+            env = environment(**place, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2")
+            both.append(started(ONE_IS_SHORT, *words, stdout=said, stderr=said, env=env))
+    try:
+        assert awaited(lambda: "Out of memory" in (tmp_path / "said1").read_text(), 4 * PATIENCE_S)
+        assert gone([process.pid for process in both])
+        assert [process.wait() for process in both] == [2, 2]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    said = [(tmp_path / f"said{rank}").read_text() for rank in range(2)]
+    assert "Out of memory with 3 images at a time. 1 fit: add `--micro-batch 1`" in said[1]
+    refusals = [line for text in said for line in text.splitlines() if line.startswith("convnext: ")]
+    assert len(refusals) == 1 and "Traceback" not in said[0] + said[1]
