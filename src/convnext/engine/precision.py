@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ def float32_of(precision: str, capability: tuple[int, int] | None) -> Iterator[N
     if precision == "fp32" or capability is None or capability < _HAS_TF32:
         yield
         return
-    parts = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [part.fp32_precision for part in parts]
     try:
         for part in parts:
