@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops.poolers import LevelMapper
 
+from convnext.kernels import cpu
+from convnext.kernels.dispatch import without_compiled
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.box_head import select
 from convnext.tasks.detection.boxes import clip, decode, ious
@@ -89,6 +91,36 @@ def test_pooling_and_level_choice_are_those_of_torchvision():
     large = (torch.cat(boxes)[:, 2:] - torch.cat(boxes)[:, :2]).amin(1) >= 32  # its smallest bin is one position
     torch.testing.assert_close(ours[same & large], parts[same & large], rtol=1e-4, atol=1e-4)
     assert (same & large).sum() > 20
+
+
+@pytest.mark.skipif(without_compiled() is not None, reason="NOT tested here: the compiled kernels are not here")
+@pytest.mark.parametrize("shape", [(2, 64, 40, 31), (1, 19, 13, 17), (2, 70, 9, 5), (1, 3, 1, 1)], ids=str)
+@pytest.mark.parametrize("size", [2, 7])
+def test_without_gradients_the_kernel_pools_as_torchvision_does_in_float64(monkeypatch, shape, size):
+    """Boxes across the edges, outside, without area, turned around, of many positions and of less than one; odd channels."""
+    n, _, rows, columns = shape
+    torch.manual_seed(1)
+    maps = torch.randn(shape).to(memory_format=torch.channels_last)
+    low = torch.rand(60, 2) * torch.tensor([1.3 * columns, 1.3 * rows]) * 4 - 10
+    sides = torch.rand(60, 2) ** 2 * torch.tensor([columns, rows]) * 4
+    sides[:6] = torch.tensor([[0.0, 0], [9, 0], [0, 9], [-5, -5], [0.1, 0.1], [41.3 * columns, 37.7 * rows]])
+    low[6:8] = torch.tensor([[-90.0, -90], [8.0 * columns, 8.0 * rows]])
+    boxes = [torch.cat([low, low + sides], 1) for _ in range(n)]
+    exact = torch.cat([
+        roi_align(one[None].double(), [each.double()], size, 0.25, sampling_ratio=0, aligned=True)
+        for one, each in zip(maps, boxes, strict=True)
+    ])  # fmt: skip
+    called = []
+    monkeypatch.setattr(cpu, "roi_align", lambda *given: called.append(cpu.roi.roi_align(*given)))
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        pooled = pool([maps], boxes, (4,), size)
+        torch.testing.assert_close(pooled.double(), exact, rtol=1e-4, atol=1e-4)
+    torch.set_num_threads(before)
+    assert len(called) == 2
+    learnt = pool([maps.requires_grad_()], boxes, (4,), size)  # with gradients torchvision's runs
+    assert len(called) == 2 and learnt.requires_grad and not learnt.isnan().any()
 
 
 def test_a_box_moves_one_level_up_with_every_doubling():

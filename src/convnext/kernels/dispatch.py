@@ -113,6 +113,18 @@ def fits_folded(x: Tensor, patch: int, dtype: torch.dtype, allowed: Allowed) -> 
     )
 
 
+def fits_pooling(maps: Tensor, allowed: Allowed) -> bool:
+    """Whether the CPU's kernel pools boxes of these maps: float32, without gradients."""
+    return (
+        allowed.compiled
+        and _eager(maps)
+        and maps.device.type == "cpu"
+        and maps.dtype == torch.float32
+        and not (maps.requires_grad and torch.is_grad_enabled())
+        and torch.float32 in compiled_dtypes()
+    )
+
+
 def fits_triton(block: nn.Module, x: Tensor, allowed: Allowed) -> bool:
     """Whether the Triton kernels compute this block of V1 for this input; also under autocast and in torch.compile."""
     if not allowed.triton:

@@ -1,9 +1,10 @@
-"""Compiled for this processor: the layers of inference, and the moves of augmentation."""
+"""Compiled for this processor: the layers of inference, boxes' maps, and the moves of augmentation."""
 
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
 from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate
 from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch
+from convnext.kernels.cpu.roi import roi_align
 
 __all__ = [
     "PackedBlock",
@@ -16,4 +17,5 @@ __all__ = [
     "bf16_matmuls",
     "int8_form",
     "matmul_rate",
+    "roi_align",
 ]

@@ -5,6 +5,7 @@
 
 #include "affine.h"
 #include "network.h"
+#include "roi.h"
 #include "training.h"
 
 namespace convnext {
@@ -144,6 +145,12 @@ void cn_affine(const uint8_t* in, uint8_t* out, long height, long width, long ch
     const auto move = channels == 1 ? (cubic ? affine<Cubic, 1> : affine<Line, 1>)
                                     : (cubic ? affine<Cubic, 3> : affine<Line, 3>);
     move(in, out, height, width, m, fill);
+}
+
+// RoIAlign of (n, h, w, c) maps: the `count` boxes (image, left, top, right, bottom) at `places`, each to (c, size, size).
+void cn_roi_align(const float* x, long n, long h, long w, long c, const float* boxes, const int64_t* places, long count,
+                  float scale, long size, float* to, int threads) {
+    roi_align(x, {n, h, w, c}, boxes, places, count, scale, size, to, threads);
 }
 
 // B[k][n] = from[k * by_k + n * by_n], packed for the matmuls.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from convnext.kernels import cpu, dispatch
 from convnext.tasks.detection.boxes import area
 
 FINEST = 14  # a box of up to twice as many strides of the finest level a side (112 px of stride 4) is read from it
@@ -34,8 +35,14 @@ def pool(pyramid: Sequence[Tensor], boxes: Sequence[Tensor], strides: Sequence[i
     counts = (
         (levels[:, None] == torch.arange(len(strides), device=levels.device)).sum(0).tolist()
     )  # one look at the device
-    parts = []
-    for features, stride, here in zip(pyramid, strides, order.split(counts), strict=False):
-        # half precision has too few digits for coordinates
-        parts.append(roi_align(features.float(), flat[here], size, 1 / stride, sampling_ratio=0, aligned=True))
+    read = [
+        (features.float(), here, 1 / stride)  # half precision has too few digits for coordinates
+        for features, here, stride in zip(pyramid, order.split(counts), strides, strict=False)
+    ]
+    if all(dispatch.fits_pooling(maps, dispatch.allowed(maps.device)) for maps, _, _ in read):
+        pooled = flat.new_empty(len(flat), read[0][0].shape[1], size, size, dtype=torch.float32)
+        for maps, here, scale in read:
+            cpu.roi_align(maps, flat.float(), here, scale, pooled)
+        return pooled
+    parts = [roi_align(maps, flat[here], size, scale, sampling_ratio=0, aligned=True) for maps, here, scale in read]
     return torch.cat(parts)[order.argsort()]
