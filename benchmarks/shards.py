@@ -69,7 +69,9 @@ def main() -> None:
 def throughput(args: argparse.Namespace) -> None:
     """Everyone in turn, forwards and backwards, `rounds` times."""
     with tempfile.TemporaryDirectory() as place:
-        folder = args.folder or write_images(Path(place) / "images" / "train", args.images).parent
+        made = Path(place) / "images" / "train"
+        made.mkdir(parents=True)
+        folder = args.folder or write_images(made, args.images).parent
         shards = Path(place) / "shards"
         command = [sys.executable, "-m", "convnext", "shard", str(folder), str(shards), "--images-per-shard", "100"]
         subprocess.run(command, check=True, stdout=sys.stderr)

@@ -1,6 +1,7 @@
 """Shards hold the data set that they were made of, for this package to the bit and for others as plain tar files."""
 
 import gc
+import io
 import json
 import os
 import pickle
@@ -372,6 +373,41 @@ def test_an_audit_reads_shards(tmp_path, data):
     assert [each.status for each in found] == [0, 0], found[1].err
     tables = [(tmp_path / f"audit{n}" / "audit.csv").read_text() for n in range(2)]
     assert tables[0] == tables[1]
+
+
+def _spoilt(**columns: Any) -> bytes:
+    files = index.files_of(["a/b", "c"], 2, (), {"c": index.Member(0, 0, 1, 2)})
+    made = dict(np.load(io.BytesIO(index.packed([files]))))
+    made |= {f"0.{key}": np.array(value, made[f"0.{key}"].dtype) for key, value in columns.items()}
+    held = io.BytesIO()
+    np.savez(held, **made)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prefix": [0, 9]}, {"prefix": [0]}, {"rows": [0, 5]}, {"rows": [-1, 0]}, {"length": [1, 99]}, {"length": [-3, 5]},
+        {"first": [-9, 0]}, {"shard": [-2, 0]}, {"size": [0, -1]}, {"text": []},
+    ],
+)  # fmt: skip
+def test_an_index_that_leads_out_of_itself_is_no_index(columns):
+    with pytest.raises(DataError, match="it is no index of shards"):
+        index.unpacked(_spoilt(**columns))
+
+
+def test_an_index_that_would_unpack_to_more_is_no_index():
+    held = io.BytesIO()
+    np.savez_compressed(held, **{"0.text": np.zeros(1 << 20, np.uint8)})
+    for data in (held.getvalue(), b"", b"PK", index.packed([])[:-1]):
+        with pytest.raises(DataError, match="it is no index of shards"):
+            index.unpacked(data)
+
+
+def test_a_file_of_that_name_in_class_folders_makes_no_shards(tmp_path, data):
+    before = contents(data)
+    (data / "shards.json").write_text('["mine"]')
+    assert contents(data)[:2] == before[:2]
 
 
 @settings(max_examples=40, deadline=None)

@@ -6,7 +6,7 @@ from pathlib import Path
 from convnext.data.annotated_forms import ANNOTATED, task_of
 from convnext.data.shards.check import index_of
 from convnext.data.shards.index import Files, unpacked
-from convnext.data.shards.record import ANNOTATIONS, RECORD, WRITING, Record, read_record
+from convnext.data.shards.record import ANNOTATIONS, FORMAT, INDEX, RECORD, WRITING, Record, read_record
 from convnext.data.source import Source
 from convnext.data.store import Once, Tree, printable
 from convnext.data.stores.near import near
@@ -15,12 +15,21 @@ from convnext.data.stores.place import Place
 from convnext.data.stores.shards import ShardStore
 from convnext.errors import DataError, reason_of
 
+_HEAD = 200  # bytes of the record in which its format stands
+
 
 def has_shards(path: str | Path) -> bool:
     """Whether a folder holds shards, also where writing them did not end; whatever lies in an object store should."""
-    if is_url(path):
+    if is_url(path) or Path(path, WRITING).is_dir():
         return True
-    return Path(path, RECORD).is_file() or Path(path, WRITING).is_dir()
+    record = Path(path, RECORD)
+    try:
+        with open(record, "rb") as file:
+            return (
+                FORMAT.encode() in file.read(_HEAD) or Path(path, INDEX).is_file()
+            )  # others may have such a name, too
+    except OSError:
+        return False
 
 
 def open_shards(path: str | Path) -> Source:
@@ -62,7 +71,8 @@ def as_asked(
 def _index(place: Place, record: Record) -> tuple[Files, ...]:
     try:
         found = unpacked(index_of(place, record))
-        if len(found) != len(record.notes):
+        last = max((int(files.shard.max(initial=-1)) for files in found), default=-1)
+        if len(found) != len(record.notes) or last >= len(record.shards):
             raise DataError("it is of other shards")
         return found
     except (OSError, DataError) as error:

@@ -4,7 +4,7 @@ N files. All is in arrays, so that a million files are no Python objects and for
 """
 
 import io
-import zlib
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,6 +15,7 @@ import numpy as np
 from convnext.data.names import Names
 from convnext.errors import DataError
 
+_LONGEST = 1 << 20  # bytes of a name
 ABSENT = -1  # in place of a shard's number: a file that was listed and not stored
 _CODEC = ("utf-8", "surrogatepass")
 _COLUMNS = {"shard": np.int32, "first": np.int64, "size": np.int64, "crc": np.uint32}
@@ -86,18 +87,34 @@ def packed(trees: Iterable[Files]) -> bytes:
 def unpacked(data: bytes) -> tuple[Files, ...]:
     """What `packed` made. Raises DataError, with a reason, where it is something else."""
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(
+                each.compress_type for each in archive.infolist()
+            ):  # ours are not; such a one could unpack to anything
+                raise ValueError("it is compressed")
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
         trees = sorted({int(key.partition(".")[0]) for key in arrays})
         return tuple(_of_arrays(arrays, number) for number in trees)
-    except (ValueError, KeyError, OSError, EOFError, zlib.error, IndexError) as error:
+    except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"it is no index of shards ({error})") from None
 
 
 def _of_arrays(arrays: Mapping[str, np.ndarray], number: int) -> Files:
     own = {key.partition(".")[2]: column for key, column in arrays.items() if key.startswith(f"{number}.")}
+    kinds = _COLUMNS | {"hashes": np.uint64, "rows": np.int32, "prefix": np.int32, "length": np.int32}
+    count = len(own["prefix"])
+    if any(own[key].dtype != kind or own[key].shape != (count,) for key, kind in kinds.items()):
+        raise ValueError("its columns do not fit each other")
     last = np.cumsum(own["length"], dtype=np.int64)
-    names = Names(_parted(own["prefixes"]), own["prefix"], own["text"].tobytes(), last - own["length"], last)
+    prefixes = _parted(own["prefixes"])
+    bounds = (("prefix", len(prefixes)), ("rows", count), ("length", _LONGEST))
+    wrong = any(count and not 0 <= int(own[key].min()) <= int(own[key].max()) < most for key, most in bounds)
+    if wrong or (count and (int(last[-1]) != own["text"].nbytes or int(own["shard"].min()) < ABSENT)):
+        raise ValueError("its columns lead out of it")
+    if min(int(own[key].min(initial=0)) for key in ("first", "size")) < 0:
+        raise ValueError("its columns lead out of it")
+    names = Names(prefixes, own["prefix"], own["text"].tobytes(), last - own["length"], last)
     columns = {key: own[key] for key in (*_COLUMNS, "hashes", "rows")}
     return Files(names, int(own["listed"][0]), _parted(own["folders"]), **columns)
 

@@ -58,6 +58,8 @@ def _said(error: Exception) -> str:
 def _record_of(held: Any) -> Record:
     if held["format"] != FORMAT or held["version"] != VERSION or held["form"] not in get_args(Form):
         raise ValueError
+    if held["task"] not in get_args(Task) or not isinstance(held["file"], str | None):
+        raise ValueError
     shards = tuple({key: each[key] for key in ("name", "part", "images", "bytes", "sha256")} for each in held["shards"])
     for each in (*shards, held["index"]):
         if "/" in each["name"] or not isinstance(each["bytes"], int) or not isinstance(each["sha256"], str):
