@@ -40,6 +40,7 @@ __attribute__((noinline)) void depthwise7(const float* x, Map map, long line, lo
             if (at >= 0 && at < map.width) {
                 const float* from = row + i * map.channels;
                 const Vector value = PART ? load_part(from, lanes) : load(from);
+                if (!PART) __builtin_prefetch(from + LANES);  // this pixel's next channels
                 UNROLL for (int kx = 0; kx < K; kx++)
                     if (i - kx >= 0 && i - kx < PIXELS)
                         sums[i - kx < 0 || i - kx >= PIXELS ? 0 : i - kx] += value * taps[kx];

@@ -73,6 +73,7 @@ INLINE void multiply_add(Ints& sum, int tuple, const Tuples& b) {
 }
 #endif
 
+constexpr long CACHE_LINE = 64, AHEAD = 2048;  // bytes; what is AHEAD comes in time from the third cache
 // tile[i][j] = sum over k of a[i][k] * b[k][j]; `depth` is a multiple of TUPLE.
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void multiply_bytes_block(const uint8_t* a, long a_block, const int8_t* b, long depth,
@@ -83,6 +84,8 @@ __attribute__((noinline)) void multiply_bytes_block(const uint8_t* a, long a_blo
         const long count = least(depth, BBLOCK);
 #pragma GCC unroll 2
         for (long k = 0; k < count; k += TUPLE, b += VECTORS * LANES * TUPLE) {
+            __builtin_prefetch(a + ROWS * BBLOCK + k * (CACHE_LINE / TUPLE));  // the rows that come next
+            UNROLL for (int j = 0; j < VECTORS; j++) __builtin_prefetch(b + AHEAD + j * LANES * TUPLE);
             Tuples row[VECTORS];
             UNROLL for (int j = 0; j < VECTORS; j++) row[j] = load_tuples(b + j * LANES * TUPLE);
             UNROLL for (int i = 0; i < ROWS; i++) {

@@ -114,20 +114,21 @@ static void int8_by_rows(const Int8Block& p, const float* x, float* out, Map map
     });
 }
 
-// The exact sums over an image's pixels of (byte - zero)^2, for BBLOCK columns from `column` on.
+// The exact sums over the pixels [first, last) of (byte - zero)^2, for BBLOCK columns from `column` on; of a tile they fit 32
+// bits. Tiles are `size` pixels each.
 static void byte_energy(const uint8_t* hidden, long zero, long first, long last, long size, long columns, long column,
                         double* to) {
-    constexpr long CHUNK = 8192;  // squares that 32 bits hold
-    for (; first < last; first += CHUNK) {
+    while (first < last) {
+        const long row = first % size, count = least(size - row, last - first);
+        const uint8_t* from = hidden + (first - row) * columns + column * size + row * BBLOCK;
         int32_t total[BBLOCK]{};
-        for (long pixel = first; pixel < least(first + CHUNK, last); pixel++) {
-            const uint8_t* row = hidden + pixel / size * size * columns + column * size + pixel % size * BBLOCK;
+        for (long pixel = 0; pixel < count; pixel++, from += BBLOCK)
             for (long i = 0; i < BBLOCK; i++) {
-                const int32_t value = row[i] - static_cast<int32_t>(zero);
+                const int32_t value = from[i] - static_cast<int32_t>(zero);
                 total[i] += value * value;
             }
-        }
         for (long i = 0; i < BBLOCK; i++) to[i] += total[i];
+        first += count;
     }
 }
 
@@ -173,13 +174,13 @@ static void int8_block_v2(const Int8Block& p, const float* x, float* out, Map ma
         deal(tiles.count, threads, [&](long t) {
             const long first = t * size, rows = tiles.rows(t), place = first * C;
             uint8_t* mine = hidden + first * columns;
-            for (long block = 0; block < columns; block += BBLOCK)
-                for (long row = 0; row < rows; row++) {
-                    const float* factor = factors + (first + row) / area * columns + block;
-                    uint8_t* bytes = mine + block * size + row * BBLOCK;
+            for (long row = 0; row < rows; row++) {
+                const float* factor = factors + (first + row) / area * columns;
+                uint8_t* bytes = mine + row * BBLOCK;
+                for (long block = 0; block < columns; block += BBLOCK, bytes += a_block, factor += BBLOCK)
                     for (long v = 0; v < BBLOCK; v += LANES)
                         store_bytes(bytes + v, (floats_of(bytes + v) - p.zero) * load(factor + v) + p.again_offset);
-                }
+            }
             project_bytes(p, mine, a_block, rows, 0, C, in + place, to + place);
         });
     }
