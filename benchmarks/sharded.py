@@ -14,6 +14,7 @@ and processes are those of elastic.py. Linux alone.
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -34,7 +35,7 @@ import convnext.engine.sharding  # noqa: F401 # the same
 import elastic
 from convnext.engine import checkpoint, pieces
 from convnext.engine.run import PIECES, last_of
-from convnext.errors import ConvNeXtError
+from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.integrity import INDEX
 from elastic import Reference, Together, write_images
 
@@ -117,17 +118,19 @@ def kills(place: Path, data: Path, args: argparse.Namespace) -> Any:
         whole = reference(place / dtype, data, dtype, args)
         draw, out, turns, amid, used, failures = random.Random(args.seed), whole.out("killed"), cycle(TURNS), 0, 0, []
         longest_s = 0.0
-        while used < args.kills:
+        while amid < args.kills and saved_step(out) < args.steps:
             size, shard = next(turns)
             before = saved_step(out)
             together = Together(whole, out, size, shard=shard)
-            seen = under_way(out, together, before, draw) if shard and size > 1 else elapsed(out, before)
+            seen = (under_way if shard and size > 1 else saved_again)(out, together, before, draw)
             victim = draw.choice(together.ranks)
             os.kill(victim, signal.SIGKILL)
             amid, used, killed = amid + seen, used + 1, time.monotonic()
             together.wait()
             longest_s = max(longest_s, time.monotonic() - killed)
             failures += [] if saved_step(out) >= before else [f"kill {used}: step {before} was saved and is lost"]
+        if amid < args.kills:
+            failures.append(f"the run was over after {amid} kills: give it more --steps")
         if Together(whole, out, 2, shard=True).wait():
             failures.append(f"the run cannot be finished: {(out / 'log').read_text()[-1500:]}")
         if "Traceback" in (out / "log").read_text():
@@ -145,8 +148,8 @@ def under_way(out: Path, together: Together, before: int, draw: random.Random) -
     seen: set[str] = set()
     while len(seen) <= skipped and time.monotonic() < end:
         seen |= {place.name for place in half_written(out) if int(place.name) > before}
-        if os.waitid(os.P_PID, together.ranks[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break  # the run is over
+        if over(together):
+            break
         time.sleep(0.005)
     time.sleep(draw.uniform(0.0, 0.4))
     return bool(half_written(out))
@@ -157,12 +160,19 @@ def half_written(out: Path) -> list[Path]:
     return [place for place in (out / PIECES).glob("*") if not (place / INDEX).exists()]
 
 
-def elapsed(out: Path, before: int) -> bool:
-    """Let a run without parts take a few steps."""
+def saved_again(out: Path, together: Together, before: int, draw: random.Random) -> bool:
+    """Let a run without parts write a checkpoint, and wait a moment more."""
     end = time.monotonic() + elastic.HUNG_S
-    while time.monotonic() < end and elastic.step_of(out) < before + 2:
-        time.sleep(0.005)
+    with contextlib.suppress(CheckpointError):  # it was replaced while it was read: another one is there
+        while time.monotonic() < end and saved_step(out) <= before and not over(together):
+            time.sleep(0.02)
+    time.sleep(draw.uniform(0.0, 0.2))
     return False
+
+
+def over(together: Together) -> bool:
+    """Whether the first process has ended."""
+    return os.waitid(os.P_PID, together.ranks[0], os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def saved_step(out: Path) -> int:

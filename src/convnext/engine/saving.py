@@ -91,10 +91,11 @@ class Saver:
 
         if not self.world.from_first(self._attempt(take_note, final=False)):
             return
-        sharding.agree()
+        tensors = self.folder.tensors()
+        sharding.agree(tensors)
         folder = self.folder.path / PIECES / f"{self.state.step:09d}"
         how: dict[str, Any] = {"group": sharding.group, "done": lambda: _remove_others(folder)}
-        self._under_way = start_save(folder, self.folder.tensors(), note, **how)
+        self._under_way = start_save(folder, tensors, note, **how)
 
     def _attempt(self, write: Callable[[], None], *, final: bool) -> bool:
         """Whether it was saved, as far as this process knows."""

@@ -22,7 +22,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from convnext.engine import checkpoint, launcher, pieces
-from convnext.engine.parts import whole
+from convnext.engine.parts import is_part, whole
+from convnext.integrity import OPTIMIZER
 
 _UNIT = re.compile(r"(^|\.)blocks\.\d+$")
 
@@ -54,15 +55,16 @@ class Sharding:
         assert isinstance(self.model, FSDPModule)
         self.model.set_requires_gradient_sync(now)
 
-    def agree(self) -> None:
-        """Give every process the buffers of the first, such as the statistics of batch norms."""
-        for buffer in self.model.buffers():
-            dist.broadcast(buffer, 0)
+    def agree(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give every process what the first has of those that are in no parts, such as the statistics of batch norms."""
+        for name, value in tensors.items():
+            if not is_part(value) and not name.startswith(OPTIMIZER):  # whose counts of steps are the same
+                dist.broadcast(value.detach(), 0)
 
     @contextmanager
     def whole(self, tensors: Mapping[str, Tensor]) -> Iterator[nn.Module]:
         """The network with all of `tensors`, by its own names, in every process, ready to evaluate."""
-        self.agree()
+        self.agree(tensors)
         with torch.no_grad():
             for name, parameter in self._copy.named_parameters():
                 value = whole(tensors[name].detach()).to(parameter.dtype)
@@ -78,7 +80,6 @@ class Sharding:
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All of `tensors` on the host of the first process, one after the other; nothing in the others."""
-        self.agree()
         found = {}
         for name, value in tensors.items():
             every = whole(value.detach())
