@@ -186,13 +186,15 @@ def chosen_for(classes: int, images: int, steps: int) -> Recipe:
     return override(base.model_copy(update={"model": network}), changes)
 
 
-def work(place: Path, out: Path, dtype: str, steps: int, *, shard: bool = False, **changes: Any) -> None:
+def work(
+    place: Path, out: Path, dtype: str, steps: int, *, shard: bool = False, micro: int = 0, **changes: Any
+) -> None:
     """What each process does; `changes` of the recipe, in which '__' stands for a dot."""
     splits = open_splits(recognise(str(place / "data")))
     chosen = chosen_for(len(splits.train.classes), len(splits.train.entries), steps)
     chosen = override(chosen, {name.replace("__", "."): value for name, value in changes.items()})
     given: dict[str, Any] = {"out": str(out), "kernels": "plain", "checkpoint_steps": 3, "shard_weights": shard}
-    options = RunOptions(**given, workers=0, device="cpu", progress=False)
+    options = RunOptions(**given, micro_batch=micro, workers=0, device="cpu", progress=False)
     with workplace(options) as (device, world):
         task = Watched(fresh(chosen), chosen, options, splits, double=dtype == "float64")
         fit(task, chosen, options, device=device, world=world)

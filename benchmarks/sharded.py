@@ -5,12 +5,12 @@
     python benchmarks/sharded.py --only kills --kills 10 --seed 1
     python benchmarks/sharded.py --only nodes
 
-'worlds': a run with --shard-weights on each number of processes beside one process. 'kills': one process is killed with
-SIGKILL while the parts of a checkpoint are being written, and another number of processes goes on, in turn with and without
-parts; after each kill the folder holds a whole checkpoint no older than before. 'full': the disk of one process refuses for a
-while. 'async': a step is taken while a checkpoint is being written. 'nodes': the command under torchrun as two
-machines, on 127.0.0.1 and 127.0.0.2, with and without parts, and `convnext predict` on what they wrote. Networks, images
-and processes are those of elastic.py. Linux alone.
+'worlds': a run with --shard-weights, in micro-batches of 9 images, on each number of processes beside one process.
+'kills': one process is killed with SIGKILL while the parts of a checkpoint are being written, and another number of
+processes goes on, in turn with and without parts; after each kill the folder holds a whole checkpoint no older than
+before. 'full': the disk of one process refuses for a while. 'async': a step is taken while a checkpoint is being written.
+'nodes': the command under torchrun as two machines, on 127.0.0.1 and 127.0.0.2, with and without parts, and `convnext
+predict` on what they wrote. Networks, images and processes are those of elastic.py. Linux alone.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def worlds(place: Path, data: Path, args: argparse.Namespace) -> Any:
             whole, found, failures = reference(place / optimizer / dtype, data, dtype, args, **changes), {}, []
             for size in args.worlds:
                 out = whole.out(f"of{size}")
-                if Together(whole, out, size, shard=True).wait():
+                if Together(whole, out, size, shard=True, micro=9).wait():
                     failures.append(f"{size} processes failed: {(out / 'log').read_text()[-1500:]}")
                     continue
                 compared = whole.compared(out)
