@@ -183,7 +183,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:  # RuntimeError: it has just gone
         reason = (str(error).splitlines() or [""])[0][:200]
         raise CheckpointError(
             f"'{path}' is damaged or no checkpoint of convnext: {reason}. Restore it, or remove it to start again."
