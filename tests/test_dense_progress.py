@@ -154,7 +154,7 @@ def test_no_room_for_the_batch_itself_is_one_line_with_the_sizes(place, tmp_path
 def test_no_room_for_an_image_in_evaluation_is_one_line_with_its_name_and_the_size(run, monkeypatch):
     out, data = run
     monkeypatch.setattr(Detector, "judge", full)
-    monkeypatch.setattr(scoring, "log_probabilities", full)
+    monkeypatch.setattr(scoring, "log_probabilities_of", full)
     said = convnext("evaluate", out, data, "--workers", 0).line
     assert "000.png" in said and "`--input.eval_short_px` (now 64)" in said and "--device cpu" in said
 

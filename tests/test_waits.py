@@ -1,6 +1,7 @@
 """The host never waits for the device within a step, where it need not: counted on a device that is not there."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from convnext.data.opening import DenseSplits, recognise
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.recipes import recipe
+from convnext.tasks.classification.scoring import evaluate
 from convnext.tasks.opening import splits_of
+from convnext.tasks.segmentation import scoring as segmentation
 from convnext.tasks.table import row_of
 from far_device import FAR, Queue, far_device
 from images import write_colours
@@ -120,3 +123,53 @@ def test_a_step_of_detection_waits_only_for_numbers_that_decide_shapes(objects: 
         found[place.removeprefix("tasks/detection/")] += count
     assert set(found) <= set(DETECTION)
     assert all(count <= DETECTION[place] for place, count in found.items()), found
+
+
+def test_an_evaluation_looks_at_a_batch_while_the_next_is_computed_and_waits_for_nothing_else(
+    colours, maps: DenseSplits, monkeypatch
+):
+    chosen = classifier(colours)
+    segmenter = recipe("small_segmentation", "atto", images=12, image_px=40, classes=3)
+    segmenter = override(segmenter, {**NETWORK, "head.aux_stage": 1})
+    for each, ask in (
+        (chosen, lambda model: evaluate(model, colours.val, chosen.input, batch=4)),
+        (segmenter, lambda model: segmentation.evaluate(model, maps.val, segmenter)),
+    ):
+        with far_device(monkeypatch) as queue:
+            model = row_of(each.task).build(each).eval().to(FAR)
+            with torch.no_grad():
+                ask(model)  # constants are there now
+                queue.waits.clear()
+                queue.events.clear()
+                ask(model)
+        batches = len(queue.events) // 2
+        looked = [number for kind, number in queue.events if kind == "synchronize"]
+        assert queue.waits == [] and batches > 1 and looked == list(range(batches))
+        assert [kind for kind, _ in queue.events[:3]] == ["record", "record", "synchronize"]
+
+
+@pytest.mark.parametrize("fit", [8, 2, 1])
+def test_images_of_one_size_are_segmented_together_as_one_by_one_and_by_halves_where_memory_runs_out(
+    maps: DenseSplits, monkeypatch, fit
+):
+    chosen = recipe("small_segmentation", "atto", images=12, image_px=40, classes=3)
+    model = row_of(chosen.task).build(chosen).eval()
+    alike = replace(maps.val, entries=maps.val.entries[::2])  # the others are wider
+    seen, forward = [], model.forward
+
+    def limited(x: torch.Tensor) -> object:
+        seen.append(len(x))
+        if len(x) > fit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(x)
+
+    with torch.inference_mode():
+        alone = segmentation.evaluate(model, alike, chosen)
+        monkeypatch.setattr(segmentation, "queued", lambda device: True)
+        monkeypatch.setattr(segmentation, "TOGETHER", 4)
+        monkeypatch.setattr(model, "forward", limited)
+        together = segmentation.evaluate(model, alike, chosen)
+    assert max(seen) > 1 and (together.table == alone.table).all() and len(alone) == len(together)
+    for one, other in zip(alone.images, together.images, strict=True):
+        assert (one.index, one.right) == (other.index, other.right)
+        assert one.loss == pytest.approx(other.loss, abs=1e-5 * max(1, one.pixels))

@@ -4,12 +4,14 @@ A GPU works through a queue. A copy from or to ordinary memory waits until every
 page-locked memory takes its place in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+What = TypeVar("What")
 
 
 def queued(device: torch.device) -> bool:
@@ -61,7 +63,19 @@ class Fetched:
             self._event.record(torch.cuda.current_stream(values.device))
 
     def values(self) -> Tensor:
-        """The tensor, on the host where the device is a GPU, once it is there."""
+        """The tensor on the host, once it is there."""
         if self._event:
             self._event.synchronize()
-        return self._values
+        return self._values.cpu()
+
+
+def fetched(asked: Iterable[tuple[What, Tensor]]) -> Iterator[tuple[What, Tensor]]:
+    """The same pairs with their tensors on the host: each is fetched while the device works on what comes next."""
+    behind: tuple[What, Fetched] | None = None
+    for what, values in asked:
+        coming = what, Fetched(values)
+        if behind:
+            yield behind[0], behind[1].values()
+        behind = coming
+    if behind:
+        yield behind[0], behind[1].values()

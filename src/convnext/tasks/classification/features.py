@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext.config import ClassificationRecipe
+from convnext.data.batch import Batch
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
 from convnext.data.store import printable
@@ -23,6 +24,7 @@ from convnext.engine.distributed import World
 from convnext.engine.records import Meter
 from convnext.engine.run import save_whole
 from convnext.errors import CheckpointError, TrainingError, number_of
+from convnext.kernels.transfer import fetched, sent
 from convnext.tasks.classification.scoring import eval_batch
 from convnext.tasks.evaluate import answering
 from convnext.tasks.skipped import note_skipped
@@ -117,12 +119,17 @@ class Extraction:
         device = next(self.model.parameters()).device
         share = (self.world.rank, self.world.size)
         config, batch = self.recipe.input, eval_batch(self.recipe)
-        for raw in eval_batches(dataset, config, batch=batch, share=share, workers=self.workers):
-            broken |= dict(raw.skipped)
-            if len(raw.labels):
-                x = normalise(raw.images.to(device), config)
-                vectors = [self.model.embed(view) for view in (x, x.flip(-1))[:views]]  # type: ignore[operator]
-                yield torch.stack(vectors).float().cpu().numpy(), raw.labels.numpy(), raw.indices.numpy()
+
+        def asked() -> Iterator[tuple[Batch, Tensor]]:
+            for raw in eval_batches(dataset, config, batch=batch, share=share, workers=self.workers):
+                broken.update(raw.skipped)
+                if len(raw.labels):
+                    x = normalise(sent(raw.images, device), config)
+                    vectors = [self.model.embed(view) for view in (x, x.flip(-1))[:views]]  # type: ignore[operator]
+                    yield raw, torch.stack(vectors).float()
+
+        for raw, found in fetched(asked()):
+            yield found.numpy(), raw.labels.numpy(), raw.indices.numpy()
 
 
 def _read(file: Path, known: str, skipped: dict[str, str]) -> Features | None:

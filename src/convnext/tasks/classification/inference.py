@@ -46,9 +46,9 @@ def require_finite(logits: Tensor, paths: Sequence[str]) -> None:
 
 
 def judged(logits: Tensor, labels: Tensor, indices: Tensor, scale: Scale = SOFTMAX) -> Outcomes:
-    """Of (N, K) logits on any device, with (N,) labels and places in the dataset; `scale`: how logits become scores."""
+    """Of (N, K) logits on the host, with (N,) labels and places in the dataset; `scale`: how logits become scores."""
     log_p = F.log_softmax(logits.float(), 1)
-    found = Outcomes.of(*(column.cpu().numpy() for column in (log_p.exp(), log_p, labels, indices)))
+    found = Outcomes.of(*(column.numpy() for column in (log_p.exp(), log_p, labels, indices)))
     if scale == SOFTMAX:
         return found
-    return rescored(found, scale.log_scores(logits.float().cpu().numpy()))
+    return rescored(found, scale.log_scores(logits.float().numpy()))

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from convnext.config import ClassificationRecipe, InputConfig
+from convnext.data.batch import Batch
 from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
@@ -13,6 +14,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.records import watched
 from convnext.errors import DataError
+from convnext.kernels.transfer import fetched, sent
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.conclusion import HELD_OUT, NOTHING, TEST, Wanted, conclude
@@ -133,23 +135,30 @@ def _passes(
     change: Change | None = None,
     attack: Attacker | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(N, K) logits, (N,) labels and (N,) places in the dataset, of each batch of this process's share of the images."""
+    """(N, K) logits, (N,) labels and (N,) places in the dataset, of each batch of this process's share of the images.
+
+    All of it on the host; the device works on a batch while what became of the one before is looked at.
+    """
     device = next(model.parameters()).device
-    share = (world.rank, world.size)
-    batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
-    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+
+    def asked(passing: Iterator[Batch]) -> Iterator[tuple[Batch, Tensor]]:
         for raw in passing:
             note_skipped(raw.skipped, skipped if skipped is not None else {})
             if len(raw.labels):
-                images = raw.images.to(device)
+                images = sent(raw.images, device)
                 x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
-                found = logits(model, x).float()
-                require_finite(found, [dataset.entries[index].path for index in raw.indices.tolist()])
-                yield found, raw.labels, raw.indices
+                yield raw, logits(model, x).float()
+
+    share = (world.rank, world.size)
+    batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
+    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+        for raw, found in fetched(asked(passing)):
+            require_finite(found, [dataset.entries[index].path for index in raw.indices.tolist()])
+            yield found, raw.labels, raw.indices
 
 
 def _answers(found: tuple[Tensor, Tensor, Tensor]) -> Answers:
-    logits, labels, places = (column.cpu().numpy() for column in found)
+    logits, labels, places = (column.numpy() for column in found)
     return Answers(places, labels, logits)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from convnext.config import SegmentationHeadConfig, SegmentationRecipe
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
+from convnext.kernels.transfer import sent
 from convnext.tasks.segmentation.parts import resized
 from convnext.tasks.segmentation.places import seen, windows
 
@@ -41,11 +42,23 @@ def log_probabilities(
     multi_scale: bool = False,
 ) -> Tensor:
     """(H, W, C) uint8 at the size of evaluation -> (K, *size) float32."""
+    return log_probabilities_of(model, [image], recipe, size, multi_scale=multi_scale)[0]
+
+
+def log_probabilities_of(
+    model: nn.Module,
+    images: Sequence[NDArray[np.uint8]],
+    recipe: SegmentationRecipe,
+    size: tuple[int, int],
+    *,
+    multi_scale: bool = False,
+) -> list[Tensor]:
+    """Of (H, W, C) uint8 images of one size, that of evaluation, (K, *size) float32 each."""
     device = next(model.parameters()).device
-    x = normalise(torch.from_numpy(np.ascontiguousarray(image))[None].to(device), recipe.input)
+    x = normalise(sent(torch.from_numpy(np.stack(images)), device), recipe.input)
     if multi_scale:
-        return multi_scale_probabilities(model, x, recipe.head, size)[0].log()
-    return logits_of(model, x, recipe.head, size)[0].log_softmax(0)
+        return [each.log() for each in multi_scale_probabilities(model, x, recipe.head, size)]
+    return [each.log_softmax(0) for each in logits_of(model, x, recipe.head, size)]
 
 
 def whole_logits(network: Network, x: Tensor, multiple: int = 32) -> Tensor:

@@ -1,6 +1,9 @@
 """A segmenter on annotated images: the class of every pixel, in original pixels, and the figures made of that."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -11,19 +14,23 @@ from torch.nn import functional as F
 
 from convnext.config import SegmentationRecipe
 from convnext.data.dataset import DenseDataset
-from convnext.data.sample import IGNORE
+from convnext.data.sample import IGNORE, Sample
 from convnext.data.store import printable
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.update import explained_memory
+from convnext.engine.update import explained_memory, out_of_memory
 from convnext.errors import DataError
+from convnext.kernels.transfer import fetched, queued, sent
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.result import Evaluation
-from convnext.tasks.segmentation.inference import log_probabilities
+from convnext.tasks.segmentation.inference import log_probabilities_of
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
 from convnext.tasks.segmentation.places import seen
 from convnext.tasks.segmentation.report import report
+
+Placed = tuple[int, Sample]  # place in the dataset, what is there
+TOGETHER = 8  # images of one size that a GPU takes at once, where they fit
 
 
 def evaluation(model: nn.Module, dataset: DenseDataset, recipe: SegmentationRecipe, **ways: Any) -> Evaluation:
@@ -53,15 +60,13 @@ def evaluate(
     groups = np.zeros((GROUPS, classes, classes), np.int64)
     judged: list[Judged] = []
     shown: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
+    device = next(model.parameters()).device
     with one_by_one(dataset, partial(seen, recipe.input), recipe, masks=True, **shown) as samples:
-        for index, sample in samples:
+        alike = _alike(samples, TOGETHER if queued(device) else 1)
+        asked = (pair for group in alike for pair in _asked(model, group, recipe, multi_scale))
+        for (index, sample), packed in fetched(asked):
             assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
-            with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
-                scores = log_probabilities(model, sample.image, recipe, sample.size, multi_scale=multi_scale)
-                if bool(scores.isnan().any()):  # of inf and of nan
-                    raise NotFinite(sample.path)
-                predicted, loss = scores.argmax(0), _loss(scores, sample.semantic)
-            answer = predicted.cpu().numpy().astype(np.uint8)
+            answer, loss = _unpacked(packed, sample)
             own = confusion(answer, sample.semantic, classes)
             groups[index % GROUPS] += own
             judged.append(Judged.of(index, own, loss, answer))
@@ -71,7 +76,45 @@ def evaluate(
     return whole
 
 
-def _loss(scores: Tensor, ground_truth: NDArray[np.uint8]) -> float:
-    """The sum of one image's pixels' cross-entropy."""
-    labels = torch.from_numpy(ground_truth.astype(np.int64)).to(scores.device)
-    return float(F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum())
+def _alike(samples: Iterator[Placed], most: int) -> Iterator[list[Placed]]:
+    """Runs of at most `most` images of one size, in order: a device that works through a queue takes them together."""
+    for _, run in groupby(samples, lambda placed: (placed[1].image.shape, placed[1].size)):
+        while group := list(islice(run, most)):
+            yield group
+
+
+def _asked(
+    model: nn.Module, group: list[Placed], recipe: SegmentationRecipe, multi_scale: bool
+) -> list[tuple[Placed, Tensor]]:
+    """What the device makes of images of one size, in one piece for each; by halves where memory runs out.
+
+    Batches round otherwise than single images: log-probabilities differ by 1e-5 at most in float32.
+    """
+    first = group[0][1]
+    images = [sample.image for _, sample in group]
+    try:
+        with explained_memory(first.path, smaller_in_evaluation(recipe.input)) if len(group) == 1 else nullcontext():
+            every = log_probabilities_of(model, images, recipe, first.size, multi_scale=multi_scale)
+            return [(placed, _packed(scores, placed[1])) for placed, scores in zip(group, every, strict=True)]
+    except Exception as error:
+        if len(group) == 1 or not out_of_memory(error):
+            raise
+    middle = len(group) // 2
+    return [pair for half in (group[:middle], group[middle:]) for pair in _asked(model, half, recipe, multi_scale)]
+
+
+def _packed(scores: Tensor, sample: Sample) -> Tensor:
+    """The bytes of the classes of all pixels, of the summed cross-entropy and of whether (K, H, W) scores are numbers."""
+    ground_truth = torch.from_numpy(np.ascontiguousarray(sample.semantic))
+    labels = sent(ground_truth, scores.device).long()
+    loss = F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum()
+    predicted = scores.argmax(0).to(torch.uint8).flatten()
+    return torch.cat([predicted, loss[None].view(torch.uint8), scores.isnan().any()[None].to(torch.uint8)])
+
+
+def _unpacked(packed: Tensor, sample: Sample) -> tuple[NDArray[np.uint8], float]:
+    """(H, W) classes and the loss. Raises NotFinite, with the image's name."""
+    whole: NDArray[np.uint8] = packed.numpy()
+    if whole[-1]:  # of inf and of nan
+        raise NotFinite(sample.path)
+    return whole[:-9].reshape(sample.size), float(whole[-9:-1].copy().view(np.float64)[0])
