@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed: runs on a GPU are NOT tested")
 from commands import convnext, rows, tiny
 from convnext.engine.checkpoint import read_metadata
+from convnext.engine.fit import _Loop
 from convnext.engine.update import Update
 from convnext.kernels import dispatch
 from convnext.kernels.gpu.available import interpreted
@@ -87,3 +88,22 @@ def test_a_gpu_trains_in_16_bits_by_default_and_the_rest_in_tf32_where_it_can(da
     assert told == ("TF32" if ampere else "float32")
     assert (f"bf16 and TF32 on {DEVICE}" if ampere else f"fp16 on {DEVICE}") in done.err
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
+def test_a_step_makes_no_call_that_waits_for_the_gpu(data, tmp_path, monkeypatch):
+    if interpreted():
+        pytest.skip("torch tells of such calls on a GPU alone; test_waits.py counts them without one")
+    whole, watched = _Loop._step, []
+
+    def step(self: _Loop, number: int, batch: object) -> None:
+        watched.append(number)
+        torch.cuda.set_sync_debug_mode("error" if number in (2, 3) else "default")  # the first ones lay out memory
+        try:
+            whole(self, number, batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(_Loop, "_step", step)
+    more = ("--schedule.steps", 6, "--device", DEVICE, "--kernels", "plain", "--optim.clip", 1.0, "--precision", "bf16")
+    done = convnext(*tiny(data, tmp_path / "run", *more))
+    assert done.status == 0 and watched == [*range(6)], done.err
