@@ -105,8 +105,9 @@ def _asked(
 
 def _packed(scores: Tensor, sample: Sample) -> Tensor:
     """The bytes of the classes of all pixels, of the summed cross-entropy and of whether (K, H, W) scores are numbers."""
-    ground_truth = torch.from_numpy(np.ascontiguousarray(sample.semantic))
-    labels = sent(ground_truth, scores.device).long()
+    assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
+    counted = np.where(sample.semantic < len(scores), sample.semantic, IGNORE).astype(np.uint8)
+    labels = sent(torch.from_numpy(counted), scores.device).long()
     loss = F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum()
     predicted = scores.argmax(0).to(torch.uint8).flatten()
     return torch.cat([predicted, loss[None].view(torch.uint8), scores.isnan().any()[None].to(torch.uint8)])
