@@ -70,7 +70,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
     data = (
         "class folders (or train/ and val/ with them) or a table of path and label: classification; COCO JSON, Pascal VOC, "
-        "YOLO or a table with objects: detection; images with index masks: segmentation; or a zip of any"
+        "YOLO or a table with objects: detection; images with index masks: segmentation; or a zip or shards "
+        "of any, also as s3://bucket/NAME"
     )
     parser.add_argument("data", metavar="DATA", help=data)
     parser.add_argument("--task", choices=list(TASKS), help="what to learn (detected from the data)")
