@@ -24,8 +24,8 @@ struct Result {  // where a run of pixels goes: pixel j to values + j * step; to
 
 // The convolution at pixels column + j, j < PIXELS, of `lanes` channels from x = &image[0][0][channel].
 template <int PIXELS, bool PART>
-__attribute__((noinline)) void depthwise7(const float* x, Map map, long line, long column, long lanes,
-                                          const float* weight, Vector bias, Result to) {
+__attribute__((noinline)) void depthwise7(const float* x, const Map& map, long line, long column, long lanes,
+                                          const float* weight, Vector bias, const Result& to) {
     constexpr int K = 7, R = 3;
     Vector sums[PIXELS];
     UNROLL for (int j = 0; j < PIXELS; j++) sums[j] = bias;
@@ -54,8 +54,8 @@ __attribute__((noinline)) void depthwise7(const float* x, Map map, long line, lo
 }
 
 // The same for a kernel of any odd size.
-inline void depthwise_any(const float* x, Map map, long kernel, long line, long column, long count, long lanes,
-                          const float* weight, Vector bias, Result to) {
+inline void depthwise_any(const float* x, const Map& map, long kernel, long line, long column, long count, long lanes,
+                          const float* weight, Vector bias, const Result& to) {
     const long radius = kernel / 2;
     Vector sums[RUN];
     for (long j = 0; j < count; j++) sums[j] = bias;
@@ -77,12 +77,13 @@ inline void depthwise_any(const float* x, Map map, long kernel, long line, long 
     }
 }
 
-using Depthwise = void (*)(const float*, Map, long, long, long, const float*, Vector, Result);
+// Structures go by reference: a copy on the stack, written in parts and read whole, waits for all stores before it.
+using Depthwise = void (*)(const float*, const Map&, long, long, long, const float*, Vector, const Result&);
 extern const Depthwise DEPTHWISE7[2][15];       // [whole vector, part of one][pixels]
 
 // Pixels `column` to `column + count` (count <= RUN) of one line.
-INLINE void depthwise(const float* x, Map map, long kernel, long line, long column, long count, long lanes,
-                      const float* weight, Vector bias, Result to) {
+INLINE void depthwise(const float* x, const Map& map, long kernel, long line, long column, long count, long lanes,
+                      const float* weight, Vector bias, const Result& to) {
     if (kernel == 7)
         DEPTHWISE7[lanes < LANES][count](x, map, line, column, lanes, weight, bias, to);
     else
