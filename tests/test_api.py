@@ -106,7 +106,7 @@ def test_images_form_and_colours_are_arguments_as_they_are_options(data, run, tm
     found = convnext.evaluate(made, file, **how)
     assert (found.task, found.n) == ("detection", made.evaluation.n)
     assert found.to_dict()["box_ap"] == made.figures["box_ap"]
-    with pytest.raises(convnext.ConvNeXtError, match=r"images = .* is for detection and segmentation; .* is for class"):
+    with pytest.raises(convnext.ConvNeXtError, match=r"holds its own images, so .* says nothing"):
         convnext.evaluate(run, data, images=data)
     with pytest.raises(convnext.ConvNeXtError, match=r"colours = 'x\.txt' is for segmentation; .* is for detection"):
         convnext.evaluate(made, file, images=tmp_path / "pictures", colours="x.txt")

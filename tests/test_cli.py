@@ -113,7 +113,7 @@ def test_training_prints_one_result_line_and_says_the_rest_on_stderr(data, tmp_p
     assert "Training atto by recipe 'small': 36 images in 3 classes, 12 held out" in done.err
     left = {"recipe.json", "environment.json", "data.json", "metrics.jsonl", "timings.jsonl", "best.safetensors"}
     left |= {"best_ema.safetensors", "last.safetensors", "evaluation.json", "report.html", "model_card.md"}
-    left |= {"images.digests"}
+    left |= {"images.digests", "predictions.jpg"}
     assert {file.name for file in (tmp_path / "run").iterdir() if not file.name.startswith(".")} == left
 
 

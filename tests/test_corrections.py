@@ -11,6 +11,8 @@ from commands import convnext, tiny, trained
 from convnext.data.corrections import corrected, read_corrections
 from convnext.data.opening import open_splits, recognise
 from convnext.errors import DataError
+from convnext.studies.audit.findings import Audit, Suspect
+from convnext.studies.audit.tables import write_tables
 from images import write_colours
 
 
@@ -61,7 +63,7 @@ def test_what_a_spreadsheet_makes_of_the_table_is_read_the_same(data, tmp_path, 
         file.write_text(text.replace(",", ";").replace("0.99", "0,99"), newline="\r\n")
     else:
         file.write_text(text, encoding=form)
-    assert dict(read_corrections(file).rows) == {"green/000.png": ""}
+    assert dict(read_corrections(file).rows) == {"green/000.png": ("",)}
 
 
 def test_a_run_says_and_counts_what_was_corrected_and_scores_what_it_held_out(data, tmp_path):
@@ -113,3 +115,74 @@ def test_corrections_are_an_argument_as_they_are_an_option(data, tmp_path):
     done = package.train(data, corrections=file, **how)
     about = json.loads((done.path / "data.json").read_text())
     assert about["train"]["n"] == len(plain.train.entries) - 1
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    """A table of ten images, each with the label cat, some with dog as well; of the last the dog is unknown."""
+    folder = tmp_path / "several"
+    (folder / "images").mkdir(parents=True)
+    source = write_colours(tmp_path / "all", train=10, val=0, classes=1)
+    rows = ["path,cat,dog,=SUM(A1)"]
+    for number, file in enumerate(sorted(source.rglob("*.png"))):
+        shutil.copy(file, folder / "images" / f"{number}.png")
+        rows.append(f"images/{number}.png,1,{number % 2 if number < 9 else ''},{number % 3 % 2}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def marks(data: Path, file: Path) -> dict[str, tuple[int, ...] | None]:
+    splits = open_splits(recognise(data))
+    paths = [entry.path for part in (splits.train, splits.val) for entry in part.entries]
+    found = corrected(splits, read_corrections(file), paths)
+    assert found.train.classes == ("=SUM(A1)", "cat", "dog")
+    return {entry.path: entry.marks for part in (found.train, found.val) for entry in part.entries}
+
+
+def test_one_of_several_labels_is_added_or_taken_away_and_the_others_stay(several, tmp_path):
+    before = marks(several, table(tmp_path / "none.csv", "path,label\n"))
+    text = "path,given,suggested,score,label\n"
+    text += (
+        "images/0.png,not dog,dog,0.9,dog\nimages/1.png,cat,not cat,0.9,not cat\nimages/1.png,dog,not dog,0.8,not dog\n"
+    )
+    text += "images/2.png,not dog,dog,0.7,dog;not cat\nimages/3.png,x,y,0.6,\nimages/9.png,a,b,0.5,'=SUM(A1)|not dog\n"
+    after = marks(several, table(tmp_path / "audit.csv", text))
+    assert before["images/9.png"] == (0, 1, -1)
+    changed = {
+        "images/0.png": (0, 1, 1),
+        "images/1.png": (1, 0, 0),
+        "images/2.png": (0, 0, 1),
+        "images/9.png": (1, 1, 0),
+    }
+    assert after == {path: changed.get(path, said) for path, said in before.items() if path != "images/3.png"}
+    done = trained(several, tmp_path / "run", "--epochs", 1, "--corrections", tmp_path / "audit.csv")
+    assert "1 image left out and 7 labels changed" in done.err
+
+
+def test_a_label_both_added_and_taken_away_is_refused(several, tmp_path):
+    def line(text: str) -> str:
+        done = convnext(*tiny(several, tmp_path / "run", "--corrections", table(tmp_path / "t.csv", text)))
+        return done.err.splitlines()[-1].removeprefix("convnext: ")
+
+    twice = "path,label\nimages/0.png,dog\nimages/0.png,not dog\n"
+    assert "says two things of 'images/0.png': 'dog' and 'not dog'. Keep one row." in line(twice)
+    assert "says two things of 'images/0.png': 'dog' and ''" in line("path,label\nimages/0.png,dog\nimages/0.png,\n")
+    assert "has the label 'dgo', which is no class" in line("path,label\nimages/0.png,not dgo\n")
+
+
+def test_the_tables_of_an_audit_hold_no_formula_and_come_back_as_they_are(tmp_path):
+    folder = write_colours(tmp_path / "all", train=5, val=0, classes=2)
+    (tmp_path / "data").mkdir()
+    (folder / "train/red").rename(tmp_path / "data/=1+1")
+    (folder / "train/green").rename(tmp_path / "data/@b")
+    first = "=1+1/000.png"
+    wrong = (Suspect(first, "=1+1", "@b", 0.9), Suspect("@b/001.png", "@b", "=1+1", 0.8))
+    out = tmp_path / "checked"
+    out.mkdir()
+    write_tables(Audit(out, 10, ("=1+1", "@b"), wrong, (), (), ()), {})
+    text = (out / "audit.csv").read_text()
+    cells = [cell for line in text.splitlines() for cell in line.split(",")]
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "+", "-"))] and "'=1+1/000.png" in cells
+    table(out / "audit.csv", text.replace("score\n", "score,label\n").replace("0.9000\n", "0.9000,'@b\n"))
+    train, val = labelled(tmp_path / "data", out / "audit.csv")
+    assert (train | val)[first] == "@b" and "@b/001.png" not in train | val and len(train | val) == 9

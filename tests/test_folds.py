@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import convnext as convnext_package
@@ -14,7 +16,10 @@ from commands import convnext, tiny, trained
 from convnext.config import RunOptions
 from convnext.errors import ConvNeXtError
 from convnext.studies.audit.copies import Copies, grouped
+from convnext.studies.audit.looks import known_as, read_looks
 from convnext.studies.folds import report
+from convnext.studies.folds import run as folds_run
+from convnext.studies.folds.parts import parts
 from convnext.studies.folds.run import cross_validated
 from convnext.tasks.opening import source_of
 from convnext.tasks.train import Request
@@ -140,3 +145,46 @@ def test_a_cross_validation_by_call_is_that_of_the_command_and_knows_its_argumen
         convnext_package.cross_validate(data, colors="legend.txt")
     with pytest.raises(ConvNeXtError, match="'val_share' is no argument"):
         convnext_package.cross_validate(data, 3, val_share=0.3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 5))
+def test_rare_ones_of_several_labels_are_spread_evenly_over_the_folds(seed, folds):
+    rng = np.random.default_rng(seed)
+    marks = (rng.random((80, 6)) < np.array([0.6, 0.5, 0.3, 0.15, 0.08, 0.05])).astype(np.int8)
+    paths = [f"{place}.png" for place in range(80)]
+    found = parts(paths, marks, [], folds, seed=seed)
+    sizes = np.bincount(found, minlength=folds)
+    assert sizes.sum() == 80 and sizes.max() - sizes.min() <= 0.2 * 80
+    rarest = int(np.where(marks.sum(0) > 0, marks.sum(0), 99).argmin())
+    for label, most in ((rarest, 1), *((label, 4) for label in range(6))):
+        counts = np.bincount(found[marks[:, label] == 1], minlength=folds)
+        assert counts.max() - counts.min() <= most
+    order = rng.permutation(80)  # of the listing, which decides nothing
+    assert parts([paths[i] for i in order], marks[order], [], folds, seed=seed).tolist() == found[order].tolist()
+
+
+def test_copies_of_images_with_several_labels_are_in_one_fold():
+    marks = np.random.default_rng(0).integers(-1, 2, (40, 3)).astype(np.int8)
+    groups = [(0, 7, 9), (3, 4), (20, 39)]
+    found = parts([f"{place}.png" for place in range(40)], marks, groups, 5)
+    assert all(len(set(found[list(group)].tolist())) == 1 for group in groups) and set(found.tolist()) == set(range(5))
+
+
+def test_copies_among_images_of_many_bands_are_in_one_fold(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(6):
+            coarse = rng.integers(0, 3000, (6, 6, 5)).astype(np.uint16)
+            np.save(tmp_path / "data" / name / f"{number}.npy", coarse.repeat(4, 0).repeat(4, 1))
+        shutil.copy(tmp_path / "data" / name / "0.npy", tmp_path / "data" / name / "6.npy")
+    source = source_of(tmp_path / "data")
+    options = RunOptions(out=str(tmp_path / "run"), workers=0)
+    (tmp_path / "run").mkdir()
+    request = Request(data=source)
+    pool = folds_run._pool(source, None)
+    found = folds_run._parts(pool, 3, request, options)
+    of = dict(zip([entry.path for entry in pool.entries], found.tolist(), strict=True))
+    assert all(of[f"{name}/0.npy"] == of[f"{name}/6.npy"] for name in ("a", "b"))
+    assert read_looks(tmp_path / "run/looks.npz", known_as(list(of), pool.labels().tolist(), pool.classes)).read.all()

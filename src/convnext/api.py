@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 _DENSE = ("detection", "segmentation")
-_TOLD = {"images": _DENSE, "form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it
+_TOLD = {"form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it; `images` is for all
 _TOLD |= dict.fromkeys(("promise", "sets", "keep"), ("classification",))
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
@@ -96,12 +96,12 @@ def train(
     goes on with what stopped; `epochs`: short for 'schedule.epochs'; `minutes`: fit the recipe to end in so many, with fewer
     epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that chooses the
     best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
-    `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations, `images`: the folder or zip
-    of their images, if not beside them; `form`, if not recognised; `colours`: a file of the classes and their colours in the
-    masks. `corrections`: a table such as audit.csv, whose images are left out or get the class of its column label. Of a
-    classifier, `promise`: the share of its answers that shall be right, measured on the test part or else on the
-    held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises ConvNeXtError for what the
-    caller can mend.
+    `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations and tables, `images`: the
+    folder or zip of their images, if not beside them; of annotations `form`, if not recognised; `colours`: a file of the
+    classes and their colours in the masks. `corrections`: a table such as audit.csv, whose images are left out or get the
+    class of its column label. Of a classifier, `promise`: the share of its answers that shall be right, measured on the
+    test part or else on the held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises
+    ConvNeXtError for what the caller can mend.
     """
     from convnext.reports.predictions import watching
     from convnext.tasks import train as tasks
@@ -152,7 +152,7 @@ def evaluate(
     given = {"images": images, "form": form, "colours": colours, "promise": promise, "sets": sets, "keep": keep or None}
     told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name in told:
-        if task not in _TOLD[name]:
+        if task not in _TOLD.get(name, (task,)):
             raise ConvNeXtError(
                 f"{name} = '{told[name]}' is for {' and '.join(_TOLD[name])}; '{os.fspath(run)}' is for {task}."
             )

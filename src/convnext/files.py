@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,6 +27,7 @@ _OURS = re.compile(r"\.(?P<name>.*)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\
 _LONGEST = 255  # bytes of a name, on almost every file system
 _UNWRITTEN = ("failed writing file", "file write failed", "iostream error", "Could not open file", "Can't open")
 _FORGOTTEN_S = 24 * 3600  # after which what another machine left behind is removed too
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula
 _MOST = 60  # characters of the name that the temporary folder repeats: file systems allow 255 bytes
 
 
@@ -248,3 +249,23 @@ def _flush_one(path: Path, how: int) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def cell_text(cell: str) -> str:
+    """A cell of a table on one line, and with an apostrophe before it where a spreadsheet would compute it: names are text."""
+    text = on_one_line(cell)
+    return f"'{text}" if cell.startswith(_COMPUTED) and not _is_number(cell) else text
+
+
+def cell_meant(text: str, known: Container[str]) -> str:
+    """What a cell was made of by `cell_text`; one that is `known` as it stands stays."""
+    return text[1:] if text not in known and text[:1] == "'" and text[1:] in known else text
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a class called -1, which is what a spreadsheet makes of it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

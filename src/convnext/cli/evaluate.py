@@ -42,7 +42,6 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "promise": CLASSES,
     "sets": CLASSES,
     "keep": CLASSES,
-    "images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
     "multi_scale": ("segmentation",),
@@ -110,10 +109,10 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.reports.text import text_of
 
     task = predictor.recipe.task
-    how: dict[str, Any] = {"workers": args.workers, "progress": not args.json}
+    how: dict[str, Any] = {"workers": args.workers, "progress": not args.json, "images": args.images}
     asked = {"promise": args.promise, "sets": args.sets, "keep": args.keep}
     how |= {"batch": args.batch or BATCH, **asked} if task == "classification" else {}
-    how |= {"images": args.images, "form": args.form} if task != "classification" else {}
+    how |= {"form": args.form} if task != "classification" else {}
     how |= {"multi_scale": True} if args.multi_scale else {}
     how |= {"colours": args.colours} if args.colours else {}
     result = predictor.evaluate(args.data, args.part, **how).to_dict()

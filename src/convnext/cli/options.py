@@ -145,7 +145,9 @@ def promise_flags(parser: argparse._ArgumentGroup) -> None:
 
 def annotation_flags(parser: argparse._ArgumentGroup) -> None:
     """What `train` and `evaluate` share for images with boxes or masks."""
-    parser.add_argument("--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations")
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder or zip of the images, if not beside the annotations or the table"
+    )
     forms = ("coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks")
     parser.add_argument("--form", choices=forms, help="form of the annotations (detected)")
     text = "segmentation: file of the classes and their colours in the masks, as cat:255,0,0 (proposed if not there)"

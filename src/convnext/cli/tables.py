@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convnext.errors import on_one_line
+from convnext.files import cell_text
 
 PLACES = ("x0", "y0", "x1", "y1")  # of a box: its left, top, right and bottom edge, in pixels of the image as it came
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of a formula
 
 
 def print_table(
@@ -31,9 +30,9 @@ def print_table(
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(["path", *head, "error"])
     for path, cells in made:
-        rows.writerow(map(_safe, [printable(path), *cells, *[""] * (len(head) - len(cells) + 1)]))
+        rows.writerow(map(cell_text, [printable(path), *cells, *[""] * (len(head) - len(cells) + 1)]))
     for path, reason in skipped.items():
-        rows.writerow(map(_safe, [printable(path), *[""] * len(head), reason]))
+        rows.writerow(map(cell_text, [printable(path), *[""] * len(head), reason]))
 
 
 Rows = Iterator[tuple[str, list[str]]]  # path, and the cells between path and error; what is missing is empty
@@ -85,18 +84,3 @@ def _shares(predictions: Iterable[Any], top: int | None) -> tuple[Sequence[str],
                 yield prediction.path, [label, f"{share:.6f}"]
 
     return ["label", "share"], made()
-
-
-def _safe(cell: str) -> str:
-    """A cell on one line, and with an apostrophe before it where a spreadsheet would compute it: names are text."""
-    text = on_one_line(cell)
-    return f"'{text}" if cell.startswith(_COMPUTED) and not _is_number(cell) else text
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is a class called -1, which is what a spreadsheet makes of it."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -46,7 +46,6 @@ MEANING = {
 }
 AUTO = "auto"
 TASK_FLAGS = {  # flag -> the tasks that know it
-    "images": DENSE,
     "val": DENSE,
     "val_images": DENSE,
     "form": DENSE,
@@ -54,7 +53,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "balance": CLASSES,
     "cache": CLASSES,
     "freeze": CLASSES,
-    "bands": CLASSES,
+    "bands": (*CLASSES, "segmentation"),
     "labels": CLASSES,
     "promise": CLASSES,
     "sets": CLASSES,
@@ -87,7 +86,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--freeze", action="store_true", default=None, help=freeze)
     channels = "1 for grey, 3 for colour, or as many as the images have bands (what they have)"
     parser.add_argument("--channels", type=count, help=channels)
-    bands = "classification: the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
+    bands = "classification, segmentation: the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
     parser.add_argument("--bands", type=bands_of, help=bands)
     parser.add_argument(
         "--val-share", type=float, default=VAL_SHARE, help="share to hold out when the data have no val part (0.2)"

@@ -32,6 +32,7 @@ from convnext.config.networks import ConvNeXtConfig, GFNetConfig, ModelConfig, R
 from convnext.config.segmentation import (
     SegmentationAugment,
     SegmentationHeadConfig,
+    SegmentationInput,
     SegmentationRecipe,
     UperNetConfig,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "ScheduleConfig",
     "SegmentationAugment",
     "SegmentationHeadConfig",
+    "SegmentationInput",
     "SegmentationRecipe",
     "SelectConfig",
     "StageConfig",

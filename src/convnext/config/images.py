@@ -58,7 +58,7 @@ class Bands(Statistics):
         return self.pixels != "uint8"
 
     @model_validator(mode="after")
-    def _named(self) -> "Bands":
+    def _bands_named(self) -> "Bands":
         if self.bands and len(self.bands) != len(self.mean):
             raise ValueError(f"bands names {len(self.bands)} and mean has {len(self.mean)} values")
         if self.wide and not self.bands:

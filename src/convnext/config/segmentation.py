@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Whole, about
-from convnext.config.images import AnnotatedAugment, AnnotatedInput
+from convnext.config.images import AnnotatedAugment, AnnotatedInput, Bands
 from convnext.config.training import TaskRecipe
 
 Norm = Literal["batch", "sync", "group", "none"]
@@ -68,6 +68,10 @@ class UperNetConfig(SegmentationHeadConfig):
 SegmentationHead = UperNetConfig  # with a second one: Annotated[A | B, Field(discriminator="kind")]
 
 
+class SegmentationInput(AnnotatedInput, Bands):
+    """The sizes at which a network sees images with masks, and their channels."""
+
+
 class SegmentationAugment(AnnotatedAugment):
     """What training does to an image and its mask."""
 
@@ -90,6 +94,12 @@ class SegmentationRecipe(TaskRecipe):
 
     task: Annotated[Literal["segmentation"], about("name", "what is learnt: the class of every pixel")] = "segmentation"
     head: SegmentationHead = UperNetConfig()
-    input: AnnotatedInput = AnnotatedInput()
+    input: SegmentationInput = SegmentationInput()
     augment: SegmentationAugment = SegmentationAugment()
     select: SegmentationSelect = SegmentationSelect()
+
+    @model_validator(mode="after")
+    def _colours_of_bands(self) -> "SegmentationRecipe":
+        if self.input.bands and self.augment.photometric:
+            raise ValueError("augment.photometric changes colours, which bands do not have. Leave it out")
+        return self

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from convnext.config import AnnotatedAugment, AnnotatedInput, SegmentationAugment
-from convnext.data.annotated_transforms import Size, crop, distort, fitted, flip, pad, resize, without_slivers
+from convnext.data.annotated_transforms import Size, crop, distort, fill_of, fitted, flip, pad, resize, without_slivers
 from convnext.data.sample import IGNORE, Sample
 
 Key = tuple[int, ...]
@@ -46,7 +46,7 @@ def train_dense(sample: Sample, config: AnnotatedInput, augment: AnnotatedAugmen
     if augment.photometric:
         sample = replace(sample, image=distort(sample.image, rng.random(9).tolist()))
     if config.crop_px:
-        sample = pad(sample, (config.crop_px, config.crop_px))
+        sample = pad(sample, (config.crop_px, config.crop_px), fill_of(config))
     return without_slivers(sample)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convnext.data.annotated import AnnotatedImage
+from convnext.data.band_check import BandLook, band_lines, look_at_bands
 from convnext.data.dataset import DenseDataset, read_semantic, strange_values
 from convnext.data.decode import Opened, decode, holds_12_bit, read_size
 from convnext.data.masks import Rle
@@ -67,6 +68,7 @@ class _Seen:
     doubtful_turn: bool = False  # it is turned, and its annotations do not say when they were made
     pixels: np.ndarray | None = None  # of each label in its map, then of values without one
     strange: tuple[str, ...] = field(default=())  # those values, or colours
+    bands: BandLook | None = None  # where the set is one of bands
     digest: bytes = b""
 
 
@@ -94,7 +96,9 @@ def preflight_dense(
     images = {name: counts[1] for name, counts in counted.items()}
     sizes = np.array([item.size for item in good])
     reasons = (*_file_lines(seen, broken), *_turned(seen, problems), *_problem_lines(problems), *_notes(parts))
-    lines = (sampled(len(seen), total), *reasons, *_class_lines(parts, per_class, images))
+    looks = [(item.path, item.bands) for item in good if item.bands]
+    banded = band_lines(looks, parts[main].bands)
+    lines = (sampled(len(seen), total), *reasons, *banded, *_class_lines(parts, per_class, images))
     errors = (_nothing_to_learn(parts[main], per_class[main], main, problems), *_broken_val(seen))
     return DenseFindings(
         lines=tuple(filter(None, lines)),
@@ -129,6 +133,9 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
     entry = dataset.entries[place]
     data = dataset.store.read(entry.path)
     digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+    if dataset.bands is not None:
+        _examine_bands(dataset, place, full, data, seen)
+        return
     opened = Opened(data)
     height, width, _ = opened.header
     seen.size, orientation, size = (height, width), opened.orientation, entry.size
@@ -149,6 +156,19 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         digest.update(shape.counts if isinstance(shape, Rle) else b"".join(points.tobytes() for points in shape or ()))
     seen.digest = digest.digest()
     seen.doubtful_turn = is_doubtful(size, seen.size, orientation) and _is_annotated(entry)
+
+
+def _examine_bands(dataset: DenseDataset, place: int, full: bool, data: bytes, seen: _Seen) -> None:
+    assert dataset.bands is not None
+    seen.bands = look_at_bands(data, dataset.bands, full=full)
+    seen.size = seen.bands.size
+    labels = read_semantic(dataset, place, seen.size)
+    seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
+    if dataset.ignored and seen.pixels.sum() < labels.size:
+        seen.strange = strange_values(dataset, place)
+    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+    digest.update(labels.tobytes())
+    seen.digest = digest.digest()
 
 
 def _is_annotated(entry: AnnotatedImage) -> bool:

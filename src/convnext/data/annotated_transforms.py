@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from convnext.config import Bands, Statistics
 from convnext.data.masks import boxes_of
 from convnext.data.sample import IGNORE, Instances, Sample
 
@@ -37,8 +38,7 @@ def resize(sample: Sample, size: Size) -> Sample:
     height, width = size
     if (old_h, old_w) == size:
         return sample
-    pixels = sample.image[:, :, 0] if sample.image.shape[2] == 1 else sample.image
-    image = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    image = _resized(sample.image, size)
     rows, columns = _nearest(old_h, height), _nearest(old_w, width)
     scale_x, scale_y = width / old_w, height / old_h
     found = sample.instances
@@ -52,11 +52,20 @@ def resize(sample: Sample, size: Size) -> Sample:
         )
     return replace(
         sample,
-        image=image.reshape(height, width, -1),
+        image=image,
         instances=found,
         semantic=None if sample.semantic is None else sample.semantic.take(rows, axis=0).take(columns, axis=1),
         frame=sample.frame.then(scale_x, scale_y, 0, 0),
     )
+
+
+def _resized(image: np.ndarray, size: Size) -> np.ndarray:
+    """(H, W, C) uint8 or float32 at another size; other channels than grey and colour one by one."""
+    height, width = size
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(image, 2, 0))
+    return np.stack([np.array(band.resize((width, height), Image.Resampling.BILINEAR)) for band in bands], 2)
 
 
 def crop(sample: Sample, top: int, left: int, size: Size) -> Sample:
@@ -123,14 +132,14 @@ def flip(sample: Sample, *, vertical: bool = False) -> Sample:
     )
 
 
-def pad(sample: Sample, size: Size, fill: Sequence[int] = _GREY) -> Sample:
+def pad(sample: Sample, size: Size, fill: Sequence[float] = _GREY) -> Sample:
     """More pixels to the right and below, of colour `fill`; they belong to no object and count for no class."""
     height, width = sample.image.shape[:2]
     below, right = size[0] - height, size[1] - width
     assert below >= 0 and right >= 0
     if not below and not right:
         return sample
-    image = np.empty((*size, sample.image.shape[2]), np.uint8)
+    image = np.empty((*size, sample.image.shape[2]), sample.image.dtype)
     image[:] = _colour(fill, sample.image.shape[2])
     image[:height, :width] = sample.image
     found, semantic = sample.instances, sample.semantic
@@ -179,15 +188,22 @@ def without_slivers(sample: Sample, least_px: float = 1.0) -> Sample:
     return sample if kept.all() else replace(sample, instances=found.take(kept))
 
 
-def stacked(images: Sequence[np.ndarray], multiple: int = 32, fill: Sequence[int] = _GREY) -> np.ndarray:
-    """Images (H, W, C) of different sizes -> (N, H, W, C) uint8, each at the top left, sides multiples of `multiple`."""
+def stacked(images: Sequence[np.ndarray], multiple: int = 32, fill: Sequence[float] = _GREY) -> np.ndarray:
+    """Images (H, W, C) of different sizes -> (N, H, W, C) of the same type, at the top left, sides multiples of `multiple`."""
     channels = images[0].shape[2]
     height, width = padded_size((max(one.shape[0] for one in images), max(one.shape[1] for one in images)), multiple)
-    batch = np.empty((len(images), height, width, channels), np.uint8)
+    batch = np.empty((len(images), height, width, channels), images[0].dtype)
     batch[:] = _colour(fill, channels)
     for place, image in enumerate(images):
         batch[place, : image.shape[0], : image.shape[1]] = image
     return batch
+
+
+def fill_of(config: Statistics) -> Sequence[float]:
+    """What stands where an image ends: grey or ImageNet's mean colour, of bands their mean. 0 after normalisation."""
+    if not isinstance(config, Bands) or not config.bands:
+        return _GREY
+    return config.mean if config.wide else tuple(round(255 * value) for value in config.mean)
 
 
 def _nearest(old: int, new: int) -> np.ndarray:
@@ -208,5 +224,5 @@ def _mapped(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(table, 0, 255)).astype(np.uint8)[pixels]
 
 
-def _colour(fill: Sequence[int], channels: int) -> np.ndarray:
-    return np.array(fill if channels == len(fill) else [round(sum(fill) / len(fill))], np.uint8)
+def _colour(fill: Sequence[float], channels: int) -> np.ndarray:
+    return np.array(fill if channels == len(fill) else [round(sum(fill) / len(fill))])

@@ -17,12 +17,14 @@ from convnext.data.band_files import File, kind_of, opened, settled_order, turne
 from convnext.data.band_store import BandStore
 from convnext.data.bands import KINDS, chosen, holds_bands
 from convnext.data.codecs import band_suffixes
+from convnext.data.dataset import DenseDataset
 from convnext.data.labelled import Dataset
 from convnext.errors import DataError, number_of
 
 LOOKED_AT = 256  # files whose headers decide what all of a set are
 MEASURED = 1024  # images that mean and std are measured on, a fixed random sample of more
 _SEED = 2201
+Images = Dataset | DenseDataset
 Made = TypeVar("Made")
 
 
@@ -52,7 +54,7 @@ class _Moments:
 
 
 def band_facts(
-    train: Dataset,
+    train: Images,
     *,
     asked: Sequence[str] = (),
     channels: int | None = None,
@@ -100,7 +102,7 @@ def band_facts(
     return _measured(train, config, lines, workers)
 
 
-def _may_hold_bands(train: Dataset) -> bool:
+def _may_hold_bands(train: Images) -> bool:
     some = (train.entries[place].path for place in _places(train, LOOKED_AT))
     return any(os.path.splitext(path)[1].lower() in band_suffixes() for path in some)
 
@@ -121,7 +123,7 @@ def _require_channels(channels: int | None, bands: Sequence[str], count: int) ->
         raise DataError(f"--channels {channels} does not fit: the images have {number_of(len(bands), 'band')}; {way}.")
 
 
-def _measured(train: Dataset, config: Bands, lines: list[str], workers: int) -> BandFacts:
+def _measured(train: Images, config: Bands, lines: list[str], workers: int) -> BandFacts:
     """With the mean and std of a sample of the training images."""
 
     def moments(data: bytes) -> _Moments | None:
@@ -176,7 +178,7 @@ def _nothing() -> np.ndarray:
     raise AssertionError("only the header was kept")
 
 
-def _each(train: Dataset, most: int, workers: int, make: Callable[[bytes], Made]) -> list[Made | None]:
+def _each(train: Images, most: int, workers: int, make: Callable[[bytes], Made]) -> list[Made | None]:
     """`make` of what a sample of files holds, in a fixed order; None of those that cannot be read."""
 
     def made(place: int) -> Made | None:
@@ -189,7 +191,7 @@ def _each(train: Dataset, most: int, workers: int, make: Callable[[bytes], Made]
         return list(pool.map(made, _places(train, most)))
 
 
-def _places(train: Dataset, most: int) -> list[int]:
+def _places(train: Images, most: int) -> list[int]:
     count = len(train.entries)
     if count <= most:
         return list(range(count))

@@ -10,7 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from convnext.config import Bands
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
+from convnext.data.bands import read_pixels
 from convnext.data.colours import colour_text, packed, places_of
 from convnext.data.decode import Opened, decode_indices, decode_mask, read_size
 from convnext.data.jpeg import is_jpeg
@@ -38,6 +40,7 @@ class DenseDataset:
     colours: tuple[int, ...] = ()  # of maps that show classes by colours: their places are the values
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+    bands: Bands | None = None  # how images are read that are more than grey or colour
 
     @cached_property
     def has_masks(self) -> bool:
@@ -57,6 +60,11 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
     """
     entry = dataset.entries[index]
     data = dataset.store.read(entry.path)
+    if dataset.bands is not None:
+        pixels = read_pixels(data, dataset.bands)
+        shown = (pixels.shape[0], pixels.shape[1])
+        labels = read_semantic(dataset, index, shown) if entry.semantic is not None else None
+        return Sample(pixels, None, labels, printable(entry.path), entry.image_id, shown)
     opened = Opened(data)
     header = opened.header[:2] if is_jpeg(data) else None  # only of those some are not decoded whole
     image = opened.pixels(channels=channels)
@@ -106,7 +114,7 @@ def read_semantic(dataset: DenseDataset, index: int, size: tuple[int, int]) -> n
         values = _values(dataset, path)
     except DataError as error:
         raise DataError(f"its mask '{printable(path)}': {error}") from None
-    if values.shape == size[::-1] != size:
+    if values.shape == size[::-1] != size and dataset.bands is None:
         orientation = Opened(dataset.store.read(dataset.entries[index].path)).orientation
         values = turned_pixels(values, orientation) if orientation in SWAPPED else values
     if values.shape != size:

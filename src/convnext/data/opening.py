@@ -59,9 +59,8 @@ def recognise(
 
     `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
     hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
-    `colours`: a file that says which class each colour of the masks is. `task`: what is to be learnt where the
-    annotations allow several: of boxes beside masks one of them, of outlines masks that are painted. `labels`: whether an
-    image has one or several, where a person says so.
+    `colours`: a file of the colours of the masks' classes. `task`: what is to be learnt where the annotations allow
+    several. `labels`: whether an image has one or several, where a person says so.
     Raises DataError when nothing of that kind is there.
     """
     known = get_args(Form)
@@ -69,7 +68,7 @@ def recognise(
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
     if form is not None:
         annotated = form in ANNOTATED
-    elif (images is not None or colours is not None) and annotated is None:
+    elif annotated is None and (colours or (images and Path(path).suffix not in (".json", *TABLES))):
         annotated = True
     found = _recognised(path, images, form, annotated, task)
     if labels is not None:
@@ -96,6 +95,8 @@ def _recognised(
     if path.is_dir() or is_zip(path):
         return _of_tree(path, tree_of(path), images, form, annotated, task)
     found = _of_file(path, images, form, annotated)
+    if images is not None and found.task == "classification":
+        found = replace(found, images=open_tree(images, what="the images"))
     return replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
 
 
@@ -160,6 +161,8 @@ def _of_tree(
     if found in ANNOTATED:
         shown = open_tree(images, what="the images") if images is not None else tree
         return Source(path, task_of(found, task), found, tree, shown)
+    if images is not None:
+        raise DataError(f"'{name}' holds its own images, so '{printable(str(images))}' says nothing. Leave it out.")
     inside = inside_wrappers(tree)
     shape = found or class_form(inside)
     if shape == "folders" and found is None and not may_be_classes(tree) and (known := unread(tree)):

@@ -138,6 +138,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         data: str | Path,
         part: str | None = None,
         *,
+        images: str | Path | None = None,
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
@@ -147,10 +148,10 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     ) -> Evaluation:
         """Top-1, top-5, loss, calibration and confusion, as for every predictor; of several labels average precision.
 
-        `promise`: from which score on at least this share of the answers is right, with 95 % confidence, of several labels
-        for each class; `sets`: sets of classes of which this share holds the right one. Both are measured on these images;
-        with `keep` the checkpoint holds them from now on, for predictors and exports. Raises ConvNeXtError for shares that
-        nobody can promise.
+        `images`: where those of a table are, if not beside it. `promise`: from which score on at least this share of the
+        answers is right, with 95 % confidence, of several labels for each class; `sets`: sets of classes of which this share
+        holds the right one. Both are measured on these images; with `keep` the checkpoint holds them from now on, for
+        predictors and exports. Raises ConvNeXtError for shares that nobody can promise.
         """
 
     @abstractmethod

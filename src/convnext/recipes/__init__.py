@@ -144,9 +144,12 @@ def _network_of(start: StartFacts) -> dict[str, Any]:
 
 
 def _read_by(bands: Bands, chosen: Recipe) -> dict[str, Any]:
-    """The fields of the input that say so, and without RandAugment, which is for colours."""
+    """The fields of the input that say so, and without what is for colours: RandAugment, photometric distortion."""
     fields = {f"input.{name}": getattr(bands, name) for name in Bands.model_fields}
-    return fields | ({"augment.rand_augment": ""} if isinstance(chosen, ClassificationRecipe) else {})
+    colours = (
+        {"augment.rand_augment": ""} if isinstance(chosen, ClassificationRecipe) else {"augment.photometric": False}
+    )
+    return fields | colours
 
 
 def _statistics(in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,7 +20,7 @@ def with_changes(chosen: Recipe, changes: Mapping[str, Any], *, images: int) -> 
     Raises ConvNeXtError for what `override` refuses.
     """
     for name in Bands.model_fields.keys() - Statistics.model_fields.keys():
-        if f"input.{name}" in changes and isinstance(chosen, ClassificationRecipe):
+        if f"input.{name}" in changes and isinstance(chosen.input, Bands):
             raise ConvNeXtError(f"--input.{name} follows the images and --bands. Leave it out, or name bands.")
     wanted = dict(changes)
     if isinstance(chosen, ClassificationRecipe) and "input.size_px" in changes:

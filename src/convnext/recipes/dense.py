@@ -11,7 +11,6 @@ from typing import Any
 
 from convnext.config import (
     AnnotatedAugment,
-    AnnotatedInput,
     ConvNeXtConfig,
     DetectionInput,
     DetectionRecipe,
@@ -20,6 +19,7 @@ from convnext.config import (
     OptimConfig,
     ScheduleConfig,
     SegmentationAugment,
+    SegmentationInput,
     SegmentationRecipe,
     StageConfig,
     UperNetConfig,
@@ -123,7 +123,7 @@ def small_segmentation(
             aux_width=64,
             norm="batch" if batch >= _BATCH_NORM else "group",
         ),
-        input=AnnotatedInput(**_sizes(image_px, crop)),
+        input=SegmentationInput(**_sizes(image_px, crop)),
         augment=SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
         optim=_small_optim(model, batch, epochs * images / batch, start),
         schedule=ScheduleConfig(
@@ -227,7 +227,7 @@ def _ade20k(name: str, model: str, size_px: int) -> SegmentationRecipe:
         source=_source(f"{PAPER}, appendix A.3 and released code, ADE20K", model, known),
         model=_with_depth(network, drop_path),
         head=UperNetConfig(window_px=size_px),
-        input=AnnotatedInput(**_sizes(size_px, size_px)),
+        input=SegmentationInput(**_sizes(size_px, size_px)),
         augment=SegmentationAugment(scale=(0.5, 2.0), crop_most=0.75, photometric=True),
         optim=OptimConfig(lr=lr, batch=16, weight_decay=0.05, layer_decay=0.9 if layered else 1.0, decay_by="stage"),
         schedule=ScheduleConfig(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.data.annotated import Objects
+from convnext.data.bands import shown_to_eyes
 from convnext.data.dataset import DenseDataset, read_semantic, upright
 from convnext.data.decode import decode
 from convnext.data.masks import Rle, Shape, render
@@ -125,7 +126,8 @@ def _both(
     if data is None or index is None:
         return None
     try:
-        return draw(index, decode(data.store.read(data.entries[index].path)))
+        held = data.store.read(data.entries[index].path)
+        return draw(index, decode(held) if data.bands is None else shown_to_eyes(held, data.bands))
     except (DataError, OSError, *STRANGE):  # a report is not the place to fail
         return None
 

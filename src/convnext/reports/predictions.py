@@ -19,7 +19,6 @@ from torch import nn
 
 from convnext.config import ClassificationRecipe, Recipe
 from convnext.data.annotated_policy import eval_dense
-from convnext.data.bands import for_eyes
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.evaluation import shown
 from convnext.data.labelled import Dataset
@@ -35,7 +34,7 @@ from convnext.engine.scored import Scored
 from convnext.errors import DataError, on_one_line, reason_of
 from convnext.files import write_bytes
 from convnext.reports.run_files import PREDICTIONS
-from convnext.reports.samples import SIDE_PX, annotated, draw_samples
+from convnext.reports.samples import SIDE_PX, annotated, draw_samples, visible
 from convnext.reports.sections import WEIGHTS
 from convnext.tasks.classification.inference import logits
 from convnext.tasks.detection.inference import find
@@ -142,7 +141,7 @@ def _found(model: Any, sample: Sample, recipe: Any, classes: tuple[str, ...], ro
 def _mapped(model: Any, sample: Sample, recipe: Any, classes: tuple[str, ...], _: int) -> NDArray[np.uint8]:
     """(H, W, 3) tinted by the classes that a segmenter gives."""
     answer = log_probabilities(model, sample.image, recipe, sample.size).argmax(0)
-    return draw_map(sample.image, answer.cpu().numpy().astype(np.uint8), classes)
+    return draw_map(visible(sample.image), answer.cpu().numpy().astype(np.uint8), classes)
 
 
 class _Labelled:
@@ -188,9 +187,8 @@ class _Labelled:
         named = best[: max(_LINES, len(given))].tolist()
         lines = [Line(", ".join(classes[place] for place in sorted(has)) or "no label")]
         lines += [Line(classes[place], place, float(scores[place])) for place in named]
-        seen = pixels if pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3) else for_eyes(pixels)
         colour = ON_IMAGES["right" if given & known == has & known else "wrong"]
-        return ImageOps.expand(Image.fromarray(draw_lines(_enlarged(seen), lines)), _FRAME_PX, colour)
+        return ImageOps.expand(Image.fromarray(draw_lines(_enlarged(visible(pixels)), lines)), _FRAME_PX, colour)
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from PIL import Image
 from convnext.config import ClassificationRecipe, Recipe
 from convnext.data.annotated_loader import train_dense_batches
 from convnext.data.annotated_policy import in_training
+from convnext.data.bands import for_eyes
 from convnext.data.masks import encode
 from convnext.data.sample import Sample
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects
@@ -52,10 +53,15 @@ def draw_samples(out: Path, recipe: Recipe, splits: Any) -> Path | None:
     return out / FILE
 
 
+def visible(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W, C) of any channels as people can see it: grey and colours as they are, three of many bands stretched."""
+    return image if image.dtype == np.uint8 and image.shape[2] in (1, 3) else for_eyes(image)
+
+
 def annotated(sample: Sample, classes: tuple[str, ...]) -> NDArray[np.uint8]:
     """(H, W, 3) of an image with boxes and masks of its objects, or tinted by its classes."""
     if sample.semantic is not None:
-        return draw_map(sample.image, sample.semantic, classes)
+        return draw_map(visible(sample.image), sample.semantic, classes)
     found = sample.instances
     if found is None:
         return draw_objects(sample.image, np.zeros((0, 4)), ())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from convnext.config import Bands, ClassificationRecipe, Recipe
+from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.band_facts import BandFacts, band_facts
 from convnext.data.corrections import corrected, read_corrections
@@ -52,11 +52,16 @@ def source_of(
     """
     if isinstance(data, Source):
         return data
-    annotated = True if form or task or images or apart else None
+    annotated = True if form or task or apart else None
     with _of_another_task(data, task, f"--task is {task}. Leave it out, or name other data."):
         if task == "classification":
-            return recognise(data, annotated=False, labels=labels)
-        source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task, labels=labels)
+            return recognise(data, images, annotated=False, labels=labels)
+        try:
+            source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task, labels=labels)
+        except DataError:
+            if task or form or colours or not _has_classes(data):
+                raise
+            source = recognise(data, images, annotated=False, labels=labels)
     if task and source.task != task:
         raise DataError(
             f"--task {task} does not fit '{source.name}', whose annotations are for {source.task}. Leave it out, or name "
@@ -90,6 +95,14 @@ def _task_of(data: Named) -> str | None:
     return None
 
 
+def _has_classes(data: str | Path) -> bool:
+    """Whether data look like class folders, or like a table of classes, also one that cannot be read."""
+    with contextlib.suppress(DataError):
+        if Path(data).is_file() and recognise(data).form == "table":
+            return True
+    return _task_of(data) == "classification"
+
+
 def scored_source(
     data: Named,
     task: str,
@@ -103,7 +116,7 @@ def scored_source(
         return data
     with _of_another_task(data, task):
         if task == "classification":
-            return recognise(data, annotated=False)
+            return recognise(data, images, annotated=False)
         return recognise(data, images, form=form, annotated=True, colours=colours, task=task)
 
 
@@ -174,6 +187,17 @@ def open_scored(
 
     `fingerprint` is that of the task's `facts`; `run`: the folder of its weights, which may know what it has learnt from.
     """
+    return read_by(_scored(source, recipe, metadata, fingerprint, part, run), recipe.input)
+
+
+def _scored(
+    source: Source,
+    recipe: Recipe,
+    metadata: Mapping[str, Any],
+    fingerprint: Fingerprint,
+    part: str | None,
+    run: Path | None,
+) -> Any:
     name = source.name
     if isinstance(recipe, ClassificationRecipe):
         source = replace(source, bands=recipe.input.bands)
@@ -249,13 +273,25 @@ def bands_of(
     `asked`: the bands that a person names, `channels`: how many they want, `kept`: how the run that goes on reads them.
     """
     facts = None
-    if isinstance(splits, Splits):
+    if isinstance(splits, Splits) or splits.train.task == "segmentation":
+        if isinstance(splits, DenseSplits) and not all(map(str.isdecimal, asked)):
+            raise DataError(
+                f"--bands {','.join(asked)} are ends of files' names; segmentation reads the bands of one file: give numbers."
+            )
         facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers), kept=kept)
     elif asked:
-        raise DataError("--bands is for classification; detection and segmentation read images in colour or grey.")
+        raise DataError("--bands is for classification and segmentation; a detector reads images in colour or grey.")
     if facts is None and channels not in (None, 1, 3):
         raise DataError(f"--channels {channels} does not fit: the images are in colour, or in grey with --channels 1.")
     return facts
+
+
+def read_by(data: Any, config: Statistics | None) -> Any:
+    """Splits or a data set of masks whose images are read as `config` has it, where that is of bands; others as they are."""
+    bands = config if isinstance(config, Bands) and config.bands else None
+    if isinstance(data, DenseSplits):
+        return replace(data, train=read_by(data.train, bands), val=read_by(data.val, bands))
+    return replace(data, bands=bands) if isinstance(data, DenseDataset) else data
 
 
 def look(data: Any, *, workers: int, bands: Bands | None = None) -> AnyFindings:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from convnext.config import Bands, ClassificationRecipe, ConvNeXtConfig, Recipe, parse
+from convnext.config import Bands, ConvNeXtConfig, Recipe, parse
 from convnext.config.facts import StartFacts
 from convnext.engine import checkpoint
 from convnext.engine.environment import device_name
@@ -70,7 +70,7 @@ def kept_bands(out: Path) -> Bands | None:
         recipe: Recipe = parse(Recipe, checkpoint.read_metadata(last).get("recipe", {}), where=f"'{last}'")
     except ConvNeXtError:  # what reads the checkpoint in earnest says why
         return None
-    return recipe.input if isinstance(recipe, ClassificationRecipe) and recipe.input.bands else None
+    return recipe.input if isinstance(recipe.input, Bands) and recipe.input.bands else None
 
 
 def precision_here(name: str | None, out: Path, device: torch.device) -> dict[str, str]:

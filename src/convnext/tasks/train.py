@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, override
+from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, SegmentationRecipe, override
 from convnext.config.facts import StartFacts
 from convnext.data.source import Source
 from convnext.engine.distributed import World
@@ -41,6 +41,7 @@ from convnext.tasks.opening import (
     image_px,
     look,
     measured_on,
+    read_by,
     source_of,
     splits_of,
     test_of,
@@ -165,6 +166,7 @@ def examined(source: Source, splits: Any, request: Request, options: RunOptions,
     asked: dict[str, Any] = {"asked": request.bands, "channels": request.channels, "kept": kept}
     facts = world.from_first(bands_of(splits, **asked, **how) if world.first and held is None else None)
     bands = facts.bands if facts else held.input if held and held.input.bands else None
+    splits = read_by(splits, bands)
     findings = world.from_first(look(splits, **how, bands=bands) if world.first else None)
     if findings.errors:
         raise DataError(" ".join(findings.errors), findings.reasons)
@@ -180,11 +182,11 @@ def examined(source: Source, splits: Any, request: Request, options: RunOptions,
         for line in (*findings.lines, *(facts.lines if facts else ())):
             info(line)
     test = test_of(source, splits.train.classes, val_apart=request.val is not None)
-    return Examined(task, splits, findings, bands, test)
+    return Examined(task, splits, findings, bands, read_by(test, bands))
 
 
-def _held_recipe(request: Request) -> ClassificationRecipe | None:
-    return request.recipe if isinstance(request.recipe, ClassificationRecipe) else None
+def _held_recipe(request: Request) -> ClassificationRecipe | SegmentationRecipe | None:
+    return request.recipe if isinstance(request.recipe, ClassificationRecipe | SegmentationRecipe) else None
 
 
 def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:
@@ -245,8 +247,7 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             "Leave it out: the head follows the data."
         )
     chosen = override(chosen, {row.classes: classes, **row.fitted(train, name)})
-    chosen = with_changes(chosen, changes, images=images)
-    return with_fitting_batch(chosen, images, changes)
+    return with_fitting_batch(with_changes(chosen, changes, images=images), images, changes)
 
 
 def _tell_left_out(name: str | None, chosen: Recipe) -> None:
@@ -280,9 +281,8 @@ def carry_out(
             info(
                 f"The backbone starts from weights: it learns at {chosen.optim.backbone_lr:g} times the rate of the head."
             )
-    row = row_of(chosen.task)
     how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
-    ended: Ended = row.carry_out(chosen, data.splits, options, **how, watcher=watcher)
+    ended: Ended = row_of(chosen.task).carry_out(chosen, data.splits, options, **how, watcher=watcher)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
     for found in world.gather(dict(ended.skipped)):
         skipped |= found

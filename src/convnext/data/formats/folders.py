@@ -66,7 +66,7 @@ def _listed(source: Source, *, only: bool) -> Listing:
     if source.task != "classification":
         raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a table of path and label.")
     if source.file is not None:
-        return listing_of(tree, {source.file: ""}, name, {}, source.labels)
+        return listing_of(tree, {source.file: ""}, name, {}, source.labels, source.images)
     if source.form == "texts":
         return listing_of_texts(tree, _left_out(tree.files), source.labels)
     parts = _part_folders(tree, only=only)

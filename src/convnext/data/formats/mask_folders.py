@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnext.data.codecs import image_suffixes
+from convnext.data.codecs import band_suffixes, image_suffixes
 from convnext.data.parts import part_of_name, part_of_word
 from convnext.data.problems import MISSING, NO_MAP, Problem
 from convnext.data.store import Tree, printable
@@ -68,6 +68,9 @@ def paired(tree: Tree, *, lossy: bool = False) -> Pairs:
         ]
         masks |= {file: [image_key(file)] for file in beside}
     own = {image_key(file): file for file in files if file not in masks and not _aside(file)}
+    if not own and not lossy:  # of many bands, which no image file is for
+        arrays = tree.files.take(tree.files.ending_in(band_suffixes() - image_suffixes()))
+        own = {image_key(file): file for file in arrays if not _aside(file) and not _mask_keys(file)}
     images = _with_fewer_words(own)
     problems, found = [], dict[str, str]()
     for file, keys in masks.items():

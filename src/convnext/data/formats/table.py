@@ -24,7 +24,7 @@ from convnext.data.formats.columns import (
     refuse_twice,
     row_of,
 )
-from convnext.data.formats.files import ImageFinder
+from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.records import TEXT_TABLES, records_at
 from convnext.data.formats.several import in_columns, marks_of, names_in, settled
@@ -39,15 +39,20 @@ _UNLABELLED = "rows of the test part without a label"
 
 
 def listing_of(
-    tree: Tree, tables: dict[str, str], name: str, left_out: dict[str, int], labels: Labels | None = None
+    tree: Tree,
+    tables: dict[str, str],
+    name: str,
+    left_out: dict[str, int],
+    labels: Labels | None = None,
+    images: Tree | None = None,
 ) -> Listing:
     """Every image of the tables, as `tables_of` gives them. `name` is what messages call the source.
 
-    `labels`: whether an image has one or several, None for what it looks like. Raises DataError when there is no row, or
-    one is wrong.
+    `labels`: whether an image has one or several, None for what it looks like; `images`: where they lie, if elsewhere.
+    Raises DataError when there is no row, or one is wrong.
     """
     rows, notes, shards, plural = list[Row](), list[str](), dict[str, Shard](), False
-    whole = len(tree.files) == 1
+    whole, shown_in = len(tree.files) == 1, tree if images is None else images
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
         if part == "-":
@@ -68,7 +73,7 @@ def listing_of(
         notes += more
         plural = plural or called
         if not held:
-            own, moved = _found(own, tree, codec, file.rpartition("/")[0])
+            own, moved = _found(own, shown_in, codec, file.rpartition("/")[0])
             notes += [f"{number_of(moved, 'image')} of '{shown}' found by the end of the path."] if moved else []
         rows += own
     kept, understood = settled(rows, labels, plural=plural)
@@ -77,8 +82,8 @@ def listing_of(
     bare = sum(row.split == "test" and not row.label and row.marks is None for row in rows)
     if bare and (kept[0].marks is None or all(row.split != "test" for row in kept)):
         left_out = left_out | {_UNLABELLED: bare}
-    store = RowStore(shards, tree.store) if shards else tree.store
-    return listing_of_rows(kept, store, left_out, (*tree.store.notes, *dict.fromkeys((*notes, *understood))))
+    store = RowStore(shards, shown_in.store) if shards else shown_in.store
+    return listing_of_rows(kept, store, left_out, (*shown_in.store.notes, *dict.fromkeys((*notes, *understood))))
 
 
 def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
@@ -116,6 +121,8 @@ def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[R
             if path is None and len(tree.files) > 1:
                 finder = finder or ImageFinder(tree.files)
                 path = finder.find(row.path, row.split, beside=folder, surely=True)
+                if path is None and not is_image(row.path):
+                    path = finder.find_stem(row.path, row.split)
             if path is None:
                 path = next(filter(tree.store.has, _ends(row.path)), None)
                 moved += path is not None

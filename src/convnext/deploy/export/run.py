@@ -162,7 +162,13 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
 
 
 def _require_exportable(predictor: Any, options: Options) -> None:
-    """Raise ConvNeXtError for a network that int8 cannot be judged on."""
+    """Raise ConvNeXtError for a network that int8 cannot be judged on, and for a segmenter of bands."""
+    config = predictor.recipe.input
+    if predictor.recipe.task == "segmentation" and config.bands:
+        raise ConvNeXtError(
+            f"'{predictor.source}' reads images of {len(config.bands)} bands, and exported segmenters take grey or colour. "
+            "Predict with the run."
+        )
     if options.int8 and predictor.recipe.task != "classification":
         raise ConvNeXtError(
             f"--int8 is judged by top-1 or mean average precision, and '{predictor.source}' is a segmenter. Leave it out."

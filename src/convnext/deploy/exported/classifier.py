@@ -59,6 +59,7 @@ class ExportedClassifier(ClassificationPredictor):
         data: str | Path,
         part: str | None = None,
         *,
+        images: str | Path | None = None,
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
@@ -71,7 +72,7 @@ class ExportedClassifier(ClassificationPredictor):
         wanted.require(several=self.several)
         if keep:
             raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
-        source = scored_source(data, self.recipe.task)
+        source = scored_source(data, self.recipe.task, images=images)
         dataset: Dataset = open_scored(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
         )

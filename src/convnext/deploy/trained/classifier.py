@@ -39,6 +39,7 @@ from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
 from convnext.tasks.classification.several import thresholds
 from convnext.tasks.evaluate import answering, evaluate
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 
@@ -65,6 +66,7 @@ class TrainedClassifier(ClassificationPredictor):
         data: str | Path,
         part: str | None = None,
         *,
+        images: str | Path | None = None,
         batch: int = BATCH,
         workers: int = 0,
         progress: bool = False,
@@ -76,11 +78,12 @@ class TrainedClassifier(ClassificationPredictor):
         wanted = Wanted.of(promise, sets)
         wanted.require(several=self.several)
         require_kept(keep, wanted)
+        source = scored_source(data, self.recipe.task, images=images)
         how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
         how["run"] = self.source.parent
         ways: dict[str, Any] = {"thresholds": self.thresholds} if self.several else {"decision": self.decision}
         ways["wanted"] = wanted
-        found = evaluate(self.model, data, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
+        found = evaluate(self.model, source, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
         if keep:
             key = thresholds.KEY if self.several else KEY
             amend_whole(self.source, {key: found.about[key]})

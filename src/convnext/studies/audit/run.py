@@ -192,7 +192,8 @@ def _folds(whole: Whole, looks: Looks, hashed: Copies, folds: int, seed: int) ->
     together = [tuple(row[place] for place in group) for group in groups]
     found = np.full(len(whole.dataset.entries), -1, np.int64)
     paths = [whole.dataset.entries[place].path for place in places.tolist()]
-    found[places] = parts(paths, whole.labels[places].tolist(), together, folds, seed=seed)
+    said = whole.dataset.labels() if whole.dataset.several else whole.labels
+    found[places] = parts(paths, said[places], together, folds, seed=seed)
     return found
 
 

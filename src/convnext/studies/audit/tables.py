@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from convnext.data.store import printable
-from convnext.files import told, write_bytes
+from convnext.files import cell_text, told, write_bytes
 from convnext.studies.audit.findings import Audit
 
 
@@ -54,5 +54,5 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows([printable(cell) for cell in row] for row in rows)
+    writer.writerows([cell_text(printable(cell)) for cell in row] for row in rows)
     return text.getvalue().encode()

@@ -13,11 +13,11 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from convnext.config import Recipe, RunOptions, parse
+from convnext.config import Bands, Recipe, RunOptions, parse
 from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.folders import listed
-from convnext.data.labelled import Dataset, Splits, present
+from convnext.data.labelled import Dataset, Splits, present, rarest
 from convnext.data.opening import DenseSplits, open_parts
 from convnext.data.source import Source
 from convnext.deploy.output import refuse_among
@@ -34,7 +34,7 @@ from convnext.studies.folds.parts import parts, require_folds
 from convnext.studies.folds.report import write_report
 from convnext.tasks.arguments import TrainArguments, requested
 from convnext.tasks.budget import budget_of
-from convnext.tasks.opening import corrected_splits, source_of
+from convnext.tasks.opening import bands_of, corrected_splits, source_of
 from convnext.tasks.train import Done, Request, examined, started, trained
 from convnext.tasks.workplace import workplace
 
@@ -128,7 +128,7 @@ def cross_validated(request: Request, options: RunOptions, folds: int) -> CrossV
         source = source_of(request.data, request.task)
         source = replace(source, bands=request.bands) if request.bands else source
         pool = _pool(source, request.corrections)
-        fold_of = world.from_first(_parts(pool, folds, request.seed, out, options) if world.first else None)
+        fold_of = world.from_first(_parts(pool, folds, request, options) if world.first else None)
         if world.first:
             held = np.bincount(fold_of, minlength=folds)
             info(
@@ -213,17 +213,31 @@ def _renumbered(entries: Sequence[AnnotatedImage]) -> Iterator[AnnotatedImage]:
         yield replace(entry, image_id=number, objects=objects)
 
 
-def _parts(pool: Dataset | DenseDataset, folds: int, seed: int, out: Path, options: RunOptions) -> np.ndarray:
+def _parts(pool: Dataset | DenseDataset, folds: int, request: Request, options: RunOptions) -> np.ndarray:
     """(N,): the fold that holds out each image."""
     paths = [entry.path for entry in pool.entries]
-    labels = pool.labels().tolist() if isinstance(pool, Dataset) and not pool.several else [0] * len(paths)
+    labels = np.zeros(len(paths), np.int64)
+    marks = None
+    if isinstance(pool, Dataset) and pool.several:
+        marks = pool.labels()
+    elif isinstance(pool, Dataset):
+        labels = pool.labels()
     require_folds(folds, len(paths))
-    known = known_as(paths, labels, pool.classes or ("",))
-    looks: Looks | None = read_looks(out / _LOOKS, known)
+    known, file = known_as(paths, labels.tolist(), pool.classes or ("",)), Path(options.out) / _LOOKS
+    looks: Looks | None = read_looks(file, known)
     if looks is None:
-        looks = look_at(pool.store, paths, workers=options.workers)
-        looks.write(out / _LOOKS, known)
-    return parts(paths, labels, copies(looks).fitting(labels, folds), folds, seed=seed)
+        looks = look_at(pool.store, paths, workers=options.workers, bands=_bands(pool, request, options.workers))
+        looks.write(file, known)
+    groups = copies(looks).fitting((labels if marks is None else rarest(marks)).tolist(), folds)
+    return parts(paths, labels if marks is None else marks, groups, folds, seed=request.seed)
+
+
+def _bands(pool: Dataset | DenseDataset, request: Request, workers: int) -> Bands | None:
+    """How the images are read where they are of bands. Raises DataError where nothing fits."""
+    if not isinstance(pool, Dataset):
+        return None
+    facts = bands_of(Splits(pool, pool), asked=request.bands, channels=request.channels, workers=workers)
+    return facts.bands if facts else None
 
 
 def _splits(pool: Dataset | DenseDataset, fold_of: np.ndarray, fold: int, folds: int) -> Splits | DenseSplits:

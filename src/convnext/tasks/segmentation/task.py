@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from convnext.config import RunOptions, SegmentationRecipe
 from convnext.data.annotated_loader import DenseBatch
-from convnext.data.annotated_transforms import stacked
+from convnext.data.annotated_transforms import fill_of, stacked
 from convnext.data.opening import DenseSplits
 from convnext.data.sample import IGNORE
 from convnext.data.transforms import normalise
@@ -56,7 +56,9 @@ class Segmentation(AnnotatedTask):
 
     def prepare(self, batch: DenseBatch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Labelled:
         """To the device, padded to one size, normalised; padding does not count."""
-        images = torch.from_numpy(stacked([sample.image for sample in batch.samples], self.recipe.input.multiple))
+        config = self.recipe.input
+        shown = stacked([sample.image for sample in batch.samples], config.multiple, fill_of(config))
+        images = torch.from_numpy(shown)
         labels = np.full(images.shape[:3], IGNORE, np.uint8)
         for place, sample in enumerate(batch.samples):
             assert sample.semantic is not None, "every image of a segmentation dataset has a map"
