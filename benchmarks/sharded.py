@@ -146,18 +146,24 @@ def under_way(out: Path, together: Together, before: int, draw: random.Random) -
     """Wait until a checkpoint is being written, and a moment more; whether it is not yet whole then."""
     skipped, end = draw.choice([0, 0, 1, 2]), time.monotonic() + elastic.HUNG_S
     seen: set[str] = set()
+    started = time.time()  # what the turn before has left half written is older
     while len(seen) <= skipped and time.monotonic() < end:
-        seen |= {place.name for place in half_written(out) if int(place.name) > before}
+        seen |= {place.name for place in half_written(out, started) if int(place.name) > before}
         if over(together):
             break
         time.sleep(0.005)
     time.sleep(draw.uniform(0.0, 0.4))
-    return bool(half_written(out))
+    return bool(half_written(out, started))
 
 
-def half_written(out: Path) -> list[Path]:
-    """Checkpoints that are not yet whole."""
-    return [place for place in (out / PIECES).glob("*") if not (place / INDEX).exists()]
+def half_written(out: Path, started: float) -> list[Path]:
+    """Checkpoints that are not yet whole, of those that were worked on since `started`."""
+    found = []
+    for place in (out / PIECES).glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # removed, as a later one is whole
+            if place.stat().st_mtime >= started and not (place / INDEX).exists():
+                found.append(place)
+    return found
 
 
 def saved_again(out: Path, together: Together, before: int, draw: random.Random) -> bool:
