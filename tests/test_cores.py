@@ -9,6 +9,7 @@ import torch
 from convnext import cores as counting
 from convnext.data import workers
 from convnext.data.workers import choose_workers
+from convnext.engine.distributed import choose_device
 
 ONE, TWO = "7:cpu,cpuacct:/pod/box\n3:memory:/pod/box\n", "0::/pod/box\n"  # /proc/self/cgroup
 
@@ -65,3 +66,14 @@ def test_beside_a_gpu_all_cores_of_a_process_read_images_but_one(monkeypatch, he
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
     assert choose_workers(-1, 10_000, world) == wanted
     assert choose_workers(-1, 100, world) == 0 and choose_workers(3, 100, world) == 3
+
+
+@pytest.mark.parametrize("local", ["0", "3"])
+def test_the_gpu_of_a_process_becomes_the_current_one_and_a_cpu_changes_nothing(monkeypatch, local):
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    assert choose_device("cpu") == torch.device("cpu") and not chosen
+    assert choose_device("auto") == torch.device("cuda", int(local))
+    assert chosen == [torch.device("cuda", int(local))]

@@ -87,8 +87,6 @@ def join(device: torch.device) -> Iterator[World]:
         return
     if "TORCHELASTIC_RUN_ID" in os.environ:
         starter().outlive()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     met = launcher.meet()
     word: Word = "left"
     try:
@@ -158,8 +156,17 @@ def exchange_of(network: nn.Module) -> nn.parallel.DistributedDataParallel | Non
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' takes this process's GPU, else Apple's, else the CPU. Raises ConvNeXtError for a device that is not there."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    """'auto' takes this process's GPU, else Apple's, else the CPU. Raises ConvNeXtError for a device that is not there.
+
+    A GPU becomes the current one: page-locked memory, streams and collectives are then its own.
+    """
+    device = _found(name, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def _found(name: str, local: int) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", local)
