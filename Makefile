@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 GPU_WORKERS ?= 8
 
-.PHONY: demo test test-gpu lint format clean
+.PHONY: demo test test-gpu docs lint format clean
 
 demo: .venv/.demo
 	$(BIN)/convnext demo --out runs/demo
@@ -19,6 +19,12 @@ test-gpu: .venv/.tests
 	$(BIN)/python -m pytest -m "gpu and not whole_gpu" -p no:benchmark -n $(GPU_WORKERS) tests
 	$(BIN)/python -m pytest -m whole_gpu -p no:benchmark tests
 
+# The site in site/html: pages gathered from docs/ and from the code, built strict and offline, every link checked.
+docs: .venv/.docs
+	$(BIN)/python docs/make site
+	cd site && ../$(BIN)/zensical build --strict
+	$(BIN)/python docs/make/check.py site/html
+
 lint: .venv/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -29,7 +35,7 @@ format: .venv/.tests
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: an extra is installed once, with torch, and again when pyproject.toml changes.

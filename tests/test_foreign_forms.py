@@ -4,14 +4,17 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import foreign
+from convnext.cli import VERBS
+from convnext.cli.options import parser_of
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.opening import open_parts, recognise
+from convnext.data.source import Annotations
 from foreign import Shown
 from images import zipped
 
@@ -156,3 +159,9 @@ def test_what_the_package_supervision_writes_is_what_it_was(tmp_path, form):
             wanted = expected(image)
             assert [dataset.classes[label] for label in objects.labels] == [label for label, *_ in wanted]
             assert np.abs(objects.boxes - np.array([box for _, box, _ in wanted]).reshape(-1, 4)).max(initial=0) <= 1.01
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_the_command_line_and_python_name_the_same_forms(verb):
+    (form,) = (action for action in parser_of(VERBS).verbs[verb]._actions if action.dest == "form")
+    assert set(form.choices) == set(get_args(Annotations))

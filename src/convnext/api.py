@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from convnext import recipes
 from convnext.config import Recipe
+from convnext.data.source import Annotations
 from convnext.deploy.finished import Run
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage
 from convnext.deploy.load import Source, load
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from convnext.studies.similar.search import Similar
     from convnext.tasks.train import Done
 
-Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 _DENSE = ("detection", "segmentation")
 _TOLD = {"form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it; `images` is for all
 _TOLD |= dict.fromkeys(("promise", "sets", "keep"), ("classification",))
@@ -80,7 +80,7 @@ def train(
     workers: int = -1,
     progress: bool = True,
     images: str | Path | None = None,
-    form: Form | None = None,
+    form: Annotations | None = None,
     colours: str | Path | None = None,
     bands: Sequence[str | int] = (),
     labels: Literal["single", "multi"] | None = None,
@@ -136,7 +136,7 @@ def evaluate(
     workers: int = 0,
     progress: bool = False,
     images: str | Path | None = None,
-    form: Form | None = None,
+    form: Annotations | None = None,
     colours: str | Path | None = None,
     promise: float | None = None,
     sets: float | None = None,

@@ -7,10 +7,10 @@ from typing import Any, Literal
 from convnext.data.store import Store, Tree, printable
 
 Task = Literal["classification", "detection", "segmentation"]
-Form = Literal[
-    "folders", "table", "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks",
-    "texts",
+Annotations = Literal[
+    "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks"
 ]  # fmt: skip
+Form = Literal["folders", "table", "texts", Annotations]
 Labels = Literal["single", "multi"]  # what an image has
 
 

@@ -7,14 +7,13 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from convnext import recipes
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.source import Labels
+from convnext.data.source import Annotations, Labels
 from convnext.errors import ConvNeXtError
 from convnext.tasks.opening import source_of
 from convnext.tasks.starting import run_folder
 from convnext.tasks.train import Request
 
 Balance = Literal["auto", "none", "sampler", "weights", "logits"]
-Form = Literal["coco", "voc", "yolo", "masks", "objects"]  # of annotations
 
 
 class TrainArguments(TypedDict, total=False):
@@ -34,7 +33,7 @@ class TrainArguments(TypedDict, total=False):
     workers: int
     progress: bool
     images: str | Path | None
-    form: Form | None
+    form: Annotations | None
     colours: str | Path | None
     bands: Sequence[str | int]
     labels: Labels | None

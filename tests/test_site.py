@@ -1,0 +1,69 @@
+"""What the site is built of: every page has its place, and the written pages name all that there is."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import convnext
+from children import environment
+from convnext.cli import VERBS
+from convnext.recipes.listing import classifiers, recipe_fields, recipes, shown_recipe
+from convnext.recipes.roadmap import STEPS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as `make docs` gathers them, without the program that builds HTML of them."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    subprocess.run([sys.executable, str(ROOT / "docs" / "make"), str(folder)], check=True, env=environment())
+    return folder
+
+
+def read(site: Path, page: str) -> str:
+    return (site / "pages" / page).read_text("utf-8")
+
+
+def test_every_page_has_its_place_and_every_place_a_page(site):
+    shape = tomllib.loads((site / "zensical.toml").read_text("utf-8"))
+    placed = set(re.findall(r"'([\w/]+\.md)'", str(shape["project"]["nav"])))
+    there = {path.relative_to(site / "pages").as_posix() for path in (site / "pages").rglob("*.md")}
+    assert placed == {page for page in there if not page.startswith(("files/", "examples/"))}
+
+
+def test_every_command_with_every_option_is_in_the_reference(site):
+    page = read(site, "commands.md")
+    assert re.findall(r"^## convnext (\S+)", page, re.MULTILINE) == list(VERBS)
+    assert "`--weights WEIGHTS`" in page and "`--json`" in page
+
+
+def test_every_recipe_with_every_field_is_in_the_reference(site):
+    page = read(site, "recipes.md")
+    assert re.findall(r"^### (\S+)", page, re.MULTILINE) == [row["name"] for row in recipes()]
+    for row in recipe_fields(shown_recipe("small")):
+        assert f"| `{row['field']}` |" in page
+
+
+def test_every_network_and_every_public_name_is_in_the_reference(site):
+    assert all(f"`{row['name']}`" in read(site, "networks.md") for row in classifiers())
+    named = re.findall(r"^### (\S+)", read(site, "python.md"), re.MULTILINE)
+    assert set(named) == {name for name in convnext.__all__ if not name.startswith("_")}
+
+
+def test_every_step_of_the_roadmap_has_its_section_and_its_drawing(site):
+    page = read(site, "roadmap.md")
+    assert re.findall(r"^## (.*)", page, re.MULTILINE)[:-1] == [step.replace("_", " ") for step in STEPS]
+    for step in STEPS:
+        assert "<svg" in read(site, f"drawn/{step}.svg")
+
+
+def test_what_pages_link_to_outside_of_docs_comes_along(site):
+    pages = [path for path in (site / "pages").rglob("*.md") if "files" not in path.parts]  # those are code
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+?)\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), (page.name, link)
