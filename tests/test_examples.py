@@ -112,4 +112,4 @@ def test_sweep(script):
 def test_every_script_has_a_test_and_first_lines_that_say_how_it_is_called():
     for path in EXAMPLES.glob("*.py"):
         assert f"test_{path.stem}" in globals(), path
-        assert f"    python examples/{path.name}" in path.read_text("utf-8"), path
+        assert f"python examples/{path.name}" in path.read_text("utf-8"), path
