@@ -228,7 +228,8 @@ def export(
 
     The file takes decoded images of any size and number. `half`: weights in 16 bits; `int8`: labelled data to calibrate
     on with `calibrate` images and to judge on, where it may cost `max_loss` points of top-1; `compare_on`: images on which
-    both networks are compared; `backend`: the runtime of the file on this machine. 'web' writes a folder, RUN/web, whose
+    both networks are compared; `backend`: the runtime of the file on this machine. 'convnext' is a file for the CPU kernels
+    of this package. 'web' writes a folder, RUN/web, whose
     page answers in the browser; `runtime`: a folder that holds onnxruntime-web, by default npm brings it. Raises
     ConvNeXtError where the packages are missing, the network cannot be traced, or the answers differ; nothing is written
     then.
