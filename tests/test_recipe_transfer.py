@@ -66,8 +66,9 @@ def test_other_recipes_too_build_the_network_of_the_weights(name):
 
 @pytest.mark.parametrize("name", ["small_detection", "small_segmentation"])
 def test_a_backbone_that_has_learnt_already_gets_a_lower_rate_than_its_fresh_head(name):
-    assert recipe(name, "atto", **DATA, start=START).optim.backbone_lr < 1
-    assert recipe(name, "atto", **DATA).optim.backbone_lr == 1
+    tuned, fresh = recipe(name, "atto", **DATA, start=START).optim, recipe(name, "atto", **DATA).optim
+    assert (tuned.layer_decay, tuned.backbone_lr) == (0.9, 1.0)  # as the paper's own recipe for ADE20K has it
+    assert (fresh.layer_decay, fresh.backbone_lr) == (1.0, 1.0)
 
 
 def test_the_rate_follows_the_root_of_the_batch_and_falls_with_the_width():

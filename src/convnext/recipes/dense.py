@@ -44,7 +44,8 @@ UPERNET = {
     "xlarge": (8e-5, 0.4, False),
 }
 UPERNET_640 = ("large", "xlarge")  # at 640 px, as 'base' is when it was pretrained on ImageNet-22K
-TUNED_BACKBONE = 0.1  # rate of a backbone that has learnt already, as a factor of the rate of a head that has not
+TUNED_DECAY = 0.9  # a layer of a backbone that has learnt already, as a factor of the rate of the layer behind it
+TUNED_BACKBONE = 0.5  # the same for a backbone whose layers are not told apart, of all of it
 _BATCH_NORM = 4  # images a step from which batch norms learn faster than group norms, which any batch will do for
 LIKE = {"v2_tiny": "tiny", "v2_base": "base", "v2_large": "large", "v2_huge": "large"}  # not published, so ours
 
@@ -297,7 +298,8 @@ def _small_optim(model: str, batch: int, steps: float, start: StartFacts | None)
         muon_ratio=MUON_RATIO,
         momentum=0.95,
         batch=batch,
-        backbone_lr=1.0 if start is None else TUNED_BACKBONE,
+        layer_decay=TUNED_DECAY if start and ours else 1.0,
+        backbone_lr=TUNED_BACKBONE if start and not ours else 1.0,
         clip=10.0,  # the stem's gradient is 5 to 30, the rest's about 1: a lower bound would let the stem scale all
         ema=min(0.9999, 1 - 1 / max(10.0, steps / 20)),
         ema_warmup=True,

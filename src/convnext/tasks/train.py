@@ -281,6 +281,11 @@ def carry_out(
             info(
                 f"The backbone starts from weights: it learns at {chosen.optim.backbone_lr:g} times the rate of the head."
             )
+        elif weights is not None and chosen.optim.layer_decay < 1 and chosen.task != "classification":
+            info(
+                "The backbone starts from weights: each of its layers learns at "
+                f"{chosen.optim.layer_decay:g} times the rate of the one behind it."
+            )
     how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
     ended: Ended = row_of(chosen.task).carry_out(chosen, data.splits, options, **how, watcher=watcher)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them
