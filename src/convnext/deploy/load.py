@@ -26,11 +26,6 @@ _PREDICTORS = {  # task -> module, class
 }
 _EXPORTED = {  # the same of exported files
     "classification": ("convnext.deploy.exported.classifier", "ExportedClassifier"),
-    "segmentation": ("convnext.deploy.exported.segmenter", "ExportedSegmenter"),
-}
-
-_EXPORTED = {  # the same of exported files
-    "classification": ("convnext.deploy.exported.classifier", "ExportedClassifier"),
     "detection": ("convnext.deploy.exported.detector", "ExportedDetector"),
     "segmentation": ("convnext.deploy.exported.segmenter", "ExportedSegmenter"),
 }
