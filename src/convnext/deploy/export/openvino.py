@@ -34,11 +34,23 @@ def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, de
 
 def to_openvino(program: ExportedProgram) -> Any:
     """An openvino.Model with the inputs and outputs of `program` under their names."""
-    model = needs("openvino", "--to openvino").convert_model(program)
+    with _unlogged():  # it loads nncf, and with that torch's compiler of extensions, which warns that there is no CUDA
+        model = needs("openvino", "--to openvino").convert_model(program)
     for places, names in ((model.inputs, inputs_of(program)), (model.outputs, outputs_of(program))):
         for place, name in zip(places, names, strict=True):
             place.get_tensor().set_names({name})
     return model
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """No warning of other packages reaches the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def quantized(model: Any, images: Sequence[Pixels], variant: str) -> Any:
