@@ -350,7 +350,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
             "train COLOURS --task detection",
             ["class folders", "for classification", "--task is detection. Leave it out"],
         ),
-        ("train COLOURS --val COCO", ["no annotations that are known"]),
+        ("train COLOURS --val COCO", ["--val is for detection and segmentation", "Leave it out"]),
         ("train COLOURS --form coc", ["'coc'", "Did you mean 'coco'?"]),
         ("train COCO --cache on", ["--cache is for classification"]),
         ("train COCO --model mask_rcnn_tiny", ["--model tiny --recipe coco_mask_rcnn_3x"]),

@@ -269,3 +269,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/convnext, or ~/.cache/convnext."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "convnext"

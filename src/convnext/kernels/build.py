@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from convnext import processes
-from convnext.files import remove_abandoned, workroom
+from convnext.files import cache_folder, remove_abandoned, workroom
 from convnext.kernels.structs import mismatch
 
 SOURCES = Path(__file__).parent / "cpu"
@@ -123,11 +123,6 @@ def processor() -> str:
         return "".join(line for line in lines if line.split(":")[0].strip() in ("model name", "flags", "Features"))
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/convnext, or ~/.cache/convnext."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "convnext"
 
 
 def cached(folder: Path, key: str) -> Path | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from convnext.data.stores.place import FolderPlace, Place
 from convnext.errors import ConvNeXtError
-from convnext.kernels.build import cache_folder
+from convnext.files import cache_folder
 from convnext.streams import tell
 
 SWITCH = "CONVNEXT_CACHE_GB"
