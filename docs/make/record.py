@@ -19,6 +19,8 @@ _COUNTED = re.compile(
     r"\bleft$|images/s|^This run takes about "
 )  # progress, and what other work on the machine decides
 
+_LONGEST = 240  # letters of a line
+
 
 def main(page: Path, folder: Path) -> None:
     """Write the page anew."""
@@ -45,12 +47,12 @@ def printed(command: str, folder: Path) -> list[str]:
 
 
 def shortened(lines: list[str]) -> list[str]:
-    """Of many epochs in a row the first two and the last."""
+    """Of many epochs in a row the first two and the last; of long lines their start."""
     found: list[str] = []
     for epochs, group in groupby(lines, lambda line: line.startswith("epoch ")):
         rows = list(group)
         found += [*rows[:2], "...", rows[-1]] if epochs and len(rows) > 4 else rows
-    return found
+    return [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..." for line in found]
 
 
 if __name__ == "__main__":
