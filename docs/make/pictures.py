@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
             _take(page, part, IMAGES / name)
         browser.close()
     for place, name in (("drawn", "detections.png"), ("painted", "tutorial_segment.png")):
-        _beside(sorted((folder / place).glob("*.*"))[:3], IMAGES / name)
+        _beside(sorted((folder / place).glob("*.jpg"))[:3], IMAGES / name)
 
 
 def _take(page: Page, part: str | None, file: Path) -> None:
