@@ -27,6 +27,7 @@ from convnext.data.shards import index, write
 from convnext.data.shards.plan import planned
 from convnext.data.shards.tar import TarWriter
 from convnext.data.shards.write import write_shards
+from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError
 from images import COLOURS, write_colours, zipped
 from runs import bits
@@ -229,7 +230,7 @@ def test_the_same_data_give_the_same_bytes_and_a_second_call_writes_nothing(tmp_
     assert all((first / name).read_bytes() == (again / name).read_bytes() for name in names)
     stamps = [(first / name).stat().st_mtime_ns for name in names]
     said = convnext("shard", data, first)
-    assert said.status == 0 and "2 shards of them were there already" in said.out
+    assert said.status == 0 and "all of them were there already" in said.out
     assert stamps == [(first / name).stat().st_mtime_ns for name in names]
 
 
@@ -440,3 +441,20 @@ def test_what_is_planned_is_mixed_and_always_the_same(tmp_path, data):
     assert [shard.places.tolist() for shard in first] == [shard.places.tolist() for shard in again]
     train = [place for shard in first if shard.part == "train" for place in shard.places.tolist()]
     assert sorted(train) == list(range(36)) != train
+
+
+def test_images_in_shards_are_predicted_and_calibrate_as_those_in_the_folder(tmp_path, data):
+    out = shards_of(data, tmp_path / "out")
+    listed, files = open_unlabelled([str(out)]), open_unlabelled([str(data)])
+    assert len(listed.entries) == len(files.entries) > 0
+    held = {listed.store.read(entry.path) for entry in listed.entries}
+    assert held == {files.store.read(entry.path) for entry in files.entries}
+
+
+def test_shards_without_their_record_are_refused_by_name(tmp_path, data):
+    out = shards_of(data, tmp_path / "out")
+    (out / "shards.json").unlink()
+    missing = "shards.json, which is written last, is not there"
+    found = convnext("verify", out)
+    assert found.status == 1 and missing in found.out
+    assert missing in convnext("train", out).line

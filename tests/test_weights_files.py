@@ -10,10 +10,12 @@ import torch
 from safetensors.torch import save, save_file
 
 from convnext.config import ConvNeXtConfig, TimmConfig
+from convnext.deploy.forms import table
 from convnext.errors import CheckpointError
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.models.create import create
+from convnext.models.sources import find
 from convnext.models.tensors import read_tensors
 from convnext.models.weights import from_ours, load_weights
 from convnext.recipes.architectures import ARCHITECTURES
@@ -271,3 +273,10 @@ def test_a_missing_file_is_refused_with_the_nearest_and_a_folder_with_what_it_ho
     assert "Did you mean 'best.safetensors'?" in refusal(changed(), tmp_path / "bset.safetensors")
     assert "No file" in refusal(changed(), tmp_path / "nowhere" / "best.safetensors")
     assert "is a folder" in refusal(changed(), tmp_path) and "best.safetensors" in refusal(changed(), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [form.suffix for form in table.FORMS])
+def test_an_exported_file_is_no_weights_to_start_from(tmp_path, suffix):
+    (tmp_path / f"model{suffix}").write_bytes(b"whatever")
+    with pytest.raises(CheckpointError, match="is exported already"):
+        find(tmp_path / f"model{suffix}")

@@ -7,6 +7,7 @@ Names that are not UTF-8 are kept as surrogate escapes, as Python's own file fun
 import os
 import stat
 import zipfile
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -176,14 +177,14 @@ class ZipStore:
 
 
 class MixedStore:
-    """Paths as the user gave them; 'pack.zip/inside.jpg' is a member of a zip."""
+    """Paths as the user gave them; 'pack.zip/inside.jpg' is a member of a zip, 'shards/inside.jpg' of shards."""
 
-    def __init__(self, zips: dict[str, ZipStore]):
-        self.zips = zips
+    def __init__(self, packs: Mapping[str, Store]):
+        self.packs = packs
         self.disk = FolderStore("")
 
     def read(self, path: str) -> bytes:
-        for archive, store in self.zips.items():
+        for archive, store in self.packs.items():
             if path.startswith(archive + "/"):
                 return store.read(path[len(archive) + 1 :])
         return self.disk.read(path)

@@ -1,4 +1,4 @@
-"""Images without labels, as a person names them: files, folders, globs and zips."""
+"""Images without labels, as a person names them: files, folders, globs, zips and shards."""
 
 import glob
 import os
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from convnext.data.codecs import plugin_for, suffixes_in
 from convnext.data.formats.folders import endings_of_images
+from convnext.data.formats.shards import has_shards, open_shards
 from convnext.data.labelled import Dataset, Entry
-from convnext.data.store import MixedStore, ZipStore, is_zip, printable, require, tree_of
+from convnext.data.store import MixedStore, TreeStore, ZipStore, is_zip, printable, require, tree_of
 from convnext.errors import DataError
 
 
 def open_unlabelled(paths: Sequence[str]) -> Dataset:
-    """Images to predict: files (whatever their ending), folders with all below, globs, zips; each once, in order."""
-    zips: dict[str, ZipStore] = {}
+    """Images to predict: files (whatever their ending), folders with all below, globs, zips, shards; each once, in order."""
+    packs: dict[str, TreeStore] = {}
     found: dict[str, None] = {}
     for path in paths:
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
@@ -22,7 +23,7 @@ def open_unlabelled(paths: Sequence[str]) -> Dataset:
             require(Path(path))
         for match in matches:
             before = len(found)
-            found |= dict.fromkeys(_images_at(match, zips))
+            found |= dict.fromkeys(_images_at(match, packs))
             if len(matches) == 1 and len(found) == before and not os.path.isfile(match):
                 raise DataError(
                     f"'{printable(match)}' holds no images; they end in {endings_of_images()}.{_reader(match)}"
@@ -31,15 +32,15 @@ def open_unlabelled(paths: Sequence[str]) -> Dataset:
         raise DataError(
             f"No images to predict. Name a file, a folder, a glob or a zip; images end in {endings_of_images()}."
         )
-    return Dataset((), tuple(Entry(path, -1) for path in found), MixedStore(zips))
+    return Dataset((), tuple(Entry(path, -1) for path in found), MixedStore(packs))
 
 
-def _images_at(path: str, zips: dict[str, ZipStore]) -> list[str]:
+def _images_at(path: str, packs: dict[str, TreeStore]) -> list[str]:
     if os.path.isfile(path) and not is_zip(Path(path)):
         return [path]
-    tree = tree_of(Path(path))
-    if isinstance(tree.store, ZipStore):
-        zips[path] = tree.store
+    tree = open_shards(path).images if has_shards(path) else tree_of(Path(path))
+    if isinstance(tree.store, ZipStore) or has_shards(path):
+        packs[path.rstrip("/")] = tree.store
     suffixes = suffixes_in(ending for ending, _ in tree.files.endings())
     return [f"{path.rstrip('/')}/{name}" for name in tree.files.take(tree.files.ending_in(suffixes))]
 

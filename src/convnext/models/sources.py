@@ -18,6 +18,7 @@ RUN = tuple(f"{name}.safetensors" for name in ("best", "best_ema", "probe", "mix
 DESCRIPTIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")  # what may lie beside weights
 _INDEX = ".index.json"
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")
+_EXPORTED = (".onnx", ".xml", ".pt2", ".convnext")  # endings of files that answer and are not learnt from
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ def find(source: str | Path) -> Files:
         return Files(f"{HUB}{name}", path, name, _beside(path))
     path = Path(source)
     path = _inside(path) if path.is_dir() else path
+    if path.suffix.lower() in _EXPORTED and path.is_file():
+        raise CheckpointError(
+            f"'{path}' is exported already, its weights are folded. Name the run that it was made of."
+        )
     return Files(str(path), path, "", _beside(path))
 
 

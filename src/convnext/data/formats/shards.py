@@ -6,7 +6,7 @@ from pathlib import Path
 from convnext.data.annotated_forms import ANNOTATED, task_of
 from convnext.data.shards.check import index_of
 from convnext.data.shards.index import Files, unpacked
-from convnext.data.shards.record import ANNOTATIONS, FORMAT, INDEX, RECORD, WRITING, Record, read_record
+from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RECORD, WRITING, Record, read_record
 from convnext.data.source import Source
 from convnext.data.store import Once, Tree, printable
 from convnext.data.stores.near import near
@@ -28,8 +28,8 @@ def has_shards(path: str | Path) -> bool:
             return (
                 FORMAT.encode() in file.read(_HEAD) or Path(path, INDEX).is_file()
             )  # others may have such a name, too
-    except OSError:
-        return False
+    except OSError:  # a copy that lacks its record is none of anything else
+        return Path(path, INDEX).is_file() and Path(path, FOR_TIMM).is_file()
 
 
 def open_shards(path: str | Path) -> Source:

@@ -48,12 +48,13 @@ class Sharded:
     def lines(self) -> list[str]:
         """For a terminal."""
         parts = ", ".join(f"{part} {number_of(count, 'image')}" for part, count in self.parts.items())
-        kept = f"; {number_of(self.kept, 'shard')} of them were there already" if self.kept else ""
+        few = "all" if self.kept == self.shards else number_of(self.kept, "shard")
+        kept = f"; {few} of them were there already" if self.kept else ""
         lines = [f"'{self.out}': {parts}, {number_of(self.shards, 'shard')}, {self.bytes / 1e6:,.1f} MB{kept}"]
         if self.left_out:
             path, reason = next(iter(self.left_out.items()))
-            many = number_of(len(self.left_out), "image")
-            lines.append(f"{many} could not be read and lie in no shard; the first is '{path}': {reason}.")
+            many, lie = number_of(len(self.left_out), "image"), "lies" if len(self.left_out) == 1 else "lie"
+            lines.append(f"{many} could not be read and {lie} in no shard; the first is '{path}': {reason}.")
         return lines
 
 
@@ -257,7 +258,9 @@ def _there(out: Path, key: str) -> Sharded:
     except (ValueError, KeyError, TypeError):
         raise DataError(f"'{out / RECORD}' is damaged. Remove the folder '{out}' and write it again.") from None
     if not same:
-        raise DataError(f"'{out}' holds shards of other images, labels or sizes of shards. Name a new folder.")
+        raise DataError(
+            f"'{out}' holds shards of other images, labels, annotations or --images-per-shard. Name a new folder."
+        )
     return Sharded(out, record["parts"], len(sizes), sum(sizes), {}, len(sizes))
 
 

@@ -207,7 +207,7 @@ def _form(to: str, options: Options) -> table.Form:
 
 def _refused(option: str, other: str, column: str) -> ConvNeXtError:
     """What to say of an option that does not go with another; `column` of the table says which forms have it."""
-    able = " and ".join(f"--to {form.name}" for form in table.FORMS[::-1] if getattr(form, column))
+    able = ", ".join(f"--to {form.name}" for form in table.FORMS[::-1] if getattr(form, column))
     return ConvNeXtError(f"--{option} does not go with {other}. It is for {able}.")
 
 
