@@ -285,3 +285,18 @@ def test_of_more_logits_than_are_held_an_even_sample_decides_and_all_are_scored(
     p = np.exp(Scale(expected.temperature, expected.stretch).log_scores(logits))
     assert found.n == 30 and found["loss"] == pytest.approx(-np.log(p[np.arange(30), labels]).mean(), rel=1e-5)
     assert found["top1"] == whole["top1"]
+
+
+@pytest.mark.parametrize("n", [4, 12, 40])
+def test_cross_fitted_scores_are_never_worse_in_the_mean_than_those_of_the_network(n):
+    kept = []
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        logits, labels = 3 * generator.normal(size=(n, 3)), np.arange(n) % 3  # which say nothing about each other
+        right = generator.random(n) < 0.6
+        logits[right, labels[right]] += 4
+        scale, apart = fit(logits, labels)
+        rows = np.arange(n)
+        assert apart[rows, labels].mean() >= log_softmax(logits)[rows, labels].mean()
+        kept.append(scale)
+    assert SOFTMAX in kept or n == 40

@@ -69,7 +69,10 @@ def scores_fitted(result: Mapping[str, Any]) -> list[str]:
     fitted = result.get("decision", {"stretch": 0, "n": 0})
     stretch = f" and stretch {fitted['stretch']:.3g}" if fitted["stretch"] else ""
     lines = []
-    if fitted["n"]:
+    if fitted["n"] and fitted["temperature"] == 1 and not stretch:
+        many = number_of(fitted["n"], "held-out image")
+        lines.append(f"Scores: as the network gives them; what {many} would change does not hold for others.")
+    elif fitted["n"]:
         lines.append(
             f"Scores: temperature {fitted['temperature']:.3g}{stretch}, fitted to "
             f"{number_of(fitted['n'], 'held-out image')}; calibration error {result['ece_before']:.2%} before, "

@@ -46,6 +46,9 @@ def calibration(files: RunFiles) -> Html:
 
 def _fitted(found: dict[str, Any], fitted: dict[str, Any]) -> Html:
     """What was fitted, and what it did."""
+    if fitted["temperature"] == 1 and not fitted["stretch"]:
+        many = f"what {count(fitted['n'])} held-out images would change"
+        return tag("p", f"The scores are as the network gives them: {many} does not hold for others.", class_="lead")
     stretch = f", and a stretch of {plain(fitted['stretch'])} for each squared margin" if fitted["stretch"] else ""
     return tag(
         "p",

@@ -137,7 +137,9 @@ def _answers(of: Subject) -> list[str]:
     """What was fitted to the answers."""
     decision = of.metadata.get("decision") or {}
     lines = []
-    if decision:
+    if decision and decision["temperature"] == 1 and not decision["stretch"]:
+        lines += ["", "Its scores are as the network gives them: there were too few held-out images to calibrate them."]
+    elif decision:
         lines += [
             "",
             f"Its scores are calibrated (temperature {decision['temperature']:.2f}): of those at 80 %, 80 % should be right.",

@@ -54,13 +54,18 @@ def fit(logits: Logits, labels: Labels) -> tuple[Scale, Floats]:
     """The scale of (N, K) logits with (N,) labels, and (N, K) logarithms of scores that no image's own label decided.
 
     For the second each of five folds, alike in their classes, is scored by what the others gave. The stretch is kept where
-    it lowers the loss of these by more than its standard error. Without images that can tell, nothing is changed.
+    it lowers the loss of these by more than its standard error; the whole only where it lowers it at all.
     """
     folds = _folds(labels)
     apart = [_out_of_fold(logits, labels, folds, stretched) for stretched in (False, True)]
     rows = np.arange(len(labels))
     gain = apart[1][rows, labels] - apart[0][rows, labels]
     better = len(gain) > 1 and bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
+    plain = log_softmax(logits)
+    sound = np.isfinite(logits).all(1)
+    helps = (apart[better] - plain)[rows, labels][sound]
+    if not helps.size or helps.mean() <= 0:  # a few images show nothing that holds for others
+        return SOFTMAX, plain
     return fitted(logits, labels, stretched=better), apart[better]
 
 
