@@ -99,4 +99,4 @@ def test_the_commands_of_a_tutorial_run_in_their_order(page, place):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_shows_what_its_commands_print(page):
     blocks = re.findall(r"```text\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    assert all(block.strip() for block in blocks)
+    assert blocks and all(block.strip() for block in blocks)

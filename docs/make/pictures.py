@@ -1,4 +1,4 @@
-"""`python docs/make/pictures.py FOLDER`: the pictures of the pages, taken in Chromium from what record.py left in FOLDER."""
+"""`python docs/make/pictures.py FOLDER`: the images of the pages, taken in Chromium from what record.py left in FOLDER."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "images"
-PARTS = {  # picture -> the page, and the part of it that is taken
+PARTS = {  # image -> the page, and the part of it that is taken
     "tutorial_finetune.png": ("runs/clothing/report.html", "#confusion"),
     "tutorial_audit.png": ("checked/index.html#labels", None),
     "start.png": ("runs/demo/report.html", None),
