@@ -1,14 +1,19 @@
 """Annotated images for an exported network to be judged on, one at a time, read by threads. No torch here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from convnext.config import Recipe
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.sample import Sample
+from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.deploy.images import in_batches
-from convnext.engine.records import watched
+from convnext.engine.records import info, watched
 from convnext.errors import DataError, reason_of
+from convnext.tasks.opening import Fingerprint, look, open_scored
 from convnext.tasks.skipped import note_skipped
 
 
@@ -19,6 +24,23 @@ class _Opened:
     indices: tuple[int, ...] = ()
     samples: tuple[Sample, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()  # path, reason
+
+
+def opened(
+    source: Source,
+    recipe: Recipe,
+    metadata: Mapping[str, Any],
+    fingerprint: Fingerprint,
+    *,
+    part: str | None,
+    run: Path,
+    workers: int,
+) -> DenseDataset:
+    """What `open_scored` gives, once it was looked at and what was found is said."""
+    dataset: DenseDataset = open_scored(source, recipe, metadata, fingerprint, part=part, run=run)
+    for line in look(dataset, workers=workers).lines:
+        info(line)
+    return dataset
 
 
 def fitted_samples(

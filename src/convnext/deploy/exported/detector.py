@@ -16,11 +16,10 @@ from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset
 from convnext.data.sample import Sample
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.exported.annotated import fitted_samples
+from convnext.deploy.exported.annotated import fitted_samples, opened
 from convnext.deploy.exported.opened import Exported
 from convnext.deploy.images import Pixels, Read, Size, Transform, sample_of
 from convnext.deploy.predictor import Features
-from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
 from convnext.tasks.detection.facts import fingerprint
 from convnext.tasks.detection.found import Found, inside, outlines
@@ -28,7 +27,7 @@ from convnext.tasks.detection.metrics import Outcomes, limit_of
 from convnext.tasks.detection.report import report
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.judged import judged_on
-from convnext.tasks.opening import look, open_scored, scored_source
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 IMAGES = "images"  # the input, (1, H, W, C) uint8
@@ -60,9 +59,9 @@ class ExportedDetector(DetectionPredictor):
     ) -> Evaluation:
         """As for every detector; without a loss, which an exported file does not give."""
         source = scored_source(data, self.recipe.task, images=images, form=form)
-        dataset: DenseDataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part)
-        for line in look(dataset, workers=workers).lines:
-            info(line)
+        dataset = opened(
+            source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
+        )
         skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress=progress)
         found = Evaluation.of("detection", report(outcomes, dataset, most=limit_of(self.recipe)))

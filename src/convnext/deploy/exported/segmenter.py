@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from convnext.config import Recipe, SegmentationHeadConfig, SegmentationRecipe, parse
 from convnext.data.dataset import DenseDataset
 from convnext.data.store import printable
-from convnext.deploy.exported.annotated import fitted_samples
+from convnext.deploy.exported.annotated import fitted_samples, opened
 from convnext.deploy.exported.opened import Exported, Run
 from convnext.deploy.forms.table import LOGITS, SIZE
 from convnext.deploy.images import Pixels, Read, sample_of
 from convnext.deploy.predictor import Features
 from convnext.deploy.segmenter import SegmentationPredictor
-from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.judged import judged_on
-from convnext.tasks.opening import look, open_scored, scored_source
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.exact import labelled
 from convnext.tasks.segmentation.facts import fingerprint
@@ -68,10 +67,9 @@ class ExportedSegmenter(SegmentationPredictor):
         """As for every segmenter. Raises ConvNeXtError for `multi_scale`."""
         self._refuse(multi_scale)
         source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
-        run = self.source.parent
-        dataset: DenseDataset = open_scored(source, self.recipe, self.metadata, fingerprint, part=part, run=run)
-        for line in look(dataset, workers=workers).lines:
-            info(line)
+        dataset = opened(
+            source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
+        )
         skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress)
         found = report(outcomes, dataset.classes, [printable(entry.path) for entry in dataset.entries])
