@@ -77,6 +77,13 @@ def test_one_that_leaves_with_an_error_ends_those_that_do_not_raise_it_too(quick
         assert found[1 - leaver].lost.wait(30)
 
 
+def test_one_that_fails_alone_ends_the_others_without_the_wait_for_their_own_words(quick, monkeypatch):
+    monkeypatch.setattr(peers, "LEFT_S", 1000)
+    with ranks(3) as found:
+        found[1].peers.close("failed")
+        assert found[0].lost.wait(30) and found[2].lost.wait(30)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_one_that_is_done_ends_nobody(quick, first):
     with ranks(2) as found:

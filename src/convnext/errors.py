@@ -39,6 +39,10 @@ class TrainingError(ConvNeXtError):
     """A run cannot go on: a non-finite loss, no memory, no disk."""
 
 
+class OutOfMemory(TrainingError):
+    """A device or the machine has no memory left; the other processes of a run may have enough."""
+
+
 class Interrupted(ConvNeXtError):
     """A person or a scheduler asked the run to stop; its state is saved."""
 

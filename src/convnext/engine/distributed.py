@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _abort_process_group
 
 from convnext.config import RunOptions, Training
 from convnext.engine import launcher
 from convnext.engine.claim import Claim
 from convnext.engine.forks import survive
-from convnext.engine.peers import Word
+from convnext.engine.peers import ENDED_S, Word
 from convnext.engine.records import info
-from convnext.errors import ConvNeXtError, Interrupted
+from convnext.errors import ConvNeXtError, Interrupted, OutOfMemory
 from convnext.processes import starter
 
 if TYPE_CHECKING:
@@ -102,14 +104,31 @@ def join(device: torch.device) -> Iterator[World]:
         if launcher.lost(error):
             word = "lost"
             raise launcher.PeerLost(first) from None
+        word = "left" if isinstance(error, ConvNeXtError) and not isinstance(error, OutOfMemory) else "failed"
         raise
     finally:
         if met.peers and word != "done":
             met.peers.say(word)
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave_group(alone=word != "done")
         if met.peers:  # until here, for torch may wait for those that are gone
             met.peers.close(word)
+
+
+def _leave_group(*, alone: bool) -> None:
+    """End what torch holds of the others; `alone`: they are not here, and whoever waits for them waits without end."""
+    if not dist.is_initialized():
+        return
+    if not alone:
+        dist.destroy_process_group()
+        return
+
+    def leave() -> None:
+        with contextlib.suppress(Exception):  # another error has ended this process, and is told
+            (_abort_process_group if dist.get_backend() == "nccl" else dist.destroy_process_group)()
+
+    leaving = threading.Thread(target=leave, name="process group", daemon=True)
+    leaving.start()
+    leaving.join(ENDED_S / 2)  # before the others end, which would end this process before its message
 
 
 def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:

@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-Word = Literal["done", "left", "lost"]
+Word = Literal["done", "left", "failed", "lost"]
 
-ENDED_S = 2.0  # for the main thread to end by itself after another process went without a word
-LEFT_S = 10.0  # after one has said that it leaves with an error, which the others may be about to raise too
-_WORDS: dict[Word, bytes] = {"done": b"d", "left": b"l", "lost": b"x"}
+ENDED_S = 2.0  # for the main thread to end by itself after another process has failed, or went without a word
+LEFT_S = 10.0  # after one has said that it leaves with a refusal, which the others may be about to raise too
+_WORDS: dict[Word, bytes] = {"done": b"d", "left": b"l", "failed": b"f", "lost": b"x"}
 _CONNECT_S = 5
 _KEEP = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}  # a machine that vanishes closes nothing
 
@@ -63,7 +63,7 @@ class Peers:
         return cls(lost, door=None, other=_kept_alive(other), key=key)
 
     def say(self, word: Word) -> None:
-        """The last word of this process: it is done, leaves with an error of its own, or has lost another one."""
+        """The last word of this process: it is done, leaves with a refusal, has failed alone, or has lost another one."""
         for each in tuple(self._others):
             with contextlib.suppress(OSError):
                 each.sendall(_WORDS[word])

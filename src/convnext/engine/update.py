@@ -17,7 +17,7 @@ from convnext.engine.distributed import exchange_of
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
 from convnext.engine.parts import whole
-from convnext.errors import TrainingError, number_of
+from convnext.errors import OutOfMemory, TrainingError, number_of
 
 if TYPE_CHECKING:
     from convnext.engine.sharding import Sharding
@@ -186,15 +186,15 @@ def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
 
 def explain_memory(
     update: Update, batch: Prepared | None, micro: int, error: BaseException, *, smaller: str, exact: bool
-) -> TrainingError:
+) -> OutOfMemory:
     """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there.
 
     `smaller` and `exact` are those of the task.
     """
     if batch is None:
-        return TrainingError(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
+        return OutOfMemory(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
     if update.sharding:  # a trial needs the weights that the other processes hold, and they are not here
-        return TrainingError(
+        return OutOfMemory(
             f"Out of memory with {number_of(min(micro, len(batch)), 'image')} at a time. Halve that with --micro-batch, take "
             f"{smaller}, or turn on model.checkpointing."
         )
@@ -216,12 +216,12 @@ def explain_memory(
 
     fits = largest_that_fits(attempt, micro)
     if not fits:
-        return TrainingError(
+        return OutOfMemory(
             "Out of memory even with one image at a time, as `--micro-batch 1` has it. Take a smaller model "
             f"or {smaller}, or turn on model.checkpointing."
         )
     same = "the batch and the result stay the same)" if exact else f"the batch stays the same), or take {smaller}"
-    return TrainingError(
+    return OutOfMemory(
         f"Out of memory with {number_of(micro, 'image')} at a time. {fits} fit: add `--micro-batch {fits}` "
         f"(gradients are accumulated, so {same}."
     )
@@ -229,13 +229,13 @@ def explain_memory(
 
 @contextmanager
 def explained_memory(path: str, smaller: str) -> Iterator[None]:
-    """A TrainingError with what to change, `smaller`, where evaluation of the one image at `path` does not fit."""
+    """An OutOfMemory with what to change, `smaller`, where evaluation of the one image at `path` does not fit."""
     try:
         yield
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError(
+        raise OutOfMemory(
             f"Out of memory while '{path}' was evaluated, by itself. Free the device or take --device cpu; a training run "
             f"can also have {smaller}."
         ) from error
