@@ -41,6 +41,16 @@ def test_folders_that_are_some_of_the_classes_are_scored_among_these(place, tmp_
     assert result["n"] > 0 and 0 <= result["top1"] <= 1
 
 
+def test_the_part_that_a_person_names_is_scored(place, tmp_path):
+    counts = json.loads((place / "run/data.json").read_text())
+    for part in ("train", "val"):
+        how = ["--suite", "c-bar", "--names", "sparkles", "--severities", 1, "--part", part, "--out", tmp_path / part]
+        done = convnext("evaluate", place / "run", place / "data", *how, "--json", "--workers", 0)
+        assert json.loads(done.out)["n"] == counts[part]["n"]
+    real = convnext("evaluate", place / "run", place / "data", "--suite", "real", "--real", "r.json", "--part", "val")
+    assert "--part says nothing for --suite real" in real.line
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

@@ -162,10 +162,6 @@ def test_shares_of_classes_are_not_added_to_logits_that_have_thresholds_of_their
     )
 
 
-def test_suites_of_one_label_are_refused_in_one_line(run, data):
-    assert "several labels" in convnext("evaluate", run, data, "--suite", "subset").line
-
-
 def test_the_loss_of_knowing_nothing_is_that_of_the_targets_as_they_are_smoothed(data, tmp_path):
     splits = open_splits(recognise(data))
     fields = {"labels": "multi", "loss.kind": "asymmetric", "select.metric": "map", "augment.smoothing": 0.1}

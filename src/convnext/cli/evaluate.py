@@ -90,6 +90,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConvNeXtError("--keep keeps a promise or sets, and none is asked for. Add --promise 0.99, or --sets 0.9.")
     if given and args.suite:
         raise ConvNeXtError(f"--{given[0]} does not go with --suite {args.suite}. Leave one of them out.")
+    if args.suite == "real" and (args.part or args.images):
+        raise ConvNeXtError(
+            f"--{'part' if args.part else 'images'} says nothing for --suite real, which knows all images by their names. "
+            "Leave it out."
+        )
     from convnext.deploy.load import load
 
     predictor: Any = load(args.run, weights=args.weights, device=args.device)
@@ -120,22 +125,30 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
 
 
 def _subset(args: argparse.Namespace, predictor: Any) -> None:
-    """Those classes that the folders name."""
-    from convnext.data.opening import recognise
+    """Those classes that the data name."""
     from convnext.reports.text import text_of
     from convnext.studies.robustness.subsets import open_subset
-    from convnext.tasks.classification.report import evaluation_of
+    from convnext.tasks.classification import report
+    from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 
-    data = open_subset(recognise(args.data, annotated=False, labels=predictor.recipe.labels), predictor.classes)
+    data = open_subset(_labelled(args, predictor), predictor.classes, part=args.part)
     skipped: dict[str, str] = {}
     how: dict[str, Any] = {"batch": args.batch or BATCH, "workers": args.workers, "progress": not args.json}
-    outcomes = predictor.outcomes(data.dataset, only=data.only, skipped=skipped, **how)
-    result = (
-        evaluation_of(outcomes, data.dataset)
-        .with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw"))
-        .to_dict()
-    )
+    if predictor.several:  # each class is judged alone: those that the data do not know stay unknown
+        told = predictor.label_outcomes(data.dataset, skipped=skipped, **how)
+        found = evaluation_of_several(told, data.dataset, predictor.thresholds)
+    else:
+        outcomes = predictor.outcomes(data.dataset, only=data.only, skipped=skipped, **how)
+        found = report.evaluation_of(outcomes, data.dataset)
+    result = found.with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw")).to_dict()
     show(to_json(result) if args.json else text_of(result))
+
+
+def _labelled(args: argparse.Namespace, predictor: Any) -> Any:
+    """The data that a person names, as they were labelled for the run."""
+    from convnext.data.opening import recognise
+
+    return recognise(args.data, args.images, annotated=False, labels=predictor.recipe.labels)
 
 
 def _real(args: argparse.Namespace, predictor: Any) -> None:
@@ -144,6 +157,11 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
         raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
     from convnext.studies.robustness.subsets import open_real, real_accuracy
 
+    if predictor.several:
+        raise ConvNeXtError(
+            "--suite real counts how often the first class is among the right ones, and this run names several labels an "
+            "image, none of which is first. Leave --suite out."
+        )
     labels = open_real(args.data, args.real, predictor.classes)
     skipped: dict[str, str] = {}
     outcomes = predictor.outcomes(labels.dataset, workers=args.workers, batch=args.batch or BATCH, skipped=skipped)
@@ -154,12 +172,12 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
 
 def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
-    from convnext.data.opening import recognise
+    from convnext.studies.robustness.measured import measure_of
     from convnext.studies.robustness.subsets import Subset, open_subset
     from convnext.studies.robustness.suite import choose_reference, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
     from convnext.tasks.classification.facts import fingerprint
-    from convnext.tasks.opening import held_out
+    from convnext.tasks.opening import held_out, open_scored
 
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     chosen_options |= {
@@ -167,10 +185,13 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     }
     chosen_options |= {"names": tuple(args.names.split(","))} if args.names else {}
     chosen = suite(args.suite, **{name: value for name, value in chosen_options.items() if value is not None})
-    reference = choose_reference(args.reference or "auto", chosen)
-    source = recognise(args.data, annotated=False, labels=predictor.recipe.labels)
-    held = held_out(source, predictor.recipe, predictor.metadata, fingerprint)
-    data = open_subset(source, predictor.classes) if held is None else Subset(held.val, ())
+    reference = choose_reference(args.reference or "auto", chosen, measure_of(predictor.recipe))
+    source = _labelled(args, predictor)
+    about = (source, predictor.recipe, predictor.metadata, fingerprint)
+    if held_out(*about) is None:
+        data = open_subset(source, predictor.classes, part=args.part)
+    else:
+        data = Subset(open_scored(*about, part=args.part), ())
     place = Path(args.run)
     out = Path(args.out) if args.out else (place if place.is_dir() else place.parent) / "robustness"
     result = run_suite(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.errors import ConvNeXtError, number_of
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import Decision
+from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
 from convnext.tasks.result import Evaluation
@@ -89,13 +90,11 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         """From which score on each class is an answer, where an image may have several labels."""
         return Thresholds.of(self.metadata, len(self.classes), self.source)
 
-    def _refuse_several(self) -> None:
-        """Raise ConvNeXtError where there is no one answer that could be right or wrong."""
-        if self.several:
-            raise ConvNeXtError(
-                f"Suites count how often the first class is right, and '{self.source}' names several labels an image, none of "
-                "which is first. Take `convnext evaluate` without --suite."
-            )
+    def _require_labels(self, labels: Literal["single", "multi"]) -> None:
+        """Raise ConvNeXtError where images have another number of labels than the outcomes that are asked for."""
+        if self.several != (labels == "multi"):
+            how, way = ("several labels", "label_outcomes") if self.several else ("one label", "outcomes")
+            raise ConvNeXtError(f"'{self.source}' gives an image {how}. Take {way}().")
 
     def explain(
         self,
@@ -171,6 +170,20 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
 
         `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
+
+    @abstractmethod
+    def label_outcomes(
+        self,
+        dataset: Dataset,
+        *,
+        workers: int = 0,
+        batch: int = 0,
+        skipped: dict[str, str] | None = None,
+        change: Change | None = None,
+        attack: "Attacker | None" = None,
+        progress: bool = False,
+    ) -> LabelOutcomes:
+        """`outcomes` where an image may have several labels; unknown entries stay unknown."""
 
     @cached_property
     def decision(self) -> Decision:

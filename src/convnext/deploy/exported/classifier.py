@@ -102,9 +102,8 @@ class ExportedClassifier(ClassificationPredictor):
         progress: bool = False,
     ) -> Outcomes:
         """As for every classifier; `workers` are threads. Raises ConvNeXtError for an attack, which needs gradients."""
-        if attack is not None:
-            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
-        self._refuse_several()
+        self._require_labels("single")
+        self._require_no(attack)
         parts = []
         noted = {} if skipped is None else skipped
         for found in self._passes(dataset, batch, workers, noted, progress=progress, change=change):
@@ -119,14 +118,23 @@ class ExportedClassifier(ClassificationPredictor):
         workers: int = 0,
         batch: int = 0,
         skipped: dict[str, str] | None = None,
+        change: Change | None = None,
+        attack: object = None,
         progress: bool = False,
     ) -> several.Outcomes:
         """The same where an image may have several labels."""
+        self._require_labels("multi")
+        self._require_no(attack)
         noted = {} if skipped is None else skipped
-        passes = self._passes(dataset, batch, workers, noted, progress=progress)
+        passes = self._passes(dataset, batch, workers, noted, progress=progress, change=change)
         return several.Outcomes.join(
             [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
         )
+
+    def _require_no(self, attack: object) -> None:
+        """Raise ConvNeXtError where there is one."""
+        if attack is not None:
+            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
 
     def _passes(
         self,

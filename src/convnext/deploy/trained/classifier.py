@@ -38,6 +38,8 @@ from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
 from convnext.tasks.classification.several import thresholds
+from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
+from convnext.tasks.classification.several.scoring import evaluate as label_outcomes_of
 from convnext.tasks.evaluate import answering, evaluate
 from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
@@ -105,7 +107,7 @@ class TrainedClassifier(ClassificationPredictor):
 
         `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
         """
-        self._refuse_several()
+        self._require_labels("single")
         size = batch or eval_batch(self.recipe)
         with answering(self.recipe, self.device):
             return outcomes_of(
@@ -122,6 +124,23 @@ class TrainedClassifier(ClassificationPredictor):
                 progress=progress,
                 scale=self.decision.scale,
             )
+
+    def label_outcomes(
+        self,
+        dataset: Dataset,
+        *,
+        workers: int = 0,
+        batch: int = 0,
+        skipped: dict[str, str] | None = None,
+        change: Change | None = None,
+        attack: Attacker | None = None,
+        progress: bool = False,
+    ) -> LabelOutcomes:
+        """`outcomes` where an image may have several labels; unknown entries stay unknown."""
+        self._require_labels("multi")
+        how: dict[str, Any] = {"batch": batch, "workers": workers, "skipped": skipped, "progress": progress}
+        with answering(self.recipe, self.device):
+            return label_outcomes_of(self.model, dataset, self.recipe, change=change, attack=attack, **how)
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""

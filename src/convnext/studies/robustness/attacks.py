@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import InputConfig
+from convnext.data.labelled import UNKNOWN
 from convnext.errors import ConvNeXtError
 
 
@@ -47,7 +48,8 @@ class Attack:
     ) -> Tensor:
         """(N, H, W, C) uint8 images -> (N, C, H, W) normalised adversarial ones, on the same device.
 
-        `labels` (N,), `indices` (N,) into the data set. The gradient is taken in float32 whatever the precision around.
+        `labels` (N,), or (N, K) marks of several labels an image, whose unknown entries push nowhere; `indices` (N,) into
+        the data set. The gradient is taken in float32 whatever the precision around.
         """
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
             return _normalised(self.pixels(model, images, labels, indices, config), config)
@@ -63,7 +65,7 @@ class Attack:
         ground_truth = labels.to(images.device).clone()
         for _ in range(steps):
             x = x.detach().requires_grad_()
-            loss = F.cross_entropy(model(_normalised(x, config)).float(), ground_truth, reduction="sum")
+            loss = _loss(model(_normalised(x, config)).float(), ground_truth)
             (gradient,) = torch.autograd.grad(loss, x)
             x = torch.clamp(x.detach() + step * gradient.sign(), low, high)
         return x.detach()
@@ -73,6 +75,14 @@ class Attack:
         words = self.seed & 0xFFFF_FFFF_FFFF_FFFF
         rows = [np.random.default_rng([words, i]).random(clean.shape[1:], np.float32) for i in indices.tolist()]
         return torch.from_numpy(np.stack(rows) * 2 - 1).to(clean.device)
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """What an attack raises, summed over the images: cross-entropy; of (N, K) marks the binary one of each known entry."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="sum")
+    each = F.binary_cross_entropy_with_logits(logits, (labels == 1).to(logits), reduction="none")
+    return torch.where(labels == UNKNOWN, 0.0, each).sum()
 
 
 def _normalised(x: Tensor, config: InputConfig) -> Tensor:

@@ -1,7 +1,7 @@
 """Corruption errors as single figures: mean error, mCE and relative mCE (arXiv 1903.12261, section 4.1).
 
-For a corruption c with top-1 errors E over its severities s: CE_c = sum_s E_sc / sum_s E_sc of the reference, mCE the
-mean of CE_c, and relative mCE the same with each network's own clean error taken off every E.
+For a corruption c with errors E over its severities s (of top-1; of several labels 1 - mAP): CE_c = sum_s E_sc / sum_s E_sc
+of the reference, mCE the mean of CE_c, and relative mCE the same with each network's own clean error taken off every E.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 from convnext.errors import ConvNeXtError
 
-Errors = Mapping[str, Mapping[str, float]]  # corruption -> severity -> top-1 error, 0..1
+Errors = Mapping[str, Mapping[str, float]]  # corruption -> severity -> error, 0..1
 _ALL = frozenset("12345")
 
 
@@ -24,6 +24,7 @@ class Reference:
     clean: float
     means: Mapping[str, float]  # corruption -> mean error over `severities`
     severities: frozenset[str] = _ALL
+    measure: str = "top1"  # what its errors are of: 'map' of several labels an image
 
 
 ALEXNET = Reference(
@@ -62,7 +63,8 @@ def reference_of(results: Mapping[str, Any], name: str) -> Reference:
             f"'{name}' is not finished: its corruptions have different severities. Go on with it first."
         )
     means = {row: fmean(values.values()) for row, values in errors.items()}
-    return Reference(name, name, results["clean"]["error"], means, next(iter(severities)))
+    measure = results["fingerprint"].get("measure", "top1")
+    return Reference(name, name, results["clean"]["error"], means, next(iter(severities)), measure)
 
 
 def summarise(errors: Errors, clean: float, reference: Reference | None = None) -> dict[str, Any]:

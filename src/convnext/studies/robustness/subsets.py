@@ -33,14 +33,14 @@ class Subset:
     only: tuple[int, ...]  # classes that may be answered; empty when all may
 
 
-def open_subset(data: Source, classes: Sequence[str]) -> Subset:
-    """Images in class folders that are some of `classes`; answers are then limited to these, as for ImageNet-A and -R
-    (arXiv 1907.07174, 2006.16241).
+def open_subset(data: Source, classes: Sequence[str], *, part: str | None = None) -> Subset:
+    """Images whose classes are some of `classes`; answers are then limited to these, as for ImageNet-A and -R
+    (arXiv 1907.07174, 2006.16241). Of several labels an image all other classes are unknown.
 
-    Folders named by numbers are positions in ImageNet's order (as ImageNet-V2 has them). Raises DataError for a folder
-    that is no class of the model.
+    `part` is that of `open_labelled`. Folders named by numbers are positions in ImageNet's order (as ImageNet-V2 has them).
+    Raises DataError for a folder that is no class of the model.
     """
-    found = open_labelled(data)
+    found = open_labelled(data, split=part)
     places = _places(found.classes, classes, data.name)
     only = tuple(sorted(places))
     return Subset(found.relabelled(tuple(classes), places), only if len(only) < len(classes) else ())

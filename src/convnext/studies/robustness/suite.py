@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from convnext.config import ClassificationRecipe, Recipe
-from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.engine.claim import Claim
 from convnext.engine.records import Log, Meter, info
@@ -22,10 +21,9 @@ from convnext.errors import ConvNeXtError, nearest
 from convnext.files import to_json, write_text
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, SEVERITIES, Corruption
+from convnext.studies.robustness.measured import ERRORS, Measure, Scorer, measure_of, measured
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
 from convnext.tasks.classification import facts
-from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.scoring import Attacker
 from convnext.tasks.digest import digest
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
@@ -35,34 +33,6 @@ SUITES = {
     "c-bar": "the 10 corruptions of ImageNet-C-bar",
     "attacks": "FGSM and PGD",
 }
-
-
-class Scorer(Protocol):
-    """What a suite needs of a network: `deploy.classifier.ClassificationPredictor` has it."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it was trained by: its input and precision count here."""
-        ...
-
-    @property
-    def source(self) -> Path:
-        """The file of weights."""
-        ...
-
-    def outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-        only: Sequence[int] = (),
-    ) -> Outcomes:
-        """One outcome a readable image."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -119,14 +89,22 @@ def require_colours(recipe: Recipe) -> None:
         )
 
 
-def choose_reference(name: str, chosen: Suite) -> Reference | None:
-    """What mCE is relative to: 'auto' (AlexNet for the whole of ImageNet-C, else nothing), 'none', 'alexnet', or the
-    robustness.json of another network. Raises ConvNeXtError when it does not have the cells of `chosen`."""
+def choose_reference(name: str, chosen: Suite, measure: Measure = "top1") -> Reference | None:
+    """What mCE is relative to: 'auto' (AlexNet for the whole of ImageNet-C by top-1, else nothing), 'none', 'alexnet', or
+    the robustness.json of another network.
+
+    Raises ConvNeXtError when it does not have the cells of `chosen`, or other errors than those of `measure`.
+    """
     whole = {row: frozenset(cells) for row, cells in _shape(chosen).items()}
     fits = set(whole) == set(ALEXNET.means) and set(whole.values()) == {ALEXNET.severities}
-    if name == "none" or (name == "auto" and not fits):
+    if name == "none" or (name == "auto" and not (fits and measure == "top1")):
         return None
     reference = ALEXNET if name in ("auto", "alexnet") else reference_of(read_results(name), name)
+    if reference.measure != measure:
+        raise ConvNeXtError(
+            f"Reference '{reference.name}' measures {ERRORS[reference.measure]}, and this run is judged by "
+            f"{ERRORS[measure]}. Take none, or another run."
+        )
     refuse_unlike(_shape(chosen), reference)
     return reference
 
@@ -184,6 +162,7 @@ def run_suite(
         results.write()
     return {
         "suite": chosen.name,
+        "measure": measure_of(scorer.recipe),
         "about": SUITES[chosen.name],
         "seed": chosen.seed,
         "n": clean["n"],
@@ -235,10 +214,10 @@ class _Run:
 
     def _measure(self, name: str, how: dict[str, Any]) -> dict[str, Any]:
         start = time.monotonic()
-        outcomes = self.scorer.outcomes(self.dataset, skipped=self.skipped, **self.evaluation, **how)
+        error, count = measured(self.scorer, self.dataset, skipped=self.skipped, **self.evaluation, **how)
         seconds = time.monotonic() - start
-        self.log.write(cell=name, seconds=seconds, images_per_s=len(outcomes) / max(seconds, 1e-9))
-        return {"error": float((outcomes.rank > 0).mean()), "n": len(outcomes)}
+        self.log.write(cell=name, seconds=seconds, images_per_s=count / max(seconds, 1e-9))
+        return {"error": error, "n": count}
 
 
 class _Results:
@@ -278,16 +257,19 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(scorer: Scorer, dataset: Dataset, seed: int, only: Sequence[int]) -> dict[str, Any]:
-    """What results depend on: weights, images with labels, preprocessing, precision, seed."""
+    """What results depend on: weights, images with labels, preprocessing, precision, seed; and what an error is, where it
+    is not that of top-1."""
     with open(scorer.source, "rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     preparation = scorer.recipe.input.model_dump_json() + scorer.recipe.precision + to_json(list(only))
+    measure = measure_of(scorer.recipe)
     return {
         "version": VERSION,
         "checkpoint": weights[:16],
         "data": facts.fingerprint(dataset),
         "input": digest(preparation),
         "seed": seed,
+        **({} if measure == "top1" else {"measure": measure}),
     }
 
 

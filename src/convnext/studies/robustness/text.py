@@ -4,6 +4,7 @@ from typing import Any
 
 from convnext.reports.columns import table
 from convnext.reports.text import not_counted
+from convnext.studies.robustness.measured import ERRORS, TITLES
 
 _IMAGENET = 1000  # classes
 
@@ -19,7 +20,7 @@ def robustness_text(result: dict[str, Any]) -> str:
         + ([f"{ratios[row]:.1%}"] if ratios else [])
         for row, cells in errors.items()
     ]
-    head = [f"top-1 error at {first}", *columns, "mean", *(["CE"] if ratios else [])]
+    head = [f"{ERRORS[result['measure']]} at {first}", *columns, "mean", *(["CE"] if ratios else [])]
     return "\n\n".join([_headline(result), table(head, rows), "\n".join(_closing(result))])
 
 
@@ -27,7 +28,8 @@ def _headline(result: dict[str, Any]) -> str:
     rate = result["images_per_s"]
     return (
         f"{result['about'][:1].upper()}{result['about'][1:]}   n {result['n']:,}   classes {result['classes']:,}   "
-        f"clean top-1 {1 - result['clean']['error']:.2%}" + (f"   {rate:,.0f} images/s" if rate else "")
+        f"clean {TITLES[result['measure']]} {1 - result['clean']['error']:.2%}"
+        + (f"   {rate:,.0f} images/s" if rate else "")
     )
 
 

@@ -5,11 +5,12 @@ from typing import Any
 from torch import nn
 
 from convnext.config import ClassificationRecipe
+from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.engine.distributed import ALONE, World
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.conclusion import GIVEN, HELD_OUT, NOTHING, TEST, Wanted
-from convnext.tasks.classification.scoring import answers, eval_batch
+from convnext.tasks.classification.scoring import Attacker, answers, eval_batch
 from convnext.tasks.classification.several.metrics import Outcomes
 from convnext.tasks.classification.several.report import evaluation_of
 from convnext.tasks.classification.several.thresholds import KEY, Thresholds
@@ -68,13 +69,17 @@ def evaluate(
     workers: int = 0,
     world: World = ALONE,
     skipped: dict[str, str] | None = None,
+    change: Change | None = None,
+    attack: Attacker | None = None,
     progress: bool = False,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable image of `dataset`.
 
-    `batch` 0 follows the recipe. Raises DataError when no image could be read.
+    `batch` 0 follows the recipe; `change` is done to each image after the crop, `attack` to each batch. Raises DataError
+    when no image could be read.
     """
     how: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
+    how |= {"change": change, "attack": attack}
     return _outcomes(answers(model, dataset, recipe.input, batch=batch or eval_batch(recipe), **how))
 
 
