@@ -72,6 +72,7 @@ class Queue(TorchDispatchMode):
         self.waits: list[tuple[str, str]] = []
         self.events: list[tuple[str, int]] = []  # ('record' or 'synchronize', number of the event), as they came
         self.locked: list[Tensor] = []  # page-locked
+        self.copies: list[str] = []  # between host and device, with the operator, whether they wait or not
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -124,6 +125,7 @@ class Queue(TorchDispatchMode):
     def _copied(self, name: str, source: Tensor, target: Tensor | None) -> None:
         """A copy between host and device takes its place in the queue where the host's side is page-locked."""
         if target is None or isinstance(source, Far) != isinstance(target, Far):
+            self.copies.append(name)
             host = target if isinstance(source, Far) else source
             if host is None or not self._is_locked(host):
                 _noted(self, f"{name} from the device" if isinstance(source, Far) else f"{name} to the device")

@@ -147,6 +147,16 @@ def test_background_inside_a_crowd_is_ignored_and_an_object_there_is_not():
     assert match(candidates, candidates[:1], crowd_cover=None, **rule).tolist() == [0, BACKGROUND, BACKGROUND]
 
 
+@pytest.mark.parametrize("objects", [5, 0])
+def test_candidates_that_are_none_change_nothing_for_the_others(objects):
+    candidates, among = random_boxes(60, seed=1), torch.arange(60) % 3 > 0
+    rule = {"positive": 0.6, "negative": 0.4, "least": 0.1, "crowds": torch.tensor([[0.0, 0, 30, 30]])}
+    boxes = random_boxes(objects, seed=2, least=10)
+    found = match(candidates, boxes, among=among, **rule)
+    assert found[among].tolist() == match(candidates[among], boxes, **rule).tolist()
+    assert set(found[~among].tolist()) == {IGNORED}
+
+
 # Sampling
 
 
@@ -161,7 +171,7 @@ def matches_of(objects: int, background: int, ignored: int) -> Tensor:
 )
 def test_a_sample_has_its_share_of_objects_and_fills_up_with_background(objects, background, expected):
     matches = matches_of(objects, background, 50)
-    chosen, rest = sample(matches, 64, 0.25)
+    ((chosen, rest),) = sample([matches], 64, 0.25)
     assert (len(chosen), len(rest)) == expected
     assert (matches[chosen] == 3).all() and (matches[rest] == BACKGROUND).all()
     assert len(set(chosen.tolist())) == len(chosen) and len(set(rest.tolist())) == len(rest)
@@ -169,8 +179,8 @@ def test_a_sample_has_its_share_of_objects_and_fills_up_with_background(objects,
 
 def test_a_generator_decides_the_sample_and_every_object_can_be_in_it():
     matches = matches_of(20, 20, 0)
-    draws = [sample(matches, 8, 0.5, torch.Generator().manual_seed(seed))[0].tolist() for seed in range(60)]
-    assert draws[0] == sample(matches, 8, 0.5, torch.Generator().manual_seed(0))[0].tolist() != draws[1]
+    draws = [sample([matches], 8, 0.5, torch.Generator().manual_seed(seed))[0][0].tolist() for seed in range(60)]
+    assert draws[0] == sample([matches], 8, 0.5, torch.Generator().manual_seed(0))[0][0].tolist() != draws[1]
     assert {place for draw in draws for place in draw} == set(torch.nonzero(matches == 3).flatten().tolist())
 
 

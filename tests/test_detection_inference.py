@@ -177,7 +177,7 @@ def test_a_detector_is_refused_where_a_classifier_is_needed(run, predictor, tmp_
 
 
 def test_an_image_without_annotations_has_no_targets_and_boxes_in_shares_are_counted_in_pixels(predictor, folder):
-    none = targets_of(None, torch.device("cpu"))
+    none = targets_of(None)
     assert none.boxes.shape == (0, 4) and none.labels.dtype == torch.int64
     val = open_dense(recognise(folder), part="val")
     shares = objects_of([Row((0.25, 0.25, 0.5, 0.5), 0, id=1)], relative=True)

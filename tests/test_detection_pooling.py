@@ -11,6 +11,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from convnext.kernels import cpu
 from convnext.kernels.dispatch import without_compiled
+from convnext.tasks.detection import rpn
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.box_head import select
 from convnext.tasks.detection.boxes import clip, decode, ious
@@ -174,7 +175,7 @@ def test_what_is_cut_out_of_a_mask_and_pasted_back_is_the_mask():
     yy, xx = torch.meshgrid(torch.arange(80), torch.arange(100), indexing="ij")
     disc = ((yy - 40) ** 2 + (xx - 50) ** 2 < 26**2).to(torch.uint8)[None]
     box = torch.tensor([[24.0, 14, 77, 67]])
-    cut = mask_targets(disc, torch.tensor([0]), box)
+    cut = mask_targets([(disc, torch.tensor([0]), box)])[0]
     again = torch.from_numpy(paste(cut.numpy(), box.numpy(), (80, 100))[0])
     shared = (again & disc[0].bool()).sum() / (again | disc[0].bool()).sum()
     assert shared > 0.95
@@ -184,7 +185,7 @@ def test_mask_ground_truth_takes_the_box_of_its_own_object():
     masks = torch.zeros(3, 40, 40, dtype=torch.uint8)
     masks[0, 10:20, 10:30], masks[2, :, 20:] = 1, 1
     boxes = torch.tensor([[10.0, 10, 30, 20], [0, 0, 40, 40], [10, 10, 30, 20]])
-    ground_truth = mask_targets(masks, torch.tensor([0, 2, 2]), boxes, 8)
+    ground_truth = mask_targets([(masks, torch.tensor([0, 2, 2]), boxes)], 8)[0]
     assert ground_truth[0].all()
     assert (
         ground_truth[1, :, 4:].all()
@@ -274,3 +275,17 @@ def test_images_of_different_sizes_are_padded_right_and_below_to_whole_multiples
     images = Images.of([torch.ones(3, 40, 70), torch.ones(3, 64, 33)])
     assert images.x.shape == (2, 3, 64, 96) and images.sizes == ((40, 70), (64, 33)) and len(images) == 2
     assert images.x[0].sum() == 3 * 40 * 70 and images.x[0, :, :40, :70].all()
+
+
+@pytest.mark.parametrize("at_once", [10, 90, 25_000], ids=["one by one", "by two", "together"])
+def test_proposals_of_many_images_are_suppressed_as_those_of_each(monkeypatch, at_once):
+    monkeypatch.setattr(rpn, "AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 45, 2, generator=generator) * 60
+    boxes = torch.cat([corners, corners + torch.rand(3, 45, 2, generator=generator) * 30], -1)
+    boxes[0, :5, 2], boxes[2] = boxes[0, :5, 0], 7.0  # without an area: some, and all of an image
+    scores, levels = torch.randn(3, 45, generator=generator), torch.arange(45) % 4
+    found = rpn._suppressed_together(boxes, scores, levels, 0.3, 12)
+    for own, *image in zip(found, boxes, scores, strict=True):
+        assert torch.equal(own, rpn._suppressed(*image, levels, 0.3, 12))
+    assert [len(own) for own in found] == [12, 12, 1]

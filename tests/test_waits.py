@@ -5,17 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from commands import rows
 from convnext.config import Recipe, RunOptions, override
 from convnext.data.batch import Batch
+from convnext.data.dataset import read_sample
 from convnext.data.opening import DenseSplits, recognise
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.recipes import recipe
 from convnext.tasks.classification.scoring import evaluate
+from convnext.tasks.detection import scoring as detection
+from convnext.tasks.detection.inference import annotated
 from convnext.tasks.opening import splits_of
 from convnext.tasks.segmentation import scoring as segmentation
 from convnext.tasks.table import row_of
@@ -109,20 +113,55 @@ def test_a_run_on_the_far_device_learns_what_one_on_the_cpu_does(colours, tmp_pa
         assert (one["loss"], one["grad_norm"]) == pytest.approx((other["loss"], other["grad_norm"]), rel=1e-5)
 
 
-DETECTION = {  # where a step of detection waits -> how often with one head, and why
-    "assign.py: sample": 8,  # two an image in proposals and in the head: how many candidates match and how many do not
-    "rpn.py: _suppressed": 6,  # three an image: how many boxes have an area, and torchvision's suppression of them
+DETECTION = {  # where a step of detection waits -> how often with one head, however many images it has, and why
+    "assign.py: places": 4,  # how many anchors and proposals match, how many are proposed, how many objects are learnt
+    "rpn.py: _suppressed_together": 1,  # torchvision's suppression of boxes that overlap
     "roi.py: pool": 2,  # once for boxes and once for masks: how many boxes each level of the pyramid has
-    "mask_head.py: mask_targets": 2,  # once an image: how many of its objects are learnt
 }
 
 
-def test_a_step_of_detection_waits_only_for_numbers_that_decide_shapes(objects: DenseSplits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("images", [2, 3])
+def test_a_step_of_detection_waits_only_for_numbers_that_decide_shapes(
+    objects: DenseSplits, tmp_path, monkeypatch, images
+):
     found = Counter()
-    for (_, place), count in of_a_step(objects, small(optim__clip=1.0), tmp_path, monkeypatch).items():
+    chosen = small(optim__clip=1.0, optim__batch=images)
+    for (_, place), count in of_a_step(objects, chosen, tmp_path, monkeypatch).items():
         found[place.removeprefix("tasks/detection/")] += count
-    assert set(found) <= set(DETECTION)
-    assert all(count <= DETECTION[place] for place, count in found.items()), found
+    assert found == DETECTION
+
+
+def test_a_batch_of_detection_goes_to_the_device_in_one_copy(objects: DenseSplits, monkeypatch):
+    chosen = small()
+    samples = [read_sample(objects.train, place) for place in (0, 1)]
+    with far_device(monkeypatch) as queue:
+        images, targets = annotated(samples, chosen, FAR)  # constants are there now
+        copies = len(queue.copies)
+        images, targets = annotated(samples, chosen, FAR)
+        assert len(queue.copies) == copies + 1
+        near = annotated(samples, chosen, torch.device("cpu"))
+        assert torch.equal(images.x.near, near[0].x) and images.sizes == near[0].sizes
+        for far, there in zip(targets, near[1], strict=True):
+            assert len(there.single().boxes) and len(far.parts()) == len(there.parts()) == 4
+            for one, other in zip(far.parts(), there.parts(), strict=True):
+                assert one.dtype == other.dtype and torch.equal(one.near, other)
+
+
+def test_a_detector_is_scored_with_one_copy_back_an_image_to_what_it_is_on_the_cpu(objects: DenseSplits, monkeypatch):
+    chosen = small()
+    torch.manual_seed(0)
+    model = row_of(chosen.task).build(chosen).eval()
+    with torch.no_grad():
+        near = detection.evaluate(model, objects.val, chosen)
+        with far_device(monkeypatch) as queue, monkeypatch.context() as patch:
+            patch.setattr(torch, "Generator", lambda device, made=torch.Generator: made())
+            far = detection.evaluate(model.to(FAR), objects.val, chosen)
+    assert len(near) == len(far) > 1
+    assert sum(kind == "synchronize" for kind, _ in queue.events) == len(far)
+    for one, other in zip(far.found, near.found, strict=True):
+        assert np.allclose(one.boxes, other.boxes, atol=1e-3) and np.allclose(one.scores, other.scores, atol=1e-5)
+        assert one.labels.tolist() == other.labels.tolist() and len(one) and one.masks == other.masks
+    assert far.losses == pytest.approx(near.losses, rel=1e-5)
 
 
 def test_an_evaluation_looks_at_a_batch_while_the_next_is_computed_and_waits_for_nothing_else(

@@ -6,12 +6,14 @@ page-locked memory takes its place in it.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 What = TypeVar("What")
+_ALIGNED = 16  # bytes: where a tensor of any dtype may begin
 
 
 def queued(device: torch.device) -> bool:
@@ -24,6 +26,40 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if queued(device) and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # as it is where it is page-locked already
     return tensor.to(device, non_blocking=True)
+
+
+def sent_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """`tensors`, of the host, on `device`: in one copy where that works through a queue, and the host does not wait."""
+    if not queued(device):
+        return [tensor.to(device) for tensor in tensors]
+    packed = torch.empty(_places(tensors)[-1], dtype=torch.uint8, pin_memory=True)
+    for view, tensor in zip(_views(packed, tensors), tensors, strict=True):
+        view.copy_(tensor)
+    return _views(packed.to(device, non_blocking=True), tensors)
+
+
+def packed(tensors: Sequence[Tensor]) -> Tensor:
+    """(B,) uint8 on their device: what `unpacked` makes `tensors` of again, so that one copy brings all of them."""
+    held = torch.zeros(_places(tensors)[-1], dtype=torch.uint8, device=tensors[0].device)
+    for view, tensor in zip(_views(held, tensors), tensors, strict=True):
+        view.copy_(tensor)
+    return held
+
+
+def unpacked(held: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that `packed` was given, of shapes and dtypes as `like`, where `held` is now."""
+    return _views(held, like)
+
+
+def _places(tensors: Sequence[Tensor]) -> list[int]:
+    """Where each begins in their bytes, and where the last ends."""
+    return [0, *accumulate(-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors)]
+
+
+def _views(held: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """(B,) bytes as tensors of these shapes and dtypes."""
+    starts = zip(_places(like), like, strict=False)
+    return [held[first : first + each.nbytes].view(each.dtype).view(each.shape) for first, each in starts]
 
 
 def listed(values: Sequence[Any], like: Tensor) -> Tensor:

@@ -5,15 +5,17 @@ Axes: N images, C channels, H W rows and columns of the padded batch, D detectio
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from convnext.config import DetectionRecipe
 from convnext.data.annotated_transforms import stacked
 from convnext.data.sample import Instances, Sample
 from convnext.data.transforms import normalise
-from convnext.kernels.transfer import sent
+from convnext.kernels.transfer import packed, sent, sent_together, unpacked
 from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.found import Found, inside, outlines
 from convnext.tasks.detection.types import Detections, Images, NoNumbers, Targets
@@ -22,8 +24,26 @@ from convnext.tasks.finite import NotFinite
 
 def images_of(samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.device) -> Images:
     """A batch of samples on `device`: normalised, then zeros right of and below each."""
-    images = torch.from_numpy(stacked([sample.image for sample in samples], recipe.input.multiple))
-    x = normalise(sent(images, device), recipe.input)
+    return _images(sent(_pixels(samples, recipe), device), samples, recipe)
+
+
+def annotated(
+    samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.device
+) -> tuple[Images, tuple[Targets, ...]]:
+    """The same and the objects of each, in one copy to a device that works through a queue."""
+    known = [targets_of(sample.instances).parts() for sample in samples]
+    pixels, *rest = sent_together([_pixels(samples, recipe), *chain.from_iterable(known)], device)
+    parts = iter(rest)
+    targets = tuple(Targets.of_parts(*islice(parts, len(each))) for each in known)
+    return _images(pixels, samples, recipe), targets
+
+
+def _pixels(samples: Sequence[Sample], recipe: DetectionRecipe) -> Tensor:
+    return torch.from_numpy(stacked([sample.image for sample in samples], recipe.input.multiple))
+
+
+def _images(pixels: Tensor, samples: Sequence[Sample], recipe: DetectionRecipe) -> Images:
+    x = normalise(pixels, recipe.input)
     sizes = tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples)
     for image, (height, width) in zip(x, sizes, strict=True):
         image[:, height:] = 0
@@ -31,13 +51,13 @@ def images_of(samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.
     return Images(x, sizes)
 
 
-def targets_of(found: Instances | None, device: torch.device) -> Targets:
-    """The objects of one sample as tensors; none where nothing is annotated."""
+def targets_of(found: Instances | None) -> Targets:
+    """The objects of one sample as tensors on the host; none where nothing is annotated."""
     if found is None:
-        return Targets(torch.zeros(0, 4, device=device), torch.zeros(0, dtype=torch.int64, device=device))
+        return Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     masks = None if found.masks is None else torch.from_numpy(np.ascontiguousarray(found.masks))
     boxes, labels, crowd = (torch.from_numpy(np.array(each)) for each in (found.boxes, found.labels, found.crowd))
-    return Targets(boxes, labels, masks, crowd).to(device)
+    return Targets(boxes, labels, masks, crowd)
 
 
 def find(model: Detector, sample: Sample, recipe: DetectionRecipe) -> Found:
@@ -45,7 +65,7 @@ def find(model: Detector, sample: Sample, recipe: DetectionRecipe) -> Found:
     device = next(model.parameters()).device
     with named(sample):
         (found,) = model.detect(images_of([sample], recipe, device))
-    return in_original(found, sample)
+    return in_original(on_host(found), sample)
 
 
 @contextlib.contextmanager
@@ -57,9 +77,15 @@ def named(sample: Sample) -> Iterator[None]:
         raise NotFinite(sample.path) from None
 
 
+def on_host(found: Detections) -> Detections:
+    """The same detections on the host, in one copy."""
+    parts = found.parts()
+    return found if parts[0].is_cpu else Detections(*unpacked(packed(parts).cpu(), parts))
+
+
 def in_original(found: Detections, sample: Sample) -> Found:
-    """Detections of a resized sample, brought back to its original image; masks are cut out at 0.5."""
-    back = found.resized((sample.image.shape[0], sample.image.shape[1]), sample.size).to("cpu")
+    """Detections of a resized sample, on the host, brought back to its original image; masks are cut out at 0.5."""
+    back = found.resized((sample.image.shape[0], sample.image.shape[1]), sample.size)
     boxes = inside(back.boxes.float().numpy(), sample.size)
     masks = None if back.masks is None else outlines(back.masks.numpy(), boxes, sample.size)
     scores, labels = back.scores.float().numpy(), back.labels.numpy()

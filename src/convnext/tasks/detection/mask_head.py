@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 
 from convnext.config import DetectorHeadConfig
 from convnext.tasks.convolution import convolution
-from convnext.tasks.detection.assign import Sampled
+from convnext.tasks.detection.assign import Sampled, places
 from convnext.tasks.detection.roi import pool
 from convnext.tasks.detection.types import Detections, Targets, require_finite
 
@@ -58,14 +58,15 @@ def sampled_mask_loss(
     targets: Sequence[Targets],
 ) -> Tensor:
     """The loss over every sampled box with an object, in the images whose masks are known."""
-    boxes, labels, ground_truth = [], [], []
+    boxes, labels, shown = [], [], []
     for each, target in zip(sampled, targets, strict=True):
-        known = target.single()
-        count = len(each.objects) if known.masks is not None else 0
+        masks = target.single().masks
+        count = len(each.objects) if masks is not None else 0
         boxes.append(each.boxes[:count])
         labels.append(each.labels[:count])
-        if known.masks is not None and count:
-            ground_truth.append(mask_targets(known.masks, each.objects, boxes[-1]))
+        if masks is not None and count:
+            shown.append((masks, each.objects, boxes[-1]))
+    ground_truth = mask_targets(shown)
     logits = head(pool(pyramid, boxes, strides, POOLED))
     return mask_loss(logits, torch.cat(labels), torch.cat(ground_truth) if ground_truth else logits[:0, 0])
 
@@ -83,12 +84,21 @@ def with_masks(
     return [Detections(each.boxes, each.scores, each.labels, part) for each, part in zip(found, parts, strict=True)]
 
 
-def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: int = 2 * POOLED) -> Tensor:
-    """(R, size, size) of 0 and 1: what (M, H, W) masks show under each of (R, 4) boxes; `objects` (R,) says whose."""
-    used, place = objects.unique(return_inverse=True)  # only these become float32
-    rois = torch.cat([place[:, None].to(boxes.dtype), boxes], 1)
-    inside = roi_align(masks[used, None].float(), rois, size, 1.0, sampling_ratio=0, aligned=True)
-    return (inside[:, 0] >= 0.5).float()
+def mask_targets(images: Sequence[tuple[Tensor, Tensor, Tensor]], size: int = 2 * POOLED) -> list[Tensor]:
+    """Of each image, (R, size, size) of 0 and 1: what (M, H, W) masks show under each of (R, 4) boxes.
+
+    `images`: of each its masks, the (R,) objects that say whose mask is meant, and the boxes.
+    """
+    learnt = [torch.zeros(len(masks), dtype=torch.bool, device=masks.device) for masks, _, _ in images]
+    for flags, (_, objects, _) in zip(learnt, images, strict=True):
+        flags[objects] = True
+    found = []
+    for used, flags, (masks, objects, boxes) in zip(places(learnt), learnt, images, strict=True):
+        place = flags.cumsum(0)[objects] - 1  # only those that are learnt become float32
+        rois = torch.cat([place[:, None].to(boxes.dtype), boxes], 1)
+        inside = roi_align(masks[used, None].float(), rois, size, 1.0, sampling_ratio=0, aligned=True)
+        found.append((inside[:, 0] >= 0.5).float())
+    return found
 
 
 def own_masks(logits: Tensor, labels: Tensor) -> Tensor:

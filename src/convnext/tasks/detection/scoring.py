@@ -4,19 +4,22 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convnext.config import DetectionRecipe
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset
+from convnext.data.sample import Sample
 from convnext.engine.distributed import ALONE, World
 from convnext.engine.update import explained_memory, summed
 from convnext.errors import DataError
+from convnext.kernels.transfer import fetched, packed, unpacked
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
 from convnext.tasks.detection.found import Found
-from convnext.tasks.detection.inference import images_of, in_original, named, targets_of
+from convnext.tasks.detection.inference import annotated, in_original, named
 from convnext.tasks.detection.metrics import Outcomes, limit_of
 from convnext.tasks.detection.report import report
+from convnext.tasks.detection.types import Detections
 from convnext.tasks.result import Evaluation
 
 
@@ -47,16 +50,22 @@ def evaluate(
     losses: list[float] = []
     shown: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
     change = partial(eval_dense, config=recipe.input)
+
+    def asked(index: int, sample: Sample) -> tuple[tuple[int, Sample, list[Tensor]], Tensor]:
+        generator = torch.Generator(device).manual_seed(index)
+        with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
+            images, targets = annotated([sample], recipe, device)
+            with named(sample):
+                parts, (detections,) = model.judge(images, targets, generator)
+            answer = [*detections.parts(), summed(parts)]
+            return (index, sample, answer), packed(answer)
+
     with one_by_one(dataset, change, recipe, masks=recipe.head.masks, **shown) as samples:
-        for index, sample in samples:
-            generator = torch.Generator(device).manual_seed(index)
-            with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
-                images, targets = images_of([sample], recipe, device), targets_of(sample.instances, device)
-                with named(sample):
-                    parts, detections = model.judge(images, [targets], generator)
-                found.append(in_original(detections[0], sample))
+        for (index, sample, like), held in fetched(asked(*each) for each in samples):
+            *detections, loss = unpacked(held, like)
+            found.append(in_original(Detections(*detections), sample))
             indices.append(index)
-            losses.append(float(summed(parts)))
+            losses.append(float(loss))
     whole = Outcomes.join(world.gather(Outcomes(tuple(indices), tuple(found), tuple(losses))))
     if not len(whole):
         raise DataError(f"None of the {len(dataset.entries)} images to evaluate on could be read.")

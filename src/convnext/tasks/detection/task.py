@@ -21,7 +21,7 @@ from convnext.errors import ConvNeXtError
 from convnext.tasks.annotated import AnnotatedTask
 from convnext.tasks.detection.coco_evaluation import library
 from convnext.tasks.detection.facts import fingerprint, shown_in_training
-from convnext.tasks.detection.inference import images_of, targets_of
+from convnext.tasks.detection.inference import annotated
 from convnext.tasks.detection.metrics import limit_of, metrics
 from convnext.tasks.detection.scoring import evaluate
 from convnext.tasks.detection.types import Images, Targets
@@ -65,8 +65,7 @@ class Detection(AnnotatedTask):
 
     def prepare(self, batch: DenseBatch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Annotated:
         """To the device, padded to one size, normalised, with boxes and masks in pixels of the padded images."""
-        images = images_of(batch.samples, self.recipe, device)
-        return Annotated(images, tuple(targets_of(sample.instances, device) for sample in batch.samples))
+        return Annotated(*annotated(batch.samples, self.recipe, device))
 
     def loss(self, network: nn.Module, piece: Annotated) -> dict[str, Tensor]:
         """All parts, each a mean over the samples of the images together, as in the released code.

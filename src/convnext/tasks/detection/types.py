@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convnext.kernels.transfer import sent
 from convnext.tasks.detection.found import Size
 
 
@@ -23,7 +22,7 @@ class NoNumbers(ArithmeticError):
 
 def require_finite(*values: Tensor) -> None:
     """Raise NoNumbers: scores that are none are above no threshold, and a detector would find nothing, in silence."""
-    if not all(bool(each.isfinite().all()) for each in values):
+    if not bool(torch.stack([each.isfinite().all() for each in values]).all()):
         raise NoNumbers
 
 
@@ -74,12 +73,16 @@ class Targets:
             return self.parted[1]
         return self.boxes[:0] if self.crowd is None else self.boxes[self.crowd]
 
-    def to(self, device: torch.device | str) -> "Targets":
-        """What is learnt of them on `device`, and crowds; they are told apart here, where nobody waits for their number."""
-        own, place = self.single(), torch.device(device)
-        masks = None if own.masks is None else sent(own.masks, place)
-        moved = Targets(sent(own.boxes, place), sent(own.labels, place), masks)
-        return replace(moved, parted=(moved, sent(self.crowds(), place)))
+    def parts(self) -> list[Tensor]:
+        """What is learnt of them, and crowds, for `of_parts`; told apart here, where nobody waits for their number."""
+        own = self.single()
+        return [own.boxes, own.labels, self.crowds(), *([] if own.masks is None else [own.masks])]
+
+    @classmethod
+    def of_parts(cls, boxes: Tensor, labels: Tensor, crowds: Tensor, masks: Tensor | None = None) -> "Targets":
+        """Wherever the `parts` are now."""
+        single = cls(boxes, labels, masks)
+        return replace(single, parted=(single, crowds))
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,6 @@ class Detections:
         scale = self.boxes.new_tensor([columns / width, rows / height] * 2)
         return Detections(self.boxes * scale, self.scores, self.labels, self.masks)
 
-    def to(self, device: torch.device | str) -> "Detections":
-        """The same detections on `device`."""
-        masks = None if self.masks is None else self.masks.to(device)
-        return Detections(self.boxes.to(device), self.scores.to(device), self.labels.to(device), masks)
+    def parts(self) -> list[Tensor]:
+        """Their tensors, in the order that makes them."""
+        return [self.boxes, self.scores, self.labels, *([] if self.masks is None else [self.masks])]
