@@ -26,11 +26,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convnext.data.augment import posterize
 from convnext.data.loader import train_batches
 from convnext.data.opening import open_labelled, recognise
 from convnext.engine.environment import environment
-from loader import CLASSES, SIDE_PX, asked_for, quotients, write_images
+from loader import CLASSES, SIDE_PX, asked_for, mend_posterize, quotients, torchvision_transforms, write_images
 
 RESULTS = Path(__file__).parent / "results" / "feed.jsonl"
 BATCH = 16
@@ -88,16 +87,12 @@ def ours(folder: Path) -> Iterator[Any]:
 
 
 def timm_reader(folder: Path) -> Iterator[Any]:
-    """timm's transform and collation for its prefetching loader, which normalises on the device.
-
-    Its Posterize down to 0 bits, which Pillow 13 refuses, is mended as in ours: it would end the run.
-    """
-    from timm.data import auto_augment, create_dataset, create_transform
+    """timm's transform and collation for its prefetching loader, which normalises on the device."""
+    from timm.data import create_dataset, create_transform
     from timm.data.loader import fast_collate
 
     made = asked_for(BATCH)
-    changed = {name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")}
-    auto_augment.NAME_TO_OP.update(changed)
+    mend_posterize()
     dataset = create_dataset("", root=str(folder))
     dataset.transform = create_transform(
         (3, SIDE_PX, SIDE_PX),
@@ -114,19 +109,9 @@ def timm_reader(folder: Path) -> Iterator[Any]:
 def torchvision_reader(folder: Path) -> Iterator[Any]:
     """ImageFolder and torchvision.transforms.v2, as its reference scripts for classification have them."""
     from torchvision.datasets import ImageFolder
-    from torchvision.transforms import InterpolationMode, v2
+    from torchvision.transforms import v2
 
-    made = asked_for(BATCH)
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(SIDE_PX, interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandAugment(magnitude=9, interpolation=InterpolationMode.BILINEAR),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(made.input.mean, made.input.std),
-        ]
-    )
+    transform = v2.Compose(torchvision_transforms(asked_for(BATCH)))
     yield from _images(ImageFolder(str(folder), transform), None)
 
 

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,15 +117,11 @@ def asked_for(batch: int) -> Recipe:
 
 
 def timm_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
-    """timm.data.create_loader, as its training script calls it for this recipe.
-
-    Its Posterize down to 0 bits, which Pillow 13 refuses, is mended as in ours: it would end the run.
-    """
-    from timm.data import auto_augment, create_dataset, create_loader
+    """timm.data.create_loader, as its training script calls it for this recipe."""
+    from timm.data import create_dataset, create_loader
 
     made = asked_for(args.batch)
-    changed = {name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")}
-    auto_augment.NAME_TO_OP.update(changed)
+    mend_posterize()
     loader = create_loader(
         create_dataset("", root=str(folder)),
         input_size=(3, SIDE_PX, SIDE_PX),
@@ -145,23 +142,36 @@ def timm_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor
             yield x
 
 
+def mend_posterize() -> None:
+    """timm's Posterize down to 0 bits, which Pillow 13 refuses, as in ours: it would end the run."""
+    from timm.data import auto_augment
+
+    changed = {name: posterize for name in auto_augment.NAME_TO_OP if name.startswith("Posterize")}
+    auto_augment.NAME_TO_OP.update(changed)
+
+
+def torchvision_transforms(made: Recipe) -> list[Any]:
+    """torchvision's transforms of PIL images for this recipe, but for erasing."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    randomly = [v2.RandAugment(magnitude=9, interpolation=InterpolationMode.BILINEAR)]
+    return [
+        v2.RandomResizedCrop(SIDE_PX, interpolation=InterpolationMode.BICUBIC, antialias=True),
+        v2.RandomHorizontalFlip(),
+        *(randomly if made.augment.rand_augment else []),
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(made.input.mean, made.input.std),
+    ]
+
+
 def torchvision_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
     """torchvision.transforms.v2 on PIL images, as its reference scripts for classification do; torch's DataLoader."""
     from torchvision.datasets import ImageFolder
-    from torchvision.transforms import InterpolationMode, v2
+    from torchvision.transforms import v2
 
     made = asked_for(args.batch)
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(SIDE_PX, interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandAugment(magnitude=9, interpolation=InterpolationMode.BILINEAR),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(made.input.mean, made.input.std),
-            v2.RandomErasing(made.augment.erasing),
-        ]
-    )
+    transform = v2.Compose([*torchvision_transforms(made), v2.RandomErasing(made.augment.erasing)])
     loader = torch.utils.data.DataLoader(
         ImageFolder(str(folder), transform),
         args.batch,

@@ -35,7 +35,7 @@ from convnext.data.transforms import normalise
 from convnext.engine.environment import environment
 from convnext.engine.memory import keep_freed_memory
 from convnext.files import to_json
-from loader import asked_for, quotients, rate, write_images
+from loader import asked_for, quotients, rate, torchvision_transforms, write_images
 
 RESULTS = Path(__file__).parent / "results" / "shards.jsonl"
 SIDE_PX = 224
@@ -141,18 +141,9 @@ def ours(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
 def webdataset_loader(folder: Path, args: argparse.Namespace) -> Iterator[torch.Tensor]:
     """webdataset's pipeline with torchvision's transforms, as its documentation has it."""
     import webdataset
-    from torchvision.transforms import InterpolationMode, v2
+    from torchvision.transforms import v2
 
-    made = plain(args.batch)
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(SIDE_PX, interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(made.input.mean, made.input.std),
-        ]
-    )
+    transform = v2.Compose(torchvision_transforms(plain(args.batch)))
     names = sorted(str(file) for file in folder.glob("train-*.tar"))
     images = webdataset.WebDataset(names, resampled=True, shardshuffle=False).shuffle(BUFFER).decode("pil")
     images = images.to_tuple("jpg", "cls").map_tuple(transform, int).batched(args.batch)
