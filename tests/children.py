@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 PATIENCE_S = 60  # of a test on a busy machine; what is awaited takes a second or two
 
@@ -21,7 +22,7 @@ def started(code: str, *arguments: object, **options: object) -> subprocess.Pope
     return subprocess.Popen(command, **values)  # type: ignore[call-overload,no-any-return]
 
 
-def ended(process: subprocess.Popen[str]) -> int:
+def ended(process: Any) -> int:
     """Its status. It is killed where it does not end in time, or leaving its `with` would wait for it."""
     try:
         return process.wait(PATIENCE_S)

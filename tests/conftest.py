@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 from convnext.data.opening import DenseSplits, open_dense_splits, recognise
 from convnext.tasks.detection.report import report as detection_report
 from dense_runs import guessed, segmented, write_run
+from loaded import Loaded, loading
 from shape_objects import write_objects
 from shapes import write_shapes
 
@@ -23,6 +25,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)  # goes on; a new program has the default again
+if not torch.cuda.is_available():
+    torch.set_num_threads(1)  # as in the processes that tests start: both compute the same bits
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="no GPU here: NOT tested on one"))
+
+
+@pytest.fixture(scope="session")
+def loaded() -> Iterator[Loaded]:
+    with loading() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

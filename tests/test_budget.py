@@ -1,14 +1,12 @@
 """--minutes: the recipe is fitted to the time, the plan is kept, and the run is the one of that plan to the bit."""
 
+import itertools
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from convnext.recipes.shorter import least_epochs, length_in_epochs, shorter, si
 from convnext.tasks import budget
 from convnext.tasks.pace import SPENT, Pace, fitted, of_length, parts_of, seconds_of
 from images import write_colours
+from loaded import COMMAND, told
 from runs import bits
 from shapes import write_shapes
 
@@ -275,7 +274,9 @@ def asked(data: Path, out: Path, *more: object) -> list[str]:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that measures 0.4 s a step and 0.2 s an evaluation, and trains as fast as it can."""
+    """A machine that measures 0.4 s a step, 0.2 s an evaluation and 2 s before them, and trains as fast as it can."""
+    clock = itertools.count(1000.0, 2.0)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(budget, "try_steps", lambda task, *_, at, **__: ([Timed(0.4, 0.0)] * len(at), None))
     monkeypatch.setattr(budget, "saving_s", lambda *_: 0.0)
     monkeypatch.setattr(budget, "_evaluation_s", lambda *_: 0.2)
@@ -375,29 +376,11 @@ def test_a_time_that_is_too_short_for_one_pass_is_refused_with_the_least(data, t
     assert convnext(*asked(data, tmp_path / "run", "--minutes", least)).status == 0
 
 
-def test_two_processes_have_one_plan(data, tmp_path):
-    arguments = [
-        sys.executable,
-        "-m",
-        "convnext",
-        *asked(data, tmp_path / "two", "--minutes", 2, "--lr", 1e-9, "--schedule.patience", 1),
-    ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            arguments,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    (_, err), (_, other) = (process.communicate(timeout=240) for process in ranks)
-    assert [process.returncode for process in ranks] == [0, 0], err + other
-    assert err.count("Planned for 2 min") == err.count("Stopped early at epoch ") == 1 and not other
+def test_two_processes_have_one_plan(loaded, data, tmp_path):
+    words = asked(data, tmp_path / "two", "--minutes", 20, "--lr", 1e-9, "--schedule.patience", 1)
+    with loaded.ranks(COMMAND, *words) as ranks:
+        (_, err), (_, other) = told(ranks)
+    assert err.count("Planned for 20 min") == err.count("Stopped early at epoch ") == 1 and not other
     assert plan_of(tmp_path / "two")["measured"]["steps_per_epoch"] == 3
 
 

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +28,7 @@ from convnext.errors import TrainingError
 from convnext.recipes import recipe
 from convnext.tasks.classification.scoring import evaluate
 from images import write_colours
+from loaded import COMMAND, told
 
 BATCH, PER_EPOCH, EPOCHS = 8, 5, 3
 
@@ -146,25 +144,11 @@ def test_reading_processes_and_the_cache_change_nothing(data, tmp_path):
     assert (tmp_path / "plain" / "metrics.jsonl").read_bytes() == (tmp_path / "other" / "metrics.jsonl").read_bytes()
 
 
-def test_two_processes_train_to_the_losses_of_one_write_one_log_and_evaluate_each_image_once(data, tmp_path):
+def test_two_processes_train_to_the_losses_of_one_write_one_log_and_evaluate_each_image_once(loaded, data, tmp_path):
     more = ["--optim.ema", 0.9, "--optim.name", "sgd", "--json"]  # 15 images are held out: an odd number
     one = json.loads(trained(data, tmp_path / "one", *more).out)
-    arguments = [sys.executable, "-m", "convnext", *map(str, tiny(data, tmp_path / "two", *more))]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    ranks = [  # what torchrun starts, without the third process that watches them
-        subprocess.Popen(
-            arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    (out, err), (other_out, other_err) = (process.communicate(timeout=240) for process in ranks)
-    assert [process.returncode for process in ranks] == [0, 0], err + other_err
+    with loaded.ranks(COMMAND, *tiny(data, tmp_path / "two", *more)) as ranks:
+        (out, err), (other_out, _) = told(ranks)
     assert "fp32 on cpu x 2" in err and other_out == ""
     two = json.loads(out)
     for kind in ("train", "eval"):

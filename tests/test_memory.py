@@ -1,13 +1,12 @@
 """Memory that is short: every way in which torch says so is known, and one process's end is told and ends the others."""
 
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from children import PATIENCE_S, awaited, environment, gone, started
+from children import gone
 from commands import tiny
 from convnext.engine.update import out_of_memory
 from images import write_colours
@@ -69,25 +68,14 @@ def test_other_failures_are_not_taken_for_it(error):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: processes meet over gloo")
 @pytest.mark.parametrize("deaf", ["0", "1"], ids=["torch notices", "torch waits"])
-def test_one_process_without_memory_says_what_fits_and_ends_the_others(tmp_path: Path, deaf: str):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+def test_one_process_without_memory_says_what_fits_and_ends_the_others(loaded, tmp_path: Path, deaf: str):
     words = [*tiny(write_colours(tmp_path / "colours"), tmp_path / "run", "--processes", 2)]
-    both = []
-    for rank in range(2):
-        with (tmp_path / f"said{rank}").open("w") as said:
-            env = environment(**place, DEAF=deaf, RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2")
-            both.append(started(ONE_IS_SHORT, *words, stdout=said, stderr=said, env=env))
-    try:
-        assert awaited(lambda: "Out of memory" in (tmp_path / "said1").read_text(), 4 * PATIENCE_S)
+    with loaded.ranks(ONE_IS_SHORT, *words, DEAF=deaf, LOCAL_WORLD_SIZE="2") as both:
+        heard = [next(line for line in both[1].stderr if "Out of memory" in line)]
         assert gone([process.pid for process in both])
         assert [process.wait() for process in both] == [2, 2]
-    finally:
-        for process in both:
-            process.kill()
-            process.wait()
-    said = [(tmp_path / f"said{rank}").read_text() for rank in range(2)]
+        said = ["".join(process.communicate()) for process in both]
+    said[1] += heard[0]
     assert "Out of memory with 3 images at a time. 1 fit: add `--micro-batch 1`" in said[1]
     refusals = [line for text in said for line in text.splitlines() if line.startswith("convnext: ")]
     assert len(refusals) == 1 and "Traceback" not in said[0] + said[1]

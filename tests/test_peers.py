@@ -1,16 +1,14 @@
 """Processes of one run hear at once that another has ended, whatever they do meanwhile."""
 
 import contextlib
-import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from children import awaited, environment, gone
+from children import awaited, gone
 from convnext.engine import peers
 from convnext.engine.peers import Peers
 
@@ -91,7 +89,8 @@ def test_one_that_is_done_ends_nobody(quick, first):
         assert not found[1 - first].lost.wait(0.5)
 
 
-def test_one_that_notices_by_itself_is_not_ended():
+def test_one_that_notices_by_itself_is_not_ended(monkeypatch):
+    monkeypatch.setattr(peers, "ENDED_S", 1000)
     with ranks(2) as found:
         found[1].killed()
         found[0].peers.close("lost")  # within ENDED_S
@@ -124,29 +123,11 @@ def test_where_nobody_listens_there_is_no_watch_and_no_error():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /proc tells which processes run")
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_is_busy_ends_with_one_line_when_another_is_killed(victim):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    pipe = subprocess.PIPE
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUSY],
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank)),
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [rank.stdout and rank.stdout.readline() for rank in started] == ["0\n", "1\n"]
-        started[victim].send_signal(signal.SIGKILL)
+def test_a_rank_that_is_busy_ends_with_one_line_when_another_is_killed(loaded, victim):
+    with loaded.ranks(BUSY) as started:
+        assert [rank.stdout.readline() for rank in started] == ["0\n", "1\n"]
+        started[victim].kill()
         assert gone([rank.pid for rank in started])
         told = started[1 - victim].communicate()[1].splitlines()
-    finally:
-        for rank in started:
-            rank.kill()
-            rank.communicate()
     assert started[1 - victim].returncode == 2
     assert len(told) == 1 and told[0].startswith("convnext: Another process of this run has ended without a word")

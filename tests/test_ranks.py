@@ -19,6 +19,7 @@ from convnext.engine.claim import Claim
 from convnext.errors import ConvNeXtError
 from convnext.ranks import to_be_started
 from images import write_colours
+from loaded import COMMAND
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /proc tells which processes run")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "convnext"]
@@ -41,10 +42,13 @@ def launched(command: list[str], out: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
     ) as run:
-        log = out / "metrics.jsonl"
-        assert awaited(lambda: run.poll() is not None or (log.exists() and bool(log.stat().st_size)), 300)
-        assert run.poll() is None
-        yield run
+        try:
+            log = out / "metrics.jsonl"
+            assert awaited(lambda: run.poll() is not None or (log.exists() and bool(log.stat().st_size)), 300)
+            assert run.poll() is None
+            yield run
+        finally:
+            run.kill()  # leaving this `with` would wait for it
 
 
 def long_run(data: Path, out: Path) -> list[str]:
@@ -61,24 +65,12 @@ def test_ranks_and_their_workers_end_with_a_launcher_that_is_killed(data, tmp_pa
         assert [file.name for file in (tmp_path / "run").iterdir() if file.name.endswith(".tmp")] == []
 
 
-def test_a_rank_that_is_killed_ends_the_other_with_one_line(data, tmp_path):
-    arguments = [sys.executable, "-m", "convnext", *map(str, tiny(data, tmp_path / "run", "--epochs", 10_000))]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            arguments,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(**place, RANK=str(rank), LOCAL_RANK=str(rank)),
-        )
-        for rank in range(2)
-    ]
-    log = tmp_path / "run" / "metrics.jsonl"
-    assert awaited(lambda: log.exists() and bool(log.stat().st_size), 300)
-    ranks[1].send_signal(signal.SIGKILL)
-    told = ranks[0].communicate(timeout=120)[1]
-    ranks[1].communicate()
+def test_a_rank_that_is_killed_ends_the_other_with_one_line(loaded, data, tmp_path):
+    with loaded.ranks(COMMAND, *tiny(data, tmp_path / "run", "--epochs", 10_000)) as ranks:
+        log = tmp_path / "run" / "metrics.jsonl"
+        assert awaited(lambda: log.exists() and bool(log.stat().st_size), 300)
+        ranks[1].kill()
+        told = ranks[0].communicate()[1]
     assert ranks[0].returncode == 2 and "Traceback" not in told
     assert told.splitlines()[-1].startswith("convnext: Another process of this run has ended without a word")
 
