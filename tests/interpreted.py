@@ -4,34 +4,26 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from once import once
 
 Answers = dict[str, object]
 
 
 def answers_of(script: str, factory: pytest.TempPathFactory, **environment: str) -> Answers:
-    """What `script`, beside this file, prints as JSON. Workers of one run share it: whoever is first makes it."""
-    shared = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    answers, claim = shared / f"{script}.json", shared / f"{script}.claimed"
-    try:
-        claim.touch(exist_ok=False)
-    except FileExistsError:
-        while not answers.exists():
-            time.sleep(0.2)
-        return json.loads(answers.read_text())
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script))]
-    variables = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
-    lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
-    part = answers.with_suffix(".part")
-    part.write_text(lines[-1])
-    part.replace(answers)
-    return json.loads(lines[-1])
+    """What `script`, beside this file, prints as JSON."""
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name(script))]
+        variables = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | variables)
+        lines = done.stdout.splitlines() or [json.dumps({"failure": done.stderr})]
+        (folder / "answers.json").write_text(lines[-1])
+
+    return json.loads((once(factory, script, make) / "answers.json").read_text())  # type: ignore[no-any-return]
 
 
 def of(found: Answers, name: str) -> object:

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from children import environment
+from children import PATIENCE_S, environment
 from convnext.deploy.serve.app import Service, application
 from convnext.deploy.serve.limits import Limits
 from convnext.deploy.serve.models import Model, Models
@@ -72,7 +72,7 @@ class Held:
 
     def answers(self, read: Any, **how: Any) -> list[Any]:
         self.begun.set()
-        assert self.go.wait(30)
+        assert self.go.wait(PATIENCE_S)
         self.batches.append(len(read))
         return list(self.predictor.answers(read, **how))
 

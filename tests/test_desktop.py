@@ -227,7 +227,7 @@ def test_posix_modules_are_imported_only_where_their_absence_is_expected():
 @linux
 def test_a_run_whose_reading_process_outlived_it_is_taken_up_at_once(data, tmp_path):
     arguments = tiny(data, tmp_path / "run", "--workers", 1, "--checkpoint-steps", 1)
-    command = [sys.executable, "-m", "convnext", *map(str, arguments), "--epochs", "300"]
+    command = [sys.executable, "-m", "convnext", *map(str, arguments), "--epochs", "10000"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "run" / "last.safetensors").exists():
         assert process.poll() is None

@@ -18,6 +18,7 @@ from convnext.engine import checkpoint
 from convnext.errors import ConvNeXtError
 from convnext.tasks.segmentation.build import build
 from convnext.tasks.segmentation.exact import labelled
+from once import once
 from shapes import write_shapes
 
 pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
@@ -45,18 +46,27 @@ def untrained(folder: Path, **changes: Any) -> Path:
     return folder / "best.safetensors"
 
 
+def exported(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that slides windows, and its file."""
+
+    def make(folder: Path) -> None:
+        run = untrained(
+            folder / "run",
+            **{"head.window_px": 32, "head.stride_px": 20, "input.eval_short_px": 40, "input.eval_long_px": 90},
+        )
+        done = convnext("export", run, "--to", "onnx", "--json")
+        assert done.status == 0, done.err
+        told = json.loads(done.out)
+        assert told["max_logit_difference"] <= 1e-4 * told["max_logit"]
+        Path(told["out"]).rename(folder / "file.onnx")
+
+    place = once(factory, "sliding segmenter", make)
+    return place / "run" / "best.safetensors", place / "file.onnx"
+
+
 @pytest.fixture(scope="module")
 def sliding(tmp_path_factory) -> tuple[Path, Path]:
-    """A run that slides windows, and its file."""
-    run = untrained(
-        tmp_path_factory.mktemp("sliding") / "run",
-        **{"head.window_px": 32, "head.stride_px": 20, "input.eval_short_px": 40, "input.eval_long_px": 90},
-    )
-    done = convnext("export", run, "--to", "onnx", "--json")
-    assert done.status == 0, done.err
-    told = json.loads(done.out)
-    assert told["max_logit_difference"] <= 1e-4 * told["max_logit"]
-    return run, Path(told["out"])
+    return exported(tmp_path_factory)
 
 
 def test_the_map_of_an_image_of_any_size_is_that_of_the_run(sliding):

@@ -155,7 +155,7 @@ def test_a_helper_that_fails_says_why_and_one_that_is_late_is_ended():
 def test_a_helper_and_its_children_end_with_a_process_that_is_killed(tmp_path):
     code = "import sys; from convnext import processes; processes.run(['sh', '-c', sys.argv[1]], timeout_s=1000)"
     mark = tmp_path / "started"
-    with started(code, f"touch {mark}; sleep 1000; true") as process:
+    with started(code, f"sleep 1000 & : > {mark}; wait") as process:
         assert awaited(mark.exists)
         children = children_of(process.pid)
         assert len(children) == 3  # the keeper, sh, sleep

@@ -1,12 +1,8 @@
 """The roadmap on one's own data: what a plan trains, how it goes on after a kill, and what is read out of the results."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from convnext.studies.roadmap.page import results_text, write_roadmap
 from convnext.studies.roadmap.training import Plan, train_roadmap
 from convnext.studies.roadmap.verdicts import read, summary
 from images import write_colours
+from loaded import WAITING
 
 TWO = ("resnet_original", "separate_downsampling")
 QUICK = {"input.size_px": 16, "optim.batch": 12}
@@ -70,15 +67,12 @@ def test_a_plan_trains_its_steps_as_ordinary_runs_under_one_budget(whole):
     assert set(scores(whole)) == set(TWO)
 
 
-def test_a_plan_that_was_killed_goes_on_and_ends_with_the_same_figures(data, whole, tmp_path):
-    out, code = tmp_path / "roadmap", KILLED.format(steps=TWO, changes=QUICK)
-    command = [sys.executable, "-c", code, str(data), str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    log = out / f"{TWO[1]}_seed0" / "metrics.jsonl"
-    while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < 3):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+def test_a_plan_that_was_killed_goes_on_and_ends_with_the_same_figures(loaded, data, whole, tmp_path):
+    out, code = tmp_path / "roadmap", WAITING + KILLED.format(steps=TWO, changes=QUICK)
+    with loaded.forked(code, f"{TWO[1]}_seed0/metrics.jsonl", 3, data, out) as process:
+        assert process.stdout.readline() == "waiting\n", process.stderr.read()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     first = out / f"{TWO[0]}_seed0" / "last.safetensors"
     written = first.stat().st_mtime_ns
     seen: list[list[str]] = []

@@ -152,18 +152,17 @@ def test_an_unknown_protocol_is_one_line(tmp_path):
 def test_a_server_that_is_gone_is_tried_again_and_then_one_line(tmp_path, bucket, data, out, monkeypatch):
     monkeypatch.setenv("CONVNEXT_CACHE_GB", "0")
     url = put(bucket, out)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     source = recognise(url)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", nobody)
-    source.store.place.far._open = None  # type: ignore[attr-defined]
-    with pytest.raises(
-        Unreachable,
-        match=r"train-\d+\.tar' cannot be read, tried 3 times with 0\.03 s between: .*Give the same command",
-    ):
-        source.store.read("train/red/000.png")
-    done = convnext("train", url, "--out", tmp_path / "run")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # it does not listen, and nobody else can have the port
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        source.store.place.far._open = None  # type: ignore[attr-defined]
+        with pytest.raises(
+            Unreachable,
+            match=r"train-\d+\.tar' cannot be read, tried 3 times with 0\.03 s between: .*Give the same command",
+        ):
+            source.store.read("train/red/000.png")
+        done = convnext("train", url, "--out", tmp_path / "run")
     assert done.status == 2
     *waits, last = done.err.splitlines()
     assert [line.rpartition(": ")[2] for line in waits] == ["trying again in 0.01 s.", "trying again in 0.02 s."]

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from children import PATIENCE_S
 from commands import convnext, trained
 from convnext.data import arrow
 from convnext.data.decode import decode
@@ -276,8 +277,8 @@ def test_rows_are_read_by_threads_by_forks_and_after_pickling(tmp_path):
     out = fork.Queue()
     child = fork.Process(target=_read_elsewhere, args=(store, paths[17], out))
     child.start()
-    assert out.get(timeout=20) == right[17]
-    child.join(20)
+    assert out.get(timeout=PATIENCE_S) == right[17]
+    child.join(PATIENCE_S)
     assert child.exitcode == 0
 
 
