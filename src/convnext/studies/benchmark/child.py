@@ -14,7 +14,7 @@ import torch
 
 from convnext.errors import ConvNeXtError
 from convnext.processes import Parent
-from convnext.studies.benchmark import engines, limits, networks
+from convnext.studies.benchmark import engines, limits, networks, whole
 from convnext.studies.benchmark.jobs import Job
 from convnext.studies.benchmark.memory import Peak
 
@@ -78,6 +78,8 @@ class _Server:
             self.make = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino}[job.library](
                 job, self.folder
             )
+        elif settings.task != "classification":
+            self.make = whole.inference(job, whole.network(job))
         else:
             run = networks.training if settings.mode == "training" else networks.inference
             self.make = run(job, networks.network(job))

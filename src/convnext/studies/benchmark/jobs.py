@@ -42,7 +42,8 @@ class Settings:
 
     config: ConvNeXtConfig
     batches: tuple[int, ...] = (1, 8)
-    size_px: int = 224
+    size_px: int = 224  # the shorter side, where the task has images that are no squares
+    task: Literal["classification", "detection", "segmentation"] = "classification"
     mode: Literal["inference", "training"] = "inference"
     dtype: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"

@@ -155,4 +155,5 @@ def _version(name: str) -> str:
 def settings_text(settings: Settings) -> str:
     """'tiny, inference, 224 px, fp32, cpu, 2 threads'."""
     threads = f"{settings.threads} thread{'' if settings.threads == 1 else 's'}"
-    return f"{settings.config.name}, {settings.mode}, {settings.size_px} px, {settings.dtype}, {settings.device}, {threads}"
+    what = settings.config.name if settings.task == "classification" else f"{settings.config.name}, {settings.task}"
+    return f"{what}, {settings.mode}, {settings.size_px} px, {settings.dtype}, {settings.device}, {threads}"
