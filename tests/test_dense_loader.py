@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from convnext.config import AnnotatedAugment, AnnotatedInput
+from convnext.data import dataset as reading
 from convnext.data.annotated_loader import DenseBatch, eval_dense_batches, train_dense_batches
 from convnext.data.annotated_policy import Key, eval_dense, train_dense
 from convnext.data.formats.coco import open_coco
@@ -52,6 +53,16 @@ def test_a_run_that_goes_on_reads_what_an_unbroken_one_does_with_any_number_of_w
         assert len(again) == 3
         assert all(same(one, other) for one, other in zip(whole[5:], again, strict=True))
     assert not all(np.array_equal(whole[0].samples[0].image, one.samples[0].image) for one in whole[1:])
+
+
+def test_objects_that_are_drawn_a_few_at_a_time_are_the_same_to_the_bit(dataset, monkeypatch):
+    whole = batches(dataset, range(8))
+    scored = list(eval_dense_batches(dataset, partial(eval_dense, config=CONFIG), batch=2))
+    monkeypatch.setattr(reading, "MOST_DRAWN", 1)  # byte: one object at a time
+    assert all(same(one, other) for one, other in zip(whole, batches(dataset, range(8)), strict=True))
+    again = list(eval_dense_batches(dataset, partial(eval_dense, config=CONFIG), batch=2))
+    assert all(same(one, other) for one, other in zip(scored, again, strict=True))
+    assert any(len(each.instances) > 1 for batch in whole for each in batch.samples)
 
 
 def test_an_epoch_shows_every_image_once_and_ranks_share_its_batches(dataset):

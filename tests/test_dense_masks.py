@@ -21,6 +21,7 @@ from convnext.data.masks import (
     rasterise,
     render,
     runs_of,
+    thinned,
 )
 from convnext.errors import DataError
 
@@ -108,3 +109,16 @@ def test_runs_that_do_not_fill_the_image_are_refused():
         mask_of(np.array([20, -4]), 4, 4)
     with pytest.raises(DataError, match="its mask has 3 x 2 pixels and the image 4 x 4"):
         render(encode(np.ones((2, 3))), 4, 4)
+
+
+@given(MASKS, st.data())
+def test_a_mask_at_some_rows_and_columns_is_that_of_its_pixels_there(mask, data):
+    rows, columns = (np.array(sorted(data.draw(st.sets(st.integers(0, side - 1), min_size=1)))) for side in mask.shape)
+    found = thinned(encode(mask), rows, columns)
+    assert found == encode(mask[np.ix_(rows, columns)])
+    assert np.array_equal(decode_mask(found), mask[np.ix_(rows, columns)])
+
+
+def test_a_mask_whose_runs_do_not_fill_it_is_not_thinned():
+    with pytest.raises(DataError, match="its run lengths make 7 pixels, and 4 x 4 are 16"):
+        thinned(Rle(4, 4, compress(np.array([3, 4]))), np.arange(2), np.arange(2))

@@ -21,6 +21,7 @@ from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.errors import ConvNeXtError, DataError
 from convnext.recipes import recipe
+from convnext.tasks.segmentation import inference
 from convnext.tasks.segmentation.build import build
 from convnext.tasks.segmentation.inference import log_probabilities, predict
 from convnext.tasks.segmentation.metrics import confusion, metrics
@@ -185,6 +186,21 @@ def test_evaluation_is_in_original_pixels_and_that_of_a_plain_loop(data, tmp_pat
     with torch.inference_mode():
         scores = task.evaluate(model, World())
     assert scores == metrics(found) and scores["loss"] == pytest.approx(np.log(3), abs=0.5)
+
+
+def test_an_image_whose_logits_are_not_held_at_once_gets_the_same_answers_and_scores(data, tmp_path, monkeypatch):
+    chosen = small(input__eval_short_px=32, input__eval_long_px=64)
+    model = task_of(data, chosen, tmp_path).model.eval()
+    sample = read_sample(data.val, 0)
+    with torch.inference_mode():
+        labels, scores = predict(model, sample.image, chosen)
+        whole = evaluate(model, data.val, chosen)
+        monkeypatch.setattr(inference, "MOST_LOGITS", 1)
+        in_strips = predict(model, sample.image, chosen)
+        found = evaluate(model, data.val, chosen)
+    assert (in_strips[0] == labels).mean() > 0.999 and in_strips[1] == pytest.approx(scores, abs=1e-5)
+    assert np.abs(found.table - whole.table).sum() <= 0.002 * whole.table.sum()
+    assert metrics(found)["loss"] == pytest.approx(metrics(whole)["loss"], rel=1e-5)
 
 
 def test_probabilities_of_an_image_do_not_depend_on_the_window_when_it_holds_the_image(data, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.data.annotated_policy import Key
-from convnext.data.dataset import DenseDataset, read_sample
+from convnext.data.dataset import Change, DenseDataset, read_sample
 from convnext.data.sample import Sample
 from convnext.data.sampler import EachOnce
 from convnext.data.slots import slots_of
@@ -21,7 +21,6 @@ from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, r
 from convnext.errors import DataError, reason_of
 
 Train = Callable[[Sample, Key], Sample]  # such as partial(train_dense, config=...), called with the sample and its key
-Evaluate = Callable[[Sample], Sample]
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def train_dense_batches(
 
 def eval_dense_batches(
     dataset: DenseDataset,
-    change: Evaluate,
+    change: Change,
     *,
     batch: int,
     share: Share = (0, 1),
@@ -128,13 +127,14 @@ class _TrainReader:
         return _packed([sample for _, sample in found], [index for index, _ in found], skipped)
 
     def _sample(self, index: int, key: tuple[int, ...]) -> Sample:
-        return self.change(read_sample(self.dataset, index, channels=self.channels, masks=self.masks), key)
+        how: dict[str, Any] = {"channels": self.channels, "masks": self.masks}
+        return read_sample(self.dataset, index, **how, change=lambda sample: self.change(sample, key))
 
 
 class _EvalReader:
     """(first, last) -> batch of those entries."""
 
-    def __init__(self, dataset: DenseDataset, change: Evaluate, channels: int, masks: bool):
+    def __init__(self, dataset: DenseDataset, change: Change, channels: int, masks: bool):
         self.dataset, self.change, self.channels, self.masks = dataset, change, channels, masks
 
     def __len__(self) -> int:
@@ -146,8 +146,8 @@ class _EvalReader:
         skipped: dict[str, str] = {}
         for index in range(*item):
             try:
-                sample = read_sample(self.dataset, index, channels=self.channels, masks=self.masks)
-                samples.append(self.change(sample))
+                how: dict[str, Any] = {"channels": self.channels, "masks": self.masks, "change": self.change}
+                samples.append(read_sample(self.dataset, index, **how))
                 indices.append(index)
             except (DataError, OSError) as error:
                 skipped[printable(self.dataset.entries[index].path)] = reason_of(error)

@@ -3,10 +3,10 @@
 Axes: H W pixel rows and columns, M objects.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from convnext.data.turned import made_before_turn, upright_objects
 from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
+
+Change = Callable[[Sample], Sample]
+MOST_DRAWN = 1 << 29  # bytes of masks that are drawn at once at the size of their image
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,14 @@ class DenseDataset:
         return replace(self, entries=select(self.entries, np.array(kept, bool)))
 
 
-def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: bool = True) -> Sample:
+def read_sample(
+    dataset: DenseDataset, index: int, *, channels: int = 3, masks: bool = True, change: Change | None = None
+) -> Sample:
     """The image at `index` with everything known about it, `masks` False: outlines are not drawn.
 
-    Raises DataError with the reason, and OSError, when the image or its label map cannot be used.
+    `change`: what is done to it, None: nothing. It must treat each object for itself, as it sees a few at a time where all
+    masks at the size of the image would be more than MOST_DRAWN bytes: a thousand objects on 8,000 x 8,000 pixels are
+    64 GB. Raises DataError with the reason, and OSError, when the image or its label map cannot be used.
     """
     entry = dataset.entries[index]
     data = dataset.store.read(entry.path)
@@ -64,7 +71,8 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
         pixels = read_pixels(data, dataset.bands)
         shown = (pixels.shape[0], pixels.shape[1])
         labels = read_semantic(dataset, index, shown) if entry.semantic is not None else None
-        return Sample(pixels, None, labels, printable(entry.path), entry.image_id, shown)
+        sample = Sample(pixels, None, labels, printable(entry.path), entry.image_id, shown)
+        return change(sample) if change else sample
     opened = Opened(data)
     header = opened.header[:2] if is_jpeg(data) else None  # only of those some are not decoded whole
     image = opened.pixels(channels=channels)
@@ -72,9 +80,17 @@ def read_sample(dataset: DenseDataset, index: int, *, channels: int = 3, masks: 
     size = header or (height, width)
     frame = Frame(width / size[1], height / size[0])  # one that is too large to be decoded whole is smaller here
     found = upright(dataset, index, size) if (height, width) == size else _reduced(entry, size, (height, width))
-    instances = None if found is None else _instances(found, height, width, masks and dataset.has_masks)
     semantic = read_semantic(dataset, index, size) if entry.semantic is not None else None
-    return Sample(image, instances, semantic, printable(entry.path), entry.image_id, size, frame)
+    bare = Sample(image, None, semantic, printable(entry.path), entry.image_id, size, frame)
+    if found is None:
+        return change(bare) if change else bare
+    step = max(1, MOST_DRAWN // (height * width)) if change and masks and dataset.has_masks else len(found)
+    parts = []
+    for first in range(0, max(1, len(found)), max(1, step)):
+        part = range(first, min(first + step, len(found)))
+        sample = replace(bare, instances=_instances(found, part, height, width, masks and dataset.has_masks))
+        parts.append(change(sample) if change else sample)
+    return parts[0] if len(parts) == 1 else replace(parts[0], instances=_together(parts))
 
 
 def upright(dataset: DenseDataset, index: int, size: tuple[int, int]) -> Objects | None:
@@ -189,21 +205,30 @@ def _category_ids(dataset: DenseDataset, classes: tuple[str, ...]) -> tuple[int,
     return tuple(known[name] if name in known else free + place for place, name in enumerate(classes))
 
 
-def _instances(objects: Objects, height: int, width: int, masks: bool) -> Instances:
+def _instances(objects: Objects, part: range, height: int, width: int, masks: bool) -> Instances:
+    """The objects of `part` in an image of (height, width)."""
     edge = np.array([width, height, width, height], np.float64)
     drawn = None
     if masks:
-        drawn = np.zeros((len(objects), height, width), np.uint8)
-        for number, shape in enumerate(objects.shapes):
-            drawn[number] = render(_rectangle(objects.boxes[number]) if shape is None else shape, height, width)
+        drawn = np.zeros((len(part), height, width), np.uint8)
+        for place, number in enumerate(part):
+            shape = objects.shapes[number]
+            drawn[place] = render(_rectangle(objects.boxes[number]) if shape is None else shape, height, width)
+    here = slice(part.start, part.stop)
     return Instances(
-        np.clip(objects.boxes, 0, edge).astype(np.float32),
-        objects.labels,
+        np.clip(objects.boxes[here], 0, edge).astype(np.float32),
+        objects.labels[here],
         drawn,
-        objects.crowd,
-        objects.area.astype(np.float32),
-        objects.ids,
+        objects.crowd[here],
+        objects.area[here].astype(np.float32),
+        objects.ids[here],
     )
+
+
+def _together(parts: Sequence[Sample]) -> Instances:
+    """The objects of all samples, in their order."""
+    every: list[Any] = [part.instances for part in parts]
+    return Instances(*(np.concatenate([getattr(each, field.name) for each in every]) for field in fields(Instances)))
 
 
 def _rectangle(box: np.ndarray) -> Shape:

@@ -15,7 +15,7 @@ from convnext.data.annotated import Objects
 from convnext.data.bands import shown_to_eyes
 from convnext.data.dataset import DenseDataset, read_semantic, upright
 from convnext.data.decode import decode
-from convnext.data.masks import Rle, Shape, render
+from convnext.data.masks import Rle, Shape, decode_mask, render
 from convnext.data.sample import IGNORE
 from convnext.data.store import printable
 from convnext.drawing.markup import Html, clean, join, table, tag
@@ -27,7 +27,7 @@ from convnext.reports.layout import STRANGE
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import note
 from convnext.tasks.detection.metrics import CROWD
-from convnext.tasks.preview import labels_of, preview, preview_size
+from convnext.tasks.preview import labels_of, preview, preview_of, preview_size
 
 Pixels = NDArray[np.uint8]
 
@@ -182,8 +182,10 @@ def _detection(each: dict[str, Any], classes: Sequence[str], size: tuple[int, in
 
 
 def _inside(shape: Shape, full: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    if isinstance(shape, Rle) and (shape.height, shape.width) == full:
+        return decode_mask(preview_of(shape, size)).astype(bool)
     if isinstance(shape, Rle):
-        return preview(render(shape, *full), size).astype(bool)
+        return preview(render(shape, *full), size).astype(bool)  # which refuses it
     scale = np.array([size[1] / full[1], size[0] / full[0]])
     return render(tuple(points * scale for points in shape), *size).astype(bool)
 

@@ -6,7 +6,7 @@ the last evaluation. Axes: H W pixel rows and columns.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,12 +116,12 @@ class _Annotated:
     def _readable(self) -> Iterator[tuple[Sample, Image.Image, int]]:
         data, config = self.held_out, self.recipe.input
         masks = self.recipe.task == "segmentation" or self.recipe.head.masks
+        change = partial(eval_dense, config=config)
         for index in _order(len(data.entries), self.recipe.seed):
             try:
-                read = read_sample(data, index, channels=len(config.mean), masks=masks)
+                sample = read_sample(data, index, channels=len(config.mean), masks=masks, change=change)
             except (DataError, OSError):  # evaluation names it
                 continue
-            sample = eval_dense(read, config)
             left = Image.fromarray(annotated(sample, data.classes))
             left.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
             size = (sample.image.shape[0], sample.image.shape[1])

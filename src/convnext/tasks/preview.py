@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.data.decode import decode_indices
+from convnext.data.masks import Rle, thinned
 
 SIDE_PX = 480  # the longer side at most
 
@@ -21,11 +22,18 @@ def preview_size(height: int, width: int) -> tuple[int, int]:
 
 def preview(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """(H, W) labels or masks -> the same at (H, W) `size`: of each small pixel, what lies at its middle."""
-    rows, columns = (
-        ((np.arange(small) + 0.5) * (full / small)).astype(np.int64)
-        for small, full in zip(size, values.shape, strict=True)
-    )
+    rows, columns = map(_middles, size, values.shape)
     return values[np.ix_(rows, columns)]
+
+
+def preview_of(mask: Rle, size: tuple[int, int]) -> Rle:
+    """`preview` of a mask by its runs, whose cost follows the mask's own box and not the image."""
+    return thinned(mask, _middles(size[0], mask.height), _middles(size[1], mask.width))
+
+
+def _middles(small: int, full: int) -> NDArray[np.int64]:
+    """The places of `full` pixels that lie at the middle of each of `small`."""
+    return ((np.arange(small) + 0.5) * (full / small)).astype(np.int64)
 
 
 def to_png(labels: NDArray[np.uint8]) -> bytes:

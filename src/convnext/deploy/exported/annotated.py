@@ -62,7 +62,7 @@ def fitted_samples(
     def read(places: range) -> _Opened:
         (index,) = places
         try:
-            return _Opened((index,), (fit(read_sample(dataset, index, channels=channels, masks=masks)),))
+            return _Opened((index,), (read_sample(dataset, index, channels=channels, masks=masks, change=fit),))
         except (DataError, OSError) as error:
             return _Opened(skipped=((printable(dataset.entries[index].path), reason_of(error)),))
 

@@ -105,9 +105,14 @@ def _overlaps(
     boxes: NDArray[np.float64], objects: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(D, M) intersection over union, and the share of each box of (D, 4) that lies in each of (M, 4) objects."""
-    low = np.maximum(boxes[:, None, :2], objects[:, :2])
-    high = np.minimum(boxes[:, None, 2:], objects[:, 2:])
-    shared = np.maximum(high - low, 0).prod(-1)
+    sides = (
+        np.minimum(boxes[:, None, i + 2], objects[:, i + 2]) - np.maximum(boxes[:, None, i], objects[:, i])
+        for i in (0, 1)
+    )
+    width, height = (
+        np.maximum(side, 0, out=side) for side in sides
+    )  # by columns: 1,000 by 1,000 in three axes are slow
+    shared = width * height
     own, others = ((each[:, 2] - each[:, 0]) * (each[:, 3] - each[:, 1]) for each in (boxes, objects))
     least = np.finfo(np.float64).tiny
     return shared / np.maximum(own[:, None] + others - shared, least), shared / np.maximum(own, least)[:, None]

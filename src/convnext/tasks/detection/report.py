@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.data.dataset import DenseDataset
-from convnext.data.masks import Rle, decode_mask, encode
 from convnext.data.store import printable
 from convnext.tasks.detection.coco_evaluation import Precision
 from convnext.tasks.detection.found import Found
@@ -31,7 +30,7 @@ from convnext.tasks.detection.metrics import (
     working_point,
 )
 from convnext.tasks.groups import FEWEST, GROUPS, interval
-from convnext.tasks.preview import preview, preview_size
+from convnext.tasks.preview import preview_of, preview_size
 
 _IOU50 = 0  # its place among COCO's overlaps
 _CURVES = 3  # classes with the best and with the worst precision whose curves are kept
@@ -152,15 +151,11 @@ def _shown(found: Found, taken: NDArray[np.int64], score: float) -> dict[str, An
                 "label": int(found.labels[place]),
                 "score": round(float(found.scores[place]), 4),
                 "object": int(taken[place]),
-                "mask": None if found.masks is None else _small(found.masks[place], size),
+                "mask": None if found.masks is None else preview_of(found.masks[place], size).counts.decode(),
             }
             for place in np.flatnonzero(found.scores >= score).tolist()
         ],
     }
-
-
-def _small(mask: Rle, size: tuple[int, int]) -> str:
-    return encode(preview(decode_mask(mask), size)).counts.decode("ascii")
 
 
 def _class_curves(precision: Precision, per_class: Sequence[dict[str, Any]]) -> dict[str, list[float]]:

@@ -17,10 +17,12 @@ from convnext.config import SegmentationHeadConfig, SegmentationRecipe
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
 from convnext.kernels.transfer import sent
+from convnext.tasks.segmentation.exact import labelled
 from convnext.tasks.segmentation.parts import resized
 from convnext.tasks.segmentation.places import seen, windows
 
 Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
+MOST_LOGITS = 2**28  # of an image at once: 1 GiB in float32, and its log-probabilities as much again
 
 
 def predict(
@@ -29,8 +31,19 @@ def predict(
     """(H, W, C) uint8 of any size -> (H, W) classes and (H, W) their probabilities, as evaluation sees it."""
     size = (image.shape[0], image.shape[1])
     shown = seen(recipe.input, Sample(image, None, None, "", 0, size))
+    if in_strips(recipe, size, multi_scale=multi_scale):
+        found = labelled(seen_logits(model, shown.image, recipe).cpu().numpy(), size)
+        return found.mask, found.scores
     scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
     return labels.to(torch.uint8).cpu().numpy(), scores.exp().cpu().numpy()
+
+
+def in_strips(recipe: SegmentationRecipe, size: tuple[int, int], *, multi_scale: bool) -> bool:
+    """Whether the logits of all pixels of an image of `size` are never held at once, as they would take too much memory.
+
+    150 classes of 8,000 x 8,000 pixels are 38 GB. In strips scores differ by 1e-6 from those of an image at once.
+    """
+    return not multi_scale and recipe.head.classes * size[0] * size[1] > MOST_LOGITS
 
 
 def log_probabilities(

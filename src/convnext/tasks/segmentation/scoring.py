@@ -24,7 +24,8 @@ from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.result import Evaluation
-from convnext.tasks.segmentation.inference import log_probabilities_of
+from convnext.tasks.segmentation.exact import labelled
+from convnext.tasks.segmentation.inference import in_strips, log_probabilities_of, seen_logits
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
 from convnext.tasks.segmentation.places import seen
 from convnext.tasks.segmentation.report import report
@@ -91,6 +92,8 @@ def _asked(
     Batches round otherwise than single images: log-probabilities differ by 1e-5 at most in float32.
     """
     first = group[0][1]
+    if in_strips(recipe, first.size, multi_scale=multi_scale):
+        return [(placed, _of_strips(model, placed[1], recipe)) for placed in group]
     images = [sample.image for _, sample in group]
     try:
         with explained_memory(first.path, smaller_in_evaluation(recipe.input)) if len(group) == 1 else nullcontext():
@@ -103,14 +106,28 @@ def _asked(
     return [pair for half in (group[:middle], group[middle:]) for pair in _asked(model, half, recipe, multi_scale)]
 
 
+def _of_strips(model: nn.Module, sample: Sample, recipe: SegmentationRecipe) -> Tensor:
+    """What `_packed` makes, of an image whose scores are not held at once."""
+    with explained_memory(sample.path, smaller_in_evaluation(recipe.input)):
+        logits = seen_logits(model, sample.image, recipe).cpu().numpy()
+    found = labelled(logits, sample.size, _counted(sample, len(logits)))
+    loss = torch.tensor([found.loss], dtype=torch.float64).view(torch.uint8)
+    broken = torch.tensor([int(np.isnan(found.scores).any())], dtype=torch.uint8)
+    return torch.cat([torch.from_numpy(found.mask).flatten(), loss, broken])
+
+
 def _packed(scores: Tensor, sample: Sample) -> Tensor:
     """The bytes of the classes of all pixels, of the summed cross-entropy and of whether (K, H, W) scores are numbers."""
-    assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
-    counted = np.where(sample.semantic < len(scores), sample.semantic, IGNORE).astype(np.uint8)
-    labels = sent(torch.from_numpy(counted), scores.device).long()
+    labels = sent(torch.from_numpy(_counted(sample, len(scores))), scores.device).long()
     loss = F.nll_loss(scores[None], labels[None], ignore_index=IGNORE, reduction="none").double().sum()
     predicted = scores.argmax(0).to(torch.uint8).flatten()
     return torch.cat([predicted, loss[None].view(torch.uint8), scores.isnan().any()[None].to(torch.uint8)])
+
+
+def _counted(sample: Sample, classes: int) -> NDArray[np.uint8]:
+    """(H, W) ground truth, IGNORE where it is none of the classes."""
+    assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
+    return np.where(sample.semantic < classes, sample.semantic, IGNORE).astype(np.uint8)
 
 
 def _unpacked(packed: Tensor, sample: Sample) -> tuple[NDArray[np.uint8], float]:
