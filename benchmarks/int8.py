@@ -32,10 +32,11 @@ import convnext
 from convnext.deploy import graph, int8, signal_stack
 from convnext.deploy.export import onnx as onnx_files
 from convnext.deploy.export import openvino as openvino_files
-from convnext.deploy.export.run import Options, export
+from convnext.deploy.export.run import export
 from convnext.deploy.exported.opened import Pixels, open_exported
 from convnext.deploy.folded_int8 import quantized
 from convnext.deploy.forms import table
+from convnext.deploy.forms.asked import Options
 from convnext.deploy.forms.openvino import openvino_run
 from convnext.engine.machine import processor
 from convnext.kernels import cpu

@@ -21,8 +21,9 @@ from commands import convnext
 from convnext.config import DetectionRecipe, override
 from convnext.deploy.export.agreement import Agreement, agreement, compared_on
 from convnext.deploy.export.detector_graph import pooled, proposals, selected, shown
-from convnext.deploy.export.nodes import Nodes, floats, wholes
+from convnext.deploy.export.nodes import Nodes, floats, halve, wholes
 from convnext.deploy.exported.detector import ExportedDetector
+from convnext.deploy.exported.opened import open_exported
 from convnext.deploy.images import sample_of
 from convnext.deploy.serve.models import open_models
 from convnext.engine.checkpoint import save
@@ -202,19 +203,75 @@ def test_numbers_that_are_none_are_said_and_never_nothing_found(files, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--to", "openvino"), "--to openvino is for classifiers"),
-        (("--to", "onnx", "--half"), "--half is for classifiers"),
-        (("--to", "onnx", "--int8", "."), "--int8 is for classifiers"),
+        (
+            ("--to", "convnext"),
+            "--to convnext is not for detectors, and 'RUN' is one. Take --to onnx or --to openvino.",
+        ),
+        (("--to", "torch"), "--to torch is not for detectors"),
+        (("--to", "web"), "--to web is for classifiers. `convnext serve` has a page for it."),
+        (("--to", "onxn"), "Did you mean 'onnx'?"),
+        (
+            ("--to", "onnx", "--int8", "."),
+            "--int8 is judged by top-1 or mean average precision, and 'RUN' is a detector.",
+        ),
     ],
 )
 def test_what_a_detector_is_not_exported_to_is_one_line(files, tmp_path, arguments, said):
-    line = convnext("export", files["boxes"][0], *arguments, "--out", tmp_path / "x.xml").line
-    line = (
-        line
-        if "hold" not in line
-        else convnext("export", files["boxes"][0], *arguments, "--out", tmp_path / "x.onnx").line
+    line = convnext("export", files["boxes"][0], *arguments, "--out", tmp_path / "x").line
+    assert said.replace("RUN", str(files["boxes"][0])) in line and not list(tmp_path.iterdir())
+
+
+def test_a_form_that_a_detector_does_not_have_is_refused_before_torch_is_loaded(files, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text('{"task": "detection"}')
+    code = (
+        "import sys; sys.modules['torch'] = None\nfrom convnext import api, errors\n"
+        "for run in sys.argv[1:]:\n try: api.export(run, 'convnext')\n except errors.ConvNeXtError as error: print(error)"
     )
-    assert said in line and "--to onnx" in line and not list(tmp_path.iterdir())
+    asked = [sys.executable, "-c", code, str(files["boxes"][0]), str(tmp_path / "run")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.stdout.count("is not for detectors") == 2, done.stderr
+
+
+def test_openvino_finds_in_images_of_any_size_what_the_run_finds(files, tmp_path):
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    run, _ = loaded(files["boxes"])
+    file = ExportedDetector.around(open_exported(files["boxes"][1], backend="openvino", threads=1))
+    for size in ((64, 96), (64, 64), *SIZES[:3]):  # more sizes than OpenVINO compiles one by one
+        one, other = run(noise(size), score=0), file(noise(size), score=0)
+        assert other.labels.tolist() == one.labels.tolist()
+        assert other.boxes == pytest.approx(one.boxes, abs=0.01) and other.scores == pytest.approx(one.scores, abs=1e-5)
+
+
+def test_a_detector_for_openvino_in_16_bits_finds_what_its_run_finds(files, tmp_path):
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    out = tmp_path / "x.xml"
+    done = convnext("export", files["boxes"][0], "--to", "openvino", "--half", "--out", out, "--json")
+    told = json.loads(done.out)
+    assert told["precision"] == "fp16" and told["same"] > 0.95 * told["objects"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.bin", "x.xml"]
+    file = package.load(out, task="detection")
+    assert file.classes == NAMES and file.category_ids == (9, 4) and len(file(noise((50, 70)), score=0)) == 20
+
+
+def test_weights_in_16_bits_are_half_of_an_onnx_file_and_compute_in_32(files):
+    whole = onnx.load(files["cascade"][1])
+    small = onnx.load(files["cascade"][1])
+    halve(small)
+    onnx.checker.check_model(small)
+    wide = [each for each in small.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
+    assert all(len(each.dims) < 2 for each in wide)
+    for tensor in whole.graph.initializer:  # the same network with rounded weights in 32 bits
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    answers = [
+        onnxruntime.InferenceSession(each.SerializeToString()).run(
+            ["boxes", "scores"], {"images": noise((64, 96))[None]}
+        )
+        for each in (whole, small)
+    ]
+    assert answers[0][0] == pytest.approx(answers[1][0], abs=1e-3) and answers[0][1] == pytest.approx(answers[1][1])
 
 
 def test_a_file_of_a_detector_is_none_of_a_classifier_and_gives_no_features(files):

@@ -16,8 +16,9 @@ import convnext as package
 from convnext import api
 from convnext.cli import VERBS
 from convnext.cli.options import parser_of
-from convnext.deploy.export.run import Options, export
+from convnext.deploy.export.run import export
 from convnext.deploy.forms import table
+from convnext.deploy.forms.asked import Options
 from convnext.deploy.forms.table import FORMS, Form
 from convnext.engine import checkpoint
 from convnext.errors import ConvNeXtError
@@ -60,7 +61,7 @@ def other(monkeypatch) -> Form:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
 def test_a_row_names_functions_and_packages_that_there_are(form):
-    for function in filter(None, (form.writer, form.opener, form.quantizer, form.int8_hindrance)):
+    for function in filter(None, (form.writer, form.detector, form.opener, form.quantizer, form.int8_hindrance)):
         assert callable(table.called(function))
     assert {*form.packages, *form.int8_packages} <= set(EXTRAS)
     assert form.extra in PROJECT["project"]["optional-dependencies"]

@@ -25,7 +25,8 @@ import labels_data
 from checkpoints import TASKS, checkpoint_of
 from children import PATIENCE_S
 from commands import convnext, trained
-from convnext.deploy.export.run import Options, export
+from convnext.deploy.export.run import export
+from convnext.deploy.forms.asked import Options
 from convnext.deploy.load import load
 from convnext.deploy.serve.guard import read_key
 from convnext.deploy.serve.limits import Limits, limits_of
@@ -96,6 +97,18 @@ def test_the_answer_of_one_image_is_that_of_predict_to_the_bit(models, runs, ima
     assert found.json() == {"model": name, "task": models[name].task, "results": [printed(run, images[0])]}
     bare = one(models, "POST", f"/v1/predict?model={name}", content=images[0].read_bytes()).json()["results"]
     assert bare == json.loads(json.dumps([printed(run, images[0])]).replace(images[0].name, "<bytes>"))
+
+
+def test_a_file_for_the_kernels_of_this_package_is_served_as_predict_answers(runs, images, tmp_path):
+    file = tmp_path / "pets.convnext"
+    export(runs["classification"], "convnext", file)
+    models = open_models([str(file)])
+    found = one(models, "POST", "/v1/predict", files={"images": (images[0].name, images[0].read_bytes())})
+    assert found.json() == {"model": "pets", "task": "classification", "results": [printed(file, images[0])]}
+    tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 48, 64, 3], "data": pixels_of(0).ravel().tolist()}
+    (output,) = one(models, "POST", "/v2/models/pets/infer", json={"inputs": [tensor]}).json()["outputs"]
+    scores = dict(load(file)(pixels_of(0), top=len(models["pets"].predictor.classes)).predictions)
+    assert output["data"] == pytest.approx([scores[name] for name in models["pets"].predictor.classes], abs=1e-6)
 
 
 def test_many_who_ask_at_once_are_answered_together_each_with_its_own(models, runs, images):
@@ -238,8 +251,8 @@ def test_what_is_asked_for_in_another_way_is_refused_in_one_line(models, path, s
     ("content", "kind", "status", "text"),
     [
         (b"", "image/png", 400, "empty"),
-        (b"no image", "image/png", 422, "'<bytes>' cannot be read: not an image"),
-        (png()[:200], "image/png", 422, "'<bytes>' cannot be read"),
+        (b"no image", "image/png", 422, "The body cannot be read: not an image"),
+        (png()[:200], "image/png", 422, "The body cannot be read"),
         (b'{"url": "http://localhost/"}', "application/json", 415, "'application/json' is no image"),
         (b"a=1", "text/plain", 415, "'text/plain' is no image"),
         (b"--x\r\n", "multipart/form-data; boundary=x", 400, "form"),
@@ -250,6 +263,14 @@ def test_what_is_asked_for_in_another_way_is_refused_in_one_line(models, path, s
 def test_a_body_that_is_no_image_is_refused_with_its_status(classifier, content, kind, status, text):
     answer = one(classifier, "POST", "/v1/predict", content=content, headers={"content-type": kind})
     assert answer.status_code == status and text in refusal(answer)
+
+
+def test_a_body_that_is_an_image_goes_by_the_name_that_a_header_gives_it(classifier):
+    headers = {"content-disposition": 'attachment; filename="../../<b>.png"'}
+    found = one(classifier, "POST", "/v1/predict", content=png(), headers=headers).json()
+    assert found["results"][0]["path"] == "<b>.png"
+    broken = one(classifier, "POST", "/v1/predict", content=b"no image", headers=headers)
+    assert "'<b>.png' cannot be read: not an image" in refusal(broken)
 
 
 def test_a_damaged_form_says_nothing_on_stderr(classifier, capfd):

@@ -18,7 +18,8 @@ from tritonclient.utils import InferenceServerException
 
 from checkpoints import checkpoint_of
 from children import PATIENCE_S, awaited
-from convnext.deploy.export.run import Options, export
+from convnext.deploy.export.run import export
+from convnext.deploy.forms.asked import Options
 from convnext.deploy.load import load
 from serving import pixels_of, process, write_images
 

@@ -222,7 +222,7 @@ def export(
     workers: int = -1,
     runtime: str | Path | None = None,
 ) -> "Exported":
-    """Write a classifier or a segmenter, or to ONNX a detector, as a file that runs elsewhere; compare both on images.
+    """Write a network as a file that runs elsewhere, a detector as ONNX or for OpenVINO; compare both on images.
 
     It is RUN/model.onnx and so on unless `out` names another.
 
@@ -234,10 +234,9 @@ def export(
     ConvNeXtError where the packages are missing, the network cannot be traced, or the answers differ; nothing is written
     then.
     """
-    from convnext.deploy.export import run as exporting
-    from convnext.deploy.export.web.folder import NAME, export_web
+    from convnext.deploy.forms import asked
 
-    options = exporting.Options(
+    options = asked.Options(
         weights=weights,
         backend=backend,
         half=half,
@@ -247,11 +246,18 @@ def export(
         compare_on=compare_on,
         workers=workers,
     )
-    if to == NAME:
-        return export_web(os.fspath(run), out, options, runtime)
+    place = os.fspath(run)
+    if to != asked.WEB:
+        asked.form_for(to, options)
+    asked.refuse_task(asked.task_of(place), place, to, options)  # before the seconds of torch
+    from convnext.deploy.export import run as exporting
+    from convnext.deploy.export.web.folder import export_web
+
+    if to == asked.WEB:
+        return export_web(place, out, options, runtime)
     if runtime is not None:
         raise ConvNeXtError(f"runtime = '{runtime}' is for to = 'web'. Leave it out.")
-    return exporting.export(os.fspath(run), to, out, options)
+    return exporting.export(place, to, out, options)
 
 
 def optimize(

@@ -10,7 +10,7 @@ from convnext.errors import ConvNeXtError
 from convnext.files import to_json
 
 HELP = (
-    "Write a network as a file that runs elsewhere, ONNX, OpenVINO or a torch program, a detector as ONNX; a classifier for "
+    "Write a network as a file that runs elsewhere, ONNX, OpenVINO or, but for a detector, a torch program; a classifier for "
     "the kernels of this package, or as a page for the browser."
 )
 

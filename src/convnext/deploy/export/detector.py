@@ -18,7 +18,7 @@ from convnext.config import DetectionRecipe
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.export import detector_graph as between
 from convnext.deploy.export.description import KEPT, promised
-from convnext.deploy.export.nodes import Nodes, floats, wholes
+from convnext.deploy.export.nodes import Nodes, floats, halve, wholes
 from convnext.deploy.export.onnx import describe
 from convnext.deploy.exported.detector import BOXES, FINITE, IMAGES, LABELS, MASKS, SCORES
 from convnext.deploy.exported.opened import VERSION
@@ -38,20 +38,30 @@ _TRACED_PX = 256  # a side of the image that is traced; the graph takes any
 _TRACED = 3  # boxes
 
 
-def write(predictor: DetectionPredictor, path: Path) -> None:
-    """Write the detector of `predictor` to `path`. Raises ConvNeXtError where torch cannot trace its network."""
+def write(predictor: DetectionPredictor, path: Path, *, half: bool) -> None:
+    """Write the detector of `predictor` to `path`; `half`: its weights in 16 bits.
+
+    Raises ConvNeXtError where torch cannot trace its network.
+    """
     proto = detector_model(predictor.model, predictor.recipe)
-    describe(proto, described(predictor))
+    if half:
+        halve(proto)
+    describe(proto, described(predictor, half=half))
+    save(proto, path)
+
+
+def save(proto: Any, path: Path) -> None:
+    """Write an onnx.ModelProto to `path`. Raises ConvNeXtError where it is too large."""
     try:
         path.write_bytes(proto.SerializeToString())
     except ValueError:  # what a protocol buffer of more than 2 GB raises
         raise ConvNeXtError("The network does not fit in one ONNX file of 2 GB. Serve the run itself.") from None
 
 
-def described(predictor: DetectionPredictor) -> dict[str, Any]:
+def described(predictor: DetectionPredictor, *, half: bool) -> dict[str, Any]:
     """What travels in the file: enough to predict and evaluate as the run does, and for people to use it without us."""
     recipe, metadata = predictor.recipe, predictor.metadata
-    config = recipe.input
+    config, precision = recipe.input, "fp16" if half else "fp32"
     kind = "RGB" if len(config.mean) == 3 else "grey"
     sides = f"shorter side to {config.eval_short_px} px, longer to {config.eval_long_px} px at most"
     masks = {MASKS: "(D, S, S) probabilities inside each box"} if recipe.head.masks else {}
@@ -59,7 +69,7 @@ def described(predictor: DetectionPredictor) -> dict[str, Any]:
         "version": VERSION,
         "written_by": f"convnext {__version__}, torch {torch.__version__}",
         "digest": SEALED,
-        "precision": "fp32",
+        "precision": precision,
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(predictor.classes),
         "category_ids": list(predictor.category_ids),
@@ -77,7 +87,7 @@ def described(predictor: DetectionPredictor) -> dict[str, Any]:
             FINITE: "() false where the network answers inf or nan, which finds nothing",
         },
         **{name: metadata[name] for name in KEPT if name in metadata},
-        KEY: promised(predictor, "fp32").to_dict(),
+        KEY: promised(predictor, precision).to_dict(),
     }
 
 

@@ -22,6 +22,23 @@ def wholes(*values: int) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
+def halve(model: Any) -> None:
+    """Keep matrices and kernels of an onnx.ModelProto in 16 bits; they are widened on their way into the computation."""
+    onnx = needs("onnx", "--half")
+    widened = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}/half"))
+        widened.append(
+            onnx.helper.make_node("Cast", [tensor.name], [name], name=tensor.name, to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*widened, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 class Nodes:
     """Operators, one after the other. A value is a name, or an array, which becomes a constant."""
 

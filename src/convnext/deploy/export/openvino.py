@@ -10,6 +10,8 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from convnext.deploy import int8, signal_stack
+from convnext.deploy.detector import DetectionPredictor
+from convnext.deploy.export import detector
 from convnext.deploy.exported.opened import Pixels
 from convnext.deploy.forms.table import KEY
 from convnext.deploy.graph import inputs_of, outputs_of
@@ -22,6 +24,18 @@ def write(program: ExportedProgram, path: Path, described: dict[str, Any], *, ha
     model = to_openvino(program)
     model.set_rt_info(to_json(described), [KEY])
     needs("openvino", "--to openvino").save_model(model, path, compress_to_fp16=half)
+
+
+def write_detector(predictor: DetectionPredictor, path: Path, *, half: bool) -> None:
+    """Write the detector of `predictor`, whose graph is ONNX's, to `path`; `half`: its weights in 16 bits."""
+    openvino = needs("openvino", "--to openvino")
+    onnx = path.with_suffix(".onnx")
+    detector.save(detector.detector_model(predictor.model, predictor.recipe), onnx)
+    with _unlogged():
+        model = openvino.convert_model(str(onnx))
+    model.set_rt_info(to_json(detector.described(predictor, half=half)), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=half)
+    onnx.unlink()
 
 
 def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, described: dict[str, Any]) -> None:

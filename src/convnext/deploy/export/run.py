@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from convnext.config import override
 from convnext.deploy import graph
 from convnext.deploy.detector import DetectionPredictor
-from convnext.deploy.export import detector, segmenting
+from convnext.deploy.export import segmenting
 from convnext.deploy.export.agreement import agreement, compared_on
 from convnext.deploy.export.answering import Answering
 from convnext.deploy.export.compared import compared_of
@@ -26,28 +26,15 @@ from convnext.deploy.export.quantized import Quantization, to_int8
 from convnext.deploy.exported.detector import ExportedDetector
 from convnext.deploy.exported.opened import Pixels, Run, is_exported, megabytes, move, open_exported
 from convnext.deploy.forms import table
+from convnext.deploy.forms.asked import Options, form_for, refuse_task
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
-from convnext.errors import CheckpointError, ConvNeXtError, nearest
+from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.files import refuse_unusable, told, workroom
 
 BOUNDS = {"fp32": 1e-3, "fp16": 3e-2}  # largest difference of a logit, as a share of the largest logit
 _RESIZED = 10  # times that, where a pixel may be resized to the next grey level
 _TRACED = (2, 48, 40)  # images, rows and columns of what is traced; the graph takes any number of each
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `export` is asked for beside run, form and place."""
-
-    weights: str = "best"
-    backend: str = "auto"
-    half: bool = False
-    int8: str | None = None  # data to calibrate and to judge on
-    calibrate: int = 300  # images
-    max_loss: float = 0.5  # points of top-1, of several labels of mean average precision
-    compare_on: str | None = None  # images; None: fixed noise
-    workers: int = -1
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,8 @@ class Done:
         return [
             f"{self.out}: {self.precision} for {self.form}, {self.megabytes:.1f} MB",
             self.said
-            or f"largest logit difference, torch against {self.backend}, on {self.compared}: {self.difference:.1e} "
+            or f"largest difference of a logit between the run in torch and the file in {self.backend}, on {self.compared}: "
+            f"{self.difference:.1e} "
             f"(logits up to {self.largest:.2g})",
             *self.notes,
         ]
@@ -98,14 +86,16 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     or int8 costs more than `options.max_loss` points; whatever was at `out` is then untouched.
     """
     options = options or Options()
-    form = _form(to, options)
+    form = form_for(to, options)
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
+    form.require(int8=bool(options.int8))
     predictor: Any = load(run, weights=options.weights, device="cpu", plain=True)
+    refuse_task(predictor.recipe.task, predictor.source, to, options)
     if predictor.recipe.task == "detection":
         return _of_detector(predictor, form, path, options)
-    _require_exportable(predictor, options)
+    _require_seen(predictor)
     compared: Any = compared_of(predictor, options.compare_on or options.int8)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
@@ -138,16 +128,13 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
 
 def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, options: Options) -> Done:
     """The same for a detector, which is compared by what it finds."""
-    for given, name in ((form.name != "onnx", f"--to {form.name}"), (options.half, "--half"), (options.int8, "--int8")):
-        if given:
-            raise ConvNeXtError(f"{name} is for classifiers; '{predictor.source}' is a detector. Take --to onnx alone.")
     images, said = compared_on(predictor.recipe.input, options.compare_on)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
         with told(made):
-            detector.write(predictor, made)
+            table.called(form.detector)(predictor, made, half=options.half)
             seal(made)
-        opened = open_exported(made, backend="onnxruntime", threads=torch.get_num_threads())
+        opened = open_exported(made, backend=options.backend, threads=torch.get_num_threads())
         exact = replace(predictor, recipe=override(predictor.recipe, {"precision": "fp32"}))  # bf16 finds a little else
         found = agreement(exact, ExportedDetector.around(opened), images, said)
         if not found.holds:
@@ -158,20 +145,17 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
         move(made, path)
     figures: dict[str, Any] = {"objects": found.objects, "same": found.same, "max_edge_px": found.box_px}
     about: dict[str, Any] = {"compared": found.compared, "megabytes": size_mb, "said": found.line(), "figures": figures}
-    return Done(path, form.name, "fp32", opened.backend, found.score, 1.0, **about)
+    precision = "fp16" if options.half else "fp32"
+    return Done(path, form.name, precision, opened.backend, found.score, 1.0, **about)
 
 
-def _require_exportable(predictor: Any, options: Options) -> None:
-    """Raise ConvNeXtError for a network that int8 cannot be judged on, and for a segmenter of bands."""
+def _require_seen(predictor: Any) -> None:
+    """Raise ConvNeXtError for a segmenter of bands."""
     config = predictor.recipe.input
     if predictor.recipe.task == "segmentation" and config.bands:
         raise ConvNeXtError(
             f"'{predictor.source}' reads images of {len(config.bands)} bands, and exported segmenters take grey or colour. "
             "Predict with the run."
-        )
-    if options.int8 and predictor.recipe.task != "classification":
-        raise ConvNeXtError(
-            f"--int8 is judged by top-1 or mean average precision, and '{predictor.source}' is a segmenter. Leave it out."
         )
 
 
@@ -184,31 +168,6 @@ def _traced(predictor: Any, form: table.Form, *, half: bool) -> ExportedProgram:
     images = torch.zeros(*_TRACED, len(config.mean), dtype=torch.float32 if config.wide else torch.uint8)
     free = {0: graph.BATCH, 1: Dim("height", min=1, max=2**16), 2: Dim("width", min=1, max=2**16)}
     return graph.trace(Answering(network, predictor), images, free=free, half=half)
-
-
-def _form(to: str, options: Options) -> table.Form:
-    """The form called `to`. Raises ConvNeXtError for options that do not fit together, before any work is done."""
-    form = next((form for form in table.FORMS if form.name == to), None)
-    if form is None:
-        *others, last = names = table.names()
-        raise ConvNeXtError(f"There is no form '{to}': {', '.join(others)} or {last}.{nearest(to, names)}")
-    if options.int8 and (options.half or not form.quantizer):
-        raise _refused("int8", "--half" if form.quantizer else f"--to {to}", "quantizer")
-    if options.half and not form.half:
-        raise _refused("half", f"--to {to}", "half")
-    wrong = not form.opener and options.backend != "auto"
-    if wrong or (options.int8 and options.backend not in ("auto", form.backend)):
-        raise ConvNeXtError(f"--backend {options.backend} does not go with --to {to}. Leave it out.")
-    form.require(int8=bool(options.int8))
-    if not 0 <= options.max_loss <= 100:
-        raise ConvNeXtError(f"--max-loss {options.max_loss:g} must be from 0 to 100 points.")
-    return form
-
-
-def _refused(option: str, other: str, column: str) -> ConvNeXtError:
-    """What to say of an option that does not go with another; `column` of the table says which forms have it."""
-    able = ", ".join(f"--to {form.name}" for form in table.FORMS[::-1] if getattr(form, column))
-    return ConvNeXtError(f"--{option} does not go with {other}. It is for {able}.")
 
 
 def _place(run: str | Path, form: table.Form, out: str | Path | None, options: Options) -> Path:

@@ -38,6 +38,7 @@ class Form:
         b"",
     )  # what stands around the digest that ends a file; readers of the form skip it
     writer: str  # (program, path, description, *, half): writes the file
+    detector: str = ""  # (predictor, path, *, half): writes that of a detector; '': it is not for detectors
     backend: str = ""  # the package that runs it, and the name of that; '': none does, see `unopened`
     opener: str = ""  # (path, threads) -> (run, text of the description), by that package
     also: tuple[str, ...] = ()  # backends of other forms that run it too
@@ -73,6 +74,7 @@ FORMS = (
             b"",
         ),  # of a protocol buffer: one more entry of its metadata
         writer="convnext.deploy.export.onnx:write",
+        detector="convnext.deploy.export.detector:write",
         backend="onnxruntime",
         opener="convnext.deploy.forms.onnx:opened",
         also=("openvino",),
@@ -88,6 +90,7 @@ FORMS = (
         seal=(b"<!-- " + SEALED.encode() + b" ", b" -->"),
         convolutions=True,
         writer="convnext.deploy.export.openvino:write",
+        detector="convnext.deploy.export.openvino:write_detector",
         backend="openvino",
         opener="convnext.deploy.forms.openvino:opened",
         half="file",

@@ -26,7 +26,7 @@ from convnext.deploy.images import Given
 from convnext.deploy.prediction import ClassificationPrediction, Prediction, SegmentationPrediction
 from convnext.deploy.serve import protocol
 from convnext.deploy.serve.asking import PARAMETERS, Wish, wish_of
-from convnext.deploy.serve.bodies import FORM, body_of, images_of, quiet
+from convnext.deploy.serve.bodies import FORM, UNNAMED, body_of, images_of, quiet
 from convnext.deploy.serve.guard import App, Guard, told
 from convnext.deploy.serve.limits import MB, Held, Limits, Refused
 from convnext.deploy.serve.metrics import Metrics
@@ -274,7 +274,8 @@ def _whole(given: Given, found: Prediction | BaseException) -> Prediction:
     if isinstance(found, Prediction):
         return found
     if isinstance(found, DataError | OSError):
-        raise DataError(f"'{given.path}' cannot be read: {reason_of(found)}.")
+        what = "The body" if given.path == UNNAMED else f"'{given.path}'"
+        raise DataError(f"{what} cannot be read: {reason_of(found)}.")
     raise found
 
 

@@ -16,6 +16,7 @@ from convnext.deploy.serve.limits import MB, Limits, Refused, Share
 from convnext.errors import number_of, on_one_line
 
 FORM = "multipart/form-data"
+UNNAMED = "<bytes>"  # the path of a body that is an image, where no header Content-Disposition names its file
 _PLAIN = re.compile(r"image/.*|application/octet-stream|")  # what a body that is one image is declared as
 _LONGEST = 200  # characters of a name
 _UNSAID = "application/x-www-form-urlencoded"  # what `curl --data-binary` declares, whatever it sends
@@ -56,7 +57,8 @@ async def images_of(request: Request, limits: Limits, share: Share) -> list[Give
     body = await body_of(request, limits, share)
     if not body:
         raise Refused(400, f"The body is empty. Send the bytes of an image, or several as files of {FORM}.")
-    return [Given("<bytes>", body)]
+    _, disposition = parse_options_header(request.headers.get("content-disposition", ""))
+    return [Given(_label(disposition.get(b"filename", b"")) or UNNAMED, body)]
 
 
 def quiet() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from convnext import __version__
 from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.store import printable
-from convnext.deploy.export.run import Done, Options, export
+from convnext.deploy.export.run import Done, export
 from convnext.deploy.export.web.runtime import FILES, LICENCE, PACKAGE, VERSION, runtime_files
 from convnext.deploy.exported.opened import open_exported
+from convnext.deploy.forms.asked import WEB, Options, refuse_task
 from convnext.deploy.page import SHARED, content, page, shared
 from convnext.deploy.trained.checkpoint import read_trained
 from convnext.drawing.palette import colour_of
@@ -21,7 +22,6 @@ from convnext.errors import ConvNeXtError
 from convnext.files import appearing, refuse_unusable, to_json, told
 from convnext.tasks.classification.decision import Decision
 
-NAME = "web"  # of the form, and of the folder in a run
 _MODEL = "model.onnx"
 _OWN = ("web.js", "worker.js", "pixels.js", "answer.js")
 _ABOUT = "network.json"
@@ -69,13 +69,13 @@ def export_web(
         if path.exists():  # an earlier one
             os.replace(path, made.parent / "earlier")
     note = f"any web server serves it: python -m http.server --directory '{path}', then http://localhost:8000"
-    return replace(done, out=path, form=NAME, megabytes=size_mb, notes=(*done.notes, note))
+    return replace(done, out=path, form=WEB, megabytes=size_mb, notes=(*done.notes, note))
 
 
 def _place(run: str | Path, out: str | Path | None) -> Path:
     """Where the folder goes. Raises ConvNeXtError where files of others are."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    path = Path(out) if out is not None else folder / NAME
+    path = Path(out) if out is not None else folder / WEB
     refuse_unusable(path, folder=True)
     others = sorted(set(os.listdir(path)) - _ALL) if path.is_dir() else []
     if others:
@@ -89,13 +89,11 @@ def _require_images(run: str | Path, options: Options) -> None:
     """Raise ConvNeXtError for another task than classification, and for bands, which no browser decodes."""
     trained = read_trained(run, options.weights)
     recipe = trained.recipe
-    if not isinstance(recipe, ClassificationRecipe):
-        raise ConvNeXtError(
-            f"'{run}' is for {recipe.task}, and --to {NAME} is for classifiers. `convnext serve` has a page for it."
-        )
+    refuse_task(recipe.task, run, WEB, options)
+    assert isinstance(recipe, ClassificationRecipe)
     if recipe.input.bands or len(recipe.input.mean) not in (1, 3):
         raise ConvNeXtError(
-            f"'{run}' reads bands of files, which no browser decodes, and --to {NAME} is for greys and colours. "
+            f"'{run}' reads bands of files, which no browser decodes, and --to {WEB} is for greys and colours. "
             "`convnext serve` answers for it."
         )
 
