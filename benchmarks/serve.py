@@ -11,6 +11,9 @@ answers the same images in a process of its own, read side by side: its processo
 A peer of serve_peers.py runs in an environment of its own, kept in FOLDER, and serves the same network through ONNX Runtime.
 Each way of batching is tried with 16 clients first, the fastest is taken. Then all are asked in turn, `--rounds` times; the
 last lines are the medians of each, and the ratios to the best peer. Lines of results/serve.jsonl, all of one machine.
+
+`--parts` asks no server: it is a line with the processor time of an image in each of its parts, decoding, the evaluation
+transform, the network alone and in batches, and the JSON of its answer, medians of so many rounds.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,14 +38,18 @@ from PIL import Image
 
 import serve_peers as peers
 from convnext.cores import cores
+from convnext.data.evaluation import eval_transform
+from convnext.deploy.images import Given
 from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.engine.machine import processor
+from convnext.files import to_json
 from convnext.recipes import recipe
 from convnext.tasks.table import row_of
 
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 IMAGES = 64
+PARTS = 32  # images of `--parts`
 WARM_S = 2.0
 TUNED_AT = 16  # clients
 FIGURES = ("requests_per_s", "p50_ms", "p99_ms", "processor_s_per_image")
@@ -66,6 +73,7 @@ def main() -> int:
     parser.add_argument("--peers", type=peers.known, default=[], help=f"names among {', '.join(peers.PEERS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--environments", type=Path, default=Path("runs/serve_peers"))
+    parser.add_argument("--parts", action="store_true", help="measure the parts of an answer, and nothing else")
     parser.add_argument("--quiet", action="store_true", help="write no lines of results")
     args = parser.parse_args()
     about = {
@@ -82,6 +90,9 @@ def main() -> int:
         run, images = written(args.model, Path(folder)), write_images(Path(folder) / "images")
         network = exported(run, Path(folder)) if args.peers else run
         rows: list[dict[str, Any]] = [{"kind": "machine", **about}]
+        if args.parts:
+            rows = [{"kind": "parts", **about, **parts(run, images, args.batch, args.rounds)}]
+            clients, args.rounds = [], 0
         tuned = {}
         for name in args.peers:
             tried = [tried_once(name, network, images, args, settings) for settings in peers.PEERS[name].settings]
@@ -93,13 +104,37 @@ def main() -> int:
             for name, settings in tuned.items():
                 found += asked(name, network, images, clients, args, settings)
             rows += [{**row, "round": number} for row in found]
-        rows += medians(rows, clients)
+        rows += medians(rows, clients) if args.rounds else []
     for row in rows:
         print(json.dumps(row))
     if not args.quiet:
         with open(RESULTS, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return 0
+
+
+def parts(run: Path, images: Path, batch: int, rounds: int) -> dict[str, Any]:
+    """Processor milliseconds of an image in each part of an answer, in this process, on as many threads as torch takes."""
+    predictor: Any = load(run, device="cpu")
+    config, files = predictor.recipe.input, [file.read_bytes() for file in sorted(images.iterdir())][:PARTS]
+    pixels = [Given("", data).pixels(config)[0] for data in files]
+    reads = [predictor.read(Given("", data), 1) for data in files]
+    answer = next(iter(predictor.answers(reads[:1])))
+    work: dict[str, Callable[[], Any]] = {
+        "decode": lambda: [Given("", data).pixels(config) for data in files],
+        "transform": lambda: [eval_transform(each, config) for each in pixels],
+        "network_of_one": lambda: [list(predictor.answers([each])) for each in reads],
+        "network_of_a_batch": lambda: [list(predictor.answers(reads[i : i + batch])) for i in range(0, PARTS, batch)],
+        "json": lambda: [to_json(answer.to_dict()) for _ in files],
+    }
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(rounds + 1):  # the first warms
+        for name, do in work.items():
+            began = time.process_time()
+            do()
+            times[name] += [1000 * (time.process_time() - began) / len(files)] if number else []
+    found = {name: round(statistics.median(each), 2) for name, each in times.items()}
+    return {"processor_ms_of_an_image": found, "n": len(files), "rounds": rounds, "threads": torch.get_num_threads()}
 
 
 def command(environments: Path) -> str:

@@ -1,11 +1,14 @@
-"""A classifier in the browser against torch: the same answers, how long, how large; beside onnxruntime-web used barely.
+"""A classifier in the browser against torch: the same answers, how long, how large; beside two other ways.
 
-    python benchmarks/web.py RUN DATA [--images 500] [--seed 0] [--runtime FOLDER]
+    python benchmarks/web.py RUN DATA [--images 500] [--seed 0] [--runtime FOLDER] [--transformers FOLDER]
 
 `convnext export RUN --to web` is opened in a real Chromium and given images of DATA as files; its answers are compared with
 those of `convnext predict`. Bare is what one writes by hand: the network by `torch.onnx.export`, the image drawn on a canvas
-of the network's size, normalised in a loop, the same runtime in the same browser. Both answer the same images in turn, and
-their times go from the file to the scores. Writes a line of JSON to benchmarks/results/web.jsonl.
+of the network's size, normalised in a loop, the same runtime in the same browser. The third way is transformers.js, from a
+FOLDER with transformers.min.js and the two files ort-wasm-simd-threaded.asyncify.* of its onnxruntime-web (npm pack brings
+both packages): its pipeline with the same network and a processor of the same sizes, in one thread. All answer the same
+images in turn, and their times go from the file to the scores; cold starts, from an empty cache until the first image may
+come, are taken in turn too. Writes a line of JSON to benchmarks/results/web.jsonl.
 """
 
 import argparse
@@ -35,7 +38,9 @@ from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "web.jsonl"
 TOGETHER = 10  # images that are given to a page at once
-STARTS = 5  # cold ones
+STARTS = 3  # cold ones
+READY = "() => Boolean(window.ask)"
+OTHERS = ("transformers.min.js", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
 PATIENCE_MS = 600_000
 BARE = """<!doctype html><script type="module">
 import * as ort from "./onnxruntime.js";
@@ -62,6 +67,21 @@ window.ask = async (text) => {
   return { logits: [...logits.data], ms: performance.now() - began };
 };
 </script>"""
+TRANSFORMERS = """<!doctype html><script type="module">
+import { env, pipeline } from "./transformers.min.js";
+Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: new URL("./", location.href).href });
+const place = (end) => new URL(`./ort-wasm-simd-threaded.asyncify.${end}`, location.href).href;
+Object.assign(env.backends.onnx.wasm, { numThreads: 1, wasmPaths: { mjs: place("mjs"), wasm: place("wasm") } });
+const classify = await pipeline("image-classification", "theirs", { dtype: "fp32", device: "wasm" });
+window.ask = async (text) => {
+  const file = new Blob([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))]);
+  const began = performance.now();
+  const address = URL.createObjectURL(file);
+  const found = await classify(address, { top_k: null });
+  URL.revokeObjectURL(address);
+  return { scores: Object.fromEntries(found.map(({ label, score }) => [label, score])), ms: performance.now() - began };
+};
+</script>"""
 
 
 def main() -> None:
@@ -72,6 +92,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runtime", help="a folder that holds onnxruntime-web")
+    parser.add_argument("--transformers", type=Path, help="a folder that holds transformers.js")
     args = parser.parse_args()
     predictor: Any = convnext.load(args.run, task="classification", device="cpu")
     files = list(images_of(args.data, args.images, args.seed))
@@ -80,21 +101,29 @@ def main() -> None:
         done = convnext.export(args.run, "web", folder, runtime=args.runtime)
         sizes = {file.name: file.stat().st_size / 1e6 for file in folder.iterdir()}
         packed = sum(len(gzip.compress(file.read_bytes())) for file in folder.iterdir()) / 1e6
-        write_bare(predictor, folder)
+        own = {"page": sizes, "bare": write_bare(predictor, folder)}
+        if args.transformers:
+            own["transformers.js"] = write_transformers(predictor, folder, args.transformers)
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         with served(folder) as address:
-            starts = [start(browser, f"{address}/index.html") for _ in range(STARTS)]
-            ours, bare = both(browser, address, files)
+            starts = {name: list[float]() for name in own}
+            for name in [*own] * STARTS:
+                starts[name].append(start(browser, address, name))
+            found = in_turn(browser, address, files, list(own))
         version = browser.version
         browser.close()
     expected = [predictor(data, top=len(predictor.classes)).predictions for _, data in files]
     row: dict[str, Any] = {"command": f"web.py RUN DATA --images {args.images} --seed {args.seed}", "n": len(files)}
     row |= {"network": predictor.recipe.model.name, "size_px": predictor.recipe.input.eval_size_px}
-    row |= {"data": Path(args.data).name, "page": agreement(ours, expected), "bare": agreement(bare, expected)}
+    row |= {"data": Path(args.data).name}
+    for name, files_mb in own.items():
+        row[name] = agreement(found[name], expected) | {"cold_start_ms": round(statistics.median(starts[name]))}
+        row[name] |= {"mb": round(sum(files_mb.values()), 2)}
     row |= {"max_logit_difference_of_the_export": done.difference}
-    row |= {"folder_mb": sum(sizes.values()), "gzipped_mb": packed, "files_mb": sizes}
-    row |= {"cold_start_ms": round(statistics.median(starts)), "starts": STARTS}
+    row |= {"gzipped_mb": packed, "files_mb": sizes, "starts": STARTS}
     row |= {"browser": f"Chromium {version}", "runtime": f"{PACKAGE} {VERSION}", "processor": processor()}
+    if args.transformers:
+        row["transformers.js"] |= {"version": json.loads((args.transformers / "package.json").read_text())["version"]}
     row |= {"torch": torch.__version__, "threads": 1}
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
@@ -113,49 +142,94 @@ def images_of(data: str, count: int, seed: int) -> Iterator[tuple[str, bytes]]:
         yield Path(path).name, dataset.store.read(path)
 
 
-def write_bare(predictor: Any, folder: Path) -> None:
-    """The network as one writes it by hand."""
+def write_bare(predictor: Any, folder: Path) -> dict[str, float]:
+    """The network as one writes it by hand; megabytes of the files that it takes."""
+    write_onnx(predictor, folder / "bare.onnx", "images")
+    config = predictor.recipe.input
+    about = {"size": config.eval_size_px, "shorter": shorter_px(config), "mean": config.mean, "std": config.std}
+    (folder / "bare.json").write_text(json.dumps(about | {"classes": predictor.classes}))
+    (folder / "bare.html").write_text(BARE)
+    names = ("bare.html", "bare.json", "bare.onnx", "onnxruntime.js", "onnxruntime.wasm")
+    return {name: (folder / name).stat().st_size / 1e6 for name in names}
+
+
+def write_transformers(predictor: Any, folder: Path, package: Path) -> dict[str, float]:
+    """What transformers.js takes: itself, its runtime, the network with its configuration and its processor."""
+    place, config = folder / "theirs", predictor.recipe.input
+    (place / "onnx").mkdir(parents=True)
+    write_onnx(predictor, place / "onnx" / "model.onnx", "pixel_values")
+    named = {str(number): name for number, name in enumerate(predictor.classes)}
+    about = {"model_type": "convnext", "architectures": ["ConvNextForImageClassification"], "id2label": named}
+    (place / "config.json").write_text(json.dumps(about))
+    steps = {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": shorter_px(config)}, "resample": 3}
+    steps |= {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    steps |= {"do_center_crop": True, "crop_size": {"height": config.eval_size_px, "width": config.eval_size_px}}
+    steps |= {"image_mean": list(config.mean), "image_std": list(config.std)}
+    (place / "preprocessor_config.json").write_text(json.dumps(steps))
+    (folder / "transformers.html").write_text(TRANSFORMERS)
+    for name in OTHERS:
+        (folder / name).write_bytes((package / name).read_bytes())
+    files = [*(folder / name for name in (*OTHERS, "transformers.html")), *place.rglob("*.*")]
+    return {file.name: file.stat().st_size / 1e6 for file in files}
+
+
+def write_onnx(predictor: Any, path: Path, name: str) -> None:
+    """Normalised images -> logits, one at a time."""
     config = predictor.recipe.input
     x = normalise(torch.zeros(1, config.eval_size_px, config.eval_size_px, 3, dtype=torch.uint8), config)
     network = convnext.load(predictor.source, device="cpu", plain=True).model
-    options: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "external_data": False}
-    torch.onnx.export(network, (x,), str(folder / "bare.onnx"), dynamo=True, verbose=False, **options)
-    shorter = int(config.eval_size_px / config.eval_crop)
-    about = {"size": config.eval_size_px, "shorter": shorter, "mean": config.mean, "std": config.std}
-    (folder / "bare.json").write_text(json.dumps(about | {"classes": predictor.classes}))
-    (folder / "bare.html").write_text(BARE)
+    options: dict[str, Any] = {"input_names": [name], "output_names": ["logits"], "external_data": False}
+    torch.onnx.export(network, (x,), str(path), dynamo=True, verbose=False, **options)
 
 
-def start(browser: Browser, address: str) -> float:
-    """Milliseconds from an empty cache until the page is ready to answer."""
+def shorter_px(config: Any) -> int:
+    """The shorter side of an image before its crop."""
+    return int(config.eval_size_px / config.eval_crop)
+
+
+def start(browser: Browser, address: str, name: str) -> float:
+    """Milliseconds from an empty cache until a page is ready to answer."""
     context = browser.new_context()
     page = context.new_page()
     began = time.perf_counter()
-    page.goto(address)
-    page.locator("#about", has_text="classification").wait_for(timeout=PATIENCE_MS)
+    ready(page, address, name)
     took = 1000 * (time.perf_counter() - began)
     context.close()
     return took
 
 
-def both(browser: Browser, address: str, files: list[tuple[str, bytes]]) -> tuple[Answers, Answers]:
-    """What the page and the bare runtime say of the same images, some of these and some of those in turn."""
-    ours, bare = browser.new_page(), browser.new_page()
-    ours.goto(f"{address}/index.html")
-    ours.locator("#about", has_text="classification").wait_for(timeout=PATIENCE_MS)
-    bare.goto(f"{address}/bare.html")
-    bare.wait_for_function("() => Boolean(window.ask)", timeout=PATIENCE_MS)
-    classes = bare.evaluate("fetch('bare.json').then((answer) => answer.json())")["classes"]
-    found: tuple[Answers, Answers] = ([], [])
+def ready(page: Page, address: str, name: str) -> None:
+    """`page` shows one of the ways, ready to answer."""
+    if name == "page":
+        page.goto(f"{address}/index.html")
+        page.locator("#about", has_text="classification").wait_for(timeout=PATIENCE_MS)
+    else:
+        page.goto(f"{address}/{name.removesuffix('.js')}.html")
+        page.wait_for_function(READY, timeout=PATIENCE_MS)
+
+
+def in_turn(browser: Browser, address: str, files: list[tuple[str, bytes]], names: list[str]) -> dict[str, Answers]:
+    """What each way says of the same images, some of these and some of those in turn."""
+    pages = {name: browser.new_page() for name in names}
+    for name, page in pages.items():
+        ready(page, address, name)
+    classes = pages["bare"].evaluate("fetch('bare.json').then((answer) => answer.json())")["classes"]
+    found: dict[str, Answers] = {name: [] for name in names}
     for first in range(0, len(files), TOGETHER):
         some = files[first : first + TOGETHER]
-        found[0].extend(of_page(ours, some))
-        for _, data in some:
-            answer = bare.evaluate("(text) => ask(text)", base64.b64encode(data).decode())
-            logits = np.array(answer["logits"], np.float64)
-            scores = np.exp(logits - logits.max())
-            found[1].append((dict(zip(classes, (scores / scores.sum()).tolist(), strict=True)), answer["ms"]))
+        for name, page in pages.items():
+            found[name] += of_page(page, some) if name == "page" else [asked(page, data, classes) for _, data in some]
     return found
+
+
+def asked(page: Page, data: bytes, classes: list[str]) -> tuple[dict[str, float], float]:
+    """What one of the other ways says of one image."""
+    answer = page.evaluate("(text) => ask(text)", base64.b64encode(data).decode())
+    if "scores" in answer:
+        return answer["scores"], answer["ms"]
+    logits = np.array(answer["logits"], np.float64)
+    scores = np.exp(logits - logits.max())
+    return dict(zip(classes, (scores / scores.sum()).tolist(), strict=True)), answer["ms"]
 
 
 def of_page(page: Page, some: list[tuple[str, bytes]]) -> Answers:
