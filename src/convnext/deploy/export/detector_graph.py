@@ -30,9 +30,8 @@ def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int) -> 
     size = graph("Slice", graph("Shape", images), wholes(1), wholes(3))  # (2,) H W
     exact = graph("Cast", size, to=_DOUBLE)
     height, width = (graph("Slice", exact, wholes(place), wholes(place + 1)) for place in (0, 1))
-    short, long = (
-        graph(which, height, width) for which in ("Min", "Max")
-    )  # OpenVINO 2026.4 takes ReduceMax for another
+    # not ReduceMin and ReduceMax: OpenVINO 2026.4 gets these wrong where the size of the image is open
+    short, long = (graph(which, height, width) for which in ("Min", "Max"))
     ratios = (
         graph("Div", np.array([float(px)]), side)
         for px, side in ((config.eval_short_px, short), (config.eval_long_px, long))
