@@ -11,8 +11,9 @@ GPU_WORKERS ?= 8
 demo: .venv/.demo
 	$(BIN)/convnext demo --out runs/demo
 
+# `worksteal` keeps a file's tests on one worker, which makes what they share once.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # On a machine with an NVIDIA GPU; kernels compile side by side. A plugin named benchmark warns under xdist, an error here.
 test-gpu: .venv/.tests

@@ -1,10 +1,6 @@
 """The detection task in the loop: it learns, restarts change nothing, broken files are named, and a request is a run."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from convnext.tasks.detection.scoring import evaluate
 from convnext.tasks.train import Examined, Request, choose_recipe
 from convnext.tasks.train import train as train_by
 from convnext.tasks.weights import load_best
+from loaded import told
 from runs import CPU, bits, task_of, train
 from shape_objects import FIELDS, IDS, NAMES, small, write_objects
 from shapes import CLASSES, write_shapes
@@ -306,24 +303,11 @@ train(Request(data=data, changes=changes), RunOptions(out=out, workers=0, device
 """
 
 
-def test_two_processes_train_one_detector_and_score_all_images(folder, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+def test_two_processes_train_one_detector_and_score_all_images(loaded, folder, tmp_path):
     asked, out = request(folder), tmp_path / "run"
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, json.dumps(dict(asked.changes)), str(folder), str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=240)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], "".join(said)
-    assert "fp32 on cpu x 2" in said[0]
+    with loaded.ranks(PROCESS, json.dumps(dict(asked.changes)), folder, out) as ranks:
+        (_, said), _ = told(ranks)
+    assert "fp32 on cpu x 2" in said
     evaluation = json.loads((out / "evaluation.json").read_text())
     chosen = parse(Recipe, json.loads((out / "recipe.json").read_text()), where="recipe.json")
     val = open_dense_splits(recognise(folder)).val

@@ -1,10 +1,6 @@
 """The segmentation task in the loop: it learns, micro-batches and restarts change nothing, and broken files are named."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from convnext.tasks.segmentation.metrics import confusion, metrics
 from convnext.tasks.segmentation.parts import Logits
 from convnext.tasks.segmentation.scoring import evaluate
 from convnext.tasks.segmentation.task import Labelled
+from loaded import told
 from runs import CPU, bits, task_of, train
 from shapes import CLASSES, write_shapes
 
@@ -117,26 +114,13 @@ with join(torch.device("cpu")) as world:
 """
 
 
-def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(tmp_path):
+def test_two_processes_train_to_the_losses_of_one_and_evaluate_each_image_once(loaded, tmp_path):
     folder = write_shapes(tmp_path / "data")  # 5 images are held out: an odd number
     same = {"head.norm": "group", "head.dropout": 0.3, "model.drop_path": 0.3}
     chosen = override(small(optim__name="sgd", optim__lr=0.01, schedule__epochs=2), same)
     train(open_dense_splits(recognise(folder)), chosen, tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    arguments = [sys.executable, "-c", ONE_RANK, str(folder), chosen.model_dump_json(), str(tmp_path / "two")]
-    ranks = [  # what torchrun starts, without the third process that watches them
-        subprocess.Popen(
-            arguments,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=240)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said
+    with loaded.ranks(ONE_RANK, folder, chosen.model_dump_json(), tmp_path / "two") as ranks:
+        told(ranks)
     for kind, names in {"train": ["step", "loss"], "eval": ["step", "loss", "miou", "pixel_accuracy"]}.items():
         one, two = ([[row[name] for name in names] for row in rows(tmp_path / out, kind)] for out in ("one", "two"))
         assert np.array(two) == pytest.approx(np.array(one), rel=1e-4)

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,53 +9,60 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from children import awaited, environment
 from commands import convnext, rows, tiny
 from convnext.engine import checkpoint
 from convnext.engine.run import last_of
 from convnext.errors import CheckpointError
 from images import write_colours
+from loaded import COMMAND, WAITING
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sharded.py"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: processes are forked")
 
 
-def asked(*words: object) -> list[dict[str, object]]:
-    """The rows of a short form of `benchmarks/sharded.py`."""
-    command = [sys.executable, str(SCRIPT), "--dtype", "float64", "--steps", "6", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+SHORT = ("--dtype", "float64", "--steps", 6)
 
 
-def test_parts_on_two_processes_take_the_steps_of_one_with_adamw_and_with_muon():
-    found = asked("--only", "worlds", "--worlds", 2)
+def test_parts_on_two_processes_take_the_steps_of_one_with_adamw_and_with_muon(loaded):
+    found = loaded.rows(SCRIPT, *SHORT, "--only", "worlds", "--worlds", 2)
     assert [row["optimizer"] for row in found] == ["adamw", "muon"]
     assert all(row["largest_relative_difference"]["2"] < 1e-9 and not row["failures"] for row in found)
 
 
-def test_a_process_killed_while_parts_are_written_a_full_disk_and_slow_files_cost_nothing():
+def test_a_process_killed_while_parts_are_written_a_full_disk_and_slow_files_cost_nothing(loaded):
     """Another number of processes goes on, with and without parts; a refusal is warned of; training does not wait."""
-    killed, full, overlapping = asked("--only", "kills", "full", "async", "--kills", 2, "--seed", 3)
+    asked = ("--only", "kills", "full", "async", "--kills", 2, "--seed", 3)
+    killed, full, overlapping = loaded.rows(SCRIPT, *SHORT, *asked)
     assert all(row["largest_relative_difference"] < 1e-9 and not row["failures"] for row in (killed, full, overlapping))
     assert overlapping["steps_while_it_was_written"][0] >= 1
 
 
+# A rank of a run; the first waits once its log has ten rows: the other cannot be more than a step ahead of it.
+FIRST_WAITS = f"""
+import os, sys
+sys.argv[1:1] = ["metrics.jsonl", "10"]
+if os.environ["RANK"] == "0":
+    exec({WAITING!r})
+else:
+    del sys.argv[1:3]
+{COMMAND}
+"""
+LENGTH = ("--epochs", 4)
+
+
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory) -> Path:
+def stopped(loaded, tmp_path_factory) -> Path:
     """A run in two parts that was asked to stop."""
     place = tmp_path_factory.mktemp("parts")
-    more = ["--epochs", 12, "--checkpoint-steps", 1, "--optim.ema", 0.9, "--shard-weights", "--processes", 2]
-    words = tiny(write_colours(place / "colours"), place / "run", *more)
-    command = [sys.executable, "-m", "convnext", *map(str, words)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
-    ) as run:
-        log = place / "run" / "metrics.jsonl"
-        assert awaited(lambda: run.poll() is not None or (log.exists() and log.read_text().count("\n") > 8), 300)
-        run.send_signal(signal.SIGINT)
-        told = run.communicate(timeout=300)[1]
-    assert run.returncode == 130 and told.splitlines()[-1].startswith("convnext: Stopped after step"), told
+    how = ("--checkpoint-steps", 1, "--optim.ema", 0.9, "--shard-weights")
+    with loaded.ranks(FIRST_WAITS, *tiny(write_colours(place / "colours"), place / "run", *LENGTH, *how)) as ranks:
+        assert ranks[0].stdout.readline() == "waiting\n", ranks[0].stderr.read()
+        for rank in ranks:
+            rank.send_signal(signal.SIGINT)
+        ranks[0].go_on()
+        told = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [130, 130], told
+    assert [line for text in told for line in text.splitlines()][-1].startswith("convnext: Stopped after step"), told
     return place / "run"
 
 
@@ -135,11 +141,11 @@ def test_a_run_in_parts_goes_on_in_one_process_and_what_was_half_written_is_pass
     half.mkdir()
     (half / "0.safetensors").write_bytes((folder / "0.safetensors").read_bytes())
     step = int(folder.name)
-    words = tiny(stopped.parent / "colours", run, "--epochs", 12, "--optim.ema", 0.9)
+    words = tiny(stopped.parent / "colours", run, *LENGTH, "--optim.ema", 0.9)
     done = convnext(*words)
     assert done.status == 0 and f"Going on with '{run}' after step {step}." in done.err, done.err
     assert not (run / "last").exists() and (run / "last.safetensors").exists()
-    assert [row["step"] for row in rows(run)] == [*range(1, 73)]
+    assert [row["step"] for row in rows(run)] == [*range(1, 25)]
 
 
 def test_fp16_and_minutes_are_refused_and_one_process_has_nothing_to_share(tmp_path):
