@@ -419,6 +419,39 @@ def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
 
 
 @pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+@pytest.mark.parametrize("name", ["v1", "v2"])
+def test_a_network_that_lets_go_of_its_plain_weights_answers_the_same_to_the_bit_and_does_nothing_else(name):
+    model = network(name)
+    whole, packed, x = convnext.optimize(model), convnext.optimize(model), images(model)
+    with torch.inference_mode():
+        assert packed.release()
+        assert torch.equal(packed(x), whole(x)) and torch.equal(packed.embed(x), whole.embed(x))
+        kept = whole.features(x)
+        assert all(torch.equal(each, kept[stage]) for stage, each in packed.features(x).items())
+    left = sum(parameter.numel() for parameter in packed.parameters())
+    assert left == sum(parameter.numel() for parameter in packed.norm.parameters())
+    for use in (copy.deepcopy, lambda each: each.double(), pickle.dumps):
+        with pytest.raises(ConvNeXtError, match="packed weights alone"):
+            use(packed)
+    strange = convnext.optimize(model)
+    strange.stages[0][0].expand = nn.Sequential(strange.stages[0][0].expand)
+    with torch.inference_mode():
+        assert strange.release() and torch.allclose(strange(x), whole(x), atol=1e-5)  # the part itself answers
+
+
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+def test_a_predictor_holds_the_folded_weights_once_and_its_copy_answers_the_same(tmp_path):
+    write_colours(tmp_path / "data")
+    assert trained(tmp_path / "data", tmp_path / "run").status == 0
+    predictor = load(tmp_path / "run", device="cpu")
+    shown = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    wanted = predictor.logits(shown)
+    assert not sum(parameter.numel() for part in predictor._folded.stages[0] for parameter in part.parameters())
+    assert torch.equal(copy.deepcopy(predictor).logits(shown), wanted)
+    assert torch.equal(pickle.loads(pickle.dumps(predictor)).logits(shown), wanted)
+
+
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
 def test_bf16_matmuls_are_for_the_kernels_alone():
     """Elsewhere the network stays float32; a network in bfloat16 keeps its dtype."""
     model = network()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import convnext as package
 from commands import convnext, trained
+from convnext.deploy.classifier import best_of
 from convnext.deploy.load import load
 from convnext.engine import checkpoint
 from convnext.engine.run import weights_file
@@ -300,3 +301,9 @@ def test_cross_fitted_scores_are_never_worse_in_the_mean_than_those_of_the_netwo
         assert apart[rows, labels].mean() >= log_softmax(logits)[rows, labels].mean()
         kept.append(scale)
     assert SOFTMAX in kept or n == 40
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.integers(1, 14))
+def test_the_best_of_many_classes_are_those_of_a_sort_of_all_equal_ones_in_their_order(values, count):
+    row = np.array(values, np.float32)
+    assert best_of(row, count).tolist() == np.argsort(-row, kind="stable")[:count].tolist()

@@ -29,6 +29,7 @@ class Compiled:
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]  # those that count changes
         self._members, self._state = self._now()
         layers = [part.packed() if _plain(part) else None for part in parts]
+        self.packed = [part for part, layer in zip(parts, layers, strict=True) if layer is not None]
         self._runs: list[tuple[int, cpu.PackedLayers | nn.Module]] = []  # each with the place of its first part
         place = 0
         for packable, run in groupby(layers, lambda layer: layer is not None):

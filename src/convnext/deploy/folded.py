@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
 from convnext.deploy.compiled import Compiled
+from convnext.errors import ConvNeXtError
 from convnext.kernels import cpu, dispatch
 from convnext.kernels.block import BlockWeights
 from convnext.models.convnext import EPS
@@ -47,6 +48,7 @@ class Folded(Network):
             accumulate(len(stage) for stage in stages)
         )  # places of the stages' last parts; the stem's is 0
         self._compiled: Compiled | None = None
+        self._released = False  # whether the packed weights alone are left
         self._allowed = dispatch.allowed(norm.weight.device)  # again when the network is moved
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
@@ -65,11 +67,33 @@ class Folded(Network):
         """Every stage's output by name: {'stage0': (N, C0, H/patch, W/patch), 'stage1': (N, C1, H/2patch, ...), ...}."""
         return {f"stage{i}": each for i, each in enumerate(self._answers(x, self._ends))}
 
+    def release(self) -> bool:
+        """Let go of the plain weights of all parts that the compiled kernels have packed, which are then held once.
+
+        Afterwards it answers on the CPU without gradients, and does nothing else: these parameters are empty, and it is
+        neither moved nor copied. False where no part is for those kernels; nothing has changed then.
+        """
+        dtype, device = self.norm.weight.dtype, self.norm.weight.device
+        if device.type != "cpu" or not self._allowed.compiled or dtype not in dispatch.compiled_dtypes():
+            return False
+        made = Compiled(self._parts(), [self, *self.stages])
+        if not made.packed:
+            return False
+        self._compiled, self._released = made, True
+        with torch.inference_mode(False), torch.no_grad():
+            for part in made.packed:
+                for parameter in part.parameters():
+                    parameter.data = torch.empty(0, dtype=parameter.dtype)
+        return True
+
     def _answers(self, x: Tensor, wanted: list[int]) -> list[Tensor]:
         """What the parts at these rising places make of x."""
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
         dtype, fused = self.norm.weight.dtype, self.fused
+        if self._released:
+            assert self._compiled is not None
+            return self._compiled(x, wanted)
         if fused and dispatch.fits_folded(x, self.config.patch, dtype, self._allowed):
             if self._compiled is None or not self._compiled.current():
                 self._compiled = Compiled(self._parts(), [self, *self.stages])
@@ -87,6 +111,7 @@ class Folded(Network):
         return not (part._forward_hooks or part._forward_pre_hooks) and dispatch.fits_triton(part, x, self._allowed)
 
     def _apply(self, *given: Any, **named: Any) -> Any:
+        self._refuse_released()
         moved = super()._apply(*given, **named)
         self._allowed = dispatch.allowed(self.norm.weight.device)
         return moved
@@ -97,7 +122,14 @@ class Folded(Network):
         return [*parts, self.head] if isinstance(self.head, FoldedHead) else parts
 
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_released()
         return self.__dict__ | {"_compiled": None}  # copies and files hold the tensors once
+
+    def _refuse_released(self) -> None:
+        if self._released:
+            raise ConvNeXtError(
+                "This network holds packed weights alone: optimize() what it was made of to move or copy it."
+            )
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"

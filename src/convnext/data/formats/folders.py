@@ -103,7 +103,7 @@ def inside_wrappers(tree: Tree) -> Tree:
 
 
 def _parted(tree: Tree) -> bool:
-    return "train" in {part_of_folder(folder) for folder in _tops(tree) if _inside(tree, folder)}
+    return "train" in map(part_of_folder, _holding_folders(tree))
 
 
 def _part_folders(tree: Tree, *, only: bool) -> dict[str, str] | None:
@@ -144,6 +144,12 @@ def _inside(tree: Tree, folder: str) -> list[str]:
     """Names of the folders in one folder."""
     start = len(folder) + 1
     return [name[start:] for name in tree.folders if name.startswith(folder + "/") and "/" not in name[start:]]
+
+
+def _holding_folders(tree: Tree) -> list[str]:
+    """The folders of the top that hold folders: looked for once, as there may be as many as classes."""
+    holding = {folder.split("/")[0] for folder in tree.folders if folder.count("/") == 1}
+    return [folder for folder in _tops(tree) if folder in holding]
 
 
 def _folders_with_images(tree: Tree) -> set[str]:
@@ -213,7 +219,7 @@ def _only_test(tree: Tree, parts: dict[str, str], called: dict[str, str]) -> fro
 
 def _alike(tree: Tree) -> tuple[str, ...]:
     """A note where class folders hold the same folders, as parts do."""
-    tops = [folder for folder in _tops(tree) if _inside(tree, folder)]
+    tops = _holding_folders(tree)
     inside = [set(_inside(tree, folder)) for folder in tops[:2]]
     images = _folders_with_images(tree)
     if len(tops) < 2 or len(inside[0]) < _FEWEST or inside[0] != inside[1] or images & set(tops[:2]):

@@ -21,6 +21,7 @@ from convnext.data.transforms import normalise
 from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, stacked
 from convnext.deploy.explain import explanations, numbers_of
 from convnext.deploy.explanation import Explanation, Method
+from convnext.deploy.folded import Folded
 from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features, require_numbers
@@ -161,9 +162,17 @@ class TrainedClassifier(ClassificationPredictor):
         white = 1 if self.recipe.input.wide else 255
         mean, std = ([white * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
         try:
-            return optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
+            made: Any = optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself
             return None
+        if isinstance(made, Folded) and self.recipe.input.eval_size_px >= made.config.patch:
+            made.release()
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.__dict__.items() if name != "_folded"
+        }  # made again when it is asked
 
     def _logits(self, images: Pixels) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self.logits(torch.from_numpy(images)).cpu().numpy()
