@@ -20,7 +20,7 @@ from convnext.tasks.classification import conclusion
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.calibration import FOLDS, SOFTMAX, WIDEST, Scale, fit, fitted, log_softmax
 from convnext.tasks.classification.decision import PLAIN, Decision
-from convnext.tasks.classification.metrics import Outcomes, metrics
+from convnext.tasks.classification.metrics import Outcomes, joined, metrics
 from convnext.tasks.classification.selective import aurc, risk_coverage
 from images import write_colours
 
@@ -307,3 +307,13 @@ def test_cross_fitted_scores_are_never_worse_in_the_mean_than_those_of_the_netwo
 def test_the_best_of_many_classes_are_those_of_a_sort_of_all_equal_ones_in_their_order(values, count):
     row = np.array(values, np.float32)
     assert best_of(row, count).tolist() == np.argsort(-row, kind="stable")[:count].tolist()
+
+
+def test_outcomes_that_are_joined_on_the_way_are_those_that_are_joined_at_the_end():
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(150, 4)).astype(np.float32), random.integers(0, 4, 150)
+    parts = [Answers(np.array([i]), labels[i : i + 1], logits[i : i + 1]).outcomes() for i in range(150)]
+    few = list(joined(iter(parts), Outcomes.join))
+    assert [len(each) for each in few] == [64, 64, 22]
+    for name in Outcomes.__dataclass_fields__:
+        assert np.array_equal(getattr(Outcomes.join(few), name), getattr(Outcomes.join(parts), name))

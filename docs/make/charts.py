@@ -240,4 +240,10 @@ DRAWN = (
     ("A training step, ConvNeXt-T, float32", "Forward, backward and update.", "training_tiny_fp32.svg", "training.py"),
     ("A training step, ConvNeXt-T, bf16", "The same under bf16.", "training_tiny_bf16.svg", "training.py"),
     ("Growth", "Time and memory as batch, image and threads grow.", "growth.svg", "growth.py"),
+    (
+        "Scaling",
+        "Time and memory of commands as images, classes, pixels and objects grow.",
+        "scaling.svg",
+        "scaling.py",
+    ),
 )

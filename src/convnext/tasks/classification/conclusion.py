@@ -18,7 +18,7 @@ from convnext.tasks.classification.answers import Answers, rescored
 from convnext.tasks.classification.calibration import Floats
 from convnext.tasks.classification.decision import KEY, PLAIN, Decision
 from convnext.tasks.classification.facts import fingerprint
-from convnext.tasks.classification.metrics import Outcomes, metrics
+from convnext.tasks.classification.metrics import Outcomes, joined, metrics
 from convnext.tasks.classification.metrics import calibration as bins_of
 from convnext.tasks.classification.report import evaluation_of
 from convnext.tasks.classification.selective import aurc, risk_coverage
@@ -120,7 +120,7 @@ def conclude(
         parts = (
             _Judged.of(each, judge(each), scale.log_scores(each.logits), sets, same=same) for each in answers(dataset)
         )
-        found = _Judged.join(_all(parts, gather, dataset))
+        found = _Judged.join(_all(joined(parts, _Judged.join), gather, dataset))
     told = _told(found, dataset).with_about(**{**_kept(found, decision), **about})
     return told.with_about(**{KEY: decision.to_dict()}) if decision != PLAIN else told
 

@@ -4,8 +4,10 @@ Axes: N images, K classes.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ TITLES = {  # figures that may choose the best weights, as people call them
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
 }
+JOINED = 64  # batches
+Part = TypeVar("Part")
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 
 
@@ -54,6 +58,17 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.index)
+
+
+def joined(parts: Iterable[Part], join: Callable[[list[Part]], Part]) -> Iterator[Part]:
+    """`parts` in their order, JOINED of them as one.
+
+    Small arrays that are made between the large ones of a batch and outlive them keep that memory from being used again:
+    of 20,000 images in 20,000 classes all logits' worth of it, 1.6 GB.
+    """
+    rest = iter(parts)
+    while group := list(islice(rest, JOINED)):
+        yield join(group)
 
 
 def metrics(outcomes: Outcomes) -> dict[str, float]:

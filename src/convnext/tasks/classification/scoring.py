@@ -20,7 +20,7 @@ from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.conclusion import HELD_OUT, NOTHING, TEST, Wanted, conclude
 from convnext.tasks.classification.decision import KEY, PLAIN, Decision
 from convnext.tasks.classification.inference import judged, logits, outcomes_of, require_finite, restricted
-from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.metrics import Outcomes, joined
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
@@ -110,8 +110,8 @@ def evaluate(
     """
     how: dict[str, Any] = {"workers": workers, "skipped": skipped, "change": change, "attack": attack}
     passes = _passes(model, dataset, config, batch=batch, world=world, progress=progress, **how)
-    parts = [judged(restricted(out, only), labels, places, scale) for out, labels, places in passes]
-    return Outcomes.join(_gathered(parts, dataset, world))
+    parts = (judged(restricted(out, only), labels, places, scale) for out, labels, places in passes)
+    return Outcomes.join(_gathered(list(joined(parts, Outcomes.join)), dataset, world))
 
 
 def _gathered(parts: list[_Part], dataset: Dataset, world: World) -> list[_Part]:
