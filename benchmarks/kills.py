@@ -218,7 +218,11 @@ def _killed(run: Started, out: Path, whole_s: float, draw: random.Random, tally:
         return False
     phase = _phase(out)
     victim = draw.choice(victims)
-    os.kill(victim, signal.SIGKILL)
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:  # it has ended, and its launcher has asked about it
+        os.waitpid(run.process, 0)
+        return False
     since = time.monotonic()
     while run.members():
         if time.monotonic() - since > GONE_S * SLOW:

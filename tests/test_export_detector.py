@@ -35,6 +35,7 @@ from convnext.tasks.detection.build import build
 from convnext.tasks.detection.inference import images_of
 from convnext.tasks.detection.roi import pool
 from detectors import BACKBONE, head, random_boxes
+from once import once
 from serving import one as asked_once
 from shape_objects import NAMES, write_objects
 
@@ -55,11 +56,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("detectors")
 
 
-@pytest.fixture(scope="module")
-def files(place: Path) -> dict[str, tuple[Path, Path]]:
-    """Kind -> a checkpoint, and the file that it was exported to."""
-    made = {}
-    for kind in KINDS:
+def exported(factory: pytest.TempPathFactory, kind: str) -> tuple[Path, Path]:
+    """A checkpoint, and the file that it was exported to."""
+
+    def make(folder: Path) -> None:
         chosen = recipe_of(kind)
         torch.manual_seed(0)
         about = {
@@ -68,14 +68,19 @@ def files(place: Path) -> dict[str, tuple[Path, Path]]:
             "classes": list(NAMES),
             "category_ids": [9, 4],
         }
-        run = place / f"{kind}.safetensors"
-        save(run, build(chosen).state_dict(), about)
-        done = convnext("export", run, "--to", "onnx", "--out", place / f"{kind}.onnx", "--json")
+        save(folder / "run.safetensors", build(chosen).state_dict(), about)
+        done = convnext("export", folder / "run.safetensors", "--to", "onnx", "--out", folder / "file.onnx", "--json")
         assert done.status == 0, done.err
         told = json.loads(done.out)
         assert told["same"] == told["objects"] > 10 and told["max_edge_px"] < 0.01
-        made[kind] = (run, place / f"{kind}.onnx")
-    return made
+
+    place = once(factory, f"detector of {kind}", make)
+    return place / "run.safetensors", place / "file.onnx"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    return {kind: exported(tmp_path_factory, kind) for kind in KINDS}
 
 
 def loaded(pair: tuple[Path, Path]) -> tuple[Any, Any]:

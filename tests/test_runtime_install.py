@@ -13,8 +13,8 @@ import pytest
 import convnext as package
 from commands import convnext, trained
 from images import write_colours
-from test_export_detector import recipe_of
-from test_export_segmenter import untrained
+from test_export_detector import exported as detector
+from test_export_segmenter import exported as segmenter
 
 pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
 ROOT = Path(__file__).parents[1]
@@ -49,9 +49,10 @@ def python(tmp_path_factory) -> Path:
     if made.returncode:
         pytest.skip(f"pip cannot build a wheel here: {made.stderr.strip().splitlines()[-1]}")
     (wheel,) = place.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], check=True)
     found = place / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    done = subprocess.run([found, "-m", "pip", "install", "-q", f"{wheel}[{extras}]"], capture_output=True, text=True)
+    install = [*pip, "--python", found, "install", "-q", f"{wheel}[{extras}]"]
+    done = subprocess.run(install, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"pip reaches no index here: {done.stderr.strip().splitlines()[-1]}")
     return found
@@ -78,24 +79,11 @@ def test_importing_the_package_loads_nothing_that_takes_time(python):
     )
 
 
-def test_exported_files_of_all_tasks_predict_are_scored_and_served(python, tmp_path):
-    from convnext.engine import checkpoint
-    from convnext.tasks.detection.build import build
-
+def test_exported_files_of_all_tasks_predict_are_scored_and_served(python, tmp_path, tmp_path_factory):
     data = write_colours(tmp_path / "colours")
     trained(data, tmp_path / "pets")
-    chosen = recipe_of("boxes")
-    about = {
-        "recipe": chosen.model_dump(mode="json"),
-        "task": "detection",
-        "classes": ["a", "b"],
-        "category_ids": [1, 2],
-    }
-    checkpoint.save(tmp_path / "objects.safetensors", build(chosen).state_dict(), about)
-    tiny = {"head.window_px": 32, "head.stride_px": 32, "input.eval_short_px": 32, "input.eval_long_px": 64}
-    runs = {"pets": tmp_path / "pets", "objects": tmp_path / "objects.safetensors"}
-    runs["maps"] = untrained(tmp_path / "maps", **tiny)
-    files = {name: package.export(run, "onnx", tmp_path / f"{name}.onnx").out for name, run in runs.items()}
+    files = {"pets": package.export(tmp_path / "pets", "onnx", tmp_path / "pets.onnx").out}
+    files |= {"objects": detector(tmp_path_factory, "boxes")[1], "maps": segmenter(tmp_path_factory)[1]}
     image = next((data / "val" / "red").iterdir())
 
     def told(*arguments: object) -> str:
@@ -108,10 +96,10 @@ def test_exported_files_of_all_tasks_predict_are_scored_and_served(python, tmp_p
         (line, *_) = told("predict", file, image, "--json").splitlines()
         assert isinstance(json.loads(line), list | dict), name
     (answer,) = map(json.loads, told("predict", files["pets"], image, "--json").splitlines())
-    (expected,) = map(json.loads, convnext("predict", runs["pets"], image, "--json").out.splitlines())
+    (expected,) = map(json.loads, convnext("predict", tmp_path / "pets", image, "--json").out.splitlines())
     assert [each["label"] for each in answer["predictions"]] == [each["label"] for each in expected["predictions"]]
     scored = json.loads(told("evaluate", files["pets"], data, "--json"))
-    assert scored["top1"] == json.loads(convnext("evaluate", runs["pets"], data, "--json").out)["top1"]
+    assert scored["top1"] == json.loads(convnext("evaluate", tmp_path / "pets", data, "--json").out)["top1"]
 
     named = [f"{name}={file}" for name, file in files.items()]
     command = [python, "-m", "convnext", "serve", *named, "--port", "0"]
