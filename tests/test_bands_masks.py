@@ -1,7 +1,6 @@
 """Images of many bands with masks: trained on, scored, predicted on and shown like any others."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from convnext.data.annotated_transforms import fill_of, pad, resize, stacked
 from convnext.data.dataset import read_sample
 from convnext.data.opening import open_dense_splits, recognise
 from convnext.data.sample import IGNORE, Sample
-from convnext.errors import ConvNeXtError, DataError
+from convnext.errors import ConvNeXtError
 from convnext.recipes import recipe
 from convnext.reports.run_files import PREDICTIONS
 from convnext.tasks.opening import bands_of, read_by
@@ -95,6 +94,7 @@ def test_it_is_scored_and_answers_like_any_segmenter(run, data, tmp_path):
     answer = predictor(data / "val/images/0.npy")
     assert answer.mask.shape == (40, 40) and answer.draw().size == (40, 40)
     assert (predictor(np.load(data / "val/images/0.npy")).mask == answer.mask).all()
+    assert (predictor((data / "val/images/0.npy").read_bytes()).mask == answer.mask).all()  # as the server gives it
     done = convnext("predict", run, data / "val/images", "--out", tmp_path / "drawn")
     assert done.status == 0 and len(list((tmp_path / "drawn").iterdir())) >= 3
     (tmp_path / "other.png").write_bytes((data / "val/masks/0.png").read_bytes())
@@ -111,7 +111,7 @@ def test_bands_are_picked_in_order_and_a_run_that_goes_on_keeps_what_it_measured
     said = convnext(*arguments(data, tmp_path / "other", "segmentation", "--bands", "7")).line
     assert "--bands 7 names band '7', and these images have 6 bands" in said
     said = convnext(*arguments(data, tmp_path / "other", "segmentation", "--bands", "B04,B03")).line
-    assert "segmentation reads the bands of one file: give numbers" in said
+    assert "No name of a file in '" in said and "ends in 'B04', so it is no band. Give numbers" in said
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -173,11 +173,100 @@ def test_kernels_of_colour_weights_are_repeated_for_further_bands(run, data, tmp
     assert np.allclose(stem[:, :3], stem[:, 3:], atol=1e-6)  # of red, green and blue
 
 
-def test_exports_and_detectors_say_in_one_line_that_bands_are_not_for_them(run, data):
-    pytest.importorskip("onnx")
-    said = convnext("export", run, "--to", "onnx").line
-    assert "reads images of 6 bands, and exported segmenters take grey or colour" in said
-    splits = open_dense_splits(recognise(data))
-    boxes = replace(splits, train=replace(splits.train, task="detection"))
-    with pytest.raises(DataError, match="a detector reads images in colour or grey"):
-        bands_of(boxes, asked=("1",), channels=None, workers=1)
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
+def test_an_exported_file_answers_as_its_run(run, data, tmp_path, form):
+    pytest.importorskip({"onnx": "onnxscript", "openvino": "openvino", "torch": "torch"}[form])
+    done = package.export(run, form, out=tmp_path / {"onnx": "m.onnx", "openvino": "m.xml", "torch": "m.pt2"}[form])
+    assert done.difference <= 1e-4 * done.largest
+    if form == "torch":
+        return
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[form])
+    there, here = package.load(run), package.load(done.out)
+    file = data / "val/images/0.npy"
+    assert (there(file).mask == here(file).mask).mean() > 0.999
+    expected = json.loads((run / "evaluation.json").read_text())
+    found = json.loads(convnext("evaluate", done.out, data, "--json", "--workers", 0).out)
+    assert found["miou"] == pytest.approx(expected["miou"], abs=1e-3) and found["n"] == 3
+
+
+def elsewhere(folder: Path, data: Path, order: list[int]) -> Path:
+    """The val part of `data` with its bands in another order."""
+    (folder / "masks").mkdir(parents=True)
+    (folder / "images").mkdir()
+    for file in (data / "val/images").iterdir():
+        np.save(folder / "images" / file.name, np.load(file)[:, :, order])
+    for file in (data / "val/masks").iterdir():
+        (folder / "masks" / file.name).write_bytes(file.read_bytes())
+    (folder / "classes.txt").write_text("ground\nsquare\ndisc\n")
+    return folder
+
+
+def test_bands_that_lie_elsewhere_in_a_file_are_named(run, data, tmp_path):
+    other = elsewhere(tmp_path / "other", data, [5, 4, 3, 2, 1, 0])
+    how = ("--bands", "6,5,4,3,2,1", "--workers", 0)
+    found = json.loads(convnext("evaluate", run, other, *how, "--json").out)
+    assert found["miou"] == json.loads((run / "evaluation.json").read_text())["miou"]
+    convnext("predict", run, other / "images", *how, "--out", tmp_path / "a")
+    convnext("predict", run, data / "val/images", "--workers", 0, "--out", tmp_path / "b")
+    masks = sorted(file.name for file in (tmp_path / "a").glob("?.png"))
+    assert masks == ["0.png", "1.png", "2.png"]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in masks)
+
+
+def files_apart(folder: Path, data: Path, name: str) -> Path:
+    """The images of `data` with a 16-bit PNG for each band, called by `name`, as '{image}_B{band}'."""
+    for part in ("train", "val"):
+        (folder / part / "masks").mkdir(parents=True)
+        for file in (data / part / "images").iterdir():
+            values = np.load(file)
+            for band in range(BANDS):
+                path = folder / part / "images" / f"{name.format(image=file.stem, band=band + 1)}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values[:, :, band]).save(path)
+        for file in (data / part / "masks").iterdir():
+            (folder / part / "masks" / file.name).write_bytes(file.read_bytes())
+    (folder / "classes.txt").write_text("ground\nsquare\ndisc\n")
+    return folder
+
+
+def test_a_file_for_each_band_is_the_same_run_as_all_bands_in_one(run, data, tmp_path):
+    apart = files_apart(tmp_path / "data", data, "{image}_B{band}")
+    done = convnext(*arguments(apart, tmp_path / "run", "segmentation", "--epochs", 2))
+    assert done.status == 0, done.err
+    assert (
+        "Each image is 6 files in whole numbers of more than 8 bit: B1, B2, B3, B4, B5, B6, in this order." in done.err
+    )
+    assert "Files whose names differ only in B1, B2, B3, B4, B5, B6 are the bands of one image" in done.err
+    one, two = (load_file(folder / "best.safetensors") for folder in (run, tmp_path / "run"))
+    assert one.keys() == two.keys() and all(bool((one[name] == two[name]).all()) for name in one)
+    found = json.loads(convnext("evaluate", tmp_path / "run", apart, "--json", "--workers", 0).out)
+    assert found["miou"] == json.loads((run / "evaluation.json").read_text())["miou"]
+    done = convnext("predict", tmp_path / "run", apart / "val/images", "--workers", 0, "--out", tmp_path / "drawn")
+    assert done.status == 0 and len(list((tmp_path / "drawn").glob("*_overlay.jpg"))) == 3
+    again = convnext("evaluate", run, apart, "--bands", "B1,B2,B3,B4,B5,B6", "--json", "--workers", 0)
+    assert json.loads(again.out)["miou"] == found["miou"]
+
+
+@pytest.mark.parametrize("name", ["{image}/B{band}", "{image}-band-c{band}"])
+def test_bands_are_files_in_a_folder_for_each_image_too(data, tmp_path, name):
+    name = name.replace("-band", "")
+    source = recognise(files_apart(tmp_path / "data", data, name))
+    assert source.task == "segmentation"
+    splits = open_dense_splits(source)
+    facts = bands_of(splits, asked=(), channels=None, workers=1)
+    assert facts is not None and len(facts.bands.bands) == BANDS and len(splits.train.entries) == 8
+    samples = [read_sample(read_by(splits, facts.bands).train, place) for place in range(8)]
+    for seed, sample in enumerate(samples):
+        pixels, mask = scene(seed)
+        assert (sample.image == pixels).all() and (sample.semantic == mask).all()
+    picked = open_dense_splits(recognise(tmp_path / "data").with_bands(facts.bands.bands[4:5]))
+    assert [entry.path for entry in picked.train.entries] != [entry.path for entry in splits.train.entries]
+
+
+def test_names_that_look_like_bands_are_images_where_each_has_a_mask(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for number in range(1, 9):
+        Image.fromarray(np.full((8, 8), 30 * number, np.uint8)).save(tmp_path / f"data/images/c{number}.png")
+        Image.fromarray(scene(number, 40)[1][:8, :8]).save(tmp_path / f"data/masks/c{number}.png")
+    assert len(open_dense_splits(recognise(tmp_path / "data")).train.entries) > 2

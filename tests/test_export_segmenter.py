@@ -156,3 +156,11 @@ def test_what_follows_the_network_is_torchs(size):
         log_p, torch.from_numpy(truth.astype(np.int64))[None], ignore_index=255, reduction="sum"
     )
     assert found.loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_segmenter_of_colours_reads_them_from_bands_in_another_order(tmp_path):
+    predictor = package.load(untrained(tmp_path / "run"), task="segmentation")
+    assert predictor.recipe.augment.photometric
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    there, here = predictor(image), predictor.with_bands([3, 2, 1])(np.ascontiguousarray(image[:, :, ::-1]))
+    assert (there.mask == here.mask).all() and len(np.unique(there.mask)) > 1

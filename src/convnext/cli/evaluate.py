@@ -38,7 +38,6 @@ SUITE_FLAGS = {  # flag -> the suites that know it
 TASK_FLAGS = {  # flag -> the tasks that know it
     "suite": CLASSES,
     "batch": CLASSES,
-    "bands": CLASSES,
     "promise": CLASSES,
     "sets": CLASSES,
     "keep": CLASSES,

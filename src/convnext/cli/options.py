@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 from convnext import __version__
@@ -87,10 +87,15 @@ def flags_of(args: argparse.Namespace) -> list[str]:
     return [name.replace("_", "-") for name in vars(args) if name != "verb"]
 
 
+def near_option(name: str, known: Iterable[str]) -> str:
+    """' Did you mean '--x'?' for the option of `known` that is nearest, which are without their dashes; '' for none."""
+    return nearest(name, known).replace("'", "'--", 1)
+
+
 def refuse_more(args: argparse.Namespace, rest: Sequence[str]) -> None:
     """For verbs without further options: refuse what is left, with the nearest that there is."""
     if rest:
-        hint = nearest(rest[0].strip("-"), flags_of(args))
+        hint = near_option(rest[0].strip("-"), flags_of(args))
         raise ConvNeXtError(f"`convnext {args.verb}` does not know '{rest[0]}'.{hint}")
 
 
@@ -172,7 +177,7 @@ def predictor_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=-1, help="how many read images side by side (chosen automatically)"
     )
-    bands = "classification: the bands of these images that are the run's channels, in its order (as the run has them)"
+    bands = "the bands of these images that are the run's channels, in its order (as the run has them)"
     parser.add_argument("--bands", type=bands_of, help=bands)
     device_flag(parser)
     json_flag(parser)

@@ -14,7 +14,7 @@ from convnext.cli.options import (
 )
 from convnext.cli.printing import show, show_json
 from convnext.cli.tables import print_table
-from convnext.errors import ConvNeXtError
+from convnext.errors import ConvNeXtError, number_of
 from convnext.files import to_json
 
 HELP = (
@@ -26,7 +26,6 @@ LISTS = {"classification": "predictions", "detection": "predictions", "segmentat
 Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON adds to each
 TASK_FLAGS = {  # flag -> the tasks that know it
     "batch": CLASSES,
-    "bands": CLASSES,
     "threshold": CLASSES,
     "score": ("detection",),
     "multi_scale": ("segmentation",),
@@ -71,8 +70,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     images = open_unlabelled(args.paths)
     if args.bands:
         predictor = predictor.with_bands(args.bands)
-    if task == "classification":
-        images = with_bands(images, predictor.recipe.input.bands)
+    images = with_bands(images, predictor.recipe.input.bands)
     write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
     skipped: dict[str, str] = {}
     asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch", "threshold")}
@@ -87,7 +85,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _print_list(answers)
     else:
         _print_objects(answers, skipped, LISTS[task])
-    _conclude(skipped, len(images.entries))
+    _conclude(skipped, len(images.entries), named=not (args.json and task == "detection"))
     return 0
 
 
@@ -160,12 +158,18 @@ def _print_line(path: str, text: str) -> None:
     show([f"{printable(path)}: {text}"])
 
 
-def _conclude(skipped: Mapping[str, str], total: int) -> None:
-    """Name what could not be read. Raises ConvNeXtError where that is everything."""
+def _conclude(skipped: Mapping[str, str], total: int, *, named: bool) -> None:
+    """How many images could not be read, and which, unless the results have `named` them.
+
+    Raises ConvNeXtError where that is everything.
+    """
     from convnext.data.store import printable
     from convnext.engine.records import warn
 
-    for path, reason in skipped.items():
+    for path, reason in {} if named else skipped.items():
         warn(f"Skipped '{printable(path)}': {reason}")
+    if named and 0 < len(skipped) < total:
+        warn(f"{number_of(len(skipped), 'image')} of {total:,} could not be read; the results say why.")
     if len(skipped) == total:
-        raise ConvNeXtError(f"None of the {total} images could be read.")
+        path, reason = next(iter(skipped.items()))
+        raise ConvNeXtError(f"None of the {total} images could be read; the first is '{printable(path)}': {reason}.")

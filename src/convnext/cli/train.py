@@ -13,12 +13,13 @@ from convnext.cli.options import (
     count,
     flags_of,
     json_flag,
+    near_option,
     promise_flags,
     refuse_of_other_tasks,
 )
 from convnext.cli.printing import show, show_json
 from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
-from convnext.errors import ConvNeXtError, nearest
+from convnext.errors import ConvNeXtError
 from convnext.recipes import DEFAULT, RECIPES, default_name, recipe, task_of, with_changes
 from convnext.recipes.shorter import require_minutes
 
@@ -53,7 +54,6 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "balance": CLASSES,
     "cache": CLASSES,
     "freeze": CLASSES,
-    "bands": (*CLASSES, "segmentation"),
     "labels": CLASSES,
     "promise": CLASSES,
     "sets": CLASSES,
@@ -86,7 +86,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--freeze", action="store_true", default=None, help=freeze)
     channels = "1 for grey, 3 for colour, or as many as the images have bands (what they have)"
     parser.add_argument("--channels", type=count, help=channels)
-    bands = "classification, segmentation: the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
+    bands = "the bands that are the channels, in order, e.g. 4,3,2,8 or B04,B03,B02 (all)"
     parser.add_argument("--bands", type=bands_of, help=bands)
     parser.add_argument(
         "--val-share", type=float, default=VAL_SHARE, help="share to hold out when the data have no val part (0.2)"
@@ -216,7 +216,7 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
     known = [field for probe in probes for field in _fields(probe, changes)]
     for name, value in changes.items():
         if name not in known and not any(name in fields for fields in every.values()):
-            hint = nearest(name, list(dict.fromkeys([*known, *flags_of(args)])))
+            hint = near_option(name, list(dict.fromkeys([*known, *flags_of(args)])))
             raise ConvNeXtError(f"No option or recipe field is called '--{name}'.{hint}")
         if value is None:
             raise ConvNeXtError(f"--{name} needs a value.")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from convnext.config.base import Frozen, NotNegative, Positive, Rate, Whole, about
-from convnext.config.images import AnnotatedAugment, AnnotatedInput
+from convnext.config.images import AnnotatedAugment, AnnotatedInput, Bands, require_no_colours
 from convnext.config.training import TaskRecipe
 
 _TITLES = {  # kind -> its name in texts for people, and without the masks that of what its paper started from
@@ -109,8 +109,8 @@ class DetectorHeadConfig(Frozen):
         return _TITLES[self.kind][not self.masks]
 
 
-class DetectionInput(AnnotatedInput):
-    """The sizes at which a detector sees images, and which images it is trained on."""
+class DetectionInput(AnnotatedInput, Bands):
+    """The sizes at which a detector sees images, their channels, and which images it is trained on."""
 
     empty: Annotated[
         bool, about("yes or no", "images that show no object, or crowds alone, are trained on as well")
@@ -140,3 +140,8 @@ class DetectionRecipe(TaskRecipe):
     input: DetectionInput = DetectionInput()
     augment: AnnotatedAugment = AnnotatedAugment()
     select: DetectionSelect = DetectionSelect()
+
+    @model_validator(mode="after")
+    def _colours_of_bands(self) -> "DetectionRecipe":
+        require_no_colours(self.input, self.augment)
+        return self

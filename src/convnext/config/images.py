@@ -131,3 +131,9 @@ class AnnotatedAugment(Frozen):
         if not self.precrop_short_px:
             raise ValueError("precrop_short_px must name one size or more")
         return self
+
+
+def require_no_colours(read: Bands, augment: AnnotatedAugment) -> None:
+    """Raise ValueError where bands would be changed as only colours can be."""
+    if read.bands and augment.photometric:
+        raise ValueError("augment.photometric changes colours, which bands do not have. Leave it out")

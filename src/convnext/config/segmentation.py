@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Whole, about
-from convnext.config.images import AnnotatedAugment, AnnotatedInput, Bands
+from convnext.config.images import AnnotatedAugment, AnnotatedInput, Bands, require_no_colours
 from convnext.config.training import TaskRecipe
 
 Norm = Literal["batch", "sync", "group", "none"]
@@ -100,6 +100,5 @@ class SegmentationRecipe(TaskRecipe):
 
     @model_validator(mode="after")
     def _colours_of_bands(self) -> "SegmentationRecipe":
-        if self.input.bands and self.augment.photometric:
-            raise ValueError("augment.photometric changes colours, which bands do not have. Leave it out")
+        require_no_colours(self.input, self.augment)
         return self

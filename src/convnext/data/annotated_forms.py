@@ -9,8 +9,9 @@ from convnext.data.formats.cvat import cvat_files, open_cvat
 from convnext.data.formats.datumaro import datumaro_files, open_datumaro
 from convnext.data.formats.labelme import has_labelme, open_labelme
 from convnext.data.formats.mask_folders import paired
-from convnext.data.formats.masks import has_masks, open_masks
+from convnext.data.formats.masks import has_masks, open_masks, shows_masks
 from convnext.data.formats.objects import object_tables, open_objects
+from convnext.data.formats.signatures import may_be_classes
 from convnext.data.formats.supervisely import has_supervisely, open_supervisely
 from convnext.data.formats.via import open_via, via_files
 from convnext.data.formats.voc import has_annotations, open_voc
@@ -55,7 +56,8 @@ def annotated_form(tree: Tree, *, apart: bool, task: str | None) -> Form | None:
     if task == "segmentation" and is_sure("masks", tree):
         return "masks"
     found = next((form for form, row in ANNOTATED.items() if row.check(tree)), None)
-    return "masks" if found is None and apart else found
+    classes = task is None and may_be_classes(tree) and not shows_masks(tree)  # folders of photographs are no masks
+    return "masks" if found is None and apart and not classes else found
 
 
 def is_sure(form: Form, tree: Tree) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from convnext.data.annotated import AnnotatedImage
 from convnext.data.band_check import BandLook, band_lines, look_at_bands
-from convnext.data.dataset import DenseDataset, read_semantic, strange_values
+from convnext.data.dataset import DenseDataset, objects_of_bands, read_semantic, strange_values
 from convnext.data.decode import Opened, decode, holds_12_bit, read_size
 from convnext.data.masks import Rle
 from convnext.data.opening import DenseSplits
@@ -144,31 +144,44 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         decode(data, least_px=PREVIEW_PX)
         seen.few_bits = holds_12_bit(data)
     if entry.semantic is not None:
-        labels = read_semantic(dataset, place, seen.size)
-        digest.update(labels.tobytes())
-        seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
-        if dataset.ignored and seen.pixels.sum() < labels.size:
-            seen.strange = strange_values(dataset, place)
+        _examine_mask(dataset, place, digest, seen)
         if orientation != 1:
             size = read_size(dataset.store.read(entry.semantic))
             seen.before_turn = made_before_turn(size, seen.size, orientation)
-    for shape in entry.objects.shapes if entry.objects is not None else ():
-        digest.update(shape.counts if isinstance(shape, Rle) else b"".join(points.tobytes() for points in shape or ()))
+    digest.update(_outlines(entry))
     seen.digest = digest.digest()
     seen.doubtful_turn = is_doubtful(size, seen.size, orientation) and _is_annotated(entry)
 
 
 def _examine_bands(dataset: DenseDataset, place: int, full: bool, data: bytes, seen: _Seen) -> None:
     assert dataset.bands is not None
+    entry = dataset.entries[place]
     seen.bands = look_at_bands(data, dataset.bands, full=full)
     seen.size = seen.bands.size
+    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+    objects_of_bands(entry, seen.size)  # which says where they are of another size
+    if entry.semantic is not None:
+        _examine_mask(dataset, place, digest, seen)
+    digest.update(_outlines(entry))
+    seen.digest = digest.digest()
+
+
+def _examine_mask(dataset: DenseDataset, place: int, digest: "hashlib.blake2b", seen: _Seen) -> None:
     labels = read_semantic(dataset, place, seen.size)
+    digest.update(labels.tobytes())
     seen.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: len(dataset.classes)]
     if dataset.ignored and seen.pixels.sum() < labels.size:
         seen.strange = strange_values(dataset, place)
-    digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
-    digest.update(labels.tobytes())
-    seen.digest = digest.digest()
+
+
+def _outlines(entry: AnnotatedImage) -> bytes:
+    """What tells the outlines of an image from others."""
+    shapes = entry.objects.shapes if entry.objects is not None else ()
+    parts = (
+        shape.counts if isinstance(shape, Rle) else b"".join(points.tobytes() for points in shape or ())
+        for shape in shapes
+    )
+    return b"".join(parts)
 
 
 def _is_annotated(entry: AnnotatedImage) -> bool:

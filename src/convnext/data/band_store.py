@@ -5,7 +5,7 @@ The path of such an image is that of its first band, from which the others follo
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,13 +25,15 @@ _Image = tuple[str, str]  # (what stands before the band in its path, the ending
 
 
 class BandStore:
-    """The files of `store`, all bands of an image as one."""
+    """The files of `store`, all bands of an image as one; `images`: the paths of these, None: of all files."""
 
-    def __init__(self, store: Store, bands: Sequence[str]):
-        self.store, self.bands = store, tuple(bands)
+    def __init__(self, store: Store, bands: Sequence[str], images: Collection[str] | None = None):
+        self.store, self.bands, self.images = store, tuple(bands), images
 
     def read(self, path: str) -> bytes:
         """What `band_files.opened` takes. `path` may be that of any band. Raises DataError where one cannot be read."""
+        if self.images is not None and path not in self.images:
+            return self.store.read(path)
         held = band_of(path, self.bands)
         if held is None:
             raise DataError(f"its name ends in none of the bands {', '.join(self.bands)}")
@@ -55,6 +57,28 @@ def band_of(path: str, bands: Iterable[str]) -> str | None:
     stem = os.path.splitext(path.rsplit("/", 1)[-1])[0]
     found = [band for band in bands if stem.endswith(band) and not stem[: -len(band)][-1:].isalnum()]
     return max(found, key=len, default=None)
+
+
+def without_band(path: str, bands: Sequence[str]) -> str:
+    """What an image is called whose bands are files: a/scene_B02.tif is a/scene.tif, a/scene/B02.tif also a/scene.tif."""
+    held = band_of(path, bands)
+    if held is None:
+        return path
+    before, ending = _image_of(path, held)
+    return f"{before.rstrip('_-. /')}{ending}"
+
+
+def no_such_files(name: str, bands: Sequence[str]) -> str:
+    """Why the images of `name` are not read by bands that are ends of names."""
+    return (
+        f"No name of a file in '{name}' ends in '{printable(bands[0])}', so it is no band. Give numbers for bands that lie in "
+        "one file."
+    )
+
+
+def together_note(bands: Sequence[str]) -> str:
+    """What is to be said of bands that names of files speak of."""
+    return f"Files whose names differ only in {', '.join(bands)} are the bands of one image; --bands 1 takes each for an image."
 
 
 def first_files(paths: Iterable[str], bands: Sequence[str]) -> list[int]:

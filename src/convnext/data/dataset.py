@@ -12,7 +12,7 @@ import numpy as np
 
 from convnext.config import Bands
 from convnext.data.annotated import AnnotatedImage, Objects, relabelled, select
-from convnext.data.bands import read_pixels
+from convnext.data.bands import read_pixels, read_shape
 from convnext.data.colours import colour_text, packed, places_of
 from convnext.data.decode import Opened, decode_indices, decode_mask, read_size
 from convnext.data.jpeg import is_jpeg
@@ -71,8 +71,8 @@ def read_sample(
         pixels = read_pixels(data, dataset.bands)
         shown = (pixels.shape[0], pixels.shape[1])
         labels = read_semantic(dataset, index, shown) if entry.semantic is not None else None
-        sample = Sample(pixels, None, labels, printable(entry.path), entry.image_id, shown)
-        return change(sample) if change else sample
+        bare = Sample(pixels, None, labels, printable(entry.path), entry.image_id, shown)
+        return _with_objects(bare, objects_of_bands(entry, shown), masks and dataset.has_masks, change)
     opened = Opened(data)
     header = opened.header[:2] if is_jpeg(data) else None  # only of those some are not decoded whole
     image = opened.pixels(channels=channels)
@@ -82,13 +82,19 @@ def read_sample(
     found = upright(dataset, index, size) if (height, width) == size else _reduced(entry, size, (height, width))
     semantic = read_semantic(dataset, index, size) if entry.semantic is not None else None
     bare = Sample(image, None, semantic, printable(entry.path), entry.image_id, size, frame)
+    return _with_objects(bare, found, masks and dataset.has_masks, change)
+
+
+def _with_objects(bare: Sample, found: Objects | None, drawn: bool, change: Change | None) -> Sample:
+    """`bare` with what was `found` in it, and masks where they are `drawn`; `change` is that of `read_sample`."""
+    height, width = bare.image.shape[:2]
     if found is None:
         return change(bare) if change else bare
-    step = max(1, MOST_DRAWN // (height * width)) if change and masks and dataset.has_masks else len(found)
+    step = max(1, MOST_DRAWN // (height * width)) if change and drawn else len(found)
     parts = []
     for first in range(0, max(1, len(found)), max(1, step)):
         part = range(first, min(first + step, len(found)))
-        sample = replace(bare, instances=_instances(found, part, height, width, masks and dataset.has_masks))
+        sample = replace(bare, instances=_instances(found, part, height, width, drawn))
         parts.append(change(sample) if change else sample)
     return parts[0] if len(parts) == 1 else replace(parts[0], instances=_together(parts))
 
@@ -105,6 +111,12 @@ def upright(dataset: DenseDataset, index: int, size: tuple[int, int]) -> Objects
     if photo:
         made_before_turn(entry.size, size, Opened(photo).orientation)
     return None
+
+
+def objects_of_bands(entry: AnnotatedImage, size: tuple[int, int]) -> Objects | None:
+    """The objects of an image of bands, (H, W) pixels that nothing turns. Raises DataError where they are of another size."""
+    made_before_turn(entry.size, size, 1)
+    return None if entry.objects is None else entry.objects.in_pixels(*size)
 
 
 def _reduced(entry: AnnotatedImage, size: tuple[int, int], shown: tuple[int, int]) -> Objects | None:
@@ -160,7 +172,10 @@ def _values(dataset: DenseDataset, path: str) -> np.ndarray:
 def size_of(dataset: DenseDataset, index: int) -> tuple[int, int]:
     """(H, W) of an image: as its annotations have it, else from the header of its file."""
     entry = dataset.entries[index]
-    return entry.size or read_size(dataset.store.read(entry.path))
+    if entry.size is not None:
+        return entry.size
+    data = dataset.store.read(entry.path)
+    return read_shape(data, dataset.bands)[:2] if dataset.bands else read_size(data)
 
 
 def with_classes(dataset: DenseDataset, classes: tuple[str, ...], name: str) -> DenseDataset:

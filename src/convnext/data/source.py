@@ -1,6 +1,6 @@
 """What the user named, recognised once: the task that can be learned from it, its form, and the listing of its files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,10 @@ class Source:
     colours: str | Path | None = None  # a legend of the colours of masks that the user names
     bands: tuple[str, ...] | None = None  # that a person or a run names; None: those that names of files speak of
     opened: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its parts, once they are read
+
+    def with_bands(self, bands: tuple[str, ...]) -> "Source":
+        """The same where a person or a run names the bands; what was opened without that is forgotten."""
+        return self if bands == self.bands else replace(self, bands=bands, opened={} if bands else self.opened)
 
     @property
     def name(self) -> str:

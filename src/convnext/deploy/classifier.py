@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.config import ClassificationRecipe, override
+from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import Change, eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
-from convnext.errors import ConvNeXtError, number_of
+from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
@@ -41,21 +41,6 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     """A trained classifier."""
 
     recipe: ClassificationRecipe
-
-    def with_bands(self, bands: Sequence[str | int]) -> Self:
-        """The same network for images that hold its channels in other bands: `bands` names them, in its order.
-
-        Numbers count the bands of a file from 1; texts are what the names of files end in. Raises ConvNeXtError unless there
-        is one for each channel.
-        """
-        names = tuple(map(str, bands))
-        channels = len(self.recipe.input.mean)
-        if len(names) != channels:
-            raise ConvNeXtError(
-                f"--bands {','.join(names)} names {number_of(len(names), 'band')}, and '{self.source}' reads "
-                f"{number_of(channels, 'channel')}. Name one for each, in its order."
-            )
-        return replace(self, recipe=override(self.recipe, {"input.bands": names, "input.file_bands": 0}))
 
     def predict(
         self,

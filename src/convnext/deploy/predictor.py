@@ -5,14 +5,14 @@ Axes: C features.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.config import Recipe
+from convnext.config import Recipe, override
 from convnext.data.store import printable
 from convnext.deploy.images import (
     ChannelOrder,
@@ -28,6 +28,7 @@ from convnext.deploy.images import (
 )
 from convnext.deploy.prediction import Prediction
 from convnext.errors import ConvNeXtError, DataError, number_of, reason_of
+from convnext.recipes import without_colours
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.result import Evaluation
 
@@ -58,6 +59,22 @@ class Predictor(ABC, Generic[Answer]):
         the image cannot be read, and for anything that is not one image: `predict` takes many.
         """
         return self._one(image, channel_order, lambda read: self.answers(read, top=top))
+
+    def with_bands(self, bands: Sequence[str | int]) -> Self:
+        """The same network for images that hold its channels in other bands: `bands` names them, in its order.
+
+        Numbers count the bands of a file from 1; texts are what the names of files end in. Raises ConvNeXtError unless there
+        is one for each channel.
+        """
+        names = tuple(map(str, bands))
+        channels = len(self.recipe.input.mean)
+        if len(names) != channels:
+            raise ConvNeXtError(
+                f"--bands {','.join(names)} names {number_of(len(names), 'band')}, and '{self.source}' reads "
+                f"{number_of(channels, 'channel')}. Name one for each, in its order."
+            )
+        changes = {"input.bands": names, "input.file_bands": 0, **without_colours(self.recipe)}
+        return replace(self, recipe=override(self.recipe, changes))
 
     def predict(
         self,

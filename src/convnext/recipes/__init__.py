@@ -45,6 +45,7 @@ __all__ = [
     "with_changes",
     "with_fitting_batch",
     "with_grid",
+    "without_colours",
 ]
 
 DEFAULT = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
@@ -145,11 +146,12 @@ def _network_of(start: StartFacts) -> dict[str, Any]:
 
 def _read_by(bands: Bands, chosen: Recipe) -> dict[str, Any]:
     """The fields of the input that say so, and without what is for colours: RandAugment, photometric distortion."""
-    fields = {f"input.{name}": getattr(bands, name) for name in Bands.model_fields}
-    colours = (
-        {"augment.rand_augment": ""} if isinstance(chosen, ClassificationRecipe) else {"augment.photometric": False}
-    )
-    return fields | colours
+    return {f"input.{name}": getattr(bands, name) for name in Bands.model_fields} | without_colours(chosen)
+
+
+def without_colours(chosen: Recipe) -> dict[str, Any]:
+    """The fields of `chosen` that change colours, as they are for bands."""
+    return {"augment.rand_augment": ""} if isinstance(chosen, ClassificationRecipe) else {"augment.photometric": False}
 
 
 def _statistics(in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

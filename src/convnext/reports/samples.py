@@ -64,8 +64,8 @@ def annotated(sample: Sample, classes: tuple[str, ...]) -> NDArray[np.uint8]:
         return draw_map(visible(sample.image), sample.semantic, classes)
     found = sample.instances
     if found is None:
-        return draw_objects(sample.image, np.zeros((0, 4)), ())
+        return draw_objects(visible(sample.image), np.zeros((0, 4)), ())
     labels = found.labels.tolist()
     masks = () if found.masks is None else [encode(mask) for mask in found.masks]
     names = [classes[label] for label in labels]
-    return draw_objects(sample.image, found.boxes, colours_of(labels, classes), names, masks)
+    return draw_objects(visible(sample.image), found.boxes, colours_of(labels, classes), names, masks)

@@ -15,6 +15,7 @@ from convnext.engine.update import autocast
 from convnext.tasks.judged import judged_on
 from convnext.tasks.opening import Named, look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
+from convnext.tasks.skipped import named_once
 from convnext.tasks.table import row_of
 
 
@@ -48,11 +49,14 @@ def evaluate(
     """
     row = row_of(recipe.task)
     dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, part=part, run=run)
+    known: Mapping[str, str] = {}
     if recipe.task != "classification":
-        for line in look(dataset, workers=workers).lines:
+        findings = look(dataset, workers=workers)
+        known = findings.broken
+        for line in findings.lines:
             info(line)
     skipped: dict[str, str] = {}
-    with answering(recipe, device):
+    with answering(recipe, device), named_once(known):
         found = row.evaluation(network, dataset, recipe, workers=workers, skipped=skipped, progress=progress, **ways)
     if ways.get("multi_scale"):
         found = found.with_about(multi_scale=True)

@@ -9,10 +9,11 @@ from typing import Any
 from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.band_facts import BandFacts, band_facts
+from convnext.data.band_store import BandStore, named
 from convnext.data.corrections import corrected, read_corrections
 from convnext.data.dataset import DenseDataset
 from convnext.data.formats.folders import listed
-from convnext.data.labelled import Splits
+from convnext.data.labelled import Dataset
 from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
 from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
@@ -199,8 +200,7 @@ def _scored(
     run: Path | None,
 ) -> Any:
     name = source.name
-    if isinstance(recipe, ClassificationRecipe):
-        source = replace(source, bands=recipe.input.bands)
+    source = source.with_bands(recipe.input.bands)
     if part not in (None, *PARTS):
         raise DataError(f"part = '{part}' is none of {', '.join(PARTS)}.{nearest(part, PARTS)}")
     if source.task != recipe.task:
@@ -272,23 +272,26 @@ def bands_of(
 
     `asked`: the bands that a person names, `channels`: how many they want, `kept`: how the run that goes on reads them.
     """
-    facts = None
-    if isinstance(splits, Splits) or splits.train.task == "segmentation":
-        if isinstance(splits, DenseSplits) and not all(map(str.isdecimal, asked)):
-            raise DataError(
-                f"--bands {','.join(asked)} are ends of files' names; segmentation reads the bands of one file: give numbers."
-            )
-        facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers), kept=kept)
-    elif asked:
-        raise DataError("--bands is for classification and segmentation; a detector reads images in colour or grey.")
+    _require_files(splits.train, asked)
+    facts = band_facts(splits.train, asked=asked, channels=channels, workers=max(0, workers), kept=kept)
     if facts is None and channels not in (None, 1, 3):
         raise DataError(f"--channels {channels} does not fit: the images are in colour, or in grey with --channels 1.")
     return facts
 
 
+def _require_files(data: Dataset | DenseDataset, bands: Sequence[str]) -> None:
+    """Raise DataError where `bands` are ends of names, and each image is one file."""
+    if named(bands) and not isinstance(data.store, BandStore):
+        raise DataError(
+            f"--bands {','.join(bands)} are ends of files' names, and these images have all bands in one file. Give numbers."
+        )
+
+
 def read_by(data: Any, config: Statistics | None) -> Any:
     """Splits or a data set of masks whose images are read as `config` has it, where that is of bands; others as they are."""
     bands = config if isinstance(config, Bands) and config.bands else None
+    if bands and isinstance(data, DenseDataset):
+        _require_files(data, bands.bands)
     if isinstance(data, DenseSplits):
         return replace(data, train=read_by(data.train, bands), val=read_by(data.val, bands))
     return replace(data, bands=bands) if isinstance(data, DenseDataset) else data

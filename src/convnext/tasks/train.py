@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-from convnext.config import Bands, ClassificationRecipe, Recipe, RunOptions, SegmentationRecipe, override
+from convnext.config import (
+    Bands,
+    ClassificationRecipe,
+    DetectionRecipe,
+    Recipe,
+    RunOptions,
+    SegmentationRecipe,
+    override,
+)
 from convnext.config.facts import StartFacts
 from convnext.data.source import Source
 from convnext.engine.distributed import World
@@ -47,7 +55,7 @@ from convnext.tasks.opening import (
     test_of,
 )
 from convnext.tasks.result import Evaluation
-from convnext.tasks.skipped import say_skipped
+from convnext.tasks.skipped import named_once, say_skipped
 from convnext.tasks.starting import held_recipe, kept_bands, network_name, precision_here, start_facts
 from convnext.tasks.table import row_of
 from convnext.tasks.workplace import workplace
@@ -139,7 +147,7 @@ def trained(
     )
     watcher = watch(Path(options.out), chosen, data.splits) if watch and world.first else None
     run: dict[str, Any] = {"weights": request.weights, "forecast": budget is None, "watcher": watcher}
-    with float32_of(chosen.precision, capability_of(device)):
+    with float32_of(chosen.precision, capability_of(device)), named_once(data.findings.broken):
         ended = carry_out(chosen, data, options, **how, **run)
         found = evaluated(chosen, data.splits.val, options, ended, test=data.test, **how, wanted=asked)
     return Done(Path(options.out), data.task, ended.finished, data.splits, found, world.first)
@@ -151,7 +159,7 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     val = None if request.val is None else source_of(request.val, source.task)
     held = _held_recipe(request)
     if held or request.bands:
-        source = replace(source, bands=held.input.bands if held else request.bands)
+        source = source.with_bands(held.input.bands if held else request.bands)
     splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
     if request.corrections is not None:
         splits = corrected_splits(source, splits, request.corrections)
@@ -185,8 +193,8 @@ def examined(source: Source, splits: Any, request: Request, options: RunOptions,
     return Examined(task, splits, findings, bands, read_by(test, bands))
 
 
-def _held_recipe(request: Request) -> ClassificationRecipe | SegmentationRecipe | None:
-    return request.recipe if isinstance(request.recipe, ClassificationRecipe | SegmentationRecipe) else None
+def _held_recipe(request: Request) -> ClassificationRecipe | DetectionRecipe | SegmentationRecipe | None:
+    return None if isinstance(request.recipe, str) else request.recipe
 
 
 def started(request: Request, options: RunOptions) -> tuple[Request, StartFacts | None]:

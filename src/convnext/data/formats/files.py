@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from convnext.data.codecs import image_suffixes
+from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.names import Names
 from convnext.data.parts import part_of
 from convnext.data.store import Tree, is_zip, printable, require, tree_of
@@ -26,7 +26,7 @@ class ImageFinder:
     """The image files of a tree, by name."""
 
     def __init__(self, files: Names):
-        self.images = files.take(files.ending_in(image_suffixes()))
+        self.images = image_files(files)
 
     def find(self, name: str, part: str = "", *, beside: str = "", surely: bool = False) -> str | None:
         """The file that `name`, as somebody wrote it, means; of several with that name the one nearest to it.
@@ -93,6 +93,11 @@ def _nearest(files: Sequence[str], folder: str, part: str, beside: str = "", sur
     best = min(map(order, files))
     near = [file for file in files if order(file) == best]
     return None if surely and len(near) > 1 else min(near, key=lambda file: (len(file), file))
+
+
+def image_files(files: Names) -> Names:
+    """Those whose ending is an image's; arrays of NumPy only where nothing else is one."""
+    return files.take(files.ending_in(suffixes_in(ending for ending, _ in files.endings())))
 
 
 def is_image(file: str) -> bool:

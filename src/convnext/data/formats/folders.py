@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convnext.data.band_store import BandStore, band_of, first_files, found_bands, named
+from convnext.data.band_store import BandStore, band_of, first_files, found_bands, named, no_such_files, together_note
 from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
@@ -46,16 +46,11 @@ def listed(source: Source, *, only: bool = False) -> Listing:
         return found
     places = np.array(first_files(found.paths, bands), np.int64)
     if said and not len(places):
-        raise DataError(
-            f"No name of a file in '{source.name}' ends in '{printable(bands[0])}', so it is no band. Give numbers for "
-            "bands that lie in one file.",
-            found.said,
-        )
+        raise DataError(no_such_files(source.name, bands), found.said)
     others = len(found.paths) - sum(band_of(path, bands) is not None for path in found.paths)
-    note = f"Files whose names differ only in {', '.join(bands)} are the bands of one image; --bands 1 takes each for an image."
     return replace(
         found, paths=found.paths.take(places), labels=found.labels[places], part=found.part[places],
-        store=BandStore(found.store, bands), notes=found.notes if said else (*found.notes, note),
+        store=BandStore(found.store, bands), notes=found.notes if said else (*found.notes, together_note(bands)),
         left_out=found.left_out | ({"of other bands": others} if others else {}),
     )  # fmt: skip
 

@@ -6,15 +6,16 @@ is then the file of the same path and name, the words that say 'image' and 'mask
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from convnext.data.band_store import first_files, found_bands, named, without_band
 from convnext.data.codecs import band_suffixes, image_suffixes
 from convnext.data.parts import part_of_name, part_of_word
 from convnext.data.problems import MISSING, NO_MAP, Problem
-from convnext.data.store import Tree, printable
+from convnext.data.store import Store, Tree, printable
 from convnext.data.written import listed_names
 
 IMAGE_WORDS = frozenset(
@@ -42,7 +43,7 @@ _ASIDE_WORDS = re.compile(
     r"(?i)segmentationobject|(segmentationclass|segmentationobject)(visualization|npy|png)|instances?"
 )
 _ASIDE_ENDS = ("_color", "_instanceIds", "_instanceTrainIds", "_viz")  # shown beside the masks, for people
-_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _LOSSY = (".jpg", ".jpeg")
 
 
@@ -52,25 +53,59 @@ class Pairs(NamedTuple):
     found: list[tuple[str, str]]  # (image, mask)
     alone: int
     problems: list[Problem]
+    bands: tuple[str, ...] = ()  # ends of names, where each image is that of its first band, and has a file for each
 
 
-def paired(tree: Tree, *, lossy: bool = False) -> Pairs:
-    """Every image of a tree that has a mask. `lossy`: masks are JPEG, which can only be named."""
-    endings = _LOSSY if lossy else _LOSSLESS
+def paired(tree: Tree, *, lossy: bool = False, bands: Sequence[str] | None = None) -> Pairs:
+    """Every image of a tree that has a mask. `lossy`: masks are JPEG, which can only be named.
+
+    `bands` that are ends of names: each image is a file for each of them. None: where no mask has the name of an image, and
+    names of files speak of bands, these.
+    """
+    if named(bands or ()):
+        return _paired(tree, lossy, tuple(bands or ()))
+    found = _paired(tree, lossy, ())
+    if bands is not None or found.found or lossy:
+        return found
+    apart = found_bands(_images_of(tree, _masks_of(tree, LOSSLESS)), tree.store)
+    return _paired(tree, lossy, apart) if apart else found
+
+
+def _masks_of(tree: Tree, endings: Sequence[str]) -> dict[str, list[str]]:
+    """Files that their folder or their name calls masks -> what the keys of their images can be."""
+    files = tree.files.take(tree.files.ending_in(image_suffixes()))
+    return {file: keys for file in files if file.lower().endswith(tuple(endings)) and (keys := _mask_keys(file))}
+
+
+def _images_of(tree: Tree, masks: Collection[str], *, arrays: bool = True) -> list[str]:
+    """Files that are no masks and nothing aside; `arrays`: those of many bands where there are no others."""
+    own = [
+        file
+        for file in tree.files.take(tree.files.ending_in(image_suffixes()))
+        if file not in masks and not _aside(file)
+    ]
+    if not own and arrays:
+        kept = tree.files.take(tree.files.ending_in(band_suffixes() - image_suffixes()))
+        own = [file for file in kept if not _aside(file) and not _mask_keys(file)]
+    return own
+
+
+def _paired(tree: Tree, lossy: bool, bands: tuple[str, ...]) -> Pairs:
+    endings = _LOSSY if lossy else LOSSLESS
     if not tree.files.ending_in(endings).any():
         return Pairs([], 0, [])
     files = list(tree.files.take(tree.files.ending_in(image_suffixes())))
-    masks = {file: keys for file in files if file.lower().endswith(endings) and (keys := _mask_keys(file))}
+    masks = _masks_of(tree, endings)
     if not lossy:
-        stems = {_stem(file) for file in files if not file.lower().endswith(_LOSSLESS)}
+        stems = {_stem(file) for file in files if not file.lower().endswith(LOSSLESS)}
         beside = [
-            file for file in files if file.lower().endswith(_LOSSLESS) and file not in masks and _stem(file) in stems
+            file for file in files if file.lower().endswith(LOSSLESS) and file not in masks and _stem(file) in stems
         ]
         masks |= {file: [image_key(file)] for file in beside}
-    own = {image_key(file): file for file in files if file not in masks and not _aside(file)}
-    if not own and not lossy:  # of many bands, which no image file is for
-        arrays = tree.files.take(tree.files.ending_in(band_suffixes() - image_suffixes()))
-        own = {image_key(file): file for file in arrays if not _aside(file) and not _mask_keys(file)}
+    shown = _images_of(tree, masks, arrays=not lossy)
+    firsts = [shown[place] for place in first_files(shown, bands)] if bands else shown
+    others = len(shown) - len(firsts)
+    own = {image_key(without_band(file, bands)): file for file in firsts}
     images = _with_fewer_words(own)
     problems, found = [], dict[str, str]()
     for file, keys in masks.items():
@@ -81,12 +116,22 @@ def paired(tree: Tree, *, lossy: bool = False) -> Pairs:
             found[image] = file
     if found:
         problems += [Problem(NO_MAP, printable(file)) for file in own.values() if file not in found]
-    return Pairs(sorted(found.items()), len(files) - sum(map(_aside, files)) - 2 * len(found), problems)
+    alone = len(files) - sum(map(_aside, files)) - 2 * len(found) - others
+    return Pairs(sorted(found.items()), alone, problems, bands)
 
 
-def paired_apart(shown: Iterable[str], masks: Iterable[str]) -> Pairs:
-    """The same for images and masks of two places: by path without ending, else by name alone."""
-    stems = {_stem(file): file for file in masks if file.lower().endswith(_LOSSLESS)}
+def paired_apart(shown: Sequence[str], masks: Sequence[str], store: Store, bands: Sequence[str] | None = None) -> Pairs:
+    """The same for images, in `store`, and masks of two places: by path without ending, else by name alone."""
+    if not named(bands or ()):
+        found = _paired_apart(shown, masks, ())
+        apart = found_bands(shown, store) if bands is None and not found.found else ()
+        return _paired_apart(shown, masks, apart) if apart else found
+    return _paired_apart(shown, masks, tuple(bands or ()))
+
+
+def _paired_apart(shown: Sequence[str], masks: Sequence[str], bands: tuple[str, ...]) -> Pairs:
+    shown = [shown[place] for place in first_files(shown, bands)] if bands else shown
+    stems = {_stem(file): file for file in masks if file.lower().endswith(LOSSLESS)}
     names: dict[str, str] = {}
     for stem, file in stems.items():
         name = stem.rsplit("/", 1)[-1]
@@ -96,13 +141,14 @@ def paired_apart(shown: Iterable[str], masks: Iterable[str]) -> Pairs:
                 names.setdefault(name.removesuffix(end), file)
     found, problems = [], []
     for file in shown:
-        name = _stem(file).rsplit("/", 1)[-1]
-        mask = stems.get(_stem(file)) or names.get(name) or names.get(_bare_image(name))
+        stem = _stem(without_band(file, bands))
+        name = stem.rsplit("/", 1)[-1]
+        mask = stems.get(stem) or names.get(name) or names.get(_bare_image(name))
         if mask is None:
             problems.append(Problem(NO_MAP, printable(file)))
         else:
             found.append((file, mask))
-    return Pairs(found, len(problems), problems)
+    return Pairs(found, len(problems), problems, bands)
 
 
 def named_as_masks(tree: Tree) -> tuple[list[str], list[str]]:
@@ -155,7 +201,7 @@ def listed_parts(tree: Tree) -> dict[str, str]:
 def _bare_name(name: str) -> str:
     """Without folders, and without the ending of an image."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return _stem(last) if last.lower().endswith(_LOSSLESS + _LOSSY) else last
+    return _stem(last) if last.lower().endswith(LOSSLESS + _LOSSY) else last
 
 
 def _with_fewer_words(images: dict[str, str]) -> dict[str, str]:

@@ -3,17 +3,27 @@
 Masks are lossless images: grey or with a palette, where the numbers count, or in colours, which a legend names.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from convnext.data.annotated import AnnotatedImage
+from convnext.data.band_store import BandStore, named, no_such_files, together_note, without_band
+from convnext.data.codecs import suffixes_in
 from convnext.data.colours import colour_text
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_mask
-from convnext.data.formats.files import is_image
 from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes, of_voc
 from convnext.data.formats.mask_colours import Legend, labelled, legend_at, legend_of, require_few, voc_legend
-from convnext.data.formats.mask_folders import Pairs, listed_parts, may_be_masks, named_as_masks, paired, paired_apart
+from convnext.data.formats.mask_folders import (
+    LOSSLESS,
+    Pairs,
+    listed_parts,
+    may_be_masks,
+    named_as_masks,
+    paired,
+    paired_apart,
+)
 from convnext.data.formats.mask_values import held, in_colours, is_mask, show_colours, was_mask
 from convnext.data.parts import part_of
 from convnext.data.problems import whole
@@ -55,25 +65,30 @@ def open_masks(
     name, tree = source.name, source.tree
     store: Store = tree.store
     if source.images is tree:
-        pairs = paired(tree)
+        pairs = paired(tree, bands=source.bands)
     else:
         store = _TwoStores(source.store, tree.store)
-        pairs = _apart(source.images, tree)
+        pairs = _apart(source.images, tree, source.bands)
+    if not pairs.found and named(source.bands or ()):
+        raise DataError(no_such_files(name, source.bands or ()))
     if not pairs.found:
         refuse_misread(tree, name)
         raise DataError(f"'{name}' has no images with masks: images/*.jpg and masks/*.png with the same names.")
     masks = [semantic.removeprefix(_TwoStores.PREFIX) for _, semantic in pairs.found]
     coding = _coding(source, masks, _meaning(tree, name, classes, ignore_index, reduce_zero_label))
-    parts, problems = listed_parts(tree), tuple(pairs.problems)
+    parts, problems, notes = listed_parts(tree), tuple(pairs.problems), coding.notes
+    if pairs.bands:
+        store = BandStore(store, pairs.bands, frozenset(image for image, _ in pairs.found))
+        notes = notes if source.bands else (*notes, together_note(pairs.bands))
     entries: dict[str, list[AnnotatedImage]] = {}
     for place, (image, semantic) in enumerate(pairs.found, 1):
         entry = AnnotatedImage(image, place, semantic=semantic)
-        listed = parts.get(image.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        listed = parts.get(without_band(image, pairs.bands).rsplit("/", 1)[-1].rsplit(".", 1)[0])
         entries.setdefault(listed or part_of(image) or part_of(semantic) or "all", []).append(entry)
     return {
         part: DenseDataset(
             "segmentation", coding.classes, tuple(rows), store, (), coding.values, coding.ignored, coding.colours,
-            problems, coding.notes,
+            problems, notes,
         )
         for part, rows in entries.items()
     }  # fmt: skip
@@ -90,6 +105,12 @@ def has_masks(tree: Tree) -> bool:
         except (DataError, OSError):
             continue
     return False
+
+
+def shows_masks(tree: Tree) -> bool:
+    """Whether files that could be masks show few values, or areas: the first ones that can be read."""
+    files = list(tree.files.take(tree.files.ending_in(LOSSLESS)))[:_LOOKS]
+    return any(_shows(tree, file, is_mask) for file in files)
 
 
 def refuse_misread(tree: Tree, name: str) -> None:
@@ -117,9 +138,10 @@ def _shows(tree: Tree, file: str, check: Any) -> bool:
         return False
 
 
-def _apart(shown: Tree, masks: Tree) -> Pairs:
-    images = [file for file in shown.files if is_image(file)]
-    pairs = paired_apart(images, masks.files)
+def _apart(shown: Tree, masks: Tree, bands: Sequence[str] | None) -> Pairs:
+    known = suffixes_in(os.path.splitext(file)[1] for file in shown.files)
+    images = [file for file in shown.files if os.path.splitext(file)[1].lower() in known]
+    pairs = paired_apart(images, list(masks.files), shown.store, bands)
     return pairs._replace(found=[(image, _TwoStores.PREFIX + mask) for image, mask in pairs.found])
 
 

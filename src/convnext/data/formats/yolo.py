@@ -12,9 +12,8 @@ from dataclasses import replace
 from itertools import count
 
 from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
-from convnext.data.codecs import image_suffixes
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.files import ImageFinder, is_image
+from convnext.data.formats.files import ImageFinder, image_files
 from convnext.data.formats.yolo_rows import Meaning
 from convnext.data.formats.yolo_yaml import Value, read_yaml
 from convnext.data.limits import MAX_NUMBERED
@@ -67,8 +66,7 @@ def label_files(tree: Tree) -> list[str]:
     labels = Labels(tree)
     if not labels.files:  # a million images in class folders are asked as well
         return []
-    images = tree.files.take(tree.files.ending_in(image_suffixes()))
-    return [label for file in images if (label := labels.of(file))]
+    return [label for file in image_files(tree.files) if (label := labels.of(file))]
 
 
 def has_boxes(tree: Tree) -> bool:
@@ -76,7 +74,7 @@ def has_boxes(tree: Tree) -> bool:
     labels = label_files(tree)
     first = next((words for file in labels if (words := _text(tree, file).split("\n", 1)[0].split())), None)
     if first is None:
-        return yaml_file(tree) is not None and (bool(labels) or not tree.files.ending_in(image_suffixes()).any())
+        return yaml_file(tree) is not None and (bool(labels) or not len(image_files(tree.files)))
     try:
         return len([float(word) for word in first]) >= _NUMBERS
     except ValueError:
@@ -111,7 +109,7 @@ class _Reader:
 
     def __init__(self, tree: Tree, sheet: dict[str, Value], name: str):
         self.tree, self.sheet, self.name = tree, sheet, name
-        self.files = set(tree.files)
+        self.files, self.images = set(tree.files), image_files(tree.files)
         self.labels = Labels(tree)
         self._folders = {loose(folder): folder for folder in tree.folders}
         self.problems: list[Problem] = []
@@ -192,13 +190,13 @@ class _Reader:
         chosen = {part: files for part, files in chosen.items() if files}
         taken = {file for files in chosen.values() for file in files}
         if not chosen:
-            for file in filter(is_image, self.tree.files):
+            for file in self.images:
                 chosen.setdefault(part_of(file) or "all", []).append(file)
         for part, place in nowhere:
             if not taken or part in chosen:
                 moved = chosen.get(part, [])
             else:
-                moved = [f for f in self.tree.files if is_image(f) and part_of(f) == part and f not in taken]
+                moved = [f for f in self.images if part_of(f) == part and f not in taken]
                 chosen |= {part: moved} if moved else {}
             if moved:
                 folder = printable(moved[0].rpartition("/")[0])
@@ -209,7 +207,7 @@ class _Reader:
 
     def _name_labels_alone(self) -> None:
         """Text in a folder 'labels' whose image is missing."""
-        used = {self.labels.of(file) for file in self.tree.files if is_image(file)}
+        used = {self.labels.of(file) for file in self.images}
         folders = {label.rpartition("/")[0] for label in used if label and "labels" in label.split("/")}
         alone = (file for file in self.tree.files if file.rpartition("/")[0] in folders and file not in used)
         self.problems += [Problem(MISSING, printable(file)) for file in alone if file.endswith(".txt")]
@@ -219,7 +217,7 @@ class _Reader:
         for folder in (base, f"{base}/{root}", root, ""):
             name = _inside(f"{folder}/{place}")
             name = self._folders.get(loose(name), name)
-            below = [file for file in self.tree.files if file.startswith(f"{name}/") and is_image(file)]
+            below = [file for file in self.images if file.startswith(f"{name}/")]
             if below:
                 return below
             if name in self.files and name.lower().endswith(".txt"):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convnext.config import Bands, InputConfig, SegmentationRecipe
+from convnext.config import Bands, InputConfig, SegmentationInput, SegmentationRecipe
 from convnext.data.band_store import with_bands
 from convnext.data.bands import read_pixels
 from convnext.data.decode import decode
@@ -79,7 +79,7 @@ class ComparedMaps:
     def of(cls, predictor: Any, where: str | None) -> "ComparedMaps":
         """As `Compared.of`; few images, for they are large."""
         config = predictor.recipe.input
-        images = _read(config, where) if where else _blocks(config.eval_short_px, len(config.mean))
+        images = _read(config, where) if where else _blocks(config)
         said = f"{len(images)} images" if where else f"{len(images)} images of fixed noise"
         shown = [sample_of(config, image).image for image in images]
         return cls(shown, [predictor.logits(image) for image in shown], predictor.recipe, said)
@@ -143,11 +143,14 @@ def _noise(config: InputConfig) -> list[Pixels]:
     return made
 
 
-def _blocks(short_px: int, channels: int) -> list[Pixels]:
+def _blocks(config: SegmentationInput) -> list[Pixels]:
     """Two images of coloured blocks: one of the size of evaluation, one that has to be resized."""
-    generator = np.random.default_rng(2022)
+    generator, short_px, channels = np.random.default_rng(2022), config.eval_short_px, len(config.mean)
     made: list[Pixels] = []
     for height, width in ((short_px, short_px + short_px // 4), (short_px + short_px // 3, short_px)):
-        blocks = generator.integers(0, 256, (8, 8, channels), np.uint8)
+        blocks: Pixels = generator.integers(0, 256, (8, 8, channels), np.uint8)
+        if config.wide:
+            mean, std = (np.array(values) for values in (config.mean, config.std))
+            blocks = (mean + std * (blocks / 64.0 - 2)).astype(np.float32)
         made.append(blocks[np.arange(height) * 8 // height][:, np.arange(width) * 8 // width])
     return made

@@ -58,8 +58,7 @@ def _of_classifier(config: InputConfig) -> dict[str, Any]:
     size = config.eval_size_px
     shorter = int(size / config.eval_crop)
     resize = f"both sides to {size} px" if config.eval_resize == "warp" else f"shorter side to {shorter} px"
-    scaled = "(value - mean) / std" if config.wide else "(value / 255 - mean) / std"
-    kind = "float32" if config.wide else "uint8"
+    scaled, kind = _numbers(config)
     return {
         "input": f"(N, H, W, C) {kind}, {_read_as(config)}, as decoded and upright, of any size",
         "inside": f"{resize}, bicubic; centre of {size} px; {scaled}",
@@ -70,10 +69,12 @@ def _of_classifier(config: InputConfig) -> dict[str, Any]:
 def _of_segmenter(recipe: SegmentationRecipe) -> dict[str, Any]:
     config, head = recipe.input, recipe.head
     fitted = f"fitted into {config.eval_short_px} x {config.eval_long_px} px, bilinear"
+    scaled, kind = _numbers(config)
+    shape = f"(N, H, W, C) {kind}, {_read_as(config)}"
     sides = f"windows of {head.window_px} px, {head.stride} px apart" if head.window_px else "sides filled up to 32 px"
     return {
-        "input": f"(N, H, W, C) uint8, upright, {fitted}; {sides}; size: height and width that hold the image",
-        "inside": "(value / 255 - mean) / std, 0 beyond the size",
+        "input": f"{shape}, upright, {fitted}; {sides}; size: height and width that hold the image",
+        "inside": f"{scaled}, 0 beyond the size",
     }
 
 
@@ -90,6 +91,11 @@ def promised(predictor: Predictor[Any], precision: str) -> Promises:
         return promises_of_run(predictor.source, metadata, precision)
     exact = replace(predictor, recipe=predictor.recipe.model_copy(update={"precision": "fp32"}))
     return replace(promises_of_run(predictor.source, metadata, precision), reference=reference_of(exact, precision))
+
+
+def _numbers(config: Bands) -> tuple[str, str]:
+    """What is made of the value of a pixel, and its type."""
+    return ("(value - mean) / std", "float32") if config.wide else ("(value / 255 - mean) / std", "uint8")
 
 
 def _read_as(config: Bands) -> str:

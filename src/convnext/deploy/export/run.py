@@ -95,7 +95,6 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     refuse_task(predictor.recipe.task, predictor.source, to, options)
     if predictor.recipe.task == "detection":
         return _of_detector(predictor, form, path, options)
-    _require_seen(predictor)
     compared: Any = compared_of(predictor, options.compare_on or options.int8)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
@@ -128,6 +127,11 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
 
 def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, options: Options) -> Done:
     """The same for a detector, which is compared by what it finds."""
+    if predictor.recipe.input.bands:
+        raise ConvNeXtError(
+            f"'{predictor.source}' reads images of {len(predictor.recipe.input.bands)} bands, and exported detectors take "
+            "grey or colour. Predict with the run."
+        )
     images, said = compared_on(predictor.recipe.input, options.compare_on)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"
@@ -147,16 +151,6 @@ def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, op
     about: dict[str, Any] = {"compared": found.compared, "megabytes": size_mb, "said": found.line(), "figures": figures}
     precision = "fp16" if options.half else "fp32"
     return Done(path, form.name, precision, opened.backend, found.score, 1.0, **about)
-
-
-def _require_seen(predictor: Any) -> None:
-    """Raise ConvNeXtError for a segmenter of bands."""
-    config = predictor.recipe.input
-    if predictor.recipe.task == "segmentation" and config.bands:
-        raise ConvNeXtError(
-            f"'{predictor.source}' reads images of {len(config.bands)} bands, and exported segmenters take grey or colour. "
-            "Predict with the run."
-        )
 
 
 def _traced(predictor: Any, form: table.Form, *, half: bool) -> ExportedProgram:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convnext.config import SegmentationRecipe
+from convnext.data.bands import kind_of_pixels
+from convnext.data.evaluation import white_of
 from convnext.deploy import graph
 from convnext.deploy.export.pixels import Normalised
 from convnext.deploy.forms.table import LOGITS
@@ -22,11 +24,11 @@ _TRACED = (3, 5)  # times that, of what is traced
 
 
 class Segmenting(nn.Module):
-    """`network` behind the normalisation; what lies beyond the `size` of an image is 0, the mean colour."""
+    """`network` behind the normalisation; what lies beyond the `size` of an image is 0, the mean of its channel."""
 
     def __init__(self, network: nn.Module, recipe: SegmentationRecipe):
         super().__init__()
-        self.normalised, self.network = Normalised(recipe.input, 255), network
+        self.normalised, self.network = Normalised(recipe.input, white_of(kind_of_pixels(recipe.input))), network
 
     def forward(self, images: Tensor, size: Tensor) -> dict[str, Tensor]:  # (N, H, W, C), (2,) -> (N, K, H, W)
         x = self.normalised(images.permute(0, 3, 1, 2).float())
@@ -65,7 +67,8 @@ def traced(model: nn.Module, recipe: SegmentationRecipe, *, half: bool) -> Expor
     if not window:
         free |= {axis: MULTIPLE * Dim(f"tiles{axis}", min=1, max=_MOST) for axis in (1, 2)}
     height, width = (window, window) if window else (MULTIPLE * _TRACED[0], MULTIPLE * _TRACED[1])
-    images = torch.zeros(2, height, width, len(recipe.input.mean), dtype=torch.uint8)
+    kind = torch.float32 if recipe.input.wide else torch.uint8
+    images = torch.zeros(2, height, width, len(recipe.input.mean), dtype=kind)
     return graph.trace(Segmenting(network, recipe), images, free=free, size=torch.tensor([height, width]), half=half)
 
 
