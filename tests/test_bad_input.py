@@ -133,6 +133,17 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_command(finished, tmp_path
     assert rb"sp\xe4ter.png: " in terminal.buffer.getvalue()
 
 
+def test_an_image_that_is_broken_is_named_once_from_the_first_look_to_the_last_score(data, tmp_path):
+    for part, name in (("train", "002.jpg"), ("val", "000.jpg")):
+        spoil(data / part / "red" / name, "truncated")
+    done = trained(data, tmp_path / "run")
+    for path in ("train/red/002.jpg", "val/red/000.jpg"):
+        assert done.err.count(path) == 1, done.err
+    assert "2 images could not be read and were left out" in done.err
+    predicted = convnext("predict", tmp_path / "run", data / "val/red", "--workers", 0)
+    assert (predicted.out + predicted.err).count("000.jpg") == 1
+
+
 def test_an_image_that_breaks_during_training_is_named_counted_and_left_out(data, tmp_path, monkeypatch):
     broken = data / "train" / "red" / "002.jpg"
     whole = broken.read_bytes()

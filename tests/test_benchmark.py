@@ -150,7 +150,7 @@ def test_the_turns_go_forwards_and_backwards(here):
         (("--seconds", "0"), "not a number of seconds"),
         (("--rounds", "0"), "not a whole number"),
         (("--device", "cudda"), "no such device here"),
-        (("--threds", "2"), "Did you mean 'threads'"),
+        (("--threds", "2"), "Did you mean '--threads'"),
     ],
 )
 def test_a_wrong_word_is_one_line(arguments, line):

@@ -225,7 +225,7 @@ def test_predictions_as_csv_are_a_table(data, run, tmp_path):
     good, broken = list(csv.DictReader(io.StringIO(done.out)))
     assert good["path"] == str(odd) and good["error"] == "" and sum(float(good[f"score{i}"]) for i in (1, 2, 3)) > 0.99
     assert broken["label1"] == "" and "0 bytes" in broken["error"]
-    assert "Skipped" in done.err
+    assert "1 image of 2 could not be read; the results say why." in done.err and "broken.png" not in done.err
 
 
 @pytest.mark.parametrize("name", ["=1+2", "@SUM(A1)", "-x+1", "+cmd|'/C calc'!A0"])
@@ -291,8 +291,8 @@ def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
         ((), ["VERB"]),
         (("trian", "x"), ["'trian'", "Did you mean 'train'?"]),
         (("train",), ["DATA"]),
-        (("train", "DATA", "--optim.lrr", "1e-3"), ["'--optim.lrr'", "Did you mean 'optim.lr'?"]),
-        (("train", "DATA", "--epoch", "3"), ["'--epoch'", "Did you mean 'epochs'?"]),
+        (("train", "DATA", "--optim.lrr", "1e-3"), ["'--optim.lrr'", "Did you mean '--optim.lr'?"]),
+        (("train", "DATA", "--epoch", "3"), ["'--epoch'", "Did you mean '--epochs'?"]),
         (("train", "DATA", "--optim.lr"), ["--optim.lr needs a value"]),
         (("train", "DATA", "--optim.lr", "--epochs", "3"), ["--optim.lr needs a value"]),
         (("train", "DATA", "more"), ["'more'", "Paths come first"]),
@@ -321,7 +321,7 @@ def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
         (("evaluate", "RUN"), ["DATA"]),
         (("evaluate", "RUNX", "DATA"), ["no run or checkpoint"]),
         (("evaluate", "DATA", "DATA"), ["no finished run"]),
-        (("evaluate", "RUN", "DATA", "--wieghts", "last"), ["'--wieghts'", "Did you mean 'weights'?"]),
+        (("evaluate", "RUN", "DATA", "--wieghts", "last"), ["'--wieghts'", "Did you mean '--weights'?"]),
         (("evaluate", "RUN", "DATA", "--weights", "lats"), ["'lats'", "Did you mean 'last'?"]),
         (("evaluate", "RUN", "DATA", "--optim.lr", "1"), ["'--optim.lr'"]),
         (("evaluate", "RUN", "DATA", "--batch", "0"), ["--batch", "'0'"]),
@@ -330,7 +330,7 @@ def test_nothing_readable_to_predict_is_a_refusal(run, tmp_path):
         (("predict", "RUN", "DATA/val/red/0003.png"), ["does not exist", "Did you mean '003.png'?"]),
         (("predict", "RUN", "DATA/val/red", "--top", "-1"), ["--top"]),
         (("predict", "RUN/metrics.jsonl", "DATA/val/red"), ["no checkpoint of convnext"]),
-        (("models", "--jsn"), ["'--jsn'", "Did you mean 'json'?"]),
+        (("models", "--jsn"), ["'--jsn'", "Did you mean '--json'?"]),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else "",
 )

@@ -77,3 +77,25 @@ def test_what_says_nothing_for_classes_is_refused_as_that_and_not_as_broken_anno
     bare.write_text("name_of,kind\nim0,red\n")
     said = line(bare, "--images", images)
     assert "COCO" not in said and "bare.csv" in said and "column" in said
+
+
+def test_a_table_whose_images_are_not_there_names_the_option_for_them(place, tmp_path):
+    (place / "empty").mkdir()
+    table = place / "labels/table.csv"
+    said = convnext(*tiny(table, tmp_path / "run")).line
+    assert "none of the 18 images that" in said and "'im0.png'. Where they are elsewhere, add --images DIR." in said
+    said = convnext(*tiny(table, tmp_path / "run", "--images", place / "empty")).line
+    assert "none of the 18 images that" in said and "Name the folder that they are in." in said
+
+
+def test_class_folders_with_images_elsewhere_are_not_taken_for_masks(place, tmp_path):
+    said = convnext(*tiny(place / "colours/train", tmp_path / "run", "--images", place / "flat")).line
+    assert "holds its own images, so" in said and "says nothing. Leave it out." in said
+
+
+def test_an_audit_takes_a_table_whose_images_are_elsewhere(place, tmp_path):
+    how = ["--folds", 2, "--epochs", 1, "--size", 16, "--workers", 0]
+    done = convnext("audit", place / "labels/table.csv", "--images", place / "flat", "--out", tmp_path / "audit", *how)
+    assert done.status == 0, done.err
+    assert (tmp_path / "audit/audit.csv").read_text().startswith("path,given,suggested,score")
+    assert "none of the 18 images" in convnext("audit", place / "labels/table.csv", "--out", tmp_path / "b", *how).line

@@ -80,10 +80,12 @@ def test_a_converted_fine_tuned_network_is_still_not_for_commercial_use(tuned, t
     assert read_weights(tmp_path / "w.safetensors").provenance.licence == "CC-BY-NC-4.0"
 
 
-def test_weights_of_a_run_from_scratch_are_called_by_the_run_and_have_no_licence_that_is_known(run):
+def test_weights_of_a_run_from_scratch_are_called_by_the_run_and_are_ones_own(run, tmp_path):
     assert "license" not in checkpoint.read_metadata(run / "best.safetensors")
     known = read_provenance(str(run / "best.safetensors"))
-    assert (known.origin, known.licence) == ("run/best.safetensors", "unknown")
+    assert (known.origin, known.licence) == ("run/best.safetensors", "own weights")
+    lines = convert(run, tmp_path / "w.safetensors", "timm").lines()
+    assert "licence: own weights (by the run, which began with random weights), from run/best.safetensors." in lines
     assert provenance("x.safetensors", {"format": "convnext", "metadata": "no JSON"}).origin == "x.safetensors"
 
 

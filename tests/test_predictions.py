@@ -16,6 +16,7 @@ from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import read_sample
 from convnext.data.opening import DenseSplits, open_dense_splits, open_splits, recognise
 from convnext.data.sample import IGNORE
+from convnext.drawing.letters import lettered
 from convnext.drawing.palette import ON_IMAGES, colour_of
 from convnext.drawing.sheet import GAP_PX
 from convnext.engine.scored import Scored
@@ -33,7 +34,7 @@ from shapes import write_shapes
 from test_cli_dense import arguments
 from test_samples import sheet_of
 
-TITLE_PX = 30
+TITLE_PX, CAPTION_PX = 30, 16
 
 
 def scored(model: nn.Module, metric: str) -> Scored:
@@ -50,6 +51,19 @@ def cell(pixels: np.ndarray, row: int, column: int, size: tuple[int, int]) -> np
     height, width = size
     top, left = row * (height + GAP_PX) + GAP_PX // 2, column * (width + GAP_PX) + GAP_PX // 2
     return pixels[TITLE_PX + top : TITLE_PX + top + height, left : left + width]
+
+
+def times(size: tuple[int, int]) -> int:
+    """How much a small image is enlarged."""
+    return max(1, round(224 / max(size)))
+
+
+def below(pixels: np.ndarray, row: int, column: int, size: tuple[int, int]) -> np.ndarray:
+    """The image of `size` below its caption, one of the pixels that each of its own became."""
+    height, width = (times(size) * side for side in size)
+    whole = cell(pixels, row, column, (CAPTION_PX + height, width))
+    assert (whole[:CAPTION_PX] < 128).any() and (whole[0] > 200).all()  # black letters on white
+    return whole[CAPTION_PX :: times(size), :: times(size)]
 
 
 def seen(data: Any, chosen: Any) -> list[Any]:
@@ -104,21 +118,20 @@ def test_masks_stand_beside_what_a_segmenter_says_of_the_same_images(maps, tmp_p
     chosen = recipe("small_segmentation", "atto", images=6, image_px=64, classes=3)
     pixels, shown = drawn(tmp_path, chosen, maps, Everywhere(2, 3)), seen(maps, chosen)
     size = height, width = shown[0].image.shape[:2]
-    assert pixels.shape == (TITLE_PX + PAIRS // 2 * (height + GAP_PX), 4 * (width + GAP_PX), 3)
-    means = [[_tinted(each.image, given) for given in (each.semantic, np.full(size, 2))] for each in shown]
-    found = [
-        [cell(pixels, place // 2, place % 2 * 2 + side, size).mean((0, 1)) for side in (0, 1)] for place in range(PAIRS)
-    ]
-    places = [min(range(len(means)), key=lambda k: np.abs(means[k][0] - left).sum()) for left, _ in found]
+    high, wide = CAPTION_PX + times(size) * height, times(size) * width
+    assert pixels.shape == (TITLE_PX + PAIRS // 2 * (high + GAP_PX), 4 * (wide + GAP_PX), 3)
+    tinted = [[_tinted(each.image, given) for given in (each.semantic, np.full(size, 2))] for each in shown]
+    found = [[below(pixels, place // 2, place % 2 * 2 + side, size) for side in (0, 1)] for place in range(PAIRS)]
+    places = [min(range(len(tinted)), key=lambda k: np.abs(tinted[k][0] - left).sum()) for left, _ in found]
     assert len(set(places)) == PAIRS  # six images, each once
     for place, (left, right) in zip(places, found, strict=True):
-        assert np.abs(left - means[place][0]).max() < 4 and np.abs(right - means[place][1]).max() < 4
+        assert all(np.median(np.abs(each - own)) < 4 for each, own in zip((left, right), tinted[place], strict=True))
 
 
 def _tinted(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean colour of an image under the colours of its classes."""
+    """An image under the colours of its classes."""
     tints = np.array([colour_of(number) for number in range(256)], float)[labels]
-    return np.where((labels == IGNORE)[:, :, None], image, 0.55 * image + 0.45 * tints).mean((0, 1))
+    return np.where((labels == IGNORE)[:, :, None], image, 0.55 * image + 0.45 * tints)
 
 
 def test_boxes_from_a_quarter_of_certainty_on_are_drawn(tmp_path):
@@ -127,10 +140,17 @@ def test_boxes_from_a_quarter_of_certainty_on_are_drawn(tmp_path):
     held_out = replace(data.val, entries=data.val.entries[-1:])  # grey, and empty
     pixels = drawn(tmp_path, chosen, held_out, OneBox(), "box_ap")
     size = seen(held_out, chosen)[0].image.shape[:2]
-    left, right = (cell(pixels, 0, side, size) for side in (0, 1))
+    left, right = (below(pixels, 0, side, size) for side in (0, 1))
     changed = np.abs(right - left).max(2)
     assert changed[2:15, 0].mean() > 40 and changed[0, 2:15].mean() > 40  # the sure one
     assert changed[20:, 24:].max() < 12 and left.std() < 3
+
+
+def test_a_heading_is_whole_however_few_and_small_the_images_are(maps, tmp_path):
+    chosen = recipe("small_segmentation", "atto", images=6, image_px=64, classes=3)
+    pixels = drawn(tmp_path, chosen, replace(maps, entries=maps.entries[:1]), Everywhere(2, 3))
+    heading = "epoch 1/3, EMA weights, miou 0.5000: left as annotated, right as predicted"
+    assert pixels.shape[1] >= lettered(heading, 15)[1].getlength(heading)
 
 
 def test_labels_stand_on_the_images_and_frames_say_which_are_right(tmp_path):
@@ -165,11 +185,13 @@ def test_a_broken_image_gives_its_place_to_the_next_one(maps, tmp_path):
     chosen = recipe("small_segmentation", "atto", images=6, image_px=64, classes=3)
     for entry in maps.entries[:3]:
         (tmp_path / "maps" / entry.path).write_bytes(b"no image")
-    height = seen(replace(maps, entries=maps.entries[3:]), chosen)[0].image.shape[0]
+    size = seen(replace(maps, entries=maps.entries[3:]), chosen)[0].image.shape[:2]
+    height, width = CAPTION_PX + times(size) * size[0], times(size) * size[1]
     pixels = drawn(tmp_path, chosen, maps, Everywhere(2, 3))
     assert pixels.shape[0] == TITLE_PX + 3 * (height + GAP_PX)
-    cells = [cell(pixels, place // 2, place % 2 * 2, (height, 90)) for place in range(PAIRS)]
-    assert [bool((each < 250).any()) for each in cells] == [True] * 5 + [False]
+    cells = [cell(pixels, place // 2, place % 2 * 2, (height, width)) for place in range(PAIRS)]
+    inner = [each[:, 16:] for each in cells]  # what a JPEG blurs beyond an edge is no image
+    assert [bool((each < 250).any()) for each in inner] == [True] * 5 + [False]
 
 
 def test_what_cannot_be_drawn_is_warned_of_once_and_the_run_is_the_same_to_the_bit(tmp_path, monkeypatch):

@@ -236,7 +236,7 @@ def test_a_fitted_recipe_is_printed_for_the_data_that_are_named():
         (["small", "--model", "tinny"], "Did you mean 'tiny'?"),
         (["imagenet1k", "--images", "30"], "is published and does not follow the data: leave out --images"),
         (["--images", "30"], "--images is for one recipe. Name it"),
-        (["small", "--imagess", "30"], "Did you mean 'images'?"),
+        (["small", "--imagess", "30"], "Did you mean '--images'?"),
     ],
 )
 def test_what_cannot_be_printed_is_one_line(arguments, message):

@@ -278,7 +278,7 @@ def test_any_text_for_any_field_gives_a_recipe_or_one_line(field, text):
 
 def test_the_command_line_names_the_nearest_field(capsys):
     assert main(["train", "pets", "--optim.lrr", "1e-3"]) == 2  # as the page of recipes shows
-    expected = "convnext: No option or recipe field is called '--optim.lrr'. Did you mean 'optim.lr'?\n"
+    expected = "convnext: No option or recipe field is called '--optim.lrr'. Did you mean '--optim.lr'?\n"
     assert capsys.readouterr().err == expected
 
 

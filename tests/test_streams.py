@@ -1,5 +1,6 @@
 """Streams that are full, closed or read by nobody: what is lost is said where it can be, and no work ends for it."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from children import environment
 from commands import tiny
+from convnext.streams import tell
 from images import write_colours
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NOT tested elsewhere: /dev/full")
@@ -49,3 +51,27 @@ def test_a_run_goes_on_without_anybody_to_tell_and_its_files_are_its_own(tmp_pat
     assert done.returncode == 0 and "held-out images" in done.stdout
     assert (tmp_path / "run" / "metrics.jsonl").read_text().startswith('{"kind": "train"')
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_was_printed_before_a_line_for_the_person_is_there_before_it(monkeypatch):
+    together = io.BytesIO()
+    out, err = (io.TextIOWrapper(io.BufferedWriter(_Kept(together)), write_through=False) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    print("a result")
+    tell("a line")
+    print("another result", flush=True)
+    assert together.getvalue() == b"a result\na line\nanother result\n"
+
+
+class _Kept(io.RawIOBase):
+    """A place that two streams write to, as a terminal is."""
+
+    def __init__(self, place: io.BytesIO):
+        self.place = place
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        return self.place.write(bytes(data))  # type: ignore[call-overload]

@@ -18,7 +18,8 @@ from convnext.deploy.forms.seal import seal
 from convnext.deploy.verify import chance
 from convnext.deploy.verify.chance import Figure, calibration_by_chance, change, needed
 from convnext.deploy.verify.finding import Finding, answered, answered_each
-from convnext.deploy.verify.measured import exchanged, licence
+from convnext.deploy.verify.measured import Measured, exchanged, findings_of, licence
+from convnext.deploy.verify.promises import Promises, Stated
 from convnext.deploy.verify.verify import names_data
 from convnext.errors import CheckpointError, ConvNeXtError, DataError
 from convnext.files import to_json
@@ -316,3 +317,21 @@ def test_the_chain_of_licences_is_told_and_what_is_not_known_stays_open():
     known = of(origin="hub:facebook/convnextv2-atto-1k-224", license="CC-BY-NC-4.0", license_known_by="the name")
     assert known.verdict == "holds" and "not for commercial use" in known.note
     assert of(origin="w.pth", license="unknown").verdict == "open"
+
+
+def test_the_calibration_of_a_few_images_is_left_open_with_the_reason(place, tmp_path):
+    held = package.verify(place / "run", place / "pets")
+    data = place / "pets/val"
+    few = tmp_path / "few"
+    for folder in data.iterdir():
+        (few / folder.name).mkdir(parents=True)
+        file = next(iter(sorted(folder.iterdir())))
+        (few / folder.name / file.name).write_bytes(file.read_bytes())
+    found = {each.name: each for each in package.verify(place / "run", few).findings}
+    assert held.findings and found["calibration error"].verdict == "open"
+    assert found["calibration error"].note == "3 images cannot tell: one of them moves it by 33 %."
+    stated = Stated("held out", 3, "x", {"ece": 0.05})
+    report = {"n": 3, "ece": 0.35, "calibration": [], "classes": ["a"], "per_class": []}
+    scored = Evaluation.of("classification", report).with_about(images="x")
+    told = {each.name: each for each in findings_of(Measured(scored, Promises((stated,))))}["calibration error"]
+    assert (told.verdict, told.note) == ("open", "3 images cannot tell: one of them moves it by 33 %.")

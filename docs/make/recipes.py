@@ -16,7 +16,7 @@ A wrong option is explained:
 
 ```text
 $ convnext train pets --optim.lrr 1e-3
-convnext: No option or recipe field is called '--optim.lrr'. Did you mean 'optim.lr'?
+convnext: No option or recipe field is called '--optim.lrr'. Did you mean '--optim.lr'?
 ```
 
 Fields that a recipe does not name have the value of its task's first table.

@@ -25,7 +25,12 @@ def open_missing() -> None:
 
 
 def tell(*lines: str) -> None:
-    """Lines for the person, on stderr; a name in one cannot make it two. That nobody can read them ends no work."""
+    """Lines for the person, on stderr, behind the results so far; a name in one cannot make it two.
+
+    That nobody can read them ends no work.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # `refused_results` says why, at the end
+        sys.stdout.flush()
     try:
         sys.stderr.write("".join(f"{on_one_line(line)}\n" for line in lines))
         sys.stderr.flush()

@@ -20,6 +20,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "data", metavar="DATA", help="class folders, with or without parts, a table, or a zip of either"
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="new folder, for index.html and audit.csv")
+    images = "folder or zip of the images of a table, if not beside it"
+    parser.add_argument("--images", metavar="DIR", help=images)
     weights = "judge by features of this network, frozen, in little time; else a small network is trained for each fold"
     parser.add_argument("--weights", metavar="W", help=weights)
     parser.add_argument("--folds", type=count, default=FOLDS, help=f"parts, each judged by the others ({FOLDS})")
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from convnext.engine.records import info
     from convnext.studies.audit.run import audit
 
-    names = ("weights", "folds", "model", "epochs", "minutes", "seed", "workers", "device", "bands")
+    names = ("weights", "folds", "model", "epochs", "minutes", "seed", "workers", "device", "bands", "images")
     how = {name: getattr(args, name) for name in names}
     found = audit(args.data, args.out, progress=not args.json, size_px=args.size, **how)
     if args.json:

@@ -56,8 +56,10 @@ def annotated_form(tree: Tree, *, apart: bool, task: str | None) -> Form | None:
     if task == "segmentation" and is_sure("masks", tree):
         return "masks"
     found = next((form for form, row in ANNOTATED.items() if row.check(tree)), None)
+    if found is not None or not apart:
+        return found
     classes = task is None and may_be_classes(tree) and not shows_masks(tree)  # folders of photographs are no masks
-    return "masks" if found is None and apart and not classes else found
+    return None if classes else "masks"
 
 
 def is_sure(form: Form, tree: Tree) -> bool:

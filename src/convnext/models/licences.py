@@ -1,6 +1,7 @@
 """The licences of weights by name, and what each asks of what is trained from them. No torch here."""
 
 MIT, NON_COMMERCIAL, UNKNOWN = "MIT", "CC-BY-NC-4.0", "unknown"
+OWN = "own weights"  # of a run from random weights: whoever trained them decides
 DINOV3, FAIR_NC = "DINOv3 License", "FAIR Noncommercial Research License"
 _TERMS = {  # what a licence asks of those who train from the weights
     NON_COMMERCIAL: "what is trained from them is not for commercial use, either",

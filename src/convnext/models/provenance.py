@@ -1,7 +1,8 @@
 """Where weights come from and under which licence, as far as that can be known; never guessed.
 
 The released V1 weights (facebookresearch/ConvNeXt) are MIT, those of V2 (facebookresearch/ConvNeXt-V2) CC-BY-NC 4.0:
-not for commercial use. Other people's weights under the same architecture have their own terms: 'unknown' here.
+not for commercial use. Other people's weights under the same architecture have their own terms: 'unknown' here;
+a run from random weights has those of whoever trained it: 'own weights'.
 """
 
 import re
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convnext.models.licences import DINOV3, FAIR_NC, MIT, NON_COMMERCIAL, UNKNOWN
+from convnext.models.licences import DINOV3, FAIR_NC, MIT, NON_COMMERCIAL, OWN, UNKNOWN
 from convnext.models.sources import RUN, find
 from convnext.models.tensors import record_of
 
@@ -73,8 +74,8 @@ def provenance(source: str, metadata: Mapping[str, str], *, config: Mapping[str,
         licence = _match(source.removeprefix("hub:"), HUBS)
         known = Provenance("", licence, "the name of the repository") if licence != UNKNOWN else said
         return replace(known, origin=source)
-    if record:  # of a run: every run calls its files the same
-        return Provenance("/".join(Path(source).absolute().parts[-2:]))
+    if record:  # of a run from random weights; every run calls its files the same
+        return Provenance("/".join(Path(source).absolute().parts[-2:]), OWN, "the run, which began with random weights")
     licence = _match(Path(source).stem, STEMS)
     known = Provenance("", licence, "the name of the file") if licence != UNKNOWN else said
     return replace(known, origin=Path(source).name)

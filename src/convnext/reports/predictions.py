@@ -19,15 +19,17 @@ from torch import nn
 
 from convnext.config import ClassificationRecipe, Recipe
 from convnext.data.annotated_policy import eval_dense
+from convnext.data.annotated_transforms import resize
 from convnext.data.dataset import DenseDataset, read_sample
 from convnext.data.evaluation import shown
 from convnext.data.labelled import Dataset
+from convnext.data.masks import encode, render
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
 from convnext.drawing.overlay import colours_of, draw_map, draw_objects, names_of
 from convnext.drawing.palette import ON_IMAGES
 from convnext.drawing.ranked import Line, draw_lines
-from convnext.drawing.sheet import sheet
+from convnext.drawing.sheet import captioned, sheet
 from convnext.engine.records import warn
 from convnext.engine.run import last_of
 from convnext.engine.scored import Scored
@@ -44,7 +46,7 @@ PAIRS, LABELLED = 6, 12  # annotated images, each drawn twice, and images with l
 COLUMNS = 4
 LEAST = 0.25  # score of a detection that is drawn: less than `predict` asks for, as little is sure early in a run
 _FEWEST = 10  # detections that an image has room for; early in a run, hundreds would hide everything
-_LABELLED_PX = 224  # the longer side of an image with labels: small ones are enlarged, so that names fit
+_NAMED_PX = 224  # the longer side that small images are enlarged to, so that names fit
 _FRAME_PX = 4
 _LINES = 2  # classes that are named
 _LIKELY = 0.5  # from which probability on one of several labels is given
@@ -104,8 +106,8 @@ class _Annotated:
         draw = _found if self.recipe.task == "detection" else _mapped
         drawn = []
         for sample, left, room in self._samples:
-            right = draw(model, sample, self.recipe, self.held_out.classes, room)
-            drawn += [left.copy(), Image.fromarray(right)]
+            right = Image.fromarray(draw(model, sample, self.recipe, self.held_out.classes, room))
+            drawn += [left.copy(), captioned(right, "predicted", SIDE_PX)]
         return drawn
 
     @cached_property
@@ -122,8 +124,7 @@ class _Annotated:
                 sample = read_sample(data, index, channels=len(config.mean), masks=masks, change=change)
             except (DataError, OSError):  # evaluation names it
                 continue
-            left = Image.fromarray(annotated(sample, data.classes))
-            left.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+            left = captioned(Image.fromarray(annotated(_larger(sample), data.classes)), "annotated", SIDE_PX)
             size = (sample.image.shape[0], sample.image.shape[1])
             room = max(_FEWEST, 2 * len(sample.instances or ()))
             yield replace(sample, instances=None, semantic=None, size=size), left, room
@@ -134,14 +135,18 @@ def _found(model: Any, sample: Sample, recipe: Any, classes: tuple[str, ...], ro
     found = find(model, sample, recipe).above(LEAST).first(room)
     labels, back = found.labels.tolist(), slice(None, None, -1)
     names = names_of(labels, found.scores.tolist(), classes)
-    masks = found.masks or ()
-    return draw_objects(sample.image, found.boxes[back], colours_of(labels, classes)[back], names[back], masks[back])
+    times = _times(sample.image)
+    masks = [encode(_enlarged(render(mask, *sample.image.shape[:2]), times)) for mask in found.masks or ()]
+    pixels = _enlarged(visible(sample.image), times)
+    return draw_objects(pixels, times * found.boxes[back], colours_of(labels, classes)[back], names[back], masks[back])
 
 
 def _mapped(model: Any, sample: Sample, recipe: Any, classes: tuple[str, ...], _: int) -> NDArray[np.uint8]:
     """(H, W, 3) tinted by the classes that a segmenter gives."""
     answer = log_probabilities(model, sample.image, recipe, sample.size).argmax(0)
-    return draw_map(visible(sample.image), answer.cpu().numpy().astype(np.uint8), classes)
+    times = _times(sample.image)
+    pixels, labels = (_enlarged(each, times) for each in (visible(sample.image), answer.cpu().numpy().astype(np.uint8)))
+    return draw_map(pixels, labels, classes)
 
 
 class _Labelled:
@@ -188,12 +193,24 @@ class _Labelled:
         lines = [Line(", ".join(classes[place] for place in sorted(has)) or "no label")]
         lines += [Line(classes[place], place, float(scores[place])) for place in named]
         colour = ON_IMAGES["right" if given & known == has & known else "wrong"]
-        return ImageOps.expand(Image.fromarray(draw_lines(_enlarged(visible(pixels)), lines)), _FRAME_PX, colour)
+        return ImageOps.expand(
+            Image.fromarray(draw_lines(_enlarged(visible(pixels), _times(pixels)), lines)), _FRAME_PX, colour
+        )
 
 
-def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, C) at least as large as names need; each pixel becomes a square."""
-    times = max(1, round(_LABELLED_PX / max(pixels.shape[:2])))
+def _larger(sample: Sample) -> Sample:
+    """At least as large as names need, with what is annotated."""
+    times, (height, width) = _times(sample.image), sample.image.shape[:2]
+    return replace(resize(sample, (times * height, times * width)), image=_enlarged(visible(sample.image), times))
+
+
+def _times(pixels: NDArray[Any]) -> int:
+    """How many times (H, W, ...) `pixels` are enlarged, so that names have room."""
+    return max(1, round(_NAMED_PX / max(pixels.shape[:2])))
+
+
+def _enlarged(pixels: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """(H, W, ...) so many times as high and wide; each pixel becomes a square."""
     return pixels.repeat(times, 0).repeat(times, 1)
 
 

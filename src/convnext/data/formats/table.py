@@ -52,7 +52,7 @@ def listing_of(
     Raises DataError when there is no row, or one is wrong.
     """
     rows, notes, shards, plural = list[Row](), list[str](), dict[str, Shard](), False
-    whole, shown_in = len(tree.files) == 1, tree if images is None else images
+    whole, shown_in, lost = len(tree.files) == 1, tree if images is None else images, 0
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
         if part == "-":
@@ -73,12 +73,15 @@ def listing_of(
         notes += more
         plural = plural or called
         if not held:
-            own, moved = _found(own, shown_in, codec, file.rpartition("/")[0])
+            own, moved, nowhere = _found(own, shown_in, codec, file.rpartition("/")[0])
+            lost += nowhere
             notes += [f"{number_of(moved, 'image')} of '{shown}' found by the end of the path."] if moved else []
         rows += own
     kept, understood = settled(rows, labels, plural=plural)
     if not kept:
         raise DataError(f"none of the {number_of(len(rows), 'image')} has a label. Name a table with labels.")
+    if lost == len(rows):
+        raise _nowhere(rows, name, apart=shown_in is not tree)
     bare = sum(row.split == "test" and not row.label and row.marks is None for row in rows)
     if bare and (kept[0].marks is None or all(row.split != "test" for row in kept)):
         left_out = left_out | {_UNLABELLED: bare}
@@ -104,14 +107,22 @@ def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], not
     return Listing(paths, labels, part, classes, store, left_out, notes, only_test)
 
 
-def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[Row], int]:
-    """The rows with their images' stored names, and how many of them only the end of their path gave away.
+def _nowhere(rows: list[Row], name: str, *, apart: bool) -> DataError:
+    """That none of the images that a table names is there; `apart`: where a person says that they are."""
+    way = "Name the folder that they are in" if apart else "Where they are elsewhere, add --images DIR"
+    return DataError(
+        f"none of the {len(rows):,} images that '{name}' names is there; the first is '{printable(rows[0].path)}'. {way}."
+    )
+
+
+def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[Row], int, int]:
+    """The rows with their images' stored names, how many of them only the end of their path gave away, and how many nothing.
 
     `folder`: of the table, from which its paths count where they lead to a file. A path that is nowhere stays as it is
     written, and is named when it is read.
     """
     finder: ImageFinder | None = None
-    found, moved = list[Row](), 0
+    found, moved, lost = list[Row](), 0, 0
     for row in rows:
         written = [f"{folder}/{row.path}", row.path] if folder and not row.path.startswith("/") else [row.path]
         path = next(filter(tree.store.has, written), None)
@@ -126,8 +137,9 @@ def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[R
             if path is None:
                 path = next(filter(tree.store.has, _ends(row.path)), None)
                 moved += path is not None
+            lost += path is None
         found.append(row if path in (None, row.path) else row._replace(path=path or row.path))
-    return found, moved
+    return found, moved, lost
 
 
 def _candidates(path: str, codec: str) -> Iterator[str]:

@@ -35,12 +35,13 @@ def opened(
     part: str | None,
     run: Path,
     workers: int,
-) -> DenseDataset:
-    """What `open_scored` gives, once it was looked at and what was found is said."""
+) -> tuple[DenseDataset, dict[str, str]]:
+    """What `open_scored` gives, once it was looked at and what was found is said; path -> reason of images that are broken."""
     dataset: DenseDataset = open_scored(source, recipe, metadata, fingerprint, part=part, run=run)
-    for line in look(dataset, workers=workers).lines:
+    findings = look(dataset, workers=workers)
+    for line in findings.lines:
         info(line)
-    return dataset
+    return dataset, dict(findings.broken)
 
 
 def fitted_samples(

@@ -59,10 +59,9 @@ class ExportedDetector(DetectionPredictor):
     ) -> Evaluation:
         """As for every detector; without a loss, which an exported file does not give."""
         source = scored_source(data, self.recipe.task, images=images, form=form)
-        dataset = opened(
+        dataset, skipped = opened(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
         )
-        skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress=progress)
         found = Evaluation.of("detection", report(outcomes, dataset, most=limit_of(self.recipe)))
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)

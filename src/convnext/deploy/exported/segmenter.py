@@ -67,10 +67,9 @@ class ExportedSegmenter(SegmentationPredictor):
         """As for every segmenter. Raises ConvNeXtError for `multi_scale`."""
         self._refuse(multi_scale)
         source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
-        dataset = opened(
+        dataset, skipped = opened(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
         )
-        skipped: dict[str, str] = {}
         outcomes = self._outcomes(dataset, workers, skipped, progress)
         found = report(outcomes, dataset.classes, [printable(entry.path) for entry in dataset.entries])
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)

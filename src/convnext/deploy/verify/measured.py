@@ -243,16 +243,20 @@ def _calibration(seen: Measured, stated: Stated) -> Finding:
     title, text = "calibration error", percent(said)
     if seen.learnt:
         return Finding(title, text, percent(here), "open", values=values)
+    n = seen.found.n
+    if 1 / n > chance.MARGIN and not (seen.same and abs(here - said) <= 1e-9):
+        note = f"{number_of(n, 'image')} cannot tell: one of them moves it by {percent(1 / n, 0)}."
+        return Finding(title, text, percent(here), "open", note, values)
     if seen.same:
         tolerance = max(seen.promises.tolerance, 1 / stated.n)
         return _repeated(title, text, said, here, tolerance, values)
     adds = chance.calibration_by_chance(seen.found.tables["calibration"])
     values["by_chance"] = adds
     if here > said + adds:
-        note = f"in {seen.found.n:,} images chance adds {100 * adds:.1f} points at most: scores claim too much or too little."
+        note = f"in {n:,} images chance adds {100 * adds:.1f} points at most: scores claim too much or too little."
         return Finding(title, text, percent(here), "broken", note, values)
     if adds > chance.MARGIN:
-        note = f"in {number_of(seen.found.n, 'image')} chance alone makes up to {percent(adds)}."
+        note = f"{number_of(n, 'image')} cannot tell: chance alone makes up to {percent(adds)} of so few."
         return Finding(title, text, percent(here), "open", note, values)
     return Finding(title, text, percent(here), "holds", values=values)
 

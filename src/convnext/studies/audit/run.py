@@ -51,6 +51,7 @@ def audit(
     size_px: int | None = None,
     minutes: float | str | None = None,
     bands: Sequence[str | int] = (),
+    images: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
     workers: int = -1,
@@ -61,6 +62,7 @@ def audit(
     `weights`: a run, a folder, a file or 'hub:OWNER/NAME', whose network is frozen and judges by its features. Without, a
     small `model` ('atto') is trained for each of `folds`, for `epochs` on images of `size_px`, or in `minutes` altogether.
     `bands`: the channels of images of many bands, in order, as of `train`; those of `weights` are their own.
+    `images`: where those of a table are, if not beside it.
     Raises ConvNeXtError for everything that the caller can mend.
     """
     changes = {"schedule.epochs": epochs, "input.size_px": size_px}
@@ -74,7 +76,7 @@ def audit(
         )
     if minutes is not None:
         minutes = require_minutes(minutes, changes)
-    source = source_of(os.fspath(data))
+    source = source_of(os.fspath(data), images=None if images is None else os.fspath(images))
     source = replace(source, bands=tuple(map(str, bands))) if bands else source
     folder = Path(out)
     with Claim(folder):
