@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from convnext.errors import ConvNeXtError
 from convnext.kernels import dispatch, gpu
+from convnext.kernels.graphs import graphed
 from convnext.models.convnext import Block
 from convnext.models.create import create
 from convnext.models.fused import fuse, unfuse, weights_of
@@ -81,7 +82,7 @@ def contestant(name: str, model: str, training: bool, batch: int) -> Callable[[]
     x = torch.randn(batch, 3, side, side, device=DEVICE, dtype=torch.float32 if training else HALF)
     x = x.contiguous(memory_format=torch.channels_last)
     if not training:
-        run = gpu.graphed(made, x) if "graph" in name else made
+        run = graphed(made, x) if "graph" in name else made
         return lambda: frozen(lambda: run(x))
     labels = torch.randint(0, 1000, (batch,), device=DEVICE)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-4, weight_decay=0.05, fused=True)

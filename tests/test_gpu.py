@@ -17,6 +17,7 @@ from convnext.kernels import block, dispatch, gpu
 from convnext.kernels.gpu import tuning
 from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.checks import CHECKS, Case, bound, off
+from convnext.kernels.graphs import graphed
 from convnext.models.create import create
 from convnext.models.fused import fuse
 
@@ -131,7 +132,7 @@ def test_a_compiled_network_runs_the_kernels_in_inference_and_in_training(low):
 def test_a_graph_answers_as_its_network_also_after_its_weights_change_in_place():
     made = network().eval()
     fuse(made)
-    run = gpu.graphed(made, images())
+    run = graphed(made, images())
     for _ in range(2):
         with torch.no_grad():
             for each in (images(), images(1)):

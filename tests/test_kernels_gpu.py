@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from convnext.errors import ConvNeXtError
-from convnext.kernels import gpu
+from convnext.kernels import gpu, graphs
 from convnext.kernels.block import BlockWeights
-from convnext.kernels.gpu import depthwise_norm, graphs, tuning
+from convnext.kernels.gpu import depthwise_norm, tuning
 from convnext.kernels.gpu.available import precision
 from convnext.models.convnext import Block
 from convnext.models.fused import weights_of
@@ -98,8 +98,8 @@ def test_without_float8_the_rounded_weights_answer_in_the_dtype_of_the_image():
 def test_a_network_is_itself_where_no_graph_can_be_recorded_and_training_is_refused():
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ConvNeXtError, match="eval"):
-        gpu.graphed(model, torch.ones(1, 2))
-    assert gpu.graphed(model.eval(), torch.ones(1, 2)) is model
+        graphs.graphed(model, torch.ones(1, 2))
+    assert graphs.graphed(model.eval(), torch.ones(1, 2)) is model
 
 
 def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_example(monkeypatch):

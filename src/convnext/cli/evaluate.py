@@ -115,7 +115,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     task = predictor.recipe.task
     how: dict[str, Any] = {"workers": args.workers, "progress": not args.json, "images": args.images}
     asked = {"promise": args.promise, "sets": args.sets, "keep": args.keep}
-    how |= {"batch": args.batch or BATCH, **asked} if task == "classification" else {}
+    how |= {"batch": args.batch or 0, **asked} if task == "classification" else {}
     how |= {"form": args.form} if task != "classification" else {}
     how |= {"multi_scale": True} if args.multi_scale else {}
     how |= {"colours": args.colours} if args.colours else {}

@@ -173,7 +173,9 @@ def bands_of(text: str) -> tuple[str, ...]:
 def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
     parser.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
-    parser.add_argument("--batch", type=count, help=f"classification: images per forward pass ({BATCH})")
+    parser.add_argument(
+        "--batch", type=count, help=f"classification: images per forward pass ({BATCH}, on a GPU as many as fit)"
+    )
     parser.add_argument(
         "--workers", type=int, default=-1, help="how many read images side by side (chosen automatically)"
     )

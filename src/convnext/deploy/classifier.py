@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from convnext.tasks.classification.scoring import Attacker
 
 TOP = 5  # classes that are named unless one asks for another number
-BATCH = 32  # images of one forward pass
+BATCH = 32  # images of one forward pass on a CPU
 
 
 @dataclass(repr=False)
@@ -48,12 +48,12 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         *,
         top: int | None = None,
         channel_order: ChannelOrder = "rgb",
-        batch: int = BATCH,
+        batch: int = 0,
         workers: int = 0,
         skipped: dict[str, str] | None = None,
         threshold: float | None = None,
     ) -> Iterator[ClassificationPrediction]:
-        """As for every predictor; `batch` images pass the network together.
+        """As for every predictor; `batch` images pass the network together, 0: as many as are usual.
 
         `threshold`: where an image may have several labels, from which score on each is an answer; None: that which the
         held-out images chose for its class.
@@ -123,7 +123,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         part: str | None = None,
         *,
         images: str | Path | None = None,
-        batch: int = BATCH,
+        batch: int = 0,
         workers: int = 0,
         progress: bool = False,
         promise: float | None = None,

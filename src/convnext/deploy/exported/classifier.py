@@ -60,7 +60,7 @@ class ExportedClassifier(ClassificationPredictor):
         part: str | None = None,
         *,
         images: str | Path | None = None,
-        batch: int = BATCH,
+        batch: int = 0,
         workers: int = 0,
         progress: bool = False,
         promise: float | None = None,

@@ -28,13 +28,18 @@ from convnext.deploy.predictor import Features, require_numbers
 from convnext.deploy.trained.checkpoint import Trained
 from convnext.engine.distributed import World
 from convnext.engine.forks import tell_once
+from convnext.engine.room import images_together
 from convnext.engine.run import amend_whole
 from convnext.errors import ConvNeXtError
 from convnext.kernels.dispatch import without_compiled
+from convnext.kernels.graphs import Graphs
+from convnext.kernels.transfer import queued, sent
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
+from convnext.streams import tell
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import KEY, Decision
+from convnext.tasks.classification.inference import logits as in_halves
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.scoring import Attacker, eval_batch
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
@@ -50,8 +55,9 @@ from convnext.tasks.result import Evaluation
 class TrainedClassifier(ClassificationPredictor):
     """The classifier of a run or a checkpoint.
 
-    In float32 and bfloat16 on a CPU, `logits` and all that stand on it use `convnext.optimize(model)`, made at the first
-    image, which is at least as exact; with `plain` they use `model` itself, as `evaluate` always does.
+    In float32 and bfloat16 on a CPU, and in any precision on a GPU, `logits` and all that stand on it use
+    `convnext.optimize(model)`, made at the first image, which is at least as exact; a GPU replays batches of a shape that it
+    has seen as CUDA graphs. With `plain` they use `model` itself, as `evaluate` always does.
     """
 
     plain: bool = False
@@ -70,7 +76,7 @@ class TrainedClassifier(ClassificationPredictor):
         part: str | None = None,
         *,
         images: str | Path | None = None,
-        batch: int = BATCH,
+        batch: int = 0,
         workers: int = 0,
         progress: bool = False,
         promise: float | None = None,
@@ -86,7 +92,9 @@ class TrainedClassifier(ClassificationPredictor):
         how["run"] = self.source.parent
         ways: dict[str, Any] = {"thresholds": self.thresholds} if self.several else {"decision": self.decision}
         ways["wanted"] = wanted
-        found = evaluate(self.model, source, self.recipe, self.metadata, part=part, batch=batch, **how, **ways)
+        found = evaluate(
+            self.model, source, self.recipe, self.metadata, part=part, batch=batch or self._batch, **how, **ways
+        )
         if keep:
             key = thresholds.KEY if self.several else KEY
             amend_whole(self.source, {key: found.about[key]})
@@ -145,23 +153,42 @@ class TrainedClassifier(ClassificationPredictor):
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""
-        if self._folded is not None:
+        if self._folded is not None and self._takes_pixels:
             tell_once()
             with torch.inference_mode():
                 return self._folded(images.permute(0, 3, 1, 2)).float()
         with answering(self.recipe, self.device):
-            return self.model(normalise(images.to(self.device), self.recipe.input)).float()
+            return in_halves(self._network, normalise(sent(images, self.device), self.recipe.input)).float()
+
+    @cached_property
+    def _network(self) -> Any:
+        """What answers to normalised images."""
+        return self.model if self.plain else Graphs(self._folded or self.model, tell)
+
+    @property
+    def _batch(self) -> int:
+        """On a GPU as many as fit."""
+        config = self.recipe.input
+        return images_together(self.device, config.eval_size_px**2 * len(config.mean), BATCH)
+
+    @cached_property
+    def _takes_pixels(self) -> bool:
+        """Whether mean and deviation are folded too: not on a GPU, whose 16 bits would round their difference."""
+        return all(parameter.is_cpu for parameter in self.model.parameters())
 
     @cached_property
     def _folded(self) -> Any:
         """The network from pixels to logits with less to do, where it answers as exactly."""
-        ours = isinstance(self.model, ConvNeXt) and all(parameter.is_cpu for parameter in self.model.parameters())
-        bf16 = self.recipe.precision == "bf16" and not without_compiled()
-        if self.plain or not ours or not (bf16 or self.recipe.precision == "fp32"):
+        if self.plain or not isinstance(self.model, ConvNeXt):
             return None
-        white = 1 if self.recipe.input.wide else 255
-        mean, std = ([white * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
         try:
+            if queued(self.device):
+                return optimize(self.model)
+            bf16 = self.recipe.precision == "bf16" and not without_compiled()
+            if not self._takes_pixels or not (bf16 or self.recipe.precision == "fp32"):
+                return None
+            white = 1 if self.recipe.input.wide else 255
+            mean, std = ([white * v for v in values] for values in (self.recipe.input.mean, self.recipe.input.std))
             made: Any = optimize(self.model, mean=mean, std=std, matmul_dtype=torch.bfloat16 if bf16 else None)
         except ConvNeXtError:  # someone put other layers into `model`; it answers itself
             return None
@@ -170,9 +197,8 @@ class TrainedClassifier(ClassificationPredictor):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name != "_folded"
-        }  # made again when it is asked
+        made = ("_folded", "_network")  # again when they are asked
+        return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def _logits(self, images: Pixels) -> NDArray[np.float32]:
         found: NDArray[np.float32] = self.logits(torch.from_numpy(images)).cpu().numpy()
@@ -194,11 +220,11 @@ class TrainedClassifier(ClassificationPredictor):
 
     def _features(self, read: Sequence[Read]) -> Iterable[Features]:
         images = torch.from_numpy(stacked(read))
-        if self._folded is not None:
+        if self._folded is not None and self._takes_pixels:
             tell_once()
             with torch.inference_mode():
                 found: Tensor = self._folded.embed(images.permute(0, 3, 1, 2))
         else:
             with answering(self.recipe, self.device):
-                found = self.model.embed(normalise(images.to(self.device), self.recipe.input))
+                found = (self._folded or self.model).embed(normalise(sent(images, self.device), self.recipe.input))
         return list(found.float().cpu().numpy())

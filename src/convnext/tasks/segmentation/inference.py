@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from convnext.config import SegmentationHeadConfig, SegmentationRecipe
 from convnext.data.sample import Sample
 from convnext.data.transforms import normalise
-from convnext.kernels.transfer import sent
+from convnext.kernels.transfer import packed, sent, unpacked
 from convnext.tasks.segmentation.exact import labelled
 from convnext.tasks.segmentation.parts import resized
 from convnext.tasks.segmentation.places import seen, windows
@@ -35,7 +35,9 @@ def predict(
         found = labelled(seen_logits(model, shown.image, recipe).cpu().numpy(), size)
         return found.mask, found.scores
     scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
-    return labels.to(torch.uint8).cpu().numpy(), scores.exp().cpu().numpy()
+    answer = [labels.to(torch.uint8), scores.exp()]
+    classes, likely = unpacked(packed(answer).cpu(), answer)
+    return classes.numpy(), likely.numpy()
 
 
 def in_strips(recipe: SegmentationRecipe, size: tuple[int, int], *, multi_scale: bool) -> bool:
