@@ -1,7 +1,7 @@
 """The GPU kernels on one NVIDIA GPU: right, how fast, and how near to what it can do.
 
     python benchmarks/gpu.py                                   # everything; half an hour, most of it torch.compile
-    python benchmarks/gpu.py --parts checks kernels            # or: inference training sweep
+    python benchmarks/gpu.py --parts checks kernels            # or: runs inference training sweep
     python benchmarks/gpu.py --dry-run                         # the logic alone, tiny, on the CPU; no figures
 
 Every step runs in a process of its own, so that a kernel that takes its process down is named and the rest goes on.
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
-PARTS = ("checks", "inference", "training", "kernels", "sweep")
+PARTS = ("checks", "runs", "inference", "training", "kernels", "sweep")
 CHECKED = ("norm", "gelu", "residual", "gelu_backward", "block", "fp8")
 Row = dict[str, Any]
 
@@ -69,6 +69,7 @@ def main() -> None:
 def plan(args: argparse.Namespace) -> list[str]:
     """The steps, what matters most first."""
     steps = [f"checks {name}" for name in CHECKED if "checks" in args.parts]
+    steps += [f"runs {args.models[0]}" for _ in range("runs" in args.parts)]
     for model in args.models:
         steps += [f"networks {part} {model}" for part in ("inference", "training") if part in args.parts]
     steps += [f"kernels {model}" for model in args.models if "kernels" in args.parts]
@@ -93,10 +94,11 @@ def step(args: argparse.Namespace) -> None:
     """One step, in a process of its own: a line a row."""
     import gpu_kernels
     import gpu_networks
+    import gpu_runs
 
     kind, *arguments = args.step.split()
     steps = {"checks": gpu_kernels.checks, "kernels": gpu_kernels.kernels, "networks": gpu_networks.networks}
-    steps |= {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile}
+    steps |= {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile, "runs": gpu_runs.runs}
     for row in steps[kind](*arguments, args):
         print(json.dumps(row), flush=True)
 

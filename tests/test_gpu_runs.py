@@ -8,6 +8,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: runs on a GPU are NOT tested")
 from commands import convnext, rows, tiny
+from convnext.deploy.load import load
 from convnext.engine.checkpoint import read_metadata
 from convnext.engine.fit import _Loop
 from convnext.engine.update import Update
@@ -107,3 +108,15 @@ def test_a_step_makes_no_call_that_waits_for_the_gpu(data, tmp_path, monkeypatch
     more = ("--schedule.steps", 6, "--device", DEVICE, "--kernels", "plain", "--optim.clip", 1.0, "--precision", "bf16")
     done = convnext(*tiny(data, tmp_path / "run", *more))
     assert done.status == 0 and watched == [*range(6)], done.err
+
+
+def test_predictions_are_those_of_the_cpu_also_where_a_batch_is_replayed(data, tmp_path):
+    run = tmp_path / "run"
+    assert convnext(*tiny(data, run, *SHORT)).status == 0
+    here, there = load(run, task="classification", device="cpu"), load(run, task="classification", device=DEVICE)
+    side = here.recipe.input.size_px
+    shown = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
+    wanted = here.logits(shown)
+    for _ in range(4):  # itself, then recorded, then replayed
+        assert torch.allclose(there.logits(shown).cpu(), wanted, atol=0.05)
+    assert len(list(there.predict(data / "val"))) == len(list(here.predict(data / "val")))

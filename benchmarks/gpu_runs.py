@@ -1,0 +1,171 @@
+"""The steps of gpu.py that run what users run: whole training steps of each task by its recipe, and answers of a predictor.
+
+Images are made here, so that a card needs no data. A step is that of the engine, from a read batch to the new weights; its
+batch is read once. One card shares no weights with another: `--shard-weights` shows what parts of one process cost.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from convnext.config import Recipe, RunOptions, override
+from convnext.data.opening import recognise
+from convnext.deploy.trained.checkpoint import Trained
+from convnext.deploy.trained.classifier import TrainedClassifier
+from convnext.engine.distributed import ALONE
+from convnext.engine.fit import learn, update_of
+from convnext.engine.optim import Optimizers
+from convnext.engine.precision import capability_of, float32_of
+from convnext.engine.sharding import Sharding
+from convnext.engine.update import Update
+from convnext.kernels import graphs
+from convnext.kernels.transfer import queued
+from convnext.models.create import create
+from convnext.recipes import recipe
+from convnext.tasks.opening import splits_of
+from convnext.tasks.table import row_of
+from gpu_timing import DEVICE, DRY, Row, attempt, failed, milliseconds, peak, warm
+
+PRECISIONS = ("bf16", "fp32", "fp16")  # the default of a card from Ampere on first; beside bf16 and fp16 TF32
+BATCH = {"classification": 128, "detection": 4, "segmentation": 16}
+SIDE = {"classification": 224, "detection": 800, "segmentation": 512}  # pixels
+RECIPES = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
+ANSWERED = (1, 8, 32, 256)  # images of a batch
+SMALL = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 8, 8, 8)}
+SMALL_HEADS = {"head.channels": 16, "head.hidden": 16, "head.candidates_train": 30, "head.proposals_train": 20}
+
+
+def runs(model: str, args: argparse.Namespace) -> Iterator[Row]:
+    """Every row, what matters most first; a failure is one."""
+    with tempfile.TemporaryDirectory() as room:
+        for what, make in cases(model, Path(room)):
+            if what in args.without:
+                continue
+            found = attempt(what, lambda make=make: measured(make(), args.rounds))
+            kind, _, name = what.partition(" ")
+            yield found if failed(found) else {"kind": kind, "what": name, "model": model, **found}
+            if found.get("fatal"):
+                return
+
+
+def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], tuple[Callable[[], Any], int]]]]:
+    """(name of a row, what makes (its run, the images of one run))."""
+    for size in (1, 2) if DRY else ANSWERED:
+        for way in ("plain", "folded", "folded+graph"):
+            yield f"predict {way} at {size}", lambda way=way, size=size: answers(model, way, size)
+    for precision in PRECISIONS:
+        yield f"step classification {precision}", lambda each=precision: steps("classification", model, room, each)
+    for task in ("segmentation", "detection"):
+        yield f"step {task} bf16", lambda task=task: steps(task, model, room, "bf16")
+    yield "step classification bf16+compile", lambda: steps("classification", model, room, "bf16", compiled=True)
+    yield "step segmentation bf16+compile", lambda: steps("segmentation", model, room, "bf16", compiled=True)
+    yield "step classification bf16+shard-weights", lambda: steps("classification", model, room, "bf16", sharded=True)
+
+
+def measured(made: tuple[Callable[[], Any], int], rounds: int) -> Row:
+    """Images/s of each round, and the most memory of a run."""
+    run, images = made
+    times = [milliseconds(warm(run)) for _ in range(rounds)]
+    return {"batch": images, "ms": times, "peak_mb": peak(run), "images_per_s": 1e3 * images / statistics.median(times)}
+
+
+def answers(model: str, way: str, size: int) -> tuple[Callable[[], Any], int]:
+    """From (N, H, W, 3) uint8 images of the host to logits there, as `predict` has them."""
+    side = 32 if DRY else SIDE["classification"]
+    chosen = small(recipe("small", "atto" if DRY else model, images=10_000, image_px=side, classes=1000), "bf16")
+    made = create("atto" if DRY else model, **({"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)} if DRY else {}))
+    about = Trained(chosen, tuple(map(str, range(1000))), Path("none"), {}, {})
+    place = torch.device(DEVICE)
+    network = made.to(place, memory_format=torch.channels_last).eval()
+    found = TrainedClassifier(network, chosen, about.classes, place, about.source, about.metadata, plain=way == "plain")  # type: ignore[arg-type]
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (size, side, side, 3), np.uint8))
+    if way == "folded":
+        found._network = found._folded  # without the recorded runs
+    if way.endswith("graph") and queued(place):
+        for _ in range(2):
+            found.logits(images)
+        if not any(isinstance(run, graphs.Graphed) for run in found._network._runs.values()):
+            raise RuntimeError("nothing was recorded")
+    return lambda: found.logits(images).cpu(), size
+
+
+def small(chosen: Recipe, precision: str) -> Recipe:
+    """A recipe of a GPU; in a dry run one for a CPU."""
+    fields: dict[str, Any] = {"precision": "fp32" if DRY else precision}
+    if DRY:
+        fields |= SMALL | (SMALL_HEADS if chosen.task == "detection" else {})
+    return override(chosen, fields)
+
+
+def steps(
+    task: str, model: str, room: Path, precision: str, *, compiled: bool = False, sharded: bool = False
+) -> tuple[Callable[[], Any], int]:
+    """One step of the engine after the other."""
+    batch, side, place = 2 if DRY else BATCH[task], 48 if DRY else SIDE[task], torch.device(DEVICE)
+    data = splits_of(recognise(written(task, room / task, 2 * batch + 4, side)), val_share=0.2, seed=0)
+    named = {"images": 2 * batch, "image_px": side, "classes": len(data.train.classes), "batch": batch}
+    chosen = small(recipe(RECIPES[task], "atto" if DRY else model, **named), precision)
+    options = RunOptions(out=str(room / "run"), device=DEVICE, workers=0, compile=compiled and not DRY, kernels="plain")
+    row = row_of(task)
+    learning = row.task(row.build(chosen), chosen, options, data)
+    update = update_of(learning, chosen, options, device=place, world=ALONE)
+    if sharded:
+        update = parts_of(update, learning, chosen)
+    read = next(iter(learning.batches(range(1), ALONE)))
+    numbers, last = count(), learning.steps_per_epoch - 1
+
+    def step() -> None:
+        how: dict[str, Any] = {"device": place, "world": ALONE, "micro": batch}
+        with float32_of(chosen.precision, capability_of(place)):
+            learn(learning, update, chosen, min(next(numbers), last), read, **how)
+
+    return step, batch
+
+
+def parts_of(update: Update, learning: Any, chosen: Recipe) -> Update:
+    """The same with the weights in parts, all of them of this process."""
+    if not dist.is_initialized():
+        store = dist.HashStore()
+        dist.init_process_group("nccl" if DEVICE == "cuda" else "gloo", store=store, rank=0, world_size=1)
+    sharding = Sharding(learning.model, compiled=False)
+    optimizers = Optimizers(learning.model, chosen.optim)
+    return Update(learning.model, chosen, optimizers, None, learning.loss, update.slots, 1, sharding)
+
+
+def written(task: str, folder: Path, images: int, side: int) -> Path:
+    """So many images of noise with a square in each: class folders, COCO's file or masks."""
+    if folder.exists():
+        return folder
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
+    corner = side // 4
+    box = [corner, corner, 2 * corner, 2 * corner]
+    outline = [corner, corner, 3 * corner, corner, 3 * corner, 3 * corner, corner, 3 * corner]
+    for number in range(images):
+        pixels = rng.integers(0, 80, (side, side, 3), np.uint8)
+        pixels[corner : 3 * corner, corner : 3 * corner] += 100
+        name = f"{number:04d}.png"
+        place = {"classification": f"{number % 2}", "detection": ".", "segmentation": "images"}[task]
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / place / name)
+        if task == "segmentation":
+            mask = np.zeros((side, side), np.uint8)
+            mask[corner : 3 * corner, corner : 3 * corner] = 1
+            (folder / "labels").mkdir(exist_ok=True)
+            Image.fromarray(mask).save(folder / "labels" / name)
+        rows["images"].append({"id": number + 1, "file_name": name, "width": side, "height": side})
+        about = {"id": number + 1, "image_id": number + 1, "category_id": 1, "iscrowd": 0, "area": 4 * corner**2}
+        rows["annotations"].append({**about, "bbox": box, "segmentation": [outline]})
+    if task == "detection":
+        (folder / "objects.json").write_text(json.dumps({**rows, "categories": [{"id": 1, "name": "square"}]}))
+    return folder
