@@ -121,8 +121,9 @@ def test_verify_names_a_part_that_is_broken_missing_or_of_another_checkpoint(sto
         change(folder / "1.safetensors")
         done = convnext("verify", tmp_path / name)
         assert done.status == 1 and f"{folder / '1.safetensors'}' is damaged" in done.out + done.err
-        with pytest.raises(CheckpointError, match=r"1\.safetensors"):
+        with pytest.raises(CheckpointError, match=r"1\.safetensors") as refused:
             checkpoint.read(folder)
+        assert str(refused.value).endswith(f"Restore it, or remove the folder '{folder}' to start again.")
     folder = copied(stopped, tmp_path / "index")
     (folder / "index.json").write_bytes(flipped((folder / "index.json").read_bytes()))
     with pytest.raises(CheckpointError, match=r"index\.json' is damaged: it is not what was written"):

@@ -199,6 +199,10 @@ def test_boxes_are_told_to_others_as_coco_has_them(tmp_path):
     assert [box[0] for box in boxes] == [box[0] for box in wanted]
     files = members(out / "files-000000.tar")
     assert files and all(json.loads(held)["images"] for held in files.values())  # the annotations as they were
+    for kept in (False, True):
+        done = write_shards(recognise(tmp_path / "data"), tmp_path / "counted")
+        assert done.shards == len(list(out.glob("[!f]*.tar"))) and done.kept == done.shards * kept
+        assert done.bytes == sum(file.stat().st_size for file in out.glob("*.tar"))
 
 
 def test_the_parts_of_the_data_are_those_of_the_shards(tmp_path, data):
@@ -238,12 +242,12 @@ def test_the_same_data_give_the_same_bytes_and_a_second_call_writes_nothing(tmp_
 def test_shards_that_a_killed_process_left_are_no_data_and_are_finished_by_the_next(tmp_path, data, at):
     whole = shards_of(data, tmp_path / "whole", per_shard=10)
     code = (
-        "import os, sys\nfrom convnext.data.opening import recognise\nfrom convnext.data.shards import tar, write\n"
-        "left, add, put = [int(sys.argv[1])], tar.TarWriter.add, write.write_bytes\n"
+        "import os, sys\nfrom convnext.data.opening import recognise\nfrom convnext.data.shards import tar, target, write\n"
+        "left, add, put = [int(sys.argv[1])], tar.TarWriter.add, target.write_bytes\n"
         "def counted(do):\n"
         "    def call(*given):\n        left[0] -= 1\n        os._exit(9) if left[0] < 0 else None\n        return do(*given)\n"
         "    return call\n"
-        "tar.TarWriter.add, write.write_bytes = counted(add), counted(put)\n"
+        "tar.TarWriter.add, target.write_bytes = counted(add), counted(put)\n"
         "from pathlib import Path\n"
         "write.write_shards(recognise(sys.argv[2]), Path(sys.argv[3]), per_shard=10)\n"
     )

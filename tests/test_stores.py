@@ -17,6 +17,7 @@ from commands import convnext, tiny, trained
 from convnext.data import loader
 from convnext.data.formats.shards import open_shards
 from convnext.data.opening import recognise
+from convnext.data.shards import write
 from convnext.data.shards.write import write_shards
 from convnext.data.stores import near, remote
 from convnext.data.stores.near import NearPlace
@@ -122,6 +123,79 @@ def test_an_audit_reads_a_bucket(tmp_path, bucket, data, out):
     how = ("--weights", tmp_path / "run", "--folds", 2, "--workers", 0, "--json")
     done = convnext("audit", put(bucket, out), "--out", tmp_path / "audit", *how)
     assert done.status == 0 and (tmp_path / "audit" / "audit.csv").exists()
+
+
+def held_in(bucket: Any) -> dict[str, bytes]:
+    return {each.key.removeprefix("out/"): each.get()["Body"].read() for each in bucket.objects.all()}
+
+
+def test_shards_are_written_into_a_bucket_as_into_a_folder_and_a_second_command_writes_nothing(
+    tmp_path, bucket, data, monkeypatch
+):
+    done = convnext("shard", data, "s3://pets/out", "--images-per-shard", 10)
+    assert done.status == 0 and done.out.startswith("'s3://pets/out': "), done.err
+    folder = tmp_path / "out"
+    near = json.loads(convnext("shard", data, folder, "--images-per-shard", 10, "--json").out)
+    assert held_in(bucket) == {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
+    monkeypatch.setattr(RemotePlace, "tried", reading_only(RemotePlace.tried))
+    again = json.loads(convnext("shard", data, "s3://pets/out", "--images-per-shard", 10, "--json").out)
+    assert again == {**near, "out": "s3://pets/out", "kept": near["shards"]}
+    line = convnext("shard", data, "s3://pets/out", "--images-per-shard", 11).line
+    assert line.startswith("'s3://pets/out' holds shards of other images")
+
+
+def reading_only(tried: Any) -> Any:
+    def asked(self: RemotePlace, file: str, work: Any, *, writing: bool = False) -> Any:
+        assert not writing, file
+        return tried(self, file, work)
+
+    return asked
+
+
+def test_what_was_stopped_on_its_way_to_a_bucket_goes_on_there(tmp_path, bucket, data, monkeypatch):
+    send, sent = write._shard, []
+
+    def stopped(plan: Any, to: Any, shard: Any, key: str) -> Any:
+        if len(sent) == 2:
+            raise KeyboardInterrupt
+        sent.append(shard.name)
+        return send(plan, to, shard, key)
+
+    monkeypatch.setattr(write, "_shard", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(recognise(data), "s3://pets/out", per_shard=10)
+    assert "shards.json" not in held_in(bucket)
+    monkeypatch.setattr(write, "_shard", send)
+    done = write_shards(recognise(data), "s3://pets/out", per_shard=10)
+    assert done.kept == 2 < done.shards
+    write_shards(recognise(data), tmp_path / "out", per_shard=10)
+    assert held_in(bucket) == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+
+def test_a_connection_that_is_lost_while_shards_are_sent_costs_a_line(bucket, data, monkeypatch, capsys):
+    store, lost = RemotePlace._store, []
+
+    def losing(self: RemotePlace) -> Any:
+        found = store(self)
+        if len(lost) < 3:
+            lost.append(found)
+            raise ConnectionResetError("lost")
+        return found
+
+    monkeypatch.setattr(remote, "WAITS_S", (0.01,) * 3)
+    monkeypatch.setattr(RemotePlace, "_store", losing)
+    assert write_shards(recognise(data), "s3://pets/out", per_shard=10).shards > 2
+    assert capsys.readouterr().err.count("trying again in 0.01 s") == 3
+
+
+def test_where_shards_cannot_be_written_it_is_one_line(bucket, data):
+    assert convnext("shard", data, "s3://nowhere/out").line == (
+        "'s3://nowhere/out' cannot be written: there is no such bucket. Make it first."
+    )
+    bucket.put_object(Key="out/notes.txt", Body=b"mine")
+    assert convnext("shard", data, "s3://pets/out").line.startswith(
+        "'s3://pets/out' is not empty: it holds 'notes.txt'."
+    )
 
 
 def test_a_bucket_without_shards_and_one_that_is_not_there_are_one_line(tmp_path, bucket, out):

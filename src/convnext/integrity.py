@@ -93,9 +93,9 @@ def sealed(metadata: Mapping[str, str], tensors: Mapping[str, str]) -> dict[str,
 def require_header(path: Path, metadata: Mapping[str, str]) -> None:
     """Raise CheckpointError where the metadata of `path` has digests, or should have, and is not what was written."""
     if DIGESTS not in metadata and metadata.get("format") == FORMAT and metadata.get("version") != _WITHOUT:
-        raise _damaged(path, "its digests are missing")
+        raise damaged(path, "its digests are missing")
     if DIGESTS in metadata and _told(path, metadata)[0] != _of_texts(metadata):
-        raise _damaged(path, "its header is not what was written")
+        raise damaged(path, "its header is not what was written")
 
 
 def require_whole(path: Path) -> bool:
@@ -112,10 +112,10 @@ def require_whole(path: Path) -> bool:
             told = _told(path, header.metadata)[1]
             other = sorted(told.keys() ^ header.tensors.keys())
             if other:
-                raise _damaged(path, f"its header is not what was written: tensor '{other[0]}' has another name")
+                raise damaged(path, f"its header is not what was written: tensor '{other[0]}' has another name")
             for name, held in header.tensors.items():
                 if digest(name, held.kind, held.shape, _slices(file, held)) != told[name]:
-                    raise _damaged(path, f"tensor '{name}' is not what was written")
+                    raise damaged(path, f"tensor '{name}' is not what was written")
             return True
     except OSError as error:
         raise CheckpointError(f"'{path}' cannot be read: {reason_of(error)}.") from None
@@ -169,7 +169,7 @@ def read_index(path: Path) -> Index:
     except OSError as error:
         raise CheckpointError(f"'{path}' cannot be read: {reason_of(error)}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _damaged(path, "it is not what was written") from None
+        raise damaged(path, "it is not what was written") from None
 
 
 def require_index(path: Path) -> int:
@@ -181,9 +181,9 @@ def require_index(path: Path) -> int:
     for name, seal in index.files.items():
         file = path.with_name(name)
         if not file.is_file():
-            raise _damaged(file, "it is missing, and its checkpoint is of no use without it")
+            raise damaged(file, "it is missing, and its checkpoint is of no use without it")
         if seal_of(file) != seal:
-            raise _damaged(file, f"it is not the file that '{path.name}' beside it names")
+            raise damaged(file, f"it is not the file that '{path.name}' beside it names")
     return len(index.files)
 
 
@@ -204,23 +204,23 @@ def _header(path: Path, file: Any) -> Header:
     length = int.from_bytes(file.read(8), "little")
     start = 8 + length
     if size < 8 or length > _LONGEST or start > size:
-        raise _damaged(path, f"its {size} bytes do not hold the header that they announce")
+        raise damaged(path, f"its {size} bytes do not hold the header that they announce")
     try:
         content = from_json(file.read(length))
         metadata = content.pop("__metadata__", {})
         texts = {str(name): text for name, text in metadata.items() if isinstance(text, str)}
         tensors = {name: _held(entry, start) for name, entry in content.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(path, "its header is not one of safetensors") from None
+        raise damaged(path, "its header is not one of safetensors") from None
     if len(texts) < len(metadata):
-        raise _damaged(path, "its header is not one of safetensors")
+        raise damaged(path, "its header is not one of safetensors")
     end = start
     for held in sorted(tensors.values(), key=lambda held: (held.first, held.end)):
         if held.first != end or 8 * (held.end - held.first) != _bits(held.kind) * math.prod(held.shape):
-            raise _damaged(path, "its header is not one of safetensors: a tensor is not where it must be")
+            raise damaged(path, "its header is not one of safetensors: a tensor is not where it must be")
         end = held.end
     if end != size:
-        raise _damaged(path, f"{size} bytes are there, and its tensors end at {end}")
+        raise damaged(path, f"{size} bytes are there, and its tensors end at {end}")
     return Header(texts, tensors)
 
 
@@ -257,7 +257,7 @@ def _told(path: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, str]]
         told = from_json(metadata[DIGESTS])
         return str(told["metadata"]), dict(told["tensors"])
     except (ValueError, KeyError, TypeError):
-        raise _damaged(path, "its digests are not what was written") from None
+        raise damaged(path, "its digests are not what was written") from None
 
 
 def _of_content(content: Mapping[str, Any]) -> str:
@@ -269,5 +269,13 @@ def _of_texts(metadata: Mapping[str, str]) -> str:
     return f"{zlib.crc32(to_json(texts).encode()):08x}"
 
 
-def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"'{path}' is damaged: {what}. Restore it, or remove it to start again.")
+def damaged(path: Path, what: str) -> CheckpointError:
+    """An error that says `what` is wrong with the file of a checkpoint, and the way out."""
+    return CheckpointError(f"'{path}' is damaged: {what}. {restored(path)}")
+
+
+def restored(path: Path) -> str:
+    """The way out of a damaged file of a checkpoint: where it is one of several, the others are of no use without it."""
+    several = path.name == INDEX or path.with_name(INDEX).is_file()
+    what = f"the folder '{path.parent}'" if several else "it"
+    return f"Restore it, or remove {what} to start again."

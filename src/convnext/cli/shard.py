@@ -18,7 +18,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "with its digest. The same command goes on with what was stopped."
     )
     parser.add_argument("data", metavar="DATA", help="labelled images, as `convnext train` takes them")
-    parser.add_argument("out", metavar="OUT", help="new folder")
+    parser.add_argument("out", metavar="OUT", help="new folder, or its address, as s3://bucket/OUT")
     text = f"images in one tar file ({PER_SHARD})"
     parser.add_argument("--images-per-shard", type=count, default=PER_SHARD, metavar="N", help=text)
     parser.add_argument("--task", choices=list(TASKS), help="what is to be learnt (detected from the data)")

@@ -24,11 +24,13 @@ from convnext.integrity import (
     Cut,
     Index,
     Piece,
+    damaged,
     digest,
     read_index,
     require_finite,
     require_header,
     require_whole,
+    restored,
     seal_of,
     sealed,
     told_digests,
@@ -146,15 +148,17 @@ def read_some(path: Path, names: Iterable[str], seal: str) -> dict[str, Tensor]:
 
     Raises CheckpointError where the file is another, or one of them is not what was written, or not finite.
     """
+    if not path.is_file():
+        raise damaged(path, "it is missing, and its checkpoint is of no use without it")
     with _opened(path) as file:
         told = told_digests(path, file.metadata() or {})
         found = {}
         for name in names:
             value = found[name] = file.get_tensor(name)
             if digest(name, kind_of(value.dtype), value.shape, [_bytes(value)]) != told.get(name):
-                raise CheckpointError(f"'{path}' is damaged: tensor '{name}' is not what was written. Restore it.")
+                raise damaged(path, f"tensor '{name}' is not what was written")
     if seal_of(path) != seal:
-        raise CheckpointError(f"'{path}' is damaged: it is not the file that '{INDEX}' beside it names. Restore it.")
+        raise damaged(path, f"it is not the file that '{INDEX}' beside it names")
     require_finite(path, found)
     return found
 
@@ -185,9 +189,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:  # RuntimeError: it has just gone
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise CheckpointError(
-            f"'{path}' is damaged or no checkpoint of convnext: {reason}. Restore it, or remove it to start again."
-        ) from None
+        raise CheckpointError(f"'{path}' is damaged or no checkpoint of convnext: {reason}. {restored(path)}") from None
 
 
 def _metadata(path: Path, file: Any) -> dict[str, Any]:

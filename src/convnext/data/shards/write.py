@@ -6,7 +6,6 @@ tar file lies in a hidden folder beside them.
 
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +19,11 @@ from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RE
 from convnext.data.shards.recorder import File
 from convnext.data.shards.samples import sample_of
 from convnext.data.shards.tar import ending_of, tar_at
+from convnext.data.shards.target import Target, target_of
 from convnext.data.source import Source
 from convnext.data.store import FolderStore, printable
 from convnext.errors import DataError, number_of, reason_of
-from convnext.files import appearing, from_json, refuse_unusable, remove_abandoned, to_json, told, write_bytes
+from convnext.files import from_json, to_json
 
 PER_SHARD = 2000  # images: 200 MB of photos
 _FILES_BYTES = 1 << 30  # of annotations in one tar file
@@ -34,16 +34,16 @@ _TELL_S = 10.0  # between two lines of progress
 class Sharded:
     """What was written."""
 
-    out: Path
+    out: str  # a folder, or an address
     parts: Mapping[str, int]  # part -> images
-    shards: int
-    bytes: int
+    shards: int  # of images; tables and annotations lie in tar files of their own
+    bytes: int  # of all
     left_out: Mapping[str, str] = field(default_factory=dict)  # images that could not be read, with the reason
     kept: int = 0  # shards that were there already
 
     def to_dict(self) -> dict[str, Any]:
         """For a program."""
-        return {**self.__dict__, "out": str(self.out), "parts": dict(self.parts), "left_out": dict(self.left_out)}
+        return {**self.__dict__, "parts": dict(self.parts), "left_out": dict(self.left_out)}
 
     def lines(self) -> list[str]:
         """For a terminal."""
@@ -76,35 +76,35 @@ class _Done:
 
 
 def write_shards(
-    source: Source, out: Path, *, per_shard: int = PER_SHARD, tell: Callable[[str], None] = lambda line: None
+    source: Source, out: str | Path, *, per_shard: int = PER_SHARD, tell: Callable[[str], None] = lambda line: None
 ) -> Sharded:
-    """Write `source` into the folder `out`, at most `per_shard` images in a tar file; a second call goes on.
+    """Write `source` into the folder or the object store `out`, at most `per_shard` images in a tar file; a second call
+    goes on.
 
     Nobody else may write there meanwhile. Raises DataError where `out` holds something else or nothing can be read,
-    ConvNeXtError where the disk refuses; what is finished by then stays.
+    ConvNeXtError where the disk refuses, Unreachable where the store does; what is finished by then stays.
     """
-    refuse_unusable(out, folder=True)
+    to = target_of(out)
     plan = planned(source, per_shard)
     key = _key(plan, per_shard)
-    if (out / RECORD).exists():
-        return _there(out, key)
-    _require_ours(out)
-    with told(out):
-        (out / WRITING).mkdir(parents=True, exist_ok=True)
-        remove_abandoned(out)
+    names = to.names()
+    if RECORD in names:
+        return _there(to, key)
+    _require_ours(to, names)
+    with to.begin():
         done, kept = list[_Done](), 0
-        for one, was_there in _written(plan, out, key, tell):
+        for one, was_there in _written(plan, to, key, tell):
             done.append(one)
-            kept += was_there
-        return _finished(plan, out, key, done, kept)
+            kept += was_there and one.part != ANNOTATIONS
+        return _finished(plan, to, key, done, kept)
 
 
-def _written(plan: Plan, out: Path, key: str, tell: Callable[[str], None]) -> Iterator[tuple[_Done, bool]]:
+def _written(plan: Plan, to: Target, key: str, tell: Callable[[str], None]) -> Iterator[tuple[_Done, bool]]:
     """Each tar file, and whether it was there already."""
     count, last = len(plan.shards), time.monotonic()
     for number, shard in enumerate(plan.shards):
-        before = _before(plan, out, shard.name, key)
-        yield before or _shard(plan, out, shard, key), before is not None
+        before = _before(plan, to, shard.name, key)
+        yield before or _shard(plan, to, shard, key), before is not None
         if time.monotonic() - last > _TELL_S:
             last = time.monotonic()
             tell(f"{number + 1:,} of {number_of(count, 'shard')} written.")
@@ -112,18 +112,18 @@ def _written(plan: Plan, out: Path, key: str, tell: Callable[[str], None]) -> It
     number = 0
     while files:
         name = f"{ANNOTATIONS}-{number:06d}.tar"
-        before = _before(plan, out, name, key)
-        done = before or _annotations(plan, out, name, files, key)
+        before = _before(plan, to, name, key)
+        done = before or _annotations(plan, to, name, files, key)
         yield done, before is not None
         files = [file for file in files if file not in done.members]
         number += 1
 
 
-def _shard(plan: Plan, out: Path, shard: Shard, key: str) -> _Done:
+def _shard(plan: Plan, to: Target, shard: Shard, key: str) -> _Done:
     """Write the images of one tar file."""
     data, images = plan.parts[shard.part], 0
     members, left_out = dict[File, tuple[int, int, int]](), dict[str, str]()
-    with appearing(out / shard.name) as made, tar_at(made) as tar:
+    with to.appearing(shard.name) as made, tar_at(made) as tar:
         for number, place in enumerate(shard.places.tolist(), shard.first):
             try:
                 sample = sample_of(data, place, plan.log)
@@ -134,14 +134,14 @@ def _shard(plan: Plan, out: Path, shard: Shard, key: str) -> _Done:
             members |= {file: placed[name] for file, name in sample.files.items()}
             images += 1
     done = _Done(shard.name, shard.part, images, tar.size, tar.sha256, members, left_out)
-    _note(plan, out, done, key)
+    _note(plan, to, done, key)
     return done
 
 
-def _annotations(plan: Plan, out: Path, name: str, files: list[File], key: str) -> _Done:
+def _annotations(plan: Plan, to: Target, name: str, files: list[File], key: str) -> _Done:
     """Write as many of `files` as belong into one tar file."""
     members = dict[File, tuple[int, int, int]]()
-    with appearing(out / name) as made, tar_at(made) as tar:
+    with to.appearing(name) as made, tar_at(made) as tar:
         for number, file in enumerate(files):
             data = plan.trees[file[0]].tree.once.take(file[1])
             require_bytes(file[1], len(data))
@@ -150,23 +150,23 @@ def _annotations(plan: Plan, out: Path, name: str, files: list[File], key: str) 
             if tar.size > _FILES_BYTES:
                 break
     done = _Done(name, ANNOTATIONS, 0, tar.size, tar.sha256, members, {})
-    _note(plan, out, done, key)
+    _note(plan, to, done, key)
     return done
 
 
-def _note(plan: Plan, out: Path, done: _Done, key: str) -> None:
+def _note(plan: Plan, to: Target, done: _Done, key: str) -> None:
     """Remember a finished tar file, with what its files were like, for a call that goes on."""
     members = [[*file, *where, _stamp(plan, file)] for file, where in done.members.items()]
     note = {"key": key, **done.row, "members": members, "left_out": done.left_out}
-    write_bytes(out / WRITING / f"{done.name}.json", to_json(note).encode())
+    to.write(f"{WRITING}/{done.name}.json", to_json(note).encode())
 
 
-def _before(plan: Plan, out: Path, name: str, key: str) -> _Done | None:
+def _before(plan: Plan, to: Target, name: str, key: str) -> _Done | None:
     """What an earlier call finished, where its images are still the same; images that could not be read are tried again."""
     try:
-        note = from_json((out / WRITING / f"{name}.json").read_bytes())
+        note = from_json(to.read(f"{WRITING}/{name}.json"))
         rows = {(number, path): (first, size, crc, stamp) for number, path, first, size, crc, stamp in note["members"]}
-        same = note["key"] == key and (out / name).stat().st_size == note["bytes"] and not note["left_out"]
+        same = note["key"] == key and to.size(name) == note["bytes"] and not note["left_out"]
         if not same or any(_stamp(plan, file) != row[3] for file, row in rows.items()):
             return None
         members = {file: row[:3] for file, row in rows.items()}
@@ -186,7 +186,7 @@ def _stamp(plan: Plan, file: File) -> list[int]:
     return [about.st_size, about.st_mtime_ns]
 
 
-def _finished(plan: Plan, out: Path, key: str, done: list[_Done], kept: int) -> Sharded:
+def _finished(plan: Plan, to: Target, key: str, done: list[_Done], kept: int) -> Sharded:
     """Write the index and, last of all, the record that makes the folder whole."""
     trees = [_tree(plan, number, done) for number in range(len(plan.trees))]
     index = packed(trees)
@@ -198,12 +198,19 @@ def _finished(plan: Plan, out: Path, key: str, done: list[_Done], kept: int) -> 
         "notes": [each.store.notes for each in plan.trees], "shards": [each.row for each in done],
         "index": {"name": INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
     }  # fmt: skip
-    write_bytes(out / INDEX, index)
-    write_bytes(out / FOR_TIMM, to_json(_for_timm(done, parts), indent=1).encode())
-    write_bytes(out / RECORD, to_json(record, indent=1).encode())
-    shutil.rmtree(out / WRITING, ignore_errors=True)
+    to.write(INDEX, index)
+    to.write(FOR_TIMM, to_json(_for_timm(done, parts), indent=1).encode())
+    to.write(RECORD, to_json(record, indent=1).encode())
+    to.finish()
     left_out = {path: reason for each in done for path, reason in each.left_out.items()}
-    return Sharded(out, parts, len(done), sum(each.bytes for each in done), left_out, kept)
+    return _sharded(to, parts, [each.row for each in done], left_out, kept)
+
+
+def _sharded(
+    to: Target, parts: Mapping[str, int], rows: list[dict[str, Any]], left_out: dict[str, str], kept: int
+) -> Sharded:
+    shards = sum(row["part"] != ANNOTATIONS for row in rows)
+    return Sharded(to.name, parts, shards, sum(row["bytes"] for row in rows), left_out, min(kept, shards))
 
 
 def _tree(plan: Plan, number: int, done: list[_Done]) -> Files:
@@ -249,25 +256,23 @@ def _key(plan: Plan, per_shard: int) -> str:
     return found.hexdigest()[:16]
 
 
-def _there(out: Path, key: str) -> Sharded:
+def _there(to: Target, key: str) -> Sharded:
     """Shards that are whole already. Raises DataError where they are of something else."""
     try:
-        record = from_json((out / RECORD).read_bytes())
+        record = from_json(to.read(RECORD))
         same = record["key"] == key
-        sizes = [each["bytes"] for each in record["shards"]]
+        found = _sharded(to, record["parts"], record["shards"], {}, len(record["shards"]))
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"'{out / RECORD}' is damaged. Remove the folder '{out}' and write it again.") from None
+        raise DataError(f"'{to.name}/{RECORD}' is damaged. Remove '{to.name}' and write it again.") from None
     if not same:
         raise DataError(
-            f"'{out}' holds shards of other images, labels, annotations or --images-per-shard. Name a new folder."
+            f"'{to.name}' holds shards of other images, labels, annotations or --images-per-shard. Name a new folder."
         )
-    return Sharded(out, record["parts"], len(sizes), sum(sizes), {}, len(sizes))
+    return found
 
 
-def _require_ours(out: Path) -> None:
-    """Raise DataError where a folder holds something that no earlier call can have left."""
-    if not out.is_dir():
-        return
-    others = [name for name in os.listdir(out) if not name.startswith(".") and name not in (INDEX, FOR_TIMM)]
-    if others and not (out / WRITING).is_dir():
-        raise DataError(f"'{out}' is not empty: it holds '{printable(sorted(others)[0])}'. Name a new folder.")
+def _require_ours(to: Target, names: list[str]) -> None:
+    """Raise DataError where among the `names` of what is there is something that no earlier call can have left."""
+    others = [name for name in names if not name.startswith(".") and name not in (INDEX, FOR_TIMM)]
+    if others and WRITING not in names:
+        raise DataError(f"'{to.name}' is not empty: it holds '{printable(others[0])}'. Name a new folder.")

@@ -29,28 +29,38 @@ class RemotePlace:
 
     def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
         """As `Place` has it. Raises Unreachable where the store has not answered after all `WAITS_S`."""
-        return (
-            self._tried(file, lambda store, path: store.cat_file(path, start=first, end=first + size)) if size else b""
-        )
+        if not size:
+            return b""
+        try:
+            return bytes(self.tried(file, lambda store, path: store.cat_file(path, start=first, end=first + size)))
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the file ends before that range
+                return b""
+            raise
 
     def whole(self, file: str) -> bytes:
         """As `Place` has it. Raises Unreachable as `read` does."""
-        return self._tried(file, lambda store, path: store.cat_file(path))
+        return bytes(self.tried(file, lambda store, path: store.cat_file(path)))
 
-    def _tried(self, file: str, work: Callable[[Any, str], bytes]) -> bytes:
-        shown = f"{printable(self.name)}/{file}"
+    def tried(self, file: str, work: Callable[[Any, str], Any], *, writing: bool = False) -> Any:
+        """What `work` makes of the file system of fsspec and the path of `file` there, tried again where that is lost.
+
+        Raises FileNotFoundError, OSError with EINVAL for a range that is not there, Unreachable as `read` does.
+        """
+        shown = f"{printable(self.name)}/{file}".rstrip("/")
+        verb = "written" if writing else "read"
         for wait in (*WAITS_S, None):
             try:
                 store, root = self._store()
-                return bytes(work(store, f"{root}/{file}"))
+                return work(store, f"{root}/{file}".rstrip("/"))
             except (FileNotFoundError, ConvNeXtError):
                 raise
-            except Exception as error:  # noqa: BLE001 # each protocol has errors of its own for a lost connection
-                if isinstance(error, OSError) and error.errno == errno.EINVAL:  # the file ends before that range
-                    return b""
+            except Exception as error:  # each protocol has errors of its own for a lost connection
+                if isinstance(error, OSError) and error.errno == errno.EINVAL:
+                    raise
                 if wait is None or _is_refusal(error):
-                    raise _given_up(shown, error) from None
-                tell(f"'{shown}' cannot be read ({_reason(error)}): trying again in {wait:g} s.")
+                    raise _given_up(shown, error, verb) from None
+                tell(f"'{shown}' cannot be {verb} ({_reason(error)}): trying again in {wait:g} s.")
                 self._open = None
                 time.sleep(wait)
         raise AssertionError
@@ -79,14 +89,15 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, PermissionError) or type(error).__name__ in _REFUSED
 
 
-def _given_up(shown: str, error: Exception) -> Unreachable:
+def _given_up(shown: str, error: Exception, verb: str) -> Unreachable:
     if _is_refusal(error):
         return Unreachable(
-            f"'{shown}' is refused: {_reason(error)}. Give credentials that may read it, as its own tools take."
+            f"'{shown}' is refused: {_reason(error)}. Give credentials with which it can be {verb}, as its own "
+            "tools take."
         )
     tried = f"tried {len(WAITS_S) + 1} times with {sum(WAITS_S):g} s between"
     return Unreachable(
-        f"'{shown}' cannot be read, {tried}: {_reason(error)}. Give the same command again when the store answers."
+        f"'{shown}' cannot be {verb}, {tried}: {_reason(error)}. Give the same command again when the store answers."
     )
 
 

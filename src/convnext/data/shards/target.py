@@ -1,0 +1,145 @@
+"""Where shards are written: a folder, or an object store. A file appears there whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from convnext.data.shards.record import WRITING
+from convnext.data.store import printable
+from convnext.data.stores.opened import is_url
+from convnext.data.stores.remote import RemotePlace
+from convnext.errors import DataError
+from convnext.files import appearing, refuse_unusable, remove_abandoned, told, write_bytes
+
+
+class Target(Protocol):
+    """Files by their names, of which those in the folder WRITING go at the end."""
+
+    name: str  # what messages call it
+
+    def begin(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, files are written; a ConvNeXtError of one line where that is refused."""
+        ...
+
+    def appearing(self, file: str) -> contextlib.AbstractContextManager[Path]:
+        """Where to write a file on this machine; at the end it is there under its name."""
+        ...
+
+    def write(self, file: str, data: bytes) -> None:
+        """A small file."""
+        ...
+
+    def read(self, file: str) -> bytes:
+        """A small file. Raises FileNotFoundError where there is none."""
+        ...
+
+    def size(self, file: str) -> int:
+        """Its bytes. Raises FileNotFoundError where there is none."""
+        ...
+
+    def names(self) -> list[str]:
+        """What lies there, hidden files and the folder WRITING too."""
+        ...
+
+    def finish(self) -> None:
+        """Remove the folder WRITING."""
+        ...
+
+
+class FolderTarget:
+    """A folder of this machine, which need not be there."""
+
+    def __init__(self, out: Path):
+        refuse_unusable(out, folder=True)
+        self.out, self.name = out, str(out)
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[None]:
+        """As `Target` has it."""
+        with told(self.out):
+            (self.out / WRITING).mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self.out)
+            yield
+
+    def appearing(self, file: str) -> contextlib.AbstractContextManager[Path]:
+        """As `Target` has it."""
+        return appearing(self.out / file)
+
+    def write(self, file: str, data: bytes) -> None:
+        """As `Target` has it."""
+        write_bytes(self.out / file, data)
+
+    def read(self, file: str) -> bytes:
+        """As `Target` has it."""
+        return (self.out / file).read_bytes()
+
+    def size(self, file: str) -> int:
+        """As `Target` has it."""
+        return (self.out / file).stat().st_size
+
+    def names(self) -> list[str]:
+        """As `Target` has it."""
+        return sorted(os.listdir(self.out)) if self.out.is_dir() else []
+
+    def finish(self) -> None:
+        """As `Target` has it."""
+        shutil.rmtree(self.out / WRITING, ignore_errors=True)
+
+
+class RemoteTarget:
+    """A folder of an object store; each file is made here and sent whole, and again where the connection is lost."""
+
+    def __init__(self, url: str):
+        self.place = RemotePlace(url)
+        self.name = self.place.name
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[None]:
+        """As `Target` has it."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataError(
+                f"'{printable(self.name)}' cannot be written: there is no such bucket. Make it first."
+            ) from None
+
+    @contextlib.contextmanager
+    def appearing(self, file: str) -> Iterator[Path]:
+        """As `Target` has it."""
+        with tempfile.TemporaryDirectory() as room:
+            yield (made := Path(room, Path(file).name))
+            self.place.tried(file, lambda store, path: store.put_file(str(made), path), writing=True)
+
+    def write(self, file: str, data: bytes) -> None:
+        """As `Target` has it."""
+        self.place.tried(file, lambda store, path: store.pipe_file(path, data), writing=True)
+
+    def read(self, file: str) -> bytes:
+        """As `Target` has it."""
+        return self.place.whole(file)
+
+    def size(self, file: str) -> int:
+        """As `Target` has it."""
+        return int(self.place.tried(file, lambda store, path: store.info(path)["size"]))
+
+    def names(self) -> list[str]:
+        """As `Target` has it."""
+        try:
+            found: list[str] = self.place.tried("", lambda store, path: store.ls(path, detail=False))
+        except FileNotFoundError:  # there are no empty folders
+            return []
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+
+    def finish(self) -> None:
+        """As `Target` has it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.place.tried(WRITING, lambda store, path: store.rm(path, recursive=True), writing=True)
+
+
+def target_of(out: str | Path) -> Target:
+    """The place at `out`, a folder or an address. Raises ConvNeXtError for a folder that cannot be made."""
+    return RemoteTarget(str(out)) if is_url(out) else FolderTarget(Path(out))
