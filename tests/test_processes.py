@@ -56,8 +56,9 @@ with deaf_children():
 print(child.pid, flush=True)
 sys.stdin.readline()
 print(int(child.is_alive()), flush=True)
-child.terminate()
-child.join()
+while child.is_alive():  # of two signals that wait for a process the system keeps the first, which another one sent
+    child.terminate()
+    child.join(1)
 print(child.exitcode, flush=True)
 """
 
