@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 GPU_WORKERS ?= 8
 
-.PHONY: demo test test-gpu docs lint format clean
+.PHONY: demo test test-gpu docs wheel lint format clean
 
 demo: .venv/.demo
 	$(BIN)/convnext demo --out runs/demo
@@ -25,6 +25,13 @@ docs: .venv/.docs
 	$(BIN)/python docs/make site
 	cd site && ../$(BIN)/zensical build --strict
 	$(BIN)/python docs/make/check.py site/html
+
+# A wheel for Linux on x86-64 with the CPU kernels inside, compiled for each instruction set (minutes), then tested. Any other
+# build, such as `pip wheel .`, is plain Python.
+wheel: .venv/.tests .venv/.wheel
+	rm -f dist/convnext-*-manylinux_2_28_x86_64.whl
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir dist .
+	CONVNEXT_WHEEL=$$(ls dist/convnext-*-manylinux_2_28_x86_64.whl) $(BIN)/python -m pytest tests/test_wheel.py
 
 lint: .venv/.tests
 	$(BIN)/ruff check

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from convnext.config import RunOptions
 from convnext.deploy.optimize import optimize
+from convnext.errors import ConvNeXtError
 from convnext.kernels import dispatch, gpu
 from convnext.models.convnext import Block
 from convnext.models.create import create
@@ -218,10 +219,15 @@ def plain_instead() -> object:
 def asking() -> object:
     """Who asks, and for what: how many blocks are fused, and the reason where none is."""
     here, found = torch.device("cpu"), {}
-    for value in ("triton", "plain", "", "tritn"):
+    for value in ("triton", "plain", ""):
         with mock.patch.dict(os.environ, {dispatch.SWITCH: value}):
             told = {asked: fuse(block_of(16), triton=asked) for asked in (False, True)}
             found[value] = [told[False], told[True], dispatch.without_kernels(here)]
+    with mock.patch.dict(os.environ, {dispatch.SWITCH: "tritn"}):
+        try:
+            found["tritn"] = fuse(block_of(16), triton=True)
+        except ConvNeXtError as error:
+            found["tritn"] = str(error)
     chosen = recipe("small", "atto", images=100, image_px=32, classes=2)
     with mock.patch.dict(os.environ, {dispatch.SWITCH: ""}):
         for choice in ("auto", "plain", "triton"):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from children import awaited, children_of, environment, gone, started
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
-from convnext.kernels import build, cpu, dispatch, structs
+from convnext.kernels import build, compiler, cpu, dispatch, structs
 from convnext.kernels.block import folded
 from convnext.kernels.cpu.library import pointer
 from convnext.kernels.dispatch import SWITCH, allowed, without_compiled
@@ -59,12 +59,12 @@ def tiny_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source that compiles at once, an empty cache, and building as it is before anyone asked."""
     source = tmp_path / "source"
     source.mkdir()
-    (source / build.UNIT).write_text(ANSWER.format(42), "utf-8")
-    monkeypatch.setattr(build, "SOURCES", source)
+    (source / compiler.UNIT).write_text(ANSWER.format(42), "utf-8")
+    monkeypatch.setattr(compiler, "SOURCES", source)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv(SWITCH, raising=False)
-    if build.find_compiler() is None:
+    if compiler.find_compiler() is None:
         pytest.skip("no C++ compiler is installed")
     return source
 
@@ -415,7 +415,7 @@ def test_without_a_compiler_there_is_a_reason(tiny_source, monkeypatch):
 
 
 def test_what_does_not_compile_is_a_reason_with_the_compilers_words(tiny_source):
-    (tiny_source / build.UNIT).write_text("this is not a program\n", "utf-8")
+    (tiny_source / compiler.UNIT).write_text("this is not a program\n", "utf-8")
     found = build.built.__wrapped__()
     assert found.library is None and "could not compile the kernels" in found.reason and "error" in found.reason
 
@@ -430,12 +430,12 @@ def test_a_library_is_built_once_and_a_damaged_one_again(tiny_source):
     path.unlink()  # the loaded one keeps its own bytes
     path.write_bytes(whole[: len(whole) // 2])
     assert build.built.__wrapped__().library.cn_answer() == 42
-    assert all(other.stem.endswith(build.content_hash(other)) for other in build.cache_folder().glob("kernels-*.so"))
+    assert all(other.stem.endswith(compiler.content_hash(other)) for other in build.cache_folder().glob("kernels-*.so"))
 
 
 def test_the_cache_keeps_the_newest_libraries(tiny_source):
     for answer in range(build.KEPT + 2):
-        (tiny_source / build.UNIT).write_text(ANSWER.format(answer), "utf-8")
+        (tiny_source / compiler.UNIT).write_text(ANSWER.format(answer), "utf-8")
         assert build.built.__wrapped__().library.cn_answer() == answer
     kept = list(build.cache_folder().glob("kernels-*.so"))
     assert len(kept) == build.KEPT and build.cached(build.cache_folder(), kept[0].name.split("-")[1])
@@ -449,7 +449,7 @@ def test_a_cache_that_cannot_be_written_to_costs_only_the_cache(tiny_source, tmp
 
 def test_two_processes_build_at_once(tiny_source, tmp_path):
     code = (
-        "import sys, pathlib; from convnext.kernels import build; build.SOURCES = pathlib.Path(sys.argv[1]); "
+        "import sys, pathlib; from convnext.kernels import build, compiler; compiler.SOURCES = pathlib.Path(sys.argv[1]); "
         "sys.exit(build.built().library.cn_answer() != 42)"
     )
     command = [sys.executable, "-c", code, str(tiny_source)]
@@ -465,7 +465,10 @@ def test_a_build_that_was_killed_leaves_no_compiler_and_the_next_start_removes_i
     slow, mark = tmp_path / "slow", tmp_path / "started"
     slow.write_text(f"#!/bin/sh\ntouch {mark}\nsleep 1000\n")
     slow.chmod(0o755)
-    code = "import sys, pathlib; from convnext.kernels import build; build.SOURCES = pathlib.Path(sys.argv[1]); build.built()"
+    code = (
+        "import sys, pathlib; from convnext.kernels import build, compiler; "
+        "compiler.SOURCES = pathlib.Path(sys.argv[1]); build.built()"
+    )
     with started(code, tiny_source, env=environment(CXX=str(slow))) as process:
         assert awaited(mark.exists)
         children = children_of(process.pid)

@@ -4,7 +4,7 @@ import torch
 
 from convnext.engine.machine import machine, processor
 from convnext.engine.precision import float32_here
-from convnext.kernels.cpu import bf16_matmuls
+from convnext.kernels.cpu import bf16_matmuls, origin
 from convnext.kernels.dispatch import gpu_path, without_compiled
 
 
@@ -18,7 +18,7 @@ def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]
     return {
         **told,
         "torch_threads": str(torch.get_num_threads()),
-        "cpu_kernels": without_compiled() or ("compiled, fp32 and bf16" if bf16_matmuls() else "compiled, fp32"),
+        "cpu_kernels": without_compiled() or f"{origin()}; {'fp32 and bf16' if bf16_matmuls() else 'fp32'}",
         "gpu_kernels": gpu_path(device, triton),
         "device": str(device),
         "device_name": device_name(device),

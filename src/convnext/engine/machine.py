@@ -42,13 +42,16 @@ def compiler() -> str:
 
 
 def processor() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name as the system tells it, with the family and model of x86: different ones share a name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n\n")[0].splitlines()
+    except (OSError, ValueError):
         return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name", platform.machine())
+    return (
+        f"{name}, family {told['cpu family']} model {told['model']}" if {"cpu family", "model"} <= told.keys() else name
+    )
 
 
 def memory_gb() -> float:

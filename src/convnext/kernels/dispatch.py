@@ -8,15 +8,14 @@ was timed on an H100 (docs/log.md); its training was not, and its tests on a GPU
 """
 
 import functools
-import os
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from convnext.kernels.build import compiled
+from convnext.kernels.instructions import PLAIN, SWITCH, TRITON, switch
 
-SWITCH = "CONVNEXT_KERNELS"  # "plain": no kernels anywhere; "triton": the Triton block on a GPU; else those of the CPU
 GPU_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LAYERS = {"spatial": nn.Conv2d, "norm": nn.LayerNorm, "expand": nn.Linear, "project": nn.Linear}  # of a block
 
@@ -30,8 +29,11 @@ class Allowed:
 
 
 def allowed(device: torch.device, asked: bool = False) -> Allowed:
-    """For a network on `device`. `asked`: for Triton, by other means than the environment."""
-    return Allowed(os.environ.get(SWITCH) != "plain", without_triton(device, asked) is None)
+    """For a network on `device`. `asked`: for Triton, by other means than the environment.
+
+    Raises ConvNeXtError where the switch names what is not there.
+    """
+    return Allowed(switch() != PLAIN, without_triton(device, asked) is None)
 
 
 def without_kernels(device: torch.device, asked: bool = False) -> str | None:
@@ -41,7 +43,7 @@ def without_kernels(device: torch.device, asked: bool = False) -> str | None:
 
 def without_compiled() -> str | None:
     """Why the compiled kernels of the CPU are not used; None where they are. Compiles them if need be."""
-    return f"{SWITCH}=plain turns them off" if os.environ.get(SWITCH) == "plain" else compiled().reason
+    return f"{SWITCH}={PLAIN} turns them off" if switch() == PLAIN else compiled().reason
 
 
 def without_triton(device: torch.device, asked: bool = False) -> str | None:
@@ -164,13 +166,12 @@ def _as_built(block: nn.Module) -> bool:
 
 
 def _unasked(asked: bool) -> str | None:
-    value = os.environ.get(SWITCH, "")
-    if value == "plain":
-        return f"{SWITCH}=plain turns the kernels off"
-    if asked or value == "triton":
+    value = switch()
+    if value == PLAIN:
+        return f"{SWITCH}={PLAIN} turns the kernels off"
+    if asked or value == TRITON:
         return None
-    told = f"{SWITCH}={value} is neither plain nor triton" if value else "the Triton block is opt-in"
-    return f"{told}; {SWITCH}=triton, or train --kernels triton, asks for it"
+    return f"the Triton block is opt-in; {SWITCH}={TRITON}, or train --kernels triton, asks for it"
 
 
 def _hindered(device: torch.device) -> str | None:

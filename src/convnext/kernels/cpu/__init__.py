@@ -2,7 +2,7 @@
 
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
-from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate
+from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate, origin
 from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch
 from convnext.kernels.cpu.roi import roi_align
 
@@ -17,5 +17,6 @@ __all__ = [
     "bf16_matmuls",
     "int8_form",
     "matmul_rate",
+    "origin",
     "roi_align",
 ]

@@ -131,7 +131,8 @@ void cn_int8_matmul(const uint8_t* tile, const int8_t* b, long rows, long depth,
 }
 
 void cn_gelu(const float* x, float* value, float* derivative, long count) {  // for the tests
-    const Pieces values(GELU.value), derivatives(GELU.derivative);
+    const Pieces values(GELU.value);
+    const Pieces derivatives(GELU.derivative);
     for (long i = 0; i < count; i += LANES) {
         Vector s;
         store_part(value + i, gelu_and_derivative(load_part(x + i, count - i), values, derivatives, s), count - i);

@@ -17,6 +17,12 @@ def threads() -> int:
     return torch.get_num_threads() if compiled().parallel else 1
 
 
+def origin() -> str:
+    """Where the library is from, and for which instructions it was made."""
+    library_or_refuse()
+    return compiled().origin
+
+
 def matmul_rate(seconds: float = 0.2) -> float:
     """GFLOP/s of this machine's fused multiply-adds out of the first cache, on torch's threads: what no matmul exceeds."""
     rate, end = 0.0, time.perf_counter() + seconds

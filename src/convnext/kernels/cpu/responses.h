@@ -91,7 +91,8 @@ static void response_factors(const float* grn, long E, const Responses& r, long 
 // Rows [from, to): y in place of z, and the loss's gradient by z in place of dy.
 template <class T>
 static void respond(long E, Range rows, long area, Span<T> s, const Responses& r) {
-    const Pieces values(GELU.value), derivatives(GELU.derivative);
+    const Pieces values(GELU.value);
+    const Pieces derivatives(GELU.derivative);
     for (long column = 0; column < E; column += LANES)
         for (long row = rows.from; row < rows.to; row++) {
             const float* factors = r.of_image(row / area) + column;

@@ -171,7 +171,8 @@ INLINE void hidden_blocks(const Folded<T>& f, long C, long E, long from, long to
 // Rows [from, to): hidden = gelu(before), and `before` becomes the loss's gradient by it.
 template <class T>
 static void hidden_gradients(const Folded<T>& f, long C, long E, long from, long to, Span<T> s) {
-    const Pieces values(GELU.value), derivatives(GELU.derivative);
+    const Pieces values(GELU.value);
+    const Pieces derivatives(GELU.derivative);
     hidden_blocks(f, C, E, from, to, s,
                   [&](long row, long n, long column, long vectors, const float* sums, const float* back) {
                       const long place = column / KBLOCK * s.block + row * KBLOCK + column % KBLOCK;

@@ -1,12 +1,15 @@
 // Vectors of float as wide as the machine's registers, through the compiler's own vector type: the same text becomes
-// AVX-512, AVX2 or NEON. GELU by a table of cubic pieces, because a table costs no division and no exponential.
+// AVX-512, AVX2 or NEON. GELU by a table of polynomials, because a table costs no division and no exponential.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#include <utility>
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace convnext {
@@ -22,6 +25,7 @@ constexpr long LANES = 4, REGISTERS = 16;
 #endif
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef int32_t Index __attribute__((vector_size(LANES * 4)));  // of lanes
 typedef float Loose __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 #define INLINE inline __attribute__((always_inline))
@@ -82,6 +86,10 @@ INLINE Vector first_lanes(Vector value, long count) {
 INLINE Vector root(Vector value) {
 #if defined(__AVX512F__)
     return reinterpret_cast<Vector>(_mm512_sqrt_ps(reinterpret_cast<__m512>(value)));
+#elif defined(__AVX__)
+    return reinterpret_cast<Vector>(_mm256_sqrt_ps(reinterpret_cast<__m256>(value)));
+#elif defined(__aarch64__)
+    return reinterpret_cast<Vector>(vsqrtq_f32(reinterpret_cast<float32x4_t>(value)));
 #else
     for (long i = 0; i < LANES; i++) value[i] = std::sqrt(value[i]);
     return value;
@@ -101,89 +109,84 @@ INLINE float sum(Vector value) {
 #endif
 }
 
-#if defined(__AVX512F__)
-// Two vectors' lanes exchanged in squares of d x d: what a matrix needs of one round to become its transpose.
-INLINE void exchange(Vector& a, Vector& b, int d) {
-    alignas(64) int low[LANES], high[LANES];
-    UNROLL for (int i = 0; i < LANES; i++) {
-        low[i] = i & d ? LANES + i - d : i;
-        high[i] = i & d ? LANES + i : i + d;
-    }
-    const __m512 first = reinterpret_cast<__m512>(a), second = reinterpret_cast<__m512>(b);
-    a = reinterpret_cast<Vector>(_mm512_permutex2var_ps(first, _mm512_load_si512(low), second));
-    b = reinterpret_cast<Vector>(_mm512_permutex2var_ps(first, _mm512_load_si512(high), second));
-}
+// Two vectors' lanes exchanged in squares of D x D: what a matrix needs of one round to become its transpose.
+template <int D, int... LANE>
+INLINE void exchange(Vector& a, Vector& b, std::integer_sequence<int, LANE...>) {
+    constexpr int MANY = static_cast<int>(LANES);
+    const Vector first = a;
+#if defined(__clang__)
+    a = __builtin_shufflevector(first, b, (LANE & D ? MANY + LANE - D : LANE)...);
+    b = __builtin_shufflevector(first, b, (LANE & D ? MANY + LANE : LANE + D)...);
+#else
+    const Index low{(LANE & D ? MANY + LANE - D : LANE)...}, high{(LANE & D ? MANY + LANE : LANE + D)...};
+    a = __builtin_shuffle(first, b, low);
+    b = __builtin_shuffle(first, b, high);
 #endif
+}
+template <int D> INLINE void exchange(Vector& a, Vector& b) { exchange<D>(a, b, std::make_integer_sequence<int, LANES>{}); }
 
 // Rows become columns: log2(LANES) rounds that swap ever larger squares of pairs of rows.
+template <int D = 1>
 INLINE void transpose(Vector (&rows)[LANES]) {
-#if defined(__AVX512F__)
-    UNROLL for (int d = 1; d < LANES; d *= 2)
-        UNROLL for (int i = 0; i < LANES; i++)
-            if (!(i & d)) exchange(rows[i], rows[i + d], d);
-#else
-    for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < i; j++) {
-            const float kept = rows[i][j];
-            rows[i][j] = rows[j][i];
-            rows[j][i] = kept;
-        }
-#endif
+    UNROLL for (int i = 0; i < LANES; i++)
+        if (!(i & D)) exchange<D>(rows[i], rows[i + D]);
+    if constexpr (2 * D < LANES) transpose<2 * D>(rows);
 }
 
 // The sum of the lanes of each of LANES rows, as one vector; the rows are lost.
+template <int D = 1>
 INLINE Vector sums(Vector* rows) {
-#if defined(__AVX512F__)
-    UNROLL for (int d = 1; d < LANES; d *= 2)
-        UNROLL for (int i = 0; i < LANES; i += 2 * d) {
-            exchange(rows[i], rows[i + d], d);
-            rows[i] += rows[i + d];
-        }
+    UNROLL for (int i = 0; i < LANES; i += 2 * D) {
+        exchange<D>(rows[i], rows[i + D]);
+        rows[i] += rows[i + D];
+    }
+    if constexpr (2 * D < LANES) return sums<2 * D>(rows);
     return rows[0];
-#else
-    Vector each;
-    for (int i = 0; i < LANES; i++) each[i] = sum(rows[i]);
-    return each;
-#endif
 }
 
-// R(a) = Phi(a) - 1/2 and S(a) = R(a) + a phi(a) for a >= 0, in 32 cubic pieces around a = i * STEP, exact where
-// a >= LIMIT. Then gelu(x) = x / 2 + |x| R(|x|) and gelu'(x) = 1/2 + sign(x) S(|x|). Errors below 1e-6.
-constexpr long PIECES = 32;
-constexpr float LIMIT = 5.5f, STEP = LIMIT / 31.49f;
+// R(a) = Phi(a) - 1/2 and S(a) = R(a) + a phi(a) for a >= 0, in PIECES polynomials of VALUE and DERIVATIVE terms around
+// a = i * STEP, exact where a >= LIMIT. Then gelu(x) = x / 2 + |x| R(|x|) and gelu'(x) = 1/2 + sign(x) S(|x|). Errors below
+// 1e-6. Of two registers of AVX-512 one instruction picks, so there are 32 pieces of third degree; elsewhere one picks of 8
+// values.
+constexpr int PIECES = LANES == 16 ? 32 : 8, VALUE = LANES == 16 ? 4 : 6, DERIVATIVE = LANES == 16 ? 4 : 7;
+constexpr float LIMIT = 5.5f, STEP = LIMIT / (PIECES - 0.51f);
 
 struct GeluTable {
-    alignas(64) float value[4][PIECES];
-    alignas(64) float derivative[4][PIECES];
+    alignas(64) float value[VALUE][PIECES];
+    alignas(64) float derivative[DERIVATIVE][PIECES];
 
     GeluTable() {
         for (long i = 0; i < PIECES; i++) {
             fit(i, value, [](double a) { return 0.5 * std::erf(a * std::sqrt(0.5)); });
             fit(i, derivative, [](double a) {
-                return 0.5 * std::erf(a * std::sqrt(0.5)) + a * std::exp(-0.5 * a * a) * 0.3989422804014327;
+                // Of glibc's exponentials long double's is the oldest: a wheel that asks for double's starts from 2.29 on.
+                const double density = std::exp(-0.5L * a * a) * 0.3989422804014327L;
+                return 0.5 * std::erf(a * std::sqrt(0.5)) + a * density;
             });
         }
     }
 
-    // Newton's interpolation in the four Chebyshev nodes of the piece, spelled out as powers of a - i * STEP.
-    template <class Function>
-    static void fit(long piece, float (&table)[4][PIECES], Function f) {
-        double node[4], divided[4], power[4] = {0, 0, 0, 0};
-        for (int k = 0; k < 4; k++) {
-            node[k] = 0.5 * STEP * std::cos((2 * k + 1) * 3.141592653589793 / 8);
+    // Newton's interpolation in the Chebyshev nodes of the piece, spelled out as powers of a - i * STEP.
+    template <int POWERS, class Function>
+    static void fit(long piece, float (&table)[POWERS][PIECES], Function f) {
+        double node[POWERS], divided[POWERS], power[POWERS]{};
+        for (int k = 0; k < POWERS; k++) {
+            node[k] = 0.5 * STEP * std::cos((2 * k + 1) * 3.141592653589793 / (2 * POWERS));
             divided[k] = f(piece * static_cast<double>(STEP) + node[k]);
         }
-        for (int order = 1; order < 4; order++)
-            for (int k = 3; k >= order; k--) divided[k] = (divided[k] - divided[k - 1]) / (node[k] - node[k - order]);
-        for (int k = 3; k >= 0; k--) {  // Horner: power = power * (t - node[k]) + divided[k]
-            for (int order = 3; order; order--) power[order] = power[order - 1] - node[k] * power[order];
+        for (int order = 1; order < POWERS; order++)
+            for (int k = POWERS - 1; k >= order; k--)
+                divided[k] = (divided[k] - divided[k - 1]) / (node[k] - node[k - order]);
+        for (int k = POWERS - 1; k >= 0; k--) {  // Horner: power = power * (t - node[k]) + divided[k]
+            for (int order = POWERS - 1; order; order--) power[order] = power[order - 1] - node[k] * power[order];
             power[0] = divided[k] - node[k] * power[0];
         }
         if (piece == PIECES - 1) {  // ends in exactly 1/2, so that gelu(-100) is 0 and not -100 * the last error
-            double end = LIMIT - piece * static_cast<double>(STEP);
-            power[0] += 0.5 - (((power[3] * end + power[2]) * end + power[1]) * end + power[0]);
+            double end = LIMIT - piece * static_cast<double>(STEP), reached = 0;
+            for (int order = POWERS - 1; order >= 0; order--) reached = reached * end + power[order];
+            power[0] += 0.5 - reached;
         }
-        for (int order = 0; order < 4; order++) table[order][piece] = static_cast<float>(power[order]);
+        for (int order = 0; order < POWERS; order++) table[order][piece] = static_cast<float>(power[order]);
     }
 };
 
@@ -199,21 +202,25 @@ INLINE __m512 piece_of(__m512 size, __m512i& index) {
     return _mm512_fnmadd_ps(_mm512_sub_ps(whole, rounder), _mm512_set1_ps(STEP), clipped);
 }
 
+template <int POWERS>
 struct Pieces {  // one of the tables, in registers
-    __m512 low[4], high[4];
+    __m512 low[POWERS], high[POWERS];
 
-    explicit INLINE Pieces(const float (&table)[4][PIECES]) {
-        UNROLL for (int k = 0; k < 4; k++) low[k] = _mm512_load_ps(table[k]), high[k] = _mm512_load_ps(table[k] + 16);
+    explicit INLINE Pieces(const float (&table)[POWERS][PIECES]) {
+        UNROLL for (int k = 0; k < POWERS; k++) low[k] = _mm512_load_ps(table[k]), high[k] = _mm512_load_ps(table[k] + 16);
     }
 
     INLINE __m512 operator()(__m512 t, __m512i index) const {
-        __m512 c[4];
-        UNROLL for (int k = 0; k < 4; k++) c[k] = _mm512_permutex2var_ps(low[k], index, high[k]);
-        return _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_fmadd_ps(c[3], t, c[2]), t, c[1]), t, c[0]);
+        __m512 c[POWERS];
+        UNROLL for (int k = 0; k < POWERS; k++) c[k] = _mm512_permutex2var_ps(low[k], index, high[k]);
+        __m512 result = c[POWERS - 1];
+        UNROLL for (int k = POWERS - 2; k >= 0; k--) result = _mm512_fmadd_ps(result, t, c[k]);
+        return result;
     }
 };
 
-INLINE Vector gelu(Vector x, const Pieces& value) {
+template <class Table>
+INLINE Vector gelu(Vector x, const Table& value) {
     __m512 v = reinterpret_cast<__m512>(x), size = _mm512_abs_ps(v);
     __m512i index;
     __m512 t = piece_of(size, index);
@@ -221,7 +228,8 @@ INLINE Vector gelu(Vector x, const Pieces& value) {
     return reinterpret_cast<Vector>(_mm512_fmadd_ps(size, value(t, index), half));
 }
 
-INLINE Vector gelu_and_derivative(Vector x, const Pieces& value, const Pieces& derivatives, Vector& derivative) {
+template <class Table, class Other>
+INLINE Vector gelu_and_derivative(Vector x, const Table& value, const Other& derivatives, Vector& derivative) {
     __m512 v = reinterpret_cast<__m512>(x), size = _mm512_abs_ps(v);
     __m512i index;
     __m512 t = piece_of(size, index);
@@ -233,33 +241,60 @@ INLINE Vector gelu_and_derivative(Vector x, const Pieces& value, const Pieces& d
 
 #else
 
-struct Pieces {
-    const float (&table)[4][PIECES];
+INLINE Vector piece_of(Vector size, Index& index) {
+    const Vector clipped = size < splat(LIMIT) ? size : splat(LIMIT);
+    const Vector rounder = splat(8388608.0f);  // 2^23: adding it leaves the nearest whole number in the low bits
+    const Vector whole = clipped * splat(1 / STEP) + rounder;
+    index = reinterpret_cast<Index>(whole);
+    return clipped - (whole - rounder) * splat(STEP);
+}
 
-    explicit Pieces(const float (&table)[4][PIECES]) : table(table) {}
+template <int POWERS>
+struct Pieces {  // one of the tables
+    const float (&table)[POWERS][PIECES];
 
-    INLINE float operator()(float t, int piece) const {
-        return ((table[3][piece] * t + table[2][piece]) * t + table[1][piece]) * t + table[0][piece];
+    explicit INLINE Pieces(const float (&table)[POWERS][PIECES]) : table(table) {}
+
+    INLINE Vector pick(int power, Index index) const {  // by the lowest three bits
+        const float* from = table[power];
+#if defined(__AVX2__)
+        return reinterpret_cast<Vector>(
+            _mm256_permutevar8x32_ps(_mm256_load_ps(from), reinterpret_cast<__m256i>(index)));
+#elif defined(__clang__)
+        Vector picked;
+        for (long i = 0; i < LANES; i++) picked[i] = from[index[i] & (PIECES - 1)];
+        return picked;
+#else
+        if constexpr (LANES == PIECES) return __builtin_shuffle(load(from), index);
+        return __builtin_shuffle(load(from), load(from + PIECES / 2), index);
+#endif
+    }
+
+    INLINE Vector operator()(Vector t, Index index) const {
+        Vector result = pick(POWERS - 1, index);
+        UNROLL for (int k = POWERS - 2; k >= 0; k--) result = result * t + pick(k, index);
+        return result;
     }
 };
 
-INLINE Vector gelu_and_derivative(Vector x, const Pieces& value, const Pieces& derivatives, Vector& derivative) {
-    Vector result;
-    for (long i = 0; i < LANES; i++) {
-        float size = x[i] < 0 ? -x[i] : x[i];
-        float clipped = size < LIMIT ? size : LIMIT;
-        int piece = static_cast<int>(clipped * (1 / STEP) + 0.5f);
-        float t = clipped - static_cast<float>(piece) * STEP;
-        float s = derivatives(t, piece);
-        derivative[i] = 0.5f + (x[i] < 0 ? -s : s);
-        result[i] = 0.5f * x[i] + size * value(t, piece);
-    }
-    return result;
+INLINE Vector without_sign(Vector x) { return reinterpret_cast<Vector>(reinterpret_cast<Index>(x) & 0x7fffffff); }
+
+template <class Table>
+INLINE Vector gelu(Vector x, const Table& value) {
+    const Vector size = without_sign(x);
+    Index index;
+    const Vector t = piece_of(size, index);
+    return size * value(t, index) + 0.5f * x;
 }
 
-INLINE Vector gelu(Vector x, const Pieces& value) {
-    Vector derivative;
-    return gelu_and_derivative(x, value, Pieces(GELU.derivative), derivative);
+template <class Table, class Other>
+INLINE Vector gelu_and_derivative(Vector x, const Table& value, const Other& derivatives, Vector& derivative) {
+    const Vector size = without_sign(x);
+    Index index;
+    const Vector t = piece_of(size, index);
+    const Index sign = reinterpret_cast<Index>(x) & ~0x7fffffff;
+    derivative = reinterpret_cast<Vector>(reinterpret_cast<Index>(derivatives(t, index)) | sign) + 0.5f;
+    return size * value(t, index) + 0.5f * x;
 }
 
 #endif
