@@ -4,9 +4,9 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from convnext.data.shards.record import WRITING
 from convnext.data.store import printable
@@ -22,7 +22,7 @@ class Target(Protocol):
     name: str  # what messages call it
 
     def begin(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, files are written; a ConvNeXtError of one line where that is refused."""
+        """Inside, files are written; a ConvNeXtError of one line where a disk refuses."""
         ...
 
     def appearing(self, file: str) -> contextlib.AbstractContextManager[Path]:
@@ -97,26 +97,20 @@ class RemoteTarget:
         self.place = RemotePlace(url)
         self.name = self.place.name
 
-    @contextlib.contextmanager
-    def begin(self) -> Iterator[None]:
+    def begin(self) -> contextlib.AbstractContextManager[None]:
         """As `Target` has it."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise DataError(
-                f"'{printable(self.name)}' cannot be written: there is no such bucket. Make it first."
-            ) from None
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def appearing(self, file: str) -> Iterator[Path]:
         """As `Target` has it."""
         with tempfile.TemporaryDirectory() as room:
             yield (made := Path(room, Path(file).name))
-            self.place.tried(file, lambda store, path: store.put_file(str(made), path), writing=True)
+            self._sent(file, lambda store, path: store.put_file(str(made), path))
 
     def write(self, file: str, data: bytes) -> None:
         """As `Target` has it."""
-        self.place.tried(file, lambda store, path: store.pipe_file(path, data), writing=True)
+        self._sent(file, lambda store, path: store.pipe_file(path, data))
 
     def read(self, file: str) -> bytes:
         """As `Target` has it."""
@@ -138,6 +132,13 @@ class RemoteTarget:
         """As `Target` has it."""
         with contextlib.suppress(FileNotFoundError):
             self.place.tried(WRITING, lambda store, path: store.rm(path, recursive=True), writing=True)
+
+    def _sent(self, file: str, send: Callable[[Any, str], None]) -> None:
+        try:
+            self.place.tried(file, send, writing=True)
+        except FileNotFoundError:
+            name = printable(self.name)
+            raise DataError(f"'{name}' cannot be written: there is no such bucket. Make it first.") from None
 
 
 def target_of(out: str | Path) -> Target:
