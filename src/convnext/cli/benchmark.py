@@ -68,7 +68,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     settings, jobs = _asked(args, batches)
     minutes = max(1, round(expected_s(jobs, args.rounds, args.seconds) / 60))
     contenders = sum(job.origin != "limit" for job in jobs)
-    info(f"{contenders} contenders, {args.rounds} rounds: about {minutes} min. Ctrl-C keeps the rounds that are whole.")
+    about = "at least" if whole else "about"
+    info(
+        f"{contenders} contenders, {args.rounds} rounds: {about} {minutes} min. Ctrl-C keeps the rounds that are whole."
+    )
     meter: list[Meter] = []
 
     def advance(note: str, done: int, total: int) -> None:

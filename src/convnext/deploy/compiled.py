@@ -17,10 +17,11 @@ from convnext.kernels import cpu
 class Compiled:
     """What `parts`, one after the other, make of an image; a part that cannot be packed answers itself.
 
-    `holders`: the modules that hold the parts.
+    `holders`: the modules that hold the parts. `release`: the plain weights of a part are let go of as soon as it is packed,
+    so that the next one is packed into their memory; it then never is `current`.
     """
 
-    def __init__(self, parts: Sequence[Any], holders: Sequence[nn.Module]):
+    def __init__(self, parts: Sequence[Any], holders: Sequence[nn.Module], *, release: bool = False):
         modules = [module for part in parts for module in part.modules()]
         inside = [held for each in modules for held in (each._modules, each._parameters)]
         self._held = [*(each._modules for each in holders), *inside]
@@ -28,8 +29,8 @@ class Compiled:
         self._tensors = [tensor for part in parts for tensor in part.parameters()]
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]  # those that count changes
         self._members, self._state = self._now()
-        layers = [part.packed() if _plain(part) else None for part in parts]
-        self.packed = [part for part, layer in zip(parts, layers, strict=True) if layer is not None]
+        layers = [_packed(part, release=release) for part in parts]
+        self.any = any(layer is not None for layer in layers)  # whether a part is for the kernels
         self._runs: list[tuple[int, cpu.PackedLayers | nn.Module]] = []  # each with the place of its first part
         place = 0
         for packable, run in groupby(layers, lambda layer: layer is not None):
@@ -66,6 +67,16 @@ class Compiled:
         places = [tensor.data_ptr() for tensor in self._tensors]
         state = [places, [tensor._version for tensor in self._counted], [bool(hooks) for hooks in self._hooks]]
         return [member for held in self._held for member in held.values()], state
+
+
+def _packed(part: Any, *, release: bool) -> cpu.Packed | None:
+    """A part for the kernels; None where it answers itself."""
+    layer: cpu.Packed | None = part.packed() if _plain(part) else None
+    if layer is not None and release:
+        with torch.inference_mode(False), torch.no_grad():
+            for parameter in part.parameters():
+                parameter.data = torch.empty(0, dtype=parameter.dtype)
+    return layer
 
 
 def _plain(part: nn.Module) -> bool:

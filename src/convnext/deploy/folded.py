@@ -6,6 +6,9 @@ Axes: N images, C channels, H W feature rows and columns, E = 4C expanded channe
 channels-last memory throughout, so that the view with the channels at the end costs nothing.
 """
 
+import contextlib
+import ctypes
+import sys
 from itertools import accumulate
 from typing import Any
 
@@ -76,15 +79,11 @@ class Folded(Network):
         dtype, device = self.norm.weight.dtype, self.norm.weight.device
         if device.type != "cpu" or not self._allowed.compiled or dtype not in dispatch.compiled_dtypes():
             return False
-        made = Compiled(self._parts(), [self, *self.stages])
-        if not made.packed:
-            return False
-        self._compiled, self._released = made, True
-        with torch.inference_mode(False), torch.no_grad():
-            for part in made.packed:
-                for parameter in part.parameters():
-                    parameter.data = torch.empty(0, dtype=parameter.dtype)
-        return True
+        made = Compiled(self._parts(), [self, *self.stages], release=True)
+        if made.any:
+            self._compiled, self._released = made, True
+            _give_back()
+        return made.any
 
     def _answers(self, x: Tensor, wanted: list[int]) -> list[Tensor]:
         """What the parts at these rising places make of x."""
@@ -133,6 +132,13 @@ class Folded(Network):
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
+
+
+def _give_back() -> None:
+    """Let the system have what was freed between values that stay, where its allocator can: glibc keeps it otherwise."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _are(kinds: list[type], *layers: nn.Module) -> bool:

@@ -3,10 +3,11 @@
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
 from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate, origin
-from convnext.kernels.cpu.packed import PackedBlock, PackedHead, PackedLayers, PackedPatch
+from convnext.kernels.cpu.packed import Packed, PackedBlock, PackedHead, PackedLayers, PackedPatch
 from convnext.kernels.cpu.roi import roi_align
 
 __all__ = [
+    "Packed",
     "PackedBlock",
     "PackedHead",
     "PackedInt8Block",
