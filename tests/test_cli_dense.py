@@ -358,7 +358,7 @@ def test_nothing_is_overwritten_and_nothing_is_written_among_the_images(place, b
         ("train COCO --recipe coco_mask_rcnn_3x --size 400", ["--size 400", "--input.short_px"]),
         ("train COCO --size 32", ["--size 32", "64 px"]),
         ("train MAPS --recipe ade20k_upernet_160k --epochs 3", ["--schedule.steps"]),
-        ("train COCO --head.mots 7", ["'--head.mots'", "Did you mean 'head.most'?"]),
+        ("train COCO --head.mots 7", ["'--head.mots'", "Did you mean '--head.most'?"]),
         ("train COCO --head.most 0", ["head.most"]),
         ("train MAPS --head.most 7", ["'head.most' is for detection", "Did you mean"]),
         ("train COCO --out COCO/run", ["among the images"]),

@@ -173,11 +173,12 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     """Corruptions and attacks: many evaluations, kept in a folder."""
     from convnext.studies.robustness.measured import measure_of
     from convnext.studies.robustness.subsets import Subset, open_subset
-    from convnext.studies.robustness.suite import choose_reference, run_suite, suite
+    from convnext.studies.robustness.suite import choose_reference, require_colours, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
     from convnext.tasks.classification.facts import fingerprint
     from convnext.tasks.opening import held_out, open_scored
 
+    require_colours(predictor.recipe)  # first: data take long to open
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}
     chosen_options |= {
         name: _numbers(name, getattr(args, name)) for name in ("severities", "eps") if getattr(args, name)
