@@ -33,6 +33,7 @@ def main(site: Path) -> None:
         "python.md": names.page(),
         "roadmap.md": roadmap.page(out),
         "gallery.md": charts.page(ROOT / "benchmarks" / "results", out),
+        "changelog.md": (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "]("),
     }
     for name, text in written.items():
         (out / name).write_text(text, "utf-8")
