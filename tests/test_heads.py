@@ -131,7 +131,7 @@ def test_the_command_line_takes_the_fields_of_the_kind_that_it_names(either, tas
     wrong = convnext(*line, "--head.pool_scales", "1,2").line
     assert wrong.startswith("'head.pool_scales' is for head.kind upernet, and this is plain. Did you mean 'head.")
     assert convnext(*line[:-2], "--head.convolution", "1").line == (
-        "No option or recipe field is called '--head.convolution'. Did you mean 'head.convolutions'?"
+        "No option or recipe field is called '--head.convolution'. Did you mean '--head.convolutions'?"
     )
 
 

@@ -146,7 +146,7 @@ def test_frozen_the_run_ends_with_the_probe_and_is_whole(parted, source, tmp_pat
 def test_the_report_shows_every_candidate_with_its_interval_and_where_the_weights_come_from(run, tmp_path):
     page = (run.path / "report.html").read_text()
     assert 'id="start"' in page and "Linear probe, network frozen" in page and "50\u202f% fine-tuned" in page
-    assert page.count(", kept</b>") == 1 and "run/best" in page and "licence unknown" in page
+    assert page.count(", kept</b>") == 1 and "run/best" in page and "licence: own weights" in page
     assert "tensors read" in page  # what was adapted on loading
     shutil.copytree(run.path, tmp_path / "run")
     for content in ("", "{}", '{"n": "x", "candidates": [3]}'):
@@ -366,7 +366,7 @@ def test_weights_are_named_as_they_were_given_beside_where_they_came_from(parted
     done = command("train", parted, "--weights", given, "--out", tmp_path / "run", "--freeze")
     assert done.status == 0, done.err
     assert (
-        "From given.safetensors (which came from older.pth), licence unknown."
+        "From given.safetensors (which came from older.pth); licence: unknown."
         in (tmp_path / "run" / "report.html").read_text()
     )
 

@@ -32,7 +32,7 @@ def start(files: RunFiles) -> Html:
         )
     way = f"{count(n)} images, by cross-validation in {count(parts)} parts" if parts else f"{count(n)} held-out images"
     licence = found.get("license", "unknown")
-    lead = f"From {_source(found)}, licence {licence}. Judged on {way}:"
+    lead = f"From {_source(found)}; licence: {licence}. Judged on {way}:"
     notes = [tag("li", line) for line in found["notes"]]
     more = [f"{TITLES[chosen].capitalize()}, which chose"] if chosen != figure else []
     head: list[object] = ["Weights", *(["mAP"] if several else ["Top-1", *more, "95% interval"]), "Loss", ""]
