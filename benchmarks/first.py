@@ -109,12 +109,17 @@ def main() -> int:
             f"{name:<14} {found['cpu_s']:.2f} s to the first answer: {parts}; {found['held_mb']} MB",
             file=sys.stderr,
         )
-    if args.quiet:
-        print(json.dumps(line))
-        return 0
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    keep(line, None if args.quiet else RESULTS)
     return 0
+
+
+def keep(line: dict[str, Any], results: Path | None) -> None:
+    """Add the line to the results; print it where they are to stay as they are."""
+    if results is None:
+        print(json.dumps(line))
+        return
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def write_run(folder: Path, model: str) -> Path:
@@ -131,10 +136,7 @@ def prepare(place: Path, model: str) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
         Image.fromarray(noise).resize((500, 375), Image.BICUBIC).save(place / "image.jpg", quality=90)
     if not (place / "run" / "model.onnx").is_file():
-        subprocess.run(
-            [sys.executable, "-c", WRITE, str(place / "run"), model, str(SIZE_PX)],
-            check=True,
-        )
+        write_run(place / "run", model)
         for form in ("convnext", "onnx"):
             command = [
                 sys.executable,

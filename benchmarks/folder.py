@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from convnext.engine.machine import machine
-from first import write_run
+from first import keep, write_run
 
 RESULTS = Path(__file__).parent / "results" / "folder.jsonl"
 NAMES = {"tiny": "convnext_tiny", "atto": "convnext_atto"}  # ours: timm's
@@ -86,11 +86,7 @@ def main() -> int:
     }
     line |= {"rounds": args.rounds, "contenders": medians, "runs": rounds}
     line |= machine() | {"command": Path(__file__).name}
-    if args.quiet:
-        print(json.dumps(line))
-        return 0
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    keep(line, None if args.quiet else RESULTS)
     return 0
 
 

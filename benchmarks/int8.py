@@ -96,7 +96,11 @@ def main() -> None:
 
 def keep(row: dict[str, object]) -> None:
     """Write the line with what it was measured on."""
-    row |= {"threads": torch.get_num_threads(), "processor": named_processor(), "torch": torch.__version__}
+    row |= {
+        "threads": torch.get_num_threads(),
+        "processor": f"{processor()}, {cpu.int8_form()}",
+        "torch": torch.__version__,
+    }
     row |= {"openvino": openvino.__version__, "nncf": nncf.__version__, "timm": timm.__version__}
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
@@ -198,14 +202,6 @@ def on_kernels(network: nn.Module) -> Network:
             return network(torch.from_numpy(x)).numpy()
 
     return run
-
-
-def named_processor() -> str:
-    """With its family and model: two kinds call themselves alike."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    told = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
-    numbers = ", ".join(f"{name} {told[name].strip()}" for name in ("cpu family", "model") if name in told)
-    return f"{processor()}, {numbers}, {cpu.int8_form()}"
 
 
 def compiled(model: openvino.Model, *, exact: bool) -> Network:
