@@ -1,4 +1,4 @@
-"""`python docs/make/pictures.py FOLDER`: the images of the pages, taken in Chromium from what record.py left in FOLDER."""
+"""`python docs/make/screenshots.py FOLDER`: the images of the pages, taken in Chromium from what record.py left in FOLDER."""
 
 import sys
 from pathlib import Path
