@@ -24,7 +24,8 @@ from convnext import load
 from convnext.tasks.classification import calibration, conformal, promise
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.metrics import Outcomes, metrics
-from convnext.tasks.classification.scoring import answers, eval_batch
+from convnext.tasks.classification.passing import Pass
+from convnext.tasks.classification.scoring import answers
 from convnext.tasks.evaluate import answering
 from convnext.tasks.opening import part_of, source_of
 
@@ -78,7 +79,7 @@ def scores(args: argparse.Namespace) -> Answers:
     predictor = load(args.run, task="classification", device="cpu")
     dataset = part_of(source_of(args.data, "classification"), part=args.part, classes=predictor.classes)
     with answering(predictor.recipe, predictor.device):
-        found = answers(predictor.model, dataset, predictor.recipe.input, batch=eval_batch(predictor.recipe))
+        found = answers(predictor.model, dataset, predictor.recipe, Pass())
     if args.scores:
         np.savez(args.scores, labels=found.label, logits=found.logits)
     return found

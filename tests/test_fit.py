@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from convnext.engine.fit import Finished, fit
 from convnext.engine.watching import PATIENCE
 from convnext.errors import TrainingError
 from convnext.recipes import recipe
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.scoring import evaluate
 from images import write_colours
 from loaded import COMMAND, told
@@ -318,12 +320,12 @@ def test_evaluation_goes_by_halves_where_a_batch_does_not_fit(data):
             return x.mean((2, 3)) @ self.weight
 
     dataset = open_labelled(recognise(data, annotated=False))
-    shown = InputConfig(size_px=16, eval_size_px=16)
+    shown: Any = SimpleNamespace(input=InputConfig(size_px=16, eval_size_px=16))
     with torch.inference_mode():
-        whole, halves = (evaluate(Greedy(most), dataset, shown, batch=15) for most in (15, 2))
+        whole, halves = (evaluate(Greedy(most), dataset, shown, Pass(batch=15)) for most in (15, 2))
     assert len(halves) == 15 and (halves.loss == whole.loss).all()
     with pytest.raises(torch.OutOfMemoryError), torch.inference_mode():
-        evaluate(Greedy(0), dataset, shown, batch=15)
+        evaluate(Greedy(0), dataset, shown, Pass(batch=15))
 
 
 def test_a_learning_rate_far_from_its_batch_is_said_with_the_value_that_suits(data, tmp_path):

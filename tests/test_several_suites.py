@@ -16,6 +16,7 @@ from convnext.data.loader import eval_batches
 from convnext.data.opening import open_labelled, recognise
 from convnext.studies.robustness.attacks import Attack
 from convnext.studies.robustness.corruptions import Corruption
+from convnext.tasks.classification.passing import Pass
 from labels_data import in_columns, joined, made
 
 SAID = made(24)
@@ -91,7 +92,7 @@ def test_attacks_raise_the_loss_and_are_told_as_one_minus_map(place, tmp_path):
     predictor = load(place / "run")
     dataset = open_labelled(recognise(place / "others", annotated=False), classes=predictor.classes)
     clean = predictor.label_outcomes(dataset)
-    misled = predictor.label_outcomes(dataset, attack=Attack("pgd", 16, 3, 2.5 * 16 / 3))
+    misled = predictor.label_outcomes(dataset, Pass(attack=Attack("pgd", 16, 3, 2.5 * 16 / 3)))
     assert (misled.loss >= clean.loss - 1e-6).all()
     aps = [average_precision(misled.score[:, k], misled.marks[:, k]) for k in range(3)]
     assert found["errors"]["pgd"]["16"] == pytest.approx(1 - np.mean(aps), abs=1e-6)

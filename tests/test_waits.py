@@ -17,6 +17,7 @@ from convnext.data.opening import DenseSplits, recognise
 from convnext.engine.distributed import World
 from convnext.engine.fit import fit
 from convnext.recipes import recipe
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.scoring import evaluate
 from convnext.tasks.detection import scoring as detection
 from convnext.tasks.detection.inference import annotated
@@ -171,7 +172,7 @@ def test_an_evaluation_looks_at_a_batch_while_the_next_is_computed_and_waits_for
     segmenter = recipe("small_segmentation", "atto", images=12, image_px=40, classes=3)
     segmenter = override(segmenter, {**NETWORK, "head.aux_stage": 1})
     for each, ask in (
-        (chosen, lambda model: evaluate(model, colours.val, chosen.input, batch=4)),
+        (chosen, lambda model: evaluate(model, colours.val, chosen, Pass(batch=4))),
         (segmenter, lambda model: segmentation.evaluate(model, maps.val, segmenter)),
     ):
         with far_device(monkeypatch) as queue:

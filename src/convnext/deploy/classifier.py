@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe
-from convnext.data.evaluation import Change, eval_transform
+from convnext.data.evaluation import eval_transform
 from convnext.data.labelled import Dataset
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
@@ -23,6 +23,7 @@ from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import Decision
+from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
@@ -30,7 +31,6 @@ from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
     from convnext.tasks.classification.metrics import Outcomes
-    from convnext.tasks.classification.scoring import Attacker
 
 TOP = 5  # classes that are named unless one asks for another number
 BATCH = 32  # images of one forward pass on a CPU
@@ -139,35 +139,15 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         """
 
     @abstractmethod
-    def outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: "Attacker | None" = None,
-        only: Sequence[int] = (),
-        progress: bool = False,
-    ) -> "Outcomes":
-        """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
+    def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> "Outcomes":
+        """What the network makes of every readable image of a labelled dataset.
 
-        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
+        `only`: the classes that may be answered, for data whose classes are a part of the network's; empty for all. Raises
+        DataError where no image can be read, ConvNeXtError for an attack on an exported file, which has no gradients.
         """
 
     @abstractmethod
-    def label_outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: "Attacker | None" = None,
-        progress: bool = False,
-    ) -> LabelOutcomes:
+    def label_outcomes(self, dataset: Dataset, how: Pass = PLAIN) -> LabelOutcomes:
         """`outcomes` where an image may have several labels; unknown entries stay unknown."""
 
     @cached_property

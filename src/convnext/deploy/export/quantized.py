@@ -18,6 +18,7 @@ from convnext.deploy.forms import table
 from convnext.deploy.forms.seal import seal
 from convnext.engine.records import info
 from convnext.errors import ConvNeXtError
+from convnext.tasks.classification.passing import Pass
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def to_int8(
 
 def _judge(floats: ExportedClassifier, val: Dataset, workers: int) -> Callable[[ExportedClassifier], int8.Comparison]:
     """What compares another form of `floats` with it on `val`: by top-1, of several labels by mean average precision."""
+    how = Pass(workers)
     if floats.several:
-        marked, least = floats.label_outcomes(val, workers=workers), floats.thresholds.array()
-        return lambda quick: int8.Comparison.of_labels(marked, quick.label_outcomes(val, workers=workers), least)
-    before = floats.outcomes(val, workers=workers)
-    return lambda quick: int8.Comparison.of(before, quick.outcomes(val, workers=workers))
+        marked, least = floats.label_outcomes(val, how), floats.thresholds.array()
+        return lambda quick: int8.Comparison.of_labels(marked, quick.label_outcomes(val, how), least)
+    before = floats.outcomes(val, how)
+    return lambda quick: int8.Comparison.of(before, quick.outcomes(val, how))
 
 
 def reopened(made: Path, backend: str) -> ExportedClassifier:

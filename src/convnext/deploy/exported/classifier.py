@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe, Recipe, parse
-from convnext.data.evaluation import Change, Shown, framed, shown
+from convnext.data.evaluation import Shown, framed, shown
 from convnext.data.labelled import Dataset
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
@@ -26,6 +26,7 @@ from convnext.tasks.classification.conclusion import GIVEN, Wanted, conclude
 from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
+from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several import metrics as several
 from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 from convnext.tasks.judged import judged_on
@@ -77,84 +78,53 @@ class ExportedClassifier(ClassificationPredictor):
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
         )
         skipped: dict[str, str] = {}
+        how = Pass(workers, batch, progress, skipped=skipped)
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         if self.several:
-            seen = self.label_outcomes(dataset, batch=batch, workers=workers, skipped=skipped, progress=progress)
-            told = evaluation_of_several(seen, dataset, self.thresholds, wanted=wanted)
+            told = evaluation_of_several(self.label_outcomes(dataset, how), dataset, self.thresholds, wanted=wanted)
             return told.with_about(skipped=skipped, **about)
 
         def asked(images: Dataset) -> Iterator[Answers]:
-            return self._passes(images, batch, workers, skipped, progress=progress)
+            return self._passes(images, how)
 
         found = conclude(dataset, asked, self.decision, wanted=wanted, measured=part or GIVEN)
         return found.with_about(skipped=skipped, **about)
 
-    def outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: object = None,
-        only: Sequence[int] = (),
-        progress: bool = False,
-    ) -> Outcomes:
-        """As for every classifier; `workers` are threads. Raises ConvNeXtError for an attack, which needs gradients."""
+    def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> Outcomes:
+        """As for every classifier."""
         self._require_labels("single")
-        self._require_no(attack)
         parts = []
-        noted = {} if skipped is None else skipped
-        for found in self._passes(dataset, batch, workers, noted, progress=progress, change=change):
+        for found in self._passes(dataset, how):
             within = replace(found, logits=restricted(found.logits, only))
             parts.append(within.outcomes(self.decision.scale.log_scores(within.logits)))
         return Outcomes.join(parts)
 
-    def label_outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: object = None,
-        progress: bool = False,
-    ) -> several.Outcomes:
-        """The same where an image may have several labels."""
+    def label_outcomes(self, dataset: Dataset, how: Pass = PLAIN) -> several.Outcomes:
+        """As for every classifier."""
         self._require_labels("multi")
-        self._require_no(attack)
-        noted = {} if skipped is None else skipped
-        passes = self._passes(dataset, batch, workers, noted, progress=progress, change=change)
         return several.Outcomes.join(
-            [several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index) for each in passes]
+            [
+                several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index)
+                for each in self._passes(dataset, how)
+            ]
         )
 
-    def _require_no(self, attack: object) -> None:
-        """Raise ConvNeXtError where there is one."""
-        if attack is not None:
-            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
+    def _passes(self, dataset: Dataset, how: Pass) -> Iterator[Answers]:
+        """The logits of every readable image, a batch at a time.
 
-    def _passes(
-        self,
-        dataset: Dataset,
-        batch: int,
-        workers: int,
-        skipped: dict[str, str],
-        *,
-        progress: bool,
-        change: Change | None = None,
-    ) -> Iterator[Answers]:
-        """The logits of every readable image, a batch at a time. Raises DataError where none is."""
+        Raises DataError where none is, ConvNeXtError for an attack, which needs gradients.
+        """
+        if how.attack is not None:
+            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
         count, seen = len(dataset.entries), 0
 
         def read(places: range) -> Shown:
-            return shown(dataset, self.recipe.input, places, change)
+            return shown(dataset, self.recipe.input, places, how.change)
 
-        with watched(in_batches(read, count, batch or BATCH, workers), count, shown=progress) as passing:
+        batches = in_batches(read, count, how.batch or BATCH, how.workers)
+        with watched(batches, count, shown=how.progress) as passing:
             for found in passing:
-                note_skipped(found.skipped.items(), skipped)
+                note_skipped(found.skipped.items(), {} if how.skipped is None else how.skipped)
                 seen += len(found.indices)
                 if found.indices:
                     logits = self.logits(found.images)

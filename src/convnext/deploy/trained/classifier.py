@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convnext.config import ClassificationRecipe, expect
-from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.transforms import normalise
 from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, stacked
@@ -26,7 +25,6 @@ from convnext.deploy.images import Pixels, Read
 from convnext.deploy.optimize import optimize
 from convnext.deploy.predictor import Features, require_numbers
 from convnext.deploy.trained.checkpoint import Trained
-from convnext.engine.distributed import World
 from convnext.engine.forks import tell_once
 from convnext.engine.room import images_together
 from convnext.engine.run import amend_whole
@@ -41,7 +39,7 @@ from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import KEY, Decision
 from convnext.tasks.classification.inference import logits as in_halves
 from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.scoring import Attacker, eval_batch
+from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.scoring import evaluate as outcomes_of
 from convnext.tasks.classification.several import thresholds
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
@@ -100,56 +98,17 @@ class TrainedClassifier(ClassificationPredictor):
             amend_whole(self.source, {key: found.about[key]})
         return found
 
-    def outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-        only: Sequence[int] = (),
-        progress: bool = False,
-    ) -> Outcomes:
-        """What the network makes of every readable image of a labelled dataset; broken ones are noted in `skipped`.
-
-        `change`, `attack`, `only` and `progress` are those of `convnext.tasks.classification.scoring.evaluate`.
-        """
+    def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> Outcomes:
+        """As for every classifier."""
         self._require_labels("single")
-        size = batch or eval_batch(self.recipe)
         with answering(self.recipe, self.device):
-            return outcomes_of(
-                self.model,
-                dataset,
-                self.recipe.input,
-                batch=size,
-                workers=workers,
-                world=World(),
-                skipped=skipped,
-                change=change,
-                attack=attack,
-                only=only,
-                progress=progress,
-                scale=self.decision.scale,
-            )
+            return outcomes_of(self.model, dataset, self.recipe, how, only=only, scale=self.decision.scale)
 
-    def label_outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-        progress: bool = False,
-    ) -> LabelOutcomes:
-        """`outcomes` where an image may have several labels; unknown entries stay unknown."""
+    def label_outcomes(self, dataset: Dataset, how: Pass = PLAIN) -> LabelOutcomes:
+        """As for every classifier."""
         self._require_labels("multi")
-        how: dict[str, Any] = {"batch": batch, "workers": workers, "skipped": skipped, "progress": progress}
         with answering(self.recipe, self.device):
-            return label_outcomes_of(self.model, dataset, self.recipe, change=change, attack=attack, **how)
+            return label_outcomes_of(self.model, dataset, self.recipe, how)
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits of (N, H, W, C) uint8 images that `eval_transform` made."""

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from convnext.config import ClassificationRecipe, Recipe
-from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.metrics import Outcomes
-from convnext.tasks.classification.scoring import Attacker
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.several import metrics as several
 
 Measure = Literal["top1", "map"]
@@ -34,30 +33,11 @@ class Scorer(Protocol):
         """The file of weights."""
         ...
 
-    def outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-        only: Sequence[int] = (),
-    ) -> Outcomes:
+    def outcomes(self, dataset: Dataset, how: Pass, *, only: Sequence[int] = ()) -> Outcomes:
         """One outcome a readable image."""
         ...
 
-    def label_outcomes(
-        self,
-        dataset: Dataset,
-        *,
-        workers: int = 0,
-        batch: int = 0,
-        skipped: dict[str, str] | None = None,
-        change: Change | None = None,
-        attack: Attacker | None = None,
-    ) -> several.Outcomes:
+    def label_outcomes(self, dataset: Dataset, how: Pass) -> several.Outcomes:
         """The same where an image may have several labels."""
         ...
 
@@ -67,26 +47,14 @@ def measure_of(recipe: Recipe) -> Measure:
     return "map" if isinstance(recipe, ClassificationRecipe) and recipe.labels == "multi" else "top1"
 
 
-def measured(
-    scorer: Scorer,
-    dataset: Dataset,
-    *,
-    only: Sequence[int],
-    workers: int,
-    batch: int,
-    skipped: dict[str, str],
-    change: Change | None = None,
-    attack: Attacker | None = None,
-) -> tuple[float, int]:
+def measured(scorer: Scorer, dataset: Dataset, how: Pass, *, only: Sequence[int]) -> tuple[float, int]:
     """(error, images) of `dataset`. `only`: the classes that may be answered; of several labels each class is judged alone,
     so that those which nothing is known of are left out by their marks. Raises ConvNeXtError where no image has a label.
     """
     if measure_of(scorer.recipe) == "top1":
-        found = scorer.outcomes(
-            dataset, workers=workers, batch=batch, skipped=skipped, change=change, attack=attack, only=only
-        )
+        found = scorer.outcomes(dataset, how, only=only)
         return float((found.rank > 0).mean()), len(found)
-    told = scorer.label_outcomes(dataset, workers=workers, batch=batch, skipped=skipped, change=change, attack=attack)
+    told = scorer.label_outcomes(dataset, how)
     if not (told.marks == 1).any():
         raise ConvNeXtError("None of these images has a label of the run, so that there is no mAP. Name other data.")
     return 1 - several.mean_of_known(several.average_precisions(told)), len(told)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from convnext.studies.robustness.corruptions import IMAGENET_C, IMAGENET_C_BAR, 
 from convnext.studies.robustness.measured import ERRORS, Measure, Scorer, measure_of, measured
 from convnext.studies.robustness.scores import ALEXNET, Reference, reference_of, refuse_unlike, summarise
 from convnext.tasks.classification import facts
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.digest import digest
 
 RESULTS, TIMINGS = "robustness.json", "robustness_timings.jsonl"
@@ -189,13 +190,13 @@ class _Run:
         batch: int,
     ):
         self.scorer, self.dataset, self.results, self.log = scorer, dataset, results, log
-        self.evaluation: dict[str, Any] = {"only": only, "workers": workers, "batch": batch}
-        self.skipped: dict[str, str] = {}
+        self.only, self.skipped = only, dict[str, str]()
+        self.how = Pass(workers, batch, skipped=self.skipped)
 
     def clean(self) -> dict[str, Any]:
         """Error on the images as they are."""
         if "clean" not in self.results.value:
-            self.results.value["clean"] = self._measure("clean", {})
+            self.results.value["clean"] = self._measure("clean", self.how)
             self.results.write()
         kept: dict[str, Any] = self.results.value["clean"]
         return kept
@@ -207,14 +208,15 @@ class _Run:
 
     def cell(self, cell: Cell) -> None:
         """Measure and keep one cell."""
-        how: dict[str, Any] = {"change" if isinstance(cell.how, Corruption) else "attack": cell.how}
+        asked = cell.how
+        how = replace(self.how, change=asked) if isinstance(asked, Corruption) else replace(self.how, attack=asked)
         measured = {**self._measure(f"{cell.row} {cell.column}", how), "settings": asdict(cell.how)}
         self.results.value["cells"].setdefault(cell.row, {})[cell.column] = measured
         self.results.write()
 
-    def _measure(self, name: str, how: dict[str, Any]) -> dict[str, Any]:
+    def _measure(self, name: str, how: Pass) -> dict[str, Any]:
         start = time.monotonic()
-        error, count = measured(self.scorer, self.dataset, skipped=self.skipped, **self.evaluation, **how)
+        error, count = measured(self.scorer, self.dataset, how, only=self.only)
         seconds = time.monotonic() - start
         self.log.write(cell=name, seconds=seconds, images_per_s=count / max(seconds, 1e-9))
         return {"error": error, "n": count}

@@ -1,13 +1,12 @@
 """A classifier on labelled images: one outcome an image, and the figures made of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from convnext.config import ClassificationRecipe, InputConfig
+from convnext.config import ClassificationRecipe
 from convnext.data.batch import Batch
-from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.data.loader import eval_batches
 from convnext.data.transforms import normalise
@@ -21,12 +20,11 @@ from convnext.tasks.classification.conclusion import HELD_OUT, NOTHING, TEST, Wa
 from convnext.tasks.classification.decision import KEY, PLAIN, Decision
 from convnext.tasks.classification.inference import judged, logits, outcomes_of, require_finite, restricted
 from convnext.tasks.classification.metrics import Outcomes, joined
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
 _Part = TypeVar("_Part")
-# (network, (N, H, W, C) uint8 images, (N,) labels, (N,) indices, input) -> (N, C, H, W) normalised, made to mislead
-Attacker = Callable[[nn.Module, Tensor, Tensor, Tensor, InputConfig], Tensor]
 
 
 def evaluation(
@@ -42,14 +40,11 @@ def evaluation(
     decision: Decision = PLAIN,
     **asked_for: Any,
 ) -> Evaluation:
-    """What `evaluation.json` holds of a classifier whose answers follow `decision`; `asked_for` is that of `conclude`.
-
-    `batch` 0 follows the recipe; the others are those of `evaluate`.
-    """
-    how: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
+    """What `evaluation.json` holds of a classifier whose answers follow `decision`; `asked_for` is that of `conclude`."""
+    how = Pass(workers, batch, progress, skipped=skipped)
 
     def asked(images: Dataset) -> Iterator[Answers]:
-        return map(_answers, _passes(model, images, recipe.input, batch=batch or eval_batch(recipe), **how))
+        return map(_answers, _passes(model, images, recipe, how, world))
 
     return conclude(dataset, asked, decision, gather=world.gather, judge=outcomes_of, **asked_for)
 
@@ -81,35 +76,30 @@ def final(
     return found.with_about(**{name: told.about[name] for name in (KEY, "promise", "sets") if name in told.about})
 
 
-def answers(model: nn.Module, dataset: Dataset, config: InputConfig, *, world: World = ALONE, **how: Any) -> Answers:
+def answers(
+    model: nn.Module, dataset: Dataset, recipe: ClassificationRecipe, how: Pass, *, world: World = ALONE
+) -> Answers:
     """The logits of every readable image of `dataset`, all at once; the rest as in `evaluate`."""
-    parts = list(map(_answers, _passes(model, dataset, config, world=world, **how)))
+    parts = list(map(_answers, _passes(model, dataset, recipe, how, world)))
     return Answers.join(_gathered(parts, dataset, world))
 
 
 def evaluate(
     model: nn.Module,
     dataset: Dataset,
-    config: InputConfig,
+    recipe: ClassificationRecipe,
+    how: Pass,
     *,
-    batch: int,
-    workers: int = 0,
     world: World = ALONE,
-    skipped: dict[str, str] | None = None,
-    change: Change | None = None,
-    attack: Attacker | None = None,
     only: Sequence[int] = (),
-    progress: bool = False,
     scale: Scale = SOFTMAX,
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable image of `dataset`.
 
-    `change` is done to each image after the crop, `attack` to each batch. `only`: the classes that may be answered,
-    for data whose classes are a part of the model's; empty for all. `progress`: how far it is, is shown. `scale`: how
+    `only`: the classes that may be answered, for data whose classes are a part of the model's; empty for all. `scale`: how
     logits become scores. Raises DataError when no image could be read.
     """
-    how: dict[str, Any] = {"workers": workers, "skipped": skipped, "change": change, "attack": attack}
-    passes = _passes(model, dataset, config, batch=batch, world=world, progress=progress, **how)
+    passes = _passes(model, dataset, recipe, how, world)
     parts = (judged(restricted(out, only), labels, places, scale) for out, labels, places in passes)
     return Outcomes.join(_gathered(list(joined(parts, Outcomes.join)), dataset, world))
 
@@ -125,33 +115,28 @@ def _gathered(parts: list[_Part], dataset: Dataset, world: World) -> list[_Part]
 def _passes(
     model: nn.Module,
     dataset: Dataset,
-    config: InputConfig,
-    *,
-    batch: int,
-    workers: int,
+    recipe: ClassificationRecipe,
+    how: Pass,
     world: World,
-    skipped: dict[str, str] | None,
-    progress: bool,
-    change: Change | None = None,
-    attack: Attacker | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(N, K) logits, (N,) labels and (N,) places in the dataset, of each batch of this process's share of the images.
 
     All of it on the host; the device works on a batch while what became of the one before is looked at.
     """
-    device = next(model.parameters()).device
+    device, config = next(model.parameters()).device, recipe.input
 
     def asked(passing: Iterator[Batch]) -> Iterator[tuple[Batch, Tensor]]:
         for raw in passing:
-            note_skipped(raw.skipped, skipped if skipped is not None else {})
+            note_skipped(raw.skipped, how.skipped if how.skipped is not None else {})
             if len(raw.labels):
                 images = sent(raw.images, device)
-                x = attack(model, images, raw.labels, raw.indices, config) if attack else normalise(images, config)
+                given = (model, images, raw.labels, raw.indices, config)
+                x = how.attack(*given) if how.attack else normalise(images, config)
                 yield raw, logits(model, x).float()
 
-    share = (world.rank, world.size)
-    batches = eval_batches(dataset, config, batch=batch, share=share, workers=workers, change=change)
-    with watched(batches, len(dataset.entries) // world.size, shown=progress and world.first) as passing:
+    sized: dict[str, Any] = {"batch": how.batch or eval_batch(recipe), "share": (world.rank, world.size)}
+    batches = eval_batches(dataset, config, workers=how.workers, change=how.change, **sized)
+    with watched(batches, len(dataset.entries) // world.size, shown=how.progress and world.first) as passing:
         for raw, found in fetched(asked(passing)):
             require_finite(found, [dataset.entries[index].path for index in raw.indices.tolist()])
             yield found, raw.labels, raw.indices

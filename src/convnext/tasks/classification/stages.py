@@ -29,8 +29,9 @@ from convnext.tasks.classification.features import Extraction, Features, digest_
 from convnext.tasks.classification.inference import outcomes_of
 from convnext.tasks.classification.metrics import TITLES, metrics, wilson
 from convnext.tasks.classification.mixing import name_of
+from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.probe import fit_head
-from convnext.tasks.classification.scoring import answers, eval_batch
+from convnext.tasks.classification.scoring import answers
 from convnext.tasks.classification.task import Classification
 from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, with_kernels
 from convnext.tasks.weights import file_of
@@ -114,17 +115,9 @@ class Stages:
         """The logits that a network with these weights gives the held-out images."""
         model = fresh(self.recipe)
         model.load_state_dict(state)
+        how = Pass(self.options.workers, progress=self.options.progress, skipped=self.skipped)
         with torch.inference_mode():
-            return answers(
-                self._placed(model),
-                self.splits.val,
-                self.recipe.input,
-                batch=eval_batch(self.recipe),
-                workers=self.options.workers,
-                world=self.world,
-                skipped=self.skipped,
-                progress=self.options.progress,
-            )
+            return answers(self._placed(model), self.splits.val, self.recipe, how, world=self.world)
 
     def scores(self, answers: Answers) -> dict[str, float]:
         """The figures that these answers make."""

@@ -25,7 +25,8 @@ from convnext.kernels.transfer import sent
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.losses import Balance, balance_of
 from convnext.tasks.classification.metrics import metrics
-from convnext.tasks.classification.scoring import eval_batch, evaluate
+from convnext.tasks.classification.passing import Pass
+from convnext.tasks.classification.scoring import evaluate
 from convnext.tasks.skipped import note_skipped
 
 
@@ -112,17 +113,12 @@ class Classification:
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Top-1, top-5, loss and calibration error on the held-out images."""
-        outcomes = evaluate(
-            model,
-            self.val,
-            self.recipe.input,
-            batch=eval_batch(self.recipe),
-            workers=self.options.workers,
-            world=world,
-            skipped=self.skipped,
-            progress=self.options.progress,
-        )
-        return metrics(outcomes)
+        return metrics(evaluate(model, self.val, self.recipe, self.passing, world=world))
+
+    @property
+    def passing(self) -> Pass:
+        """How the held-out images are looked at while it trains."""
+        return Pass(self.options.workers, progress=self.options.progress, skipped=self.skipped)
 
     def names(self, batch: Batch) -> list[str]:
         """The files that a batch was made of."""

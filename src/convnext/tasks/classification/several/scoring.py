@@ -5,12 +5,12 @@ from typing import Any
 from torch import nn
 
 from convnext.config import ClassificationRecipe
-from convnext.data.evaluation import Change
 from convnext.data.labelled import Dataset
 from convnext.engine.distributed import ALONE, World
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.conclusion import GIVEN, HELD_OUT, NOTHING, TEST, Wanted
-from convnext.tasks.classification.scoring import Attacker, answers, eval_batch
+from convnext.tasks.classification.passing import Pass
+from convnext.tasks.classification.scoring import answers
 from convnext.tasks.classification.several.metrics import Outcomes
 from convnext.tasks.classification.several.report import evaluation_of
 from convnext.tasks.classification.several.thresholds import KEY, Thresholds
@@ -25,11 +25,12 @@ def evaluation(
     thresholds: Thresholds | None = None,
     wanted: Wanted = NOTHING,
     measured: str = GIVEN,
+    world: World = ALONE,
     **how: Any,
 ) -> Evaluation:
-    """What `evaluation.json` holds; `thresholds`, `wanted` and `measured` as in `evaluation_of`. `how`: as of `evaluate`."""
+    """What `evaluation.json` holds; `thresholds`, `wanted` and `measured` as in `evaluation_of`, `how` as in `Pass`."""
     asked: dict[str, Any] = {"wanted": wanted, "measured": measured}
-    return evaluation_of(evaluate(model, dataset, recipe, **how), dataset, thresholds, **asked)
+    return evaluation_of(evaluate(model, dataset, recipe, Pass(**how), world=world), dataset, thresholds, **asked)
 
 
 def final(
@@ -61,26 +62,13 @@ def final(
 
 
 def evaluate(
-    model: nn.Module,
-    dataset: Dataset,
-    recipe: ClassificationRecipe,
-    *,
-    batch: int = 0,
-    workers: int = 0,
-    world: World = ALONE,
-    skipped: dict[str, str] | None = None,
-    change: Change | None = None,
-    attack: Attacker | None = None,
-    progress: bool = False,
+    model: nn.Module, dataset: Dataset, recipe: ClassificationRecipe, how: Pass, *, world: World = ALONE
 ) -> Outcomes:
     """What `model`, in its present mode and precision, makes of every readable image of `dataset`.
 
-    `batch` 0 follows the recipe; `change` is done to each image after the crop, `attack` to each batch. Raises DataError
-    when no image could be read.
+    Raises DataError when no image could be read.
     """
-    how: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
-    how |= {"change": change, "attack": attack}
-    return _outcomes(answers(model, dataset, recipe.input, batch=batch or eval_batch(recipe), **how))
+    return _outcomes(answers(model, dataset, recipe, how, world=world))
 
 
 def _outcomes(found: Answers) -> Outcomes:

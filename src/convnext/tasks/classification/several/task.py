@@ -38,16 +38,7 @@ class SeveralLabels(Classification):
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """Mean average precision, F1, exact matches and loss on the held-out images."""
-        outcomes = evaluate(
-            model,
-            self.val,
-            self.recipe,
-            workers=self.options.workers,
-            world=world,
-            skipped=self.skipped,
-            progress=self.options.progress,
-        )
-        return metrics(outcomes)
+        return metrics(evaluate(model, self.val, self.recipe, self.passing, world=world))
 
 
 def _rates(marks: np.ndarray, recipe: ClassificationRecipe) -> np.ndarray:
