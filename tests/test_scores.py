@@ -18,7 +18,17 @@ from convnext.errors import CheckpointError
 from convnext.extras import installed
 from convnext.tasks.classification import conclusion
 from convnext.tasks.classification.answers import Answers
-from convnext.tasks.classification.calibration import FOLDS, SOFTMAX, WIDEST, Scale, fit, fitted, log_softmax
+from convnext.tasks.classification.calibration import (
+    FEWEST,
+    FOLDS,
+    SOFTMAX,
+    STRETCHED,
+    WIDEST,
+    Scale,
+    fit,
+    fitted,
+    log_softmax,
+)
 from convnext.tasks.classification.decision import PLAIN, Decision
 from convnext.tasks.classification.metrics import Outcomes, joined, metrics
 from convnext.tasks.classification.selective import aurc, risk_coverage
@@ -124,6 +134,20 @@ def test_no_image_is_scored_by_what_its_own_label_decided():
         assert np.array_equal(apart[held], own.log_scores(logits[held]))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_few_images_fit_no_temperature_and_a_stretch_takes_more(seed):
+    logits, labels = simulated(2, temperature=4.0, seed=seed)
+    assert fit(logits, labels)[0] == SOFTMAX
+    logits, labels = simulated(FEWEST, temperature=4.0, classes=5, seed=seed)
+    short, apart = fit(logits[:-1], labels[:-1])
+    assert short == SOFTMAX and np.array_equal(apart, log_softmax(logits[:-1]))
+    assert 2 < fit(logits, labels)[0].temperature < 10
+    assert fit(logits, np.zeros(FEWEST, np.int64))[0] == SOFTMAX  # one class says nothing of the others
+    broken = np.where(np.arange(FEWEST)[:, None] == 3, np.nan, logits)
+    assert fit(broken, labels)[0] == SOFTMAX  # 29 that give numbers
+    assert fit(*smoothed(STRETCHED - 1, seed))[0].stretch == 0
+
+
 def test_images_that_give_no_number_have_no_say():
     logits, labels = simulated(50, temperature=2.0)
     broken = np.concatenate([logits, np.full((3, 5), np.nan, np.float32)])
@@ -223,6 +247,17 @@ def test_the_terminal_and_the_report_say_what_it_did(run, data):
     page = (run / "report.html").read_text("utf-8")
     assert "The same before it was fitted" in page and "which class is first never changes" in page
     assert "Wrong, where only the surest are answered" in page
+
+
+def test_too_few_held_out_images_are_said_wherever_scores_are_told(tmp_path):
+    few = write_colours(tmp_path / "few", val=3)
+    trained(few, tmp_path / "few_run", "--epochs", 1)
+    kept = checkpoint.read_metadata(weights_file(tmp_path / "few_run"))["decision"]
+    assert (kept["temperature"], kept["stretch"], kept["n"]) == (1, 0, 9)
+    said = "9 held-out images are too few to fit a temperature to: 30 would do"
+    out = convnext("evaluate", tmp_path / "few_run", few).out
+    assert said in out and "Top-1 on so few is anything from " in out
+    assert said in (tmp_path / "few_run" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.skipif(not (installed("onnx") and installed("onnxscript")), reason="the extra 'export' is not installed")

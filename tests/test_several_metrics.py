@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convnext.reports.several_text import notes_of
 from convnext.tasks.classification.several.metrics import (
+    MIDDLE,
     Outcomes,
     average_precisions,
     crossfitted,
@@ -78,6 +80,17 @@ def test_a_class_with_few_images_takes_the_threshold_of_all_entries():
     assert (
         common == pytest.approx(rare) and probabilities(np.array([-2.0]))[0] < rare < probabilities(np.array([2.0]))[0]
     )
+
+
+def test_a_handful_of_entries_choose_no_threshold_and_the_report_names_who_shares_one():
+    marks = np.zeros((40, 3), np.int8)
+    marks[:3, 0] = marks[3, 1] = 1
+    found = Outcomes.of(np.where(marks == 1, -3.0, -4.0).astype(np.float32), marks, np.arange(40))
+    assert fitted_thresholds(found).tolist() == [MIDDLE] * 3
+    marks[:20, 2] = 1
+    said = notes_of(report(Outcomes(found.index, marks, found.score, found.loss), ("a", "b", "c"), ["x"] * 40))
+    assert "2 classes have no threshold of their own but that of all together" in said and said.count(": a, b.") == 1
+    assert "threshold of" not in notes_of(report(found, ("a", "b", "c"), ["x"] * 40, np.full(3, 0.5)))
 
 
 def test_no_image_has_a_say_in_the_thresholds_that_judge_it():

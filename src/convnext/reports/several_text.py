@@ -1,10 +1,11 @@
 """The evaluation of a classifier of several labels as plain text for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convnext.errors import number_of
 from convnext.reports.columns import table
+from convnext.tasks.classification.several.metrics import FEW
 from convnext.tasks.classification.several.promise import labels_promise_text
 
 MOST_ROWS = 60
@@ -42,6 +43,7 @@ def notes_of(result: Mapping[str, Any]) -> str:
     """What the figures stand on: whose thresholds, what an order that knows nothing would score, and what is in no mean."""
     own = "chosen by these images, cross-fitted" if result["thresholds_of"] != "the run" else "of the run"
     lines = [f"Thresholds {own}. An order that knows nothing would have mAP {result['baseline_map']:.2%}."]
+    lines += _shared(result["per_class"]) if result["thresholds_of"] != "the run" else []
     without = [row["name"] for row in result["per_class"] if row["ap"] is None]
     if without:
         more = f" and {len(without) - 5} more" if len(without) > 5 else ""
@@ -52,6 +54,18 @@ def notes_of(result: Mapping[str, Any]) -> str:
         lines.append(f"Never predicted: {', '.join(never[:5])}{more}.")
     lines += promised(result)
     return " ".join(lines)
+
+
+def _shared(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which classes have too few images, or too few without them, for a threshold of their own."""
+    shared = [row["name"] for row in rows if row["n"] and min(row["n"], row["known"] - row["n"]) < FEW]
+    if not shared:
+        return []
+    more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
+    all_ = number_of(len(shared), "class", "classes")
+    has, its = ("has", "its own") if len(shared) == 1 else ("have", "their own")
+    why = f"fewer than {FEW} images with or without it"
+    return [f"{all_} {has} no threshold of {its} but that of all together, for {why}: {', '.join(shared[:5])}{more}."]
 
 
 def promised(result: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,9 @@ from convnext.reports.baseline import baseline_line, never_line
 from convnext.reports.columns import table
 from convnext.reports.confusion import Pairs
 from convnext.reports.several_text import promised, scores_line, several_text
+from convnext.tasks.classification.calibration import FEWEST, unfitted
 from convnext.tasks.classification.conformal import sets_text
-from convnext.tasks.classification.metrics import TITLES
+from convnext.tasks.classification.metrics import TITLES, wilson
 from convnext.tasks.classification.promise import promise_text
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
@@ -70,8 +71,7 @@ def scores_fitted(result: Mapping[str, Any]) -> list[str]:
     stretch = f" and stretch {fitted['stretch']:.3g}" if fitted["stretch"] else ""
     lines = []
     if fitted["n"] and fitted["temperature"] == 1 and not stretch:
-        many = number_of(fitted["n"], "held-out image")
-        lines.append(f"Scores: as the network gives them; what {many} would change does not hold for others.")
+        lines.append(f"Scores: as the network gives them; {unfitted(fitted['n'])}.{_unsure(result)}")
     elif fitted["n"]:
         lines.append(
             f"Scores: temperature {fitted['temperature']:.3g}{stretch}, fitted to "
@@ -81,6 +81,14 @@ def scores_fitted(result: Mapping[str, Any]) -> list[str]:
     lines += [promise_text(result["promise"])] if "promise" in result else []
     lines += [sets_text(result["sets"])] if "sets" in result else []
     return lines
+
+
+def _unsure(result: Mapping[str, Any]) -> str:
+    """How far off the top-1 accuracy of very few images may be, of which the best weights may be so by chance."""
+    if result["n"] >= FEWEST:
+        return ""
+    low, high = wilson(float(result["top1"]), result["n"])
+    return f" Top-1 on so few is anything from {low:.0%} to {high:.0%}, and which weights are best is chance."
 
 
 def scores_text(result: dict[str, Any]) -> str:

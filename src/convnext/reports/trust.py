@@ -10,6 +10,7 @@ from convnext.drawing.markup import Html, join, tag
 from convnext.drawing.numbers import count, percent, plain
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import note
+from convnext.tasks.classification.calibration import unfitted
 from convnext.tasks.classification.conformal import sets_text
 from convnext.tasks.classification.promise import promise_text
 
@@ -47,8 +48,7 @@ def calibration(files: RunFiles) -> Html:
 def _fitted(found: dict[str, Any], fitted: dict[str, Any]) -> Html:
     """What was fitted, and what it did."""
     if fitted["temperature"] == 1 and not fitted["stretch"]:
-        many = f"what {count(fitted['n'])} held-out images would change"
-        return tag("p", f"The scores are as the network gives them: {many} does not hold for others.", class_="lead")
+        return tag("p", f"The scores are as the network gives them: {unfitted(fitted['n'])}.", class_="lead")
     stretch = f", and a stretch of {plain(fitted['stretch'])} for each squared margin" if fitted["stretch"] else ""
     return tag(
         "p",

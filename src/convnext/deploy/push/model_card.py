@@ -15,6 +15,7 @@ from convnext.deploy.verify.promises import Promises, Stated
 from convnext.errors import number_of, on_one_line
 from convnext.files import to_json
 from convnext.models.licences import UNKNOWN, terms
+from convnext.tasks.classification.calibration import unfitted
 from convnext.tasks.classification.metrics import wilson
 
 ROWS = 100  # classes in the table, the worst first
@@ -138,7 +139,7 @@ def _answers(of: Subject) -> list[str]:
     decision = of.metadata.get("decision") or {}
     lines = []
     if decision and decision["temperature"] == 1 and not decision["stretch"]:
-        lines += ["", "Its scores are as the network gives them: there were too few held-out images to calibrate them."]
+        lines += ["", f"Its scores are as the network gives them: {unfitted(decision['n'])}."]
     elif decision:
         lines += [
             "",

@@ -4,7 +4,7 @@ Scores are softmax(c z) of the logits z with a factor c > 0 for each image, so t
 c = 1 / temperature + stretch * margin^2, the margin being that of the first logit over the second. The temperature alone
 is the rule. Label smoothing teaches a network to be no surer than its target even where it is always right, which no
 temperature undoes: there the stretch is kept, and only where it is seen to help. Both are fitted on images that were held
-out. No torch here. Axes: N images, K classes, F features of an image that c is made of.
+out, of which there must be enough. No torch here. Axes: N images, K classes, F features of an image that c is made of.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from convnext.errors import number_of
+
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 FOLDS = 5  # of cross-fitting
+FEWEST = 30  # images that a temperature is fitted to: of 8 it may raise the loss of others by 1.5 (docs/log.md)
+STRETCHED = 200  # images for the stretch, whose cross-fitted gain on fewer is chance as often as not
 WIDEST = 20.0  # a temperature stays between 1 / 20 and 20
 _STEPS = 50  # of the solver, at most; a dozen are usual
 _ROWS = 4096  # that are in float64 at a time
@@ -54,19 +58,37 @@ def fit(logits: Logits, labels: Labels) -> tuple[Scale, Floats]:
     """The scale of (N, K) logits with (N,) labels, and (N, K) logarithms of scores that no image's own label decided.
 
     For the second each of five folds, alike in their classes, is scored by what the others gave. The stretch is kept where
-    it lowers the loss of these by more than its standard error; the whole only where it lowers it at all.
+    it lowers the loss of these by more than its standard error; the whole only where it lowers it at all. Fewer than FEWEST
+    images that give numbers, or images of one class alone, leave the softmax as it is.
     """
-    folds = _folds(labels)
-    apart = [_out_of_fold(logits, labels, folds, stretched) for stretched in (False, True)]
-    rows = np.arange(len(labels))
-    gain = apart[1][rows, labels] - apart[0][rows, labels]
-    better = len(gain) > 1 and bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
     plain = log_softmax(logits)
     sound = np.isfinite(logits).all(1)
+    if not enough(labels[sound]):
+        return SOFTMAX, plain
+    folds, rows = _folds(labels), np.arange(len(labels))
+    apart = [_out_of_fold(logits, labels, folds, False)]
+    better = False
+    if sound.sum() >= STRETCHED:
+        apart.append(_out_of_fold(logits, labels, folds, True))
+        gain = apart[1][rows, labels] - apart[0][rows, labels]
+        better = bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)))
     helps = (apart[better] - plain)[rows, labels][sound]
     if not helps.size or helps.mean() <= 0:  # a few images show nothing that holds for others
         return SOFTMAX, plain
     return fitted(logits, labels, stretched=better), apart[better]
+
+
+def enough(labels: Labels) -> bool:
+    """Whether a temperature may be fitted to images with these labels."""
+    return len(labels) >= FEWEST and len(np.unique(labels)) > 1
+
+
+def unfitted(n: int) -> str:
+    """Why scores are those of the network, though `n` held-out images were there to fit a temperature to."""
+    many = number_of(n, "held-out image")
+    if n < FEWEST:
+        return f"{many} {'is' if n == 1 else 'are'} too few to fit a temperature to: {FEWEST} would do"
+    return f"what {many} would change does not hold for others"
 
 
 def fitted(logits: Logits, labels: Labels, *, stretched: bool = False) -> Scale:

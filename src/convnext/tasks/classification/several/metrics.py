@@ -137,14 +137,16 @@ def mean_of_known(values: NDArray[np.float64]) -> float:
 def fitted_thresholds(outcomes: Outcomes) -> Floats:
     """(K,) of each class the threshold with the best F1 on these images, halfway to the next score below.
 
-    A class with fewer than FEW images that have it, or that have it not, takes that of all entries together.
+    A class with fewer than FEW images that have it, or that have it not, takes that of all entries together, and of fewer
+    than FEW entries of either kind the MIDDLE.
     """
     known = outcomes.marks != UNKNOWN
-    common = _best_cut(outcomes.score[known], outcomes.marks[known])
+    every = outcomes.marks[known]
+    common = _best_cut(outcomes.score[known], every) if _enough(every) else MIDDLE
     found = np.full(outcomes.marks.shape[1], common)
     for label in range(len(found)):
         marks = outcomes.marks[:, label]
-        if min((marks == 1).sum(), (marks == 0).sum()) >= FEW:
+        if _enough(marks):
             found[label] = _best_cut(outcomes.score[:, label], marks)
     return found
 
@@ -157,6 +159,10 @@ def crossfitted(outcomes: Outcomes) -> Floats:
         if (fold == number).any():
             found[fold == number] = fitted_thresholds(outcomes.at(np.flatnonzero(fold != number)))
     return found
+
+
+def _enough(marks: Marks) -> bool:
+    return bool(min((marks == 1).sum(), (marks == 0).sum()) >= FEW)
 
 
 def _best_cut(score: Scores, marks: Marks) -> float:
