@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import eval_transform
 from convnext.data.labelled import Dataset
+from convnext.data.source import Source
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
@@ -27,6 +28,7 @@ from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
@@ -116,7 +118,6 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         how: dict[str, Any] = {"classes": classes, "method": method, "stage": stage}
         return self._many(images, channel_order, workers, skipped, partial(self._explained, **how), batch)
 
-    @abstractmethod
     def evaluate(
         self,
         data: str | Path,
@@ -135,8 +136,21 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         `images`: where those of a table are, if not beside it. `promise`: from which score on at least this share of the
         answers is right, with 95 % confidence, of several labels for each class; `sets`: sets of classes of which this share
         holds the right one. Both are measured on these images; with `keep` the checkpoint holds them from now on, for
-        predictors and exports. Raises ConvNeXtError for shares that nobody can promise.
+        predictors and exports. Raises ConvNeXtError for shares that nobody can promise, where there is nothing to `keep`, and
+        for `keep` of an exported file, which stays what was exported.
         """
+        wanted = Wanted.of(promise, sets)
+        wanted.require(several=self.several)
+        if keep and not wanted:
+            raise ConvNeXtError(
+                "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
+            )
+        source = scored_source(data, self.recipe.task, images=images)
+        return self._evaluated(source, part, Pass(workers, batch, progress), wanted, keep=keep)
+
+    @abstractmethod
+    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
+        """The scores on the images of recognised data."""
 
     @abstractmethod
     def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> "Outcomes":
@@ -249,14 +263,6 @@ def best_of(row: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     least = np.partition(row, len(row) - count)[len(row) - count]
     places = np.flatnonzero(row >= least)
     return places[np.argsort(-row[places], kind="stable")][:count]
-
-
-def require_kept(keep: bool, wanted: Wanted) -> None:
-    """Refuse to keep what is not asked for."""
-    if keep and not wanted:
-        raise ConvNeXtError(
-            "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
-        )
 
 
 def stacked(read: Sequence[Read]) -> Pixels:

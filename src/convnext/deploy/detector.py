@@ -7,11 +7,13 @@ from pathlib import Path
 
 from convnext.config import DetectionRecipe
 from convnext.data.dataset import DenseDataset
+from convnext.data.source import Source
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Read
 from convnext.deploy.prediction import DetectionPrediction
 from convnext.deploy.predictor import Predictor, require_top
 from convnext.tasks.detection.found import Found
 from convnext.tasks.detection.metrics import Outcomes
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 SHOWN = 0.5  # least score of what is shown, unless one asks for another
@@ -46,7 +48,6 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
         """As for every predictor; only objects with at least this `score`."""
         return self._many(images, channel_order, workers, skipped, partial(self.answers, top=top, score=score))
 
-    @abstractmethod
     def evaluate(
         self,
         data: str | Path,
@@ -61,6 +62,12 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
 
         `images`: where they are, if not beside the annotations; `form`: of the annotations, if not recognised.
         """
+        source = scored_source(data, self.recipe.task, images=images, form=form)
+        return self._evaluated(source, part, workers=workers, progress=progress).without("details")
+
+    @abstractmethod
+    def _evaluated(self, source: Source, part: str | None, *, workers: int, progress: bool) -> Evaluation:
+        """The scores on the images of recognised data."""
 
     @abstractmethod
     def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:

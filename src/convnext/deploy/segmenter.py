@@ -4,15 +4,18 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import SegmentationRecipe
 from convnext.data.dataset import DenseDataset
+from convnext.data.source import Source
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import SegmentationPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
+from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.metrics import Outcomes
 
@@ -42,7 +45,6 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         make = partial(self.answers, top=top, multi_scale=multi_scale)
         return self._many(images, channel_order, workers, skipped, make)
 
-    @abstractmethod
     def evaluate(
         self,
         data: str | Path,
@@ -60,6 +62,15 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         `images`: where they are, if not beside the masks; `form`: of the annotations, if not recognised; `colours`: a
         file that names the colours of masks.
         """
+        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
+        how: dict[str, Any] = {"multi_scale": multi_scale, "workers": workers, "progress": progress}
+        return self._evaluated(source, part, **how).without("details")
+
+    @abstractmethod
+    def _evaluated(
+        self, source: Source, part: str | None, *, multi_scale: bool, workers: int, progress: bool
+    ) -> Evaluation:
+        """The scores on the images of recognised data."""
 
     @abstractmethod
     def outcomes(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe, Recipe, parse
 from convnext.data.evaluation import Shown, framed, shown
 from convnext.data.labelled import Dataset
+from convnext.data.source import Source
 from convnext.deploy.classifier import BATCH, ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported.opened import Exported, open_exported
@@ -30,7 +31,7 @@ from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several import metrics as several
 from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 from convnext.tasks.judged import judged_on
-from convnext.tasks.opening import open_scored, scored_source
+from convnext.tasks.opening import open_scored
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
 
@@ -55,30 +56,14 @@ class ExportedClassifier(ClassificationPredictor):
         Decision.of(described, source)  # a wrong one is refused now
         return cls(network, recipe, tuple(described["classes"]), "cpu", source, described)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        batch: int = 0,
-        workers: int = 0,
-        progress: bool = False,
-        promise: float | None = None,
-        sets: float | None = None,
-        keep: bool = False,
-    ) -> Evaluation:
-        """As for every classifier. Raises ConvNeXtError for `keep`: an exported file stays what was exported."""
-        wanted = Wanted.of(promise, sets)
-        wanted.require(several=self.several)
+    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
         if keep:
             raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
-        source = scored_source(data, self.recipe.task, images=images)
         dataset: Dataset = open_scored(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
         )
         skipped: dict[str, str] = {}
-        how = Pass(workers, batch, progress, skipped=skipped)
+        how = replace(how, skipped=skipped)
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         if self.several:
             told = evaluation_of_several(self.label_outcomes(dataset, how), dataset, self.thresholds, wanted=wanted)

@@ -6,7 +6,6 @@ Axes: H W pixel rows and columns, C channels.
 import math
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from convnext.config import DetectionRecipe, Recipe, parse
 from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset
 from convnext.data.sample import Sample
+from convnext.data.source import Source
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.exported.annotated import fitted_samples, opened
 from convnext.deploy.exported.opened import Exported
@@ -27,7 +27,6 @@ from convnext.tasks.detection.metrics import Outcomes, limit_of
 from convnext.tasks.detection.report import report
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.judged import judged_on
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 IMAGES = "images"  # the input, (1, H, W, C) uint8
@@ -47,25 +46,15 @@ class ExportedDetector(DetectionPredictor):
         recipe: DetectionRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=where)
         return cls(network, recipe, tuple(described["classes"]), "cpu", network.path, described)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        form: str | None = None,
-        workers: int = 0,
-        progress: bool = False,
-    ) -> Evaluation:
-        """As for every detector; without a loss, which an exported file does not give."""
-        source = scored_source(data, self.recipe.task, images=images, form=form)
+    def _evaluated(self, source: Source, part: str | None, *, workers: int, progress: bool) -> Evaluation:
+        """Without a loss, which an exported file does not give."""
         dataset, skipped = opened(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
         )
         outcomes = self._outcomes(dataset, workers, skipped, progress=progress)
         found = Evaluation.of("detection", report(outcomes, dataset, most=limit_of(self.recipe)))
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
-        return found.without("details").with_about(skipped=skipped, **about)
+        return found.with_about(skipped=skipped, **about)
 
     def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
         """As for every detector; `workers` are threads, and every loss is nan."""

@@ -5,7 +5,6 @@ Axes: H W pixel rows and columns, C channels, K classes.
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from convnext.config import Recipe, SegmentationHeadConfig, SegmentationRecipe, parse
 from convnext.data.dataset import DenseDataset
+from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.deploy.exported.annotated import fitted_samples, opened
 from convnext.deploy.exported.opened import Exported, Run
@@ -24,7 +24,6 @@ from convnext.errors import ConvNeXtError
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
 from convnext.tasks.judged import judged_on
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.exact import labelled
 from convnext.tasks.segmentation.facts import fingerprint
@@ -52,28 +51,18 @@ class ExportedSegmenter(SegmentationPredictor):
         )
         return cls(network, recipe, tuple(described["classes"]), "cpu", network.path, described)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        form: str | None = None,
-        colours: str | Path | None = None,
-        multi_scale: bool = False,
-        workers: int = 0,
-        progress: bool = False,
+    def _evaluated(
+        self, source: Source, part: str | None, *, multi_scale: bool, workers: int, progress: bool
     ) -> Evaluation:
-        """As for every segmenter. Raises ConvNeXtError for `multi_scale`."""
+        """Raises ConvNeXtError for `multi_scale`."""
         self._refuse(multi_scale)
-        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
         dataset, skipped = opened(
             source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent, workers=workers
         )
         outcomes = self._outcomes(dataset, workers, skipped, progress)
         found = report(outcomes, dataset.classes, [printable(entry.path) for entry in dataset.entries])
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
-        return Evaluation.of("segmentation", found).with_about(skipped=skipped, **about).without("details")
+        return Evaluation.of("segmentation", found).with_about(skipped=skipped, **about)
 
     def outcomes(
         self,

@@ -6,7 +6,6 @@ Axes: N images, H W pixel rows and columns, C channels, K classes.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from convnext.config import ClassificationRecipe, expect
 from convnext.data.labelled import Dataset
+from convnext.data.source import Source
 from convnext.data.transforms import normalise
-from convnext.deploy.classifier import BATCH, ClassificationPredictor, require_kept, stacked
+from convnext.deploy.classifier import BATCH, ClassificationPredictor, stacked
 from convnext.deploy.explain import explanations, numbers_of
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.folded import Folded
@@ -45,7 +45,6 @@ from convnext.tasks.classification.several import thresholds
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.scoring import evaluate as label_outcomes_of
 from convnext.tasks.evaluate import answering, evaluate
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 
@@ -68,30 +67,21 @@ class TrainedClassifier(ClassificationPredictor):
         Decision.of(trained.metadata, trained.source)  # a wrong one is refused now
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata, plain)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        batch: int = 0,
-        workers: int = 0,
-        progress: bool = False,
-        promise: float | None = None,
-        sets: float | None = None,
-        keep: bool = False,
-    ) -> Evaluation:
-        """As for every classifier. Raises ConvNeXtError where there is nothing to `keep`, or no checkpoint to keep it."""
-        wanted = Wanted.of(promise, sets)
-        wanted.require(several=self.several)
-        require_kept(keep, wanted)
-        source = scored_source(data, self.recipe.task, images=images)
-        how: dict[str, Any] = {"device": self.device, "workers": workers, "progress": progress}
-        how["run"] = self.source.parent
-        ways: dict[str, Any] = {"thresholds": self.thresholds} if self.several else {"decision": self.decision}
-        ways["wanted"] = wanted
+    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
+        """Raises ConvNeXtError where there is no checkpoint to `keep` it."""
         found = evaluate(
-            self.model, source, self.recipe, self.metadata, part=part, batch=batch or self._batch, **how, **ways
+            self.model,
+            source,
+            self.recipe,
+            self.metadata,
+            device=self.device,
+            part=part,
+            workers=how.workers,
+            progress=how.progress,
+            run=self.source.parent,
+            batch=how.batch or self._batch,
+            wanted=wanted,
+            **{"thresholds": self.thresholds} if self.several else {"decision": self.decision},
         )
         if keep:
             key = thresholds.KEY if self.several else KEY

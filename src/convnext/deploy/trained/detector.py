@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from convnext.config import DetectionRecipe, expect
 from convnext.data.dataset import DenseDataset
 from convnext.data.sample import Frame, Sample
+from convnext.data.source import Source
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.images import Read, Transform, sample_of
 from convnext.deploy.predictor import Features
@@ -23,7 +23,6 @@ from convnext.tasks.detection.inference import find, images_of
 from convnext.tasks.detection.metrics import Outcomes
 from convnext.tasks.detection.scoring import evaluate as outcomes_of
 from convnext.tasks.evaluate import answering, evaluate
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 
@@ -37,20 +36,8 @@ class TrainedDetector(DetectionPredictor):
         recipe = expect(trained.recipe, DetectionRecipe)
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        form: str | None = None,
-        workers: int = 0,
-        progress: bool = False,
-    ) -> Evaluation:
-        """As for every detector."""
-        source = scored_source(data, self.recipe.task, images=images, form=form)
-        how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
-        return evaluate(self.model, source, self.recipe, self.metadata, **how).without("details")
+    def _evaluated(self, source: Source, part: str | None, **how: Any) -> Evaluation:
+        return evaluate(self.model, source, self.recipe, self.metadata, device=self.device, part=part, **how)
 
     def outcomes(self, dataset: DenseDataset, *, workers: int = 0, skipped: dict[str, str] | None = None) -> Outcomes:
         """As for every detector."""

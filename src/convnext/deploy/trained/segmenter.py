@@ -1,7 +1,6 @@
 """The segmenter of a run: torch computes."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,13 @@ from numpy.typing import NDArray
 
 from convnext.config import SegmentationRecipe, expect
 from convnext.data.dataset import DenseDataset
+from convnext.data.source import Source
 from convnext.data.transforms import normalise
 from convnext.deploy.images import Pixels, Read, sample_of
 from convnext.deploy.predictor import Features
 from convnext.deploy.segmenter import SegmentationPredictor
 from convnext.deploy.trained.checkpoint import Trained
 from convnext.tasks.evaluate import answering, evaluate
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.build import build
 from convnext.tasks.segmentation.inference import predict, seen_logits
@@ -34,23 +33,8 @@ class TrainedSegmenter(SegmentationPredictor):
         recipe = expect(trained.recipe, SegmentationRecipe)
         return cls(model, recipe, trained.classes, device, trained.source, trained.metadata)
 
-    def evaluate(
-        self,
-        data: str | Path,
-        part: str | None = None,
-        *,
-        images: str | Path | None = None,
-        form: str | None = None,
-        colours: str | Path | None = None,
-        multi_scale: bool = False,
-        workers: int = 0,
-        progress: bool = False,
-    ) -> Evaluation:
-        """As for every segmenter."""
-        source = scored_source(data, self.recipe.task, images=images, form=form, colours=colours)
-        how: dict[str, Any] = {"device": self.device, "part": part, "workers": workers, "progress": progress}
-        found = evaluate(self.model, source, self.recipe, self.metadata, multi_scale=multi_scale, **how)
-        return found.without("details")
+    def _evaluated(self, source: Source, part: str | None, **how: Any) -> Evaluation:
+        return evaluate(self.model, source, self.recipe, self.metadata, device=self.device, part=part, **how)
 
     def outcomes(
         self,
