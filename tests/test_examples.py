@@ -1,14 +1,18 @@
 """Every script in examples/ runs as its first lines say, on small data, and tells what it is for."""
 
+import json
 import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from checkpoints import checkpoint_of
 from commands import convnext, trained
+from convnext.data.opening import recognise
 from images import write_colours
 from serving import process
 
@@ -102,6 +106,24 @@ def test_detect(script):
     first, *objects = script("detect", "objects", "data/val/green")
     assert re.fullmatch(r"data/val/green/000\.png: \d+ objects", first)
     assert all(line.startswith(("  ", "data/val/green/")) for line in objects)
+
+
+def test_masks_to_coco(script, place):
+    for name in ("a", "b"):
+        for kind in ("images", "masks"):
+            (place / "stage" / name / kind).mkdir(parents=True)
+        Image.new("RGBA", (6, 5), "red").save(place / "stage" / name / "images" / f"{name}.png")
+        for count, (top, left) in enumerate([(0, 0), (2, 3)]):
+            mask = np.zeros((5, 6), np.uint8)
+            mask[top : top + 2, left : left + 3] = 255
+            Image.fromarray(mask).save(place / "stage" / name / "masks" / f"{count}.png")
+    (line,) = script("masks_to_coco", "stage", "bowl")
+    assert line == f"2 images with 4 objects: {Path('bowl', 'annotations.json')}"
+    first, second, *_ = json.loads(Path("bowl/annotations.json").read_text("utf-8"))["annotations"]
+    assert first["bbox"] == [0, 0, 3, 2] and first["area"] == 6
+    assert first["segmentation"] == {"size": [5, 6], "counts": [0, 2, 3, 2, 3, 2, 18]}
+    assert second["bbox"] == [3, 2, 3, 2] and second["segmentation"]["counts"] == [17, 2, 3, 2, 3, 2, 1]
+    assert recognise("bowl").form == "coco"
 
 
 def test_sweep(script):
