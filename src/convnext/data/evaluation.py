@@ -15,6 +15,7 @@ from convnext.config import InputConfig, Statistics
 from convnext.data.bands import kind_of_pixels, read_pixels
 from convnext.data.decode import from_pillow, to_pillow
 from convnext.data.labelled import Dataset
+from convnext.data.resized import resized_part
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 
@@ -39,24 +40,23 @@ def eval_transform(image: np.ndarray, config: InputConfig) -> np.ndarray:
     Other channels than grey and colour are resized one by one, which gives each the same numbers.
     """
     if image.dtype == np.uint8 and image.shape[2] in (1, 3):
-        return _transformed(to_pillow(image), config)
-    bands = [_transformed(Image.fromarray(np.ascontiguousarray(band)), config) for band in np.moveaxis(image, 2, 0)]
+        return _transformed(image, config)
+    bands = [_transformed(np.ascontiguousarray(band)[:, :, None], config) for band in np.moveaxis(image, 2, 0)]
     return np.concatenate(bands, 2)
 
 
-def _transformed(shown: Image.Image, config: InputConfig) -> np.ndarray:
+def _transformed(image: np.ndarray, config: InputConfig) -> np.ndarray:
     """(size, size, C)."""
     size = config.eval_size_px
     if config.eval_resize == "warp":
-        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC))
-    width, height = shown.size
+        return resized_part(image, (size, size), (0, 0, size, size))
+    height, width = image.shape[:2]
     new_h, new_w, top, left = _resized_and_cut(height, width, config)
     if max(new_h, new_w) > _THIN * size:
         left_px, top_px, right_px, bottom_px = seen_box(height, width, config)
         seen = (left_px, top_px, min(width, right_px), min(height, bottom_px))
-        return from_pillow(shown.resize((size, size), Image.Resampling.BICUBIC, box=seen))
-    resized = shown.resize((new_w, new_h), Image.Resampling.BICUBIC)
-    return from_pillow(resized.crop((left, top, left + size, top + size)))
+        return from_pillow(to_pillow(image).resize((size, size), Image.Resampling.BICUBIC, box=seen))
+    return resized_part(image, (new_h, new_w), (top, left, size, size))
 
 
 def framed(images: np.ndarray, config: InputConfig) -> np.ndarray:

@@ -46,6 +46,11 @@ def without_compiled() -> str | None:
     return f"{SWITCH}={PLAIN} turns them off" if switch() == PLAIN else compiled().reason
 
 
+def at_hand() -> bool:
+    """Whether the CPU's kernels are loaded already and may be used: nothing is compiled to know."""
+    return compiled.cache_info().currsize > 0 and without_compiled() is None
+
+
 def without_triton(device: torch.device, asked: bool = False) -> str | None:
     """Why the Triton block does not run on `device`; None where it does.
 

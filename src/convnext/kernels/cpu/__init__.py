@@ -1,9 +1,10 @@
-"""Compiled for this processor: the layers of inference, boxes' maps, and the moves of augmentation."""
+"""Compiled for this processor: the layers of inference, boxes' maps, and how images are resized and moved."""
 
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
 from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate, origin
 from convnext.kernels.cpu.packed import Packed, PackedBlock, PackedHead, PackedLayers, PackedPatch
+from convnext.kernels.cpu.resize import resize
 from convnext.kernels.cpu.roi import roi_align
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "int8_form",
     "matmul_rate",
     "origin",
+    "resize",
     "roi_align",
 ]

@@ -1,10 +1,12 @@
 // The library's plain C interface, and the tables of its templates. Every pointer is the caller's; floats are 32 bit.
 
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "affine.h"
 #include "network.h"
+#include "resize.h"
 #include "roi.h"
 #include "training.h"
 
@@ -146,6 +148,19 @@ void cn_affine(const uint8_t* in, uint8_t* out, long height, long width, long ch
     const auto move = channels == 1 ? (cubic ? affine<Cubic, 1> : affine<Line, 1>)
                                     : (cubic ? affine<Cubic, 3> : affine<Line, 3>);
     move(in, out, height, width, m, fill);
+}
+
+// A part (top, left, height, width) of (height, width, channels) pixels, 1 or 3 channels, that are resized to `size`; `down_first`:
+// the order of the passes. 1 where memory is short, else 0.
+int cn_resize(const uint8_t* in, long height, long width, long channels, const long* size, const long* part, long down_first,
+              uint8_t* out) {
+    try {
+        const auto one = channels == 1 ? resize<1> : resize<3>;
+        one(in, height, width, size[0], size[1], down_first, {part[0], part[1], part[2], part[3]}, out);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+    return 0;
 }
 
 // RoIAlign of (n, h, w, c) maps: the `count` boxes (image, left, top, right, bottom) at `places`, each to (c, size, size).
