@@ -39,7 +39,7 @@ class Counting(FolderPlace):
         super().__init__(root)
         self.asked: list[tuple[str, int, int]] = []
 
-    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         self.asked.append((file, first, size))
         return super().read(file, first, size)
 
@@ -145,9 +145,9 @@ def test_shards_are_written_into_a_bucket_as_into_a_folder_and_a_second_command_
 
 
 def reading_only(tried: Any) -> Any:
-    def asked(self: RemotePlace, file: str, work: Any, *, writing: bool = False) -> Any:
+    def asked(self: RemotePlace, file: str, work: Any, *, writing: bool = False, once: bool = False) -> Any:
         assert not writing, file
-        return tried(self, file, work)
+        return tried(self, file, work, once=once)
 
     return asked
 

@@ -17,6 +17,7 @@ from convnext.data.sample import Sample
 from convnext.data.sampler import EachOnce
 from convnext.data.slots import slots_of
 from convnext.data.store import printable
+from convnext.data.stores.shards import expect
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, read_ahead
 from convnext.errors import DataError, reason_of
 
@@ -115,6 +116,16 @@ class _TrainReader:
     def __len__(self) -> int:
         return len(self.dataset.entries)
 
+    def expect(self, items: Sequence[int]) -> None:
+        """As `Reader` has it."""
+        expect(
+            self.dataset.store, lambda: [path for step in items for path in _files(self.dataset, self._indices(step))]
+        )
+
+    def _indices(self, step: int) -> list[int]:
+        epoch, places = self.order.places(step)
+        return [self.replacing.found(epoch, place)[2] for place in places]
+
     def __getitem__(self, step: int) -> "_Packed | DataError":
         epoch, places = self.order.places(step)
         found: list[tuple[int, Sample]] = []
@@ -140,6 +151,10 @@ class _EvalReader:
     def __len__(self) -> int:
         return len(self.dataset.entries)
 
+    def expect(self, items: Sequence[tuple[int, int]]) -> None:
+        """As `Reader` has it."""
+        expect(self.dataset.store, lambda: [path for each in items for path in _files(self.dataset, range(*each))])
+
     def __getitem__(self, item: tuple[int, int]) -> "_Packed":
         samples: list[Sample] = []
         indices: list[int] = []
@@ -152,6 +167,12 @@ class _EvalReader:
             except (DataError, OSError) as error:
                 skipped[printable(self.dataset.entries[index].path)] = reason_of(error)
         return _packed(samples, indices, skipped)
+
+
+def _files(dataset: DenseDataset, indices: Sequence[int]) -> list[str]:
+    """What `read_sample` reads of these."""
+    entries = [dataset.entries[index] for index in indices]
+    return [path for entry in entries for path in (entry.path, entry.semantic) if path is not None]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from convnext.config import Bands
 from convnext.data.bands import kind_of_pixels, read_shape
 from convnext.data.labelled import Dataset
+from convnext.data.stores.shards import expect
 from convnext.errors import DataError
 
 DIVISORS = (1, 2, 4, 8)
@@ -92,7 +93,9 @@ def _expected_bytes(dataset: Dataset, config: Bands) -> int:
     channels = len(config.mean) * kind_of_pixels(config).itemsize
     count = len(dataset.entries)
     sizes = []
-    for number in np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int).tolist():
+    places = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int).tolist()
+    expect(dataset.store, lambda: [dataset.entries[number].path for number in places])
+    for number in places:
         try:
             height, width, reducible = read_shape(dataset.store.read(dataset.entries[number].path), config)
         except (OSError, DataError):

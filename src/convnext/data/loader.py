@@ -23,6 +23,7 @@ from convnext.data.jpeg import is_jpeg, reduction
 from convnext.data.labelled import Dataset
 from convnext.data.sampler import order_for
 from convnext.data.slots import slots_of
+from convnext.data.stores.shards import expect
 from convnext.data.transforms import crop_and_augment, crop_box, least_px, scaled_box, view_chances
 from convnext.data.workers import Replacing, Share, choose_workers, eval_plan, local_ranks, read_ahead
 from convnext.errors import DataError
@@ -109,10 +110,24 @@ class _TrainReader:
     def __len__(self) -> int:
         return len(self.dataset.entries)
 
+    def expect(self, items: Sequence[tuple[int, int]]) -> None:
+        """As `Reader` has it; of images in the cache nothing is read."""
+        expect(self.dataset.store, lambda: [path for step, _ in items for path in self._paths(step)])
+
+    def _paths(self, step: int) -> list[str]:
+        epoch, start = self._start(step)
+        indices = [self.replacing.found(epoch, start + slot)[2] for slot in self.slots.tolist()]
+        unread = [index for index in indices if self.cache is None or self.cache.header(index) is None]
+        return [self.dataset.entries[index].path for index in unread]
+
+    def _start(self, step: int) -> tuple[int, int]:
+        """(epoch, position in its order of the first image) of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return epoch, place * self.recipe.optim.batch
+
     def __getitem__(self, item: tuple[int, int]) -> Batch | DataError:
         step, size_px = item
-        epoch, place = divmod(step, self.steps_per_epoch)
-        start = place * self.recipe.optim.batch
+        epoch, start = self._start(step)
         images = np.empty((len(self.slots), size_px, size_px, self.channels), kind_of_pixels(self.recipe.input))
         indices: list[int] = []
         skipped: dict[str, str] = {}
@@ -163,6 +178,10 @@ class _EvalReader:
 
     def __len__(self) -> int:
         return len(self.dataset.entries)
+
+    def expect(self, items: Sequence[tuple[int, int]]) -> None:
+        """As `Reader` has it."""
+        expect(self.dataset.store, lambda: [self.dataset.entries[at].path for each in items for at in range(*each)])
 
     def __getitem__(self, item: tuple[int, int]) -> Batch:
         found = shown(self.dataset, self.config, range(*item), self.change)

@@ -22,6 +22,22 @@ Share = tuple[int, int]  # (rank, world)
 Read = TypeVar("Read")
 
 
+class Reader(Protocol):
+    """What reads the items of a plan. A refusal, a ConvNeXtError, is raised or returned."""
+
+    def __len__(self) -> int:
+        """Images."""
+        ...
+
+    def __getitem__(self, item: Any) -> Any:
+        """A batch."""
+        ...
+
+    def expect(self, items: Sequence[Any]) -> None:
+        """Begin to fetch the files of `items`, which are read next, where that takes time."""
+        ...
+
+
 class Named(Protocol):
     """An entry of a dataset, as far as messages need it."""
 
@@ -66,8 +82,7 @@ class Replacing:
         """
         count = len(self.entries)
         for later in range(count):
-            lap, place = divmod(position + later, count)
-            index = int(self.order(epoch, lap)[place])
+            lap, place, index = self.found(epoch, position + later)
             key = (self.seed, epoch, index, lap, later)
             try:
                 if index in self.broken:
@@ -83,9 +98,14 @@ class Replacing:
         path, reason = next(iter(skipped.items()))
         raise DataError(f"none of the {count} images can be read; the first is '{path}': {reason}.")
 
+    def found(self, epoch: int, position: int) -> tuple[int, int, int]:
+        """(lap, place in its order, index) of the image at a position of an epoch, which may lie beyond its end."""
+        lap, place = divmod(position, len(self.entries))
+        return lap, place, int(self.order(epoch, lap)[place])
+
 
 def read_ahead(
-    reader: Any, plan: Sequence[Any], workers: int, batch_bytes: int, world: int, *, pin: bool = True
+    reader: Reader, plan: Sequence[Any], workers: int, batch_bytes: int, world: int, *, pin: bool = True
 ) -> Iterator[Any]:
     """`reader[item]` for each item of `plan`, in order, by `workers` processes; 0: by this one, when it is asked.
 
@@ -95,8 +115,9 @@ def read_ahead(
     pin = pin and bool(torch.cuda.is_initialized())
     workers, ahead = _fit_shared_memory(min(workers, len(plan)), batch_bytes, world)
     if workers == 0:
-        for item in plan:
-            read = _unwrap(reader[item])
+        answering = _Answering(reader, plan, 1)
+        for place in range(len(plan)):
+            read = _unwrap(answering[place])
             yield read.pin_memory() if pin else read
         return
     with workroom(Path(tempfile.gettempdir()), _ROOM) as room:
@@ -115,16 +136,18 @@ def read_ahead(
             del batches  # ends the workers, which have files in the room
 
 
-def _start(reader: Any, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool, room: Path) -> Iterator[Any]:
+def _start(
+    reader: Reader, plan: Sequence[Any], workers: int, ahead: int | None, pin: bool, room: Path
+) -> Iterator[Any]:
     """The running DataLoader, with its own generator: what ours draws must not depend on how many workers there are."""
-    answering: Any = _Answering(reader)
+    answering: Any = _Answering(reader, plan, workers)
     with warnings.catch_warnings(), deaf_children():
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # the user chose the number
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # workers use one thread
         return iter(
             DataLoader(
                 answering,
-                sampler=plan,
+                sampler=range(len(plan)),
                 batch_size=None,
                 num_workers=workers,
                 prefetch_factor=ahead,
@@ -144,17 +167,21 @@ def _unwrap(batch: Any) -> Any:
 
 
 class _Answering:
-    """A reader whose refusals are answers, which cross from a process to the one that asked as the line that they are."""
+    """A reader whose refusals are answers, which cross from a process to the one that asked as the line that they are.
 
-    def __init__(self, reader: Any):
-        self.reader = reader
+    Items are asked for by their places in the plan, which `workers` processes take in turn.
+    """
+
+    def __init__(self, reader: Reader, plan: Sequence[Any], workers: int):
+        self.reader, self.plan, self.workers = reader, plan, workers
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, item: Any) -> Any:
+    def __getitem__(self, place: int) -> Any:
         try:
-            return self.reader[item]
+            self.reader.expect(self.plan[place : place + self.workers + 1 : self.workers])  # this one, and its next
+            return self.reader[self.plan[place]]
         except ConvNeXtError as error:
             return error
 

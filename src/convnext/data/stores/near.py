@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,18 @@ class NearPlace:
         self.kept, self.at_once = dict(kept), dict(at_once)  # name -> bytes
         self._near = FolderPlace(str(folder))
         self._whole: dict[str, _Unnamed] = {}
+        self._coming: dict[tuple[int, str, int], Future[bytes | None]] = {}  # blocks by process, file and place
         self._refused = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_whole": {}}
+        return self.__dict__ | {"_whole": {}, "_coming": {}}
 
-    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         """As `Place` has it; without `fresh` what the disk has, which may be anything."""
         if file in self.at_once:
             return self._of_whole(file, first, size)
         if file not in self.kept or self._refused:
-            return self.far.read(file, first, size)
+            return self.far.read(file, first, size, once=once)
         if not fresh:
             try:
                 return self._near.read(file, first, size)
@@ -50,9 +52,24 @@ class NearPlace:
                 return b""
         start = first - first % _BLOCK
         end = min(-(-(first + size) // _BLOCK) * _BLOCK, self.kept[file])
-        block = self.far.read(file, start, end - start)
-        self._keep(file, start, block)
+        block = self._fetched(file, start, end - start, once=once)
         return block[first - start : first - start + size]
+
+    def _fetched(self, file: str, start: int, size: int, *, once: bool) -> bytes:
+        """Some blocks of the store, which are on the disk then; threads that want the same ones fetch them once."""
+        key, made = (os.getpid(), file, start), Future[bytes | None]()
+        first = self._coming.setdefault(key, made)
+        if first is not made and (block := first.result()) is not None and len(block) >= size:
+            return block
+        block = None
+        try:
+            block = self.far.read(file, start, size, once=once)
+            self._keep(file, start, block)
+            return block
+        finally:
+            if first is made:
+                del self._coming[key]
+                made.set_result(block)
 
     def whole(self, file: str) -> bytes:
         """As `Place` has it."""

@@ -13,8 +13,15 @@ class Place(Protocol):
 
     name: str  # what messages call it
 
-    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+    @property
+    def far(self) -> "Place | None":
+        """Where its files come from, None for itself."""
+        ...
+
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         """`size` bytes from `first` on, fewer where the file ends. `fresh`: from where they come, not from a cache.
+
+        `once`: a lost connection is not tried again, for nobody waits for it yet.
 
         Raises FileNotFoundError where there is no such file, OSError where it cannot be read.
         """
@@ -28,6 +35,8 @@ class Place(Protocol):
 class FolderPlace:
     """A folder. Nothing in it is locked, so that a fork at any moment leaves a working copy."""
 
+    far: Place | None = None
+
     def __init__(self, root: str):
         self.root, self.name = root, root
         self._open: dict[str, Opened] = {}
@@ -35,7 +44,7 @@ class FolderPlace:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}
 
-    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         """As `Place` has it."""
         opened = self._open.get(file)
         if opened is None:

@@ -20,6 +20,8 @@ _LONGEST = 200  # characters of a reason
 class RemotePlace:
     """A folder of an object store, as 's3://bucket/pets', by fsspec. Each process has connections of its own."""
 
+    far = None  # nothing of it is kept here
+
     def __init__(self, url: str):
         self.url, self.name = url.rstrip("/"), url.rstrip("/")
         self._open: tuple[int, Any, str] | None = None  # process, file system of fsspec, path there
@@ -27,12 +29,13 @@ class RemotePlace:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": None}
 
-    def read(self, file: str, first: int, size: int, *, fresh: bool = False) -> bytes:
+    def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         """As `Place` has it. Raises Unreachable where the store has not answered after all `WAITS_S`."""
         if not size:
             return b""
         try:
-            return bytes(self.tried(file, lambda store, path: store.cat_file(path, start=first, end=first + size)))
+            end = first + size
+            return bytes(self.tried(file, lambda store, path: store.cat_file(path, start=first, end=end), once=once))
         except OSError as error:
             if error.errno == errno.EINVAL:  # the file ends before that range
                 return b""
@@ -42,14 +45,14 @@ class RemotePlace:
         """As `Place` has it. Raises Unreachable as `read` does."""
         return bytes(self.tried(file, lambda store, path: store.cat_file(path)))
 
-    def tried(self, file: str, work: Callable[[Any, str], Any], *, writing: bool = False) -> Any:
+    def tried(self, file: str, work: Callable[[Any, str], Any], *, writing: bool = False, once: bool = False) -> Any:
         """What `work` makes of the file system of fsspec and the path of `file` there, tried again where that is lost.
 
         Raises FileNotFoundError, OSError with EINVAL for a range that is not there, Unreachable as `read` does.
         """
         shown = f"{printable(self.name)}/{file}".rstrip("/")
         verb = "written" if writing else "read"
-        for wait in (*WAITS_S, None):
+        for wait in (None,) if once else (*WAITS_S, None):
             try:
                 store, root = self._store()
                 return work(store, f"{root}/{file}".rstrip("/"))
