@@ -110,17 +110,24 @@ struct Sums {  // of GROUP places
 
 constexpr int32_t HALF = 1 << (WEIGHT_BITS - 1);
 
+// The bytes of two groups in turn: the first half of both, and the second.
+static INLINE void shuffle(Group first, Group second, Group& low, Group& high) {
+#ifdef __clang__
+    low = __builtin_shufflevector(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    high = __builtin_shufflevector(first, second, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#else
+    const Group places = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
+    low = __builtin_shuffle(first, second, places);
+    high = __builtin_shuffle(first, second, places + 8);
+#endif
+}
+
 // (GROUP, GROUP) bytes, lines `by_in` and `by_out` apart, with rows and columns exchanged: four perfect shuffles.
 static inline void turn(const uint8_t* in, long by_in, uint8_t* out, long by_out) {
     Group a[GROUP], b[GROUP];
     for (long i = 0; i < GROUP; ++i) std::memcpy(&a[i], in + i * by_in, GROUP);
-    const Group low = {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-    const Group high = low + 8;
     for (int round = 0; round < 4; ++round) {
-        for (long i = 0; i < GROUP / 2; ++i) {
-            b[2 * i] = __builtin_shuffle(a[i], a[i + GROUP / 2], low);
-            b[2 * i + 1] = __builtin_shuffle(a[i], a[i + GROUP / 2], high);
-        }
+        for (long i = 0; i < GROUP / 2; ++i) shuffle(a[i], a[i + GROUP / 2], b[2 * i], b[2 * i + 1]);
         std::memcpy(a, b, sizeof a);
     }
     for (long i = 0; i < GROUP; ++i) std::memcpy(out + i * by_out, &a[i], GROUP);
