@@ -17,7 +17,7 @@ from convnext.engine.run import weights_file
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.extras import installed
 from convnext.tasks.classification.conformal import Sets, covered, fewest, sets_of
-from convnext.tasks.classification.promise import least, luck, refused, threshold_of
+from convnext.tasks.classification.promise import least, luck, promise_text, refused, threshold_of
 from images import write_colours
 
 
@@ -99,6 +99,14 @@ def test_what_a_promise_would_take_is_what_would_keep_it():
     score, right = np.linspace(1, 0, 500 * times), np.tile(right, times)
     assert threshold_of(score, right, 0.98) == 0.0
     assert refused(score, np.arange(len(score)) % 2 == 0, 0.98, "test")["wanted"] is None
+
+
+def test_a_promise_that_fails_narrowly_is_never_said_to_want_as_many_images_as_there_are():
+    right = np.ones(372, bool)
+    right[40::10] = False
+    about = refused(np.linspace(1, 0, 372), right, 0.9, "test")
+    assert about["wanted"] <= 372  # by the test of one threshold; that of several asks for more
+    assert "with mistakes as often as among these, more would be needed." in promise_text(about)
 
 
 # Sets

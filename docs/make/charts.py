@@ -54,7 +54,7 @@ def page(results: Path, out: Path) -> str:
     for entry in ENTRIES:
         rows = [json.loads(row) for row in (results / entry.file).read_text("utf-8").splitlines()]
         name = f"gallery_{Path(entry.script).stem}.svg"
-        (drawn / name).write_text(str(_bars(entry, entry.panels(rows))), "utf-8")
+        (drawn / name).write_text(str(bars(entry.title, entry.unit, entry.panels(rows))), "utf-8")
         lines += [
             f"## {entry.title}",
             "",
@@ -79,18 +79,19 @@ def _below(entry: Entry, rows: Rows) -> str:
     return f"{script} wrote [these rows](../benchmarks/results/{entry.file}){on}."
 
 
-def _bars(entry: Entry, panels: dict[str, list[Bar]]) -> Html:
-    most = max(each.value + each.spread for bars in panels.values() for each in bars)
+def bars(title: str, unit: str, panels: dict[str, list[Bar]]) -> Html:
+    """Bars below each other, in panels of one scale."""
+    most = max(each.value + each.spread for shown in panels.values() for each in shown)
     step = nice(most / 4)
     ticks = [value for value in steps(0.0, most, step) if value <= most * 1.001]
     inside: list[object] = []
     y = 4.0
-    for title, bars in panels.items():
-        if title:
-            inside.append(write(0, y + 12, title, "panel"))
+    for panel, shown in panels.items():
+        if panel:
+            inside.append(write(0, y + 12, panel, "panel"))
             y += 24
         low = y
-        for each in bars:
+        for each in shown:
             x = _LABELS + _WIDE * each.value / most
             inside.append(write(_LABELS - 10, y + 15, each.name, "strong" if each.ours else "", "end"))
             inside.append(bar(_LABELS, y + 4, x - _LABELS, 15, "fill blue" if each.ours else "fill silver"))
@@ -106,8 +107,8 @@ def _bars(entry: Entry, panels: dict[str, list[Bar]]) -> Html:
             inside.insert(0, line(x, low, x, y, "grid"))
         y += 10
     inside += [write(_LABELS + _WIDE * value / most, y + 6, _number(value), "small", "middle") for value in ticks]
-    inside.append(write(_LABELS, y + 24, entry.unit, "small"))
-    return canvas(_LABELS + _WIDE + 50, y + 28, f"{entry.title}: {entry.unit}", *inside)
+    inside.append(write(_LABELS, y + 24, unit, "small"))
+    return canvas(_LABELS + _WIDE + 50, y + 28, f"{title}: {unit}", *inside)
 
 
 def _number(value: float) -> str:

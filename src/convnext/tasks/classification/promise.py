@@ -134,7 +134,8 @@ def promise_text(about: Mapping[str, Any]) -> str:
         elif more is None:
             way = "even their surest answers are not right that often"
         else:
-            way = f"with mistakes as often as among these, about {more:,} would be needed"
+            number = f"about {more:,}" if more > about["n"] else "more"
+            way = f"with mistakes as often as among these, {number} would be needed"
         return f"{promised}: {images} cannot carry it: {way}. No threshold is kept, and all images are answered."
     here = about["here"]
     right = "" if here["right"] is None else f", {here['right']:.2%} of them right"

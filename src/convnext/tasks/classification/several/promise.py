@@ -71,7 +71,7 @@ def labels_promise_text(about: Mapping[str, Any]) -> str:
     shown = f"{images} show it of {number_of(len(able), 'class', 'classes')} of {len(rows)}"
     lines = [f"{promise_of}: {shown}{': ' * bool(named)}{_some(named)}."]
     if unable:
-        lacking = [f"{row['name']}{_way(row['wanted'])}" for row in unable]
+        lacking = [f"{row['name']}{_way(row['wanted'], row['known'])}" for row in unable]
         lines.append(
             f"Not of {_some(lacking)}; it takes {about['least']:,} images named with a class at least, all rightly."
         )
@@ -80,12 +80,10 @@ def labels_promise_text(about: Mapping[str, Any]) -> str:
     return " ".join(lines)
 
 
-def _way(wanted: int | None) -> str:
-    return (
-        " (even its surest answers are not right that often)"
-        if wanted is None
-        else f" (about {wanted:,} images would do)"
-    )
+def _way(wanted: int | None, known: int) -> str:
+    if wanted is None:
+        return " (even its surest answers are not right that often)"
+    return f" (about {wanted:,} images would do)" if wanted > known else " (more images would do)"
 
 
 def _some(named: Sequence[str]) -> str:
