@@ -13,6 +13,7 @@ from convnext.config import Bands, override
 from convnext.data.dataset import read_sample, size_of
 from convnext.data.opening import open_dense, open_dense_splits, recognise
 from convnext.errors import ConvNeXtError
+from convnext.extras import installed
 from convnext.recipes import recipe
 from convnext.reports.run_files import PREDICTIONS
 from convnext.tasks.opening import bands_of, read_by
@@ -92,7 +93,7 @@ def test_bands_that_lie_elsewhere_in_a_file_are_named(place, tmp_path):
     )
     assert [row["bbox"] for row in there] == [row["bbox"] for row in here]
     said = convnext("evaluate", place / "run", other, "--bands", "B1,B2,B3,B4").line
-    assert "are ends of files' names, and these images have all bands in one file. Give numbers." in said
+    assert "ends in 'B1', so it is no band. Give numbers for bands that lie in one file." in said
     said = convnext("evaluate", place / "run", other, "--bands", "2,4").line
     assert "--bands 2,4 names 2 bands, and" in said and "reads 4 channels" in said
 
@@ -142,10 +143,127 @@ def test_yolo_reads_arrays_where_no_other_image_is(place, tmp_path):
     assert found is not None and wanted is not None and np.allclose(found.boxes, wanted.boxes, atol=1e-3)
 
 
-def test_what_is_for_colours_is_refused_in_one_line(place):
-    pytest.importorskip("onnx")
-    said = convnext("export", place / "run", "--to", "onnx").line
-    assert "reads images of 4 bands, and exported detectors take grey or colour" in said
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_an_exported_detector_of_bands_finds_what_its_run_finds(place, tmp_path, form):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[form])
+    out = tmp_path / {"onnx": "m.onnx", "openvino": "m.xml"}[form]
+    done = package.export(place / "run", form, out=out, compare_on=place / "data/val")
+    assert done.figures["same"] >= 0.95 * done.figures["objects"] and done.figures["objects"] > 0
+    there, here = package.load(place / "run"), package.load(out)
+    assert "bands 1, 2, 3, 4 of 4" in here.metadata["preprocessing"]["input"]
+    assert "(value - mean) / std" in here.metadata["preprocessing"]["inside"]
+    file = place / "data/val/000.npy"
+    one, other = there(file, score=0.0), here(file, score=0.0)
+    assert len(one) == len(other) and np.allclose(np.sort(one.scores), np.sort(other.scores), atol=1e-3)
+    kept = json.loads((place / "run/evaluation.json").read_text())
+    found = json.loads(convnext("evaluate", out, place / "data", "--json", "--workers", 0).out)
+    assert found["n"] == 4 and found["box_ap"] == pytest.approx(kept["box_ap"], abs=0.01)
+
+
+# A file for each band
+
+
+def in_files(folder: Path, source: Path, name: str = "{stem}_B{band}.png", called: str = "{stem}.jpg") -> Path:
+    """The objects of `source` on a file for each band, which annotations call as `called` says."""
+    for part in ("train", "val"):
+        for file in (source / part).iterdir():
+            folder.mkdir(exist_ok=True)
+            stacked(file, folder / "whole.npy")
+            for number, band in enumerate(np.moveaxis(np.load(folder / "whole.npy"), 2, 0), 1):
+                out = folder / part / name.format(stem=file.stem, band=f"0{number}")
+                out.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(band).save(out)
+    (folder / "whole.npy").unlink()
+    (folder / "annotations").mkdir()
+    for file in (source / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        for row in content["images"]:
+            before, _, last = row["file_name"].rpartition("/")
+            row["file_name"] = f"{before}/" * bool(before) + called.format(stem=Path(last).stem)
+        (folder / "annotations" / file.name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("{stem}_B{band}.png", "{stem}.jpg"),  # the picture in colour on which people drew
+        ("{stem}/B{band}.png", "{stem}/B02.png"),
+        ("{stem}-B{band}.png", "{stem}-B01.png"),
+    ],
+)
+def test_bands_that_are_files_are_one_image_with_its_objects(place, tmp_path, name, called):
+    source = in_files(tmp_path / "data", place / "colours", name, called)
+    splits = open_dense_splits(recognise(source))
+    facts = bands_of(splits, asked=(), channels=None, workers=1)
+    assert facts is not None and facts.bands.bands == ("B01", "B02", "B03", "B04")
+    assert any("are the bands of one image" in note for note in splits.train.notes)
+    whole = open_dense_splits(recognise(place / "data"))
+    wanted = bands_of(whole, asked=(), channels=None, workers=1)
+    assert wanted is not None and not splits.train.problems
+    for part in ("train", "val"):
+        one, other = (read_by(data, how) for data, how in ((splits, facts.bands), (whole, wanted.bands)))
+        one, other = getattr(one, part), getattr(other, part)
+        assert len(one.entries) == len(other.entries)
+        for index in range(len(one.entries)):
+            a, b = read_sample(one, index), read_sample(other, index)
+            assert np.array_equal(a.image, b.image) and np.array_equal(a.instances.boxes, b.instances.boxes)
+            assert np.array_equal(a.instances.masks, b.instances.masks)
+
+
+def test_files_that_are_annotated_each_for_itself_stay_images_unless_bands_are_named(place, tmp_path):
+    source = in_files(tmp_path / "data", place / "colours")
+    for file in (source / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        images = content["images"]
+        content["images"] = [
+            {**row, "id": 10 * row["id"] + band, "file_name": f"{Path(row['file_name']).stem}_B0{band}.png"}
+            for row in images
+            for band in (1, 2)
+        ]
+        content["annotations"] = [{**row, "image_id": 10 * row["image_id"] + 1} for row in content["annotations"]]
+        file.write_text(json.dumps(content))
+    splits = open_dense_splits(recognise(source))
+    assert len(splits.val.entries) == 8 and bands_of(splits, asked=(), channels=None, workers=1) is None
+    done = convnext("train", source, "--bands", "B7,B9", "--task", "detection", "--out", tmp_path / "run")
+    assert done.status == 2 and "ends in 'B7', so it is no band" in done.line
+
+
+def test_a_detector_of_files_is_trained_scored_and_exported_as_one_of_bands_in_one_file(place, tmp_path):
+    source = in_files(tmp_path / "data", place / "colours")
+    done = trained(source, tmp_path / "run", "detection", "--bands", "B02,B03,B04", "--epochs", 1)
+    assert done.status == 0
+    kept = json.loads((tmp_path / "run/evaluation.json").read_text())
+    found = json.loads(convnext("evaluate", tmp_path / "run", source, "--json", "--workers", 0).out)
+    assert found["n"] == 4 and found["box_ap"] == kept["box_ap"] and found["loss"] == pytest.approx(kept["loss"])
+    rows = json.loads(convnext("predict", tmp_path / "run", source / "val", "--score", 0, "--json", "--workers", 0).out)
+    assert {row["file_name"].rsplit("_", 1)[-1] for row in rows} <= {"B02.png"} and rows
+    if installed("onnx") and installed("onnxscript") and installed("onnxruntime"):
+        out = package.export(tmp_path / "run", "onnx", out=tmp_path / "m.onnx", compare_on=source / "val").out
+        again = json.loads(convnext("evaluate", out, source, "--json", "--workers", 0).out)
+        assert again["n"] == 4 and again["box_ap"] == pytest.approx(kept["box_ap"], abs=0.01)
+
+
+def test_texts_of_yolo_are_those_of_images_of_files(place, tmp_path):
+    folder = write_yolo(tmp_path / "yolo", place / "colours")
+    expected = open_dense(recognise(folder, form="yolo"))
+    for file in list((folder / "images").iterdir()):
+        with Image.open(file) as image:
+            for name, band in zip(
+                ("red", "green", "nir"), np.moveaxis(np.asarray(image.convert("RGB")), 2, 0), strict=True
+            ):
+                Image.fromarray(band).save(file.with_name(f"{file.stem}_{name}.png"))
+        file.unlink()
+    for sheet in [file for file in folder.iterdir() if file.suffix in (".yaml", ".yml")]:
+        data = open_dense(recognise(folder))
+        assert len(data.entries) == len(expected.entries) and data.store.bands == ("red", "green", "nir")
+        sheet.unlink()
+    data = open_dense(recognise(folder))
+    assert data.task == "detection" and len(data.entries) == len(expected.entries)
+
+
+def test_what_is_for_colours_is_refused_in_one_line():
     config = Bands(bands=("1", "2"), file_bands=2, pixels="integer", mean=(0, 0), std=(1, 1))
     chosen = recipe("small_detection", "atto", images=9, image_px=40, classes=3, bands=config)
     with pytest.raises(ConvNeXtError, match=r"augment\.photometric changes colours, which bands do not have"):

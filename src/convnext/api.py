@@ -217,7 +217,7 @@ def export(
     int8: str | None = None,
     calibrate: int = 300,
     max_loss: float = 0.5,
-    compare_on: str | None = None,
+    compare_on: str | Path | None = None,
     backend: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
     workers: int = -1,
     runtime: str | Path | None = None,
@@ -243,7 +243,7 @@ def export(
         int8=int8,
         calibrate=calibrate,
         max_loss=max_loss,
-        compare_on=compare_on,
+        compare_on=None if compare_on is None else str(compare_on),
         workers=workers,
     )
     place = os.fspath(run)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from convnext.data.dataset import DenseDataset
+from convnext.data.formats.band_trees import as_shown
 from convnext.data.formats.coco import coco_files, open_coco
 from convnext.data.formats.cvat import cvat_files, open_cvat
 from convnext.data.formats.datumaro import datumaro_files, open_datumaro
@@ -33,6 +34,16 @@ class AnnotatedForm(NamedTuple):
     outlines: bool = True  # whether objects may have outlines, which can be painted as masks
 
 
+def _by_text(asked: Callable[[Tree], object], tree: Tree) -> object:
+    """What `asked` says of a tree of texts; where that is nothing, of its images whose bands are files."""
+    texts = tree.files.ending_in({".txt"}).any()
+    return asked(tree) or (asked(shown) if texts and (shown := as_shown(tree)) is not None else None)
+
+
+def _has_boxes(tree: Tree) -> object:
+    return _by_text(has_boxes, tree)
+
+
 ANNOTATED: dict[Form, AnnotatedForm] = {  # the surest first
     "coco": AnnotatedForm("COCO annotations", open_coco, coco_files),
     "objects": AnnotatedForm("a table with a column 'objects'", open_objects, object_tables),
@@ -42,7 +53,9 @@ ANNOTATED: dict[Form, AnnotatedForm] = {  # the surest first
     "via": AnnotatedForm("VIA annotations", open_via, via_files),
     "supervisely": AnnotatedForm("Supervisely annotations", open_supervisely, has_supervisely),
     "datumaro": AnnotatedForm("Datumaro annotations", open_datumaro, datumaro_files),
-    "yolo": AnnotatedForm("YOLO labels", open_yolo, lambda tree: yaml_file(tree) or label_files(tree), has_boxes),
+    "yolo": AnnotatedForm(
+        "YOLO labels", open_yolo, lambda tree: yaml_file(tree) or _by_text(label_files, tree), _has_boxes
+    ),
     "masks": AnnotatedForm("images and masks", open_masks, lambda tree: paired(tree).found, has_masks, outlines=False),
 }
 OF_JSON: tuple[Form, ...] = ("coco", "via", "datumaro")  # one file of many images

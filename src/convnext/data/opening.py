@@ -9,6 +9,7 @@ import numpy as np
 from convnext.data.annotated import select
 from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
 from convnext.data.dataset import DenseDataset, with_classes
+from convnext.data.formats.band_trees import opened
 from convnext.data.formats.class_words import doubtful_classes
 from convnext.data.formats.cvat import is_cvat
 from convnext.data.formats.files import open_tree
@@ -278,7 +279,7 @@ def open_parts(source: Source) -> Parts:
     if source.form not in ANNOTATED:
         raise DataError(_nothing_annotated(source.name, source.tree))
     if not source.opened:
-        parts = ANNOTATED[source.form].opens(source)
+        parts = opened(source, ANNOTATED[source.form].opens)
         if notes := source.tree.store.notes:
             parts = {part: replace(dataset, notes=(*dataset.notes, *notes)) for part, dataset in parts.items()}
         parts = parts if source.form == "yolo" else _agreed(parts)  # YOLO lists classes once for all parts

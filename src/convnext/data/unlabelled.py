@@ -13,11 +13,11 @@ from convnext.data.store import MixedStore, TreeStore, ZipStore, is_zip, printab
 from convnext.errors import DataError
 
 
-def open_unlabelled(paths: Sequence[str]) -> Dataset:
+def open_unlabelled(paths: Sequence[str | os.PathLike[str]]) -> Dataset:
     """Images to predict: files (whatever their ending), folders with all below, globs, zips, shards; each once, in order."""
     packs: dict[str, TreeStore] = {}
     found: dict[str, None] = {}
-    for path in paths:
+    for path in map(os.fspath, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
             require(Path(path))

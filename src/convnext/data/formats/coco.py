@@ -13,11 +13,12 @@ import numpy as np
 
 from convnext.data.annotated import AnnotatedImages, Outlines, Pool, Row
 from convnext.data.dataset import DenseDataset
+from convnext.data.formats.band_trees import finder_of
 from convnext.data.formats.coco_columns import LARGEST, MOST_AREA, Columns
 from convnext.data.formats.coco_json import CocoFile, Image, is_key, shown_of
 from convnext.data.formats.coco_merge import by_folders, merged, numbered
 from convnext.data.formats.coco_objects import halves, in_pixels, in_shares, spelled_plainly, words_of
-from convnext.data.formats.files import Finder, ImageFinder
+from convnext.data.formats.files import Finder
 from convnext.data.formats.json_kinds import damaged_json, survey
 from convnext.data.names import Names
 from convnext.data.parts import part_of_file
@@ -51,7 +52,7 @@ def open_coco(source: Source) -> dict[str, DenseDataset]:
     if not found:
         raise DataError(f"'{source.name}' has no COCO annotations: a JSON file of images and annotations.")
     cut = damaged_json(source.tree, _others(source.tree)) if source.file is None else []
-    finder = ImageFinder(source.images.files)
+    finder = finder_of(source.images)
     parts = {}
     for part, files in found.items():
         read = []

@@ -14,10 +14,11 @@ import numpy as np
 from convnext.data.arrow import RowStore, Shard
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import read_size
+from convnext.data.formats.band_trees import finder_of
 from convnext.data.formats.coco import dataset_of
 from convnext.data.formats.coco_json import CocoFile
 from convnext.data.formats.columns import PATH, SPLIT, class_names, objects_in, shown_columns, text_of
-from convnext.data.formats.files import Finder, ImageFinder
+from convnext.data.formats.files import Finder
 from convnext.data.formats.records import JSON_LINES, Records, columns_at, records_at
 from convnext.data.formats.table_files import TYPED, metadata_of, shards_of, tables_at
 from convnext.data.parts import part_of, part_of_folder, part_of_name
@@ -74,7 +75,7 @@ def open_objects(source: Source) -> dict[str, DenseDataset]:
         notes += records.notes
         _add(records, file, part or "all", parts, names)
     store: Store = RowStore(shards, source.store) if shards else source.store
-    finder: Finder = _InRows() if shards else ImageFinder(source.images.files)
+    finder: Finder = _InRows() if shards else finder_of(source.images)
     notes += _corners(parts, store, finder)
     categories = _numbered(parts, names)
     found = {}

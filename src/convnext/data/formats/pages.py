@@ -11,7 +11,7 @@ import numpy as np
 
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.files import ImageFinder
+from convnext.data.formats.band_trees import finder_of
 from convnext.data.formats.json_kinds import flaw_of
 from convnext.data.formats.shapes import joined, rectangle
 from convnext.data.masks import Rle, Shape
@@ -52,7 +52,7 @@ class Pages:
 
     def __init__(self, source: Source):
         self.source = source
-        self.finder = ImageFinder(source.images.files)
+        self.finder = finder_of(source.images)
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self._filled = source.task == "segmentation"  # there a rectangle is an area

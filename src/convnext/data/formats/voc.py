@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from convnext.data.annotated import AnnotatedImage, Row, objects_of
 from convnext.data.dataset import DenseDataset
+from convnext.data.formats.band_trees import finder_of
 from convnext.data.formats.files import ImageFinder
 from convnext.data.limits import MAX_PAGE_BYTES, require_plain_xml
 from convnext.data.parts import part_of, part_of_word
@@ -77,7 +78,7 @@ def open_voc(source: Source, *, from_zero: bool | None = None) -> dict[str, Dens
     classes = tuple(sorted({thing.name for page in pages for thing in page.things}))
     if not classes:
         raise DataError(f"'{name}' has {len(files)} XML files and no object in them that can be read.")
-    lists, finder, numbers_free = _lists(tree), ImageFinder(shown.files), count(1)
+    lists, finder, numbers_free = _lists(tree), finder_of(shown), count(1)
     parts: dict[str, list[AnnotatedImage]] = {}
     for place, page in enumerate(pages, 1):
         stem = os.path.splitext(page.file.rsplit("/", 1)[-1])[0]

@@ -13,7 +13,8 @@ from itertools import count
 
 from convnext.data.annotated import AnnotatedImage, Objects, Row, objects_of
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.files import ImageFinder, image_files
+from convnext.data.formats.band_trees import finder_of
+from convnext.data.formats.files import image_files
 from convnext.data.formats.yolo_rows import Meaning
 from convnext.data.formats.yolo_yaml import Value, read_yaml
 from convnext.data.limits import MAX_NUMBERED
@@ -222,7 +223,7 @@ class _Reader:
                 return below
             if name in self.files and name.lower().endswith(".txt"):
                 lines = (line.strip() for line in _text(self.tree, name).splitlines())
-                images, listed = ImageFinder(self.tree.files), []
+                images, listed = finder_of(self.tree), []
                 for line in filter(None, lines):
                     file = images.find(_inside(line), part_of_name(name))
                     if file:

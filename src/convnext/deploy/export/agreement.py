@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from convnext.config import DetectionInput
+from convnext.data.band_store import with_bands
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.exported.detector import ExportedDetector
-from convnext.deploy.images import Given
+from convnext.deploy.images import Given, Read, sample_of
 from convnext.deploy.prediction import DetectionPrediction
 from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.tasks.detection.found import Found
@@ -51,10 +52,12 @@ class Agreement:
 
 
 def agreement(run: DetectionPredictor, file: ExportedDetector, images: Sequence[np.ndarray], said: str) -> Agreement:
-    """What both find in (H, W, C) uint8 `images`, of which people say `said`; the file resizes them by itself."""
+    """What both find in (H, W, C) `images`, of which people say `said`; the file resizes them by itself."""
     objects, same, box_px, score = 0, 0, 0.0, 0.0
     for image in images:
-        one = run(image, score=0)
+        size = (image.shape[0], image.shape[1])
+        read = Read(Given("<image>", image), 1, size, sample_of(run.recipe.input, image))
+        (one,) = run.answers([read], score=0)
         other = file.found_in(image, one.size, one.path, one.image_id)
         matched = _matched(one, other)
         objects += max(len(one), len(other))
@@ -85,12 +88,12 @@ def _iou(box: np.ndarray, other: np.ndarray) -> float:
 
 
 def compared_on(config: DetectionInput, where: str | None) -> tuple[list[np.ndarray], str]:
-    """A few (H, W, C) uint8 images of the path `where`, or of made-up shapes, and what they are.
+    """A few (H, W, C) images of the path `where`, or of made-up shapes, and what they are.
 
     Raises ConvNeXtError where none can be read.
     """
     if where:
-        listed = open_unlabelled([where])
+        listed = with_bands(open_unlabelled([where]), config.bands)
         some = listed.entries[:: max(1, len(listed.entries) // COMPARED)][:COMPARED]
         read = []
         for entry in some:
@@ -101,7 +104,11 @@ def compared_on(config: DetectionInput, where: str | None) -> tuple[list[np.ndar
         return read, number_of(len(read), "image")
     height = config.eval_short_px
     width = min(config.eval_long_px, math.ceil(height * 4 / 3))
-    return [_made_up(height, width, len(config.mean), seed) for seed in range(COMPARED)], f"{COMPARED} made-up images"
+    made = [_made_up(height, width, len(config.mean), seed) for seed in range(COMPARED)]
+    if config.wide:
+        mean, std = (np.array(values) for values in (config.mean, config.std))
+        made = [(mean + std * (image / 64.0 - 2)).astype(np.float32) for image in made]
+    return made, f"{COMPARED} made-up images"
 
 
 def _made_up(height: int, width: int, channels: int, seed: int) -> np.ndarray:

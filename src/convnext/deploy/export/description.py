@@ -58,9 +58,9 @@ def _of_classifier(config: InputConfig) -> dict[str, Any]:
     size = config.eval_size_px
     shorter = int(size / config.eval_crop)
     resize = f"both sides to {size} px" if config.eval_resize == "warp" else f"shorter side to {shorter} px"
-    scaled, kind = _numbers(config)
+    scaled, kind = numbers(config)
     return {
-        "input": f"(N, H, W, C) {kind}, {_read_as(config)}, as decoded and upright, of any size",
+        "input": f"(N, H, W, C) {kind}, {read_as(config)}, as decoded and upright, of any size",
         "inside": f"{resize}, bicubic; centre of {size} px; {scaled}",
         "size_px": size,
     }
@@ -69,8 +69,8 @@ def _of_classifier(config: InputConfig) -> dict[str, Any]:
 def _of_segmenter(recipe: SegmentationRecipe) -> dict[str, Any]:
     config, head = recipe.input, recipe.head
     fitted = f"fitted into {config.eval_short_px} x {config.eval_long_px} px, bilinear"
-    scaled, kind = _numbers(config)
-    shape = f"(N, H, W, C) {kind}, {_read_as(config)}"
+    scaled, kind = numbers(config)
+    shape = f"(N, H, W, C) {kind}, {read_as(config)}"
     sides = f"windows of {head.window_px} px, {head.stride} px apart" if head.window_px else "sides filled up to 32 px"
     return {
         "input": f"{shape}, upright, {fitted}; {sides}; size: height and width that hold the image",
@@ -93,12 +93,12 @@ def promised(predictor: Predictor[Any], precision: str) -> Promises:
     return replace(promises_of_run(predictor.source, metadata, precision), reference=reference_of(exact, precision))
 
 
-def _numbers(config: Bands) -> tuple[str, str]:
+def numbers(config: Bands) -> tuple[str, str]:
     """What is made of the value of a pixel, and its type."""
     return ("(value - mean) / std", "float32") if config.wide else ("(value / 255 - mean) / std", "uint8")
 
 
-def _read_as(config: Bands) -> str:
+def read_as(config: Bands) -> str:
     """What a channel is."""
     names = ", ".join(config.bands)
     if not config.bands:

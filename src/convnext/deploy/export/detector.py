@@ -17,7 +17,7 @@ from convnext import __version__
 from convnext.config import DetectionRecipe
 from convnext.deploy.detector import DetectionPredictor
 from convnext.deploy.export import detector_graph as between
-from convnext.deploy.export.description import KEPT, promised
+from convnext.deploy.export.description import KEPT, numbers, promised, read_as
 from convnext.deploy.export.nodes import Nodes, floats, halve, wholes
 from convnext.deploy.export.onnx import describe
 from convnext.deploy.exported.detector import BOXES, FINITE, IMAGES, LABELS, MASKS, SCORES
@@ -62,7 +62,7 @@ def described(predictor: DetectionPredictor, *, half: bool) -> dict[str, Any]:
     """What travels in the file: enough to predict and evaluate as the run does, and for people to use it without us."""
     recipe, metadata = predictor.recipe, predictor.metadata
     config, precision = recipe.input, "fp16" if half else "fp32"
-    kind = "RGB" if len(config.mean) == 3 else "grey"
+    made, type_ = numbers(config)
     sides = f"shorter side to {config.eval_short_px} px, longer to {config.eval_long_px} px at most"
     masks = {MASKS: "(D, S, S) probabilities inside each box"} if recipe.head.masks else {}
     return {
@@ -74,8 +74,8 @@ def described(predictor: DetectionPredictor, *, half: bool) -> dict[str, Any]:
         "classes": list(predictor.classes),
         "category_ids": list(predictor.category_ids),
         "preprocessing": {
-            "input": f"(1, H, W, C) uint8, {kind}, as decoded and upright, of any size",
-            "inside": f"{sides}, bilinear; (value / 255 - mean) / std; zeros up to multiples of {config.multiple} px",
+            "input": f"(1, H, W, C) {type_}, {read_as(config)}, as decoded and upright, of any size",
+            "inside": f"{sides}, bilinear; {made}; zeros up to multiples of {config.multiple} px",
             "mean": list(config.mean),
             "std": list(config.std),
         },
@@ -124,10 +124,10 @@ def detector_model(model: Detector, recipe: DetectionRecipe) -> Any:
         (outputs[MASKS],) = graph.graft(_masks(heads, head.channels), [pooled, labels], "masks/")
         checked.append(outputs[MASKS])
     outputs[FINITE] = between.finite(graph, checked)
-    return _closed(graph, outputs, len(recipe.input.mean))
+    return _closed(graph, outputs, recipe)
 
 
-def _closed(graph: Nodes, outputs: dict[str, str], channels: int) -> Any:
+def _closed(graph: Nodes, outputs: dict[str, str], recipe: DetectionRecipe) -> Any:
     kinds, value = graph.onnx.TensorProto, graph.onnx.helper.make_tensor_value_info
     side = 2 * mask_head.POOLED
     types = {
@@ -137,7 +137,8 @@ def _closed(graph: Nodes, outputs: dict[str, str], channels: int) -> Any:
         MASKS: (kinds.FLOAT, ["detections", side, side]),
         FINITE: (kinds.BOOL, []),
     }
-    given = [value(IMAGES, kinds.UINT8, [1, "height", "width", channels])]
+    pixel = kinds.FLOAT if recipe.input.wide else kinds.UINT8
+    given = [value(IMAGES, pixel, [1, "height", "width", len(recipe.input.mean)])]
     return graph.model(given, [(name, value(called, *types[called])) for called, name in outputs.items()])
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from convnext.config import DetectionRecipe, DetectorHeadConfig
+from convnext.data.bands import kind_of_pixels
+from convnext.data.evaluation import white_of
 from convnext.deploy.export.nodes import Nodes, floats, wholes
 from convnext.tasks.detection.roi import FINEST
 
@@ -20,7 +22,7 @@ _FIRST, _LAST = wholes(0), wholes(2)  # where the corners of a box begin
 
 
 def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int) -> tuple[str, str, str]:
-    """(1, C, H', W') as the network takes it from (1, H, W, C) uint8; (4,) the width and height that it is resized to, twice;
+    """(1, C, H', W') as the network takes it from (1, H, W, C) pixels; (4,) the width and height that it is resized to, twice;
     (4,) those of the image, twice.
 
     As `eval_dense` and `images_of`: the shorter and the longer side by the recipe, normalised, zeros up to whole multiples;
@@ -41,7 +43,8 @@ def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int) -> 
     target = graph("Concat", wholes(1), new, wholes(len(config.mean)), axis=0)
     resized = graph("Resize", images, None, None, target, mode="linear", antialias=1, exclude_outside=1)  # as Pillow's
     mean, std = np.array(config.mean), np.array(config.std)
-    x = graph("Mul", graph("Cast", resized, to=_FLOAT), (1 / (255 * std)).astype(np.float32))
+    white = white_of(kind_of_pixels(config))
+    x = graph("Mul", graph("Cast", resized, to=_FLOAT), (1 / (white * std)).astype(np.float32))
     x = graph("Transpose", graph("Add", x, (-mean / std).astype(np.float32)), perm=[0, 3, 1, 2])
     multiple = wholes(config.multiple)
     whole = graph("Mul", graph("Div", graph("Add", new, multiple - 1), multiple), multiple)

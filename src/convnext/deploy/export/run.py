@@ -127,11 +127,6 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
 
 def _of_detector(predictor: DetectionPredictor, form: table.Form, path: Path, options: Options) -> Done:
     """The same for a detector, which is compared by what it finds."""
-    if predictor.recipe.input.bands:
-        raise ConvNeXtError(
-            f"'{predictor.source}' reads images of {len(predictor.recipe.input.bands)} bands, and exported detectors take "
-            "grey or colour. Predict with the run."
-        )
     images, said = compared_on(predictor.recipe.input, options.compare_on)
     with workroom(Path(tempfile.gettempdir()), "convnext-export") as folder:
         made = folder / f"{path.stem}{form.suffix}"

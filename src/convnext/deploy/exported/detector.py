@@ -29,7 +29,7 @@ from convnext.tasks.finite import NotFinite
 from convnext.tasks.judged import judged_on
 from convnext.tasks.result import Evaluation
 
-IMAGES = "images"  # the input, (1, H, W, C) uint8
+IMAGES = "images"  # the input, (1, H, W, C) uint8, float32 of wide bands
 BOXES, SCORES, LABELS, MASKS, FINITE = "boxes", "scores", "labels", "masks", "finite"  # the outputs
 
 
@@ -82,7 +82,7 @@ class ExportedDetector(DetectionPredictor):
         return self.found_in(read.shown.image, read.size, read.given.path, read.image_id)
 
     def found_in(self, pixels: Pixels, size: Size, path: str, image_id: int) -> Found:
-        """What is in (H, W, C) uint8 pixels of an image of `size`.
+        """What is in (H, W, C) pixels of an image of `size`.
 
         The graph resizes by itself what is of another size. Here Pillow has done that, as for the run: then runtimes whose
         resize is another answer alike.
