@@ -17,7 +17,8 @@ def open_unlabelled(paths: Sequence[str | os.PathLike[str]]) -> Dataset:
     """Images to predict: files (whatever their ending), folders with all below, globs, zips, shards; each once, in order."""
     packs: dict[str, TreeStore] = {}
     found: dict[str, None] = {}
-    for path in map(os.fspath, paths):
+    for given in paths:
+        path = os.fspath(given)
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
             require(Path(path))
