@@ -292,7 +292,6 @@ def open_parts(source: Source) -> Parts:
 def _agreed(parts: Parts) -> Parts:
     """The same with one list of classes: those of train, and behind them what other parts add."""
     order = [part for part in ("train", "all", "val", "test") if part in parts]
-
     names: dict[str, None] = {}
     numbers: dict[str, int] = {}
     called = one_each(name for part in order for name in parts[part].classes)
