@@ -240,6 +240,23 @@ class SlowPatch(nn.Module):
         return nn.functional.layer_norm(y, y.shape[-1:], *self.after, eps=self.eps) if self.after else y
 
 
+class SlowStem(nn.Module):
+    """Likewise for overlapping convolutions."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x):
+        for each in self.layers:
+            x = x if each.shift is None else x - each.shift.flatten()
+            y = nn.functional.conv2d(x.permute(0, 3, 1, 2), each.weight, each.bias, each.stride, each.padding)
+            x = y.permute(0, 2, 3, 1)
+            x = nn.functional.layer_norm(x, x.shape[-1:], *each.norm, eps=each.eps) if each.norm else x
+            x = nn.functional.gelu(x) if each.gelu else x
+        return x
+
+
 class SlowHead(nn.Module):
     """Likewise for the end of a classifier."""
 
@@ -269,6 +286,7 @@ class SlowKernels:
     """Stands where the compiled kernels stand."""
 
     PackedBlock, PackedPatch, PackedHead, PackedLayers = SlowBlock, SlowPatch, SlowHead, SlowLayers
+    PackedStem, StemLayer = SlowStem, cpu.StemLayer
 
 
 @pytest.fixture
@@ -287,6 +305,15 @@ def test_the_fused_kernels_get_what_they_need_for_the_same_answer(kernels, name)
     for _ in range(2):
         assert apart(fast(x), wanted) < 1e-4
     assert SlowBlock.made == sum(model.config.depths)  # once
+
+
+def test_a_mean_that_was_changed_is_packed_anew(kernels):
+    model = network("overlap")
+    x, shift = images(model), [0.5, 0.25, 0.0]
+    fast, other = (convnext.optimize(model, mean=mean, std=[1.0] * 3) for mean in ([0.0] * 3, shift))
+    fast(x)
+    fast.load_state_dict(other.state_dict())
+    assert apart(fast(x), exact(model, x - torch.tensor(shift)[:, None, None])) < 1e-4
 
 
 def test_the_plain_path_answers_where_the_fused_one_may_not(kernels):

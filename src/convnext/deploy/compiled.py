@@ -23,10 +23,10 @@ class Compiled:
 
     def __init__(self, parts: Sequence[Any], holders: Sequence[nn.Module], *, release: bool = False):
         modules = [module for part in parts for module in part.modules()]
-        inside = [held for each in modules for held in (each._modules, each._parameters)]
+        inside = [held for each in modules for held in (each._modules, each._parameters, each._buffers)]
         self._held = [*(each._modules for each in holders), *inside]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
-        self._tensors = [tensor for part in parts for tensor in part.parameters()]
+        self._tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]  # those that count changes
         self._members, self._state = self._now()
         layers = [_packed(part, release=release) for part in parts]

@@ -228,14 +228,44 @@ class FoldedStem(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.layers(x if self.shift is None else x - self.shift))
 
-    def packed(self) -> cpu.PackedPatch | None:
-        """For the compiled kernels; None where it is more than a convolution of patches and a norm."""
+    def packed(self) -> cpu.PackedPatch | cpu.PackedStem | None:
+        """For the compiled kernels; None where it is more than convolutions, norms and GELUs as they were built."""
         conv, norm = self.layers[0], self.norm
-        if not _are([nn.Conv2d], *self.layers) or any(conv.padding):
+        if any(conv.padding):
+            return self._packed_overlapping()
+        if not _are([nn.Conv2d], *self.layers):
             return None
         if isinstance(norm, nn.Identity):
             return cpu.PackedPatch(conv.weight, conv.bias)
         return cpu.PackedPatch(conv.weight, conv.bias, False, norm.eps, (norm.weight, norm.bias))
+
+    def _packed_overlapping(self) -> cpu.PackedStem | None:
+        """Each convolution with the norm and the GELU behind it, where there are such."""
+        waiting: list[Any] = [*self.layers, self.norm]
+        found: list[cpu.StemLayer] = []
+        while waiting:
+            conv = waiting.pop(0)
+            if isinstance(conv, nn.Identity) and found:
+                continue
+            if not _are([nn.Conv2d], conv) or conv.padding_mode != "zeros" or conv.groups > 1 or not all(conv.padding):
+                return None
+            norm = waiting.pop(0) if waiting and isinstance(waiting[0], nn.LayerNorm) else None
+            gelu = bool(waiting) and type(waiting[0]) is nn.GELU and waiting[0].approximate == "none"
+            del waiting[: int(gelu)]
+            after = None if norm is None else (norm.weight, norm.bias)
+            found.append(
+                cpu.StemLayer(
+                    conv.weight,
+                    conv.bias,
+                    stride=conv.stride[0],
+                    padding=conv.padding[0],
+                    norm=after,
+                    eps=0.0 if norm is None else norm.eps,
+                    gelu=gelu,
+                    shift=None if found else self.shift,
+                )
+            )
+        return cpu.PackedStem(found)
 
 
 class FoldedHead(nn.Module):

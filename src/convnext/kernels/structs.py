@@ -47,13 +47,20 @@ class Block(ctypes.Structure):
 
 
 class Patch(ctypes.Structure):
-    """A convolution whose kernel is its stride (patch.h)."""
+    """A convolution that makes a map smaller (patch.h)."""
 
     _fields_ = (
-        *_pointers("weight", "bias", "norm_weight", "norm_bias"),
-        *_sizes("inputs", "outputs", "size", "normalise"),
+        *_pointers("weight", "bias", "norm_weight", "norm_bias", "shift"),
+        *_sizes("inputs", "outputs", "size", "normalise", "stride", "padding", "gelu"),
         _EPSILON,
     )
+
+
+class Stem(ctypes.Structure):
+    """Several of them, as an array and how many they are (patch.h)."""
+
+    held: ctypes.Array[Patch]  # the array: it lives as long as this
+    _fields_ = (*_pointers("layers"), *_sizes("count"))
 
 
 class Head(ctypes.Structure):
@@ -86,7 +93,7 @@ class Int8Patch(ctypes.Structure):
 class Kind(IntEnum):
     """What a layer is (network.h)."""
 
-    PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 = range(6)
+    PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM = range(7)
 
 
 class Layer(ctypes.Structure):
@@ -107,7 +114,7 @@ class Gradients(ctypes.Structure):
     _fields_ = tuple(_pointers("x", *_BRANCH))
 
 
-STRUCTURES = (Block, Patch, Head, Int8Block, Int8Patch, Layer, Weights, Gradients)
+STRUCTURES = (Block, Patch, Stem, Head, Int8Block, Int8Patch, Layer, Weights, Gradients)
 
 
 def mismatch(library: ctypes.CDLL) -> str | None:

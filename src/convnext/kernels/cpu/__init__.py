@@ -3,7 +3,15 @@
 from convnext.kernels.cpu.affine import affine
 from convnext.kernels.cpu.int8 import PackedInt8Block, PackedInt8Patch, int8_form
 from convnext.kernels.cpu.library import bf16_matmuls, matmul_rate, origin
-from convnext.kernels.cpu.packed import Packed, PackedBlock, PackedHead, PackedLayers, PackedPatch
+from convnext.kernels.cpu.packed import (
+    Packed,
+    PackedBlock,
+    PackedHead,
+    PackedLayers,
+    PackedPatch,
+    PackedStem,
+    StemLayer,
+)
 from convnext.kernels.cpu.resize import resize
 from convnext.kernels.cpu.roi import roi_align
 
@@ -15,6 +23,8 @@ __all__ = [
     "PackedInt8Patch",
     "PackedLayers",
     "PackedPatch",
+    "PackedStem",
+    "StemLayer",
     "affine",
     "bf16_matmuls",
     "int8_form",

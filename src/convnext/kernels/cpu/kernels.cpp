@@ -105,7 +105,7 @@ long cn_size(const char* name) {
     const struct { const char* name; size_t size; } all[] = {
         {"Patch", sizeof(Patch)}, {"Block", sizeof(Block<float>)}, {"Head", sizeof(Head)},
         {"Layer", sizeof(Layer)}, {"Weights", sizeof(Weights)},    {"Gradients", sizeof(Gradients)},
-        {"Int8Block", sizeof(Int8Block)}, {"Int8Patch", sizeof(Int8Patch)},
+        {"Int8Block", sizeof(Int8Block)}, {"Int8Patch", sizeof(Int8Patch)}, {"Stem", sizeof(Stem)},
     };
     for (const auto& each : all)
         if (!std::strcmp(each.name, name)) return static_cast<long>(each.size);

@@ -8,12 +8,12 @@
 
 namespace convnext {
 
-enum class Kind : long { PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8 };  // structs.py has the same numbers
+enum class Kind : long { PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM };  // structs.py has the same numbers
 
 struct Layer {
     Kind kind;
     const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK: a Block<float>, BLOCK_BF16: a Block<Bf16>,
-                             // BLOCK_INT8: an Int8Block, PATCH_INT8: an Int8Patch
+                             // BLOCK_INT8: an Int8Block, PATCH_INT8: an Int8Patch, STEM: a Stem
     template <class T> const T& as() const { return *static_cast<const T*>(parameters); }
 };
 
@@ -25,6 +25,7 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
     auto after = [](const Layer& layer, Map from) -> Map {
         if (layer.kind == Kind::HEAD) return {from.images, 1, 1, layer.as<Head>().outputs};
         if (layer.kind == Kind::PATCH_INT8) return patched(layer.as<Int8Patch>(), from);
+        if (layer.kind == Kind::STEM) return stemmed(layer.as<Stem>(), from);
         return layer.kind == Kind::PATCH ? patched(layer.as<Patch>(), from) : from;
     };
     long largest = 0;
@@ -49,6 +50,9 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
 #endif
             case Kind::BLOCK_INT8: int8_block(layer.as<Int8Block>(), x, out, map, threads); break;
             case Kind::PATCH_INT8: int8_patches(layer.as<Int8Patch>(), x, strides, map, out, threads); break;
+            case Kind::STEM:
+                if (!stem(layer.as<Stem>(), x, strides, map, out, threads)) return false;
+                break;
             case Kind::HEAD: head(layer.as<Head>(), x, map, out, threads); break;
         }
         x = out, map = next;

@@ -9,6 +9,7 @@ Maps are (N, H, W, C) here. Results are the same to the bit for the same input a
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -67,7 +68,7 @@ class PackedLayers:
                 "float32 on the CPU."
             )
         x = x.float()
-        x = x if isinstance(first, PackedPatch) else x.contiguous()
+        x = x if isinstance(first, PackedPatch | PackedStem) else x.contiguous()
         n, height, width, inputs = shape = tuple(x.shape)
         wanted = wanted or (len(self.layers) - 1,)
         layers, made = self.layers[: wanted[-1] + 1], list[Tensor]()
@@ -158,7 +159,76 @@ class PackedPatch:
     def struct(self) -> structs.Patch:
         """What the kernel of `kind` reads."""
         sizes = {"inputs": self.inputs, "outputs": self.outputs, "size": self.patch, "normalise": self.normalise}
-        return structs.Patch(**addresses(self.tensors), **sizes, epsilon=self.eps)
+        return structs.Patch(**addresses(self.tensors), **sizes, stride=self.patch, epsilon=self.eps)
+
+
+@dataclass(frozen=True)
+class StemLayer:
+    """A convolution (O, I, K, K) of stride S that sees zeros around the map, and what follows it.
+
+    `norm`: weight and bias (O,) of a LayerNorm over O, or None; then GELU or not. `shift`: (I,) is taken from every pixel
+    of the map, but not from the zeros, or None.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: int
+    norm: tuple[Tensor, Tensor] | None
+    eps: float
+    gelu: bool
+    shift: Tensor | None
+
+
+class PackedStem:
+    """Overlapping convolutions one after the other, in float32."""
+
+    kind = Kind.STEM
+
+    def __init__(self, layers: Sequence[StemLayer]):
+        self.inputs = layers[0].weight.shape[1]
+        self._sides = [(layer.weight.shape[-1], layer.stride, layer.padding) for layer in layers]
+        self.outputs = layers[-1].weight.shape[0]
+        self.tensors = [_stem_tensors(layer) for layer in layers]
+        self._sizes = [
+            {
+                "inputs": layer.weight.shape[1],
+                "outputs": layer.weight.shape[0],
+                "size": layer.weight.shape[-1],
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "gelu": layer.gelu,
+                "epsilon": layer.eps,
+            }
+            for layer in layers
+        ]
+
+    def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
+        """Of the answer to a map of that shape."""
+        for size, stride, padding in self._sides:
+            height, width = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
+        return n, height, width, self.outputs
+
+    def struct(self) -> structs.Stem:
+        """What the kernel of `kind` reads."""
+        pairs = zip(self.tensors, self._sizes, strict=True)
+        array = (structs.Patch * len(self.tensors))(
+            *(structs.Patch(**addresses(tensors), **sizes) for tensors, sizes in pairs)
+        )
+        made = structs.Stem(layers=ctypes.addressof(array), count=len(array))
+        made.held = array
+        return made
+
+
+def _stem_tensors(layer: StemLayer) -> dict[str, Tensor]:
+    lanes, (outputs, inputs, size, _) = library_or_refuse().cn_lanes(), layer.weight.shape
+    rows = layer.weight.permute(0, 2, 3, 1).reshape(outputs, -1)  # (O, K * K * I)
+    found = {"weight": pack_matrix(rows), "bias": pad(layer.bias, lanes)}
+    if layer.norm:
+        found |= {"norm_weight": pad(layer.norm[0], lanes), "norm_bias": pad(layer.norm[1], lanes)}
+    if layer.shift is not None:
+        found["shift"] = layer.shift.detach().float().reshape(inputs).repeat(size * size)
+    return found
 
 
 class PackedHead:

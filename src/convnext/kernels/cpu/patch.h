@@ -1,4 +1,4 @@
-// Convolutions whose kernel is their stride, as a gather and a matmul: the stem and the downsampling layers.
+// Convolutions that make a map smaller, as a gather and a matmul: the stem and the downsampling layers.
 #pragma once
 
 #include "block.h"
@@ -9,8 +9,11 @@ namespace convnext {
 // pixels are normed, else in that of ky, i, kx, in which planes are read.
 struct Patch {
     const float *weight, *bias, *norm_weight, *norm_bias;  // norm after, or null
+    const float* shift;  // (size, size, inputs), with `padding`: taken from every patch inside the map; or null
     long inputs, outputs, size;
     long normalise;  // 1: every input pixel minus its mean over its deviation first; its channels then lie together
+    long stride, padding;  // with `padding` lines of zeros all around patches may overlap: ky, kx, i order the weight's rows
+    long gelu;  // 1: of the answer
     float epsilon;
 };
 
@@ -18,7 +21,10 @@ struct Strides { long image, line, column, channel; };
 
 // The map that a patch layer makes of `map`: a side shorter than the patch gives one pixel.
 inline Map patched(const Patch& p, Map map) {
-    auto parts = [&](long side) { return side < p.size ? 1 : side / p.size; };
+    auto parts = [&](long side) {
+        if (p.padding) return (side + 2 * p.padding - p.size) / p.stride + 1;
+        return side < p.size ? 1 : side / p.size;
+    };
     return {map.images, parts(map.height), parts(map.width), p.outputs};
 }
 
@@ -65,10 +71,47 @@ static void gather(const Patch& p, const float* corner, Strides s, long lines, l
     for (long k = 0; k < depth; k += KBLOCK) std::memcpy(tile + k / KBLOCK * a_block, row + k, KBLOCK * 4);
 }
 
+// The same where patches begin in the `padding`; `line` and `column` are of the patch's corner, outside the map there are zeros.
+static void gather_padded(const Patch& p, const float* image, Strides s, Map map, long line, long column, float* row,
+                          float* tile, long a_block) {
+    const long I = p.inputs, K = p.size, depth = K * K * I;
+    const long left = column < 0 ? -column : 0, right = least(K, map.width - column);  // kx that are inside
+    const bool together = s.channel == 1 && s.column == I;
+    for (long ky = 0; ky < K; ky++) {
+        float* to = row + ky * K * I;
+        const bool inside = line + ky >= 0 && line + ky < map.height;
+        if (!inside || left > 0 || right < K) std::memset(to, 0, static_cast<size_t>(K * I) * 4);
+        if (!inside) continue;
+        const float* from = image + (line + ky) * s.line + (column + left) * s.column;
+        const float* shift = p.shift ? p.shift + (ky * K + left) * I : nullptr;
+        to += left * I;
+        const long count = (right - left) * I;
+        if (!together)
+            for (long kx = 0; kx < right - left; kx++)
+                for (long i = 0; i < I; i++) to[kx * I + i] = from[kx * s.column + i * s.channel];
+        else if (!shift)
+            std::memcpy(to, from, static_cast<size_t>(count) * 4);
+        if (shift)
+            for (long k = 0; k < count; k += LANES)
+                store_part(to + k, load_part((together ? from : to) + k, count - k) - load_part(shift + k, count - k),
+                           count - k);
+    }
+    for (long k = 0; k < depth; k += KBLOCK) std::memcpy(tile + k / KBLOCK * a_block, row + k, KBLOCK * 4);
+}
+
 // Rows of the matmul: the patches of the output's pixels from `start` on. A map smaller than a patch repeats its last
 // line and column.
 static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map to, long start, long rows, float* tile,
                         long a_block) {
+    if (p.padding) {
+        float* row = hidden_memory.floats(up(p.size * p.size * p.inputs, KBLOCK));
+        for (long i = 0; i < rows; i++) {
+            const long line = (start + i) / to.width, at = (start + i) % to.width * p.stride - p.padding;
+            gather_padded(p, x + line / to.height * s.image, s, map, line % to.height * p.stride - p.padding, at, row,
+                          tile + i * KBLOCK, a_block);
+        }
+        return;
+    }
     const float* corner[TOGETHER];
     long lines[TOGETHER], columns[TOGETHER];  // from the corner to the end of the map
     for (long i = 0; i < rows; i++) {
@@ -101,6 +144,16 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
         float* answer = out + start * O;
         for (long i = 0; i < rows * O; i += LINE) __builtin_prefetch(answer + i, 1);
         gather_tile(p, x, s, map, to, start, rows, tile, a_block);
+        const Pieces table(GELU.value);
+        if (!p.norm_weight && p.gelu) {
+            multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
+                     [&](long first, long count, long column, long vectors, const float* sums) {
+                         for (long i = first; i < first + count; i++)
+                             for (long c = column; c < column + vectors * LANES; c += LANES, sums += LANES)
+                                 store_part(answer + i * O + c, gelu(load(sums) + load(p.bias + c), table), O - c);
+                     });
+            return;
+        }
         if (!p.norm_weight) {
             multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
                      [&](long first, long count, long column, long vectors, const float* sums) {
@@ -124,10 +177,50 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
             const Vector weight = load(p.norm_weight + c), bias = load(p.norm_bias + c);
             for (long i = 0; i < rows; i++) {
                 const Vector value = load(made + c / KBLOCK * a_block + i * KBLOCK + c % KBLOCK);
-                store_part(answer + i * O + c, (value - found.mean[i]) * found.scale[i] * weight + bias, O - c);
+                const Vector normed = (value - found.mean[i]) * found.scale[i] * weight + bias;
+                store_part(answer + i * O + c, p.gelu ? gelu(normed, table) : normed, O - c);
             }
         }
     });
+}
+
+// Several of them, each image on its own way: what lies between two then stays in the second cache.
+struct Stem {
+    const Patch* layers;
+    long count;
+};
+
+inline Map stemmed(const Stem& p, Map map) {
+    for (long i = 0; i < p.count; i++) map = patched(p.layers[i], map);
+    return map;
+}
+
+thread_local Scratch stem_memory;
+
+inline bool stem(const Stem& p, const float* x, Strides strides, Map map, float* out, int threads) {
+    const long images = map.images;
+    map.images = 1;
+    const long to = stemmed(p, map).floats();
+    long largest = 0;
+    Map each = map;
+    for (long i = 0; i + 1 < p.count; i++) {
+        each = patched(p.layers[i], each);
+        if (each.floats() > largest) largest = each.floats();
+    }
+    float* between = stem_memory.ask(2 * largest);
+    if (largest && !between) return false;
+    for (long n = 0; n < images; n++, out += to) {
+        const float* from = x + n * strides.image;
+        Strides s = strides;
+        each = map;
+        for (long i = 0; i < p.count; i++) {
+            float* answer = i + 1 < p.count ? between + i % 2 * largest : out;
+            patches(p.layers[i], from, s, each, answer, threads);
+            from = answer, each = patched(p.layers[i], each);
+            s = {each.floats(), each.width * each.channels, each.channels, 1};
+        }
+    }
+    return true;
 }
 
 }  // namespace convnext
