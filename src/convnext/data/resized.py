@@ -39,7 +39,7 @@ def _by_pillow(pixels: np.ndarray, size: Size, part: Part) -> np.ndarray:
 
 def _kernel() -> Resize | None:
     """The compiled one, where torch is and something has loaded the kernels; for this alone nothing is loaded or compiled."""
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return None
     from convnext.kernels.dispatch import at_hand
 

@@ -36,6 +36,7 @@ ManyImages = OneImage | Iterable[OneImage] | Dataset  # a path may be a file, a 
 ChannelOrder = Literal["rgb", "bgr"]
 Pixels = NDArray[Any]  # uint8, float32 of wide bands
 Size = tuple[int, int]  # height, width
+Check = Callable[[Size], None]
 Made = TypeVar("Made")
 Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it may run in a thread
 
@@ -52,28 +53,26 @@ class Given:
     path: str  # of its file; '<bytes>' or '<image>', numbered where there are many, for one without a file
     content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
 
-    def pixels(self, config: Statistics) -> tuple[Pixels, Size]:
-        """(H, W, C) by `config`, and the original's size: more where a huge one is reduced. Raises DataError, OSError."""
+    def pixels(self, config: Statistics, check: Check | None = None) -> tuple[Pixels, Size]:
+        """(H, W, C) by `config`, and the original's size: more where a huge one is reduced. Raises DataError, OSError.
+
+        `check` is told height and width of a file's header, not yet turned, before it is decoded; what it raises is raised.
+        """
         content, bands = self._read(), _bands_of(config)
         if bands is not None:
+            if check and isinstance(content, bytes):
+                check(read_shape(content, bands)[:2])
             pixels = read_pixels(content, bands) if isinstance(content, bytes) else pixels_of_array(content, bands)
         elif isinstance(content, bytes):
             opened = Opened(content)
+            if check:
+                check(opened.image.size[::-1])
             size = opened.header[:2] if is_jpeg(content) else None  # only of those some are not decoded whole
             pixels = opened.pixels(channels=len(config.mean))
             return pixels, size or (pixels.shape[0], pixels.shape[1])
         else:
             pixels = decode_pillow(Image.fromarray(content), channels=len(config.mean))
         return pixels, (pixels.shape[0], pixels.shape[1])
-
-    def stored_size(self, config: Statistics) -> Size:
-        """(height, width) of pixels, or by the header of a file, not yet turned. Raises as `pixels` does."""
-        content, bands = self._read(), _bands_of(config)
-        if isinstance(content, np.ndarray):
-            return content.shape[0], content.shape[1]
-        if bands is not None:
-            return read_shape(content, bands)[:2]
-        return Opened(content).image.size[::-1]  # to know how a PNG is turned, all of it would have to be unpacked
 
     def to_eyes(self) -> Pixels:
         """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""
@@ -169,9 +168,9 @@ def read_images(
     return in_batches(lambda places: _read(given, places, transform, config, first), len(given), batch, workers)
 
 
-def read_one(given: Given, transform: Transform, config: Statistics, number: int) -> Read:
-    """`transform` of one image, image `number` of those that are asked about. Raises DataError or OSError."""
-    pixels, size = given.pixels(config)
+def read_one(given: Given, transform: Transform, config: Statistics, number: int, check: Check | None = None) -> Read:
+    """`transform` of image `number` of those that are asked about; `check` as in `Given.pixels`. Raises DataError, OSError."""
+    pixels, size = given.pixels(config, check)
     return Read(given, number, size, transform(pixels))
 
 

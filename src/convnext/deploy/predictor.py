@@ -16,6 +16,7 @@ from convnext.config import Recipe, override
 from convnext.data.store import printable
 from convnext.deploy.images import (
     ChannelOrder,
+    Check,
     Given,
     ManyImages,
     OneImage,
@@ -141,12 +142,13 @@ class Predictor(ABC, Generic[Answer]):
     def _transform(self) -> Transform:
         """From decoded pixels to what `answers` takes; it can be sent to another process."""
 
-    def read(self, given: Given, image_id: int = 1) -> Read:
+    def read(self, given: Given, image_id: int = 1, check: Check | None = None) -> Read:
         """One image as `answers` takes it; threads may do this side by side, while another computes.
 
-        Raises DataError, with the bare reason, or OSError where it cannot be read.
+        `check` is told its height and width before it is decoded. Raises DataError, with the bare reason, or
+        OSError where it cannot be read.
         """
-        return read_one(given, self._transform, self.recipe.input, image_id)
+        return read_one(given, self._transform, self.recipe.input, image_id, check)
 
     @abstractmethod
     def answers(self, read: Sequence[Read], *, top: int | None = None) -> Iterable[Answer]:

@@ -27,7 +27,8 @@ from convnext.deploy.prediction import ClassificationPrediction, Prediction, Seg
 from convnext.deploy.serve import protocol
 from convnext.deploy.serve.asking import PARAMETERS, Wish, wish_of
 from convnext.deploy.serve.bodies import FORM, UNNAMED, body_of, images_of, quiet
-from convnext.deploy.serve.guard import App, Guard, told
+from convnext.deploy.serve.direct import PREDICT, Direct, Endpoint, refusal
+from convnext.deploy.serve.guard import App, Guard
 from convnext.deploy.serve.limits import MB, Held, Limits, Refused
 from convnext.deploy.serve.metrics import Metrics
 from convnext.deploy.serve.models import Model, Models
@@ -39,7 +40,6 @@ from convnext.files import to_json
 
 WATCH_S = 2.0  # between two looks for new weights
 _LISTS = {"classification": "predictions", "detection": "predictions", "segmentation": "shares"}  # of `to_dict`
-_HANG_UP = 499  # a status for the counters alone: nobody reads it
 
 
 @dataclass(eq=False)
@@ -100,13 +100,13 @@ def application(
 
     hidden: dict[str, Any] = dict.fromkeys(("docs_url", "redoc_url"))  # theirs come from elsewhere
     app = FastAPI(title="convnext serve", version=__version__, redirect_slashes=False, lifespan=living, **hidden)
-    _add_v1(app, service)
+    direct = Direct(app, _add_v1(app, service))
     _add_v2(app, service)
     _add_care(app, service)
     add_pages(app)
     for kind in (HTTPException, ConvNeXtError, ClientDisconnect, Exception):
-        app.add_exception_handler(kind, _refusal)
-    return Guard(app, service.metrics, hosts=hosts, origins=origins, key=key), service
+        app.add_exception_handler(kind, refusal)
+    return Guard(direct, service.metrics, hosts=hosts, origins=origins, key=key), service
 
 
 async def answers_of(
@@ -140,7 +140,8 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _add_v1(app: FastAPI, service: Service) -> None:
+def _add_v1(app: FastAPI, service: Service) -> Endpoint:
+    """The addresses, and what answers at PREDICT."""
     parameters = [
         {"name": name, "in": "query", "description": text, "schema": {"type": kind}}
         for name, (kind, text, _) in PARAMETERS.items()
@@ -149,7 +150,7 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     files = {"type": "object", "properties": {"images": {"type": "array", "items": file}}}
     body = {"content": {"image/*": {"schema": file}, FORM: {"schema": files}}, "required": True}
 
-    @app.post("/v1/predict", openapi_extra={"parameters": parameters, "requestBody": body})
+    @app.post(PREDICT, openapi_extra={"parameters": parameters, "requestBody": body})
     async def predict(request: Request) -> Response:
         """What is on one image, the body, or on several, the files of a form: the objects of `predict --json`."""
         began = time.monotonic()
@@ -159,7 +160,10 @@ def _add_v1(app: FastAPI, service: Service) -> None:
             async with _in_time(end, service.limits):
                 images = await images_of(request, service.limits, share)
             found = await answers_of(request, service, wish.model, images, wish.options, end)
-            text = await service.queue.aside(lambda: _text(wish, images, found))
+            quick = wish.model.task == "classification" and "explain" not in dict(wish.options)
+            text = (
+                _text(wish, images, found) if quick else await service.queue.aside(lambda: _text(wish, images, found))
+            )
         took_ms = 1000 * (time.monotonic() - began)
         return _json(text, {"Server-Timing": f"total;dur={took_ms:.1f}"})
 
@@ -167,6 +171,8 @@ def _add_v1(app: FastAPI, service: Service) -> None:
     async def models() -> Response:
         """The networks that are served: name, task, classes and their colours."""
         return _json(to_json([model.to_dict() for model in service.models.values()]))
+
+    return predict
 
 
 def _add_v2(app: FastAPI, service: Service) -> None:
@@ -287,17 +293,3 @@ def _data_url(image: Image) -> str:
 
 def _json(text: str, headers: dict[str, str] | None = None) -> Response:
     return Response(text, media_type="application/json", headers=headers)
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
-    """Every error as one line of JSON."""
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=_HANG_UP)
-    if isinstance(error, HTTPException):
-        known = {
-            404: f"Nothing is at '{request.url.path}'. /docs lists what is.",
-            405: "Another method is needed here.",
-        }
-        error = Refused(error.status_code, known.get(error.status_code, str(error.detail)), error.headers)
-    status, body, headers = told(error)
-    return Response(body, status, headers, "application/json")

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from convnext.cores import cores
-from convnext.deploy.images import Given, Read
+from convnext.deploy.images import Given, Read, Size
 from convnext.deploy.prediction import Prediction
 from convnext.deploy.predictor import Predictor
 from convnext.deploy.serve.limits import MEGAPIXEL, Limits, Refused
@@ -118,14 +118,15 @@ class Queue:
     def _read(self, item: Item) -> Read:
         """In a thread. Raises DataError, with the bare reason."""
         assert item.predictor
-        if isinstance(item.given.content, bytes):
-            height, width = item.given.stored_size(item.predictor.recipe.input)
-            if height * width > self.limits.megapixels * MEGAPIXEL:
-                raise DataError(
-                    f"its {width} x {height} pixels are more than the {self.limits.megapixels:g} megapixels that this server "
-                    "takes; make it smaller"
-                )
-        return item.predictor.read(item.given, item.number)
+        return item.predictor.read(item.given, item.number, self._check)
+
+    def _check(self, size: Size) -> None:
+        height, width = size
+        if height * width > self.limits.megapixels * MEGAPIXEL:
+            raise DataError(
+                f"its {width} x {height} pixels are more than the {self.limits.megapixels:g} megapixels that this server "
+                "takes; make it smaller"
+            )
 
     def _was_read(self, item: Item, done: "asyncio.Future[Read]") -> None:
         error = None if done.cancelled() else done.exception()

@@ -1,5 +1,6 @@
 """From a wish to serve networks to the process that does."""
 
+import gc
 import os
 from collections.abc import Sequence
 
@@ -46,4 +47,9 @@ def serve(
             many = number_of(len(model.predictor.classes), "class", "classes")
             info(f"'{model.name}': {model.task}, {many}, {model.predictor.source}")
         info(f"Serving at {address_of(opened)} until Ctrl-C.")
-        answer_until_told(app, service, opened)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: from now on the collector passes it over
+        try:
+            answer_until_told(app, service, opened)
+        finally:
+            gc.unfreeze()
