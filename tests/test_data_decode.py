@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -85,6 +86,37 @@ def test_exif_orientation_is_applied_to_pixels_and_size(monkeypatch, kind, turn)
     assert read_size(data) == turned.shape[:2]
     monkeypatch.setattr(decoding, "simplejpeg", None)
     np.testing.assert_array_equal(decode(data), turned)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG, by ISO/IEC 15948."""
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind them"])
+@pytest.mark.parametrize("kind", ["eXIf", "profile", "xmp", "none"])
+def test_how_a_png_is_turned_is_found_wherever_it_stands_and_its_pixels_stay_packed_until_asked_for(kind, behind):
+    data = saved(Image.fromarray(scene()), "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    raw = exif.tobytes()
+    words = {
+        "eXIf": chunk(b"eXIf", raw.removeprefix(b"Exif\0\0")),
+        "profile": chunk(b"tEXt", b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(raw), raw.hex().encode())),
+        "xmp": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        "none": chunk(b"tIME", b"\x07\xea\x0b\x1a\0\0\0"),
+    }[kind]
+    place = data.rindex(b"IEND") - 4 if behind else data.index(b"IDAT") - 4
+    told = data[:place] + words + data[place:]
+    size = (40, 60) if kind == "none" else (60, 40)
+    assert read_size(told) == decode(told).shape[:2] == size
+    if not behind:
+        opened = decoding.Opened(told)
+        assert opened.header[:2] == size and opened.image._im is None
+        assert read_size(told[: told.index(b"IDAT") + 20]) == size  # the pixels are another question
+        with pytest.raises(DataError):
+            decode(told[: told.index(b"IDAT") + 20])
 
 
 def test_grey_palette_and_one_bit_images_become_the_colours_they_show():

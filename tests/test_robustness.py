@@ -208,6 +208,13 @@ def test_a_folder_of_some_classes_is_a_subset_and_its_labels_are_the_models(data
         open_subset(recognise(data, annotated=False), ("amber", "rad", "green", "blue"))
 
 
+def test_a_class_is_the_models_however_its_accents_are_written(data):
+    for name, called in {"red": "rose\u0301", "green": "th\u00e9", "blue": "blue"}.items():
+        (data / name).rename(data / called)
+    found = open_subset(recognise(data, annotated=False), ("blue", "ros\u00e9", "the\u0301", "white"))
+    assert found.only == (0, 1, 2)
+
+
 def test_numbered_folders_are_places_in_the_order_of_wordnet_ids(data):
     for name, number in {"red": "0", "green": "2", "blue": "1"}.items():
         (data / name).rename(data / number)

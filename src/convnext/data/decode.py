@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from convnext.data.codecs import formats_read, why_unknown
 from convnext.data.jpeg import above_cap, is_jpeg, reduction
 from convnext.data.limits import MAX_PIXELS, USUAL_COST, require_pixels
+from convnext.data.png import is_png, tells_late
 from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.errors import DataError
 
@@ -60,13 +61,17 @@ class Opened:
         with _QUIET:
             width, height = self.image.size
             reducible = self.image.format in ("JPEG", "MPO")
-            return (width, height, reducible) if _orientation(self.image) in SWAPPED else (height, width, reducible)
+            return (
+                (width, height, reducible)
+                if _orientation(self.image, self.data) in SWAPPED
+                else (height, width, reducible)
+            )
 
     @property
     def orientation(self) -> int:
         """EXIF's, 1 to 8: how the pixels of the file are still to be turned until people see them upright."""
         with _QUIET:
-            return _orientation(self.image)
+            return _orientation(self.image, self.data)
 
     def pixels(self, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
         """What `decode` returns. To be asked once: the image is closed afterwards."""
@@ -220,7 +225,7 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def _pixels(image: Image.Image, data: bytes, channels: int, least_px: int | None) -> np.ndarray:
-    turn = _orientation(image)
+    turn = _orientation(image, data)
     plain = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
     divisor = reduction(image.height, image.width, least_px) if image.format in ("JPEG", "MPO") else 1
     pixels = _simplejpeg(data, image, divisor) if plain and simplejpeg is not None else None
@@ -298,12 +303,17 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
     return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation that is still to be applied, 1 to 8; Pillow's TIFF reader has applied it already."""
+def _orientation(image: Image.Image, data: bytes = b"") -> int:
+    """EXIF orientation that is still to be applied, 1 to 8; Pillow's TIFF reader has applied it already.
+
+    `data`: the file; of a PNG Pillow would unpack all pixels to see what may follow them.
+    """
     if image.format == "TIFF":
         return 1
     try:
-        found = int(image.getexif().get(_ORIENTATION, 1))
+        at_once = is_png(data) and not tells_late(data)
+        exif = Image.Image.getexif(image) if at_once else image.getexif()
+        found = int(exif.get(_ORIENTATION, 1))
         return found if 1 <= found <= 8 else 1
     except Exception:  # noqa: BLE001 # damaged EXIF is no reason to lose the image
         return 1

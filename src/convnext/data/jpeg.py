@@ -42,8 +42,8 @@ def above_cap(data: bytes) -> Image.Image:
     reduced = pixels * USUAL_COST // reduction(image.height, image.width, None) ** 2
     if not _of_one_scan(data, channels) and pixels * channels * _COEFFICIENT + reduced > MAX_MEMORY:
         raise DataError(
-            f"{image.width} x {image.height} is more than is read of a progressive JPEG; save it as a plain one, or make "
-            "it smaller"
+            f"{image.width} x {image.height} is more than is read of a progressive JPEG; `jpegtran -copy all` makes a "
+            "plain one of it, which is read at a part of its size"
         )
     return image
 

@@ -17,6 +17,7 @@ from convnext.data.opening import open_labelled
 from convnext.data.source import Source
 from convnext.data.store import printable
 from convnext.data.unlabelled import open_unlabelled
+from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 from convnext.tasks.classification.metrics import Outcomes
 
@@ -41,7 +42,7 @@ def open_subset(data: Source, classes: Sequence[str], *, part: str | None = None
     Raises DataError for a folder that is no class of the model.
     """
     found = open_labelled(data, split=part)
-    places = _places(found.classes, classes, data.name)
+    places = _places(matched(found.classes, classes), classes, data.name)
     only = tuple(sorted(places))
     return Subset(found.relabelled(tuple(classes), places), only if len(only) < len(classes) else ())
 
@@ -55,7 +56,7 @@ def _places(folders: Sequence[str], classes: Sequence[str], name: str) -> list[i
     if all(folder.isdecimal() and int(folder) < len(order) for folder in folders):
         return [order[int(folder)] for folder in folders]
     raise DataError(
-        f"'{name}' has class '{unknown[0]}', which the model does not know.{nearest(unknown[0], classes)} "
+        f"'{name}' has class '{printable(unknown[0])}', which the model does not know.{nearest(unknown[0], classes)} "
         f"It knows {number_of(len(classes), 'class', 'classes')}; folders carry their names, or their numbers in "
         "ImageNet's order."
     )
