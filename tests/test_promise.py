@@ -61,6 +61,19 @@ def test_most_of_what_an_oracle_answers_is_answered():
     assert np.mean(shares) > 0.8 * oracle
 
 
+def test_where_tests_begin_follows_from_scores_alone_and_misses_stay_within_5_of_100_cases():
+    n, accuracy, floor, rest, power = 1962, 0.98, 0.004, 0.177, 4.5
+    most = ((1 - accuracy - floor) / rest) ** (1 / (power - 1))  # what can be answered, had one endless images
+    rng, shares = np.random.default_rng(3), []
+    for _ in range(150):
+        place = np.sort(rng.random(n))
+        wrong = floor + rest * power * place ** (power - 1)
+        threshold = threshold_of(1 - wrong, rng.random(n) >= wrong, accuracy)
+        shares.append(0 if threshold is None else place[1 - wrong >= threshold][-1])
+    assert np.mean(np.array(shares) > most) <= within(0.05, 150)
+    assert 0.5 * most < np.mean(shares) < 0.8 * most  # one who knew the accuracy at every score would come to 0.71
+
+
 def test_how_likely_so_few_mistakes_are_is_counted_by_the_binomial_distribution():
     for wrong, n, accuracy in ((0, 299, 0.99), (0, 298, 0.99), (7, 90, 0.85), (3, 3, 0.5)):
         counted = sum(math.comb(n, k) * (1 - accuracy) ** k * accuracy ** (n - k) for k in range(wrong + 1))

@@ -4,8 +4,9 @@ Thresholds are tried in an order that is fixed before any label is seen, from fe
 test: could so few mistakes be luck if the accuracy were below the promise? The binomial distribution says so exactly
 (Clopper, Pearson 1934). The first test that fails ends the sequence, and what passed before it holds for all of them
 together (Angelopoulos et al. 2021, arXiv 2110.01052, fixed sequence testing). Where there are many images the 5 % are shared:
-most for a sequence that begins at a third of them, which gets past a mistake or two among the surest, some for all images at
-once, and what passed hands its share on (Wiens 2003). That accuracy does not fall as the threshold rises is taken for granted.
+most for a sequence that begins where the scores themselves, in which no label has a say, make it likeliest to pass; some for
+one that begins at a third of the images, should scores be wrong, for one that begins at the surest, and for all images at
+once. What passed hands its share on (Wiens 2003). That accuracy does not fall as the threshold rises is taken for granted.
 
 No torch here. Axes: N images.
 """
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from convnext.errors import ConvNeXtError
 
 CONFIDENCE = 0.95
-_EARLY, _ALL = (
+_EARLY, _THIRD, _ALL = (
     0.1,
     0.2,
-)  # of the 5 %: for the sequence that begins early, and for the test of all images; the rest: at a third
+    0.1,
+)  # of the 5 %: for sequences that begin early and at a third, and for the test of all
 _APART = 1.02  # how many times more images the next test answers
 PARTS = {  # what the images are -> how a sentence calls them
     "held out": "held-out images",
@@ -73,7 +75,7 @@ def threshold_of(score: Scores, right: Flags, accuracy: float) -> float | None:
     wrong = np.cumsum(~right[order])
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1 if n else np.zeros(0, int)
     best, carried = 0, 0.0
-    spent = _starts(n, accuracy)
+    spent = _starts(np.cumsum(1 - ranked), accuracy)
     for answered in _sequence(n, spent):
         level = carried + spent.get(answered, 0.0)
         at = ends[np.searchsorted(ends, answered)]  # images of one score are answered together
@@ -146,18 +148,32 @@ def promise_text(about: Mapping[str, Any]) -> str:
     )
 
 
-def _starts(n: int, accuracy: float) -> dict[int, float]:
-    """Where the sequences of tests begin -> the chance of error that each may spend."""
-    doubt = 1 - CONFIDENCE
+def _starts(expected: NDArray[np.float64], accuracy: float) -> dict[int, float]:
+    """Where the sequences of tests begin -> the chance of error that each may spend.
+
+    `expected`: (N,) how many mistakes the scores admit to among the surest 1, 2, ... images.
+    """
+    n, doubt = len(expected), 1 - CONFIDENCE
     first = least(accuracy)
     if n < 2 * first:
-        return {first: doubt} if n >= first else {}
+        return {_likeliest(expected, accuracy, first): doubt} if n >= first else {}
     found = {n: _ALL * doubt}
-    early = least(accuracy, _EARLY * doubt)
-    if early < n // 3:
-        return found | {early: _EARLY * doubt, n // 3: (1 - _ALL - _EARLY) * doubt}
-    left = (1 - _ALL) * doubt
-    return found | {max(n // 3, least(accuracy, left)): left}
+    for place, share in ((least(accuracy, _EARLY * doubt), _EARLY), (n // 3, _THIRD)):
+        if least(accuracy, share * doubt) <= place <= n // 3:  # else there are too few images to share among sequences
+            found[place] = found.get(place, 0.0) + share * doubt
+    left = doubt - sum(found.values())
+    place = _likeliest(expected, accuracy, least(accuracy, left))
+    return found | {place: found.get(place, 0.0) + left}
+
+
+def _likeliest(expected: NDArray[np.float64], accuracy: float, first: int) -> int:
+    """How many images, `first` or more, are likeliest to pass: where the mistakes that may be and those that the scores
+    admit to are farthest apart. Their square roots have one spread, whatever their number (Anscombe 1948)."""
+    if first >= len(expected):
+        return len(expected)
+    answered = np.arange(first, len(expected) + 1)
+    apart = np.sqrt(answered * (1 - accuracy)) - np.sqrt(np.maximum(0, expected[first - 1 :]) + 3 / 8)
+    return int(answered[np.argmax(apart)])
 
 
 def _sequence(n: int, starts: Mapping[int, float]) -> list[int]:
