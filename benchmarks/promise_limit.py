@@ -37,7 +37,7 @@ def main() -> None:
         threshold = threshold_of(1 - chance, right, accuracy)
         answered["here"].append(0 if threshold is None else int((1 - chance >= threshold).sum()))
         answered["who knows"].append(known(np.cumsum(~right), steps[steps >= best], accuracy))
-    shares = {who: np.array([place and float(place) / n for place in places]) for who, places in answered.items()}
+    shares = {who: np.array(places) / n for who, places in answered.items()}
     line = {
         "command": f"python benchmarks/promise_limit.py --n {n} --promise {accuracy} --trials {args.trials}",
         "oracle_answers": round(most, 4),
