@@ -26,12 +26,7 @@ except ImportError:
     simplejpeg = None
 
 _ORIENTATION = 0x0112  # EXIF tag
-_COSTS = {
-    "WEBP": 20,
-    "AVIF": 17,
-    "F": 17,
-    "I": 30,
-}  # bytes that a pixel takes, by format or mode, where more than usual
+_COSTS = {"WEBP": 20, "AVIF": 17, "F": 17, "I": 30}  # bytes of a pixel, by format or mode, if not as usual
 _LARGE = 1 << 28  # bytes, from which on an image is decoded by one thread at a time
 _BAND = 1 << 22  # pixels that are converted at once
 _MAX_16_BIT = 65_535
