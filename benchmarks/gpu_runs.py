@@ -1,7 +1,9 @@
-"""The steps of gpu.py that run what users run: whole training steps of each task by its recipe, and answers of a predictor.
+"""The steps of gpu.py that run what users run: whole training steps of each task by its recipe, and answers of a
+predictor.
 
-Images are made here, so that a card needs no data. A step is that of the engine, from a read batch to the new weights; its
-batch is read once. One card shares no weights with another: `--shard-weights` shows what parts of one process cost.
+Images are made here, so that a card needs no data. A step is that of the engine, from a read batch to the new
+weights; its batch is read once, but for the rows of `feed`, which read as a run does. One card shares no weights with
+another: `--shard-weights` shows what parts of one process cost.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from PIL import Image
 
 from convnext.config import Recipe, RunOptions, override
 from convnext.data.opening import recognise
+from convnext.data.shards.write import write_shards
 from convnext.deploy.trained.checkpoint import Trained
 from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.engine.distributed import ALONE
@@ -40,6 +43,7 @@ PRECISIONS = ("bf16", "fp32", "fp16")  # the default of a card from Ampere on fi
 BATCH = {"classification": 128, "detection": 4, "segmentation": 16}
 SIDE = {"classification": 224, "detection": 800, "segmentation": 512}  # pixels
 RECIPES = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
+FED = ("shards", "folders")  # what training reads from
 ANSWERED = (1, 8, 32, 256)  # images of a batch
 SMALL = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 8, 8, 8)}
 SMALL_HEADS = {"head.channels": 16, "head.hidden": 16, "head.candidates_train": 30, "head.proposals_train": 20}
@@ -69,6 +73,8 @@ def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], tuple[Call
         yield f"step {task} bf16", lambda task=task: steps(task, model, room, "bf16")
     yield "step classification bf16+compile", lambda: steps("classification", model, room, "bf16", compiled=True)
     yield "step segmentation bf16+compile", lambda: steps("segmentation", model, room, "bf16", compiled=True)
+    for form in FED:
+        yield f"feed classification {form}", lambda form=form: fed(model, room, form)
     yield "step classification bf16+shard-weights", lambda: steps("classification", model, room, "bf16", sharded=True)
 
 
@@ -111,25 +117,54 @@ def steps(
     task: str, model: str, room: Path, precision: str, *, compiled: bool = False, sharded: bool = False
 ) -> tuple[Callable[[], Any], int]:
     """One step of the engine after the other."""
-    batch, side, place = 2 if DRY else BATCH[task], 48 if DRY else SIDE[task], torch.device(DEVICE)
-    data = splits_of(recognise(written(task, room / task, 2 * batch + 4, side)), val_share=0.2, seed=0)
-    named = {"images": 2 * batch, "image_px": side, "classes": len(data.train.classes), "batch": batch}
-    chosen = small(recipe(RECIPES[task], "atto" if DRY else model, **named), precision)
-    options = RunOptions(out=str(room / "run"), device=DEVICE, workers=0, compile=compiled and not DRY, kernels="plain")
-    row = row_of(task)
-    learning = row.task(row.build(chosen), chosen, options, data)
-    update = update_of(learning, chosen, options, device=place, world=ALONE)
+    batch, side = 2 if DRY else BATCH[task], 48 if DRY else SIDE[task]
+    folder = written(task, room / task, 2 * batch + 4, side)
+    learning, update, chosen = opened(task, model, folder, precision, batch, compiled=compiled)
     if sharded:
         update = parts_of(update, learning, chosen)
     read = next(iter(learning.batches(range(1), ALONE)))
+    return stepping(learning, update, chosen, batch, lambda: read), batch
+
+
+def fed(model: str, room: Path, form: str) -> tuple[Callable[[], Any], int]:
+    """The same with every batch read from `form` as a run reads it, by as many processes as it takes of itself."""
+    task = "classification"
+    batch, side = 2 if DRY else BATCH[task], 2 * (48 if DRY else SIDE[task])  # larger than what is shown, as photos are
+    folder = written(task, room / "photos", 8 * batch + 4, side)
+    if form == "shards":
+        write_shards(recognise(folder), room / "shards", per_shard=2 * batch)
+        folder = room / "shards"
+    learning, update, chosen = opened(task, model, folder, "bf16", batch, workers=0 if DRY else -1)
+    batches = learning.batches(range(100_000), ALONE)
+    return stepping(learning, update, chosen, batch, lambda: next(batches)), batch
+
+
+def opened(
+    task: str, model: str, folder: Path, precision: str, batch: int, *, compiled: bool = False, workers: int = 0
+) -> tuple[Any, Update, Recipe]:
+    """A run of a task on the images of `folder`, before its first step."""
+    data = splits_of(recognise(folder), val_share=0.2, seed=0)
+    side = 48 if DRY else SIDE[task]
+    named = {"images": 2 * batch, "image_px": side, "classes": len(data.train.classes), "batch": batch}
+    chosen = small(recipe(RECIPES[task], "atto" if DRY else model, **named), precision)
+    how: dict[str, Any] = {"device": DEVICE, "workers": workers, "cache": "off", "kernels": "plain"}
+    options = RunOptions(out=str(folder.parent / "run"), compile=compiled and not DRY, **how)
+    row = row_of(task)
+    learning = row.task(row.build(chosen), chosen, options, data)
+    return learning, update_of(learning, chosen, options, device=torch.device(DEVICE), world=ALONE), chosen
+
+
+def stepping(learning: Any, update: Update, chosen: Recipe, batch: int, read: Callable[[], Any]) -> Callable[[], None]:
+    """Takes the next step with what `read` gives."""
+    place = torch.device(DEVICE)
     numbers, last = count(), learning.steps_per_epoch - 1
 
     def step() -> None:
         how: dict[str, Any] = {"device": place, "world": ALONE, "micro": batch}
         with float32_of(chosen.precision, capability_of(place)):
-            learn(learning, update, chosen, min(next(numbers), last), read, **how)
+            learn(learning, update, chosen, min(next(numbers), last), read(), **how)
 
-    return step, batch
+    return step
 
 
 def parts_of(update: Update, learning: Any, chosen: Recipe) -> Update:
@@ -154,7 +189,7 @@ def written(task: str, folder: Path, images: int, side: int) -> Path:
     for number in range(images):
         pixels = rng.integers(0, 80, (side, side, 3), np.uint8)
         pixels[corner : 3 * corner, corner : 3 * corner] += 100
-        name = f"{number:04d}.png"
+        name = f"{number:04d}.jpg" if task == "classification" else f"{number:04d}.png"
         place = {"classification": f"{number % 2}", "detection": ".", "segmentation": "images"}[task]
         (folder / place).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / place / name)

@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="Triton is not installed: benchmarks/gpu.py
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 ROWS = {
     "predict": {f"{way} at {size}" for way in ("plain", "folded", "folded+graph") for size in (1, 2)},
+    "feed": {"classification shards", "classification folders"},
     "step": {
         "classification bf16", "classification fp32", "classification fp16", "segmentation bf16", "detection bf16",
         "classification bf16+compile", "segmentation bf16+compile", "classification bf16+shard-weights",

@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from children import gone
-from commands import tiny
+from commands import convnext, tiny
 from convnext.engine.update import out_of_memory
+from convnext.kernels.build import compiled
+from convnext.kernels.dispatch import without_compiled
 from images import write_colours
 
 # What torch and NVIDIA's libraries raise, word for word up to addresses and sizes.
@@ -79,3 +82,23 @@ def test_one_process_without_memory_says_what_fits_and_ends_the_others(loaded, t
     assert "Out of memory with 3 images at a time. 1 fit: add `--micro-batch 1`" in said[1]
     refusals = [line for text in said for line in text.splitlines() if line.startswith("convnext: ")]
     assert len(refusals) == 1 and "Traceback" not in said[0] + said[1]
+
+
+@pytest.mark.parametrize("name", ["cn_forward", "cn_backward"])
+def test_memory_that_the_compiled_kernels_lack_is_named_with_the_micro_batch_that_fits(tmp_path, monkeypatch, name):
+    if reason := without_compiled():
+        pytest.skip(f"NOT tested here: {reason}")
+    library = compiled().library
+    real, asked = getattr(library, name), list[int]()
+
+    def short(*arguments: Any) -> int:
+        asked.append(arguments[-4].value)  # N, H, W, threads
+        return 1 if asked[-1] > 2 else real(*arguments)
+
+    monkeypatch.setattr(library, name, short)
+    done = convnext(*tiny(write_colours(tmp_path / "data"), tmp_path / "run"))
+    assert asked[:2] == [6, 3], done.err
+    assert done.status == 2 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith(
+        "convnext: Out of memory with 6 images at a time. 1 fit: add `--micro-batch 1`"
+    )

@@ -16,6 +16,7 @@ from torch.distributed.distributed_c10d import _abort_process_group
 from convnext.config import RunOptions, Training
 from convnext.engine import launcher
 from convnext.engine.claim import Claim
+from convnext.engine.compiled import InParts
 from convnext.engine.forks import survive
 from convnext.engine.peers import ENDED_S, Word
 from convnext.engine.records import info
@@ -137,11 +138,15 @@ def network_of(model: nn.Module, world: World, *, compiled: bool) -> nn.Module:
     The exchange comes first, as torch asks: the compiler then cuts its graphs where gradients are ready to be sent. A
     gradient is a view of what is sent, not a copy. The graph is not said to be static: micro-batches exchange with the last
     one alone, and a detector's heads may find no object to learn from.
+
+    Of a network that has `compiled_parts`, each of them is compiled by itself.
     """
-    network = model
+    network, parts = model, getattr(model, "compiled_parts", None)
     if world.size > 1:
         network = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    return torch.compile(network) if compiled else network  # type: ignore[return-value]
+    if not compiled:
+        return network
+    return torch.compile(network) if parts is None else InParts(network, parts())  # type: ignore[return-value]
 
 
 def sharding_of(model: nn.Module, recipe: Training, options: RunOptions, world: World) -> "Sharding | None":
@@ -170,7 +175,7 @@ def sees_other_images(model: nn.Module, world: World) -> bool:
 
 def exchange_of(network: nn.Module) -> nn.parallel.DistributedDataParallel | None:
     """What exchanges gradients in a network that `network_of` made; None for one process."""
-    inner = getattr(network, "_orig_mod", network)
+    inner = network.network if isinstance(network, InParts) else getattr(network, "_orig_mod", network)
     return inner if isinstance(inner, nn.parallel.DistributedDataParallel) else None
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext.errors import TrainingError
 from convnext.kernels import structs
 from convnext.kernels.block import BlockWeights
 from convnext.kernels.build import compiled
@@ -21,6 +20,7 @@ def forward(weights: BlockWeights, x: Tensor, scale: Tensor | None, *, bf16: boo
     """x (N, H, W, C) + scale (N,) * branch(x); the same shape. The weights are float32 and contiguous.
 
     `bf16`: the matmuls take values rounded to bfloat16, where `library.bf16_matmuls` says that the processor has such ones.
+    Raises MemoryError where memory is short, as `backward` does.
     """
     out = torch.empty_like(x)
     if x.numel():
@@ -49,4 +49,4 @@ def _call(name: str, weights: BlockWeights, x: Tensor, scale: Tensor | None, bf1
     n, height, width, _ = x.shape
     call = getattr(compiled().library, name)
     if call(ctypes.byref(described), pointer(x), *places, *longs(n, height, width), threads()):
-        raise TrainingError(f"no memory is left for the step of a block on {tuple(x.shape)}: use a smaller --batch.")
+        raise MemoryError(f"no memory is left for the step of a block on {n} images of {height} x {width}")

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from convnext.config import DetectorHeadConfig, ModelConfig
 from convnext.tasks.backbone import Backbone
+from convnext.tasks.detection.box_head import BoxHead
 from convnext.tasks.detection.cascade import CascadeHeads
 from convnext.tasks.detection.fpn import FPN
+from convnext.tasks.detection.mask_head import MaskHead
 from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Detections, Images, Targets, require_finite
@@ -49,6 +51,15 @@ class Detector(nn.Module):
         self, images: Images | Sequence[Tensor], targets: Sequence[Targets] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
         return self.detect(images) if targets is None else self.losses(images, targets)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """What `--compile` compiles: what works on whole maps and whole lists of boxes.
+
+        Which boxes there are depends on what was found: matching, sampling and suppression between these parts stay as
+        they are, or every image would be another graph.
+        """
+        heads = [part for part in self.heads.modules() if isinstance(part, BoxHead | MaskHead)]
+        return [self.backbone, self.fpn, self.rpn, *heads]
 
     def losses(
         self,
