@@ -22,7 +22,7 @@ class InParts(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:  # as the network
         for part, compiled in self._parts:
-            part.forward = compiled  # type: ignore[method-assign]
+            part.forward = compiled
         try:
             with warnings.catch_warnings():  # the compiler looks at what comes out of the part before
                 warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
