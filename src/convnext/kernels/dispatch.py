@@ -132,6 +132,17 @@ def fits_pooling(maps: Tensor, allowed: Allowed) -> bool:
     )
 
 
+def fits_convolution(x: Tensor, weight: Tensor, allowed: Allowed) -> bool:
+    """Whether the CPU's kernel convolves x (N, I, H, W) with weight (O, I, 3, 3): float32, where gradients are off."""
+    return (
+        fits_pooling(x, allowed)
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+    )
+
+
 def fits_triton(block: nn.Module, x: Tensor, allowed: Allowed) -> bool:
     """Whether the Triton kernels compute this block of V1 for this input; also under autocast and in torch.compile."""
     if not allowed.triton:

@@ -90,6 +90,12 @@ class Int8Patch(ctypes.Structure):
     )
 
 
+class Convolution(ctypes.Structure):
+    """A 3x3 convolution of stride 1 (winograd.h)."""
+
+    _fields_ = (*_pointers("weight", "bias"), *_sizes("inputs", "outputs", "relu"))
+
+
 class Kind(IntEnum):
     """What a layer is (network.h)."""
 
@@ -114,7 +120,7 @@ class Gradients(ctypes.Structure):
     _fields_ = tuple(_pointers("x", *_BRANCH))
 
 
-STRUCTURES = (Block, Patch, Stem, Head, Int8Block, Int8Patch, Layer, Weights, Gradients)
+STRUCTURES = (Block, Patch, Stem, Head, Int8Block, Int8Patch, Convolution, Layer, Weights, Gradients)
 
 
 def mismatch(library: ctypes.CDLL) -> str | None:

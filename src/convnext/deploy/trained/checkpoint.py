@@ -18,6 +18,7 @@ from convnext.models.convert import read_weights
 from convnext.models.fused import fuse
 from convnext.models.sources import HUB, find
 from convnext.models.tensors import read_header, record_of
+from convnext.tasks.convolution import accelerate
 from convnext.tasks.table import row_of
 
 
@@ -38,6 +39,7 @@ class Trained:
         model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if dispatch.on_gpu(device) or (device.type == "cpu" and self.recipe.precision != "fp16"):
             fuse(model)  # as in training: the same scores to the bit
+            accelerate(model)
         return model
 
 

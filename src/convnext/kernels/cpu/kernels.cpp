@@ -9,6 +9,7 @@
 #include "resize.h"
 #include "roi.h"
 #include "training.h"
+#include "winograd.h"
 
 namespace convnext {
 
@@ -106,6 +107,7 @@ long cn_size(const char* name) {
         {"Patch", sizeof(Patch)}, {"Block", sizeof(Block<float>)}, {"Head", sizeof(Head)},
         {"Layer", sizeof(Layer)}, {"Weights", sizeof(Weights)},    {"Gradients", sizeof(Gradients)},
         {"Int8Block", sizeof(Int8Block)}, {"Int8Patch", sizeof(Int8Patch)}, {"Stem", sizeof(Stem)},
+        {"Convolution", sizeof(Convolution)},
     };
     for (const auto& each : all)
         if (!std::strcmp(each.name, name)) return static_cast<long>(each.size);
@@ -167,6 +169,11 @@ int cn_resize(const uint8_t* in, long height, long width, long channels, const l
 void cn_roi_align(const float* x, long n, long h, long w, long c, const float* boxes, const int64_t* places, long count,
                   float scale, long size, float* to, int threads) {
     roi_align(x, {n, h, w, c}, boxes, places, count, scale, size, to, threads);
+}
+
+// A 3 x 3 convolution of (n, h, w, inputs) maps to (n, h, w, outputs).
+void cn_convolution(const Convolution* p, const float* x, long n, long h, long w, float* out, int threads) {
+    convolution(*p, x, {n, h, w, p->inputs}, out, threads);
 }
 
 // B[k][n] = from[k * by_k + n * by_n], packed for the matmuls.

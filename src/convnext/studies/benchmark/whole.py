@@ -23,6 +23,7 @@ from convnext.studies.benchmark.jobs import Job, Settings
 from convnext.studies.benchmark.networks import Call
 from convnext.studies.benchmark.text import batches_of, rate, rows_of
 from convnext.studies.paper import published
+from convnext.tasks.convolution import accelerate
 from convnext.tasks.detection.box_head import BoxHead
 from convnext.tasks.detection.build import detector_values
 from convnext.tasks.detection.detector import Detector
@@ -66,6 +67,8 @@ def network(job: Job) -> nn.Module:
         raise ConvNeXtError(
             f"the fused blocks do not run here: {without_kernels(torch.device(settings.device)) or 'it has none'}"
         )
+    if job.form == "fused":
+        accelerate(model)
     if isinstance(model, Detector):
         _keep_boxes(model, _images(settings, 1))
     return model

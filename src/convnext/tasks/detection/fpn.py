@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convnext.tasks.convolution import Convolution
+
 
 class FPN(nn.Module):
     """Maps of the backbone, brought to one width, summed from coarse to fine and smoothed; one coarser level more."""
@@ -15,7 +17,7 @@ class FPN(nn.Module):
     def __init__(self, widths: Sequence[int], channels: int):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
-        self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in widths)
+        self.smooth = nn.ModuleList(Convolution(channels, channels) for _ in widths)
         for convolution in (*self.lateral, *self.smooth):
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.zeros_(convolution.bias)

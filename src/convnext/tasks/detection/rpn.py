@@ -14,6 +14,7 @@ from torchvision.ops import batched_nms, nms
 from convnext.config import DetectorHeadConfig
 from convnext.kernels import transfer
 from convnext.kernels.transfer import constant
+from convnext.tasks.convolution import Convolution, convolved
 from convnext.tasks.detection.anchors import Anchors
 from convnext.tasks.detection.assign import match, places, sample
 from convnext.tasks.detection.boxes import clip, decode, encode
@@ -33,7 +34,7 @@ class RPN(nn.Module):
         self.config = config
         self.anchors = Anchors(strides, scale=config.anchor_scale, ratios=config.anchor_ratios)
         each = len(config.anchor_ratios)
-        self.conv = nn.Conv2d(config.channels, config.channels, 3, padding=1)
+        self.conv = Convolution(config.channels, config.channels)
         self.relu = nn.ReLU()
         self.score = nn.Conv2d(config.channels, each, 1)
         self.delta = nn.Conv2d(config.channels, 4 * each, 1)
@@ -45,7 +46,7 @@ class RPN(nn.Module):
         """Of each level, (N, H * W * a) logits and (N, H * W * a, 4) deltas, float32, in the anchors' order."""
         scores, deltas = [], []
         for level in pyramid:
-            y = self.relu(self.conv(level))
+            y = convolved(level, self.conv, None, self.relu)
             scores.append(self.score(y).permute(0, 2, 3, 1).flatten(1).float())
             deltas.append(self.delta(y).permute(0, 2, 3, 1).reshape(len(y), -1, 4).float())
         return scores, deltas

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convnext.config import SegmentationHeadConfig
-from convnext.tasks.convolution import norm_layer
+from convnext.tasks.convolution import Convolution, convolved, norm_layer
 
 _LOGIT_STD = 0.01  # of the last convolution's first weights
 _LEAST = 8  # channels of a group of GroupNorm: a map of one cell has as many values
@@ -73,7 +73,8 @@ class ConvNorm(nn.Module):
 
     def __init__(self, width_in: int, width: int, kernel: int, norm: str):
         super().__init__()
-        self.conv = nn.Conv2d(width_in, width, kernel, padding=kernel // 2, bias=norm == "none")
+        bias = norm == "none"
+        self.conv = Convolution(width_in, width, bias=bias) if kernel == 3 else nn.Conv2d(width_in, width, 1, bias=bias)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
@@ -81,7 +82,7 @@ class ConvNorm(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, D, H, W)
-        return self.activation(self.norm(self.conv(x)))
+        return convolved(x, self.conv, self.norm, self.activation)
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
