@@ -15,8 +15,8 @@ from convnext.config import AugmentConfig, LossConfig
 from convnext.data.labelled import Dataset, Entry
 from convnext.data.mix import mix
 from convnext.recipes import recipe
+from convnext.tasks.balance import Balance, balance_of, effective_number
 from convnext.tasks.classification.balance import balance_line, balanced, unevenness
-from convnext.tasks.classification.losses import Balance, balance_of, effective_number
 from convnext.tasks.classification.metrics import Outcomes, metrics
 from convnext.tasks.classification.probe import fitted
 from images import write_colours
@@ -253,4 +253,4 @@ def test_what_cannot_be_is_refused_in_one_line(uneven, tmp_path, arguments, said
 def test_balance_is_refused_for_other_tasks(tmp_path):
     masks = tmp_path / "masks"
     shutil.rmtree(masks, ignore_errors=True)
-    assert "for classification" in convnext("train", tmp_path, "--task", "segmentation", "--balance", "none").line
+    assert "for classification" in convnext("train", tmp_path, "--task", "detection", "--balance", "none").line

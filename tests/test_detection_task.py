@@ -241,8 +241,8 @@ def test_the_recipe_follows_the_data_and_the_person_has_the_last_word(data, fold
         *(getattr(objects, name)[many] for name in ("boxes", "labels", "crowd", "area", "ids")), (None,) * 130
     )
     crowded = DenseDataset("detection", NAMES, (AnnotatedImage("x", 1, None, several),), boxes.train.store)
-    assert fitted(crowded) == {"head.masks": False, "head.most": 200}
-    assert fitted(data.train) == {}
+    assert fitted(crowded, looked_at.findings) == {"head.masks": False, "head.most": 200}
+    assert fitted(data.train, looked_at.findings) == {}
     asked = Request(data=source, changes={"head.most": 7, "schedule.epochs": "12"}, size_px=96)
     chosen = choose_recipe(asked, None, looked_at)
     assert chosen.head.most == 7 and chosen.input.eval_short_px == 96

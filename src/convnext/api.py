@@ -94,7 +94,7 @@ def train(
     classifier with `weights` and else the small one of the task, or a value, whose network and seed stay; `weights`: a run,
     a folder, a file or 'hub:OWNER/NAME' to start from; `out`: the run's folder (runs/<data>_<model>), where the same call
     goes on with what stopped; `epochs`: short for 'schedule.epochs'; `minutes`: fit the recipe to end in so many, with fewer
-    epochs, then smaller images; `balance`: what makes up for classes with few images, `metric`: the figure that chooses the
+    epochs, then smaller images; `balance`: what makes up for uneven classes, `metric`: the figure that chooses the
     best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
     `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations and tables, `images`: the
     folder or zip of their images, if not beside them; of annotations `form`, if not recognised; `colours`: a file of the

@@ -43,7 +43,7 @@ MEANING = {
     "lr": "peak learning rate for that batch",
     "precision": "fp32, bf16 or fp16",
     "metric": "figure on the held-out images that chooses the best weights, e.g. balanced_accuracy, macro_f1",
-    "balance": "classification: what makes up for uneven classes: auto, none, sampler, weights or logits",
+    "balance": "what makes up for uneven classes: auto, none, weights, logits, for classification also sampler",
 }
 AUTO = "auto"
 TASK_FLAGS = {  # flag -> the tasks that know it
@@ -51,7 +51,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "val_images": DENSE,
     "form": DENSE,
     "colours": ("segmentation",),
-    "balance": CLASSES,
+    "balance": ("classification", "segmentation"),
     "cache": CLASSES,
     "freeze": CLASSES,
     "labels": CLASSES,
@@ -290,7 +290,6 @@ def _report(run: Any, *, as_json: bool) -> None:
             info(line)
         lines = [f"{scores_text(found)} on {run.evaluation.n:,} {way}: {run.path}", test_text(found)]
         show([line for line in lines if line])
-        if run.evaluation.task == "classification":
-            for line in filter(None, (baseline_line(found), never_line(found))):
-                info(line)
+        for line in filter(None, (baseline_line(found), never_line(found))):
+            info(line)
         info(f"The report: {run.report}")

@@ -33,6 +33,7 @@ from convnext.config.segmentation import (
     SegmentationAugment,
     SegmentationHeadConfig,
     SegmentationInput,
+    SegmentationLoss,
     SegmentationRecipe,
     UperNetConfig,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "SegmentationAugment",
     "SegmentationHeadConfig",
     "SegmentationInput",
+    "SegmentationLoss",
     "SegmentationRecipe",
     "SelectConfig",
     "StageConfig",

@@ -80,6 +80,23 @@ class SegmentationAugment(AnnotatedAugment):
     ] = 1.0
 
 
+class SegmentationLoss(Frozen):
+    """Cross-entropy, and what makes up for classes that have few pixels."""
+
+    balance: Annotated[
+        Literal["none", "weights", "logits"],
+        about(
+            "name",
+            "weights: a pixel counts by its class's share to the power of -tau; logits: tau times the logarithm of the "
+            "classes' shares is added to the logits, in training only",
+        ),
+    ] = "none"
+    tau: Annotated[Positive, about("factor", "how much of the unevenness is made up for; 1: all")] = 0.5
+    shares: Annotated[
+        tuple[Positive, ...], about("share", "of each class of the labelled pixels to train on; measured")
+    ] = ()
+
+
 class SegmentationSelect(Frozen):
     """Which weights are the best."""
 
@@ -96,7 +113,14 @@ class SegmentationRecipe(TaskRecipe):
     head: SegmentationHead = UperNetConfig()
     input: SegmentationInput = SegmentationInput()
     augment: SegmentationAugment = SegmentationAugment()
+    loss: SegmentationLoss = SegmentationLoss()
     select: SegmentationSelect = SegmentationSelect()
+
+    @model_validator(mode="after")
+    def _a_share_a_class(self) -> "SegmentationRecipe":
+        if self.loss.shares and len(self.loss.shares) != self.head.classes:
+            raise ValueError(f"loss.shares names {len(self.loss.shares)} classes, and the head has {self.head.classes}")
+        return self
 
     @model_validator(mode="after")
     def _colours_of_bands(self) -> "SegmentationRecipe":

@@ -1,4 +1,4 @@
-"""What a classifier's score is worth: beside what the commonest class alone and chance would give, in sentences."""
+"""What a score is worth, in sentences: beside the commonest class alone and chance, and which classes are never predicted."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def baseline_line(result: Mapping[str, Any]) -> str:
 
 
 def never_line(result: Mapping[str, Any]) -> str:
-    """Which classes no image is taken for, though there are some of them; '' where each is predicted at least once."""
+    """Which classes no image or pixel is taken for, though there are some of them; '' where each is predicted somewhere."""
     never: Sequence[str] = result.get("never_predicted") or ()
     if not never:
         return ""

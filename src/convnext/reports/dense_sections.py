@@ -11,6 +11,7 @@ from convnext.drawing import charts
 from convnext.drawing.charts import Line
 from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import NOTHING, count, finite, percent
+from convnext.reports.baseline import never_line
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import Score, columns, folded, note
 
@@ -156,7 +157,9 @@ def segmented_classes(files: RunFiles) -> Html:
         f"that are of it. IoU: right pixels over both together. {NOTHING}: there are none."
     )
     head: list[object] = ["Class", "Of all pixels", "IoU", "Accuracy", "Precision", ""]
-    return join([tag("p", lead, class_="lead"), folded(head, cells, "dense")])
+    never = never_line(files.evaluation or {})
+    warning = tag("p", never, class_="lead warning") if never else ""
+    return join([warning, tag("p", lead, class_="lead"), folded(head, cells, "dense")])
 
 
 def _titled(stage: str, several: bool) -> str:

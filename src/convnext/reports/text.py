@@ -156,7 +156,7 @@ def _segmented(result: dict[str, Any]) -> list[str]:
         for row in ranked[:MOST_ROWS]
     ]
     classes = table(["class", "pixels", "IoU", "accuracy", "precision"], rows)
-    return [classes, _left_out(ranked, "IoU"), mistaken_text(result)]
+    return [classes, _left_out(ranked, "IoU"), never_line(result), mistaken_text(result)]
 
 
 def mistaken_text(result: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from convnext.config import Recipe, Training
+from convnext.config import Recipe, TaskRecipe, Training
 from convnext.engine.distributed import World
 from convnext.engine.precision import float32_here
 from convnext.errors import number_of
@@ -25,6 +25,16 @@ def headline(chosen: Recipe, splits: Any, own_px: int, device: torch.device, wor
         f"{length_of(chosen)}, batch {chosen.optim.batch}, {f'{least} to {most}' if least < most else most} px{larger}, "
         f"{chosen.precision}{rest} on {device.type}{many}"
     )
+
+
+def backbone_line(chosen: TaskRecipe) -> str:
+    """How a backbone that starts from weights learns beside the head; '' of a classifier, and where it learns alike."""
+    rates, starts = chosen.optim, "The backbone starts from weights:"
+    if rates.backbone_lr < 1:
+        return f"{starts} it learns at {rates.backbone_lr:g} times the rate of the head."
+    if rates.layer_decay < 1 and chosen.task != "classification":
+        return f"{starts} each of its layers learns at {rates.layer_decay:g} times the rate of the one behind it."
+    return ""
 
 
 def length_of(chosen: Training) -> str:

@@ -23,6 +23,10 @@ def _nothing(_: Evaluation) -> dict[str, Any]:
     return {}
 
 
+def _silent(recipe: Any, dataset: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What tells one task from the others. A recipe, splits and a dataset are those of the task."""
@@ -37,11 +41,12 @@ class Row:
     final: Callable[..., Evaluation]  # the same at the end of a run, with what is fitted on the held-out images
     fitted: Callable[
         ..., dict[str, Any]
-    ]  # (dataset to train on, name of the recipe; None: it is a value) -> its fields
+    ]  # (dataset to train on, findings, name of the recipe; None: it is a value) -> its fields
     fingerprint: Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
     counts: Callable[[Any, Any, str], dict[str, Any]]  # (dataset, findings, part) -> its part of data.json
     classes: str  # the field of the recipe that follows the classes of the data
     hold_out: str  # how some images come to be held out, for those who have none
+    told: Callable[[Any, Any], str] = _silent  # (recipe, dataset to train on): what is done about uneven classes, or ''
     again: Callable[[Evaluation], dict[str, Any]] = _nothing  # what held-out images chose, for the evaluation of others
 
 

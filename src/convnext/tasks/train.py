@@ -40,7 +40,7 @@ from convnext.tasks.budget import Budget, budget_of, within
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import require_same_contents
 from convnext.tasks.fitting import Ended, evaluated, fresh, with_kernels
-from convnext.tasks.headline import headline
+from convnext.tasks.headline import backbone_line, headline
 from convnext.tasks.opening import (
     AnyFindings,
     Named,
@@ -254,7 +254,7 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             f"{row.classes} = {asked}, but the data have {number_of(classes, 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    chosen = override(chosen, {row.classes: classes, **row.fitted(train, name)})
+    chosen = override(chosen, {row.classes: classes, **row.fitted(train, data.findings, name)})
     return with_fitting_batch(with_changes(chosen, changes, images=images), images, changes)
 
 
@@ -284,16 +284,12 @@ def carry_out(
         for advice in (batch_advice(chosen, len(data.splits.train.entries)), lr_advice(chosen)):
             if advice:
                 warn(advice)
-        info(headline(chosen, data.splits, image_px(data.findings), device, world))
-        if chosen.optim.backbone_lr < 1:
-            info(
-                f"The backbone starts from weights: it learns at {chosen.optim.backbone_lr:g} times the rate of the head."
-            )
-        elif weights is not None and chosen.optim.layer_decay < 1 and chosen.task != "classification":
-            info(
-                "The backbone starts from weights: each of its layers learns at "
-                f"{chosen.optim.layer_decay:g} times the rate of the one behind it."
-            )
+        started = backbone_line(chosen) if weights is not None else ""
+        told = row_of(chosen.task).told(chosen, data.splits.train)
+        for line in filter(
+            None, (headline(chosen, data.splits, image_px(data.findings), device, world), told, started)
+        ):
+            info(line)
     how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
     ended: Ended = row_of(chosen.task).carry_out(chosen, data.splits, options, **how, watcher=watcher)
     skipped = dict(data.findings.broken)  # an earlier process of this run may have met them

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from convnext.config import LossConfig
 from convnext.data.labelled import rarest
-from convnext.tasks.classification.losses import balance_of
+from convnext.tasks.balance import balance_of
 from convnext.tasks.classification.several.losses import EachClass
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)  # of the mean loss, on standardised features

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convnext.models.weights import load_weights
-from convnext.tasks.classification import build, decision, facts, scoring, transfer
+from convnext.tasks.classification import balance, build, decision, facts, scoring, transfer
 from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.several import scoring as several_scoring
 from convnext.tasks.classification.several.task import SeveralLabels
@@ -40,6 +40,7 @@ ROW = Row(
     evaluation=_by_labels(2, single=scoring.evaluation, multi=several_scoring.evaluation),
     final=_by_labels(2, single=scoring.final, multi=several_scoring.final),
     fitted=facts.fitted,
+    told=balance.balance_line,
     fingerprint=facts.fingerprint,
     counts=facts.counts,
     classes="model.classes",

@@ -22,8 +22,8 @@ from convnext.engine.distributed import World
 from convnext.engine.schedule import total_steps
 from convnext.errors import ConvNeXtError
 from convnext.kernels.transfer import sent
+from convnext.tasks.balance import Balance, balance_of
 from convnext.tasks.classification.facts import fingerprint
-from convnext.tasks.classification.losses import Balance, balance_of
 from convnext.tasks.classification.metrics import metrics
 from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.scoring import evaluate

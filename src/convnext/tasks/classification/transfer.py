@@ -21,7 +21,6 @@ from convnext.engine.records import info
 from convnext.engine.run import LAST, ORIGIN, OTHERS, save_whole, weights_file
 from convnext.engine.scored import Watcher
 from convnext.tasks.classification.answers import Answers
-from convnext.tasks.classification.balance import balance_line
 from convnext.tasks.classification.features import Features
 from convnext.tasks.classification.mixing import Tensors, best_share, mixed, name_of
 from convnext.tasks.classification.probe import in_turns
@@ -47,8 +46,6 @@ def carry_out(
 
     Raises what loading and `fit` raise.
     """
-    if world.first and (line := balance_line(recipe, splits.train)):
-        info(line)
     if recipe.start.mode == "full":
         how: dict[str, Any] = {"device": device, "world": world, "weights": weights, "forecast": forecast}
         return in_one_go(recipe, splits, options, **how, watcher=watcher)

@@ -5,12 +5,13 @@ import math
 from typing import Any
 
 from convnext.config import DetectionRecipe
+from convnext.data.annotated_preflight import DenseFindings
 from convnext.data.dataset import DenseDataset
 
 _FEW = 60  # objects of an image; with more, more than COCO's 100 detections are shown
 
 
-def fitted(train: DenseDataset, name: str | None = None) -> dict[str, Any]:
+def fitted(train: DenseDataset, findings: DenseFindings, name: str | None = None) -> dict[str, Any]:
     """No mask head where there are no masks, and room for half as many detections again as an image has objects."""
     changes: dict[str, Any] = {} if train.has_masks else {"head.masks": False}
     objects = max((int((~e.objects.crowd).sum()) for e in train.entries if e.objects is not None), default=0)

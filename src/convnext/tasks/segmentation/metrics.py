@@ -112,6 +112,12 @@ def per_class(table: Table, names: tuple[str, ...]) -> list[dict[str, Any]]:
     ]
 
 
+def never_predicted(table: Table, names: tuple[str, ...]) -> list[str]:
+    """The classes that some pixels are of and none is taken for."""
+    shown, taken = table.sum(1), table.sum(0)
+    return [name for i, name in enumerate(names) if shown[i] and not taken[i]]
+
+
 def ranked(outcomes: Outcomes) -> list[Judged]:
     """The images with pixels that count, the worst first."""
     return sorted((each for each in outcomes.images if each.pixels), key=lambda each: (each.miou, each.index))

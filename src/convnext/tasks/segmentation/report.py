@@ -6,7 +6,7 @@ from typing import Any
 
 from convnext.tasks.groups import interval
 from convnext.tasks.preview import as_text
-from convnext.tasks.segmentation.metrics import Outcomes, mean_iou, metrics, per_class, ranked
+from convnext.tasks.segmentation.metrics import Outcomes, mean_iou, metrics, never_predicted, per_class, ranked
 
 
 def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, drawn: int = 12) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def report(outcomes: Outcomes, names: tuple[str, ...], paths: Sequence[str], *, 
         "classes": list(names),
         "confusion": outcomes.table.tolist(),
         "per_class": per_class(outcomes.table, names),
+        "never_predicted": never_predicted(outcomes.table, names),
         "worst": worst(outcomes, names, paths),
         "details": {"images": maps},
     }

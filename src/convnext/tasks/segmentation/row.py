@@ -17,6 +17,7 @@ ROW = Row(
     evaluation=scoring.evaluation,
     final=scoring.evaluation,
     fitted=facts.fitted,
+    told=facts.balance_line,
     fingerprint=facts.fingerprint,
     counts=annotated.counts,
     classes="head.classes",

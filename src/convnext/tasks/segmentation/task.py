@@ -3,7 +3,6 @@
 Axes: N images, C channels, H W pixel rows and columns, K classes. A label of 255 does not count.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,9 @@ from convnext.data.sample import IGNORE
 from convnext.data.transforms import normalise
 from convnext.engine.distributed import World
 from convnext.errors import ConvNeXtError
-from convnext.kernels.transfer import sent
+from convnext.kernels.transfer import beside, sent
 from convnext.tasks.annotated import AnnotatedTask
+from convnext.tasks.balance import balance_of_pixels
 from convnext.tasks.segmentation.facts import fingerprint
 from convnext.tasks.segmentation.metrics import metrics
 from convnext.tasks.segmentation.parts import Logits, resized
@@ -52,7 +52,9 @@ class Segmentation(AnnotatedTask):
         super().__init__(model, recipe, options, splits, splits.train, fingerprint(splits.train, recipe))
         self.recipe, self.head = recipe, recipe.head
         self.metric: str = recipe.select.metric
-        self.chance_loss = math.log(self.head.classes) * (1 + self.head.aux_weight)
+        self.balance = balance_of_pixels(recipe.loss)
+        shares = torch.tensor(recipe.loss.shares or [1] * self.head.classes)
+        self.chance_loss = self.balance.of_knowing_nothing(shares) * (1 + self.head.aux_weight)
 
     def prepare(self, batch: DenseBatch, *, step: int, slots: NDArray[np.int64], device: torch.device) -> Labelled:
         """To the device, padded to one size, normalised; padding does not count."""
@@ -69,15 +71,20 @@ class Segmentation(AnnotatedTask):
 
     def loss(self, network: nn.Module, piece: Labelled) -> dict[str, Tensor]:
         """'main' and 'auxiliary', times its weight: cross-entropy of both heads in float32, each a mean over all pixels,
-        to which those that do not count bring 0.
+        to which those that do not count bring 0; balanced as the recipe has it.
 
         As in the released code; and so micro-batches, whose images have different shares of such pixels, add up.
         """
         logits: Logits = network(piece.x)
-        parts = {"main": _cross_entropy(logits.main, piece.labels)}
+        parts = {"main": self._cross_entropy(logits.main, piece.labels)}
         if logits.aux is not None:
-            parts["auxiliary"] = self.head.aux_weight * _cross_entropy(logits.aux, piece.labels)
+            parts["auxiliary"] = self.head.aux_weight * self._cross_entropy(logits.aux, piece.labels)
         return parts
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = self.balance.logits(resized(logits.float(), labels.shape[-2:]))
+        weight = None if self.balance.weights is None else beside(self.balance.weights, logits)
+        return F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction="sum") / labels.numel()
 
     def evaluate(self, model: nn.Module, world: World) -> dict[str, float]:
         """mIoU, mean accuracy, pixel accuracy and loss on the held-out images at one scale, in original pixels."""
@@ -100,8 +107,3 @@ class Segmentation(AnnotatedTask):
                 f"head.norm = '{self.head.norm}' needs two images or more in each forward pass, and there is one "
                 f"(batch {own}, {micro} at a time). Set --head.norm group, or raise optim.batch or --micro-batch."
             )
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    logits = resized(logits.float(), labels.shape[-2:])
-    return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / labels.numel()

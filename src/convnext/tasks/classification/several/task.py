@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convnext.config import ClassificationRecipe, RunOptions
 from convnext.data.labelled import Splits, rarest
 from convnext.engine.distributed import World
-from convnext.tasks.classification.losses import Balance
+from convnext.tasks.balance import Balance
 from convnext.tasks.classification.several.losses import chance_loss, loss_of
 from convnext.tasks.classification.several.metrics import metrics
 from convnext.tasks.classification.several.scoring import evaluate

@@ -1,4 +1,4 @@
-"""What a classifier minimises: cross-entropy against soft targets, and what makes up for classes with few images.
+"""What makes up for classes with few images, or few pixels: weights, or a shift of the logits, in training alone.
 
 Class-balanced weights: Cui et al. 2019, arXiv 1901.05555. Logit adjustment: Menon et al. 2020, arXiv 2007.07314.
 Axes: N images, K classes.
@@ -7,10 +7,12 @@ Axes: N images, K classes.
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convnext.config import LossConfig
+from convnext.config import LossConfig, SegmentationLoss
+from convnext.errors import ConvNeXtError
 from convnext.kernels.transfer import beside
 
 
@@ -38,8 +40,10 @@ class Balance:
         return targets
 
     def logits(self, logits: Tensor) -> Tensor:
-        """(N, K), as training compares them with targets."""
-        return logits if self.shift is None else logits + beside(self.shift, logits)
+        """(N, K) or (N, K, H, W), as training compares them with targets."""
+        if self.shift is None:
+            return logits
+        return logits + beside(self.shift, logits).view(-1, *[1] * (logits.ndim - 2))
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, *, total: bool = False) -> Tensor:
         """The balanced loss of (N, K) logits for (N,) labels, a scalar: the mean over the images, or their `total`."""
@@ -69,6 +73,22 @@ def balance_of(loss: LossConfig, counts: Tensor) -> Balance:
     beta = 1 - 1 / float(counts.mean()) if loss.beta is None else loss.beta
     inverse = 1 / (shares if loss.balance == "sampler" else effective_number(counts, beta))
     return Balance(weights=inverse / (shares * inverse).sum())
+
+
+def balance_of_pixels(loss: SegmentationLoss) -> Balance:
+    """What `loss` asks for. A weight is the class's share to the power of -tau: 0.5 the root of what evens them out, 1 all.
+
+    Raises ConvNeXtError where the shares are not known.
+    """
+    if loss.balance == "none":
+        return Balance()
+    if not loss.shares:
+        raise ConvNeXtError(f"loss.balance = '{loss.balance}' needs loss.shares, which a run measures. Name them.")
+    shares = torch.tensor(loss.shares, dtype=torch.float64)
+    if loss.balance == "logits":
+        return Balance(shift=loss.tau * shares.log())
+    rare = shares**-loss.tau
+    return Balance(weights=rare / (shares * rare).sum())
 
 
 def effective_number(counts: Tensor, beta: float) -> Tensor:
