@@ -14,11 +14,13 @@ from commands import convnext, trained
 from convnext.data.evaluation import eval_transform
 from convnext.deploy.export.run import export
 from convnext.deploy.exported.opened import description_of, open_exported
+from convnext.deploy.folded import Folded
 from convnext.deploy.forms.asked import Options
 from convnext.deploy.graph import BATCH, normalised, prepared, trace
 from convnext.deploy.load import load
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.extras import installed
+from convnext.kernels.dispatch import without_compiled
 from images import write_colours
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
@@ -80,6 +82,20 @@ def test_an_exported_network_gives_the_logits_of_its_run_for_images_of_any_size(
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_a_batch_may_have_any_number_of_images(exported, count):
     assert np.allclose(logits_of(exported, batch(7)[:count]), logits_of(exported, batch(7))[:count], atol=1e-5)
+
+
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+def test_a_convnext_file_in_use_holds_its_weights_once_and_answers_to_the_bit(run, tmp_path, monkeypatch):
+    out = tmp_path / "x.convnext"
+    export(run, "convnext", out)
+    held, release = [], Folded.release
+    with monkeypatch.context() as patched:
+        patched.setattr(Folded, "release", lambda network: held.append(network))
+        whole = logits_of(out, batch(3))
+    monkeypatch.setattr(Folded, "release", lambda network: held.append(network) or release(network))
+    assert np.array_equal(logits_of(out, batch(3)), whole)
+    before, after = (sum(each.numel() for each in network.parameters()) for network in held)
+    assert after == sum(each.numel() for each in held[1].norm.parameters()) < before / 10
 
 
 def test_class_names_recipe_and_preprocessing_travel_in_the_file(run, exported):

@@ -45,6 +45,8 @@ def run_of(path: Path, threads: int) -> tuple[Run, str]:
         return [found[name].numpy() for name in outputs]
 
     answering = Answering(network, ExportedClassifier.around(Exported(path, "torch", run, described)))
+    if answering.transformed.size >= network.config.patch:  # else plain torch says what is wrong
+        network.release()
     return run, text
 
 
