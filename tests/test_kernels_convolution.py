@@ -154,3 +154,24 @@ def test_a_relu_alone_is_taken_into_the_pass():
     accelerate(conv)
     with torch.inference_mode():
         torch.testing.assert_close(convolved(x, conv, None, nn.ReLU()), F.relu(nn.Conv2d.forward(conv, x)))
+
+
+@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_what_a_fused_optimizer_changed_is_packed_anew(norm):
+    torch.manual_seed(0)
+    unit = convolution(8, 8, norm).eval()
+    x = torch.randn(2, 8, 16, 20).to(memory_format=torch.channels_last)
+    assert accelerate(unit) == 1
+    with torch.no_grad():
+        before = unit(x)
+    optimizer = torch.optim.AdamW(unit.parameters(), lr=0.1, fused=True)  # counts no change of a weight
+    unit.train()(x).sum().backward()  # and a batch norm none of its statistics
+    optimizer.step()
+    unit.eval()
+    plain = copy.deepcopy(unit)
+    for each in plain.modules():
+        if isinstance(each, Convolution):
+            each.allowed = None
+    with torch.no_grad():
+        assert torch.allclose(unit(x), plain(x), atol=1e-4) and not torch.allclose(unit(x), before, atol=1e-2)

@@ -27,7 +27,11 @@ class Convolution(nn.Conv2d):
         self._packed: tuple[Any, cpu.PackedConvolution] | None = None  # and what it was packed of
 
     def forward(self, x: Tensor) -> Tensor:  # (N, I, H, W) -> (N, O, H, W)
-        return self.packed(None, relu=False)(x) if self.fits(x) else super().forward(x)
+        if self.fits(x):
+            return self.packed(None, relu=False)(x)
+        if self._packed is not None and torch.is_grad_enabled():
+            self._packed = None  # it may learn from this, and fused optimizers change weights without counting it
+        return super().forward(x)
 
     def fits(self, x: Tensor) -> bool:
         """Whether the kernels convolve this map.

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from convnext.tasks.convolution import Convolution
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -60,6 +62,7 @@ def _per_input(module: Any, x: Tensor, y: Tensor) -> int:
 
 _EXTRAS: dict[type, Callable[[Any, Tensor, Tensor], int]] = {
     nn.Conv2d: _bias,
+    Convolution: _bias,
     nn.ConvTranspose2d: _bias,
     nn.ReLU: _per_output(1),
     nn.BatchNorm2d: _per_output(2),
