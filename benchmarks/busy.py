@@ -24,6 +24,7 @@ WAYS: dict[str, dict[str, str]] = {
     "default": {},
     "spin_100000": {"GOMP_SPINCOUNT": "100000"},
     "spin_10000": {"GOMP_SPINCOUNT": "10000"},
+    "spin_3000": {"GOMP_SPINCOUNT": "3000"},
     "spin_1000": {"GOMP_SPINCOUNT": "1000"},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
 }

@@ -1,4 +1,5 @@
-"""How many cores this process may use: those that it is bound to, and no more than its control group has time for.
+"""How many cores this process may use: those that it is bound to, and no more than its control group has time for; and how its
+threads share them with others.
 
 Linux, control groups of version 2 (docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max) and 1 (cpu.cfs_quota_us). A container
 on a machine of 96 cores may have the time of 4, and its affinity still names 96.
@@ -9,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SPINS = "10000"  # turns of the loop in which a thread waits awake
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -52,3 +54,13 @@ def _limit(folder: Path) -> float:
         return 0.0 if quota in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return 0.0
+
+
+def let_threads_sleep() -> None:
+    """Let OpenMP's threads wait for each other awake for a moment only, unless the person chose how: before torch is loaded.
+
+    libgomp's own moment is so long that beside other work the threads that wait keep those that they wait for from running,
+    and a command takes ten times as long (benchmarks/busy.py). On a machine of its own it is as quick as before.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

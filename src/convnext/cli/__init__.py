@@ -33,6 +33,7 @@ from convnext.cli import (
 )
 from convnext.cli.foreign import refuse_foreign
 from convnext.cli.options import Command, fields_apart, parser_of
+from convnext.cores import let_threads_sleep
 from convnext.errors import ConvNeXtError, DataError, Interrupted
 from convnext.extras import missing
 from convnext.processes import starter, stoppable
@@ -65,6 +66,7 @@ VERBS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     streams.open_missing()
+    let_threads_sleep()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # before torch is loaded: torchrun may be gone by then
         starter().outlive()
     with stoppable():
