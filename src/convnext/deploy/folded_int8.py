@@ -32,7 +32,7 @@ class Int8Part(nn.Module):
     @property
     def value(self) -> Int8Block | Int8Patch:
         """Its tensors as the kernels take them."""
-        return self._kind(**dict(self.named_parameters()), eps=self.eps)
+        return self._kind(**{name: each.detach() for name, each in self.named_parameters()}, eps=self.eps)
 
     def forward(
         self, x: Tensor
