@@ -17,7 +17,7 @@ print(before, os.environ.get("GOMP_SPINCOUNT"))
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
+    [({}, "100000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
 )
 def test_a_command_lets_its_threads_sleep_unless_a_person_chose_how_they_wait(chosen, expected):
     left = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}

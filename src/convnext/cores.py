@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-SPINS = "10000"  # turns of the loop in which a thread waits awake
+SPINS = "100000"  # turns of the loop in which a thread waits awake
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
