@@ -128,12 +128,11 @@ def _subset(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.reports.text import text_of
     from convnext.studies.robustness.subsets import open_subset
     from convnext.tasks.classification import report
-    from convnext.tasks.classification.passing import Pass
     from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
 
     data = open_subset(_labelled(args, predictor), predictor.classes, part=args.part)
     skipped: dict[str, str] = {}
-    how = Pass(args.workers, args.batch or BATCH, not args.json, skipped=skipped)
+    how = _pass(args, skipped)
     if predictor.several:  # each class is judged alone: those that the data do not know stay unknown
         told = predictor.label_outcomes(data.dataset, how)
         found = evaluation_of_several(told, data.dataset, predictor.thresholds)
@@ -142,6 +141,13 @@ def _subset(args: argparse.Namespace, predictor: Any) -> None:
         found = report.evaluation_of(outcomes, data.dataset)
     result = found.with_about(skipped=skipped, weights=predictor.metadata.get("weights", "raw")).to_dict()
     show(to_json(result) if args.json else text_of(result))
+
+
+def _pass(args: argparse.Namespace, skipped: dict[str, str]) -> Any:
+    """How the images pass the network; broken ones are noted in `skipped`."""
+    from convnext.tasks.classification.passing import Pass
+
+    return Pass(args.workers, args.batch or BATCH, not args.json, skipped=skipped)
 
 
 def _labelled(args: argparse.Namespace, predictor: Any) -> Any:
@@ -156,7 +162,6 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
     if args.real is None:
         raise ConvNeXtError("--suite real needs --real FILE, the published real.json.")
     from convnext.studies.robustness.subsets import open_real, real_accuracy
-    from convnext.tasks.classification.passing import Pass
 
     if predictor.several:
         raise ConvNeXtError(
@@ -165,8 +170,7 @@ def _real(args: argparse.Namespace, predictor: Any) -> None:
         )
     labels = open_real(args.data, args.real, predictor.classes)
     skipped: dict[str, str] = {}
-    how = Pass(args.workers, args.batch or BATCH, not args.json, skipped=skipped)
-    outcomes = predictor.outcomes(labels.dataset, how)
+    outcomes = predictor.outcomes(labels.dataset, _pass(args, skipped))
     result = {"real": real_accuracy(outcomes, labels), "n": len(outcomes.index), "left_out": labels.left_out}
     text = f"ReaL {result['real']:.2%} on {result['n']:,} images; {labels.left_out:,} without an answer left out"
     show(to_json({**result, "skipped": skipped}) if args.json else text)

@@ -1,7 +1,7 @@
 """Annotated images of which each band is a file of its own: a listing in which all files of an image are one.
 
 scene_B02.tif and scene_B03.tif, or scene/B02.tif and scene/B03.tif, are called scene.tif there. Annotations may call the
-image so, with another ending, as people name the picture in colour on which they drew, or by any of its bands.
+image so, with another ending, as people name the colour image on which they drew, or by any of its bands.
 """
 
 import os
@@ -62,7 +62,7 @@ class BandTreeStore(BandStore):
 
 
 class BandFinder(ImageFinder):
-    """The images of such a tree, by their names, or those of their bands or of a picture in colour."""
+    """The images of such a tree, by their names, or those of their bands or of a colour image."""
 
     def __init__(self, files: Names, bands: Sequence[str]):
         super().__init__(files)
