@@ -1,7 +1,8 @@
 """What the columns of a table of images mean, whatever file it is in: the image, its class, its part, its objects."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convnext.data.formats.mask_folders import MASK_WORDS
@@ -12,15 +13,24 @@ from convnext.errors import DataError, nearest
 
 PATH = (
     "path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "image_name", "image",
-    "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri", "image_id",
+    "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri", "image_id", "fname",
 )  # fmt: skip
 LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls")
 PLURAL = ("labels", "tags", "classes", "categories")  # those that are no LABEL are taken where there is none
-SPLIT = ("split", "part", "subset", "partition")
+_SPLIT_BY = {
+    "is_valid": ("train", "val"),
+    "is_val": ("train", "val"),
+    "is_test": ("train", "test"),
+    "is_train": ("test", "train"),
+}
+SPLIT = ("split", "part", "subset", "partition", *_SPLIT_BY)
 OBJECTS = ("objects", "annotations")
 BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", "x1"})
 _MASKS = frozenset({*MASK_WORDS, "mask", "annotation", "segmentation", "segmentation_mask", "label_map"})
 _SOME, _LETTERS = 40, 60  # columns in a message, and letters of one
+_NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
+_INDEX = re.compile(r"(unnamed: \d+|__index_level_\d+__)?")  # a column that pandas adds
+_FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?|nan")
 _TEXT = "text"  # a label where nothing else can be one and rows share it; else a caption
 
 
@@ -85,6 +95,46 @@ def columns_of(
     plain = label.strip().lower() == "label"
     notes = () if plain else (f"'{name}' has no column 'label': its column '{label}' was taken for that.",)
     return Columns(image, label, _first(known, SPLIT), notes)
+
+
+def classes_among(names: Sequence[str], values: Callable[[str], Sequence[Any]]) -> Iterator[str]:
+    """The columns that can be the label of a table without any of the usual names: their values come again.
+
+    Not those of one value, of fractions, or of lists.
+    """
+    for name in names:
+        word = name.strip().lower()
+        if word in {*PATH, *SPLIT, *BOXES} or _INDEX.fullmatch(word):
+            continue
+        cells = [cell for cell in values(name) if cell is not None and str(cell).strip()]
+        if all(isinstance(cell, str | int | float) for cell in cells):
+            texts = {str(cell).strip() for cell in cells}
+            if 1 < len(texts) <= len(cells) // 2 and not any(map(_FRACTION.fullmatch, texts)):
+                yield name
+
+
+def with_names(columns: Columns, names: Sequence[str], values: Callable[[str], Sequence[Any]], name: str) -> Columns:
+    """The same, of labels that are numbers with the names of these classes where another column has them."""
+    word = columns.label.strip().lower()
+    twins = {f"{word}_name", f"{word}name", f"{word}_names", "class_name", "classname", "label_name", "category_name"}
+    for other in names:
+        if other.strip().lower() not in twins - {word}:
+            continue
+        numbers, called = ([str(cell).strip() for cell in values(column)] for column in (columns.label, other))
+        pairs = set(zip(numbers, called, strict=True))
+        same = len(pairs) == len({number for number, _ in pairs}) == len({text for _, text in pairs})
+        if same and all(number.isdecimal() and text and not text.isdecimal() for number, text in pairs):
+            note = f"'{name}': its column '{other}' has the names of the classes that '{columns.label}' counts."
+            return columns._replace(label=other, notes=(note,))
+    return columns
+
+
+def part_said(column: str, cell: str) -> str:
+    """The part that a cell of a column of parts says, in the words of `row_of`; of is_valid and its like 1 and 0 say it."""
+    parts = _SPLIT_BY.get(column.strip().lower())
+    if parts is None:
+        return cell
+    return parts[0] if cell in _NO else parts[1] if cell in _YES else cell
 
 
 def refuse_twice(names: Sequence[str], name: str) -> None:

@@ -47,11 +47,11 @@ class ImageFinder:
                 return found
         return None
 
-    def find_stem(self, stem: str, part: str = "") -> str | None:
+    def find_stem(self, stem: str, part: str = "", *, surely: bool = False) -> str | None:
         """As `find`, for a name without its ending."""
         folder, _, last = stem.rpartition("/")
         files = self._by_stem.get(last) or self._by_loose_stem.get(loose(last), [])
-        return _nearest(files, folder, part)
+        return _nearest(files, folder, part, surely=surely)
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:

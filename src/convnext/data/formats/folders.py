@@ -9,7 +9,7 @@ from convnext.data.band_store import BandStore, band_of, first_files, found_band
 from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
-from convnext.data.formats.table_files import metadata_of, tables_at, tables_of, unread
+from convnext.data.formats.table_files import metadata_of, passed_over, tables_at, tables_of, unread
 from convnext.data.formats.texts import has_texts, listing_of_texts
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
@@ -76,6 +76,7 @@ def _listed(source: Source, *, only: bool) -> Listing:
             "the folder with the images to train on."
         )
     found = _from_folders(tree, name, parts or {})
+    found = replace(found, notes=(*found.notes, *passed_over(tree)))
     return found.as_several() if source.labels == "multi" else found
 
 

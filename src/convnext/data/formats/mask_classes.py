@@ -64,6 +64,15 @@ def of_voc(masks: Sequence[str], files: Sequence[str]) -> Coding | None:
     return Coding(names, values, frozenset({IGNORE}))
 
 
+def names_by_value(text: str) -> list[str]:
+    """The names in a table of pixel value and class, a number's own where it has none; [] for another table."""
+    rows = [[cell.strip() for cell in line.split(",", 1)] for line in text.splitlines() if line.strip()]
+    if len(rows) < BINARY or [cell.lower() for cell in rows[0]] != ["pixel value", "class"]:
+        return []
+    named = {int(row[0]): row[-1] for row in rows[1:] if row[0].isdecimal() and int(row[0]) < IGNORE}
+    return [named.get(value, str(value)) for value in range(max(named, default=-1) + 1)]
+
+
 def coding_of_values(
     names: tuple[str, ...] | None, ignore_index: int | None, reduce_zero: bool, seen: Held | None, name: str
 ) -> Coding:

@@ -13,7 +13,7 @@ from convnext.data.codecs import suffixes_in
 from convnext.data.colours import colour_text
 from convnext.data.dataset import DenseDataset
 from convnext.data.decode import decode_mask
-from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, of_cityscapes, of_voc
+from convnext.data.formats.mask_classes import BINARY, Coding, coding_of_values, names_by_value, of_cityscapes, of_voc
 from convnext.data.formats.mask_colours import Legend, labelled, legend_at, legend_of, require_few, voc_legend
 from convnext.data.formats.mask_folders import (
     LOSSLESS,
@@ -36,6 +36,7 @@ _ADE = "objectInfo150.txt"  # its table of classes: tab-separated, the names las
 _ADE_CLASSES = 150
 _ADE_FOLDER = "adechallengedata2016"
 _NAMES = ("classes.txt", "class_names.txt")
+_BY_VALUE = "_classes.csv"  # Roboflow's
 _LOOKS = 5  # masks that may be broken
 _NAMED = 6  # colours in a message
 _AS_CLASSES = "If these folders are classes, say --task classification."
@@ -250,6 +251,8 @@ def _meaning(
             ]
     elif names := next((tables[each] for each in _NAMES if each in tables), None):
         named = [line.strip() for line in _text(tree, names).splitlines() if line.strip()]
+    elif _BY_VALUE in tables and (numbered := names_by_value(_text(tree, tables[_BY_VALUE]))):
+        named = numbered
     elif _ADE in tables:
         named = [row.split("\t")[-1].strip() for row in _text(tree, tables[_ADE]).splitlines()[1:] if row.strip()]
         reduced = len(named) == _ADE_CLASSES

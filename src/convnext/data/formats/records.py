@@ -3,8 +3,8 @@
 import io
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,15 +17,19 @@ from convnext.data.formats.columns import (
     Columns,
     Row,
     class_names,
+    classes_among,
     columns_of,
     labelled,
     marks_in,
+    part_said,
     path_in,
     refuse_captions,
     row_of,
     text_of,
+    with_names,
 )
 from convnext.data.formats.several import in_columns, may_be_marked
+from convnext.data.formats.shown import Shown
 from convnext.data.source import Labels
 from convnext.data.store import FolderStore, Tree, ZipStore, printable
 from convnext.data.written import decoded
@@ -85,19 +89,25 @@ class Records:
             return list(self.paths)
         return [path_in(value, self.where(place)) for place, value in enumerate(self.values(column))]
 
-    def rows(self, part: str, labels: Labels | None = None) -> tuple[list[Row], tuple[str, ...], bool]:
+    def rows(self, part: str, labels: Labels | None, among: Shown) -> tuple[list[Row], tuple[str, ...], bool]:
         """Every row, of `part` where the table does not say it itself; what was understood on the way; and whether the
-        label's column is called as one of several labels is.
+        label's column is called as one of several labels is. `among`: the images that it may name.
 
         Raises DataError where a row is wrong.
         """
+        if not self.held and (shows := among.column(self.columns, self.values)):
+            return self._renamed(shows).rows(part, labels, among)
         counted = [name for name in self.columns if self.names_of(name)]
         marked = None
         if not counted:
             about = self.columns if not self.held else ["path", *(name for name in self.columns if name != self.held)]
             marked = in_columns(about, self.values, least=1 if labels == "multi" else 2)
         if marked is None:
-            columns = columns_of(self.columns, self.name, path=self.held, labels=counted)
+            able: Iterable[str] = counted or classes_among(
+                [name for name in self.columns if name != self.held], self.values
+            )
+            columns = columns_of(self.columns, self.name, path=self.held, labels=able)
+            columns = columns if counted else with_names(columns, self.columns, self.values, self.name)
         else:
             known = {name.strip().lower(): name for name in reversed(self.columns)}
             image, split_by = (next((known[word] for word in words if word in known), "") for words in (PATH, SPLIT))
@@ -110,12 +120,22 @@ class Records:
         for place, (path, value) in enumerate(zip(paths, values, strict=True)):
             where = self.where(place)
             split = None if splits is None else text_of(splits[place], where, "split", split_names).lower()
+            split = split and part_said(columns.split, split)
             marks = marks_in(value, where, names) if marked is None else marked[0][place]
             label = "" if marks else text_of(value, where, "label", names)
             row = row_of("held" if self.held else path, label, split, where, part, marks=marks)
             found.append(row._replace(path=path) if self.held else row)
         refuse_captions(found, columns, self.name)
         return found, (*columns.notes, *self.notes), columns.plural
+
+    def _renamed(self, shows: str) -> "Records":
+        """The same where the column `shows` is called 'path'."""
+        note = f"'{self.name}': its column '{shows}' names the images."
+        columns = ["path" if name == shows else name for name in self.columns]
+        return replace(
+            self, columns=columns, notes=(note, *self.notes),
+            values=lambda column: self.values(shows if column == "path" else column),
+        )  # fmt: skip
 
 
 def is_label_json(data: bytes) -> bool:

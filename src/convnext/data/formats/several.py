@@ -44,7 +44,7 @@ def settled(rows: Sequence[Row], wish: Labels | None, *, plural: bool) -> tuple[
     cells = [row.label for row in rows if row.marks is None]
     separator = "" if wish == "single" else _separator(cells, wish == "multi", plural)
     if wish != "multi" and not sure and not separator:
-        return _one_each(rows), _doubts(rows) if wish is None else ()
+        return _one_each(rows), _doubts(rows, plural) if wish is None else ()
     if not any(row.label or row.marks for row in rows if row.split == "test"):
         rows = [row for row in rows if row.split != "test"]
     marked = [row if row.marks else row._replace(marks=_pieces(row.label, separator)) for row in rows]
@@ -170,9 +170,13 @@ def _separator(cells: Sequence[str], asked: bool, plural: bool) -> str:
     return ""
 
 
-def _doubts(rows: Sequence[Row]) -> tuple[str, ...]:
+def _doubts(rows: Sequence[Row], plural: bool) -> tuple[str, ...]:
     """A note where a name holds what may be a separator, and one where rows give an image several labels."""
-    held = next((row.label for row in rows if any(sign in row.label for sign in _SEPARATORS)), "")
+    names = dict.fromkeys(row.label for row in rows)
+    held = next((name for name in names if any(sign in name for sign in _SEPARATORS)), "")
+    if not held and plural:  # 'car person', where others are 'car' alone
+        pairs = ((name, sign) for name in names for sign in _LOOSE if sign in name)
+        held = next((name for name, sign in pairs if any(piece in names for piece in _pieces(name, sign).yes)), "")
     first: dict[str, str] = {}
     torn = dict.fromkeys(row.path for row in rows if first.setdefault(row.path, row.label) != row.label)
     notes = [f"'{held}' is taken for the name of one class. For several say --labels multi."] if held else []

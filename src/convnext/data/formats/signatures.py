@@ -14,6 +14,7 @@ from convnext.data.formats.mask_folders import IMAGE_WORDS
 from convnext.data.parts import wraps
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded
+from convnext.errors import DataError
 
 _LOOKS = 3  # files of an ending
 _HEAD = 65536  # bytes of a file that are looked at
@@ -62,6 +63,11 @@ def _csv(data: bytes) -> Signature | None:
         return Signature("a CSV of the VGG Image Annotator", "Export the annotations as JSON from there.")
     if {"imageid", "labelname", "xmin"} <= columns:
         return Signature("a CSV of Open Images", "Load it with FiftyOne, and export COCO from there.")
+    if {"imageid", "labelname", "confidence"} <= columns:
+        return Signature(
+            "a CSV of Open Images",
+            "Write a CSV of path and labels from its rows of Confidence 1, the names joined by ';'.",
+        )
     if "encodedpixels" in columns:
         return Signature("a CSV of run lengths (Kaggle)", "Save them as a PNG mask for each image.")
     return None
@@ -99,7 +105,18 @@ _BY_ENDING: dict[str, Callable[[bytes], Signature | None]] = {  # in the order o
     ".csv": _csv,
     ".txt": _text,
 }
+_UNPACK = "Unpack it, and name the folder."
+_TO_PNG = "Save the images as PNG or TIFF of 16 bit, with pydicom or 3D Slicer."
+_DICOM = Signature("a file of DICOM", _TO_PNG)
+_DICOM_MARK = slice(128, 132)  # where b"DICM" stands
+_RAW = Signature("a raw file of a camera", "Save the images as JPEG, TIFF or PNG.")
+_VIDEO = Signature("a video", "Save its frames as images, those of one video in one part alone.")
 _PACKED = {  # known by the name alone, where there are no images
+    **dict.fromkeys((".zip", ".7z", ".rar", ".tgz", ".gz", ".bz2", ".xz"), Signature("an archive", _UNPACK)),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf"), _RAW),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv"), _VIDEO),
+    ".dcm": _DICOM,
+    ".nii": Signature("a volume of NIfTI", _TO_PNG),
     ".tfrecord": Signature("a TFRecord", _TO_CLASSES),
     ".tfrecords": Signature("a TFRecord", _TO_CLASSES),
     ".tfrec": Signature("a TFRecord", _TO_CLASSES),
@@ -125,7 +142,15 @@ def unread(tree: Tree) -> str:
         ending = ".tfrecord" if ".tfrecord-" in name else os.path.splitext(name)[1]
         if ending in _PACKED:
             return _sentence(file, _PACKED[ending])
-    return ""
+    bare = tree.files.take(tree.files.ending_in({""}))[:_LOOKS]
+    return next((_sentence(file, _DICOM) for file in bare if _is_dicom(tree, file)), "")
+
+
+def _is_dicom(tree: Tree, file: str) -> bool:
+    try:
+        return tree.store.read(file)[_DICOM_MARK] == b"DICM"
+    except (DataError, OSError):
+        return False
 
 
 def unread_file(tree: Tree) -> str:

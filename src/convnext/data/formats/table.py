@@ -8,7 +8,8 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -19,16 +20,20 @@ from convnext.data.formats.columns import (
     Columns,
     Marks,
     Row,
+    classes_among,
     columns_of,
+    part_said,
     refuse_captions,
     refuse_twice,
     row_of,
+    with_names,
 )
-from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.records import TEXT_TABLES, records_at
 from convnext.data.formats.several import in_columns, marks_of, names_in, settled
+from convnext.data.formats.shown import Shown
 from convnext.data.names import Names
+from convnext.data.parts import part_of_name
 from convnext.data.source import Labels
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import as_bytes_were, composed, decoded, decomposed, one_each, spellings
@@ -53,6 +58,7 @@ def listing_of(
     """
     rows, notes, shards, plural = list[Row](), list[str](), dict[str, Shard](), False
     whole, shown_in, lost = len(tree.files) == 1, tree if images is None else images, 0
+    among = Shown(shown_in)
     for file, part in tables.items():
         shown = name if whole and name.endswith(printable(file)) else f"{name}/{printable(file)}"
         if part == "-":
@@ -60,12 +66,12 @@ def listing_of(
             continue
         if os.path.splitext(file)[1].lower() in TEXT_TABLES:
             text, codec = decoded(tree.once.read(file))
-            own, more, called = rows_of(text, shown, part, labels)
+            own, more, called = rows_of(text, shown, part, labels, among)
             held = False
             notes += [f"'{shown}' is not UTF-8: its encoding was taken for {codec}."] if codec else []
         else:
             records, codec = records_at(tree, file, shown), ""
-            own, more, called = records.rows(part, labels)
+            own, more, called = records.rows(part, labels, among)
             held = records.shard is not None
             shards |= {file: records.shard} if records.shard is not None else {}
         if not own:
@@ -73,7 +79,7 @@ def listing_of(
         notes += more
         plural = plural or called
         if not held:
-            own, moved, nowhere = _found(own, shown_in, codec, file.rpartition("/")[0])
+            own, moved, nowhere = _found(own, among, codec, file)
             lost += nowhere
             notes += [f"{number_of(moved, 'image')} of '{shown}' found by the end of the path."] if moved else []
         rows += own
@@ -115,13 +121,21 @@ def _nowhere(rows: list[Row], name: str, *, apart: bool) -> DataError:
     )
 
 
-def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[Row], int, int]:
+def _found(rows: list[Row], among: Shown, codec: str, table: str) -> tuple[list[Row], int, int]:
     """The rows with their images' stored names, how many of them only the end of their path gave away, and how many nothing.
 
-    `folder`: of the table, from which its paths count where they lead to a file. A path that is nowhere stays as it is
-    written, and is named when it is read.
+    The paths of a `table` count from its folder, where they lead to a file. A path that is nowhere stays as it is written,
+    and is named when it is read. Where a table was named alone and none of its paths leads anywhere, images are looked for
+    around it.
     """
-    finder: ImageFinder | None = None
+    found = _looked_up(rows, among, codec, table, by_name=among.listed)
+    if found[2] == len(rows) and not among.listed:
+        return _looked_up(rows, among, codec, table, by_name=True)
+    return found
+
+
+def _looked_up(rows: list[Row], among: Shown, codec: str, table: str, *, by_name: bool) -> tuple[list[Row], int, int]:
+    tree, folder = among.tree, table.rpartition("/")[0]
     found, moved, lost = list[Row](), 0, 0
     for row in rows:
         written = [f"{folder}/{row.path}", row.path] if folder and not row.path.startswith("/") else [row.path]
@@ -129,11 +143,8 @@ def _found(rows: list[Row], tree: Tree, codec: str, folder: str) -> tuple[list[R
         if path is None:
             spelled = (name for each in written for name in _candidates(each, codec))
             path = next(filter(tree.store.has, spelled), None)
-            if path is None and len(tree.files) > 1:
-                finder = finder or ImageFinder(tree.files)
-                path = finder.find(row.path, row.split, beside=folder, surely=True)
-                if path is None and not is_image(row.path):
-                    path = finder.find_stem(row.path, row.split)
+            if path is None and by_name:
+                path = among.find(row.path, row.split or part_of_name(table), folder)
             if path is None:
                 path = next(filter(tree.store.has, _ends(row.path)), None)
                 moved += path is not None
@@ -159,10 +170,10 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def rows_of(
-    text: str, name: str, part: str = "", labels: Labels | None = None
+    text: str, name: str, part: str, labels: Labels | None, among: Shown
 ) -> tuple[list[Row], tuple[str, ...], bool]:
     """Every row of a CSV, of `part` where it has no column for that; what was understood on the way; and whether the
-    label's column is called as one of several labels is.
+    label's column is called as one of several labels is. `among`: the images that it may name.
 
     Raises DataError with the line that is wrong. `name` is what messages call the table.
     """
@@ -170,9 +181,15 @@ def rows_of(
     names = [column.lower() for column in written]
     refuse_twice(names, name)
     lines = list(_lines_of(text, name, delimiter, first))
-    marked = _marked(written, lines, 1 if labels == "multi" else 2)
+    notes: tuple[str, ...] = ()
+    if shows := among.column(names, _cells(names, lines)):
+        notes = (f"'{name}': its column '{shows}' names the images.",)
+        place = names.index(shows)
+        names[place] = written[place] = "path"
+    marked, values = _marked(written, lines, 1 if labels == "multi" else 2), _cells(names, lines)
     if marked is None:
-        columns = columns_of(names, name, where=" in its first line")
+        columns = columns_of(names, name, labels=classes_among(names, values), where=" in its first line")
+        columns = with_names(columns, names, values, name)
     else:
         image, divided = (next((word for word in words if word in names), "") for words in (PATH, SPLIT))
         columns = Columns(image, "", divided, marked[1])
@@ -181,12 +198,12 @@ def rows_of(
     rows = []
     for place, (number, cells) in enumerate(lines):
         cells += [""] * (least - len(cells))
-        own = None if split < 0 else cells[split].strip().lower()
+        own = None if split < 0 else part_said(columns.split, cells[split].strip().lower())
         said = "" if label < 0 else cells[label].strip()
         marks = None if marked is None else marked[0][place]
         rows.append(row_of(cells[path].strip(), said, own, f"'{name}' line {number}", part, marks=marks))
     refuse_captions(rows, columns, name)
-    return rows, columns.notes, columns.plural
+    return rows, (*notes, *columns.notes), columns.plural
 
 
 def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] | None:
@@ -195,15 +212,30 @@ def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] |
     return _marked(written, list(_lines_of(text, name, delimiter, first)), 2)
 
 
+def columns_in(tree: Tree, file: str) -> tuple[list[str], Callable[[str], list[Any]]]:
+    """The columns of a table, of a CSV in small letters, and what gives their cells. Raises DataError for none."""
+    if os.path.splitext(file)[1].lower() not in TEXT_TABLES:
+        records = records_at(tree, file, file)
+        return records.columns, records.values
+    text = decoded(tree.once.read(file))[0]
+    names, delimiter, first = header_of(text)
+    return names, _cells(names, list(_lines_of(text, file, delimiter, first)))
+
+
 def _marked(
     written: list[str], lines: list[tuple[int, list[str]]], least: int
 ) -> tuple[list[Marks], tuple[str, ...]] | None:
-    where = {column: place for place, column in reversed(list(enumerate(written)))}
+    return in_columns(written, _cells(written, lines), least=least)
+
+
+def _cells(names: list[str], lines: list[tuple[int, list[str]]]) -> Callable[[str], list[str]]:
+    """column -> its cells."""
+    where = {column: place for place, column in reversed(list(enumerate(names)))}
 
     def values(column: str) -> list[str]:
         return [cells[where[column]] if len(cells) > where[column] else "" for _, cells in lines]
 
-    return in_columns(written, values, least=least)
+    return values
 
 
 def _lines_of(text: str, name: str, delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:

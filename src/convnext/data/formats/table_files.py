@@ -1,17 +1,20 @@
 """Which files of a folder or zip are the tables of its images, and of which part: by their names, places and columns."""
 
 import os
+import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from convnext.data.arrow import ENDINGS
 from convnext.data.codecs import image_suffixes
-from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in
+from convnext.data.formats.columns import BOXES, LABEL, PATH, labelled, not_read, objects_in
 from convnext.data.formats.records import JSON, JSON_LINES, TEXT_TABLES, columns_at, is_label_json, records_at
 from convnext.data.formats.several import in_columns, may_be_marked
-from convnext.data.formats.table import header_of, marks_in_text
-from convnext.data.parts import part_of, part_of_folder, part_of_name, wraps
+from convnext.data.formats.shown import Shown
+from convnext.data.formats.table import columns_in, header_of, marks_in_text
+from convnext.data.parts import PARTS, part_of, part_of_folder, part_of_name, wraps
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
@@ -19,7 +22,9 @@ from convnext.extras import MissingPackage
 
 TYPED = JSON_LINES | ENDINGS
 TABLES = TEXT_TABLES | TYPED
-_BESIDE = "metadata"  # beside images, as the `datasets` library calls it
+_BESIDE = ("metadata", "_classes")  # beside images, as the `datasets` library and Roboflow call it
+_COLUMNS = 2  # at least: the image, and what is said of it
+_SHOWN = 3  # tables in a note
 _LOOKS = 10  # tables that explain why there are no classes
 _CACHES = ("cache-", "tmp")  # of what was computed from the data
 
@@ -36,20 +41,41 @@ def tables_of(tree: Tree) -> dict[str, str]:
 
     Those called metadata beside the images, else tables at the top, else Parquet and Arrow files wherever they are. Only
     those whose columns are an image and its label, beside class folders in these very words: others that lie beside the
-    images are left alone. One table says itself
+    images are left alone, but for those that are all parts of the same images. One table says itself
     what is in it, as does one with a column `split`; of several, train.csv and test.csv are the parts.
     Raises DataError where the files belong to several data sets.
     """
-    beside = [file for file in metadata_of(tree) if labelled(_columns(tree, file), texts=not _in_classes(tree))]
+    texts = not _in_classes(tree)
+    about = {file: _columns(tree, file) for file in metadata_of(tree)}
+    beside = [file for file, own in about.items() if labelled(own, texts=texts) or (texts and _marked(tree, file, own))]
     if beside:
         return {file: part_of(file) for file in beside}
-    columns = {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
+    columns = _texts_at(tree)
     loose = not _in_classes(tree)
     named = [file for file, own in columns.items() if {"path", "label"} <= set(own) or (loose and labelled(own))]
     named = named or [file for file, own in columns.items() if loose and _marked(tree, file, own)]
+    named = named or (naming(tree, columns) if loose or _in_pieces(tree) else _of_parts(tree, columns))
     if named:
         return _parted(named, [file for file in named if "split" in columns[file]])
     return shards_of(tree)
+
+
+def passed_over(tree: Tree) -> tuple[str, ...]:
+    """A note where tables at the top speak of the images whose folders say the classes."""
+    found = naming(tree, _texts_at(tree))
+    if not found:
+        return ()
+    shown = ", ".join(f"'{printable(file)}'" for file in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    names, it = ("name", "one") if len(found) > 1 else ("names", "it")
+    return (
+        f"{shown}{more} {names} images too: the folders say the classes. Give {it} in place of the folder to go by {it}.",
+    )
+
+
+def _texts_at(tree: Tree) -> dict[str, list[str]]:
+    """The tables at the top that are text -> their columns."""
+    return {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
 
 
 def unread(tree: Tree, name: str) -> str:
@@ -59,9 +85,9 @@ def unread(tree: Tree, name: str) -> str:
 
 
 def metadata_of(tree: Tree) -> list[str]:
-    """The tables that lie beside the images of their folder, called metadata."""
+    """The tables that lie beside the images of their folder, called metadata or _classes."""
     files = tree.files.take(tree.files.ending_in(TABLES))
-    return [file for file in files if os.path.splitext(file.rsplit("/", 1)[-1])[0].lower() == _BESIDE]
+    return [file for file in files if os.path.splitext(file.rsplit("/", 1)[-1])[0].lower() in _BESIDE]
 
 
 def shards_of(tree: Tree, *, annotated: bool = False) -> dict[str, str]:
@@ -107,10 +133,43 @@ def shards_of(tree: Tree, *, annotated: bool = False) -> dict[str, str]:
 
 
 def _in_classes(tree: Tree) -> bool:
-    """Whether images lie in folders whose names mean something."""
+    """Whether images lie in folders whose names mean something, more than one."""
     images = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
-    folders = {folder for number in images.tolist() for folder in tree.files.prefixes[number].split("/")[:-1]}
-    return any(not wraps(folder) for folder in folders)
+    within = [tree.files.prefixes[number].split("/")[:-1] for number in images.tolist()]
+    return len({tuple(folder for folder in folders if not wraps(folder)) for folders in within} - {()}) > 1
+
+
+def naming(tree: Tree, tables: Mapping[str, Sequence[str]]) -> list[str]:
+    """Of tables at the top, file -> its columns, those that say something of the images, by what their cells are."""
+    among, found = Shown(tree), []
+    for file, columns in tables.items():
+        if len(columns) < _COLUMNS or not_read(columns, file):
+            continue
+        try:
+            names, values = columns_in(tree, file)
+        except DataError:
+            continue
+        shows = among.column(names, values) or next((name for name in names if name.strip().lower() in PATH), "")
+        if shows and among.names(values(shows)):
+            found.append(file)
+    return found
+
+
+def _of_parts(tree: Tree, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tables beside class folders that say which of their images are the parts: train.csv and test.csv."""
+    parts = {file: part for file in columns if (part := part_of_name(file))}
+    if "train" not in parts.values() or len(set(parts.values())) < len(PARTS) - 1:
+        return []
+    found = naming(tree, {file: columns[file] for file in parts if labelled(columns[file])})
+    return found if len(found) == len(parts) else []
+
+
+def _in_pieces(tree: Tree) -> bool:
+    """Whether the folders of images are pieces of one: part_1 and part_2."""
+    images = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())])
+    names = {tree.files.prefixes[number].rstrip("/").rsplit("/", 1)[-1] for number in images.tolist()}
+    stems = {re.sub(r"[\d_. -]+$", "", name) for name in names}
+    return len(stems) == 1 and stems != {""} and names != stems
 
 
 def _labels_images(tree: Tree, file: str) -> bool:

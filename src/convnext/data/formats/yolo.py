@@ -39,8 +39,9 @@ from convnext.data.written import decoded, loose
 from convnext.errors import DataError
 
 _SLACK = 0.002  # of the image's side: what six written digits and a tool's rounding can add
+Line = tuple[int, list[float], str]  # class, numbers behind it, place
 _NUMBERS = 5  # of an object, or more: its class and its box
-_NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt")
+_NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "_darknet.labels")
 _NOT_LABELS = {*_NAME_FILES, "readme.txt", "requirements.txt", "license.txt"}
 
 
@@ -130,6 +131,7 @@ class _Reader:
                 raise DataError(f"'{self.name}' names no classes and has no objects. Add a data.yaml with 'names'.")
             self.classes = tuple(str(number) for number in range(highest + 1))
             self.notes.append("Classes have no names, only numbers: no data.yaml or classes.txt was found.")
+        lines = self._from_zero(lines)
         meaning = Meaning(self.sheet.get("kpt_shape"), [values for rows in lines.values() for _, values, _ in rows])
         self.notes += meaning.notes
         entries: dict[str, list[AnnotatedImage]] = {}
@@ -233,7 +235,7 @@ class _Reader:
                 return listed
         return []
 
-    def _lines(self, image: str) -> list[tuple[int, list[float], str]]:
+    def _lines(self, image: str) -> list[Line]:
         """(class, numbers behind it, place) of each line that can be read."""
         label = self.labels.of(image)
         rows = []
@@ -253,7 +255,16 @@ class _Reader:
                 self.problems.append(Problem(wrong.kind, where, wrong.what))
         return rows
 
-    def _objects(self, lines: list[tuple[int, list[float], str]], meaning: Meaning) -> Objects:
+    def _from_zero(self, lines: dict[str, list[Line]]) -> dict[str, list[Line]]:
+        """The same where classes are counted from 0; from 1 they are where none is 0 and one is as high as there are names."""
+        numbers = {number for rows in lines.values() for number, _, _ in rows}
+        last = len(self.classes)
+        if not numbers or min(numbers) < 1 or max(numbers) != last:
+            return lines
+        self.notes.append(f"No class is 0 and one is {last}, and {last} have names: they were counted from 1.")
+        return {file: [(number - 1, values, where) for number, values, where in rows] for file, rows in lines.items()}
+
+    def _objects(self, lines: list[Line], meaning: Meaning) -> Objects:
         rows = []
         for number, values, where in lines:
             try:

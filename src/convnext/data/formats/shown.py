@@ -1,0 +1,57 @@
+"""The images that a table may name: how a cell finds its image, and which column is the one that names them."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from convnext.data.formats.columns import PATH
+from convnext.data.formats.files import ImageFinder, is_image
+from convnext.data.store import FolderStore, Tree, tree_of
+from convnext.errors import DataError
+
+_FEWEST = 3  # images that cells must name, so that numbers of classes are none
+_LOOKS = 20  # cells of a column that show what is in it
+
+
+class Shown:
+    """The images of a folder or a zip; of a table that was named alone those around it, listed when one asks for them."""
+
+    def __init__(self, tree: Tree):
+        self.tree = tree
+        self._around: Path | None = None
+        if len(tree.files) == 1 and isinstance(tree.store, FolderStore):
+            self._around = Path(tree.store.root or ".")
+
+    @cached_property
+    def _finder(self) -> ImageFinder:
+        return ImageFinder(self.tree.files if self._around is None else tree_of(self._around).files)
+
+    @property
+    def listed(self) -> bool:
+        """Whether the images are known without a look around."""
+        return self._around is None
+
+    def find(self, cell: str, part: str = "", beside: str = "") -> str | None:
+        """The image that a cell means, with its ending or without; None for none, and where nothing decides between several."""
+        found = self._finder.find(cell, part, beside=beside, surely=True)
+        return self._finder.find_stem(cell, part, surely=True) if found is None and not is_image(cell) else found
+
+    def names(self, cells: Sequence[Any]) -> bool:
+        """Whether cells name images: most of them, and each another one."""
+        words = {str(cell).strip() for cell in cells[:_LOOKS] if isinstance(cell, str | int)} - {""}
+        found = {image for word in words if (image := self._any(word))}
+        return len(found) > max(len(words) // 2, min(_FEWEST, len(cells)) - 1)
+
+    def _any(self, word: str) -> str | None:
+        """An image that a cell could mean, whichever of several."""
+        try:
+            return self._finder.find(word) or self._finder.find_stem(word)
+        except DataError:  # a name that no file can have
+            return None
+
+    def column(self, names: Sequence[str], values: Callable[[str], Sequence[Any]]) -> str:
+        """The column whose cells name images, '' where one is called as such a column is, or none does."""
+        if {name.strip().lower() for name in names} & {*PATH}:
+            return ""
+        return next((name for name in names if name.strip() and self.names(values(name))), "")
