@@ -233,7 +233,17 @@ def test_evaluate_measures_a_promise_and_keeps_it_when_asked(run, data, tmp_path
     assert kept_in(copy) == found["decision"] and found["decision"]["promise"]["accuracy"] == 0.6
     assert all((value == tensors[name]).all() for name, value in checkpoint.read(weights_file(copy))[0].items())
     said = convnext("evaluate", copy, data, "--part", "test", "--promise", 0.999)
-    assert said.status == 0 and "Promise of 99.9 %: 90 images cannot carry it" in said.out
+    assert said.status == 0 and "Promise of 99.9 %: 90 images of the test part cannot carry it" in said.out
+
+
+def test_a_promise_is_judged_by_the_test_part_where_none_is_named_and_never_by_what_was_learnt(run, data):
+    told = convnext("evaluate", run, data, "--promise", 0.6, "--json")
+    assert json.loads(told.out)["promise"]["part"] == "test"
+    assert "The test part judges it, 90 images that chose nothing; --part val takes the held-out images" in told.err
+    told = convnext("evaluate", run, data, "--promise", 0.6, "--part", "val")
+    assert "They also chose the weights: a part 'test' would be a better judge." in told.out and "judges it" not in told.err
+    refused = convnext("evaluate", run, data, "--sets", 0.8, "--part", "train").line
+    assert refused.startswith("The run was trained on these very images") and "they cannot show a promise" in refused
 
 
 @pytest.mark.skipif(not (installed("onnx") and installed("onnxscript")), reason="the extra 'export' is not installed")
@@ -246,6 +256,8 @@ def test_an_exported_file_abstains_as_its_run_does(run, data, tmp_path):
     ]
     for one, other in zip(*told, strict=True):
         assert (one["answered"], one["set"]) == (other["answered"], other["set"])
+    told = [json.loads(convnext("evaluate", each, data, "--promise", 0.6, "--json").out) for each in (run, file)]
+    assert told[0]["promise"] == told[1]["promise"]
     with pytest.raises(ConvNeXtError, match="is exported and stays as it is"):
         package.evaluate(file, data, promise=0.6, keep=True)
 

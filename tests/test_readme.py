@@ -14,6 +14,7 @@ from convnext.cli import VERBS
 from convnext.cli.options import fields_apart, parser_of
 from convnext.cli.train import check
 from convnext.models.create import create
+from convnext.recipes.listing import recipe_fields, recipes, shown_recipe
 from images import write_colours
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +49,25 @@ def test_a_command_of_the_readme_is_understood(line):
         check(args, fields + rest)
     else:
         assert not fields + rest
+
+
+def test_every_option_that_a_page_names_is_one():
+    """Also between commands: of this program, a field of a recipe, or in a line that names the program that it is of."""
+    parsers = parser_of(VERBS).verbs.values()
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    known |= {f"--{row['field']}" for made in recipes() for row in recipe_fields(shown_recipe(made["name"]))}
+    launchers = {"--nnodes", "--max-restarts", "--rdzv-conf", "--rdzv-endpoint"}  # torchrun's, in sentences
+    others = re.compile(
+        r"torchrun|srun|#SBATCH|--rdzv|curl|http\.server|benchmarks/|clock cpu|--run RUN|mypy|`--memory"
+    )
+    pages = {**DOCS, ROOT / "README.md": README}
+    pages |= {
+        ROOT / name: (ROOT / name).read_text("utf-8") for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+    }
+    for page, text in pages.items():
+        for line in text.splitlines():
+            for option in re.findall(r"(?<![\w-])--[A-Za-z][\w-]*(?:\.\w+)*", line):
+                assert option in known | launchers or others.search(line), (page.name, option)
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):

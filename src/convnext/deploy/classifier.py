@@ -28,6 +28,7 @@ from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
+from convnext.tasks.judged import judging_part
 from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
@@ -135,9 +136,10 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
 
         `images`: where those of a table are, if not beside it. `promise`: from which score on at least this share of the
         answers is right, with 95 % confidence, of several labels for each class; `sets`: sets of classes of which this share
-        holds the right one. Both are measured on these images; with `keep` the checkpoint holds them from now on, for
-        predictors and exports. Raises ConvNeXtError for shares that nobody can promise, where there is nothing to `keep`, and
-        for `keep` of an exported file, which stays what was exported.
+        holds the right one. Both are measured on these images, of which a test part goes first where no `part` is named, as it
+        did not choose the weights; with `keep` the checkpoint holds them from now on, for predictors and exports. Raises
+        ConvNeXtError for shares that nobody can promise, where there is nothing to `keep`, and for `keep` of an exported file,
+        which stays what was exported; DataError for a promise on images that the weights have learnt from.
         """
         wanted = Wanted.of(promise, sets)
         wanted.require(several=self.several)
@@ -146,6 +148,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
                 "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
             )
         source = scored_source(data, self.recipe.task, images=images)
+        if wanted and part is None:
+            part = judging_part(source, self.recipe, self.classes)
         return self._evaluated(source, part, Pass(workers, batch, progress), wanted, keep=keep)
 
     @abstractmethod

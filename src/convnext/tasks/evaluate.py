@@ -48,7 +48,8 @@ def evaluate(
     of unknown classes, or without that part.
     """
     row = row_of(recipe.task)
-    dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, part=part, run=run)
+    asked: dict[str, Any] = {"part": part, "run": run, "judging": bool(ways.get("wanted"))}
+    dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, **asked)
     known: Mapping[str, str] = {}
     if recipe.task != "classification":
         findings = look(dataset, workers=workers)

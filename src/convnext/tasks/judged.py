@@ -4,6 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from convnext.config import ClassificationRecipe
+from convnext.data.source import Source
+from convnext.engine.records import info
+from convnext.errors import number_of
+from convnext.tasks.opening import test_of
+
 Fingerprint = Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
 
 
@@ -17,3 +23,16 @@ def judged_on(dataset: Any, recipe: Any, metadata: Mapping[str, Any], fingerprin
     """'weights', 'images', and 'learnt' where the weights, whose file says `metadata`, were trained on these very images."""
     about = {"weights": metadata.get("weights", "raw"), "images": judged(dataset, recipe, fingerprint)}
     return about | ({"learnt": True} if fingerprint(dataset, recipe) == metadata.get("images") else {})
+
+
+def judging_part(source: Source, recipe: ClassificationRecipe, classes: tuple[str, ...]) -> str | None:
+    """'test' where the data have such a part beside held-out images, which chose the weights; that it is taken is said."""
+    source = replace(source.with_bands(recipe.input.bands), labels=recipe.labels)
+    test = test_of(source, classes, val_apart=False)
+    if test is None:
+        return None
+    info(
+        f"The test part judges it, {number_of(len(test.entries), 'image')} that chose nothing; --part val takes the held-out "
+        "images, which chose the weights."
+    )
+    return "test"

@@ -183,12 +183,24 @@ def open_scored(
     *,
     part: str | None = None,
     run: Path | None = None,
+    judging: bool = False,
 ) -> Any:
     """The images to score a run on, with labels that index its classes; what is scored is logged where it surprises.
 
-    `fingerprint` is that of the task's `facts`; `run`: the folder of its weights, which may know what it has learnt from.
+    `fingerprint` is that of the task's `facts`; `run`: the folder of its weights, which may know what it has learnt from;
+    `judging`: they shall show a promise. Raises DataError where that is asked of images that it has learnt from.
     """
-    return read_by(_scored(source, recipe, metadata, fingerprint, part, run), recipe.input)
+    return read_by(
+        _scored(source, recipe, metadata, fingerprint, part, run, _refuse if judging else warn), recipe.input
+    )
+
+
+def _refuse(learnt: str) -> None:
+    """Raise DataError for a promise on images that the run has `learnt` from."""
+    raise DataError(
+        f"{learnt} So they cannot show a promise. Name other images, or train with it: `convnext train DATA --promise 0.9` "
+        "measures it on what each network has not learnt from."
+    )
 
 
 def _scored(
@@ -198,6 +210,7 @@ def _scored(
     fingerprint: Fingerprint,
     part: str | None,
     run: Path | None,
+    learnt: Callable[[str], None],
 ) -> Any:
     name = source.name
     source = source.with_bands(recipe.input.bands)
@@ -215,7 +228,7 @@ def _scored(
             dataset = part_of(source, part=part, classes=tuple(metadata["classes"]))
     elif metadata.get("crosswise"):
         figure, called = ("map", "mAP") if source.labels == "multi" else ("top1", "top-1")
-        warn(
+        learnt(
             f"The run has learnt from all {len(held.train.entries) + len(held.val.entries):,} of these images, so these "
             f"figures say little about others: its {called} by cross-validation is {metadata['metrics'][figure]:.1%}."
         )
@@ -236,7 +249,7 @@ def _scored(
             "them. What it scores on those it held out is in its evaluation.json."
         )
     if fingerprint(dataset, recipe) == metadata.get("images"):
-        warn("The run was trained on these very images: the figures say little about others.")
+        learnt("The run was trained on these very images: the figures say little about others.")
         return dataset
     if held is not None:
         info(

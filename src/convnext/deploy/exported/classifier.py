@@ -6,6 +6,7 @@ Axes: N images, H W pixel rows and columns, C channels, K classes.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from convnext.deploy.predictor import Features, require_numbers
 from convnext.engine.records import watched
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification.answers import Answers
-from convnext.tasks.classification.conclusion import GIVEN, Wanted, conclude
+from convnext.tasks.classification.conclusion import GIVEN, TEST, Wanted, conclude
 from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
@@ -59,20 +60,20 @@ class ExportedClassifier(ClassificationPredictor):
     def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
         if keep:
             raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
-        dataset: Dataset = open_scored(
-            source, self.recipe, self.metadata, fingerprint, part=part, run=self.source.parent
-        )
+        asked_of: dict[str, Any] = {"part": part, "run": self.source.parent, "judging": bool(wanted)}
+        dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, **asked_of)
         skipped: dict[str, str] = {}
-        how = replace(how, skipped=skipped)
+        how, measured = replace(how, skipped=skipped), TEST if part == TEST else GIVEN
         about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
         if self.several:
-            told = evaluation_of_several(self.label_outcomes(dataset, how), dataset, self.thresholds, wanted=wanted)
+            outcomes = self.label_outcomes(dataset, how)
+            told = evaluation_of_several(outcomes, dataset, self.thresholds, wanted=wanted, measured=measured)
             return told.with_about(skipped=skipped, **about)
 
         def asked(images: Dataset) -> Iterator[Answers]:
             return self._passes(images, how)
 
-        found = conclude(dataset, asked, self.decision, wanted=wanted, measured=part or GIVEN)
+        found = conclude(dataset, asked, self.decision, wanted=wanted, measured=measured)
         return found.with_about(skipped=skipped, **about)
 
     def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> Outcomes:

@@ -35,7 +35,7 @@ from convnext.kernels.transfer import queued, sent
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.streams import tell
-from convnext.tasks.classification.conclusion import Wanted
+from convnext.tasks.classification.conclusion import GIVEN, TEST, Wanted
 from convnext.tasks.classification.decision import KEY, Decision
 from convnext.tasks.classification.inference import logits as in_halves
 from convnext.tasks.classification.metrics import Outcomes
@@ -81,6 +81,7 @@ class TrainedClassifier(ClassificationPredictor):
             run=self.source.parent,
             batch=how.batch or self._batch,
             wanted=wanted,
+            measured=TEST if part == TEST else GIVEN,
             **{"thresholds": self.thresholds} if self.several else {"decision": self.decision},
         )
         if keep:
