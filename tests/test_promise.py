@@ -241,7 +241,10 @@ def test_a_promise_is_judged_by_the_test_part_where_none_is_named_and_never_by_w
     assert json.loads(told.out)["promise"]["part"] == "test"
     assert "The test part judges it, 90 images that chose nothing; --part val takes the held-out images" in told.err
     told = convnext("evaluate", run, data, "--promise", 0.6, "--part", "val")
-    assert "They also chose the weights: a part 'test' would be a better judge." in told.out and "judges it" not in told.err
+    assert (
+        "They also chose the weights: a part 'test' would be a better judge." in told.out
+        and "judges it" not in told.err
+    )
     refused = convnext("evaluate", run, data, "--sets", 0.8, "--part", "train").line
     assert refused.startswith("The run was trained on these very images") and "they cannot show a promise" in refused
 
