@@ -10,9 +10,9 @@ from torch import nn
 
 from convnext.config import Recipe
 from convnext.engine.forks import tell_once
-from convnext.engine.records import info
+from convnext.engine.records import info, warn
 from convnext.engine.update import autocast
-from convnext.tasks.judged import judged_on
+from convnext.tasks.judged import judged_on, refuse_learnt
 from convnext.tasks.opening import Named, look, open_scored, scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import named_once
@@ -48,7 +48,7 @@ def evaluate(
     of unknown classes, or without that part.
     """
     row = row_of(recipe.task)
-    asked: dict[str, Any] = {"part": part, "run": run, "judging": bool(ways.get("wanted"))}
+    asked: dict[str, Any] = {"part": part, "run": run, "learnt": refuse_learnt if ways.get("wanted") else warn}
     dataset = open_scored(scored_source(data, recipe.task), recipe, metadata, row.fingerprint, **asked)
     known: Mapping[str, str] = {}
     if recipe.task != "classification":

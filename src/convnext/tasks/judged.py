@@ -7,7 +7,7 @@ from typing import Any
 from convnext.config import ClassificationRecipe
 from convnext.data.source import Source
 from convnext.engine.records import info
-from convnext.errors import number_of
+from convnext.errors import DataError, number_of
 from convnext.tasks.opening import test_of
 
 Fingerprint = Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
@@ -23,6 +23,14 @@ def judged_on(dataset: Any, recipe: Any, metadata: Mapping[str, Any], fingerprin
     """'weights', 'images', and 'learnt' where the weights, whose file says `metadata`, were trained on these very images."""
     about = {"weights": metadata.get("weights", "raw"), "images": judged(dataset, recipe, fingerprint)}
     return about | ({"learnt": True} if fingerprint(dataset, recipe) == metadata.get("images") else {})
+
+
+def refuse_learnt(told: str) -> None:
+    """Raise DataError for a promise on images that the run has learnt from, as `told`."""
+    raise DataError(
+        f"{told} So they cannot show a promise. Name other images, or train with it: `convnext train DATA --promise 0.9` "
+        "measures it on what each network has not learnt from."
+    )
 
 
 def judging_part(source: Source, recipe: ClassificationRecipe, classes: tuple[str, ...]) -> str | None:

@@ -183,24 +183,14 @@ def open_scored(
     *,
     part: str | None = None,
     run: Path | None = None,
-    judging: bool = False,
+    learnt: Callable[[str], None] = warn,
 ) -> Any:
     """The images to score a run on, with labels that index its classes; what is scored is logged where it surprises.
 
     `fingerprint` is that of the task's `facts`; `run`: the folder of its weights, which may know what it has learnt from;
-    `judging`: they shall show a promise. Raises DataError where that is asked of images that it has learnt from.
+    `learnt` is told where these are the images that it has learnt from.
     """
-    return read_by(
-        _scored(source, recipe, metadata, fingerprint, part, run, _refuse if judging else warn), recipe.input
-    )
-
-
-def _refuse(learnt: str) -> None:
-    """Raise DataError for a promise on images that the run has `learnt` from."""
-    raise DataError(
-        f"{learnt} So they cannot show a promise. Name other images, or train with it: `convnext train DATA --promise 0.9` "
-        "measures it on what each network has not learnt from."
-    )
+    return read_by(_scored(source, recipe, metadata, fingerprint, part, run, learnt), recipe.input)
 
 
 def _scored(

@@ -21,7 +21,7 @@ from convnext.deploy.exported.opened import Exported, open_exported
 from convnext.deploy.forms.table import LOGITS
 from convnext.deploy.images import Pixels, Read, in_batches
 from convnext.deploy.predictor import Features, require_numbers
-from convnext.engine.records import watched
+from convnext.engine.records import warn, watched
 from convnext.errors import ConvNeXtError, DataError
 from convnext.tasks.classification.answers import Answers
 from convnext.tasks.classification.conclusion import GIVEN, TEST, Wanted, conclude
@@ -31,7 +31,7 @@ from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several import metrics as several
 from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
-from convnext.tasks.judged import judged_on
+from convnext.tasks.judged import judged_on, refuse_learnt
 from convnext.tasks.opening import open_scored
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import note_skipped
@@ -60,7 +60,11 @@ class ExportedClassifier(ClassificationPredictor):
     def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
         if keep:
             raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
-        asked_of: dict[str, Any] = {"part": part, "run": self.source.parent, "judging": bool(wanted)}
+        asked_of: dict[str, Any] = {
+            "part": part,
+            "run": self.source.parent,
+            "learnt": refuse_learnt if wanted else warn,
+        }
         dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, **asked_of)
         skipped: dict[str, str] = {}
         how, measured = replace(how, skipped=skipped), TEST if part == TEST else GIVEN
