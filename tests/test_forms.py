@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import convnext as package
+from checkpoints import checkpoint_of
 from convnext import api
 from convnext.cli import VERBS
 from convnext.cli.options import parser_of
@@ -63,7 +64,7 @@ def other(monkeypatch) -> Form:
 def test_a_row_names_functions_and_packages_that_there_are(form):
     for function in filter(None, (form.writer, form.detector, form.opener, form.quantizer, form.int8_hindrance)):
         assert callable(table.called(function))
-    assert {*form.packages, *form.int8_packages} <= set(EXTRAS)
+    assert {*form.packages, *form.detector_packages, *form.int8_packages} <= set(EXTRAS)
     assert form.extra in PROJECT["project"]["optional-dependencies"]
     assert bool(form.opener) == bool(form.backend) != bool(form.unopened)
     assert set(form.also) <= set(table.backends()) and form.backend not in form.also
@@ -107,6 +108,23 @@ def test_a_row_is_all_that_another_form_takes(other, tmp_path, capsys):
 def test_an_option_that_a_form_does_not_have_is_refused_in_one_line(other):
     with pytest.raises(ConvNeXtError, match="--half does not go with --to other"):
         export("nowhere", other.name, options=Options(half=True))
+
+
+@pytest.mark.parametrize(
+    ("to", "task", "absent", "said"),
+    [
+        ("web", "classification", "onnx", "--to web needs onnx, which"),  # never what it is made of
+        ("web", "classification", "onnxruntime", "--to web needs onnxruntime, which"),
+        ("onnx", "detection", "onnxscript", "--to onnx needs onnxscript, which"),
+        ("openvino", "detection", "onnx", "--to openvino of a detector needs onnx, which"),
+    ],
+)
+def test_a_missing_package_is_told_by_the_form_that_was_asked_for(tmp_path, monkeypatch, to, task, absent, said):
+    run = checkpoint_of(task, tmp_path)
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(ConvNeXtError) as told:
+        api.export(run, to)
+    assert str(told.value) == f"{said} is not installed: pip install 'convnext[export]'."
 
 
 def test_every_extra_is_in_both_tables_and_what_tests_take():

@@ -247,8 +247,7 @@ def export(
         workers=workers,
     )
     place = os.fspath(run)
-    if to != asked.WEB:
-        asked.form_for(to, options)
+    asked.form_for(to, options)
     asked.refuse_task(asked.task_of(place), place, to, options)  # before the seconds of torch
     from convnext.deploy.export import run as exporting
     from convnext.deploy.export.web.folder import export_web

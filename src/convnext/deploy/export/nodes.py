@@ -43,7 +43,7 @@ class Nodes:
     """Operators, one after the other. A value is a name, or an array, which becomes a constant."""
 
     def __init__(self) -> None:
-        self.onnx = needs("onnx", "--to onnx")
+        self.onnx = needs("onnx", "A graph of ONNX")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self.opsets: set[int] = set()  # of the networks that were grafted

@@ -41,8 +41,6 @@ def quantize(source: Path, out: Path, images: Sequence[Pixels], variant: str, de
 
 def to_onnx(program: ExportedProgram) -> Any:
     """An onnx.ModelProto with the inputs and outputs of `program` under their names."""
-    needs("onnx", "--to onnx")
-    needs("onnxscript", "--to onnx")
     made = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=inputs_of(program), output_names=outputs_of(program)
     )

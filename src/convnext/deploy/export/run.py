@@ -26,7 +26,7 @@ from convnext.deploy.export.quantized import Quantization, to_int8
 from convnext.deploy.exported.detector import ExportedDetector
 from convnext.deploy.exported.opened import Pixels, Run, is_exported, megabytes, move, open_exported
 from convnext.deploy.forms import table
-from convnext.deploy.forms.asked import Options, form_for, refuse_task
+from convnext.deploy.forms.asked import Options, form_for, refuse_task, task_of
 from convnext.deploy.forms.seal import seal
 from convnext.deploy.load import load
 from convnext.errors import CheckpointError, ConvNeXtError
@@ -80,7 +80,7 @@ class Done:
 
 
 def export(run: str | Path, to: str, out: str | Path | None = None, options: Options | None = None) -> Done:
-    """Write the network of `run` as form `to` of FORMS to `out`, RUN/model.onnx and so on by default; compare both.
+    """Write the network of `run` as form `to` to `out`, RUN/model.onnx and so on by default; compare both.
 
     Raises ConvNeXtError where the form or its packages are missing, the network cannot be traced, the answers differ,
     or int8 costs more than `options.max_loss` points; whatever was at `out` is then untouched.
@@ -90,7 +90,7 @@ def export(run: str | Path, to: str, out: str | Path | None = None, options: Opt
     path = _place(run, form, out, options)
     if is_exported(run):
         raise CheckpointError(f"'{run}' is exported already. Name the run that it was made of.")
-    form.require(int8=bool(options.int8))
+    form.require(to, int8=bool(options.int8), detector=task_of(run) == "detection")
     predictor: Any = load(run, weights=options.weights, device="cpu", plain=True)
     refuse_task(predictor.recipe.task, predictor.source, to, options)
     if predictor.recipe.task == "detection":

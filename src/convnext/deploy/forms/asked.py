@@ -8,7 +8,8 @@ from convnext.errors import ConvNeXtError, nearest
 from convnext.files import from_json
 from convnext.integrity import read_header
 
-WEB = "web"  # a folder around one of the forms
+WEB = "web"  # a folder around a file of one of the forms
+_INSIDE = "onnx"
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class Options:
 
 
 def form_for(to: str, options: Options) -> table.Form:
-    """The form called `to`. Raises ConvNeXtError for options that do not fit together, before any work is done."""
-    form = next((form for form in table.FORMS if form.name == to), None)
+    """The form called `to`, of WEB that of its file. Raises ConvNeXtError for options that do not fit together."""
+    name = _INSIDE if to == WEB else to
+    form = next((form for form in table.FORMS if form.name == name), None)
     if form is None:
-        *others, last = names = table.names()
+        *others, last = names = (*table.names(), WEB)
         raise ConvNeXtError(f"There is no form '{to}': {', '.join(others)} or {last}.{nearest(to, names)}")
     if options.int8 and (options.half or not form.quantizer):
         raise _refused("int8", "--half" if form.quantizer else f"--to {to}", "quantizer")

@@ -39,6 +39,7 @@ class Form:
     )  # what stands around the digest that ends a file; readers of the form skip it
     writer: str  # (program, path, description, *, half): writes the file
     detector: str = ""  # (predictor, path, *, half): writes that of a detector; '': it is not for detectors
+    detector_packages: tuple[str, ...] = ()  # what that takes more
     backend: str = ""  # the package that runs it, and the name of that; '': none does, see `unopened`
     opener: str = ""  # (path, threads) -> (run, text of the description), by that package
     also: tuple[str, ...] = ()  # backends of other forms that run it too
@@ -53,14 +54,19 @@ class Form:
         """What can run a file of it, the first by choice."""
         return (self.backend, *self.also) if self.backend else ()
 
-    def require(self, *, int8: bool = False) -> None:
-        """Raise MissingPackage where a package is missing that exporting to it takes, ConvNeXtError for another hindrance."""
+    def require(self, asked: str, *, int8: bool = False, detector: bool = False) -> None:
+        """Raise MissingPackage where a package is missing that exporting to it takes, ConvNeXtError for another hindrance.
+
+        `asked`: what the user calls it, where it is a part of something else.
+        """
         for package in self.packages:
-            needs(package, f"--to {self.name}", self.extra)
+            needs(package, f"--to {asked}", self.extra)
+        for package in self.detector_packages if detector else ():
+            needs(package, f"--to {asked} of a detector")
         for package in self.int8_packages if int8 else ():
             needs(package, "--int8")
         if int8 and self.int8_hindrance and (reason := called(self.int8_hindrance)()):
-            raise ConvNeXtError(f"--int8 with --to {self.name} is of no use here: {reason}. Take --to openvino.")
+            raise ConvNeXtError(f"--int8 with --to {asked} is of no use here: {reason}. Take --to openvino.")
 
 
 FORMS = (
@@ -91,6 +97,7 @@ FORMS = (
         convolutions=True,
         writer="convnext.deploy.export.openvino:write",
         detector="convnext.deploy.export.openvino:write_detector",
+        detector_packages=("onnx", "onnxscript"),
         backend="openvino",
         opener="convnext.deploy.forms.openvino:opened",
         half="file",

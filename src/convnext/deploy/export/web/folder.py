@@ -14,7 +14,7 @@ from convnext.data.store import printable
 from convnext.deploy.export.run import Done, export
 from convnext.deploy.export.web.runtime import FILES, LICENCE, PACKAGE, VERSION, runtime_files
 from convnext.deploy.exported.opened import open_exported
-from convnext.deploy.forms.asked import WEB, Options, refuse_task
+from convnext.deploy.forms.asked import WEB, Options, form_for, refuse_task
 from convnext.deploy.page import SHARED, content, page, shared
 from convnext.deploy.trained.checkpoint import read_trained
 from convnext.drawing.palette import colour_of
@@ -34,7 +34,8 @@ _POLICY = (  # what the page, and the worker that it starts, may load and ask: t
 _FIELDS = {
     "root": "./",
     "script": "web.js",
-    "head": f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n',
+    "head": f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+    + "".join(f'<link rel="modulepreload" href="{name}">\n' for name in ("cards.js", "drawn.js")),
     "where": "They stay on this device: the network runs here, in the browser.",
     "without": "",
     "foot": f"Written by convnext {__version__}; the network runs on {PACKAGE} {VERSION}. Once loaded, it asks nobody.",
@@ -54,15 +55,17 @@ def export_web(
     where files of others are in `out`, and what `runtime_files` and `export` raise; `out` is then untouched.
     """
     options = options or Options()
+    form_for(WEB, options).require(WEB, int8=bool(options.int8))  # before npm is asked
     path = _place(run, out)
     _require_images(run, options)
     files = runtime_files(runtime)
     with told(path), appearing(path) as made:
         made.mkdir()
-        done = export(run, "onnx", made / _MODEL, options)
+        done = export(run, WEB, made / _MODEL, options)
         files |= {name: shared(name).encode() for name in SHARED}
         files |= {name: content(__package__, name).encode() for name in _OWN}
-        files |= {_ABOUT: to_json(_about(made / _MODEL, _name(run))).encode(), _PAGE: page(_FIELDS).encode()}
+        about = _about(made / _MODEL, _name(run), done.precision)
+        files |= {_ABOUT: to_json(about).encode(), _PAGE: page(_FIELDS).encode()}
         for name, data in files.items():
             (made / name).write_bytes(data)
         size_mb = sum(file.stat().st_size for file in made.iterdir()) / 1e6
@@ -104,7 +107,7 @@ def _name(run: str | Path) -> str:
     return printable((place if place.is_dir() else place.parent).name)
 
 
-def _about(model: Path, name: str) -> dict[str, Any]:
+def _about(model: Path, name: str, precision: str) -> dict[str, Any]:
     """What the page and the worker need to know, from what travels in the exported file."""
     described = open_exported(model).description
     recipe: ClassificationRecipe = parse(Recipe, described["recipe"] | {"precision": "fp32"}, where=f"'{model}'")
@@ -113,6 +116,7 @@ def _about(model: Path, name: str) -> dict[str, Any]:
     classes = [printable(each) for each in described["classes"]]
     return {
         "name": name,
+        "precision": precision,
         "task": recipe.task,
         "classes": classes,
         "colours": ["#{:02x}{:02x}{:02x}".format(*colour_of(number)) for number in range(len(classes))],
