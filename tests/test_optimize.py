@@ -15,11 +15,13 @@ from convnext.deploy.load import load
 from convnext.errors import ConvNeXtError
 from convnext.kernels import cpu, dispatch
 from convnext.kernels.dispatch import without_compiled
+from convnext.models.away import away
 from convnext.models.build import build_model
 from convnext.models.convnext import ConvNeXt
 from convnext.recipes.architectures import ARCHITECTURES
 from images import write_colours
 
+needs_kernels = pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SMALL = {
     "v1": ConvNeXtConfig(depths=(1, 2), widths=(8, 16), classes=5, layer_scale=1e-6),
@@ -203,6 +205,7 @@ class SlowBlock(nn.Module):
     """What a fused block must compute, from the tensors that it is given."""
 
     made = 0
+    exact = False
 
     def __init__(self, weights):
         super().__init__()
@@ -229,6 +232,8 @@ class SlowBlock(nn.Module):
 class SlowPatch(nn.Module):
     """Likewise for a convolution whose stride is its kernel."""
 
+    exact = False
+
     def __init__(self, weight, bias, normalise=False, eps=1e-6, after=None):
         super().__init__()
         self.weight, self.bias, self.normalise, self.eps = weight.clone(), bias.clone(), normalise, eps
@@ -242,6 +247,8 @@ class SlowPatch(nn.Module):
 
 class SlowStem(nn.Module):
     """Likewise for overlapping convolutions."""
+
+    exact = False
 
     def __init__(self, layers):
         super().__init__()
@@ -259,6 +266,8 @@ class SlowStem(nn.Module):
 
 class SlowHead(nn.Module):
     """Likewise for the end of a classifier."""
+
+    exact = False
 
     def __init__(self, weight, bias, eps):
         super().__init__()
@@ -445,40 +454,97 @@ def test_a_predictor_folds_on_the_cpu_and_its_scores_stay(tmp_path):
     assert fast._folded is None
 
 
-@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
-@pytest.mark.parametrize("name", ["v1", "v2"])
-def test_a_network_that_lets_go_of_its_plain_weights_answers_the_same_to_the_bit_and_does_nothing_else(name):
-    model = network(name)
-    whole, packed, x = convnext.optimize(model), convnext.optimize(model), images(model)
-    with torch.inference_mode():
-        assert packed.release()
-        assert torch.equal(packed(x), whole(x)) and torch.equal(packed.embed(x), whole.embed(x))
-        kept = whole.features(x)
-        assert all(torch.equal(each, kept[stage]) for stage, each in packed.features(x).items())
-    left = sum(parameter.numel() for parameter in packed.parameters())
-    assert left == sum(parameter.numel() for parameter in packed.norm.parameters())
-    for use in (copy.deepcopy, lambda each: each.double(), pickle.dumps):
-        with pytest.raises(ConvNeXtError, match="packed weights alone"):
-            use(packed)
+def answered(model: ConvNeXt) -> nn.Module:
+    """The folded network after its first answer."""
+    fast = convnext.optimize(model)
+    fast(images(model))
+    return fast
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["v1", "v2", "overlap", "headless"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_that_has_answered_holds_its_matrices_once_and_gives_them_back_to_the_bit(name, dtype):
+    model = network(name).to(dtype)
+    x, fast, wanted = images(model).to(dtype), convnext.optimize(model), convnext.optimize(model).state_dict()
+    answer, features = fast(x), fast.features(x)
+    rounded = dtype == torch.bfloat16 and cpu.bf16_matmuls()  # in pairs
+    gone = ("conv", "linear") if rounded else ("conv", "linear", "expand", "project")
+    matrices = [each for each in wanted if each.endswith(tuple(f".{part}.weight" for part in gone))]
+    assert away(fast) == matrices
+    kept = fast.state_dict()
+    assert not away(fast) and list(kept) == list(wanted)
+    for key, value in wanted.items():
+        assert torch.equal(kept[key], value) and kept[key].stride() == value.stride() and kept[key].dtype == dtype
+    assert not any(parameter.requires_grad for parameter in fast.parameters())
+    assert torch.equal(fast(x), answer) and not away(fast)  # asked for once, they stay
+    assert all(torch.equal(value, features[stage]) for stage, value in fast.features(x).items())
+
+
+@needs_kernels
+def test_copies_moves_and_graphs_of_a_network_that_has_answered_are_whole():
+    model = network()
+    x, wanted = images(model), exact(model, images(model))
+    fast, held = answered(model), away(answered(model))
+    for copied in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert not away(copied) and torch.equal(copied(x), fast(x)) and away(copied) == held == away(fast)
+    assert apart(answered(model).double()(x.double()), wanted) < 1e-6
+    assert apart(torch.compile(answered(model), backend="eager", fullgraph=True)(x), wanted) < 1e-5
+    assert apart(torch.export.export(answered(model), (x,)).module()(x), wanted) < 1e-5
+    fast(x.clone().requires_grad_()).sum().backward()
+    other = answered(model)
+    other.load_state_dict({name: 0 * value for name, value in other.state_dict().items()})
+    assert not other(x).any()
+
+
+@needs_kernels
+def test_a_matrix_that_somebody_holds_stays_and_what_is_done_to_it_is_seen():
+    model = network()
+    fast, x = convnext.optimize(model), images(model)
+    views = [fast.head.linear.weight[0], fast.stages[0][0].expand.weight.detach(), fast.stages[0][0].project.weight]
+    before = fast(x)
+    assert not {"head.linear.weight", "stages.0.0.expand.weight", "stages.0.0.project.weight"} & {*away(fast)}
+    views[0].zero_()
+    fast.head.linear.bias.zero_()
+    assert before[:, 0].all() and not fast(x)[:, 0].any()
+    late = answered(model)
+    with torch.no_grad():
+        late.head.linear.weight.zero_()
+        late.head.linear.bias.zero_()
+    assert not late(x).any()
+
+
+@needs_kernels
+def test_what_is_packed_in_fewer_bits_goes_only_when_asked_to_and_is_refused_afterwards():
+    model = network()
+    fast, x = convnext.optimize(model, matmul_dtype=torch.bfloat16), images(model)
     strange = convnext.optimize(model)
     strange.stages[0][0].expand = nn.Sequential(strange.stages[0][0].expand)
-    with torch.inference_mode():
-        assert strange.release() and torch.allclose(strange(x), whole(x), atol=1e-5)  # the part itself answers
+    assert strange.release() and apart(strange(x), exact(model, x)) < 1e-5  # the part itself answers
+    answer = fast(x)
+    assert any("expand" in name for name in away(fast)) != cpu.bf16_matmuls()
+    fast = copy.deepcopy(fast)
+    assert fast.release() and any("expand" in name for name in away(fast)) and torch.equal(fast(x), answer)
+    for use in (copy.deepcopy, lambda each: each.double(), pickle.dumps, lambda each: each.state_dict()):
+        if cpu.bf16_matmuls():
+            with pytest.raises(ConvNeXtError, match="packed weights alone") as error:
+                use(fast)
+            assert "\n" not in str(error.value) and torch.equal(fast(x), answer)
 
 
-@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+@needs_kernels
 def test_a_predictor_holds_the_folded_weights_once_and_its_copy_answers_the_same(tmp_path):
     write_colours(tmp_path / "data")
     assert trained(tmp_path / "data", tmp_path / "run").status == 0
     predictor = load(tmp_path / "run", device="cpu")
     shown = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
     wanted = predictor.logits(shown)
-    assert not sum(parameter.numel() for part in predictor._folded.stages[0] for parameter in part.parameters())
+    assert "head.linear.weight" in away(predictor._folded)
     assert torch.equal(copy.deepcopy(predictor).logits(shown), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(predictor)).logits(shown), wanted)
 
 
-@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+@needs_kernels
 def test_bf16_matmuls_are_for_the_kernels_alone():
     """Elsewhere the network stays float32; a network in bfloat16 keeps its dtype."""
     model = network()
@@ -492,7 +558,7 @@ def test_bf16_matmuls_are_for_the_kernels_alone():
     assert apart(fast(x), wanted) < 1e-5
 
 
-@pytest.mark.skipif(without_compiled() is not None, reason="the compiled kernels are not here")
+@needs_kernels
 def test_a_predictor_of_a_bfloat16_run_is_closer_to_float32_than_autocast(tmp_path):
     data = tmp_path / "data"
     write_colours(data)

@@ -4,6 +4,7 @@ Packed once, and again as soon as anything of them has changed: a layer, its val
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from operator import is_
 from typing import Any
@@ -11,25 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convnext.errors import ConvNeXtError
 from convnext.kernels import cpu
+from convnext.models.away import Away, send_away
 
 
 class Compiled:
     """What `parts`, one after the other, make of an image; a part that cannot be packed answers itself.
 
-    `holders`: the modules that hold the parts. `release`: the plain weights of a part are let go of as soon as it is packed,
-    so that the next one is packed into their memory; it then never is `current`.
+    `holders`: the modules that hold the parts. `once`: the plain matrices of a part are let go of as soon as it is packed, so
+    that the next one is packed into their memory, and made again of the packed ones when anybody asks; `rounded`: also those
+    that no packed ones can be made into again, and who asks is refused.
     """
 
-    def __init__(self, parts: Sequence[Any], holders: Sequence[nn.Module], *, release: bool = False):
+    def __init__(
+        self, parts: Sequence[Any], holders: Sequence[nn.Module], *, once: bool = False, rounded: bool = False
+    ):
         modules = [module for part in parts for module in part.modules()]
-        inside = [held for each in modules for held in (each._modules, each._parameters, each._buffers)]
+        layers = [_packed(part, once=once, rounded=rounded) for part in parts]
+        inside = [held for each in modules for held in (each._modules, _own(each), each._buffers)]
         self._held = [*(each._modules for each in holders), *inside]
         self._hooks = [hooks for each in modules for hooks in (each._forward_hooks, each._forward_pre_hooks)]
-        self._tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+        self._tensors = [each for held in inside for each in held.values() if isinstance(each, Tensor)]
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]  # those that count changes
         self._members, self._state = self._now()
-        layers = [_packed(part, release=release) for part in parts]
         self.any = any(layer is not None for layer in layers)  # whether a part is for the kernels
         self._runs: list[tuple[int, cpu.PackedLayers | nn.Module]] = []  # each with the place of its first part
         place = 0
@@ -69,14 +75,29 @@ class Compiled:
         return [member for held in self._held for member in held.values()], state
 
 
-def _packed(part: Any, *, release: bool) -> cpu.Packed | None:
+def _own(module: nn.Module) -> dict[str, Any]:
+    """A module's dictionary of parameters, in which those that are away are None."""
+    held = module.__dict__["_parameters"]
+    return held.held if isinstance(held, Away) else held
+
+
+def _packed(part: Any, *, once: bool, rounded: bool) -> cpu.Packed | None:
     """A part for the kernels; None where it answers itself."""
     layer: cpu.Packed | None = part.packed() if _plain(part) else None
-    if layer is not None and release:
-        with torch.inference_mode(False), torch.no_grad():
-            for parameter in part.parameters():
-                parameter.data = torch.empty(0, dtype=parameter.dtype)
+    if layer is not None and once:
+        for module, matrices in part.matrices().items():
+            if layer.exact or rounded:
+                send_away(module, {own: partial(_back, layer, name) for own, name in matrices.items()})
     return layer
+
+
+def _back(layer: Any, name: str) -> Tensor:
+    """A plain matrix of a packed part."""
+    if layer.exact:
+        return layer.matrix(name)
+    raise ConvNeXtError(
+        "This network holds packed weights alone, rounded to fewer bits: optimize() what it was made of to move or copy it."
+    )
 
 
 def _plain(part: nn.Module) -> bool:

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from convnext.config import ConvNeXtConfig
 from convnext.deploy.compiled import Compiled
-from convnext.errors import ConvNeXtError
 from convnext.kernels import cpu, dispatch
 from convnext.kernels.block import BlockWeights
 from convnext.models.convnext import EPS
@@ -51,7 +50,6 @@ class Folded(Network):
             accumulate(len(stage) for stage in stages)
         )  # places of the stages' last parts; the stem's is 0
         self._compiled: Compiled | None = None
-        self._released = False  # whether the packed weights alone are left
         self._allowed = dispatch.allowed(norm.weight.device)  # again when the network is moved
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
@@ -71,32 +69,34 @@ class Folded(Network):
         return {f"stage{i}": each for i, each in enumerate(self._answers(x, self._ends))}
 
     def release(self) -> bool:
-        """Let go of the plain weights of all parts that the compiled kernels have packed, which are then held once.
+        """Pack all parts for the compiled kernels, and let go also of weights that the packed ones round.
 
-        Afterwards it answers on the CPU without gradients, and does nothing else: these parameters are empty, and it is
-        neither moved nor copied. False where no part is for those kernels; nothing has changed then.
+        Without it only matrices are let go of that can be made again, at the first answer: see `models.away`. Afterwards what
+        needs the others raises a ConvNeXtError. False where no part is for those kernels; nothing has changed then.
         """
         dtype, device = self.norm.weight.dtype, self.norm.weight.device
         if device.type != "cpu" or not self._allowed.compiled or dtype not in dispatch.compiled_dtypes():
             return False
-        made = Compiled(self._parts(), [self, *self.stages], release=True)
-        if made.any:
-            self._compiled, self._released = made, True
+        self._pack(rounded=True)
+        return self._compiled is not None and self._compiled.any
+
+    def _pack(self, *, rounded: bool = False) -> Compiled:
+        """For the compiled kernels. The first time the plain matrices go, afterwards somebody has asked for them."""
+        first = self._compiled is None
+        made = Compiled(self._parts(), [self, *self.stages], once=first, rounded=rounded)
+        self._compiled = made
+        if first:
             _give_back()
-        return made.any
+        return made
 
     def _answers(self, x: Tensor, wanted: list[int]) -> list[Tensor]:
         """What the parts at these rising places make of x."""
         if not x.is_floating_point():
             x = x.to(self.norm.weight.dtype)
         dtype, fused = self.norm.weight.dtype, self.fused
-        if self._released:
-            assert self._compiled is not None
-            return self._compiled(x, wanted)
         if fused and dispatch.fits_folded(x, self.config.patch, dtype, self._allowed):
-            if self._compiled is None or not self._compiled.current():
-                self._compiled = Compiled(self._parts(), [self, *self.stages])
-            return self._compiled(x, wanted)
+            compiled = self._compiled
+            return (compiled if compiled is not None and compiled.current() else self._pack())(x, wanted)
         found = []
         for place, part in enumerate(self._parts()[: wanted[-1] + 1]):
             x = part.on_triton(x) if fused and self._takes_triton(part, x) else part(x)
@@ -110,7 +110,6 @@ class Folded(Network):
         return not (part._forward_hooks or part._forward_pre_hooks) and dispatch.fits_triton(part, x, self._allowed)
 
     def _apply(self, *given: Any, **named: Any) -> Any:
-        self._refuse_released()
         moved = super()._apply(*given, **named)
         self._allowed = dispatch.allowed(self.norm.weight.device)
         return moved
@@ -121,14 +120,7 @@ class Folded(Network):
         return [*parts, self.head] if isinstance(self.head, FoldedHead) else parts
 
     def __getstate__(self) -> dict[str, Any]:
-        self._refuse_released()
         return self.__dict__ | {"_compiled": None}  # copies and files hold the tensors once
-
-    def _refuse_released(self) -> None:
-        if self._released:
-            raise ConvNeXtError(
-                "This network holds packed weights alone: optimize() what it was made of to move or copy it."
-            )
 
     def extra_repr(self) -> str:
         return f"fused={self.fused}"
@@ -181,6 +173,10 @@ class FoldedBlock(nn.Module):
         parts = spatial.weight, spatial.bias, None, None, matrices[0], expand.bias, matrices[1], project.bias
         return BlockWeights(*parts, grn=self.grn, eps=self.eps)
 
+    def matrices(self) -> dict[nn.Module, dict[str, str]]:
+        """Of its layers the parameters that a packed part has too, and by which name."""
+        return {self.expand: {"weight": "expand"}, self.project: {"weight": "project"}}
+
     def packed(self) -> cpu.PackedBlock | None:
         """For the compiled kernels; None where a layer is not the one that was built."""
         if not _are([nn.Conv2d, nn.Linear, nn.Linear], self.spatial, self.expand, self.project):
@@ -205,6 +201,10 @@ class FoldedDownsample(nn.Module):
         y = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=self.eps)
         return self.conv(y.permute(0, 3, 1, 2))
 
+    def matrices(self) -> dict[nn.Module, dict[str, str]]:
+        """As of a block."""
+        return {self.conv: {"weight": "weight"}}
+
     def packed(self) -> cpu.PackedPatch | None:
         """For the compiled kernels; None where the convolution is not the one that was built, or sees more than patches."""
         if not _are([nn.Conv2d], self.conv) or any(self.conv.padding):
@@ -227,6 +227,10 @@ class FoldedStem(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, in_channels, H, W) -> (N, C0, H / patch, ...)
         x = x.contiguous(memory_format=torch.channels_last)
         return self.norm(self.layers(x if self.shift is None else x - self.shift))
+
+    def matrices(self) -> dict[nn.Module, dict[str, str]]:
+        """None: they are small, and a stem of several layers mixes them with its shift."""
+        return {}
 
     def packed(self) -> cpu.PackedPatch | cpu.PackedStem | None:
         """For the compiled kernels; None where it is more than convolutions, norms and GELUs as they were built."""
@@ -278,6 +282,10 @@ class FoldedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         pooled = x.mean((2, 3))
         return self.linear(F.layer_norm(pooled, pooled.shape[-1:], eps=self.eps))
+
+    def matrices(self) -> dict[nn.Module, dict[str, str]]:
+        """As of a block."""
+        return {self.linear: {"weight": "weight"}}
 
     def packed(self) -> cpu.PackedHead | None:
         """For the compiled kernels; None where the layer is not the one that was built."""

@@ -40,6 +40,10 @@ class Int8Part(nn.Module):
         value = self.value
         return plain_block(x, value) if isinstance(value, Int8Block) else plain_patch(x, value)
 
+    def matrices(self) -> dict[nn.Module, dict[str, str]]:
+        """Its own parameters."""
+        return {self: {name: name for name in self._parameters}}
+
     def packed(self) -> cpu.PackedInt8Block | cpu.PackedInt8Patch:
         """For the compiled kernels."""
         value = self.value

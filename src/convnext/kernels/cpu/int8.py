@@ -23,6 +23,7 @@ class PackedInt8Block:
     """A block packed from its int8 form."""
 
     kind = Kind.BLOCK_INT8
+    exact = False
 
     def __init__(self, weights: Int8Block):
         lanes = library_or_refuse().cn_lanes()
@@ -62,6 +63,7 @@ class PackedInt8Patch:
     """A downsampling layer packed from its int8 form."""
 
     kind = Kind.PATCH_INT8
+    exact = False
 
     def __init__(self, weights: Int8Patch):
         lanes = library_or_refuse().cn_lanes()

@@ -24,6 +24,7 @@ from convnext.kernels.cpu.library import bf16_matmuls, library_or_refuse, longs,
 from convnext.kernels.structs import Kind, addresses
 
 Shape = tuple[int, int, int, int]  # (N, H, W, C)
+CHANNELS_LAST = torch.channels_last
 DTYPES = (torch.float32, torch.bfloat16)  # of maps that are given
 
 
@@ -32,6 +33,7 @@ class Packed(Protocol):
 
     inputs: int  # channels
     kind: Kind
+    exact: bool  # whether nothing was rounded: `matrix(name)` then makes the plain one again of the one in `tensors`
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
@@ -100,6 +102,7 @@ class PackedBlock:
         self.kernel, self.eps = weights.spatial.shape[-1], weights.eps
         bf16 = expand.dtype is torch.bfloat16 and bf16_matmuls()
         self.kind = Kind.BLOCK_BF16 if bf16 else Kind.BLOCK
+        self.exact = not bf16
         pack = pack_pairs if bf16 else pack_matrix
         bias = weights.spatial.new_zeros(self.inputs) if weights.spatial_bias is None else weights.spatial_bias
         self.tensors: dict[str, Tensor] = {
@@ -112,6 +115,11 @@ class PackedBlock:
         }
         if grn is not None:
             self.tensors["grn"] = grn.detach().float().contiguous()
+
+    def matrix(self, name: str) -> Tensor:
+        """'expand', (E, C), or 'project', (C, E), float32: to the bit what was packed."""
+        shape = (self.hidden, self.inputs) if name == "expand" else (self.inputs, self.hidden)
+        return unpack_matrix(self.tensors[name], *shape)
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
@@ -133,6 +141,7 @@ class PackedPatch:
     """
 
     kind = Kind.PATCH
+    exact = True
 
     def __init__(
         self,
@@ -145,11 +154,18 @@ class PackedPatch:
         lanes = library_or_refuse().cn_lanes()
         self.outputs, self.inputs, self.patch, _ = weight.shape
         self.normalise, self.eps = normalise, eps
-        order = (0, 2, 3, 1) if normalise else (0, 2, 1, 3)  # patch.h says why
-        rows = weight.permute(order).reshape(self.outputs, -1)  # (O, P * P * I)
+        self._order = (0, 2, 3, 1) if normalise else (0, 2, 1, 3)  # patch.h says why
+        rows = weight.permute(self._order).reshape(self.outputs, -1)  # (O, P * P * I)
         self.tensors = {"weight": pack_matrix(rows), "bias": pad(bias, lanes)}
         if after:
             self.tensors |= {"norm_weight": pad(after[0], lanes), "norm_bias": pad(after[1], lanes)}
+
+    def matrix(self, name: str) -> Tensor:
+        """'weight', (O, I, P, P) float32 in channels-last memory: to the bit what was packed."""
+        sides = (self.outputs, self.inputs, self.patch, self.patch)
+        rows = unpack_matrix(self.tensors[name], self.outputs, self.inputs * self.patch**2)
+        places = [self._order.index(axis) for axis in range(4)]
+        return rows.view([sides[axis] for axis in self._order]).permute(places).contiguous(memory_format=CHANNELS_LAST)
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
@@ -184,6 +200,7 @@ class PackedStem:
     """Overlapping convolutions one after the other, in float32."""
 
     kind = Kind.STEM
+    exact = False
 
     def __init__(self, layers: Sequence[StemLayer]):
         self.inputs = layers[0].weight.shape[1]
@@ -238,11 +255,16 @@ class PackedHead:
     """
 
     kind = Kind.HEAD
+    exact = True
 
     def __init__(self, weight: Tensor, bias: Tensor, eps: float = 1e-6):
         self.outputs, self.inputs = weight.shape
         self.eps = eps
         self.tensors = {"weight": pack_matrix(weight), "bias": pad(bias, library_or_refuse().cn_lanes())}
+
+    def matrix(self, name: str) -> Tensor:
+        """'weight', (K, C) float32: to the bit what was packed."""
+        return unpack_matrix(self.tensors[name], self.outputs, self.inputs)
 
     def shape(self, n: int, height: int, width: int, channels: int) -> Shape:
         """Of the answer to a map of that shape."""
@@ -274,6 +296,16 @@ def pack_matrix(weight: Tensor) -> Tensor:
     packed = torch.zeros((outputs + lanes) // lanes * lanes * inputs)
     library.cn_pack(pointer(weight), *longs(1, inputs, inputs, outputs), pointer(packed))
     return packed
+
+
+def unpack_matrix(packed: Tensor, outputs: int, inputs: int) -> Tensor:
+    """The (outputs, inputs) that `pack_matrix` was given, float32, to the bit."""
+    panel, lanes = library_or_refuse().cn_panel(), library_or_refuse().cn_lanes()
+    found = torch.empty(outputs, inputs)
+    for first, rows in enumerate(found.split(panel)):
+        wide, begin = -(-len(rows) // lanes) * lanes, first * panel * inputs  # the last panel has whole vectors
+        rows.copy_(packed[begin : begin + inputs * wide].view(inputs, wide).T[: len(rows)])
+    return found
 
 
 def pack_pairs(weight: Tensor) -> Tensor:
