@@ -184,7 +184,7 @@ def test_an_image_without_annotations_has_no_targets_and_boxes_in_shares_are_cou
     val = replace(val, entries=(AnnotatedImage(val.entries[0].path, 1, None, shares),))
     sample = eval_dense(Sample(np.zeros((40, 56, 3), np.uint8), None, None, "x", 1, (40, 56)), predictor.recipe.input)
     with torch.inference_mode():
-        found = find(predictor.model, sample, predictor.recipe)
+        (found,) = find(predictor.model, [sample], predictor.recipe)
     exact = replace(
         found.above(2),
         boxes=np.array([[14, 10, 28, 20]], np.float32),

@@ -191,8 +191,9 @@ def test_a_cascade_that_moves_no_box_scores_by_the_mean_of_its_stages():
         torch.nn.init.zeros_(stage.delta.weight)
     batch = Images.of(images()[:1])
     with torch.no_grad():
-        pyramid, shapes = model.pyramid(batch)
-        (boxes,) = model.rpn.proposals(*model.rpn(pyramid), shapes, batch, training=False)
+        pyramid, scores, deltas = model.look(batch.x)
+        shapes = [level.shape[-2:] for level in pyramid]
+        (boxes,) = model.rpn.proposals(scores, deltas, shapes, batch, training=False)
         pooled = pool(pyramid, [boxes], model.heads.strides, 7)
         mean = torch.stack([stage(pooled)[0] for stage in model.heads.box]).mean(0).softmax(1)
     (found,) = model.detect(batch)

@@ -1,13 +1,19 @@
 """Which batches are recorded as CUDA graphs, without a GPU: what records stands in for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 
 from checkpoints import checkpoint_of
 from convnext.deploy.folded import Folded
 from convnext.deploy.load import load
+from convnext.deploy.trained import replayed
 from convnext.engine import room
 from convnext.engine.room import images_together
 from convnext.kernels import graphs
@@ -21,7 +27,7 @@ class Recorded:
     made: ClassVar[list[tuple[int, ...]]] = []
     refusing = False
 
-    def __init__(self, model, example):
+    def __init__(self, model, example, beside):
         if self.refusing:
             raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be late")
         self.made.append(tuple(example.shape))
@@ -50,10 +56,12 @@ def test_a_shape_is_recorded_when_it_comes_again_and_only_so_many_are_kept(recor
 
 
 def test_where_nothing_can_be_recorded_the_network_answers_and_one_line_says_why(recorded, monkeypatch):
-    monkeypatch.setattr(Recorded, "refusing", True)
     told = []
     run = graphs.Graphs(lambda x: x + 1, told.append)
-    assert answers(run, 4, 4, 4, 3, 3) == ["itself"] * 5
+    assert answers(run, 5, 5) == ["itself", "recorded"]
+    monkeypatch.setattr(Recorded, "refusing", True)
+    assert answers(run, 4, 4, 4, 3, 3, 5) == ["itself"] * 6
+    assert run._runs == {}  # the memory of what was recorded is free
     (line,) = told
     assert line.startswith("Batches are not recorded as CUDA graphs: operation not permitted") and "\n" not in line
 
@@ -61,6 +69,48 @@ def test_where_nothing_can_be_recorded_the_network_answers_and_one_line_says_why
 def test_elsewhere_nothing_is_recorded(recorded, monkeypatch):
     monkeypatch.setattr(graphs.transfer, "queued", lambda device: False)
     assert answers(graphs.Graphs(lambda x: x + 1, pytest.fail), 4, 4) == ["itself"] * 2
+
+
+class Card:
+    """Stands for what torch records with: the network runs once in place of the capture, and a replay is noted."""
+
+    def __init__(self, monkeypatch):
+        self.pools, self.replays = [], 0
+        card = self
+
+        class Graph:
+            def pool(self):
+                return self
+
+            def replay(self):
+                card.replays += 1
+
+        def capture(graph, pool, stream):
+            assert not torch.is_autocast_cache_enabled()
+            self.pools.append((graph, pool))
+            return nullcontext()
+
+        stands = {"CUDAGraph": Graph, "graph": capture, "device": lambda _: nullcontext(), "Stream": Mock}
+        stands |= {"stream": lambda _: nullcontext(), "current_stream": Mock}
+        for name, value in stands.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_a_recorded_run_shares_memory_gives_new_tensors_and_reads_the_weights_themselves_under_autocast(monkeypatch):
+    card, layer, seen = Card(monkeypatch), torch.nn.Linear(2, 2), []
+
+    def network(x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        seen.append(torch.is_autocast_cache_enabled())
+        return [layer(x)], x * 2
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        first = graphs.Graphed(network, torch.ones(1, 2))
+        graphs.Graphed(network, torch.ones(3, 2), first)
+        assert torch.is_autocast_cache_enabled() and seen == [False] * 2 * (graphs.WARM + 1)
+        ([one], two), ([again], _) = first(torch.ones(1, 2)), first(torch.ones(1, 2))
+        assert torch.equal(one, layer(torch.ones(1, 2))) and torch.equal(two, torch.full((1, 2), 2.0))
+    assert card.replays == 2 and one.data_ptr() != again.data_ptr()
+    assert [pool for _, pool in card.pools] == [None, card.pools[0][0]]
 
 
 # A classifier on a GPU
@@ -84,7 +134,7 @@ def test_a_classifier_answers_there_folded_recorded_and_with_one_copy_each_way(c
             super().__init__(model, tell)
 
     monkeypatch.setattr("convnext.deploy.trained.classifier.Graphs", Kept)
-    monkeypatch.setattr(graphs, "Graphed", lambda model, example: lambda x: model(x))
+    monkeypatch.setattr(graphs, "Graphed", lambda model, example, beside: model)
     shown = images(3, classifier.recipe.input.size_px)
     near = classifier.logits(shown)
     plain = load(classifier.source, device="cpu", plain=True)
@@ -128,3 +178,59 @@ def test_so_many_images_go_together_as_the_memory_of_a_gpu_allows(monkeypatch):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2 * free))
         found.append(images_together(torch.device("cuda", 0), 3 * 224**2, 32))
     assert found == [room.MOST, 71, 1]
+
+
+# Detectors and segmenters on a GPU
+
+
+def near_and_far(task: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, list[torch.Size]]:
+    """The predictor of fresh weights here and on the far device, and the shapes whose runs are recorded there."""
+    file = checkpoint_of(task, folder)
+    recorded: list[torch.Size] = []
+
+    def record(model: Any, example: torch.Tensor, beside: object) -> Any:
+        recorded.append(example.shape)
+        return model
+
+    near, far = load(file, device="cpu"), load(file, device="cpu")
+    monkeypatch.setattr(graphs, "Graphed", record)
+    monkeypatch.setattr(replayed, "images_together", lambda device, values, usual: 2 if device == FAR else usual)
+    monkeypatch.setattr(f"{type(near).__module__}.answering", quiet)
+    return near, far, recorded
+
+
+@contextmanager
+def quiet(recipe: Any, device: torch.device) -> Iterator[None]:
+    with torch.no_grad():  # torch's autocast knows no far device
+        yield
+
+
+SIZES = ((40, 56), (40, 56), (40, 56), (56, 40), (40, 56), (40, 56))
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_dense_tasks_answer_there_folded_recorded_and_some_images_of_one_size_at_once(task, tmp_path, monkeypatch):
+    near, far, recorded = near_and_far(task, tmp_path, monkeypatch)
+    rng = np.random.default_rng(0)
+    shown = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+    expected, passed = list(near.predict(shown)), []
+    with far_device(monkeypatch) as queue:
+        far.model, far.device = far.model.to(FAR), FAR
+        network: Any = far._network
+        dense = network.detector if task == "detection" else network.model
+        assert isinstance(dense.backbone.network, Folded) and not isinstance(far.model.backbone.network, Folded)
+        assert {id(part) for part in far.model.children()} - {id(part) for part in dense.children()} == {
+            id(far.model.backbone)
+        }
+        dense.backbone.register_forward_hook(lambda module, given, made: passed.append(len(given[0])))
+        found = list(far.predict(shown))
+        fetched = [name for name, _ in queue.waits if name == "_to_copy from the device"]
+    assert passed == [2, 1, 1, 2] and [shape[0] for shape in recorded] == [2]
+    assert len(fetched) == len(passed)
+    assert len(found) == len(expected) == len(SIZES)
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-4) and one.size == other.size
+        if task == "detection":
+            assert len(one.scores) == len(other.scores) and np.allclose(one.boxes, other.boxes, atol=1e-2)
+        else:
+            assert (one.mask == other.mask).mean() > 0.99

@@ -138,8 +138,7 @@ def test_a_detector_sees_the_same_with_its_convolutions_on_the_kernels():
     images = Images.of([torch.randn(3, 96, 128), torch.randn(3, 64, 64)])
 
     def seen() -> list[Tensor]:
-        levels, _ = model.pyramid(images)
-        scores, deltas = model.rpn(levels)
+        levels, scores, deltas = model.look(images.x)
         return [*levels, *scores, *deltas, model.heads.mask[0](torch.ones(3, 16, 14, 14))]
 
     with torch.inference_mode():

@@ -162,7 +162,7 @@ def test_evaluation_is_in_original_pixels_and_that_of_a_plain_loop(data, tmp_pat
         table = np.zeros((3, 3), int)
         for i in range(len(data.val.entries)):
             sample = read_sample(data.val, i)
-            labels, _ = predict(model, sample.image, chosen)
+            ((labels, _),) = predict(model, [sample.image], chosen)
             assert labels.shape == sample.semantic.shape
             table += confusion(labels, sample.semantic, 3)
     assert (found.table == table).all() and len(found) == len(data.val.entries)
@@ -177,10 +177,10 @@ def test_an_image_whose_logits_are_not_held_at_once_gets_the_same_answers_and_sc
     model = task_of(data, chosen, tmp_path).model.eval()
     sample = read_sample(data.val, 0)
     with torch.inference_mode():
-        labels, scores = predict(model, sample.image, chosen)
+        ((labels, scores),) = predict(model, [sample.image], chosen)
         whole = evaluate(model, data.val, chosen)
         monkeypatch.setattr(inference, "MOST_LOGITS", 1)
-        in_strips = predict(model, sample.image, chosen)
+        (in_strips,) = predict(model, [sample.image], chosen)
         found = evaluate(model, data.val, chosen)
     assert (in_strips[0] == labels).mean() > 0.999 and in_strips[1] == pytest.approx(scores, abs=1e-5)
     assert np.abs(found.table - whole.table).sum() <= 0.002 * whole.table.sum()

@@ -74,15 +74,15 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
         """What the network finds in every readable image of an annotated dataset; broken ones go into `skipped`."""
 
     @abstractmethod
-    def _found(self, read: Read) -> Found:
-        """Everything that the network finds in one image."""
+    def _found(self, read: Sequence[Read]) -> Iterable[Found]:
+        """Everything that the network finds in each image."""
 
     def answers(
         self, read: Sequence[Read], *, top: int | None = None, score: float = SHOWN
     ) -> Iterable[DetectionPrediction]:
         require_top(top)
-        for one in read:
-            found = self._found(one).above(score)
+        for one, whole in zip(read, self._found(read), strict=True):
+            found = whole.above(score)
             yield self._prediction(one, found.first(top or len(found)))
 
     def _prediction(self, read: Read, found: Found) -> DetectionPrediction:

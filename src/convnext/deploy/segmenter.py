@@ -19,6 +19,8 @@ from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 from convnext.tasks.segmentation.metrics import Outcomes
 
+Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
 
 class SegmentationPredictor(Predictor[SegmentationPrediction]):
     """A trained segmenter."""
@@ -84,8 +86,8 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         """What the network makes of every readable image of an annotated dataset; broken ones go into `skipped`."""
 
     @abstractmethod
-    def _labelled(self, image: Pixels, multi_scale: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """(H, W) classes and (H, W) their scores of an image as it came."""
+    def _labelled(self, images: Sequence[Pixels], multi_scale: bool) -> Iterable[Labelled]:
+        """(H, W) classes and (H, W) their scores of each image as it came."""
 
     @property
     def _transform(self) -> Transform:
@@ -95,8 +97,8 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
         self, read: Sequence[Read], *, top: int | None = None, multi_scale: bool = False
     ) -> Iterable[SegmentationPrediction]:
         require_top(top)
-        for one in read:
-            mask, scores = self._labelled(one.shown, multi_scale)
+        answers = self._labelled([one.shown for one in read], multi_scale)
+        for one, (mask, scores) in zip(read, answers, strict=True):
             require_numbers(scores, one.given.path, self.source)
             yield SegmentationPrediction(
                 given=one.given,

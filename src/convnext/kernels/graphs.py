@@ -1,7 +1,9 @@
 """CUDA graphs for inference: all kernels of a small batch in one launch, where starting them costs more than running them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +18,15 @@ WARM = 3  # runs before the capture, in which kernels are compiled, measured and
 class Graphed:
     """A network's recorded run: inputs like the example are replayed, all others go through the network itself.
 
-    Weights that change in place count at the next call; a network that was cast or moved must be recorded anew.
+    It answers with a tensor, or with lists and tuples of them. Weights that change in place count at the next call; a network
+    that was cast or moved must be recorded anew. `beside`: a run that is never replayed at the same time, whose memory this
+    one's maps take too.
     """
 
-    def __init__(self, model: Callable[[Tensor], Tensor], example: Tensor):
+    def __init__(self, model: Callable[[Tensor], Any], example: Tensor, beside: "Graphed | None" = None):
         self.model = model
         self._input = example.clone(memory_format=torch.preserve_format)
-        with torch.cuda.device(example.device), torch.no_grad():  # graphs and events belong to the current device
+        with torch.cuda.device(example.device), torch.no_grad(), _casts_inside():  # graphs belong to the current device
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -30,17 +34,34 @@ class Graphed:
                     model(self._input)
             torch.cuda.current_stream().wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=side):  # torch's own stream would be of the first graph's device
+            pool = None if beside is None else beside._graph.pool()
+            with torch.cuda.graph(self._graph, pool, side):  # torch's own stream would be of the first graph's device
                 self._output = model(self._input)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Any:
         like = self._input
         if x.shape != like.shape or x.dtype != like.dtype or x.device != like.device or x.requires_grad:
             return self.model(x)
         with torch.cuda.device(like.device):
             like.copy_(x)
             self._graph.replay()
-            return self._output.clone()
+            return _cloned(self._output)
+
+
+@contextmanager
+def _casts_inside() -> Iterator[None]:
+    """Inside, autocast keeps no cast weights: a recorded run would read one of them after it was thrown away."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
+
+
+def _cloned(answer: Any) -> Any:
+    return answer.clone() if isinstance(answer, Tensor) else type(answer)(map(_cloned, answer))
 
 
 def graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
@@ -62,21 +83,23 @@ def graphed(model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     return Graphed(model, example)
 
 
-class Graphs:
-    """A network that answers with one tensor: shapes that come again are replayed from a recorded run, all others pass it.
+class Graphs(nn.Module):
+    """A network whose work depends on its input's shape alone: shapes that come again are replayed from a recorded run.
 
     A shape is recorded when it comes for the second time, so that a last, smaller batch never is; of more than MOST the one
-    that was not asked for longest goes. Where nothing can be recorded `tell` says why, once, and the network answers itself.
-    Threads may ask side by side. To be called without gradients, and always under the same autocast.
+    that was not asked for longest goes, and all share the memory of their maps. Where nothing can be recorded `tell` says why,
+    once, and the network answers itself. Threads may ask side by side. To be called without gradients, and always under
+    the same autocast.
     """
 
-    def __init__(self, model: Callable[[Tensor], Tensor], tell: Callable[[str], None]):
+    def __init__(self, model: Callable[[Tensor], Any], tell: Callable[[str], None]):
+        super().__init__()
         self.model, self._tell = model, tell
         self._runs: dict[object, Graphed | None] = {}  # None: seen once
         self._lock = threading.Lock()
         self._refused = False
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if self._refused or not transfer.queued(x.device):
             return self.model(x)
         with self._lock:  # a recorded run has one place for its input
@@ -88,15 +111,19 @@ class Graphs:
         seen, run = kind in self._runs, self._runs.pop(kind, None)
         if seen and run is None:
             run = self._recorded(x)
+        if self._refused:
+            return None
         self._runs[kind] = run
         while len(self._runs) > MOST:
             del self._runs[next(iter(self._runs))]
         return run
 
     def _recorded(self, x: Tensor) -> Graphed | None:
+        beside = next((run for run in self._runs.values() if run is not None), None)
         try:
-            return Graphed(self.model, x)
+            return Graphed(self.model, x, beside)
         except RuntimeError as error:  # an operator that waits for the GPU, or no memory for another set of maps
             self._refused = True
+            self._runs.clear()  # and their memory is free
             self._tell(f"Batches are not recorded as CUDA graphs: {on_one_line(str(error))[:200].rstrip('.')}.")
             return None

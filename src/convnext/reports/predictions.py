@@ -132,7 +132,7 @@ class _Annotated:
 
 def _found(model: Any, sample: Sample, recipe: Any, classes: tuple[str, ...], room: int) -> NDArray[np.uint8]:
     """(H, W, 3) with the surest of what a detector finds, `room` at most; the best score is on top."""
-    found = find(model, sample, recipe).above(LEAST).first(room)
+    found = find(model, [sample], recipe)[0].above(LEAST).first(room)
     labels, back = found.labels.tolist(), slice(None, None, -1)
     names = names_of(labels, found.scores.tolist(), classes)
     times = _times(sample.image)

@@ -78,8 +78,8 @@ class ExportedDetector(DetectionPredictor):
     def _transform(self) -> Transform:
         return partial(sample_of, self.recipe.input)
 
-    def _found(self, read: Read) -> Found:
-        return self.found_in(read.shown.image, read.size, read.given.path, read.image_id)
+    def _found(self, read: Sequence[Read]) -> Iterable[Found]:
+        return (self.found_in(one.shown.image, one.size, one.given.path, one.image_id) for one in read)
 
     def found_in(self, pixels: Pixels, size: Size, path: str, image_id: int) -> Found:
         """What is in (H, W, C) pixels of an image of `size`.

@@ -19,7 +19,7 @@ from convnext.deploy.exported.opened import Exported, Run
 from convnext.deploy.forms.table import LOGITS, SIZE
 from convnext.deploy.images import Pixels, Read, sample_of
 from convnext.deploy.predictor import Features
-from convnext.deploy.segmenter import SegmentationPredictor
+from convnext.deploy.segmenter import Labelled, SegmentationPredictor
 from convnext.errors import ConvNeXtError
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.groups import GROUPS
@@ -97,10 +97,11 @@ class ExportedSegmenter(SegmentationPredictor):
             judged.append(Judged.of(index, own, answer.loss, answer.mask))
         return Outcomes(groups.sum(0), tuple(judged), groups)
 
-    def _labelled(self, image: Pixels, multi_scale: bool) -> tuple[NDArray[np.uint8], Floats]:
+    def _labelled(self, images: Sequence[Pixels], multi_scale: bool) -> Iterable[Labelled]:
         self._refuse(multi_scale)
-        found = labelled(self.logits(sample_of(self.recipe.input, image).image), (image.shape[0], image.shape[1]))
-        return found.mask, found.scores
+        for image in images:
+            found = labelled(self.logits(sample_of(self.recipe.input, image).image), (image.shape[0], image.shape[1]))
+            yield found.mask, found.scores
 
     def _refuse(self, multi_scale: bool) -> None:
         if multi_scale:

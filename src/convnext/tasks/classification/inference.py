@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convnext.engine.update import out_of_memory
 from convnext.tasks.classification.answers import Answers, rescored
 from convnext.tasks.classification.calibration import SOFTMAX, Scale
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.finite import NotFinite
+from convnext.tasks.together import by_halves
 
 
 def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
@@ -24,12 +24,8 @@ def restricted(logits: Tensor, only: Sequence[int]) -> Tensor:
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
     """`model(x)`, by halves where the whole does not fit in memory: evaluation must not end a run that trains."""
-    try:
-        return model(x)
-    except Exception as error:
-        if not out_of_memory(error) or len(x) == 1:
-            raise
-    return torch.cat([logits(model, half) for half in x.chunk(2)])
+    parts = by_halves(x, lambda some: [model(some)])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def outcomes_of(answers: Answers) -> Outcomes:

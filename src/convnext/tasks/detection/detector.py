@@ -19,6 +19,7 @@ from convnext.tasks.detection.mask_rcnn import MaskRCNNHeads
 from convnext.tasks.detection.rpn import RPN
 from convnext.tasks.detection.types import Detections, Images, Targets, require_finite
 
+Maps = tuple[list[Tensor], list[Tensor], list[Tensor]]  # of each level: features, scores and deltas, as in _Seen
 HEADS: dict[str, Callable[..., nn.Module]] = {"mask_rcnn": MaskRCNNHeads, "cascade": CascadeHeads}  # kind: its heads
 
 
@@ -72,13 +73,18 @@ class Detector(nn.Module):
         `generator` draws the samples of anchors and proposals, on the images' device; without one, torch's own does.
         """
         images = _batched(images)
-        return self._losses(images, self._look(images), targets, generator)
+        return self._losses(images, self._seen(images), targets, generator)
 
     @torch.no_grad()
-    def detect(self, images: Images | Sequence[Tensor]) -> list[Detections]:
-        """What is in each image, in its own pixels. Call `.eval()` before, as for any network."""
+    def detect(
+        self, images: Images | Sequence[Tensor], look: Callable[[Tensor], Maps] | None = None
+    ) -> list[Detections]:
+        """What is in each image, in its own pixels. Call `.eval()` before, as for any network.
+
+        `look`: what answers in the place of the method of that name.
+        """
         images = _batched(images)
-        return self._detections(images, self._look(images))
+        return self._detections(images, self._seen(images, look))
 
     @torch.no_grad()
     def judge(
@@ -86,20 +92,21 @@ class Detector(nn.Module):
         images: Images | Sequence[Tensor],
         targets: Sequence[Targets],
         generator: torch.Generator | None = None,
+        look: Callable[[Tensor], Maps] | None = None,
     ) -> tuple[dict[str, Tensor], list[Detections]]:
         """`losses` and `detect` from one look at the images, for evaluation."""
         images = _batched(images)
-        seen = self._look(images)
+        seen = self._seen(images, look)
         return self._losses(images, seen, targets, generator), self._detections(images, seen)
 
-    def pyramid(self, images: Images) -> tuple[list[Tensor], list[tuple[int, int]]]:
-        """Of each level, (N, channels, H / stride, W / stride) and its (rows, columns)."""
-        levels = self.fpn(self.backbone(images.x))
-        return levels, [(level.shape[-2], level.shape[-1]) for level in levels]
+    def look(self, x: Tensor) -> Maps:  # (N, C, H, W) -> of each level (N, channels, H / stride, W / stride), ...
+        """What backbone, pyramid and proposal network make of images: the same work for all of one shape."""
+        pyramid: list[Tensor] = self.fpn(self.backbone(x))
+        return pyramid, *self.rpn(pyramid)
 
-    def _look(self, images: Images) -> _Seen:
-        pyramid, shapes = self.pyramid(images)
-        return _Seen(pyramid, shapes, *self.rpn(pyramid))
+    def _seen(self, images: Images, look: Callable[[Tensor], Maps] | None = None) -> _Seen:
+        pyramid, scores, deltas = (look or self.look)(images.x)
+        return _Seen(pyramid, [(level.shape[-2], level.shape[-1]) for level in pyramid], scores, deltas)
 
     def _losses(
         self, images: Images, seen: _Seen, targets: Sequence[Targets], generator: torch.Generator | None

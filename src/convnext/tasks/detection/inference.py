@@ -6,6 +6,7 @@ Axes: N images, C channels, H W rows and columns of the padded batch, D detectio
 import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ from convnext.data.annotated_transforms import stacked
 from convnext.data.sample import Instances, Sample
 from convnext.data.transforms import normalise
 from convnext.kernels.transfer import packed, sent, sent_together, unpacked
-from convnext.tasks.detection.detector import Detector
 from convnext.tasks.detection.found import Found, inside, outlines
 from convnext.tasks.detection.types import Detections, Images, NoNumbers, Targets
 from convnext.tasks.finite import NotFinite
+from convnext.tasks.together import by_halves
 
 
 def images_of(samples: Sequence[Sample], recipe: DetectionRecipe, device: torch.device) -> Images:
@@ -60,12 +61,20 @@ def targets_of(found: Instances | None) -> Targets:
     return Targets(boxes, labels, masks, crowd)
 
 
-def find(model: Detector, sample: Sample, recipe: DetectionRecipe) -> Found:
-    """What `model`, in its present mode and precision, finds in a sample as evaluation sees it."""
+def find(model: Any, samples: Sequence[Sample], recipe: DetectionRecipe) -> list[Found]:
+    """What `model`, in its present mode and precision, finds in samples of one size as evaluation sees them.
+
+    By halves where memory runs out. Raises NotFinite with the name of the image.
+    """
     device = next(model.parameters()).device
-    with named(sample):
-        (found,) = model.detect(images_of([sample], recipe, device))
-    return in_original(on_host(found), sample)
+
+    def found(some: Sequence[Sample]) -> list[Detections]:
+        with named(some[0]) if len(some) == 1 else contextlib.nullcontext():
+            detections: list[Detections] = model.detect(images_of(some, recipe, device))
+        return detections
+
+    answers = on_host(by_halves(samples, found, also=NoNumbers))
+    return [in_original(answer, sample) for answer, sample in zip(answers, samples, strict=True)]
 
 
 @contextlib.contextmanager
@@ -77,10 +86,14 @@ def named(sample: Sample) -> Iterator[None]:
         raise NotFinite(sample.path) from None
 
 
-def on_host(found: Detections) -> Detections:
+def on_host(found: Sequence[Detections]) -> Sequence[Detections]:
     """The same detections on the host, in one copy."""
-    parts = found.parts()
-    return found if parts[0].is_cpu else Detections(*unpacked(packed(parts).cpu(), parts))
+    if found[0].boxes.is_cpu:
+        return found
+    parts = [part for each in found for part in each.parts()]
+    each = len(parts) // len(found)
+    held = iter(unpacked(packed(parts).cpu(), parts))
+    return [Detections(*islice(held, each)) for _ in found]
 
 
 def in_original(found: Detections, sample: Sample) -> Found:

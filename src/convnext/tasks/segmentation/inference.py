@@ -20,24 +20,32 @@ from convnext.kernels.transfer import packed, sent, unpacked
 from convnext.tasks.segmentation.exact import labelled
 from convnext.tasks.segmentation.parts import resized
 from convnext.tasks.segmentation.places import seen, windows
+from convnext.tasks.together import by_halves
 
 Network = nn.Module | Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K, H, W)
 MOST_LOGITS = 2**28  # of an image at once: 1 GiB in float32, and its log-probabilities as much again
 
 
 def predict(
-    model: nn.Module, image: NDArray[np.uint8], recipe: SegmentationRecipe, *, multi_scale: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """(H, W, C) uint8 of any size -> (H, W) classes and (H, W) their probabilities, as evaluation sees it."""
-    size = (image.shape[0], image.shape[1])
-    shown = seen(recipe.input, Sample(image, None, None, "", 0, size))
+    model: nn.Module, images: Sequence[NDArray[np.uint8]], recipe: SegmentationRecipe, *, multi_scale: bool = False
+) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Of (H, W, C) uint8 images of one size (H, W) classes and (H, W) their probabilities, as evaluation sees them.
+
+    By halves where memory runs out.
+    """
+    size = (images[0].shape[0], images[0].shape[1])
+    shown = [seen(recipe.input, Sample(image, None, None, "", 0, size)).image for image in images]
     if in_strips(recipe, size, multi_scale=multi_scale):
-        found = labelled(seen_logits(model, shown.image, recipe).cpu().numpy(), size)
-        return found.mask, found.scores
-    scores, labels = log_probabilities(model, shown.image, recipe, size, multi_scale=multi_scale).max(0)
-    answer = [labels.to(torch.uint8), scores.exp()]
-    classes, likely = unpacked(packed(answer).cpu(), answer)
-    return classes.numpy(), likely.numpy()
+        found = (labelled(seen_logits(model, each, recipe).cpu().numpy(), size) for each in shown)
+        return [(one.mask, one.scores) for one in found]
+
+    def answered(some: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        best = (each.max(0) for each in log_probabilities_of(model, some, recipe, size, multi_scale=multi_scale))
+        answers = [part for scores, labels in best for part in (labels.to(torch.uint8), scores.exp())]
+        parts = [part.numpy() for part in unpacked(packed(answers).cpu(), answers)]
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    return by_halves(shown, answered)
 
 
 def in_strips(recipe: SegmentationRecipe, size: tuple[int, int], *, multi_scale: bool) -> bool:

@@ -1,9 +1,8 @@
 """A segmenter on annotated images: the class of every pixel, in original pixels, and the figures made of that."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.sample import IGNORE, Sample
 from convnext.data.store import printable
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.update import explained_memory, out_of_memory
+from convnext.engine.update import explained_memory
 from convnext.errors import DataError
 from convnext.kernels.transfer import fetched, queued, sent
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation
@@ -29,9 +28,9 @@ from convnext.tasks.segmentation.inference import in_strips, log_probabilities_o
 from convnext.tasks.segmentation.metrics import Judged, Outcomes, confusion
 from convnext.tasks.segmentation.places import seen
 from convnext.tasks.segmentation.report import report
+from convnext.tasks.together import TOGETHER, alike, by_halves
 
 Placed = tuple[int, Sample]  # place in the dataset, what is there
-TOGETHER = 8  # images of one size that a GPU takes at once, where they fit
 
 
 def evaluation(model: nn.Module, dataset: DenseDataset, recipe: SegmentationRecipe, **ways: Any) -> Evaluation:
@@ -63,8 +62,8 @@ def evaluate(
     shown: dict[str, Any] = {"workers": workers, "world": world, "skipped": skipped, "progress": progress}
     device = next(model.parameters()).device
     with one_by_one(dataset, partial(seen, recipe.input), recipe, masks=True, **shown) as samples:
-        alike = _alike(samples, TOGETHER if queued(device) else 1)
-        asked = (pair for group in alike for pair in _asked(model, group, recipe, multi_scale))
+        groups_of_one_size = alike(samples, _sizes, TOGETHER if queued(device) else 1)
+        asked = (pair for group in groups_of_one_size for pair in _asked(model, group, recipe, multi_scale))
         for (index, sample), packed in fetched(asked):
             assert sample.semantic is not None, "every image of a segmentation dataset has a mask"
             answer, loss = _unpacked(packed, sample)
@@ -77,15 +76,12 @@ def evaluate(
     return whole
 
 
-def _alike(samples: Iterator[Placed], most: int) -> Iterator[list[Placed]]:
-    """Runs of at most `most` images of one size, in order: a device that works through a queue takes them together."""
-    for _, run in groupby(samples, lambda placed: (placed[1].image.shape, placed[1].size)):
-        while group := list(islice(run, most)):
-            yield group
+def _sizes(placed: Placed) -> tuple[object, ...]:
+    return placed[1].image.shape, placed[1].size
 
 
 def _asked(
-    model: nn.Module, group: list[Placed], recipe: SegmentationRecipe, multi_scale: bool
+    model: nn.Module, group: Sequence[Placed], recipe: SegmentationRecipe, multi_scale: bool
 ) -> list[tuple[Placed, Tensor]]:
     """What the device makes of images of one size, in one piece for each; by halves where memory runs out.
 
@@ -94,16 +90,14 @@ def _asked(
     first = group[0][1]
     if in_strips(recipe, first.size, multi_scale=multi_scale):
         return [(placed, _of_strips(model, placed[1], recipe)) for placed in group]
-    images = [sample.image for _, sample in group]
-    try:
-        with explained_memory(first.path, smaller_in_evaluation(recipe.input)) if len(group) == 1 else nullcontext():
+
+    def answered(some: Sequence[Placed]) -> list[tuple[Placed, Tensor]]:
+        images, memory = [sample.image for _, sample in some], smaller_in_evaluation(recipe.input)
+        with explained_memory(some[0][1].path, memory) if len(some) == 1 else nullcontext():
             every = log_probabilities_of(model, images, recipe, first.size, multi_scale=multi_scale)
-            return [(placed, _packed(scores, placed[1])) for placed, scores in zip(group, every, strict=True)]
-    except Exception as error:
-        if len(group) == 1 or not out_of_memory(error):
-            raise
-    middle = len(group) // 2
-    return [pair for half in (group[:middle], group[middle:]) for pair in _asked(model, half, recipe, multi_scale)]
+            return [(placed, _packed(scores, placed[1])) for placed, scores in zip(some, every, strict=True)]
+
+    return by_halves(group, answered)
 
 
 def _of_strips(model: nn.Module, sample: Sample, recipe: SegmentationRecipe) -> Tensor:
