@@ -144,10 +144,10 @@ def test_an_image_that_nobody_annotated_is_named_and_one_without_a_shape_is_empt
     assert dataset.problems[0].where == "c.jpg"
 
 
-def test_flags_alone_are_classes_of_images_and_refused_with_the_way_out(tmp_path):
+def test_flags_alone_are_classes_of_images_and_refused_as_objects(tmp_path):
     labelme(tmp_path, flags={"good": True})
-    with pytest.raises(DataError, match=r"flags for 1 whole image and no shapes: .* CSV of path and label\.$"):
-        open_parts(recognise(tmp_path))
+    with pytest.raises(DataError, match=r"flags for 1 whole image and no shapes: .* say --task classification\.$"):
+        open_parts(recognise(tmp_path, form="labelme"))
 
 
 def test_folders_say_the_parts_of_labelme_and_very_many_files_are_not_taken_for_coco(tmp_path):
@@ -336,9 +336,11 @@ def test_tracks_of_cvat_are_refused_with_the_way_out(tmp_path, named):
         open_parts(recognise(tmp_path / "annotations.xml" if named else tmp_path))
 
 
-def test_tags_alone_are_refused_with_the_way_out(tmp_path):
-    with pytest.raises(DataError, match=r"tags at most and no shapes\. Tags are classes of whole images"):
-        open_parts(recognise(cvat(tmp_path, '<tag label="night"/>')))
+def test_tags_alone_are_refused_as_objects(tmp_path):
+    with pytest.raises(
+        DataError, match=r"tags at most and no shapes\. Tags are classes of whole images: leave out --form"
+    ):
+        open_parts(recognise(cvat(tmp_path, '<tag label="night"/>'), form="cvat"))
 
 
 def test_entities_are_refused(tmp_path):

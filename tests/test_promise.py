@@ -17,7 +17,7 @@ from convnext.engine.run import weights_file
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.extras import installed
 from convnext.tasks.classification.conformal import Sets, covered, fewest, sets_of
-from convnext.tasks.classification.promise import least, luck, promise_text, refused, threshold_of
+from convnext.tasks.classification.promise import least, like, luck, promise_text, refused, threshold_of
 from images import write_colours
 
 
@@ -114,12 +114,24 @@ def test_what_a_promise_would_take_is_what_would_keep_it():
     assert refused(score, np.arange(len(score)) % 2 == 0, 0.98, "test")["wanted"] is None
 
 
-def test_a_promise_that_fails_narrowly_is_never_said_to_want_as_many_images_as_there_are():
+def test_a_promise_that_fails_narrowly_wants_more_images_than_there_are_and_gets_them():
     right = np.ones(372, bool)
-    right[40::10] = False
-    about = refused(np.linspace(1, 0, 372), right, 0.9, "test")
-    assert about["wanted"] <= 372  # by the test of one threshold; that of several asks for more
-    assert "with mistakes as often as among these, more would be needed." in promise_text(about)
+    right[3::16] = False  # so few could be luck once in 94 times, were all images one test
+    score = np.linspace(1, 0, 372)
+    about = refused(score, right, 0.9, "test")
+    assert 372 < about["wanted"] < 744
+    assert f"with mistakes as often as among these, about {about['wanted']} would be needed." in promise_text(about)
+    assert threshold_of(score, right, 0.9) is None
+    assert threshold_of(*like(score, right, about["wanted"]), 0.9) is not None
+
+
+def test_more_images_like_these_are_wrong_as_often_and_as_sure():
+    score, right = np.array([0.9, 0.5, 0.7, 0.6]), np.array([True, False, False, True])
+    same, flags = like(score, right, 4)
+    assert same.tolist() == [0.9, 0.7, 0.6, 0.5] and flags.tolist() == [True, False, True, False]
+    more, flags = like(score, right, 400)
+    assert abs(int((~flags).sum()) - 200) <= 1 and (~flags)[:100].sum() == 0 and (~flags)[100:200].all()
+    assert (np.diff(more) <= 0).all() and (more.min(), more.max()) == (0.5, 0.9)
 
 
 # Sets

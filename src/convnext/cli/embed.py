@@ -18,7 +18,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "evaluation transform. Memory holds a block of features and the paths, however many images there are."
     )
     parser.add_argument("run", metavar="RUN", help="a run, a checkpoint, weights of any family or hub:OWNER/NAME")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs, zips or tables")
     parser.add_argument("--out", metavar="FILE", required=True, help="new file, .npz or .parquet")
     feature_flags(parser)
 

@@ -18,7 +18,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "logit, for and against, exactly; the heads of ConvNeXt allow it."
     )
     parser.add_argument("run", metavar="RUN", help="a run, a checkpoint, weights with a head or hub:OWNER/NAME")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs, zips or tables")
     parser.add_argument("--out", metavar="DIR", required=True, help="new folder: index.html, and a PNG of each image")
     text = "class to explain, as often as there are such (the likeliest of each image)"
     parser.add_argument("--class", dest="classes", metavar="NAME", action="append", help=text)

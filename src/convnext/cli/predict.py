@@ -39,7 +39,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "added, and masks as compressed run lengths."
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, a checkpoint or a file of `convnext export`")
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs or zips")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="images, folders, globs, zips or tables")
     parser.add_argument("--top", type=count, help=f"classes or objects per image ({TOP} for a classifier, else all)")
     parser.add_argument("--csv", action="store_true", help="CSV on stdout: a row an image, an object, or a class")
     text = (

@@ -22,7 +22,7 @@ from convnext.data.sample import IGNORE, Frame, Instances, Sample
 from convnext.data.store import Store, printable
 from convnext.data.turned import made_before_turn, upright_objects
 from convnext.data.upright import SWAPPED, turned_pixels
-from convnext.data.written import matched
+from convnext.data.written import matched, one_each
 from convnext.errors import DataError, nearest, number_of
 
 Change = Callable[[Sample], Sample]
@@ -249,3 +249,24 @@ def _together(parts: Sequence[Sample]) -> Instances:
 def _rectangle(box: np.ndarray) -> Shape:
     x0, y0, x1, y1 = box.tolist()
     return (np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]]),)
+
+
+def agreed(parts: dict[str, DenseDataset]) -> dict[str, DenseDataset]:
+    """The same with one list of classes: those of train, and behind them what other parts add."""
+    order = [part for part in ("train", "all", "val", "test") if part in parts]
+    names: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    called = one_each(name for part in order for name in parts[part].classes)
+    parts = {part: replace(data, classes=tuple(called[name] for name in data.classes)) for part, data in parts.items()}
+    for part in order:
+        names |= dict.fromkeys(parts[part].classes)
+        for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):
+            if number not in numbers.values():
+                numbers.setdefault(name, number)
+    classes = tuple(names)
+    shared: dict[str, DenseDataset] = {part: with_classes(parts[part], classes, part) for part in order}
+    if not numbers:
+        return shared
+    free = max(numbers.values()) + 1
+    category_ids = tuple(numbers.get(name, free + place) for place, name in enumerate(classes))
+    return {part: replace(dataset, category_ids=category_ids) for part, dataset in shared.items()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from convnext.data.annotated import select
 from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
-from convnext.data.dataset import DenseDataset, with_classes
+from convnext.data.dataset import DenseDataset, agreed, with_classes
 from convnext.data.formats.band_trees import opened
 from convnext.data.formats.class_words import doubtful_classes
 from convnext.data.formats.cvat import is_cvat
@@ -22,11 +22,12 @@ from convnext.data.formats.records import is_label_json
 from convnext.data.formats.shards import as_asked, has_shards, open_shards
 from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
+from convnext.data.formats.tags import tagged
 from convnext.data.labelled import Dataset, Splits, present
 from convnext.data.source import Form, Labels, Source
 from convnext.data.split import held_out, held_out_of_classes, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
-from convnext.data.written import matched, one_each
+from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 
 Parts = dict[str, DenseDataset]
@@ -69,7 +70,7 @@ def recognise(
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
     if form is not None:
         annotated = form in ANNOTATED
-    elif annotated is None and (colours or (images and Path(path).suffix not in (".json", *TABLES))):
+    elif annotated is None and (colours or (images and Path(path).suffix not in (".json", ".xml", *TABLES))):
         annotated = True
     found = _recognised(path, images, form, annotated, task)
     if labels is not None:
@@ -105,6 +106,10 @@ def _of_file(path: Path, images: str | Path | None, form: str | None, annotated:
     """A JSON, an XML of CVAT, a data.yaml or a table."""
     name, ending, tree = printable(str(path)), path.suffix.lower(), tree_of_file(path)
     found: Form | None = next((known for known in get_args(Form) if known == form), None)
+    above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+    if not annotated and ending in (".json", ".xml") and tagged(tree, alone=annotated is None):
+        shown = tree_of(above) if images is None else tree
+        return Source(path, "classification", "tags", tree, shown, path.name)
     if ending == ".json" and not annotated and found is None and is_label_json(tree.once.read(path.name)):
         return Source(path, "classification", "table", tree, tree, path.name)
     if annotated is not False and found in (None, *OF_JSON, "cvat"):
@@ -116,7 +121,6 @@ def _of_file(path: Path, images: str | Path | None, form: str | None, annotated:
         elif ending == ".xml" and is_cvat(tree.once.read(path.name)):
             found = "cvat"
         if found is not None:
-            above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
             shown = open_tree(images, what="the images") if images is not None else tree_of(above)
             return Source(path, "detection", found, tree, shown, path.name)
     if annotated is not False and ending in (".yaml", ".yml") and found in (None, "yolo"):
@@ -155,13 +159,16 @@ def _of_tree(
         if found is None and annotated:
             refuse_misread(tree, name)
             raise DataError(_nothing_annotated(name, tree))
-        if annotated is None and found is not None and not is_sure(found, tree):
+        if annotated is None and found is not None and (not is_sure(found, tree) or tagged(tree, alone=True)):
             found = None
         if annotated is None and found is None:
             refuse_misread(tree, name)
     if found in ANNOTATED:
         shown = open_tree(images, what="the images") if images is not None else tree
         return Source(path, task_of(found, task), found, tree, shown)
+    if found == "tags" or (found is None and not may_be_classes(tree) and tagged(tree, alone=False)):
+        shown = open_tree(images, what="the images") if images is not None else tree
+        return Source(path, "classification", "tags", tree, shown)
     if images is not None:
         raise DataError(f"'{name}' holds its own images, so '{printable(str(images))}' says nothing. Leave it out.")
     inside = inside_wrappers(tree)
@@ -282,32 +289,11 @@ def open_parts(source: Source) -> Parts:
         parts = opened(source, ANNOTATED[source.form].opens)
         if notes := source.tree.store.notes:
             parts = {part: replace(dataset, notes=(*dataset.notes, *notes)) for part, dataset in parts.items()}
-        parts = parts if source.form == "yolo" else _agreed(parts)  # YOLO lists classes once for all parts
+        parts = parts if source.form == "yolo" else agreed(parts)  # YOLO lists classes once for all parts
         if source.task == "segmentation" and ANNOTATED[source.form].outlines:
             parts = painted(parts, source.name)
         source.opened.update(parts)
     return dict(source.opened)
-
-
-def _agreed(parts: Parts) -> Parts:
-    """The same with one list of classes: those of train, and behind them what other parts add."""
-    order = [part for part in ("train", "all", "val", "test") if part in parts]
-    names: dict[str, None] = {}
-    numbers: dict[str, int] = {}
-    called = one_each(name for part in order for name in parts[part].classes)
-    parts = {part: replace(data, classes=tuple(called[name] for name in data.classes)) for part, data in parts.items()}
-    for part in order:
-        names |= dict.fromkeys(parts[part].classes)
-        for name, number in zip(parts[part].classes, parts[part].category_ids, strict=False):
-            if number not in numbers.values():
-                numbers.setdefault(name, number)
-    classes = tuple(names)
-    agreed: Parts = {part: with_classes(parts[part], classes, part) for part in order}
-    if not numbers:
-        return agreed
-    free = max(numbers.values()) + 1
-    category_ids = tuple(numbers.get(name, free + place) for place, name in enumerate(classes))
-    return {part: replace(dataset, category_ids=category_ids) for part, dataset in agreed.items()}
 
 
 def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:

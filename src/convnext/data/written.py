@@ -25,6 +25,7 @@ _EUROPEAN = {"cp437", "cp850", "cp1252"}
 _ODD = {"\u00aa", "\u00ba"}  # letters by name, which no word is written with
 _HALFWIDTH = range(0xFF61, 0xFFA0)
 _LISTED = re.compile(r"(?i)(.+?\.(?:jpe?g|png|bmp|tiff?))\s")
+_UPLOADED = re.compile(r"(?:^|(?<=/))[0-9a-f]{8}-(?=[^/]+$)")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -61,10 +62,15 @@ def local_path(text: str, where: str) -> str:
 
 
 def spellings(path: str) -> Iterable[str]:
-    """What a written path can mean as a stored name: as it stands, without %20, without a query behind '?'."""
+    """What a written path can mean as a stored name: as it stands, without %20, without a query behind '?'.
+
+    Label Studio writes a path behind '?d=', or puts eight digits and '-' before the name of what was uploaded.
+    """
     name = stored_name(path)
     asked = stored_name(path.split("?", 1)[0])
-    return dict.fromkeys(filter(None, (name, stored_name(unquote(path)), asked, stored_name(unquote(asked)))))
+    served = stored_name(unquote(path.partition("?d=")[2]))
+    names = [name, stored_name(unquote(path)), asked, stored_name(unquote(asked)), served]
+    return dict.fromkeys(filter(None, (*names, *(_UPLOADED.sub("", name) for name in names))))
 
 
 def listed_names(line: str) -> tuple[str, ...]:

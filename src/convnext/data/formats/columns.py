@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from convnext.data.formats.mask_folders import MASK_WORDS
 from convnext.data.parts import PARTS, part_of_folder
 from convnext.data.store import printable
@@ -15,8 +17,8 @@ PATH = (
     "path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "image_name", "image",
     "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri", "image_id", "fname",
 )  # fmt: skip
-LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls")
-PLURAL = ("labels", "tags", "classes", "categories")  # those that are no LABEL are taken where there is none
+LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls", "choice")
+PLURAL = ("labels", "tags", "classes", "categories", "choices")  # those that are no LABEL are taken where there is none
 _SPLIT_BY = {
     "is_valid": ("train", "val"),
     "is_val": ("train", "val"),
@@ -202,6 +204,18 @@ def marks_in(value: object, where: str, names: Sequence[str] = ()) -> Marks | No
     if not isinstance(value, list | tuple):
         return None
     return Marks(tuple(dict.fromkeys(filter(None, (printable(text_of(one, where, "label", names)) for one in value)))))
+
+
+def choices_in(cell: str) -> Marks | None:
+    """The labels in a cell as Label Studio writes several, {"choices": [...]}; None for any other."""
+    if not cell.startswith("{"):
+        return None
+    try:
+        said = msgspec.json.decode(cell, type=dict[str, Any]).get("choices")
+    except msgspec.MsgspecError:
+        return None
+    names = said if isinstance(said, list) else []
+    return Marks(tuple(dict.fromkeys(name for name in names if isinstance(name, str)))) if names else None
 
 
 def path_in(value: object, where: str) -> str:

@@ -85,8 +85,8 @@ def open_cvat(source: Source) -> dict[str, DenseDataset]:
     pages.problems += [Problem(UNREADABLE, printable(file), "tracks of CVAT for video") for file in videos]
     if pages.is_begun and not pages.has_objects and not pages.problems:
         raise DataError(
-            f"the images of '{source.name}' have tags at most and no shapes. Tags are classes of whole images: write a "
-            "CSV of path and label."
+            f"the images of '{source.name}' have tags at most and no shapes. Tags are classes of whole images: leave out "
+            "--form, or say --task classification."
         )
     return pages.parts()
 

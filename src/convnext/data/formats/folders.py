@@ -10,6 +10,7 @@ from convnext.data.codecs import image_suffixes, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, passed_over, tables_at, tables_of, unread
+from convnext.data.formats.tags import listing_of_tags
 from convnext.data.formats.texts import has_texts, listing_of_texts
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
@@ -60,6 +61,8 @@ def _listed(source: Source, *, only: bool) -> Listing:
     tree, name = source.tree, source.name
     if source.task != "classification":
         raise DataError(f"'{name}' is annotated for {source.task}. Name class folders, or a table of path and label.")
+    if source.form == "tags":
+        return listing_of_tags(source, _left_out(tree.files) if source.file is None else {})
     if source.file is not None:
         return listing_of(tree, {source.file: ""}, name, {}, source.labels, source.images)
     if source.form == "texts":

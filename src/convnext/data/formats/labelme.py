@@ -221,5 +221,5 @@ def _require_shapes(pages: Pages, flagged: int, name: str) -> None:
     if flagged and not pages.has_objects:
         raise DataError(
             f"the labelme files of '{name}' hold flags for {number_of(flagged, 'whole image')} and no shapes: those are "
-            "classes. Put the images into class folders, or write a CSV of path and label."
+            "classes. Leave out --form, or say --task classification."
         )

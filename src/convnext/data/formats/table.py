@@ -20,12 +20,15 @@ from convnext.data.formats.columns import (
     Columns,
     Marks,
     Row,
+    choices_in,
     classes_among,
     columns_of,
     part_said,
+    path_in,
     refuse_captions,
     refuse_twice,
     row_of,
+    shown_columns,
     with_names,
 )
 from convnext.data.formats.listing import PARTS, Listing
@@ -93,6 +96,33 @@ def listing_of(
         left_out = left_out | {_UNLABELLED: bare}
     store = RowStore(shards, shown_in.store) if shards else shown_in.store
     return listing_of_rows(kept, store, left_out, (*shown_in.store.notes, *dict.fromkeys((*notes, *understood))))
+
+
+def images_named(tree: Tree, file: str, name: str) -> tuple[list[str], Store]:
+    """The images of one table, whatever it says of them, and where they are read; `name`: what messages call it.
+
+    Raises DataError where it names none, or none of them is there.
+    """
+    among, codec = Shown(tree), ""
+    if os.path.splitext(file)[1].lower() in TEXT_TABLES:
+        codec = decoded(tree.once.read(file))[1]
+        names, values = columns_in(tree, file)
+    else:
+        records = records_at(tree, file, name)
+        if records.shard is not None:
+            return list(records.paths), RowStore({file: records.shard}, tree.store)
+        names, values = records.columns, records.values
+    column = among.column(names, values) or next((known for known in names if known.strip().lower() in PATH), "")
+    if not column:
+        raise DataError(f"'{name}' names no images ({shown_columns(names)}). Call the column of their paths 'path'.")
+    cells = enumerate(values(column), 1)
+    rows = [
+        row_of(path_in(cell, where), "", None, where) for place, cell in cells if (where := f"'{name}' row {place}")
+    ]
+    found, _, lost = _found(rows, among, codec, file)
+    if lost == len(rows):
+        raise _nowhere(rows, name, apart=False)
+    return [row.path for row in found], tree.store
 
 
 def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
@@ -200,7 +230,7 @@ def rows_of(
         cells += [""] * (least - len(cells))
         own = None if split < 0 else part_said(columns.split, cells[split].strip().lower())
         said = "" if label < 0 else cells[label].strip()
-        marks = None if marked is None else marked[0][place]
+        marks = choices_in(said) if marked is None else marked[0][place]
         rows.append(row_of(cells[path].strip(), said, own, f"'{name}' line {number}", part, marks=marks))
     refuse_captions(rows, columns, name)
     return rows, (*notes, *columns.notes), columns.plural

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convnext.data.store import is_zip, printable
+from convnext.data.formats.records import columns_at
+from convnext.data.store import is_zip, printable, tree_of_file
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.embed import about_of, named_features
 from convnext.deploy.features import ENDINGS, FeatureFile, Rows, blocks, open_features
@@ -128,7 +129,12 @@ def checked(file: FeatureFile, predictor: Predictor[Any]) -> FeatureFile:
 
 
 def _of_features(path: str) -> bool:
-    return Path(path).suffix.lower() in ENDINGS
+    """Whether a file is one of features; Parquet may be a table of images as well."""
+    ending, file = Path(path).suffix.lower(), Path(path)
+    if ending != ".parquet" or not file.is_file():
+        return ending in ENDINGS
+    columns = columns_at(tree_of_file(file), file.name)
+    return not columns or "features" in columns
 
 
 def _embedded(predictor: Predictor[Any], query: OneImage) -> list[tuple[str, Rows]]:

@@ -32,7 +32,9 @@ PARTS = {  # what the images are -> how a sentence calls them
     "held out": "held-out images",
     "test": "images of the test part",
 }
-_MOST = 1000  # times as many images: beyond, nobody is told how many would do
+_MOST = 1_000_000  # images: beyond, nobody is told how many would do
+_FEW = 20  # images, or this part of all, at least, whose mistakes say how many more would have
+_ROUNDED = 1e-6  # of a mistake, which arithmetic adds
 
 Scores = NDArray[np.floating]
 Flags = NDArray[np.bool_]
@@ -95,22 +97,37 @@ def luck(wrong: int, n: int, accuracy: float) -> float:
 
 
 def wanted(score: Scores, right: Flags, accuracy: float) -> int | None:
-    """About how many images like these would show the promise; None where their surest are not right that often."""
+    """About how many images like these would show the promise by `threshold_of`; None where very many would not.
+
+    `like` makes more of these images. Their number rises by a half until it is enough, and is then halved in, to a
+    fiftieth.
+    """
     n = len(score)
-    few = least(accuracy)
     wrong = np.cumsum(~right[np.argsort(-score, kind="stable")])
-    places = np.unique(np.geomspace(max(20, n // 20), n, 60).round().astype(int)) if n >= 20 else np.zeros(0, int)
-    able = [place for place in places if wrong[place - 1] / place < 1 - accuracy]
-    times = 1.0
-    while times < _MOST:
-        if n * times >= few and any(
-            luck(math.ceil(wrong[place - 1] * times), int(place * times), accuracy) <= 1 - CONFIDENCE
-            for place in able
-            if place * times >= few
-        ):
-            return math.ceil(n * times)
-        times *= 1.1
-    return None
+    few, enough = n, 0
+    share = (wrong / np.arange(1, n + 1))[max(_FEW, n // _FEW) - 1 :]  # of so few mistakes can be chance
+    if not (share < 1 - accuracy).any():
+        return None
+    while not enough:
+        more = max(few + few // 2 + 1, least(accuracy))
+        if more > max(_MOST, n):
+            return None
+        few, enough = (few, more) if threshold_of(*like(score, right, more), accuracy) is not None else (more, 0)
+    while enough - few > max(1, few // 50):
+        middle = (few + enough) // 2
+        shown = threshold_of(*like(score, right, middle), accuracy) is not None
+        few, enough = (few, middle) if shown else (middle, enough)
+    return enough
+
+
+def like(score: Scores, right: Flags, count: int) -> tuple[Scores, Flags]:
+    """(`count`,) scores and whether their images are right, as (N,) others are: between their scores lie more, and of as
+    large a share of the surest so many are wrong as there, rounded up."""
+    order, n = np.argsort(-score, kind="stable"), len(score)
+    places = np.arange(1, count + 1) * (n / count)
+    wrong = np.interp(places, np.arange(n + 1), np.append(0, np.cumsum(~right[order]))) * (count / n)
+    mistakes = np.minimum(np.ceil(wrong - _ROUNDED), np.arange(1, count + 1))
+    return np.interp(places, np.arange(1, n + 1), score[order]), np.diff(mistakes, prepend=0) < 1
 
 
 def kept(score: Scores, right: Flags, accuracy: float, part: str) -> Promise | None:
@@ -136,8 +153,7 @@ def promise_text(about: Mapping[str, Any]) -> str:
         elif more is None:
             way = "even their surest answers are not right that often"
         else:
-            number = f"about {more:,}" if more > about["n"] else "more"
-            way = f"with mistakes as often as among these, {number} would be needed"
+            way = f"with mistakes as often as among these, about {more:,} would be needed"
         return f"{promised}: {images} cannot carry it: {way}. No threshold is kept, and all images are answered."
     here = about["here"]
     right = "" if here["right"] is None else f", {here['right']:.2%} of them right"
