@@ -84,6 +84,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     names = {"images": torch.zeros(1, 3, 64, 64), "convnext": convnext}
     exec(code, names)
     assert names["maps"]["stage3"].shape == (1, 768, 2, 2)
+    (first_page,) = blocks("python", DOCS[ROOT / "docs/index.md"])
+    exec(first_page.replace("epochs=30", smaller), names)  # the same run: it is there already
+    assert (names["run"].path / "report.html").is_file() and names["answer"].path.endswith("dog.jpg")
 
 
 def test_ten_lines_of_onnx_runtime_give_the_classes_of_the_run(tmp_path, monkeypatch, capsys):

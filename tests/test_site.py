@@ -33,7 +33,7 @@ def test_every_page_has_its_place_and_every_place_a_page(site):
     shape = tomllib.loads((site / "zensical.toml").read_text("utf-8"))
     placed = set(re.findall(r"'([\w/]+\.md)'", str(shape["project"]["nav"])))
     there = {path.relative_to(site / "pages").as_posix() for path in (site / "pages").rglob("*.md")}
-    assert placed == {page for page in there if not page.startswith(("files/", "examples/"))}
+    assert placed == {page for page in there if not page.startswith(("files/", "examples/", "recipes/"))}
 
 
 def test_every_command_with_every_option_is_in_the_reference(site):
@@ -43,10 +43,15 @@ def test_every_command_with_every_option_is_in_the_reference(site):
 
 
 def test_every_recipe_with_every_field_is_in_the_reference(site):
-    page = read(site, "recipes.md")
-    assert re.findall(r"^### (\S+)", page, re.MULTILINE) == [row["name"] for row in recipes()]
-    for row in recipe_fields(shown_recipe("small")):
-        assert f"| `{row['field']}` |" in page
+    assert re.findall(r"^### (\S+)", read(site, "recipes.md"), re.MULTILINE) == [row["name"] for row in recipes()]
+    first: dict[str, dict[str, object]] = {}
+    for made in recipes():
+        fields = {row["field"]: row["value"] for row in recipe_fields(shown_recipe(made["name"]))}
+        known = first.setdefault(made["task"], {})
+        wanted = [name for name, value in fields.items() if name not in known or value != known[name]]
+        shown = re.findall(r"^\| `([\w.]+)`<br>", read(site, f"recipes/{made['name']}.md"), re.MULTILINE)
+        assert sorted(shown) == sorted(wanted)
+        first[made["task"]] = known or fields
 
 
 def test_every_network_and_every_public_name_is_in_the_reference(site):

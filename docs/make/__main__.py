@@ -28,7 +28,7 @@ def main(site: Path) -> None:
     shutil.copytree(ROOT / "docs", out, ignore=shutil.ignore_patterns("make", "__pycache__", "*.toml"))
     written = {
         "commands.md": commands.page(),
-        "recipes.md": recipes.page(),
+        "recipes.md": recipes.page(out),
         "networks.md": networks.page(),
         "python.md": names.page(),
         "roadmap.md": roadmap.page(out),

@@ -151,7 +151,10 @@ def _transfer(rows: Rows) -> dict[str, list[Bar]]:
 def _served(rows: Rows) -> dict[str, list[Bar]]:
     names = {"serve median": "convnext serve", "litserve median": "LitServe", "mlserver median": "MLServer"}
     panels: dict[str, list[Bar]] = defaultdict(list)
-    for row in rows:
+    last = max(place for place, row in enumerate(rows) if row["kind"] == "machine" and "litserve" in row)
+    for row in rows[last:]:  # of the last measurement beside peers
+        if row["kind"] == "machine" and "litserve" not in row:
+            break
         if row["kind"] in names:
             title = f"{row['clients']} client" + "s" * (row["clients"] > 1)
             panels[title].append(Bar(names[row["kind"]], row["requests_per_s"], ours=row["kind"] == "serve median"))

@@ -1,5 +1,6 @@
 """Every recipe with every field: value, unit, meaning and source, from the configuration itself."""
 
+from pathlib import Path
 from typing import Any
 
 from commands import cell
@@ -19,37 +20,70 @@ $ convnext train pets --optim.lrr 1e-3
 convnext: No option or recipe field is called '--optim.lrr'. Did you mean '--optim.lr'?
 ```
 
-Fields that a recipe does not name have the value of its task's first table.
+Each recipe has a page of its own. The first of a task has all fields there, the others what differs from it.
 """
 
 
-def page() -> str:
-    """A list of all recipes; for each task one table of all fields, then what each recipe sets otherwise."""
-    lines = [_INTRO, "| recipe | task | |", "|---|---|---|"]
+def page(out: Path) -> str:
+    """The list of all recipes; a page of each goes into the folder `out`/recipes."""
+    (out / "recipes").mkdir()
+    lines = [_INTRO, "| recipe | |", "|---|---|"]
     for row in recipes():
         mark = " **(default)**" if row["default"] else ""
         kind = "fitted" if row["fitted"] else "published"
-        link = f"[`{row['name']}`](#{row['name']})"
-        lines.append(f"| {link} | {row['task']}, {kind} | {cell(row['meaning'])}{mark} |")
+        lines.append(f"| {_link(row['name'])}<br>{row['task']}, {kind} | {cell(row['meaning'])}{mark} |")
     for task in dict.fromkeys(row["task"] for row in recipes()):
-        named = [row["name"] for row in recipes() if row["task"] == task]
+        first, *others = (row["name"] for row in recipes() if row["task"] == task)
         lines += ["", f"## {task.capitalize()}", ""]
-        first = {row["field"]: row for row in recipe_fields(shown_recipe(named[0]))}
-        for name in named:
-            lines += _recipe(name, None if name == named[0] else first)
+        for name in (first, *others):
+            fields = _fields(name, first)
+            number = (
+                f"All {len(fields)} fields" if name == first else f"{len(fields)} fields that differ from `{first}`"
+            )
+            lines += [f"### {name}", "", f"{_source(name)} {number}: {_link(name)}.", ""]
+            (out / "recipes" / f"{name}.md").write_text(_page(name, first, fields), "utf-8")
     return "\n".join(lines) + "\n"
 
 
-def _recipe(name: str, first: dict[str, Any] | None) -> list[str]:
+def _source(name: str) -> str:
+    """Where its values come from, as a sentence."""
+    return f"Source of the values: {cell(shown_recipe(name).source)}."
+
+
+def _link(name: str) -> str:
+    return f"[`{name}`](recipes/{name}.md)"
+
+
+def _fields(name: str, first: str) -> list[dict[str, Any]]:
+    """The fields of a recipe that are not as in the `first` of its task; of that one all."""
+    rows = recipe_fields(shown_recipe(name))
+    if name == first:
+        return rows
+    known = {row["field"]: row["value"] for row in recipe_fields(shown_recipe(first))}
+    return [row for row in rows if row["field"] not in known or row["value"] != known[row["field"]]]
+
+
+def _page(name: str, first: str, rows: list[dict[str, Any]]) -> str:
+    """One recipe, a table for each of its parts, of two columns: a telephone has no room for more."""
     chosen = shown_recipe(name)
-    rows = recipe_fields(chosen)
-    if first is not None:
-        rows = [row for row in rows if row["field"] not in first or row["value"] != first[row["field"]]["value"]]
-    lines = ["", f"### {name}", "", f"{cell(chosen.source)} Shown for `{chosen.model.name}`.", ""]
-    if first is not None:
-        lines += ["What differs:", ""]
-    lines += ["| field | value | unit | meaning |", "|---|---|---|---|"]
-    return lines + [
-        f"| `{row['field']}` | {cell(shown(row['value']))} | {cell(row['unit'])} | {cell(row['meaning'])} |"
-        for row in rows
+    lines = [
+        f"# {name}",
+        "",
+        f"{_source(name)} Shown for `{chosen.model.name}`; one of the [recipes](../recipes.md).",
+        "",
     ]
+    if name != first:
+        lines += [f"What differs from [`{first}`]({first}.md):", ""]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        part, dot, _ = row["field"].partition(".")
+        parts.setdefault(part if dot else "", []).append(row)
+    for part, found in parts.items():
+        lines += [f"## {part}", ""] if part else []
+        lines += ["| field and value | meaning |", "|---|---|"]
+        lines += [
+            f"| `{row['field']}`<br>**{cell(shown(row['value']))}** | {cell(row['meaning'])} ({cell(row['unit'])}) |"
+            for row in found
+        ]
+        lines.append("")
+    return "\n".join(lines)
