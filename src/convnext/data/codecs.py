@@ -27,6 +27,11 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(_SUFFIXES.union(*(endings for name, (_, endings, _) in _MORE.items() if name in _plugins())))
 
 
+def endings_of_images() -> str:
+    """The endings that are read, for messages."""
+    return " ".join(sorted(image_suffixes()))
+
+
 def band_suffixes() -> frozenset[str]:
     """Endings of files that may hold other bands than grey or colour."""
     return _ARRAYS | {".tif", ".tiff"}

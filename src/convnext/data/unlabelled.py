@@ -8,8 +8,8 @@ from pathlib import Path
 
 from convnext.data.annotated_forms import ANNOTATED
 from convnext.data.arrow import ENDINGS
-from convnext.data.codecs import plugin_for, suffixes_in
-from convnext.data.formats.folders import endings_of_images, listed
+from convnext.data.codecs import endings_of_images, plugin_for, suffixes_in
+from convnext.data.formats.folders import listed
 from convnext.data.formats.records import is_label_json
 from convnext.data.formats.shards import has_shards, open_shards
 from convnext.data.formats.signatures import unread, unread_file

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,20 +23,23 @@ from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, R
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
 from convnext.deploy.predictor import Predictor, require_numbers, require_top
 from convnext.errors import ConvNeXtError
-from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.classification.decision import Decision
 from convnext.tasks.classification.passing import PLAIN, Pass
 from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.classification.several.metrics import probabilities
 from convnext.tasks.classification.several.thresholds import Thresholds
-from convnext.tasks.judged import judging_part
-from convnext.tasks.opening import scored_source
 from convnext.tasks.result import Evaluation
 
 if TYPE_CHECKING:
+    from convnext.tasks.classification.conclusion import Wanted
     from convnext.tasks.classification.metrics import Outcomes
 
 TOP = 5  # classes that are named unless one asks for another number
+_FOR_LABELLED = (  # imported when there are labelled images: who asks about one does not wait for all forms of data
+    "convnext.tasks.classification.conclusion",
+    "convnext.tasks.opening",
+    "convnext.tasks.judged",
+)
 BATCH = 32  # images of one forward pass on a CPU
 
 
@@ -141,19 +145,20 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         ConvNeXtError for shares that nobody can promise, where there is nothing to `keep`, and for `keep` of an exported file,
         which stays what was exported; DataError for a promise on images that the weights have learnt from.
         """
-        wanted = Wanted.of(promise, sets)
+        conclusion, opening, judged = map(import_module, _FOR_LABELLED)
+        wanted = conclusion.Wanted.of(promise, sets)
         wanted.require(several=self.several)
         if keep and not wanted:
             raise ConvNeXtError(
                 "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
             )
-        source = scored_source(data, self.recipe.task, images=images)
+        source = opening.scored_source(data, self.recipe.task, images=images)
         if wanted and part is None:
-            part = judging_part(source, self.recipe, self.classes)
+            part = judged.judging_part(source, self.recipe, self.classes)
         return self._evaluated(source, part, Pass(workers, batch, progress), wanted, keep=keep)
 
     @abstractmethod
-    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
+    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: "Wanted", *, keep: bool) -> Evaluation:
         """The scores on the images of recognised data."""
 
     @abstractmethod

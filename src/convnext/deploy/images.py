@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -28,7 +29,6 @@ from convnext.data.jpeg import is_jpeg
 from convnext.data.labelled import Dataset
 from convnext.data.sample import Sample
 from convnext.data.store import FolderStore, Store, is_zip, printable, require
-from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError, reason_of
 
 OneImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]  # a path, encoded bytes, Pillow's, pixels
@@ -237,7 +237,8 @@ class _Taking:
 
     def listed(self, path: str | os.PathLike[str]) -> Dataset:
         """The images at a path; of bands in files of their own each image once."""
-        return with_bands(open_unlabelled([os.fspath(path)]), self.named)
+        listing = import_module("convnext.data.unlabelled")  # all forms of data, which one image does not wait for
+        return with_bands(listing.open_unlabelled([os.fspath(path)]), self.named)
 
     def in_memory(self, image: Any, number: str = "") -> Given:
         """An image without a file. Its pixels are kept as they are now: the caller may use its memory again."""

@@ -6,6 +6,7 @@ Axes: C features.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -29,7 +30,6 @@ from convnext.deploy.images import (
 )
 from convnext.deploy.prediction import Prediction
 from convnext.errors import ConvNeXtError, DataError, number_of, reason_of
-from convnext.recipes import without_colours
 from convnext.tasks.finite import NotFinite
 from convnext.tasks.result import Evaluation
 
@@ -74,6 +74,9 @@ class Predictor(ABC, Generic[Answer]):
                 f"--bands {','.join(names)} names {number_of(len(names), 'band')}, and '{self.source}' reads "
                 f"{number_of(channels, 'channel')}. Name one for each, in its order."
             )
+        without_colours = import_module(
+            "convnext.recipes"
+        ).without_colours  # every recipe, which answers do not wait for
         changes = {"input.bands": names, "input.file_bands": 0, **without_colours(self.recipe)}
         return replace(self, recipe=override(self.recipe, changes))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from convnext.data.band_store import BandStore, band_of, first_files, found_bands, named, no_such_files, together_note
-from convnext.data.codecs import image_suffixes, suffixes_in
+from convnext.data.codecs import endings_of_images, suffixes_in
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, passed_over, tables_at, tables_of, unread
@@ -253,8 +253,3 @@ def _left_out(files: Names) -> dict[str, int]:
 
 def _suffixes(files: Names) -> frozenset[str]:
     return suffixes_in(ending for ending, _ in files.endings())
-
-
-def endings_of_images() -> str:
-    """The endings that are read, for messages."""
-    return " ".join(sorted(image_suffixes()))

@@ -3,38 +3,33 @@
 Axes: N images, H W pixel rows and columns, C channels, K classes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convnext.config import ClassificationRecipe, Recipe, parse
-from convnext.data.evaluation import Shown, framed, shown
+from convnext.data.evaluation import framed
 from convnext.data.labelled import Dataset
 from convnext.data.source import Source
-from convnext.deploy.classifier import BATCH, ClassificationPredictor
+from convnext.deploy.classifier import ClassificationPredictor
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.exported.opened import Exported, open_exported
 from convnext.deploy.forms.table import LOGITS
-from convnext.deploy.images import Pixels, Read, in_batches
-from convnext.deploy.predictor import Features, require_numbers
-from convnext.engine.records import warn, watched
-from convnext.errors import ConvNeXtError, DataError
-from convnext.tasks.classification.answers import Answers
-from convnext.tasks.classification.conclusion import GIVEN, TEST, Wanted, conclude
+from convnext.deploy.images import Pixels, Read
+from convnext.deploy.predictor import Features
+from convnext.errors import ConvNeXtError
 from convnext.tasks.classification.decision import Decision
-from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.passing import PLAIN, Pass
-from convnext.tasks.classification.several import metrics as several
-from convnext.tasks.classification.several.report import evaluation_of as evaluation_of_several
-from convnext.tasks.judged import judged_on, refuse_learnt
-from convnext.tasks.opening import open_scored
+from convnext.tasks.classification.several.metrics import Outcomes as LabelOutcomes
 from convnext.tasks.result import Evaluation
-from convnext.tasks.skipped import note_skipped
+
+if TYPE_CHECKING:
+    from convnext.tasks.classification.conclusion import Wanted
 
 Floats = NDArray[np.float32]
 
@@ -57,72 +52,21 @@ class ExportedClassifier(ClassificationPredictor):
         Decision.of(described, source)  # a wrong one is refused now
         return cls(network, recipe, tuple(described["classes"]), "cpu", source, described)
 
-    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: Wanted, *, keep: bool) -> Evaluation:
-        if keep:
-            raise ConvNeXtError(f"'{self.source}' is exported and stays as it is. Name its run, and export that again.")
-        asked_of: dict[str, Any] = {
-            "part": part,
-            "run": self.source.parent,
-            "learnt": refuse_learnt if wanted else warn,
-        }
-        dataset: Dataset = open_scored(source, self.recipe, self.metadata, fingerprint, **asked_of)
-        skipped: dict[str, str] = {}
-        how, measured = replace(how, skipped=skipped), TEST if part == TEST else GIVEN
-        about = judged_on(dataset, self.recipe, self.metadata, fingerprint)
-        if self.several:
-            outcomes = self.label_outcomes(dataset, how)
-            told = evaluation_of_several(outcomes, dataset, self.thresholds, wanted=wanted, measured=measured)
-            return told.with_about(skipped=skipped, **about)
-
-        def asked(images: Dataset) -> Iterator[Answers]:
-            return self._passes(images, how)
-
-        found = conclude(dataset, asked, self.decision, wanted=wanted, measured=measured)
-        return found.with_about(skipped=skipped, **about)
+    def _evaluated(self, source: Source, part: str | None, how: Pass, wanted: "Wanted", *, keep: bool) -> Evaluation:
+        found: Evaluation = _scoring().evaluated(self, source, part, how, wanted, keep=keep)
+        return found
 
     def outcomes(self, dataset: Dataset, how: Pass = PLAIN, *, only: Sequence[int] = ()) -> Outcomes:
         """As for every classifier."""
         self._require_labels("single")
-        parts = []
-        for found in self._passes(dataset, how):
-            within = replace(found, logits=restricted(found.logits, only))
-            parts.append(within.outcomes(self.decision.scale.log_scores(within.logits)))
-        return Outcomes.join(parts)
+        found: Outcomes = _scoring().outcomes(self, dataset, how, only)
+        return found
 
-    def label_outcomes(self, dataset: Dataset, how: Pass = PLAIN) -> several.Outcomes:
+    def label_outcomes(self, dataset: Dataset, how: Pass = PLAIN) -> LabelOutcomes:
         """As for every classifier."""
         self._require_labels("multi")
-        return several.Outcomes.join(
-            [
-                several.Outcomes.of(each.logits, each.label.astype(np.int8), each.index)
-                for each in self._passes(dataset, how)
-            ]
-        )
-
-    def _passes(self, dataset: Dataset, how: Pass) -> Iterator[Answers]:
-        """The logits of every readable image, a batch at a time.
-
-        Raises DataError where none is, ConvNeXtError for an attack, which needs gradients.
-        """
-        if how.attack is not None:
-            raise ConvNeXtError(f"'{self.source}' has no gradients to attack it by. Name the run that it was made of.")
-        count, seen = len(dataset.entries), 0
-
-        def read(places: range) -> Shown:
-            return shown(dataset, self.recipe.input, places, how.change)
-
-        batches = in_batches(read, count, how.batch or BATCH, how.workers)
-        with watched(batches, count, shown=how.progress) as passing:
-            for found in passing:
-                note_skipped(found.skipped.items(), {} if how.skipped is None else how.skipped)
-                seen += len(found.indices)
-                if found.indices:
-                    logits = self.logits(found.images)
-                    for index, row in zip(found.indices, logits, strict=True):
-                        require_numbers(row, dataset.entries[index].path, self.source)
-                    yield Answers(np.array(found.indices, np.int64), dataset.labels(found.indices), logits)
-        if not seen:
-            raise DataError(f"None of the {count} images to evaluate on could be read.")
+        found: LabelOutcomes = _scoring().label_outcomes(self, dataset, how)
+        return found
 
     def _logits(self, images: Pixels) -> Floats:
         return self.logits(images)
@@ -148,10 +92,6 @@ class ExportedClassifier(ClassificationPredictor):
         raise ConvNeXtError(f"'{self.source}' gives logits alone. Load the run for its features.")
 
 
-def restricted(logits: Floats, only: Sequence[int]) -> Floats:
-    """(N, K) logits with every class that is not in `only` at minus infinity; as they are where `only` is empty."""
-    if not only:
-        return logits
-    out = np.full_like(logits, -np.inf)
-    out[:, list(only)] = logits[:, list(only)]
-    return out
+def _scoring() -> Any:
+    """What labelled images take: half of all that there is to import, and of no use to who asks about one image."""
+    return import_module("convnext.deploy.exported.scoring")
