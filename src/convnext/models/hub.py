@@ -14,11 +14,8 @@ from huggingface_hub.errors import (
 )
 
 from convnext.errors import CheckpointError
+from convnext.models.sources import FILES
 
-FILES = (  # in this order
-    *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
-    *("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"),
-)
 PUBLIC = "https://huggingface.co"
 
 

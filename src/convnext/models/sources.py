@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from convnext.errors import CheckpointError
 from convnext.files import from_json
-from convnext.models import hub
 from convnext.models.tensors import candidates, read_header, read_tensors, record_of
 
 HUB, TIMM = "hub:", "timm:"
+FILES = (  # in this order
+    *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"),
+)
 RUN = tuple(f"{name}.safetensors" for name in ("best", "best_ema", "probe", "mixed"))  # of a finished run
 DESCRIPTIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")  # what may lie beside weights
 _INDEX = ".index.json"
@@ -68,7 +72,8 @@ def find(source: str | Path) -> Files:
     text = str(source)
     if text.startswith((HUB, TIMM)):
         name = text.removeprefix(HUB) if text.startswith(HUB) else _timm_repository(text.removeprefix(TIMM))
-        path = hub.download(name)
+        hub = import_module("convnext.models.hub")  # with it the client, which files on the disk do not wait for
+        path = Path(hub.download(name))
         if path.name.endswith(_INDEX):
             for part in _parts(path):
                 hub.download(name, (part,))
@@ -103,7 +108,7 @@ def _score(record: Mapping[str, Any]) -> tuple[bool, float, float]:
 
 def _inside(folder: Path) -> Path:
     """The file of weights in a folder."""
-    held = run_file(folder) or next((folder / name for name in hub.FILES if (folder / name).is_file()), None)
+    held = run_file(folder) or next((folder / name for name in FILES if (folder / name).is_file()), None)
     if held is None:
         raise CheckpointError(f"{folder} is a folder. Give a file of weights inside it{candidates(folder)}.")
     return held
@@ -140,7 +145,7 @@ def _parts(index: Path) -> list[str]:
 
 def _beside(path: Path) -> dict[str, Mapping[str, Any]]:
     """What describes weights that are called as the libraries call them; of other files it may describe a neighbour."""
-    if path.name not in hub.FILES and not _PART.search(path.name):
+    if path.name not in FILES and not _PART.search(path.name):
         return {}
     found = {name: _json(path.parent / name) for name in DESCRIPTIONS}
     return {name: content for name, content in found.items() if isinstance(content, dict)}
