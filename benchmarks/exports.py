@@ -1,12 +1,13 @@
 """What each target of export makes of a trained run: its answers on held-out images beside those of torch.
 
-    python benchmarks/exports.py RUN DATA [--to onnx openvino] [--half] [--images 500] [--seed 0]
+    python benchmarks/exports.py RUN DATA [--to onnx openvino] [--half] [--images 500] [--seed 0] [--compare-on PATH]
 
 A line of results/exports.jsonl for each target, with `--half` also for its file with weights in 16 bits. Of a classifier so
 many random held-out images are given to the graph as they are decoded, which resizes them itself: top-1 of both, images of
 the same first class, the largest difference of a logit. Of a detector and a segmenter the scores of run and file on all
-held-out images. OpenVINO and ONNX Runtime compute in float32,
-and so does the run beside them.
+held-out images, and the largest difference that the export itself finds on some of the images of --compare-on: of a
+detector how many objects are the same, and how far their edges and scores lie apart; of a segmenter that of a logit.
+OpenVINO and ONNX Runtime compute in float32, and so does the run beside them.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from convnext.engine.machine import processor
 
 RESULTS = Path(__file__).parent / "results" / "exports.jsonl"
 SCORES = ("loss", "miou", "pixel_accuracy", "box_ap", "mask_ap")
+APART = ("compared", "objects", "same", "max_edge_px", "max_score_difference", "max_logit_difference", "max_logit")
 Graph = Callable[[np.ndarray], np.ndarray]  # (1, H, W, C) -> (1, K) logits
 
 
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="also with weights in 16 bits, where a target has them")
     parser.add_argument("--images", type=int, default=500, help="held-out images of a classifier (500)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare-on", help="images on which a dense export is compared (made up)")
     args = parser.parse_args()
     run: Any = convnext.load(args.run, device="cpu", plain=True)
     run = replace(run, recipe=override(run.recipe, {"precision": "fp32"}))
@@ -57,12 +60,13 @@ def main() -> None:
     for form, half in [(form, half) for form, half in wanted if not half or (args.half and form.half)]:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"model{form.suffix}"
-            done = convnext.export(args.run, form.name, out, half=half)  # type: ignore[arg-type]
+            done = convnext.export(args.run, form.name, out, half=half, compare_on=args.compare_on)  # type: ignore[arg-type]
             if known:
                 found = known.beside(graph_of(out, form))
             else:
                 file = convnext.load(out).evaluate(args.data).to_dict()
-                found = {"n": file["n"], "torch": chosen(scored), "file": chosen(file)}
+                apart = {name: value for name, value in done.to_dict().items() if name in APART}
+                found = {"n": file["n"], "torch": chosen(scored), "file": chosen(file), **apart}
             row = {
                 "command": " ".join(["benchmarks/exports.py", *(Path(word).name for word in sys.argv[1:])]),
                 "task": run.recipe.task,

@@ -76,6 +76,32 @@ def test_files_are_chosen_by_the_keyboard_alone_and_removed(page):
     assert page.locator("#controls").is_hidden() and page.evaluate("document.activeElement.id") == "files"
 
 
+def test_who_removes_an_image_by_the_keyboard_comes_to_the_next(page):
+    give(page, "drop", a_png=png(0), b_png=png(1))
+    answered(page, 2)
+    for left in ("Remove b.png", None):
+        page.keyboard.press("Enter") if left is None else page.get_by_label("Remove a.png").press("Enter")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == left
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_folder_that_is_dropped_is_all_images_in_it(page, tmp_path, holds):
+    (tmp_path / "photos/deeper").mkdir(parents=True)
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    for number, place in enumerate(("10.png", "9.PNG", "deeper/11.png") if holds else ()):
+        (tmp_path / "photos" / place).write_bytes(png(number))
+    zone, browser = page.locator("#drop").bounding_box(), page.context.new_cdp_session(page)
+    what = {"items": [], "files": [str(tmp_path / "photos")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        about = {"type": kind, "x": zone["x"] + 9, "y": zone["y"] + 9, "data": what}
+        browser.send("Input.dispatchDragEvent", about)
+    if not holds:
+        playwright.expect(page.locator("#status")).to_have_text("The folder holds no images.")
+        return
+    answered(page, 3)
+    assert page.locator(".card h2").all_text_contents() == ["9.PNG", "10.png", "11.png"]
+
+
 def test_a_photo_of_the_camera_is_answered(page):
     page.click("#photograph")
     playwright.expect(page.locator("#camera")).to_be_visible()

@@ -97,13 +97,14 @@ const build = (card) => {
 };
 
 const drop = (card) => {
+  const next = card.place.nextElementSibling ?? card.place.previousElementSibling; // who goes by the keyboard stays there
   card.stop?.abort();
   card.bitmap?.close();
   card.place.remove();
   state.cards = state.cards.filter((other) => other !== card);
   state.waiting = state.waiting.filter((other) => other !== card);
   arrange();
-  at("files").focus();
+  (next?.querySelector(".remove") ?? at("files")).focus();
 };
 
 const arrange = () => {
@@ -228,6 +229,34 @@ const save = () => {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 };
 
+// Folders
+
+// All files of an entry of a drop, those of folders below it too.
+const inside = async (entry) => {
+  if (entry.isFile) return [await new Promise((done, failed) => { entry.file(done, failed); })];
+  const reader = entry.createReader();
+  const found = [];
+  for (let some = [null]; some.length;) { // a part of a large folder at a time
+    some = await new Promise((done, failed) => { reader.readEntries(done, failed); });
+    found.push(...await Promise.all(some.map(inside)));
+  }
+  return found.flat();
+};
+
+const readable = ({ name, type }) =>
+  type.startsWith("image/") || at("files").accept.split(",").some((ending) => name.toLowerCase().endsWith(ending));
+
+const unfold = async (entries) => {
+  say("Looking into the folder …");
+  try {
+    const images = (await Promise.all(entries.map(inside))).flat().filter(readable);
+    if (images.length) add(images.sort((one, other) => one.name.localeCompare(other.name, "en", { numeric: true })));
+    else say("The folder holds no images.");
+  } catch (error) {
+    say(`The folder cannot be read: ${error.message}`);
+  }
+};
+
 // The camera
 
 const photograph = async () => {
@@ -277,6 +306,8 @@ document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) at
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   at("drop").classList.remove("over");
-  if (event.dataTransfer?.files.length) add(event.dataTransfer.files);
+  const entries = [...event.dataTransfer?.items ?? []].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  if (entries.some(({ isDirectory }) => isDirectory)) unfold(entries);
+  else if (event.dataTransfer?.files.length) add(event.dataTransfer.files);
   else say(`Only files can be dropped here: ${state.host.dropped}`);
 });
