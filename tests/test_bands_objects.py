@@ -19,6 +19,7 @@ from convnext.reports.run_files import PREDICTIONS
 from convnext.tasks.opening import bands_of, read_by
 from shape_objects import write_objects
 from test_cli_dense import trained, write_yolo
+from traced import traced_once
 
 BANDS = 4
 
@@ -41,6 +42,11 @@ def of_bands(folder: Path, source: Path, **how: tuple[int, ...]) -> Path:
     for file in (source / "annotations").iterdir():
         (folder / "annotations" / file.name).write_text(file.read_text().replace(".png", ".npy"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def graphs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced_once(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ from detectors import BACKBONE, head, random_boxes
 from once import once
 from serving import one as asked_once
 from shape_objects import NAMES, write_objects
+from traced import traced_once
 
 KINDS = ("boxes", "cascade")  # Mask R-CNN without masks, Cascade Mask R-CNN with them: all that there is, in few parts
 SIZES = ((50, 70), (200, 30), (9, 9), (130, 128))  # some are shrunk, some enlarged
@@ -49,6 +50,11 @@ def recipe_of(kind: str) -> DetectionRecipe:
     changes = {"input.eval_short_px": 64, "input.eval_long_px": 96, "input.multiple": 32, "precision": "bf16"}
     shape = head("cascade" if kind == "cascade" else "mask_rcnn", classes=2, most=20, masks=kind == "cascade")
     return override(made, changes).model_copy(update={"model": BACKBONE, "head": shape})  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def graphs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced_once(tmp_path_factory, monkeypatch)
 
 
 @pytest.fixture(scope="module")
