@@ -25,7 +25,7 @@ POSIX = ("fcntl", "resource", "termios", "pwd", "grp")
 BASE = f"import sys; sys.modules.update(dict.fromkeys({TORCH}))\n"
 COMMAND = "from convnext.cli import main\nif __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n"
 STRANGE_SYSTEM = (  # what Windows has not
-    "import os, sys, warnings; warnings.simplefilter('ignore')\n"
+    "import asyncio, os, sys, warnings; warnings.simplefilter('ignore')\n"  # asyncio: this system's needs them
     f"sys.modules.update(dict.fromkeys({POSIX})); del os.fork, os.sysconf, os.sched_getaffinity, os.statvfs, os.pread\n"
 )
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the children of a process")
