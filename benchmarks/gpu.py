@@ -1,10 +1,13 @@
 """The GPU kernels on one NVIDIA GPU: right, how fast, and how near to what it can do.
 
-    python benchmarks/gpu.py                                   # everything; half an hour, most of it torch.compile
+    python benchmarks/gpu.py                                   # what fits into nine minutes, what matters most first
+    python benchmarks/gpu.py --minutes 60 --out gpu.jsonl      # everything; most of it is torch.compile
     python benchmarks/gpu.py --parts checks kernels            # or: runs inference training sweep
     python benchmarks/gpu.py --dry-run                         # the logic alone, tiny, on the CPU; no figures
 
-Every step runs in a process of its own, so that a kernel that takes its process down is named and the rest goes on.
+Every step runs in a process of its own, so that a kernel that takes its process down is named and the rest goes on. A step
+has half of the time that is left; what is not reached is a row too. A card is lent for ten minutes a command: give the next
+one the parts that are missing.
 Contestants of a network run in turn (A B A B ...), ratios are taken pair by pair within a round, and the GPU's own
 bf16 matmul rate and copy bandwidth are measured in the process that they are compared in. One line a figure goes to
 benchmarks/results/gpu.jsonl, with machine and versions.
@@ -18,15 +21,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
-PARTS = ("checks", "runs", "inference", "training", "kernels", "sweep")
+PARTS = ("runs", "inference", "training", "kernels", "checks", "sweep")
+LEAST = 0.25  # minutes that a step needs to come to a row
 CHECKED = ("norm", "gelu", "residual", "gelu_backward", "block", "fp8")
 Row = dict[str, Any]
 
@@ -36,9 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--models", nargs="+", choices=("tiny", "base"), default=("tiny", "base"))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--minutes", type=float, default=20, help="longest time for one step")
+    parser.add_argument("--minutes", type=float, default=9, help="for everything (9)")
     parser.add_argument("--jobs", type=int, default=8, help="processes that compile side by side beforehand")
     parser.add_argument("--autotune", action="store_true", help="timm with max-autotune as well; minutes of compiling")
     parser.add_argument("--dry-run", action="store_true")
@@ -50,86 +56,106 @@ def main() -> None:
         return
     if not args.dry_run and not torch.cuda.is_available():
         sys.exit("No CUDA device here. `--dry-run` tries the logic on the CPU.")
-    rows = []
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda name: list(process(name, [], args)), compilations(args)))
-    for name in plan(args):
-        for row in run(name, args):
-            rows.append(row)
-            print(line(row), flush=True)
-            if not args.dry_run:
-                args.out.parent.mkdir(exist_ok=True)
-                with args.out.open("a") as file:
-                    file.write(json.dumps(row | machine()) + "\n")
+    rows, about = [], {} if args.dry_run else machine()
+    for row in visit(args, time.monotonic):
+        rows.append(row)
+        print(line(row), flush=True)
+        if not args.dry_run:
+            args.out.parent.mkdir(exist_ok=True)
+            with args.out.open("a") as file:
+                file.write(json.dumps(row | about) + "\n")
     print(summary(rows))
     if args.dry_run:
         print("DRY RUN: Triton's interpreter on the CPU, tiny networks; no figure means anything")
 
 
+def visit(args: argparse.Namespace, clock: Callable[[], float]) -> Iterator[Row]:
+    """The rows of all steps, and one for each step that the time does not reach."""
+    end = clock() + 60 * args.minutes
+    for name in plan(args):
+        left = (end - clock()) / 60
+        if left < LEAST:
+            yield {"kind": "skipped", "what": name}
+        elif name.startswith("compile "):
+            with ThreadPoolExecutor(args.jobs) as pool:  # in processes side by side, while nothing is timed
+                found = pool.map(partial(rows_of, args=args, minutes=left / 3), compilations(name))
+                yield from chain.from_iterable(found)
+        else:
+            yield from run(name, args, left / 2)
+
+
 def plan(args: argparse.Namespace) -> list[str]:
-    """The steps, what matters most first."""
-    steps = [f"checks {name}" for name in CHECKED if "checks" in args.parts]
-    steps += [f"runs {args.models[0]}" for _ in range("runs" in args.parts)]
+    """The steps, what matters most first: what users run, the smaller network beside its rivals, its kernels."""
+    found = [f"runs {args.models[0]}" for _ in range("runs" in args.parts)]
     for model in args.models:
-        steps += [f"networks {part} {model}" for part in ("inference", "training") if part in args.parts]
-    steps += [f"kernels {model}" for model in args.models if "kernels" in args.parts]
-    return steps + [f"sweep {model}" for model in args.models[:1] if "sweep" in args.parts]
+        for part in ("inference", "training"):
+            if part in args.parts:
+                found += [f"compile {part} {model}"] if not args.dry_run else []
+                found.append(f"networks {part} {model}")
+        found += [f"kernels {model}"] if "kernels" in args.parts else []
+        if model == args.models[0]:  # `make test-gpu` has asked most of it before
+            found += [f"checks {name}" for name in CHECKED if "checks" in args.parts]
+    return found + [f"sweep {model}" for model in args.models[:1] if "sweep" in args.parts]
 
 
-def compilations(args: argparse.Namespace) -> list[str]:
-    """What torch.compile is asked for later, each a process of its own, side by side, before anything is timed."""
+def compilations(name: str) -> list[str]:
+    """What torch.compile is asked for in the step after `name`, each a process of its own."""
     from gpu_networks import CONTESTANTS
 
-    return [
-        f"precompile {part} {model} {name}"
-        for model in args.models
-        for part in ("inference", "training")
-        if part in args.parts and not args.dry_run
-        for name in CONTESTANTS[part]
-        if name.endswith("+compile")
-    ]
+    _, part, model = name.split()
+    return [f"precompile {part} {model} {each}" for each in CONTESTANTS[part] if each.endswith("+compile")]
 
 
 def step(args: argparse.Namespace) -> None:
     """One step, in a process of its own: a line a row."""
+    kind, *arguments = args.step.split()
+    for row in steps()[kind](*arguments, args):
+        print(json.dumps(row), flush=True)
+
+
+def steps() -> dict[str, Callable[..., Iterator[Row]]]:
+    """What makes the rows of each kind of step, from the words after it and the arguments."""
     import gpu_kernels
     import gpu_networks
     import gpu_runs
 
-    kind, *arguments = args.step.split()
-    steps = {"checks": gpu_kernels.checks, "kernels": gpu_kernels.kernels, "networks": gpu_networks.networks}
-    steps |= {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile, "runs": gpu_runs.runs}
-    for row in steps[kind](*arguments, args):
-        print(json.dumps(row), flush=True)
+    found = {"checks": gpu_kernels.checks, "kernels": gpu_kernels.kernels, "networks": gpu_networks.networks}
+    return found | {"sweep": gpu_networks.sweep, "precompile": gpu_networks.precompile, "runs": gpu_runs.runs}
 
 
-def run(name: str, args: argparse.Namespace) -> Iterator[Row]:
+def rows_of(name: str, args: argparse.Namespace, minutes: float) -> list[Row]:
+    """All rows of one step."""
+    return list(run(name, args, minutes))
+
+
+def run(name: str, args: argparse.Namespace, minutes: float) -> Iterator[Row]:
     """The rows of one step; whatever takes its process down is named, and the step runs again without it."""
     without: list[str] = []
     seen: set[str] = set()
+    end = time.monotonic() + 60 * minutes
     while True:
         fatal = None
-        for row in process(name, without, args):
+        for row in process(name, without, args, (end - time.monotonic()) / 60):
             fatal = row["what"] if row.get("fatal") else fatal
             key = json.dumps([row["kind"], row["what"], row.get("case")])
             if key not in seen or row["kind"] not in ("check", "kernel", "limits", "logits"):
                 yield row
             seen.add(key)
-        if fatal is None or fatal in without:
+        if fatal is None or fatal in without or end - time.monotonic() < 60 * LEAST:
             return
         without.append(fatal)
 
 
-def process(name: str, without: list[str], args: argparse.Namespace) -> Iterator[Row]:
-    """The rows as a process prints them, and one more if it dies or takes too long."""
+def process(name: str, without: list[str], args: argparse.Namespace, minutes: float) -> Iterator[Row]:
+    """The rows as a process prints them, and one more if it dies or takes longer than `minutes`."""
     command = [sys.executable, "-W", "ignore", __file__, "--step", name, "--rounds", str(args.rounds)]
-    command += ["--minutes", str(args.minutes), *(["--autotune"] if args.autotune else [])]
+    command += ["--minutes", str(minutes), *(["--autotune"] if args.autotune else [])]
     command += ["--without", *without] if without else []
     environment = os.environ | ({"TRITON_INTERPRET": "1"} if args.dry_run else {})
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         late = threading.Event()
-        watch = threading.Timer(60 * args.minutes, lambda: (late.set(), child.kill()))
+        watch = threading.Timer(60 * minutes, lambda: (late.set(), child.kill()))
         watch.start()
         assert child.stdout is not None
         for text in child.stdout:
@@ -140,7 +166,7 @@ def process(name: str, without: list[str], args: argparse.Namespace) -> Iterator
         if child.returncode:
             errors.seek(0)
             said = errors.read().strip().splitlines() or [f"died with {child.returncode}"]
-            reason = f"stopped after {args.minutes:g} minutes" if late.is_set() else said[-1][:300]
+            reason = f"stopped after {minutes:.1f} minutes" if late.is_set() else said[-1][:300]
             yield {"kind": "failure", "what": name, "error": reason}
 
 
@@ -170,6 +196,8 @@ def line(row: Row) -> str:
         return f"{head} FAILED {row['error']}"
     if row["kind"] == "check":
         return f"{head} {row['case']:<28} {'ok' if row['ok'] else 'WRONG'} {max(row['errors'].values()):.1e}"
+    if row["kind"] == "skipped":
+        return f"{head} NOT REACHED"
     numbers = [f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float)]
     return f"{head} {'  '.join(numbers)}"
 

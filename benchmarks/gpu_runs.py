@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from PIL import Image
 
 from convnext.config import Recipe, RunOptions, override
 from convnext.data.opening import recognise
 from convnext.data.shards.write import write_shards
+from convnext.deploy.images import many_images
 from convnext.deploy.trained.checkpoint import Trained
 from convnext.deploy.trained.classifier import TrainedClassifier
+from convnext.deploy.trained.detector import TrainedDetector
+from convnext.deploy.trained.segmenter import TrainedSegmenter
 from convnext.engine.distributed import ALONE
 from convnext.engine.fit import learn, update_of
 from convnext.engine.optim import Optimizers
@@ -33,7 +38,6 @@ from convnext.engine.sharding import Sharding
 from convnext.engine.update import Update
 from convnext.kernels import graphs
 from convnext.kernels.transfer import queued
-from convnext.models.create import create
 from convnext.recipes import recipe
 from convnext.tasks.opening import splits_of
 from convnext.tasks.table import row_of
@@ -44,7 +48,12 @@ BATCH = {"classification": 128, "detection": 4, "segmentation": 16}
 SIDE = {"classification": 224, "detection": 800, "segmentation": 512}  # pixels
 RECIPES = {"classification": "small", "detection": "small_detection", "segmentation": "small_segmentation"}
 FED = ("shards", "folders")  # what training reads from
-ANSWERED = (1, 8, 32, 256)  # images of a batch
+WAYS = ("plain", "folded", "folded+graph")
+ANSWERED = {"classification": (1, 2), "segmentation": (1, 2), "detection": (1, 2)}  # images of a batch, in a dry run
+if not DRY:
+    ANSWERED = {"classification": (256, 1, 8, 32), "segmentation": (1, 8), "detection": (1, 8)}
+PREDICTORS = {"classification": TrainedClassifier, "segmentation": TrainedSegmenter, "detection": TrainedDetector}
+Made = tuple[Callable[[], Any], int]
 SMALL = {"model.depths": (1, 1, 1, 1), "model.widths": (8, 8, 8, 8)}
 SMALL_HEADS = {"head.channels": 16, "head.hidden": 16, "head.candidates_train": 30, "head.proposals_train": 20}
 
@@ -55,54 +64,76 @@ def runs(model: str, args: argparse.Namespace) -> Iterator[Row]:
         for what, make in cases(model, Path(room)):
             if what in args.without:
                 continue
-            found = attempt(what, lambda make=make: measured(make(), args.rounds))
+            found = attempt(what, lambda make=make: measured(*make(), args.rounds))
             kind, _, name = what.partition(" ")
             yield found if failed(found) else {"kind": kind, "what": name, "model": model, **found}
             if found.get("fatal"):
                 return
 
 
-def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], tuple[Callable[[], Any], int]]]]:
-    """(name of a row, what makes (its run, the images of one run))."""
-    for size in (1, 2) if DRY else ANSWERED:
-        for way in ("plain", "folded", "folded+graph"):
-            yield f"predict {way} at {size}", lambda way=way, size=size: answers(model, way, size)
-    for precision in PRECISIONS:
-        yield f"step classification {precision}", lambda each=precision: steps("classification", model, room, each)
-    for task in ("segmentation", "detection"):
-        yield f"step {task} bf16", lambda task=task: steps(task, model, room, "bf16")
-    yield "step classification bf16+compile", lambda: steps("classification", model, room, "bf16", compiled=True)
-    yield "step segmentation bf16+compile", lambda: steps("segmentation", model, room, "bf16", compiled=True)
+def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], Made]]]:
+    """(name of a row, what makes (its run, the images of one run)): first what nobody has timed, last what compiles."""
+    for task in ("classification", "segmentation", "detection"):
+        yield f"step {task} bf16", partial(steps, task, model, room, "bf16")
+    for task, sizes in ANSWERED.items():
+        for size in sizes:
+            ways = WAYS if task == "classification" else (WAYS[0], WAYS[-1])
+            for way in ways:
+                yield f"predict {task} {way} at {size}", partial(answers, task, model, way, size)
     for form in FED:
-        yield f"feed classification {form}", lambda form=form: fed(model, room, form)
-    yield "step classification bf16+shard-weights", lambda: steps("classification", model, room, "bf16", sharded=True)
+        yield f"feed classification {form}", partial(fed, model, room, form)
+    for precision in PRECISIONS[1:]:
+        yield f"step classification {precision}", partial(steps, "classification", model, room, precision)
+    yield "step classification bf16+shard-weights", partial(steps, "classification", model, room, "bf16", sharded=True)
+    for task in ("classification", "segmentation"):
+        yield f"step {task} bf16+compile", partial(steps, task, model, room, "bf16", compiled=True)
 
 
-def measured(made: tuple[Callable[[], Any], int], rounds: int) -> Row:
+def measured(run: Callable[[], Any], images: int, rounds: int) -> Row:
     """Images/s of each round, and the most memory of a run."""
-    run, images = made
-    times = [milliseconds(warm(run)) for _ in range(rounds)]
+    warm(run)
+    times = [milliseconds(run) for _ in range(rounds)]
     return {"batch": images, "ms": times, "peak_mb": peak(run), "images_per_s": 1e3 * images / statistics.median(times)}
 
 
-def answers(model: str, way: str, size: int) -> tuple[Callable[[], Any], int]:
-    """From (N, H, W, 3) uint8 images of the host to logits there, as `predict` has them."""
-    side = 32 if DRY else SIDE["classification"]
-    chosen = small(recipe("small", "atto" if DRY else model, images=10_000, image_px=side, classes=1000), "bf16")
-    made = create("atto" if DRY else model, **({"depths": (1, 1, 1, 1), "widths": (8, 8, 8, 8)} if DRY else {}))
-    about = Trained(chosen, tuple(map(str, range(1000))), Path("none"), {}, {})
-    place = torch.device(DEVICE)
-    network = made.to(place, memory_format=torch.channels_last).eval()
-    found = TrainedClassifier(network, chosen, about.classes, place, about.source, about.metadata, plain=way == "plain")  # type: ignore[arg-type]
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (size, side, side, 3), np.uint8))
+def answers(task: str, model: str, way: str, size: int) -> Made:
+    """What `predict` does with images of the host, (H, W, 3) uint8 of one size, once they are read.
+
+    To logits on the host of a classifier, to what is found of the others.
+    """
+    side = 64 if DRY else SIDE[task]
+    named = {"images": 10_000, "image_px": side, "classes": 1000 if task == "classification" else 80}
+    chosen = small(recipe(RECIPES[task], "atto" if DRY else model, **named), "bf16")
+    place, row = torch.device(DEVICE), row_of(task)
+    about = Trained(chosen, tuple(map(str, range(named["classes"]))), Path("none"), {}, {})
+    network = row.build(chosen).to(place, memory_format=torch.channels_last).eval()
+    found: Any = PREDICTORS[task](network, chosen, about.classes, place, about.source, about.metadata)
+    images = np.random.default_rng(0).integers(0, 256, (size, side, side, 3), np.uint8)
+    if way == "plain":
+        found._network = network
     if way == "folded":
         found._network = found._folded  # without the recorded runs
+    run = partial(asked, found, images) if task == "classification" else partial(found_in, found, images)
     if way.endswith("graph") and queued(place):
-        for _ in range(2):
-            found.logits(images)
-        if not any(isinstance(run, graphs.Graphed) for run in found._network._runs.values()):
+        run()
+        run()
+        recorded = found._network._look if task == "detection" else found._network
+        if not any(isinstance(each, graphs.Graphed) for each in recorded._runs.values()):
             raise RuntimeError("nothing was recorded")
-    return lambda: found.logits(images).cpu(), size
+    return run, size
+
+
+def asked(predictor: TrainedClassifier, images: NDArray[np.uint8]) -> Any:
+    """(N, K) logits."""
+    return predictor.logits(torch.from_numpy(images)).cpu()
+
+
+def found_in(predictor: Any, images: NDArray[np.uint8]) -> Any:
+    """The predictions of a detector or a segmenter, as many images at once as there are."""
+    read = [
+        predictor.read(given) for given in next(many_images(list(images), len(images), predictor.recipe.input, "rgb"))
+    ]
+    return list(predictor.answers(read))
 
 
 def small(chosen: Recipe, precision: str) -> Recipe:
@@ -113,9 +144,7 @@ def small(chosen: Recipe, precision: str) -> Recipe:
     return override(chosen, fields)
 
 
-def steps(
-    task: str, model: str, room: Path, precision: str, *, compiled: bool = False, sharded: bool = False
-) -> tuple[Callable[[], Any], int]:
+def steps(task: str, model: str, room: Path, precision: str, *, compiled: bool = False, sharded: bool = False) -> Made:
     """One step of the engine after the other."""
     batch, side = 2 if DRY else BATCH[task], 48 if DRY else SIDE[task]
     folder = written(task, room / task, 2 * batch + 4, side)
@@ -126,7 +155,7 @@ def steps(
     return stepping(learning, update, chosen, batch, lambda: read), batch
 
 
-def fed(model: str, room: Path, form: str) -> tuple[Callable[[], Any], int]:
+def fed(model: str, room: Path, form: str) -> Made:
     """The same with every batch read from `form` as a run reads it, by as many processes as it takes of itself."""
     task = "classification"
     batch, side = 2 if DRY else BATCH[task], 2 * (48 if DRY else SIDE[task])  # larger than what is shown, as photos are

@@ -38,7 +38,7 @@ def block_of(width: int, *, gamma: float | None = 0.7, drop_path: float = 0.0, k
 
 def map_of(width: int, n: int = 2) -> Tensor:
     """An input that wants a gradient."""
-    return torch.randn(n, width, 3, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    return torch.randn(n, width, 2, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
 def fits_gpu(block: nn.Module, x: Tensor) -> bool:

@@ -46,8 +46,9 @@ class Counting(FolderPlace):
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of each test's own, and no long waits."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    """A cache of each test's own for shards, but not for the CPU kernels, which would be compiled anew; no long waits."""
+    own = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(near, "cache_folder", lambda: own)
     monkeypatch.setattr(remote, "WAITS_S", (0.01, 0.02))
 
 

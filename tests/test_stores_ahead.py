@@ -30,7 +30,7 @@ from test_shards import contents
 from test_stores import apart, bucket, data, out, put, server
 
 __all__ = ["apart", "bucket", "data", "out", "server"]  # fixtures
-STEPS = ("--schedule.steps", 6)
+STEPS = ("--schedule.steps", 3)
 
 
 class Watched:

@@ -35,7 +35,7 @@ class Graphed:
             torch.cuda.current_stream().wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
             pool = None if beside is None else beside._graph.pool()
-            with torch.cuda.graph(self._graph, pool, side):  # torch's own stream would be of the first graph's device
+            with torch.cuda.graph(self._graph, pool=pool, stream=side):  # torch's own is of the first graph's device
                 self._output = model(self._input)
 
     def __call__(self, x: Tensor) -> Any:
