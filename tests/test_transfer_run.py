@@ -204,6 +204,8 @@ def test_images_that_all_were_learnt_from_are_not_scored_in_silence(crosswise, f
     done = command("evaluate", crosswise.path, flat, "--json")
     assert "has learnt from all 24 of these images" in done.err and "cross-validation" in done.err
     assert json.loads(done.out)["n"] == 24
+    refused = command("evaluate", crosswise.path, flat, "--promise", 0.5).line
+    assert "has learnt from all 24 of these images" in refused and "they cannot show a promise" in refused
 
 
 def test_a_val_part_of_its_own_decides_and_is_never_trained_on(run):

@@ -47,7 +47,7 @@ _WHY = {
     "Swin-T's 81.3 %.",
 }
 _NAMES = {"BatchNorm2d": "BatchNorm", "ChannelNorm": "LayerNorm", "ReLU": "ReLU", "GELU": "GELU"}
-_LEFT, _WIDE, _ROW, _GAP = 150, 250, 26, 10
+_LEFT, _WIDE, _ROW, _GAP = 190, 250, 26, 10
 
 
 def page(out: Path) -> str:

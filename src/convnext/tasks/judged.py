@@ -28,8 +28,8 @@ def judged_on(dataset: Any, recipe: Any, metadata: Mapping[str, Any], fingerprin
 def refuse_learnt(told: str) -> None:
     """Raise DataError for a promise on images that the run has learnt from, as `told`."""
     raise DataError(
-        f"{told} So they cannot show a promise. Name other images, or train with it: `convnext train DATA --promise 0.9` "
-        "measures it on what each network has not learnt from."
+        f"{told} So they cannot show a promise. Name other images, or add --promise to the `convnext train` that made the run: "
+        "given again it trains nothing, and measures on images that were not learnt from."
     )
 
 
