@@ -70,9 +70,14 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically. Raises OSError when the disk refuses."""
-    with appearing(path) as made:
-        made.write_bytes(data)
+    """Write a file atomically. Raises OSError, which names the file, when the disk refuses."""
+    try:
+        with appearing(path) as made:
+            made.write_bytes(data)
+    except OSError as error:
+        if error.filename is None:  # the system names none where a file that is open cannot grow
+            error.filename = os.fspath(path)
+        raise
 
 
 def put_new(path: Path, data: bytes) -> None:
@@ -154,6 +159,11 @@ def way_out(error: OSError) -> str:
     if error.errno in _TAKEN:
         return "Move away what stands there and give the same command again, or choose another --out"
     return "Mend that and give the same command again, or choose another --out"
+
+
+def elsewhere(error: OSError) -> str:
+    """The same for a command that writes what was not there before, to where it was told."""
+    return "Make room, or name another place" if error.errno in FULL else "Name another place"
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

@@ -36,6 +36,7 @@ from convnext.cli.options import Command, fields_apart, parser_of
 from convnext.cores import let_threads_sleep
 from convnext.errors import ConvNeXtError, DataError, Interrupted
 from convnext.extras import missing
+from convnext.files import FULL
 from convnext.processes import starter, stoppable
 from convnext.ranks import to_be_started, together
 
@@ -104,7 +105,8 @@ def _answer(arguments: Sequence[str]) -> int:
         refused = streams.refused_results()
         if refused or error.filename is None:  # what fails while it writes into a stream names no file
             return _not_printed(refused or error)
-        return _refused(ConvNeXtError(f"'{error.filename}': {error.strerror}."))
+        room = " Make room and give the same command again." if error.errno in FULL else ""
+        return _refused(ConvNeXtError(f"'{error.filename}': {error.strerror}.{room}"))
 
 
 def _not_printed(error: OSError) -> int:

@@ -20,7 +20,7 @@ from convnext import __version__
 from convnext.engine import checkpoint
 from convnext.engine.run import BEST, LAST, last_of, weights_file
 from convnext.errors import CheckpointError, ConvNeXtError, number_of
-from convnext.files import FULL, appearing, refuse_unusable, to_json, write_bytes
+from convnext.files import appearing, elsewhere, refuse_unusable, to_json, write_bytes
 from convnext.integrity import INDEX
 from convnext.models.convert import LIBRARIES, Weights, express, read_weights
 from convnext.models.convnext import EPS
@@ -109,8 +109,7 @@ def convert(
             with appearing(path) as made:
                 save(tensors, _header(held, library), made)
     except OSError as error:
-        fix = "Make room, or name another place" if error.errno in FULL else "Name another place"
-        raise CheckpointError(f"Cannot write '{path}': {error.strerror or error}. {fix}.") from None
+        raise CheckpointError(f"Cannot write '{path}': {error.strerror or error}. {elsewhere(error)}.") from None
     comparison = compare(held, path, library) if check else Comparison(None, "Not compared, as asked.")
     return Conversion(path, library, held, len(tensors), comparison)
 

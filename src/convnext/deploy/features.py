@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convnext.data.store import printable, require
 from convnext.errors import ConvNeXtError, nearest
 from convnext.extras import needs
-from convnext.files import appearing, to_json
+from convnext.files import appearing, elsewhere, to_json
 
 ENDINGS = (".npz", ".parquet")
 BLOCK = 8192  # rows that are read or written together
@@ -73,7 +73,7 @@ def write_features(out: Path, rows: Iterable[tuple[str, Rows]], about: Mapping[s
         with appearing(out) as made:
             return write(made, rows, to_json(about))
     except OSError as error:
-        raise ConvNeXtError(f"'{out}' cannot be written: {error.strerror or error}. Name another place.") from None
+        raise ConvNeXtError(f"'{out}' cannot be written: {error.strerror or error}. {elsewhere(error)}.") from None
 
 
 def open_features(path: str | Path) -> FeatureFile:

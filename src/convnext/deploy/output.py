@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from convnext.errors import ConvNeXtError, nearest, number_of
-from convnext.files import put_new, refuse_unusable, remove_abandoned, to_json
+from convnext.files import elsewhere, put_new, refuse_unusable, remove_abandoned, to_json
 
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
@@ -108,7 +108,7 @@ def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         put_new(file, content)
     except OSError as error:
-        raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. Name another place.") from None
+        raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. {elsewhere(error)}.") from None
     return file
 
 

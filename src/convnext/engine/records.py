@@ -50,6 +50,7 @@ class Log:
         except OSError as error:
             raise TrainingError(f"Cannot write '{path}': {error.strerror or error}. {way_out(error)}.") from None
         self._waiting: list[dict[str, Any]] = []
+        self._refusal = OSError()  # the last one
 
     def write(self, **row: Any) -> bool:
         """Append a row; False when the disk refused, and then the row waits for the next write.
@@ -65,7 +66,8 @@ class Log:
             self._file.seek(self._end)
             self._file.write(data)
             self._file.flush()
-        except OSError:
+        except OSError as error:
+            self._refusal = error
             return False
         self._end += len(data)
         self._waiting.clear()
@@ -89,7 +91,7 @@ class Log:
         if self._waiting:
             row = self._waiting.pop()
             if not self.write(**row):
-                raise OSError("the log could not be written")
+                raise self._refusal
         self._put_back()
         os.fsync(self._file.fileno())
         return self._end
