@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convnext.data.dataset import read_semantic
 from convnext.data.opening import open_parts, open_splits, recognise
+from convnext.data.preflight import preflight
 from convnext.errors import DataError
 
 
@@ -169,3 +171,82 @@ def test_labels_that_may_be_several_are_told(tmp_path):
     splits = open_splits(recognise(tmp_path))
     assert "car person" in splits.train.classes
     assert any("'car person' is taken for the name of one class" in note for note in splits.notes)
+
+
+def test_thumbnails_and_bins_of_other_systems_are_no_images(tmp_path):
+    for number in range(6):
+        name = "ab"[number % 2]
+        image(tmp_path / name / f"{number}.jpg", number)
+        image(tmp_path / name / "@eaDir" / f"{number}.jpg" / "SYNOPHOTO_THUMB_M.jpg", number)
+        image(tmp_path / "$RECYCLE.BIN" / f"{number}.jpg", number)
+    splits = open_splits(recognise(tmp_path))
+    assert splits.train.classes == ("a", "b") and len(splits.train.entries) + len(splits.val.entries) == 6
+
+
+@pytest.mark.parametrize("other", ["dog ", "Dog", "dog_", "dog."])
+def test_classes_that_differ_in_signs_alone_are_told(tmp_path, other):
+    for number in range(8):
+        image(tmp_path / ("dog", other)[number % 2] / f"{number}.jpg", number)
+    lines = [line for line in preflight(open_splits(recognise(tmp_path))).lines if "differ only in case" in line]
+    assert len(lines) == 1 and "dog" in lines[0]
+
+
+def test_numbers_of_classes_are_not_taken_for_names_of_images(tmp_path):
+    for number in range(12):
+        image(tmp_path / "images" / f"{number}.jpg", number)
+    rows = (f"{number % 3},{11 - number}" for number in range(12))
+    put(tmp_path / "list.csv", "kind,number\n" + "\n".join(rows))
+    found = classes_of(tmp_path) | classes_of(tmp_path, "val")
+    assert found == {f"{11 - number}.jpg": str(number % 3) for number in range(12)}
+
+
+def test_whole_numbers_that_were_written_as_fractions_are_the_same_classes(tmp_path):
+    for number in range(6):
+        image(tmp_path / f"{number}.jpg", number)
+    put(tmp_path / "list.csv", "image,label\n" + "\n".join(f"{number}.jpg,{number % 2}.0" for number in range(6)))
+    assert set(classes_of(tmp_path).values()) == {"0", "1"}
+
+
+@pytest.mark.parametrize("last", [3, 2])
+def test_masks_whose_values_count_from_1_are_read_so_and_told(tmp_path, last):
+    for number in range(4):
+        image(tmp_path / "images" / f"{number}.png", number)
+        mask = np.ones((6, 8), np.uint8)
+        mask[2:4] = 2 if number % 2 else last
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    put(tmp_path / "classes.txt", "background\ncat\ndog\n")
+    dataset = next(iter(open_parts(recognise(tmp_path)).values()))
+    assert any("the 3 classes were counted from 1" in note for note in dataset.notes) is (last == 3)
+    assert dataset.classes == ("background", "cat", "dog")
+    assert set(np.unique(read_semantic(dataset, 0, (6, 8))).tolist()) == ({0, 2} if last == 3 else {1, 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "digits.csv",
+            "label," + ",".join(f"pixel{k}" for k in range(64)),
+            "holds the pixels of its images as numbers",
+        ),
+        ("fer.csv", "emotion,pixels,Usage", "holds the pixels of its images as numbers (column 'pixels')"),
+        ("a/data_batch_1", "\x80\x04.", "CIFAR's batches"),
+        ("a/train-images-idx3-ubyte", "\0\0\x08\x03", "a file of MNIST's"),
+    ],
+)
+def test_images_that_are_numbers_are_called_so(tmp_path, name, text, said):
+    put(tmp_path / name, text.encode("latin-1") + (b"\n1\n" if name.endswith(".csv") else b""))
+    assert said in refusal(tmp_path / name if name.endswith(".csv") else tmp_path)
+
+
+def test_images_in_one_folder_are_refused_with_what_their_names_begin_with(tmp_path):
+    for number in range(8):
+        image(tmp_path / "train" / f"{('cat', 'dog')[number % 2]}.{number}.jpg", number)
+        image(tmp_path / "test1" / f"{number + 1}.jpg", number + 50)
+    put(tmp_path / "sampleSubmission.csv", "id,label\n" + "\n".join(f"{number + 1},0" for number in range(8)))
+    said = refusal(tmp_path)  # and a table of made-up answers is no table of classes
+    assert (
+        "Their names begin with 'cat', 'dog': are these the classes?" in said
+        and "write a CSV of path and label" in said
+    )

@@ -33,10 +33,12 @@ from convnext.data.scan import (
     stride_of,
     unread,
 )
+from convnext.data.series import Shot, miniature, series_line
 from convnext.data.store import printable
 from convnext.data.turned import is_doubtful, made_before_turn
 from convnext.errors import DataError, reason_of
 
+_PARTS = ("train", "val")
 _FEW = 10  # objects of a class, or images that show it
 
 
@@ -70,6 +72,7 @@ class _Seen:
     strange: tuple[str, ...] = field(default=())  # those values, or colours
     bands: BandLook | None = None  # where the set is one of bands
     digest: bytes = b""
+    small: bytes = b""  # a miniature, where it was decoded
 
 
 def preflight_dense(
@@ -98,7 +101,10 @@ def preflight_dense(
     reasons = (*_file_lines(seen, broken), *_turned(seen, problems), *_problem_lines(problems), *_notes(parts))
     looks = [(item.path, item.bands) for item in good if item.bands]
     banded = band_lines(looks, parts[main].bands)
-    lines = (sampled(len(seen), total), *reasons, *banded, *_class_lines(parts, per_class, images))
+    series = series_line(
+        *([Shot(each.path, 0, each.small, each.digest) for each in good if each.part == part] for part in _PARTS)
+    )
+    lines = (sampled(len(seen), total), *reasons, series, *banded, *_class_lines(parts, per_class, images))
     errors = (_nothing_to_learn(parts[main], per_class[main], main, problems), *_broken_val(seen))
     return DenseFindings(
         lines=tuple(filter(None, lines)),
@@ -141,7 +147,7 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
     seen.size, orientation, size = (height, width), opened.orientation, entry.size
     seen.before_turn = made_before_turn(size, seen.size, orientation)
     if full:
-        decode(data, least_px=PREVIEW_PX)
+        seen.small = miniature(decode(data, least_px=PREVIEW_PX))
         seen.few_bits = holds_12_bit(data)
     if entry.semantic is not None:
         _examine_mask(dataset, place, digest, seen)

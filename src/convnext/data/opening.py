@@ -10,7 +10,7 @@ from convnext.data.annotated import select
 from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
 from convnext.data.dataset import DenseDataset, agreed, with_classes
 from convnext.data.formats.band_trees import opened
-from convnext.data.formats.class_words import doubtful_classes
+from convnext.data.formats.class_words import doubtful_classes, unlabelled
 from convnext.data.formats.cvat import is_cvat
 from convnext.data.formats.files import open_tree
 from convnext.data.formats.folders import class_form, inside_wrappers, listed
@@ -24,6 +24,7 @@ from convnext.data.formats.signatures import may_be_classes, unread, unread_file
 from convnext.data.formats.table_files import TABLES
 from convnext.data.formats.tags import tagged
 from convnext.data.labelled import Dataset, Splits, present
+from convnext.data.parts import wraps
 from convnext.data.source import Form, Labels, Source
 from convnext.data.split import held_out, held_out_of_classes, require_share
 from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
@@ -199,6 +200,8 @@ def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Spl
         raise DataError(f"'{source.name}' has no images in its train part. Put them into train/<class>/.", listing.said)
     found = present(listing.labels[~val])
     if len(found) < 2 and listing.labels.ndim == 1:
+        if wraps(listing.classes[found[0]]):
+            raise DataError(unlabelled(source.name, listing.paths), listing.said)
         raise DataError(
             f"'{source.name}' has images of one class only ('{printable(listing.classes[found[0]])}'); training needs two "
             "or more. Add a second class folder.",

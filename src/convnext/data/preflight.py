@@ -25,6 +25,7 @@ from convnext.data.scan import (
     stride_of,
     unread,
 )
+from convnext.data.series import Shot, miniature, series_line
 from convnext.data.store import printable
 from convnext.errors import DataError, reason_of
 
@@ -61,6 +62,7 @@ class _Seen:
     reason: str = ""
     few_bits: bool = False  # 12 in 16
     bands: BandLook | None = None  # where the set is one of bands
+    small: bytes = b""  # a miniature, where it was decoded
 
 
 def preflight(
@@ -96,6 +98,12 @@ def preflight(
         sampled(len(seen), total),
         unreadable,
         *_copy_lines(copies, "with other labels" if several else "under two classes"),
+        series_line(
+            *(
+                [Shot(each.path, each.label, each.small, each.digest) for each in good if each.part == name]
+                for name in ("train", "val")
+            )
+        ),
         bits_line([item.path for item in good if item.few_bits]),
         *band_lines([(item.path, item.bands) for item in good if item.bands], bands),
         *_class_lines(per_class),
@@ -131,12 +139,11 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, ba
                 seen = look_at_bands(data, bands, full=full)
                 return _Seen(part, shown, label, _digest(data), seen.size, bands=seen)
             size = read_size(data)
-            if full:
-                decode(data, least_px=PREVIEW_PX)
+            small = miniature(decode(data, least_px=PREVIEW_PX)) if full else b""
             few_bits = full and holds_12_bit(data)
         except (DataError, OSError) as error:
             return _Seen(part, shown, label, reason=reason_of(error))
-        return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits)
+        return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits, small=small)
 
     counts = {name: len(part.entries) for name, part in parts.items()}
     yield from looked_at(counts, look, workers, stride)

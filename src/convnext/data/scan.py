@@ -1,6 +1,7 @@
 """What every check before the first step shares: looking at many images at once, and saying what was seen in a line."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from convnext.errors import DataError, number_of
 FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only headers are read
 LIMIT = 200_000  # images: beyond, an even sample of so many is read
 PREVIEW_PX = 32  # a reduced decode reads all of a JPEG's bytes for a fraction of the work
+_BETWEEN = re.compile(r"[\s_.-]+")  # words of a name
 NAMED = 5  # examples in a line
 DIGEST_BYTES = 8  # of what an image held, to tell later whether it changed
 Seen = TypeVar("Seen")
@@ -81,12 +83,16 @@ def _agreeing(what: str, count: int) -> str:
 
 
 def case_line(classes: Iterable[str]) -> str:
-    """That names of classes differ only in case; '' when none do."""
+    """That names of classes differ only in case, or in spaces, dashes and dots; '' when none do."""
     alike: dict[str, list[str]] = {}
     for name in classes:
-        alike.setdefault(name.casefold(), []).append(printable(name))
-    groups = [", ".join(names) for names in alike.values() if len(names) > 1]
-    return f"These class names differ only in case: {'; '.join(groups[:NAMED])}{_more(len(groups))}." if groups else ""
+        alike.setdefault(" ".join(_BETWEEN.split(name.casefold())).strip(), []).append(printable(name))
+    several = [names for names in alike.values() if len(names) > 1]
+    if not several:
+        return ""
+    where = "case" if all(len({name.casefold() for name in names}) == 1 for names in several) else "case or signs"
+    groups = [", ".join(names if where == "case" else map(repr, names)) for names in several]
+    return f"These class names differ only in {where}: {'; '.join(groups[:NAMED])}{_more(len(groups))}."
 
 
 def _reader(ending: str) -> str:

@@ -43,6 +43,11 @@ class TreeStore(Store, Protocol):
         ...
 
 
+_OF_SYSTEMS = frozenset(  # folders of macOS, of Synology's thumbnails, and of what was thrown away
+    {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
+
+
 class Once:
     """The annotation files of a folder or zip, each read once, however many ask for it."""
 
@@ -235,7 +240,7 @@ def tree_of_file(path: Path) -> Tree:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return any(part.startswith(".") or part in _OF_SYSTEMS for part in name.split("/"))
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:

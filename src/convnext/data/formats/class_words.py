@@ -1,11 +1,19 @@
 """Class folders whose names could mean something else: parts, images and their masks, or sets that hold the classes."""
 
+import re
+from collections import Counter
+
 from convnext.data.formats.listing import Listing
 from convnext.data.formats.mask_folders import IMAGE_WORDS, MASK_WORDS
+from convnext.data.names import Names
 from convnext.data.parts import part_of_word
 from convnext.data.store import printable
+from convnext.errors import number_of
 
 _SHOWN = 4  # names in a line
+_NUMBERED = re.compile(r"([\s_.-]*\(?\d+\)?)+$")  # the end of a name
+_OFTEN, _FEW_CLASSES = 2, 2  # images that begin so, and such beginnings
+_MOSTLY = 0.5  # of the images
 
 
 def doubtful_classes(listing: Listing) -> tuple[str, ...]:
@@ -49,3 +57,21 @@ def _inside(listing: Listing) -> dict[int, frozenset[str]]:
 def _shown(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
+
+
+def unlabelled(name: str, paths: Names) -> str:
+    """That nothing says which classes the images of `name` have, the way out, and what their own names begin with."""
+    return (
+        f"'{name}' holds {number_of(len(paths), 'image')} directly, without class folders.{_begun(paths)} Put the images of "
+        "each class into a folder with its name, or write a CSV of path and label."
+    )
+
+
+def _begun(paths: Names) -> str:
+    """The classes that names of images may begin with, as 'cat.0.jpg', in a sentence; '' for none."""
+    found = Counter(_NUMBERED.sub("", path.rsplit("/", 1)[-1].rpartition(".")[0]) for path in paths)
+    often = [word for word, count in found.most_common() if word and count >= _OFTEN]
+    if len(often) < _FEW_CLASSES or sum(found[word] for word in often) < _MOSTLY * len(paths):
+        return ""
+    shown = ", ".join(f"'{printable(word)}'" for word in often[:_SHOWN])
+    return f" Their names begin with {shown}{', ...' if len(often) > _SHOWN else ''}: are these the classes?"

@@ -31,6 +31,7 @@ BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", 
 _MASKS = frozenset({*MASK_WORDS, "mask", "annotation", "segmentation", "segmentation_mask", "label_map"})
 _SOME, _LETTERS = 40, 60  # columns in a message, and letters of one
 _NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
+_PIXEL = re.compile(r"(pixel|px|p|x|f)?[_ ]?\d+(x\d+)?")  # a column of one pixel
 _INDEX = re.compile(r"(unnamed: \d+|__index_level_\d+__)?")  # a column that pandas adds
 _FRACTION = re.compile(r"[-+]?\d*\.\d*[1-9]\d*([eE][-+]?\d+)?|nan")
 _TEXT = "text"  # a label where nothing else can be one and rows share it; else a caption
@@ -257,6 +258,12 @@ def not_read(names: Iterable[str], name: str) -> str:
         return (
             f"'{name}' has boxes (column '{boxed}'), which are not read from such a table. Write COCO JSON, or a column "
             "'objects' with bbox and categories."
+        )
+    pixels = [known[word] for word in known if _PIXEL.fullmatch(word)]
+    if "pixels" in known or len(pixels) > _SOME:
+        return (
+            f"'{name}' holds the pixels of its images as numbers (column '{known.get('pixels') or pixels[0]}'). Save them as "
+            "PNG, into a folder for each class."
         )
     asked = (word for word in known if word not in LABEL)
     masks = [known[word] for word in asked if word.removesuffix("_file_name").removesuffix("_path") in _MASKS]

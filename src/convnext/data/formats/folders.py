@@ -7,6 +7,7 @@ import numpy as np
 
 from convnext.data.band_store import BandStore, band_of, first_files, found_bands, named, no_such_files, together_note
 from convnext.data.codecs import endings_of_images, suffixes_in
+from convnext.data.formats.class_words import unlabelled
 from convnext.data.formats.listing import PARTS, Listing
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, passed_over, tables_at, tables_of, unread
@@ -17,7 +18,7 @@ from convnext.data.parts import part_of_folder, wraps
 from convnext.data.source import Form, Source
 from convnext.data.store import Tree, printable
 from convnext.data.written import one_each
-from convnext.errors import DataError, nearest, number_of
+from convnext.errors import DataError, nearest
 
 _OUTSIDE = "images outside class folders"
 _STAYS = ("train", "val", "valid", "validation", "test")  # alone at the top, others are stepped into
@@ -93,7 +94,7 @@ def inside_wrappers(tree: Tree) -> Tree:
             if inside is tree or "train" in map(part_of_folder, tops) or not _parted(inside):
                 return tree
             tops = list(holding)
-        if len(tops) != 1 or tops[0].lower() in _STAYS or tables_at(tree):
+        if len(tops) != 1 or tops[0].lower() in _STAYS or (tables_at(tree) and tables_of(tree)):
             return tree
         inside = tree.below(tops[0])
         if "" in _folders_with_images(tree) or not (inside.folders or tables_at(inside)):
@@ -234,10 +235,7 @@ def _no_images(tree: Tree, name: str, outside: int, left_out: dict[str, int]) ->
     if not tree.files and not tree.folders:
         return f"'{name}' is empty. It should hold one folder of images for each class."
     if outside:
-        return unread(tree, name) or (
-            f"'{name}' holds {number_of(outside, 'image')} directly, without class folders. "
-            "Put the images of each class into a folder with its name."
-        )
+        return unread(tree, name) or unlabelled(name, tree.files.take(tree.files.ending_in(_suffixes(tree.files))))
     others = ", ".join(f"{count} {ending}" for ending, count in sorted(left_out.items()))
     return f"'{name}' holds no images{f' (only {others})' if others else ''}; they end in {endings_of_images()}."
 

@@ -5,7 +5,7 @@ Axes: H W pixel rows and columns.
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -72,13 +72,20 @@ def held(tree: Tree, masks: Sequence[str], *, colours: bool = False) -> Held:
 
 def show_colours(tree: Tree, masks: Sequence[str]) -> bool:
     """Whether one of a few masks shows colours."""
+    return any(mask.ndim == 3 for mask in _peeked(tree, masks))
+
+
+def values_in_few(tree: Tree, masks: Sequence[str]) -> set[int]:
+    """The numbers in these few."""
+    return {int(value) for mask in _peeked(tree, masks) if mask.ndim == 2 for value in np.unique(mask)}
+
+
+def _peeked(tree: Tree, masks: Sequence[str]) -> Iterator[np.ndarray]:
     for path in masks[:: max(1, len(masks) // _PEEKS)][:_PEEKS]:
         try:
-            if decode_mask(tree.once.read(path)).ndim == 3:
-                return True
+            yield decode_mask(tree.once.read(path))
         except (DataError, OSError):
             continue
-    return False
 
 
 def in_colours(tree: Tree, masks: Sequence[str]) -> dict[str, bool]:

@@ -24,9 +24,10 @@ from convnext.data.formats.mask_folders import (
     paired,
     paired_apart,
 )
-from convnext.data.formats.mask_values import held, in_colours, is_mask, show_colours, was_mask
+from convnext.data.formats.mask_values import held, in_colours, is_mask, show_colours, values_in_few, was_mask
 from convnext.data.parts import part_of
 from convnext.data.problems import whole
+from convnext.data.sample import IGNORE
 from convnext.data.source import Source
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import json_in
@@ -177,6 +178,16 @@ def _coding(source: Source, masks: list[str], meaning: _Meaning) -> Coding:
     ):
         return known
     seen = None
+    if (
+        not coloured
+        and meaning.classes is not None
+        and not meaning.reduce_zero_label
+        and _from_one(tree, masks, meaning)
+    ):
+        coding = coding_of_values(meaning.classes, meaning.ignore_index, True, None, name)
+        last = len(meaning.classes)
+        note = f"No mask that was looked at holds 0, and some hold {last}: the {last} classes were counted from 1."
+        return coding._replace(notes=(*coding.notes, note))
     if not coloured and (meaning.classes is None or len(meaning.classes) <= BINARY):
         seen = held(tree, masks)
         coloured = bool(seen.colours)
@@ -185,6 +196,13 @@ def _coding(source: Source, masks: list[str], meaning: _Meaning) -> Coding:
     if coloured:
         return _by_colours(_unnamed(tree, masks, meaning.classes, name))
     return coding_of_values(meaning.classes, meaning.ignore_index, meaning.reduce_zero_label, seen, name)
+
+
+def _from_one(tree: Tree, masks: list[str], meaning: _Meaning) -> bool:
+    """Whether the values of masks with names count from 1, as a few of them show."""
+    last = len(meaning.classes or ())
+    seen = values_in_few(tree, masks) - {IGNORE, meaning.ignore_index}
+    return last > 1 and 0 not in seen and max(seen, default=0) == last
 
 
 def _reason(tree: Tree, mask: str) -> str:

@@ -10,8 +10,7 @@ from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.store import FolderStore, Tree, tree_of
 from convnext.errors import DataError
 
-_FEWEST = 3  # images that cells must name, so that numbers of classes are none
-_LOOKS = 20  # cells of a column that show what is in it
+_LOOKS = 50  # cells of a column that show what is in it
 
 
 class Shown:
@@ -39,9 +38,11 @@ class Shown:
 
     def names(self, cells: Sequence[Any]) -> bool:
         """Whether cells name images: most of them, and each another one."""
-        words = {str(cell).strip() for cell in cells[:_LOOKS] if isinstance(cell, str | int)} - {""}
-        found = {image for word in words if (image := self._any(word))}
-        return len(found) > max(len(words) // 2, min(_FEWEST, len(cells)) - 1)
+        looked = [str(cell).strip() for cell in cells[:_LOOKS] if isinstance(cell, str | int)]
+        words = set(looked) - {""}
+        if 2 * len(words) <= len(looked):  # numbers of classes, and not of images
+            return False
+        return 2 * len({image for word in words if (image := self._any(word))}) > len(words)
 
     def _any(self, word: str) -> str | None:
         """An image that a cell could mean, whichever of several."""

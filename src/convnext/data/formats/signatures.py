@@ -143,14 +143,20 @@ def unread(tree: Tree) -> str:
         if ending in _PACKED:
             return _sentence(file, _PACKED[ending])
     bare = tree.files.take(tree.files.ending_in({""}))[:_LOOKS]
-    return next((_sentence(file, _DICOM) for file in bare if _is_dicom(tree, file)), "")
+    return next((_sentence(file, found) for file in bare if (found := _bare(tree, file))), "")
 
 
-def _is_dicom(tree: Tree, file: str) -> bool:
+def _bare(tree: Tree, file: str) -> Signature | None:
+    """What a file without an ending is."""
     try:
-        return tree.store.read(file)[_DICOM_MARK] == b"DICM"
+        data = tree.store.read(file)
     except (DataError, OSError):
-        return False
+        return None
+    if data[_DICOM_MARK] == b"DICM":
+        return _DICOM
+    if data[:1] == b"\x80" and data[1:2] in b"\2\3\4\5" and data[-1:] == b".":
+        return Signature("a pickle of Python, as CIFAR's batches are", _TO_CLASSES)
+    return Signature("a file of MNIST's", _TO_CLASSES) if data[:3] == b"\0\0\x08" else None
 
 
 def unread_file(tree: Tree) -> str:

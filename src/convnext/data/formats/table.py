@@ -43,6 +43,7 @@ from convnext.data.written import as_bytes_were, composed, decoded, decomposed, 
 from convnext.errors import DataError, number_of
 
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
+_WHOLE = re.compile(r"-?\d+\.0")
 _UNLABELLED = "rows of the test part without a label"
 
 
@@ -232,6 +233,8 @@ def rows_of(
         said = "" if label < 0 else cells[label].strip()
         marks = choices_in(said) if marked is None else marked[0][place]
         rows.append(row_of(cells[path].strip(), said, own, f"'{name}' line {number}", part, marks=marks))
+    if all(_WHOLE.fullmatch(row.label) for row in rows if row.label):  # numbers that pandas wrote beside an empty cell
+        rows = [row._replace(label=row.label.removesuffix(".0")) for row in rows]
     refuse_captions(rows, columns, name)
     return rows, (*notes, *columns.notes), columns.plural
 

@@ -23,6 +23,7 @@ from convnext.extras import MissingPackage
 TYPED = JSON_LINES | ENDINGS
 TABLES = TEXT_TABLES | TYPED
 _BESIDE = ("metadata", "_classes")  # beside images, as the `datasets` library and Roboflow call it
+_TO_FILL_IN = "submission"  # in the name of Kaggle's table of made-up answers
 _COLUMNS = 2  # at least: the image, and what is said of it
 _SHOWN = 3  # tables in a note
 _LOOKS = 10  # tables that explain why there are no classes
@@ -75,7 +76,8 @@ def passed_over(tree: Tree) -> tuple[str, ...]:
 
 def _texts_at(tree: Tree) -> dict[str, list[str]]:
     """The tables at the top that are text -> their columns."""
-    return {file: _columns(tree, file) for file in tables_at(tree) if _ending(file) not in ENDINGS}
+    files = (file for file in tables_at(tree) if _ending(file) not in ENDINGS and _TO_FILL_IN not in file.lower())
+    return {file: _columns(tree, file) for file in files}
 
 
 def unread(tree: Tree, name: str) -> str:
