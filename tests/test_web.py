@@ -215,6 +215,17 @@ def test_pixels_are_those_of_pillow_to_the_bit(scripts, height, width, channels)
 
 
 @SKIP
+@pytest.mark.parametrize("width", range(2000, 2004))  # the middle lies between pixels, in every way
+def test_of_a_long_image_the_middle_is_made_alone_and_a_crop_sees_the_same(scripts, width):
+    data = png(1, 8, width)
+    found = seen_in_browser(scripts, data, channels=3, warp=False, shorter_px=72, size_px=64)
+    whole = seen_by_pillow(data, 3, 72, 64)
+    assert found.shape[0] == 72 and 72 <= found.shape[1] < 76
+    lefts = [round((image.shape[1] - 64) / 2) for image in (found, whole)]  # halves to even, as in evaluation
+    assert (found[:, lefts[0] :][:, :64] == whole[:, lefts[1] :][:, :64]).all()
+
+
+@SKIP
 def test_where_pillow_shrinks_columns_first_pixels_move_by_little(scripts):
     data = png(7, 500, 170)  # Pillow 13 does so with high images; earlier ones, the graph and the page never do
     found = seen_in_browser(scripts, data, channels=3, warp=False, shorter_px=72, size_px=64)

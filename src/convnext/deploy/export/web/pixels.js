@@ -7,6 +7,7 @@
 const BITS = 22; // of a weight behind the point
 const STRIP = 1 << 18; // pixels that are read at once
 const REACH = 2; // of the cubic, in pixels
+const LONG = 16; // times its shorter side, from which on the middle of an image is made alone: no network sees more of it
 
 // {data, height, width} of `file`: (H, W, channels) bytes. `about`: 'channels', and what the sides become, 'size_px' both
 // ('warp') or 'shorter_px' the shorter one. Raises where the browser cannot read it.
@@ -33,25 +34,33 @@ const sides = ({ width, height }, { warp, size_px, shorter_px }) => {
   };
 };
 
-const resized = (bitmap, channels, { width, height }) => {
-  const across = weights(bitmap.width, width);
-  const narrow = new Uint8Array(bitmap.height * width * channels);
-  const rows = Math.max(1, Math.floor(STRIP / bitmap.width));
-  const canvas = new OffscreenCanvas(bitmap.width, Math.min(rows, bitmap.height));
+// Of a side of so many pixels those that are made: all, or the middle of a long one. What is left out, a multiple of two at
+// each end, changes nothing for a crop of the middle.
+const middle = (side, other) => {
+  const spare = side > LONG * other ? 2 * Math.floor((side - other) / 4) : 0;
+  return { side, first: spare, count: side - 2 * spare };
+};
+
+const resized = (bitmap, channels, sides) => {
+  const across = weights(bitmap.width, middle(sides.width, sides.height));
+  const down = weights(bitmap.height, middle(sides.height, sides.width));
+  const [width, height] = [across.lengths.length, down.lengths.length];
+  const narrow = new Uint8Array(down.span * width * channels);
+  const rows = Math.max(1, Math.floor(STRIP / across.span));
+  const canvas = new OffscreenCanvas(across.span, Math.min(rows, down.span));
   const pen = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
   pen.fillStyle = "#fff";
-  for (let top = 0; top < bitmap.height; top += rows) {
-    const many = Math.min(rows, bitmap.height - top);
-    pen.fillRect(0, 0, bitmap.width, many); // what is transparent lies over white
-    pen.drawImage(bitmap, 0, top, bitmap.width, many, 0, 0, bitmap.width, many);
-    const { data } = pen.getImageData(0, 0, bitmap.width, many);
+  for (let top = 0; top < down.span; top += rows) {
+    const many = Math.min(rows, down.span - top);
+    pen.fillRect(0, 0, across.span, many); // what is transparent lies over white
+    pen.drawImage(bitmap, across.from, down.from + top, across.span, many, 0, 0, across.span, many);
+    const { data } = pen.getImageData(0, 0, across.span, many);
     const strip = channels === 1 ? greys(data) : data;
     const step = channels === 1 ? 1 : 4;
     for (let row = 0; row < many; row += 1) {
-      shrink(strip, row * bitmap.width * step, step, narrow, (top + row) * width * channels, channels, across, channels);
+      shrink(strip, row * across.span * step, step, narrow, (top + row) * width * channels, channels, across, channels);
     }
   }
-  const down = weights(bitmap.height, height);
   const data = new Uint8Array(height * width * channels);
   const line = width * channels;
   for (let place = 0; place < line; place += 1) shrink(narrow, place, line, data, place, line, down, 1);
@@ -72,14 +81,15 @@ const shrink = (source, from, step, target, to, stride, { starts, lengths, value
   }
 };
 
-// Of each of `wanted` pixels made of `length`: which it is a sum of, and by which whole numbers of 1 / 2^22.
-const weights = (length, wanted) => {
-  const scale = length / wanted;
+// Of each of `count` pixels, from the `first` on, of a side of `length` that becomes `side`: which it is a sum of, and by which
+// whole numbers of 1 / 2^22. They are counted from the pixel `from`, the first of `span` that have a part in any.
+const weights = (length, { side, first: left, count }) => {
+  const scale = length / side;
   const wide = Math.max(1, scale);
   const most = Math.ceil(REACH * wide) * 2 + 1;
-  const found = { starts: new Int32Array(wanted), lengths: new Int32Array(wanted), values: new Int32Array(wanted * most), most };
-  for (let place = 0; place < wanted; place += 1) {
-    const centre = (place + 0.5) * scale;
+  const found = { starts: new Int32Array(count), lengths: new Int32Array(count), values: new Int32Array(count * most), most };
+  for (let place = 0; place < count; place += 1) {
+    const centre = (left + place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - REACH * wide + 0.5));
     const end = Math.min(length, Math.trunc(centre + REACH * wide + 0.5));
     const row = Array.from({ length: end - first }, (_, tap) => cubic((tap + first - centre + 0.5) * (1 / wide)));
@@ -91,7 +101,9 @@ const weights = (length, wanted) => {
       found.values[place * most + tap] = Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
     });
   }
-  return found;
+  const from = found.starts[0];
+  const span = found.starts[count - 1] + found.lengths[count - 1] - from;
+  return { ...found, starts: found.starts.map((start) => start - from), from, span };
 };
 
 // Keys' cubic with a = -1/2.
