@@ -15,6 +15,7 @@ from convnext.data.evaluation import eval_transform
 from convnext.deploy.export.run import export
 from convnext.deploy.exported.opened import description_of, open_exported
 from convnext.deploy.folded import Folded
+from convnext.deploy.folded_run import read
 from convnext.deploy.forms.asked import Options
 from convnext.deploy.graph import BATCH, normalised, prepared, trace
 from convnext.deploy.load import load
@@ -96,6 +97,20 @@ def test_a_convnext_file_in_use_holds_its_weights_once_and_answers_to_the_bit(ru
     monkeypatch.setattr(Folded, "release", lambda network: held.append(network) or release(network))
     assert np.array_equal(logits_of(out, batch(3)), whole)
     assert "head.linear.weight" in away(held[1])
+
+
+def test_a_convnext_file_that_says_wrong_sizes_is_not_read(run, tmp_path):
+    out = tmp_path / "x.convnext"
+    export(run, "convnext", out)
+    whole = out.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for change in ({"shape": [2**40]}, {"data_offsets": [0, 2**50], "shape": [2**48]}, {"dtype": "F64"}):
+        header = json.loads(whole[8:start])
+        header["head.linear.weight"] |= change
+        text = json.dumps(header).encode()
+        out.write_bytes(len(text).to_bytes(8, "little") + text + whole[start:])
+        with pytest.raises((ValueError, RuntimeError), match=r"as long as its shape says|allocate"):
+            read(out)
 
 
 def test_class_names_recipe_and_preprocessing_travel_in_the_file(run, exported):

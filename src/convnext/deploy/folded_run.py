@@ -4,11 +4,12 @@ The file is one of safetensors, the tensors of a folded network by their names t
 metadata, and its digest at the end. Axes: N images, H W pixel rows and columns, C channels, K classes.
 """
 
+import math
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +22,7 @@ from convnext.deploy.folded import Folded
 from convnext.deploy.folded_int8 import with_int8
 from convnext.deploy.forms.table import KEY, LOGITS
 from convnext.deploy.optimize import foldable, optimize
+from convnext.engine.checkpoint import dtype_of
 from convnext.errors import ConvNeXtError
 from convnext.files import from_json
 from convnext.kernels.dispatch import without_compiled
@@ -52,16 +54,26 @@ def run_of(path: Path, threads: int) -> tuple[Run, str]:
 
 def read(path: Path) -> tuple[Folded, str]:
     """The network in a file and the text of its description. Raises what a damaged file causes."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = from_json(data[8:start])
-    text = str(header.pop("__metadata__", {}).get(KEY, ""))
-    described = description_of(path, text)
-    size = start + max(entry["data_offsets"][1] for entry in header.values())  # the digest is behind the last tensor
-    tensors = safetensors.torch.load(data[:size])
+    with path.open("rb") as file:  # one tensor after the other: the file is never held beside them
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = from_json(file.read(start - 8))
+        text = str(header.pop("__metadata__", {}).get(KEY, ""))
+        described = description_of(path, text)
+        tensors = {name: _tensor(file, start, entry) for name, entry in header.items()}
     network = with_int8(unfilled(described), tensors)
     network.load_state_dict(tensors, assign=True)
     return network.requires_grad_(False), text
+
+
+def _tensor(file: BufferedReader, start: int, entry: dict[str, Any]) -> Tensor:
+    """The one that `entry` of the header describes, whose offsets are counted from `start`."""
+    (first, last), dtype = entry["data_offsets"], dtype_of(entry["dtype"])
+    size = math.prod(entry["shape"]) * dtype.itemsize
+    made = torch.empty(entry["shape"] if size == last - first else 0, dtype=dtype)
+    file.seek(start + first)
+    if made.nbytes != size or file.readinto(made.reshape(-1).view(torch.uint8).numpy().data) != size:
+        raise ValueError("a tensor is not as long as its shape says")
+    return made
 
 
 def unfilled(described: dict[str, Any]) -> Folded:
