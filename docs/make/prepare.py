@@ -1,6 +1,7 @@
 """`python docs/make/prepare.py CLOTHING.zip NUCLEI.zip FOLDER`: the data of the tutorials, as their pages name them.
 
-Both sets are CC0. holiday/: a photograph of the test part in each of four classes; cells/: nuclei as masks of 0 and 1;
+Both sets are CC0. holiday/: a photograph of the test part in each of four classes; kinds/: 80 of the
+training part in each of five (`timm_atto.safetensors` is made by `convnext convert ... --to timm`); cells/: nuclei as masks of 0 and 1;
 some/: four of the images that are held out.
 """
 
@@ -26,6 +27,13 @@ def main(clothing: Path, nuclei: Path, folder: Path) -> None:
         for name in ("dress", "hat", "shirt", "shoes"):
             first = min(each for each in pack.namelist() if f"/test/{name}/" in f"/{each}" and each.endswith(".jpg"))
             (folder / "holiday" / f"{name}.jpg").write_bytes(pack.read(first))
+        for name in ("dress", "hat", "pants", "shoes", "t-shirt"):
+            (folder / "kinds" / name).mkdir(parents=True, exist_ok=True)
+            found = sorted(
+                each for each in pack.namelist() if f"/train/{name}/" in f"/{each}" and each.endswith(".jpg")
+            )
+            for each in found[:80]:
+                (folder / "kinds" / name / Path(each).name).write_bytes(pack.read(each))
     with zipfile.ZipFile(nuclei) as pack:
         for part in ("train", "val"):
             _cells(pack, part, folder)
