@@ -1,8 +1,8 @@
 """`python docs/make/prepare.py CLOTHING.zip NUCLEI.zip FOLDER`: the data of the tutorials, as their pages name them.
 
-Both sets are CC0. holiday/: a photograph of the test part in each of four classes; kinds/: 80 of the
-training part in each of five (`timm_atto.safetensors` is made by `convnext convert ... --to timm`); cells/: nuclei as masks of 0 and 1;
-some/: four of the images that are held out.
+Both sets are CC0. holiday/: a photograph of the test part in each of four classes; kinds/: 80 of the training part in each of
+five (`timm_atto.safetensors` is made by `convnext convert ... --to timm`); cells/: nuclei as masks of 0 and 1; some/: four of
+the images that are held out.
 """
 
 import json
