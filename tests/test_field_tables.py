@@ -12,6 +12,7 @@ from PIL import Image
 from convnext.data.dataset import read_semantic
 from convnext.data.opening import open_parts, open_splits, recognise
 from convnext.data.preflight import preflight
+from convnext.data.shards.write import write_shards
 from convnext.errors import DataError
 
 
@@ -249,4 +250,14 @@ def test_images_in_one_folder_are_refused_with_what_their_names_begin_with(tmp_p
     assert (
         "Their names begin with 'cat', 'dog': are these the classes?" in said
         and "write a CSV of path and label" in said
+    )
+
+
+def test_a_table_whose_images_lie_around_it_goes_into_shards_with_them(tmp_path):
+    file = kaggle(tmp_path / "aptos") / "train.csv"
+    write_shards(recognise(file), tmp_path / "shards")
+    splits, packed = open_splits(recognise(file)), open_splits(recognise(tmp_path / "shards"))
+    assert packed.train.entries == splits.train.entries and packed.val.entries == splits.val.entries
+    assert all(
+        packed.train.store.read(each.path) == splits.train.store.read(each.path) for each in packed.train.entries
     )

@@ -21,6 +21,7 @@ from convnext.data.formats.painted import painted
 from convnext.data.formats.records import is_label_json
 from convnext.data.formats.shards import as_asked, has_shards, open_shards
 from convnext.data.formats.signatures import may_be_classes, unread, unread_file
+from convnext.data.formats.table import around
 from convnext.data.formats.table_files import TABLES
 from convnext.data.formats.tags import tagged
 from convnext.data.labelled import Dataset, Splits, present
@@ -140,7 +141,7 @@ def _of_file(path: Path, images: str | Path | None, form: str | None, annotated:
         raise DataError(
             f"'{name}' is one file. Name a folder, a table of path and label (CSV, JSON lines, Parquet), or a zip."
         )
-    return Source(path, "classification", "table", tree, tree, path.name)
+    return Source(path, "classification", "table", tree, around(tree, path.name), path.name)
 
 
 def _of_tree(

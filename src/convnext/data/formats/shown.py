@@ -14,7 +14,7 @@ _LOOKS = 50  # cells of a column that show what is in it
 
 
 class Shown:
-    """The images of a folder or a zip; of a table that was named alone those around it, listed when one asks for them."""
+    """The images of a folder or a zip."""
 
     def __init__(self, tree: Tree):
         self.tree = tree
@@ -24,12 +24,16 @@ class Shown:
 
     @cached_property
     def _finder(self) -> ImageFinder:
-        return ImageFinder(self.tree.files if self._around is None else tree_of(self._around).files)
+        return ImageFinder(self.tree.files)
 
     @property
     def listed(self) -> bool:
         """Whether the images are known without a look around."""
         return self._around is None
+
+    def listed_around(self) -> Tree:
+        """The folder in which a file lies that is its own tree."""
+        return self.tree if self._around is None else tree_of(self._around)
 
     def find(self, cell: str, part: str = "", beside: str = "") -> str | None:
         """The image that a cell means, with its ending or without; None for none, and where nothing decides between several."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext.data.arrow import RowStore, Shard
+from convnext.data.arrow import ENDINGS, RowStore, Shard
 from convnext.data.formats.columns import (
     PATH,
     SPLIT,
@@ -39,10 +39,11 @@ from convnext.data.names import Names
 from convnext.data.parts import part_of_name
 from convnext.data.source import Labels
 from convnext.data.store import Store, Tree, printable
-from convnext.data.written import as_bytes_were, composed, decoded, decomposed, one_each, spellings
+from convnext.data.written import as_bytes_were, composed, decoded, decomposed, local_path, one_each, spellings
 from convnext.errors import DataError, number_of
 
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
+_PROBED = 20  # rows that show whether paths lead anywhere
 _WHOLE = re.compile(r"-?\d+\.0")
 _UNLABELLED = "rows of the test part without a label"
 
@@ -91,7 +92,7 @@ def listing_of(
     if not kept:
         raise DataError(f"none of the {number_of(len(rows), 'image')} has a label. Name a table with labels.")
     if lost == len(rows):
-        raise _nowhere(rows, name, apart=shown_in is not tree)
+        raise _nowhere(rows, name, apart=not any(file in shown_in.files for file in tables))
     bare = sum(row.split == "test" and not row.label and row.marks is None for row in rows)
     if bare and (kept[0].marks is None or all(row.split != "test" for row in kept)):
         left_out = left_out | {_UNLABELLED: bare}
@@ -104,7 +105,8 @@ def images_named(tree: Tree, file: str, name: str) -> tuple[list[str], Store]:
 
     Raises DataError where it names none, or none of them is there.
     """
-    among, codec = Shown(tree), ""
+    shown_in, codec = around(tree, file), ""
+    among = Shown(shown_in)
     if os.path.splitext(file)[1].lower() in TEXT_TABLES:
         codec = decoded(tree.once.read(file))[1]
         names, values = columns_in(tree, file)
@@ -123,7 +125,7 @@ def images_named(tree: Tree, file: str, name: str) -> tuple[list[str], Store]:
     found, _, lost = _found(rows, among, codec, file)
     if lost == len(rows):
         raise _nowhere(rows, name, apart=False)
-    return [row.path for row in found], tree.store
+    return [row.path for row in found], shown_in.store
 
 
 def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
@@ -152,17 +154,29 @@ def _nowhere(rows: list[Row], name: str, *, apart: bool) -> DataError:
     )
 
 
+def around(tree: Tree, file: str) -> Tree:
+    """Where the images of a table that was named alone lie: its own tree, or its folder where its paths lead nowhere."""
+    among = Shown(tree)
+    if among.listed or os.path.splitext(file)[1].lower() in ENDINGS:
+        return tree
+    try:
+        names, values = columns_in(tree, file)
+        column = next((name for name in names if name.strip().lower() in PATH), "")
+        paths = [str(cell).strip() for cell in values(column)[:_PROBED]] if column else []
+        rows = [Row(local_path(path, file), "", "") for path in paths if path]
+    except DataError:  # which is told when the rows are read
+        return tree
+    lost = _looked_up(rows, among, "", file, by_name=False)[2]
+    return tree if column and lost < len(rows) else among.listed_around()
+
+
 def _found(rows: list[Row], among: Shown, codec: str, table: str) -> tuple[list[Row], int, int]:
     """The rows with their images' stored names, how many of them only the end of their path gave away, and how many nothing.
 
     The paths of a `table` count from its folder, where they lead to a file. A path that is nowhere stays as it is written,
-    and is named when it is read. Where a table was named alone and none of its paths leads anywhere, images are looked for
-    around it.
+    and is named when it is read.
     """
-    found = _looked_up(rows, among, codec, table, by_name=among.listed)
-    if found[2] == len(rows) and not among.listed:
-        return _looked_up(rows, among, codec, table, by_name=True)
-    return found
+    return _looked_up(rows, among, codec, table, by_name=among.listed)
 
 
 def _looked_up(rows: list[Row], among: Shown, codec: str, table: str, *, by_name: bool) -> tuple[list[Row], int, int]:
