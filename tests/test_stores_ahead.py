@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from children import PATIENCE_S, awaited
 from commands import convnext, rows, tiny, trained
+from convnext.config import Bands
 from convnext.data.annotated_loader import eval_dense_batches, train_dense_batches
+from convnext.data.annotated_preflight import preflight_dense
+from convnext.data.band_store import with_bands
 from convnext.data.dataset import DenseDataset
 from convnext.data.loader import eval_batches
-from convnext.data.opening import open_parts, open_splits, recognise
+from convnext.data.opening import open_labelled, open_parts, open_splits, recognise
+from convnext.data.preflight import preflight
 from convnext.data.shards.write import write_shards
 from convnext.data.stores import ahead, near, remote
 from convnext.data.stores.ahead import Ahead
@@ -89,9 +95,36 @@ def test_no_reader_waits_for_an_image_or_a_mask_that_was_not_asked_for_before(tm
     far = held(source)
     wanted = held(recognise(folder))
     watched = Watched(monkeypatch)
+    findings = [looked(each) for each in far]
+    assert watched.ahead >= sum(len(each.entries) for each in far) and watched.waits == 0
     found = [list(batches(each)) for each in far]
     assert watched.ahead > 10 and watched.waits == 0
+    assert findings == [looked(each) for each in wanted]
     assert list(map(pickle.dumps, found)) == [pickle.dumps(list(batches(each))) for each in wanted]
+
+
+def looked(dataset: Any) -> Any:
+    """What the look at all images before training finds."""
+    return (preflight_dense if isinstance(dataset, DenseDataset) else preflight)(dataset, workers=2)
+
+
+def test_the_bands_of_an_image_are_fetched_before_too(tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv("CONVNEXT_CACHE_GB", "0")
+    for n in range(6):
+        place = tmp_path / "data" / ("low", "high")[n % 2] / f"tile{n}"
+        place.mkdir(parents=True)
+        for band in ("B02", "B03", "B8A"):
+            Image.fromarray(np.full((8, 8), 20 * n, np.uint8)).save(place / f"{band}.tif")
+    bands = ("B8A", "B02")
+    write_shards(recognise(tmp_path / "data"), tmp_path / "shards", per_shard=6)
+    near_by = with_bands(open_labelled(recognise(tmp_path / "data", annotated=False)), bands)
+    far = with_bands(open_labelled(recognise(put(bucket, tmp_path / "shards"), annotated=False)), bands)
+    watched = Watched(monkeypatch)
+    config = Bands(bands=bands, mean=(0.5, 0.5), std=(0.2, 0.2))
+    found = preflight(far, workers=2, bands=config)
+    assert not found.broken
+    assert watched.waits == 0 and watched.ahead >= len(far.entries) == 6
+    assert found.digests == preflight(near_by, workers=2, bands=config).digests and not found.broken
 
 
 def held(source: Any) -> list[Any]:
@@ -151,6 +184,7 @@ def test_no_more_is_fetched_at_once_or_held_than_is_allowed(monkeypatch):
     assert found["7"] is found["large"] is None and not {"7", "large"} & set(begun)
     held.expect({f"{n}": 40 for n in range(10, 20)})
     held.expect({"20": 40})  # what was expected before is let go of
+    assert awaited(lambda: "20" in begun)  # by whichever thread is free first
     assert held.take("10") is None and held.take("20") == b"20"
 
 

@@ -207,6 +207,11 @@ class AnnotatedImages(Sequence[AnnotatedImage]):
         return AnnotatedImages(self.paths, self.ids, self.sizes, self.borders, pool)
 
 
+def files_of(image: AnnotatedImage) -> list[str]:
+    """What is read of an image: its own file and that of its mask, where it has one."""
+    return [image.path] if image.semantic is None else [image.path, image.semantic]
+
+
 def select(images: Sequence[AnnotatedImage], chosen: np.ndarray) -> Sequence[AnnotatedImage]:
     """Those that `chosen`, a bool for each, names."""
     if isinstance(images, AnnotatedImages):

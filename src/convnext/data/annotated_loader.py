@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convnext.data.annotated import files_of
 from convnext.data.annotated_policy import Key
 from convnext.data.dataset import Change, DenseDataset, read_sample
 from convnext.data.sample import Sample
@@ -171,8 +172,7 @@ class _EvalReader:
 
 def _files(dataset: DenseDataset, indices: Sequence[int]) -> list[str]:
     """What `read_sample` reads of these."""
-    entries = [dataset.entries[index] for index in indices]
-    return [path for entry in entries for path in (entry.path, entry.semantic) if path is not None]
+    return [path for index in indices for path in files_of(dataset.entries[index])]
 
 
 @dataclass(frozen=True)

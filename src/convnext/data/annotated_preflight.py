@@ -6,11 +6,11 @@ What the readers of annotations found is told again here; the images and maps th
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from convnext.data.annotated import AnnotatedImage
+from convnext.data.annotated import AnnotatedImage, files_of
 from convnext.data.band_check import BandLook, band_lines, look_at_bands
 from convnext.data.dataset import DenseDataset, objects_of_bands, read_semantic, strange_values
 from convnext.data.decode import Opened, decode, holds_12_bit, read_size
@@ -34,7 +34,7 @@ from convnext.data.scan import (
     unread,
 )
 from convnext.data.series import Shot, miniature, series_line
-from convnext.data.store import printable
+from convnext.data.store import Store, printable
 from convnext.data.turned import is_doubtful, made_before_turn
 from convnext.errors import DataError, reason_of
 
@@ -131,12 +131,24 @@ def _look(parts: dict[str, DenseDataset], workers: int, full: bool, stride: floa
             seen.reason = reason_of(error)
         return seen
 
-    counts = {name: len(part.entries) for name, part in parts.items()}
-    yield from looked_at(counts, look, workers, stride)
+    yield from looked_at(parts, files_of, look, workers, stride)
+
+
+class _Once:
+    """A store that is asked once for each file, however often that is read."""
+
+    def __init__(self, store: Store):
+        self.store, self.held = store, dict[str, bytes]()
+
+    def read(self, path: str) -> bytes:
+        if path not in self.held:
+            self.held[path] = self.store.read(path)
+        return self.held[path]
 
 
 def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None:
     entry = dataset.entries[place]
+    dataset = replace(dataset, store=_Once(dataset.store))
     data = dataset.store.read(entry.path)
     digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES)
     if dataset.bands is not None:

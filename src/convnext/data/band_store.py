@@ -34,17 +34,26 @@ class BandStore:
         """What `band_files.opened` takes. `path` may be that of any band. Raises DataError where one cannot be read."""
         if self.images is not None and path not in self.images:
             return self.store.read(path)
-        held = band_of(path, self.bands)
-        if held is None:
+        names = self.files(path)
+        if not names:
             raise DataError(f"its name ends in none of the bands {', '.join(self.bands)}")
-        before, ending = _image_of(path, held)
         files = []
-        for band in self.bands:
+        for band, file in zip(self.bands, names, strict=True):
             try:
-                files.append((band, self.store.read(f"{before}{band}{ending}")))
+                files.append((band, self.store.read(file)))
             except (OSError, DataError) as error:
                 raise DataError(f"its band '{band}' cannot be read: {reason_of(error)}") from None
         return put_together(files)
+
+    def files(self, path: str) -> list[str]:
+        """What is read for `path`: the file of each band; none where its name ends in no band."""
+        if self.images is not None and path not in self.images:
+            return [path]
+        held = band_of(path, self.bands)
+        if held is None:
+            return []
+        before, ending = _image_of(path, held)
+        return [f"{before}{band}{ending}" for band in self.bands]
 
 
 def named(bands: Sequence[str]) -> bool:

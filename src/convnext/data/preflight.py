@@ -145,8 +145,7 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, ba
             return _Seen(part, shown, label, reason=reason_of(error))
         return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits, small=small)
 
-    counts = {name: len(part.entries) for name, part in parts.items()}
-    yield from looked_at(counts, look, workers, stride)
+    yield from looked_at(parts, lambda entry: (entry.path,), look, workers, stride)
 
 
 def _said(entry: Entry) -> int | tuple[int, ...]:

@@ -5,11 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
+from functools import partial
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from convnext.data.codecs import plugin_for
 from convnext.data.store import printable
+from convnext.data.stores.shards import expect
 from convnext.errors import DataError, number_of
 
 FULL_BELOW = 20_000  # images: up to here each one is decoded, beyond only headers are read
@@ -22,16 +25,29 @@ Seen = TypeVar("Seen")
 
 
 def looked_at(
-    counts: Mapping[str, int], look: Callable[[tuple[str, int]], Seen], workers: int, stride: float
+    parts: Mapping[str, Any],
+    files: Callable[[Any], Sequence[str]],
+    look: Callable[[tuple[str, int]], Seen],
+    workers: int,
+    stride: float,
 ) -> Iterator[Seen]:
     """`look` at (part, number) of every stride-th image of each part, in order, by `workers` threads, 0: one a core.
 
-    `counts`: images of each part. Threads will do, because the decoders let go of the interpreter.
+    `parts`: name -> data set; `files`: what is read of an entry, which a store that is far away fetches before. Threads will
+    do, because the decoders let go of the interpreter.
     """
-    tasks = places(counts, stride)
+    tasks = places({name: len(part.entries) for name, part in parts.items()}, stride)
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        while chunk := list(islice(tasks, 1024)):  # a few at a time: the pool queues all that it is given
-            yield from pool.map(look, chunk)
+        for name, own in groupby(tasks, itemgetter(0)):  # one store at a time
+            part = parts[name]
+            while chunk := list(islice(own, 1024)):  # a few at a time: the pool queues all that it is given
+                read = partial(_files_of, part.entries, files, chunk)
+                expect(part.store, read)
+                yield from pool.map(look, chunk)
+
+
+def _files_of(entries: Any, files: Callable[[Any], Sequence[str]], tasks: Sequence[tuple[str, int]]) -> list[str]:
+    return [file for _, number in tasks for file in files(entries[number])]
 
 
 def places(counts: Mapping[str, int], stride: float) -> Iterator[tuple[str, int]]:

@@ -83,8 +83,9 @@ def learnt_line(run: Path, dataset: Any, *, everything: bool) -> str:
             return b""
         return blake2b(data, digest_size=16).digest()[:DIGEST_BYTES]
 
-    count = len(dataset.entries)
-    found = Counter(each in known for each in looked_at({"": count}, digest, 0, stride_of(count, COMPARED)) if each)
+    stride = stride_of(len(dataset.entries), COMPARED)
+    seen = looked_at({"": dataset}, lambda entry: (entry.path,), digest, 0, stride)
+    found = Counter(each in known for each in seen if each)
     if not found[True]:
         return ""
     are = "is a copy of one" if found[True] == 1 else "are copies of those"

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from convnext.data.band_store import BandStore
 from convnext.data.limits import require_bytes
 from convnext.data.shards.index import ABSENT, Files, Member
 from convnext.data.store import Store, printable
@@ -83,5 +84,7 @@ class ShardStore:
 
 def expect(store: Store, paths: Callable[[], Iterable[str]]) -> None:
     """Tell a `store` that is far away which `paths` are read next; they are not asked for where it is not."""
-    if isinstance(store, ShardStore) and store.place.far is not None:
+    if isinstance(store, BandStore):
+        expect(store.store, lambda: [file for path in paths() for file in store.files(path)])
+    elif isinstance(store, ShardStore) and store.place.far is not None:
         store.expect(paths())
