@@ -76,6 +76,13 @@ def test_files_are_chosen_by_the_keyboard_alone_and_removed(page):
     assert page.locator("#controls").is_hidden() and page.evaluate("document.activeElement.id") == "files"
 
 
+def test_a_server_that_is_gone_is_told_in_place_of_an_answer(page):
+    page.route("**/v1/predict*", lambda asked: asked.abort())
+    give(page, "drop", a_png=png(0))
+    answered(page, 1)
+    assert "The server does not answer" in page.locator(".card.failed .note").text_content()
+
+
 def test_who_removes_an_image_by_the_keyboard_comes_to_the_next(page):
     give(page, "drop", a_png=png(0), b_png=png(1))
     answered(page, 2)

@@ -20,6 +20,7 @@ import band_images
 import labels_data
 from browser import SKIP, answered, chromium_open, give, opened, playwright, png, served
 from checkpoints import checkpoint_of
+from children import PATIENCE_S
 from commands import convnext, trained
 from convnext.data.decode import decode
 from convnext.deploy.export.web import runtime
@@ -358,6 +359,15 @@ def test_neither_page_nor_worker_can_ask_another_place(page, folder):
         assert "Failed to fetch" in worker.evaluate(ask)
         assert "Failed to fetch" in page.evaluate(ask)
         assert page.evaluate("fetch('network.json').then(({ ok }) => ok)")
+
+
+@SKIP
+def test_a_page_that_is_opened_as_a_file_says_how_it_is_opened(chromium, folder):
+    tab = chromium.new_page()
+    tab.goto((folder / "index.html").as_uri())
+    playwright.expect(tab.locator("#status .late")).to_be_visible(timeout=1000 * PATIENCE_S)
+    assert "python -m http.server" in tab.locator("#status").text_content()
+    tab.close()
 
 
 @SKIP

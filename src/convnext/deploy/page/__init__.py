@@ -21,7 +21,7 @@ def page(fields: Mapping[str, str]) -> str:
     """The page itself.
 
     `fields`: 'root', what the addresses of its files begin with; 'script', which of them answers; HTML for 'head', 'where'
-    (who sees the images), 'without' (a script) and 'foot'.
+    (who sees the images), 'without' (a script), 'unopened' (what is said until a script runs) and 'foot'.
     """
     return Template(content(__name__, "page.html")).substitute(fields)
 

@@ -38,6 +38,8 @@ _FIELDS = {
     + "".join(f'<link rel="modulepreload" href="{name}">\n' for name in ("cards.js", "drawn.js")),
     "where": "They stay on this device: the network runs here, in the browser.",
     "without": "",
+    "unopened": '<span class="late">Browsers run no such page from a file. In its folder type '
+    "<code>python -m http.server</code> and open http://localhost:8000.</span>",
     "foot": f"Written by convnext {__version__}; the network runs on {PACKAGE} {VERSION}. Once loaded, it asks nobody.",
 }
 

@@ -12,6 +12,7 @@ _FIELDS = {
     "head": "",
     "where": "They go to this server alone, and it keeps nothing.",
     "without": " Without one: <code>curl --data-binary @image.jpg ADDRESS/v1/predict</code>",
+    "unopened": "",
     "foot": 'Every address of this server: <a href="/docs">for people</a>, <a href="/openapi.json">for programs</a>',
 }
 

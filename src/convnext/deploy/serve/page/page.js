@@ -26,7 +26,9 @@ const answered = async (network, card, explain, signal) => {
   const form = new FormData();
   form.append("images", card.file, card.name);
   for (let tries = 1; ; tries += 1) {
-    const answer = await fetch(address(network, explain), { method: "POST", body: form, signal });
+    const answer = await fetch(address(network, explain), { method: "POST", body: form, signal }).catch(() => {
+      throw new Error("The server does not answer, or the file is no longer there.");
+    });
     if (answer.status === 503 && tries < TRIES) {
       await new Promise((wake) => setTimeout(wake, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
       signal.throwIfAborted();
