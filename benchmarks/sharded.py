@@ -16,6 +16,7 @@ predict` on what they wrote. Networks, images and processes are those of elastic
 import argparse
 import contextlib
 import errno
+import functools
 import json
 import os
 import random
@@ -73,11 +74,13 @@ def main() -> int:
     return int(failed)
 
 
-def reference(place: Path, data: Path, dtype: str, args: argparse.Namespace, **changes: Any) -> Reference:
-    """One process that is not interrupted."""
-    place.mkdir(parents=True)
+@functools.cache
+def reference(data: Path, dtype: str, steps: int, **changes: Any) -> Reference:
+    """One process that is not interrupted; the same for all questions, whose runs lie beside it."""
+    place = data.parent / "-".join([dtype, *map(str, changes.values())])
+    place.mkdir()
     (place / "data").symlink_to(data)
-    return Reference(place, dtype, args.steps, **changes)
+    return Reference(place, dtype, steps, **changes)
 
 
 def worlds(place: Path, data: Path, args: argparse.Namespace) -> Any:
@@ -86,7 +89,7 @@ def worlds(place: Path, data: Path, args: argparse.Namespace) -> Any:
         for optimizer in args.optimizers:
             # The last two values of Muon's iteration are those of bfloat16, which rounds what differs in float32 apart.
             changes = {"optim__name": optimizer, "optim__muon_convolutions": optimizer == "muon"}
-            whole, found, failures = reference(place / optimizer / dtype, data, dtype, args, **changes), {}, []
+            whole, found, failures = reference(data, dtype, args.steps, **changes), {}, []
             for size in args.worlds:
                 out = whole.out(f"of{size}")
                 if Together(whole, out, size, shard=True, micro=9).wait():
@@ -117,7 +120,7 @@ def kills(place: Path, data: Path, args: argparse.Namespace) -> Any:
     """Runs that lose a process while it writes, again and again: another one begins where one is over too soon."""
     pieces._Writer.write_data = slow  # type: ignore[method-assign] # in what is forked from here
     for dtype in args.dtype:
-        whole = reference(place / dtype, data, dtype, args)
+        whole = reference(data, dtype, args.steps)
         draw, turns = random.Random(args.seed), cycle(TURNS)
         counts = {"runs": 0, "kills": 0, "while_parts_were_written": 0}
         longest_s, apart, failures = 0.0, 0.0, list[str]()
@@ -224,7 +227,7 @@ def full(place: Path, data: Path, args: argparse.Namespace) -> Any:
 
     pieces._Writer.write_data = refusing  # type: ignore[method-assign]
     for dtype in args.dtype[:1]:
-        whole = reference(place / dtype, data, dtype, args)
+        whole = reference(data, dtype, args.steps)
         out = whole.out("full")
         status = Together(whole, out, 2, shard=True).wait()
         told = (out / "log").read_text()
@@ -250,7 +253,7 @@ def overlapping(place: Path, data: Path, args: argparse.Namespace) -> Any:
         return _write(writer, plan, planner)
 
     pieces._Writer.write_data = waiting  # type: ignore[method-assign]
-    whole = reference(place, data, "float64", args)
+    whole = reference(data, "float64", args.steps)
     out = whole.out("async")
     failures = ["it failed"] if Together(whole, out, 2, shard=True).wait() else []
     told = [int(line.rpartition(" ")[2]) for line in (out / "log").read_text().splitlines() if "meanwhile" in line]

@@ -74,7 +74,7 @@ def compared(made: Block, x: Tensor) -> dict[str, float]:
 def training() -> object:
     """Answer and every gradient of blocks of several widths, with and without layer scale."""
     return {
-        "7x7": compared(block_of(24, kernel=7), map_of(24)),
+        "7x7": compared(block_of(24, kernel=7), map_of(24, 1)),
         "odd width": compared(block_of(19), map_of(19)),
         "no layer scale": compared(block_of(16, gamma=None), map_of(16)),
         "hidden layer kept": compared(block_of(264), map_of(264, 1)),

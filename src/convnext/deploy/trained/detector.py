@@ -72,7 +72,7 @@ class TrainedDetector(DetectionPredictor):
         return partial(sample_of, self.recipe.input)
 
     def _found(self, read: Sequence[Read]) -> Iterable[Found]:
-        for group in alike(map(_placed, read), lambda sample: sample.image.shape, len(read)):
+        for group in alike(map(_placed, read), lambda sample: sample.image.shape, self._batch):
             with answering(self.recipe, self.device):
                 found = find(self._network, group, self.recipe)
             yield from found

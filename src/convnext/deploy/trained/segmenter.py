@@ -83,7 +83,7 @@ class TrainedSegmenter(SegmentationPredictor):
         return {name: value for name, value in self.__dict__.items() if name != "_network"}  # again when it is asked
 
     def _labelled(self, images: Sequence[Pixels], multi_scale: bool) -> Iterable[Labelled]:
-        for group in alike(images, np.shape, len(images)):
+        for group in alike(images, np.shape, self._batch):
             with answering(self.recipe, self.device):
                 found = predict(self._network, group, self.recipe, multi_scale=multi_scale)
             yield from found
