@@ -74,10 +74,8 @@ class Predictor(ABC, Generic[Answer]):
                 f"--bands {','.join(names)} names {number_of(len(names), 'band')}, and '{self.source}' reads "
                 f"{number_of(channels, 'channel')}. Name one for each, in its order."
             )
-        without_colours = import_module(
-            "convnext.recipes"
-        ).without_colours  # every recipe, which answers do not wait for
-        changes = {"input.bands": names, "input.file_bands": 0, **without_colours(self.recipe)}
+        recipes = import_module("convnext.recipes")  # all of them, which no answer waits for
+        changes = {"input.bands": names, "input.file_bands": 0, **recipes.without_colours(self.recipe)}
         return replace(self, recipe=override(self.recipe, changes))
 
     def predict(

@@ -9,7 +9,7 @@ from convnext.files import from_json
 from convnext.integrity import read_header
 
 WEB = "web"  # a folder around a file of one of the forms
-_INSIDE = "onnx"
+_INSIDE = "onnx"  # that form
 
 
 @dataclass(frozen=True)
