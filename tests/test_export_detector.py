@@ -244,14 +244,21 @@ def test_a_form_that_a_detector_does_not_have_is_refused_before_torch_is_loaded(
     assert done.stdout.count("is not for detectors") == 2, done.stderr
 
 
-def test_openvino_finds_in_images_of_any_size_what_the_run_finds(files, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_openvino_finds_in_images_of_any_size_what_the_run_finds(kind, files, tmp_path):
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    run, _ = loaded(files["boxes"])
-    file = ExportedDetector.around(open_exported(files["boxes"][1], backend="openvino", threads=1))
+    run, _ = loaded(files[kind])
+    done = convnext("export", files[kind][0], "--to", "openvino", "--out", tmp_path / "x.xml", "--json")
+    assert json.loads(done.out)["same"] == json.loads(done.out)["objects"] > 10, done.err
+    written = package.load(tmp_path / "x.xml", task="detection")
+    read = ExportedDetector.around(open_exported(files[kind][1], backend="openvino", threads=1))
     for size in ((64, 96), (64, 64), *SIZES[:3]):  # more sizes than OpenVINO compiles one by one
-        one, other = run(noise(size), score=0), file(noise(size), score=0)
-        assert other.labels.tolist() == one.labels.tolist()
-        assert other.boxes == pytest.approx(one.boxes, abs=0.01) and other.scores == pytest.approx(one.scores, abs=1e-5)
+        one = run(noise(size), score=0)
+        for file in (written, read):
+            other = file(noise(size), score=0)
+            assert other.labels.tolist() == one.labels.tolist()
+            assert other.boxes == pytest.approx(one.boxes, abs=0.01)
+            assert other.scores == pytest.approx(one.scores, abs=1e-5)
 
 
 def test_a_detector_for_openvino_in_16_bits_finds_what_its_run_finds(files, tmp_path):
@@ -315,7 +322,7 @@ def test_detectors_that_find_other_things_do_not_agree():
 # The operators between the networks, against the functions that they stand for
 
 
-def answered(inputs: dict[str, Any], build_graph: Any) -> list[np.ndarray]:
+def answered(inputs: dict[str, Any], build_graph: Any, runtime: str = "onnxruntime") -> list[np.ndarray]:
     """What a graph of operators makes of arrays."""
     graph = Nodes()
     graph.opsets = {20}
@@ -324,8 +331,12 @@ def answered(inputs: dict[str, Any], build_graph: Any) -> list[np.ndarray]:
     kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 7, np.dtype(np.uint8): 2}
     given = [helper.make_tensor_value_info(name, kinds[value.dtype], value.shape) for name, value in inputs.items()]
     ends = [(name, helper.make_tensor_value_info(f"out{i}", kind, None)) for i, (name, kind) in enumerate(outputs)]
-    session = onnxruntime.InferenceSession(graph.model(given, ends).SerializeToString())
-    return session.run(None, inputs)  # type: ignore[no-any-return]
+    whole = graph.model(given, ends).SerializeToString()
+    if runtime == "openvino":
+        core = pytest.importorskip("openvino").Core()
+        compiled = core.compile_model(core.read_model(io.BytesIO(whole)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return [compiled(inputs)[place] for place in compiled.outputs]
+    return onnxruntime.InferenceSession(whole).run(None, inputs)  # type: ignore[no-any-return]
 
 
 def test_pooling_reads_every_box_from_its_level_as_roi_align_does():
@@ -369,13 +380,14 @@ def test_an_image_with_no_proposal_gives_the_heads_one_pixel():
     assert found.tolist() == [[0, 0, 1, 1]]
 
 
-@pytest.mark.parametrize("size", [(37, 91), (300, 40), (64, 96), (10, 10)])
-def test_an_image_is_resized_to_the_pixels_of_the_evaluation_transform(size):
-
+@pytest.mark.parametrize(("runtime", "products"), [("onnxruntime", False), ("onnxruntime", True), ("openvino", True)])
+@pytest.mark.parametrize("size", [(37, 91), (300, 40), (64, 96), (10, 10), (150, 210)])
+def test_an_image_is_resized_to_the_pixels_of_the_evaluation_transform(size, runtime, products):
     chosen = recipe_of("boxes")
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     wanted = images_of([sample_of(chosen.input, image)], chosen, torch.device("cpu"))
-    found = answered({"images": image[None]}, lambda g: [(each, 1) for each in shown(g, "images", chosen, 32)])
+    build_graph = lambda g: [(each, 1) for each in shown(g, "images", chosen, 32, products=products)]  # noqa: E731
+    found = answered({"images": image[None]}, build_graph, runtime)
     step = 1 / (255 * min(chosen.input.std))  # of a grey level
     assert found[0].shape == wanted.x.shape and np.abs(found[0] - wanted.x.numpy()).max() < 1.01 * step
     tall = size[0] > 2 * size[1]  # Pillow 13 resizes the columns of these first, and rounds in between

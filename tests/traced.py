@@ -3,6 +3,7 @@
 import hashlib
 import json
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ from once import once
 
 
 def traced_once(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> None:
-    """Until `patch` ends, an export takes the graph that a detector of the same weights and recipe was traced to before."""
-    trace = detector.detector_model
+    """Until `patch` ends, an export takes the parts that a detector of the same weights and recipe was traced to before."""
+    joined, traced = detector.detector_model, detector._exported
 
-    def detector_model(model: Any, recipe: Any) -> Any:
-        def make(folder: Path) -> None:
-            (folder / "graph.onnx").write_bytes(trace(model, recipe).SerializeToString())
+    def detector_model(model: Any, recipe: Any, **how: Any) -> Any:
+        whole, number = digest(model, recipe), count()
 
-        place = once(factory, f"graph {digest(model, recipe)}", make)
-        return import_module("onnx").load(place / "graph.onnx")
+        def part(*given: Any) -> Any:
+            def make(folder: Path) -> None:
+                (folder / "part.onnx").write_bytes(traced(*given).SerializeToString())
+
+            return import_module("onnx").load(once(factory, f"part {next(number)} {whole}", make) / "part.onnx")
+
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(detector, "_exported", part)
+            return joined(model, recipe, **how)
 
     patch.setattr(detector, "detector_model", detector_model)
 

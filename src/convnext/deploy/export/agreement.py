@@ -22,6 +22,10 @@ from convnext.errors import ConvNeXtError, DataError, number_of
 from convnext.tasks.detection.found import Found
 
 COMPARED = 4  # images
+_SHRUNK = 1.6  # sides of made-up images over those that the network sees: a file that shrinks otherwise is found out
+_GRAIN = (
+    20  # grey levels that pixels of theirs differ by from their neighbours: what a shrinking that skips pixels keeps
+)
 _SAME_IOU, _SAME_SCORE = 0.9, 0.02  # what is resized to the next grey level moves a box by a fraction of a pixel
 _SAME_SHARE = 0.95  # of all objects; the others are those near the least score, or near the overlap that suppresses
 
@@ -102,8 +106,8 @@ def compared_on(config: DetectionInput, where: str | None) -> tuple[list[np.ndar
         if not read:
             raise ConvNeXtError(f"None of {number_of(len(some), 'image')} of '{where}' could be read.")
         return read, number_of(len(read), "image")
-    height = config.eval_short_px
-    width = min(config.eval_long_px, math.ceil(height * 4 / 3))
+    height = math.ceil(_SHRUNK * config.eval_short_px)
+    width = min(math.ceil(_SHRUNK * config.eval_long_px), math.ceil(height * 4 / 3))
     made = [_made_up(height, width, len(config.mean), seed) for seed in range(COMPARED)]
     if config.wide:
         mean, std = (np.array(values) for values in (config.mean, config.std))
@@ -112,7 +116,7 @@ def compared_on(config: DetectionInput, where: str | None) -> tuple[list[np.ndar
 
 
 def _made_up(height: int, width: int, channels: int, seed: int) -> np.ndarray:
-    """(H, W, C) uint8: soft colours with a few boxes of other ones, the same at every call."""
+    """(H, W, C) uint8: soft colours with a few boxes of other ones, all with grain; the same at every call."""
     rng = np.random.default_rng(seed)
     soft: Sequence[Image.Image] = [
         Image.fromarray(rng.integers(0, 256, (5, 7), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
@@ -123,4 +127,5 @@ def _made_up(height: int, width: int, channels: int, seed: int) -> np.ndarray:
         top, left = int(rng.integers(0, height * 3 // 4)), int(rng.integers(0, width * 3 // 4))
         rows, columns = int(rng.integers(height // 8, height // 2)), int(rng.integers(width // 8, width // 2))
         image[top : top + rows, left : left + columns] = rng.integers(0, 256, channels)
-    return image
+    grain = rng.integers(-_GRAIN, _GRAIN + 1, image.shape)
+    return (image + grain).clip(0, 255).astype(np.uint8)

@@ -91,15 +91,18 @@ def described(predictor: DetectionPredictor, *, half: bool) -> dict[str, Any]:
     }
 
 
-def detector_model(model: Detector, recipe: DetectionRecipe) -> Any:
-    """An onnx.ModelProto of `model`, which is left as it is. Raises ConvNeXtError where torch cannot trace it."""
+def detector_model(model: Detector, recipe: DetectionRecipe, *, products: bool = False) -> Any:
+    """An onnx.ModelProto of `model`, which is left as it is. Raises ConvNeXtError where torch cannot trace it.
+
+    `products`: images are resized by two products, which is slower, and right where a runtime's Resize is not.
+    """
     head, network = recipe.head, _plain(model)
     parts: Any = network.heads
     boxes: list[BoxHead] = [parts.box] if head.kind == "mask_rcnn" else list(parts.box)
     strides: tuple[int, ...] = parts.strides
     graph = Nodes()
     least = _whole(max(strides), recipe.input.multiple)
-    x, borders, original = between.shown(graph, IMAGES, recipe, least)
+    x, borders, original = between.shown(graph, IMAGES, recipe, least, products=products)
     seen = graph.graft(_seen(network, recipe, least), [x], "network/")
     levels = len(strides) + 1
     maps, scores, moved = seen[: len(strides)], seen[len(strides) : -levels], seen[-levels:]

@@ -21,12 +21,12 @@ _LEAST = np.array([np.finfo(np.float32).min], np.float32)  # above it is every o
 _FIRST, _LAST = wholes(0), wholes(2)  # where the corners of a box begin
 
 
-def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int) -> tuple[str, str, str]:
+def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int, *, products: bool) -> tuple[str, str, str]:
     """(1, C, H', W') as the network takes it from (1, H, W, C) pixels; (4,) the width and height that it is resized to, twice;
     (4,) those of the image, twice.
 
     As `eval_dense` and `images_of`: the shorter and the longer side by the recipe, normalised, zeros up to whole multiples;
-    at least `least_px` a side.
+    at least `least_px` a side. `products`: the resize is two products, see `_by_products`.
     """
     config = recipe.input
     size = graph("Slice", graph("Shape", images), wholes(1), wholes(3))  # (2,) H W
@@ -40,17 +40,57 @@ def shown(graph: Nodes, images: str, recipe: DetectionRecipe, least_px: int) -> 
     )
     scaled = graph("Add", graph("Mul", exact, graph("Min", *ratios)), np.array([0.5]))
     new = graph("Max", graph("Cast", scaled, to=_INT64), wholes(1))  # the cast cuts
-    target = graph("Concat", wholes(1), new, wholes(len(config.mean)), axis=0)
-    resized = graph("Resize", images, None, None, target, mode="linear", antialias=1, exclude_outside=1)  # as Pillow's
-    mean, std = np.array(config.mean), np.array(config.std)
+    if products:
+        resized = _by_products(graph, images, size, new, rounds=not config.wide)
+    else:
+        target = graph("Concat", wholes(1), new, wholes(len(config.mean)), axis=0)
+        same = graph("Resize", images, None, None, target, mode="linear", antialias=1, exclude_outside=1)  # as Pillow's
+        resized = _planes(graph, same)
+    mean, std = (np.array(values)[:, None, None] for values in (config.mean, config.std))
     white = white_of(kind_of_pixels(config))
-    x = graph("Mul", graph("Cast", resized, to=_FLOAT), (1 / (white * std)).astype(np.float32))
-    x = graph("Transpose", graph("Add", x, (-mean / std).astype(np.float32)), perm=[0, 3, 1, 2])
+    x = graph("Mul", resized, (1 / (white * std)).astype(np.float32))
+    x = graph("Add", x, (-mean / std).astype(np.float32))
     multiple = wholes(config.multiple)
     whole = graph("Mul", graph("Div", graph("Add", new, multiple - 1), multiple), multiple)
     whole = graph("Max", whole, wholes(least_px))
     pads = graph("Concat", wholes(*[0] * 6), graph("Sub", whole, new), axis=0)
     return graph("Pad", x, pads, np.array(0, np.float32)), _borders(graph, new), _borders(graph, size)
+
+
+def _planes(graph: Nodes, images: str) -> str:
+    """(1, C, H, W) float32 of (1, H, W, C)."""
+    return graph("Transpose", graph("Cast", images, to=_FLOAT), perm=[0, 3, 1, 2])
+
+
+def _by_products(graph: Nodes, images: str, size: str, new: str, *, rounds: bool) -> str:
+    """(1, C, H', W') float32 of (1, H, W, C) `images` of `size`, resized to `new`, both (2,): rows, then columns.
+
+    By Pillow's formula; its own weights are rounded, which moves a pixel in ten thousand by a grey level. `rounds`: to whole
+    grey levels after each, as of 8 bits. For runtimes that pass over Resize's antialias without a word: OpenVINO 2026.4
+    answers as if it were 0, which is another image where one is made smaller.
+    """
+    across, down = (_triangles(graph, size, new, place) for place in (1, 0))
+    x = graph("MatMul", _planes(graph, images), graph("Transpose", across, perm=[1, 0]))
+    x = graph("MatMul", down, _rounded(graph, x) if rounds else x)
+    return _rounded(graph, x) if rounds else x
+
+
+def _triangles(graph: Nodes, size: str, new: str, place: int) -> str:
+    """(L', L) weights of a side's L old pixels for each of its L' new ones: a triangle as wide as the larger of the two."""
+    old, wanted = (graph("Squeeze", graph("Slice", each, wholes(place), wholes(place + 1))) for each in (size, new))
+    centres = [
+        graph("Add", graph("Mul", graph("Range", np.array(0), length, np.array(1)), np.array(2)), np.array(1))
+        for length in (old, wanted)
+    ]  # in half pixels
+    there = graph("Unsqueeze", graph("Mul", centres[1], old), wholes(1))
+    apart = graph("Cast", graph("Abs", graph("Sub", graph("Mul", centres[0], wanted), there)), to=_FLOAT)
+    wide = graph("Cast", graph("Mul", graph("Max", old, wanted), np.array(2)), to=_FLOAT)
+    weights = graph("Max", graph("Sub", np.array(1, np.float32), graph("Div", apart, wide)), np.array(0, np.float32))
+    return graph("Div", weights, graph("ReduceSum", weights, wholes(1), keepdims=1))
+
+
+def _rounded(graph: Nodes, values: str) -> str:
+    return graph("Floor", graph("Add", values, np.array(0.5, np.float32)))
 
 
 def _borders(graph: Nodes, size: str) -> str:

@@ -30,7 +30,7 @@ def write_detector(predictor: DetectionPredictor, path: Path, *, half: bool) -> 
     """Write the detector of `predictor`, whose graph is ONNX's, to `path`; `half`: its weights in 16 bits."""
     openvino = needs("openvino", "--to openvino")
     onnx = path.with_suffix(".onnx")
-    detector.save(detector.detector_model(predictor.model, predictor.recipe), onnx)
+    detector.save(detector.detector_model(predictor.model, predictor.recipe, products=True), onnx)
     with _unlogged():
         model = openvino.convert_model(str(onnx))
     model.set_rt_info(to_json(detector.described(predictor, half=half)), [KEY])
