@@ -54,7 +54,7 @@ def _plugins() -> tuple[str, ...]:
     """Those of _MORE that can be read. A plugin tells Pillow of itself when it is imported, pillow-heif when asked to."""
     found = []
     with contextlib.suppress(ImportError):
-        if not features.check("avif"):
+        if "avif" not in features.modules or not features.check("avif"):  # before 11.3 Pillow warns of the word
             import_module("pillow_avif")
         found.append("AVIF")
     with contextlib.suppress(ImportError):

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -255,9 +256,10 @@ def _save_npz(tensors: dict[str, Tensor], header: dict[str, str], path: Path) ->
     lacking = next((str(t.dtype) for t in tensors.values() if t.dtype == torch.bfloat16), None)
     if lacking:
         raise CheckpointError(f"NumPy has no {lacking}. Convert the weights to float32 first, or take --to convnext.")
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+    arrays[NPZ_METADATA] = np.array(to_json(header))
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, **{NPZ_METADATA: np.array(to_json(header))})
+        np.savez(file, **arrays)
 
 
 def _write_folder(tensors: dict[str, Tensor], header: dict[str, str], out: Path, weights: Weights) -> None:

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def files_of(names: Iterable[str], listed: int, folders: Iterable[str], members:
 
 def packed(trees: Iterable[Files]) -> bytes:
     """The index as a file: NumPy's .npz, the same bytes for the same files."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for number, files in enumerate(trees):
         texts = {"text": files.names.text, "prefixes": _joined(files.names.prefixes), "folders": _joined(files.folders)}
         columns = {key: getattr(files, key) for key in (*_COLUMNS, "hashes", "rows")}
@@ -80,7 +80,7 @@ def packed(trees: Iterable[Files]) -> bytes:
         columns |= {"listed": np.array([files.listed], np.int64)}
         arrays |= {f"{number}.{key}": column for key, column in columns.items()}
     made = io.BytesIO()
-    np.savez(made, allow_pickle=False, **arrays)
+    np.savez(made, **arrays)
     return made.getvalue()
 
 

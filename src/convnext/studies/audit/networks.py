@@ -240,6 +240,6 @@ def _held(file: Path, known: str) -> dict[str, NDArray[Any]] | None:
         return None
 
 
-def _keep(file: Path, known: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _keep(file: Path, known: str, arrays: Mapping[str, Any]) -> None:
     with appearing(file) as made, open(made, "wb") as opened:
-        np.savez(opened, allow_pickle=False, known=np.array(known), **arrays)
+        np.savez(opened, known=np.array(known), **arrays)

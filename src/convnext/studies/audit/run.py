@@ -233,7 +233,6 @@ def _keep(whole: Whole, judged: Said, distances: np.ndarray, folder: Path) -> No
     with told(file), appearing(file) as made, open(made, "wb") as opened:
         np.savez_compressed(
             opened,
-            allow_pickle=False,
             paths=np.array([printable(entries[place].path) for place in judged.places.tolist()], str),
             labels=whole.dataset.labels()[judged.places],
             classes=np.array(whole.dataset.classes, str),
