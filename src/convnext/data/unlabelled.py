@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convnext.data.annotated_forms import ANNOTATED
 from convnext.data.arrow import ENDINGS
-from convnext.data.codecs import endings_of_images, plugin_for, suffixes_in
+from convnext.data.codecs import endings_of_images, image_suffixes, plugin_for, suffixes_in
 from convnext.data.formats.folders import listed
 from convnext.data.formats.records import is_label_json
 from convnext.data.formats.shards import has_shards, open_shards
@@ -101,7 +101,10 @@ def _rows(tree: Tree, file: str, path: str, packs: dict[str, Store]) -> list[str
 
 def _named_by(path: str, packs: dict[str, Store]) -> list[str]:
     """The images that one file names or holds; the file itself where it is no list."""
-    ending, tree = os.path.splitext(path)[1].lower(), tree_of_file(Path(path))
+    ending = os.path.splitext(path)[1].lower()
+    if ending in image_suffixes():
+        return [path]
+    tree = tree_of_file(Path(path))
     file = tree.files[0]
     if ending in TABLES or (ending == ".json" and is_label_json(tree.once.read(file))):
         return _placed(path, file, *images_named(tree, file, printable(path)), packs)

@@ -100,6 +100,11 @@ def columns_of(
     return Columns(image, label, _first(known, SPLIT), notes)
 
 
+def path_column(names: Iterable[str]) -> str:
+    """The first column that is called as one of images is; '' for none."""
+    return next((name for name in names if name.strip().lower() in PATH), "")
+
+
 def classes_among(names: Sequence[str], values: Callable[[str], Sequence[Any]]) -> Iterator[str]:
     """The columns that can be the label of a table without any of the usual names: their values come again.
 

@@ -5,12 +5,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from convnext.data.formats.columns import PATH
+from convnext.data.formats.columns import path_column
 from convnext.data.formats.files import ImageFinder, is_image
 from convnext.data.store import FolderStore, Tree, tree_of
 from convnext.errors import DataError
 
-_LOOKS = 50  # cells of a column that show what is in it
+LOOKS = 50  # cells of a column that show what is in it
 
 
 class Shown:
@@ -42,7 +42,7 @@ class Shown:
 
     def names(self, cells: Sequence[Any]) -> bool:
         """Whether cells name images: most of them, and each another one."""
-        looked = [str(cell).strip() for cell in cells[:_LOOKS] if isinstance(cell, str | int)]
+        looked = [str(cell).strip() for cell in cells[:LOOKS] if isinstance(cell, str | int)]
         words = set(looked) - {""}
         if 2 * len(words) <= len(looked):  # numbers of classes, and not of images
             return False
@@ -57,6 +57,6 @@ class Shown:
 
     def column(self, names: Sequence[str], values: Callable[[str], Sequence[Any]]) -> str:
         """The column whose cells name images, '' where one is called as such a column is, or none does."""
-        if {name.strip().lower() for name in names} & {*PATH}:
+        if path_column(names):
             return ""
         return next((name for name in names if name.strip() and self.names(values(name))), "")

@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from convnext.data.formats.columns import (
     classes_among,
     columns_of,
     part_said,
+    path_column,
     path_in,
     refuse_captions,
     refuse_twice,
@@ -115,7 +117,7 @@ def images_named(tree: Tree, file: str, name: str) -> tuple[list[str], Store]:
         if records.shard is not None:
             return list(records.paths), RowStore({file: records.shard}, tree.store)
         names, values = records.columns, records.values
-    column = among.column(names, values) or next((known for known in names if known.strip().lower() in PATH), "")
+    column = path_column(names) or among.column(names, values)
     if not column:
         raise DataError(f"'{name}' names no images ({shown_columns(names)}). Call the column of their paths 'path'.")
     cells = enumerate(values(column), 1)
@@ -160,8 +162,8 @@ def around(tree: Tree, file: str) -> Tree:
     if among.listed or os.path.splitext(file)[1].lower() in ENDINGS:
         return tree
     try:
-        names, values = columns_in(tree, file)
-        column = next((name for name in names if name.strip().lower() in PATH), "")
+        names, values = columns_in(tree, file, _PROBED)
+        column = path_column(names)
         paths = [str(cell).strip() for cell in values(column)[:_PROBED]] if column else []
         rows = [Row(local_path(path, file), "", "") for path in paths if path]
     except DataError:  # which is told when the rows are read
@@ -259,14 +261,17 @@ def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] |
     return _marked(written, list(_lines_of(text, name, delimiter, first)), 2)
 
 
-def columns_in(tree: Tree, file: str) -> tuple[list[str], Callable[[str], list[Any]]]:
-    """The columns of a table, of a CSV in small letters, and what gives their cells. Raises DataError for none."""
+def columns_in(tree: Tree, file: str, most: int | None = None) -> tuple[list[str], Callable[[str], list[Any]]]:
+    """The columns of a table, of a CSV in small letters, and what gives their cells; of a CSV those of `most` rows alone.
+
+    Raises DataError where it is no table.
+    """
     if os.path.splitext(file)[1].lower() not in TEXT_TABLES:
         records = records_at(tree, file, file)
         return records.columns, records.values
     text = decoded(tree.once.read(file))[0]
     names, delimiter, first = header_of(text)
-    return names, _cells(names, list(_lines_of(text, file, delimiter, first)))
+    return names, _cells(names, list(islice(_lines_of(text, file, delimiter, first), most)))
 
 
 def _marked(

@@ -9,10 +9,10 @@ import numpy as np
 
 from convnext.data.arrow import ENDINGS
 from convnext.data.codecs import image_suffixes
-from convnext.data.formats.columns import BOXES, LABEL, PATH, labelled, not_read, objects_in
+from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in, path_column
 from convnext.data.formats.records import JSON, JSON_LINES, TEXT_TABLES, columns_at, is_label_json, records_at
 from convnext.data.formats.several import in_columns, may_be_marked
-from convnext.data.formats.shown import Shown
+from convnext.data.formats.shown import LOOKS, Shown
 from convnext.data.formats.table import columns_in, header_of, marks_in_text
 from convnext.data.parts import PARTS, part_of, part_of_folder, part_of_name, wraps
 from convnext.data.store import Tree, printable
@@ -148,10 +148,10 @@ def naming(tree: Tree, tables: Mapping[str, Sequence[str]]) -> list[str]:
         if len(columns) < _COLUMNS or not_read(columns, file):
             continue
         try:
-            names, values = columns_in(tree, file)
+            names, values = columns_in(tree, file, LOOKS)
         except DataError:
             continue
-        shows = among.column(names, values) or next((name for name in names if name.strip().lower() in PATH), "")
+        shows = path_column(names) or among.column(names, values)
         if shows and among.names(values(shows)):
             found.append(file)
     return found
