@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -75,8 +75,8 @@ class Card:
     """Stands for what torch records with: the network runs once in place of the capture, and a replay is noted."""
 
     def __init__(self, monkeypatch):
-        self.pools, self.replays = [], 0
-        card = self
+        self.pools, self.replays, self.usual = [], 0, MagicMock()
+        self.stream, card = self.usual, self
 
         class Graph:
             def pool(self):
@@ -85,13 +85,18 @@ class Card:
             def replay(self):
                 card.replays += 1
 
-        def capture(graph, pool, stream):
+        @contextmanager
+        def capture(graph, pool, stream, capture_error_mode):
             assert not torch.is_autocast_cache_enabled()
+            assert capture_error_mode == "thread_local"  # page-locked memory is taken in another thread meanwhile
             self.pools.append((graph, pool))
-            return nullcontext()
+            self.stream = stream
+            yield
+            self.stream = self.usual  # torch does not where the capture has failed
 
-        stands = {"CUDAGraph": Graph, "graph": capture, "device": lambda _: nullcontext(), "Stream": Mock}
-        stands |= {"stream": lambda _: nullcontext(), "current_stream": Mock}
+        stands = {"CUDAGraph": Graph, "graph": capture, "device": lambda _: nullcontext(), "Stream": MagicMock}
+        stands |= {"stream": lambda _: nullcontext(), "current_stream": lambda: self.usual}
+        stands |= {"set_stream": lambda stream: setattr(self, "stream", stream)}
         for name, value in stands.items():
             monkeypatch.setattr(torch.cuda, name, value)
 
@@ -111,6 +116,22 @@ def test_a_recorded_run_shares_memory_gives_new_tensors_and_reads_the_weights_th
         assert torch.equal(one, layer(torch.ones(1, 2))) and torch.equal(two, torch.full((1, 2), 2.0))
     assert card.replays == 2 and one.data_ptr() != again.data_ptr()
     assert [pool for _, pool in card.pools] == [None, card.pools[0][0]]
+
+
+def test_a_capture_that_fails_leaves_the_stream_that_was_current_and_the_next_one_is_made(monkeypatch):
+    card, asked = Card(monkeypatch), []
+
+    def waits_in_the_capture(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x)
+        if len(asked) == graphs.WARM + 1:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return x
+
+    with pytest.raises(RuntimeError, match="capturing"):
+        graphs.Graphed(waits_in_the_capture, torch.ones(1))
+    assert len(card.pools) == 1 and card.stream is card.usual
+    graphs.Graphed(lambda x: x, torch.ones(1))
+    assert len(card.pools) == 2
 
 
 # A classifier on a GPU

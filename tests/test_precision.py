@@ -41,19 +41,34 @@ def test_a_cpu_has_no_compute_capability_and_multiplies_float32():
 
 
 def test_what_16_bits_leave_is_multiplied_in_tf32_where_there_is_one_and_afterwards_as_before():
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    matmul, convolution, cpu = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul
 
-    def now() -> tuple[str, str]:
-        return matmul.fp32_precision, convolution.fp32_precision
+    def now() -> tuple[str, ...]:
+        return matmul.fp32_precision, convolution.fp32_precision, cpu.fp32_precision
 
     before = now()
     for precision, capability in (("fp32", H100), ("bf16", None), ("fp16", T4)):
         with float32_of(precision, capability):
             assert now() == before
     with contextlib.suppress(KeyError), float32_of("bf16", A100):
-        assert now() == ("tf32", "tf32") and float32_here(torch.device("cuda")) == "TF32"
+        assert now() == ("tf32", "tf32", before[-1]) and float32_here(torch.device("cuda")) == "TF32"
         raise KeyError
     assert now() == before
+
+
+@pytest.mark.parametrize("already", ["none", "ieee"])
+def test_the_older_flags_which_the_compiler_and_the_profiler_of_torch_ask_agree(already):
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = already  # a person's own choice
+        with float32_of("bf16", H100), torch.profiler.profile() as profile:
+            assert torch.get_float32_matmul_precision() == "high" and matmul.allow_tf32
+            torch.ones(2, 2) @ torch.ones(2, 2)
+        assert profile.events() and matmul.fp32_precision == already
+        assert torch.get_float32_matmul_precision() == "highest" and not matmul.allow_tf32
+    finally:
+        matmul.fp32_precision = before
 
 
 def test_a_gpu_decides_unless_the_person_does(data, tmp_path, monkeypatch):

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import _abort_process_group
 
 from convnext.config import RunOptions, Training
-from convnext.engine import launcher
+from convnext.engine import faults, launcher
+from convnext.engine.arrivals import Arrivals
 from convnext.engine.claim import Claim
 from convnext.engine.compiled import InParts
 from convnext.engine.forks import survive
 from convnext.engine.peers import ENDED_S, Word
 from convnext.engine.records import info
-from convnext.errors import ConvNeXtError, Interrupted, OutOfMemory
+from convnext.errors import ConvNeXtError, Interrupted, OutOfMemory, number_of
 from convnext.processes import starter
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class World:
     rank: int = 0
     size: int = 1
     claim: Claim | None = None  # of the first process on the folder of the run
+    arrivals: Arrivals | None = None  # where the others see that the first has come
 
     @property
     def first(self) -> bool:
@@ -62,16 +64,25 @@ class World:
         return values
 
     def wait(self) -> None:
-        """Return once every process is here."""
+        """Return once every process is here; for the first, which may have had long to do, as long as it takes."""
         if self.size > 1:
-            dist.barrier()
+            self._meet()
+            ours = (
+                [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
+            )  # else torch guesses, and warns
+            dist.barrier(device_ids=ours)
 
     def from_first(self, value: Any) -> Any:
-        """The value of rank 0, in every process."""
+        """The value of rank 0, in every process; it may have taken as long as it takes."""
         values = [value]
         if self.size > 1:
+            self._meet()
             dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def _meet(self) -> None:
+        if self.arrivals:
+            self.arrivals.meet(first=self.first)
 
 
 ALONE = World()
@@ -93,19 +104,20 @@ def join(device: torch.device) -> Iterator[World]:
     met = launcher.meet()
     word: Word = "left"
     try:
-        backend, limit = "nccl" if device.type == "cuda" else "gloo", timedelta(seconds=launcher.PATIENCE_S)
-        dist.init_process_group(backend, store=met.store, rank=met.rank, world_size=met.size, timeout=limit)
-        yield World(met.rank, met.size)
+        _talk(met, "nccl" if device.type == "cuda" else "gloo")
+        yield World(met.rank, met.size, arrivals=Arrivals(met.store) if met.peers else None)
         word = "done"
     except Interrupted:  # all of them, after the same step, and the first still has files to write
         word = "done"
         raise
     except BaseException as error:
         first = launcher.leave()
-        if launcher.lost(error):
+        if faults.lost(error):
             word = "lost"
             raise launcher.PeerLost(first) from None
         word = "left" if isinstance(error, ConvNeXtError) and not isinstance(error, OutOfMemory) else "failed"
+        if reason := faults.fault(error):
+            raise ConvNeXtError(reason) from error
         raise
     finally:
         if met.peers and word != "done":
@@ -113,6 +125,17 @@ def join(device: torch.device) -> Iterator[World]:
         _leave_group(alone=word != "done")
         if met.peers:  # until here, for torch may wait for those that are gone
             met.peers.close(word)
+
+
+def _talk(met: launcher.Meeting, backend: str) -> None:
+    """Connect the processes. Raises ConvNeXtError where the network between them does not."""
+    limit = timedelta(seconds=launcher.PATIENCE_S)
+    try:
+        dist.init_process_group(backend, store=met.store, rank=met.rank, world_size=met.size, timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        if met.peers and met.peers.gone.wait(ENDED_S / 2):  # nothing is wrong with the network
+            raise
+        raise ConvNeXtError(faults.apart(error, backend)) from error
 
 
 def _leave_group(*, alone: bool) -> None:
@@ -184,16 +207,16 @@ def choose_device(name: str) -> torch.device:
 
     A GPU becomes the current one: page-locked memory, streams and collectives are then its own.
     """
-    device = _found(name, int(os.environ.get("LOCAL_RANK", "0")))
+    device = _found(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
 
 
-def _found(name: str, local: int) -> torch.device:
+def _found(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", local)
+            return _own_gpu()
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
@@ -201,4 +224,24 @@ def _found(name: str, local: int) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ConvNeXtError(f"--device {name}: there is no such device here. Found: {', '.join(found)}.") from None
-    return torch.device("cuda", local) if device.type == "cuda" and device.index is None else device
+    if device.type != "cuda":
+        return device
+    if device == torch.device("cuda"):
+        return _own_gpu()
+    _, here = launcher.place_here()
+    if here > 1:
+        raise ConvNeXtError(
+            f"--device {name} is one GPU, and there are {here} processes on this machine. Leave it out: each takes its own."
+        )
+    return device
+
+
+def _own_gpu() -> torch.device:
+    """That of this process. Raises ConvNeXtError where a machine has more processes than GPUs."""
+    (number, here), count = launcher.place_here(), torch.cuda.device_count()
+    if number >= count:
+        raise ConvNeXtError(
+            f"{number_of(here, 'process', 'processes')} on this machine and {number_of(count, 'GPU')}: each takes one of its "
+            f"own. Start {count} here, or take --device cpu."
+        )
+    return torch.device("cuda", number)

@@ -49,6 +49,11 @@ def processes() -> int:
     return _number("WORLD_SIZE", 1)
 
 
+def place_here() -> tuple[int, int]:
+    """Which process of this machine this is, from 0, and of how many. Raises ConvNeXtError as `processes` does."""
+    return _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", processes())
+
+
 @dataclass(frozen=True)
 class Meeting:
     """Where the processes of a run work together."""
@@ -163,11 +168,6 @@ def speaks(text: str, error: BaseException | None = None) -> bool:
         return _counted(f"said/{zlib.crc32(text.encode('utf-8', 'replace'))}") == 1
     except (ConvNeXtError, OSError):  # none to ask: one on each machine
         return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def lost(error: BaseException) -> bool:
-    """Whether an error of torch means that another process is gone."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _knock(address: str, port: int, patience_s: float) -> None:

@@ -34,6 +34,7 @@ class Peers:
         self._others = {other} if other else set()
         self._wakes, self._waker = socket.socketpair()
         self._closed = threading.Event()
+        self.gone = threading.Event()  # another process has ended, or is about to, otherwise than done
         self._chosen = selectors.DefaultSelector()
         for each in filter(None, (door, other, self._wakes)):
             self._chosen.register(each, selectors.EVENT_READ)
@@ -97,6 +98,7 @@ class Peers:
                 self._others.discard(other)
                 other.close()
                 if word != _WORDS["done"]:
+                    self.gone.set()
                     self._end(LEFT_S if word == _WORDS["left"] else ENDED_S)
                     return
 

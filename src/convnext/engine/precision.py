@@ -16,19 +16,25 @@ def capability_of(device: torch.device) -> tuple[int, int] | None:
 
 @contextmanager
 def float32_of(precision: str, capability: tuple[int, int] | None) -> Iterator[None]:
-    """Inside, what a run in 16 bits leaves in float32 is multiplied in TF32 by a GPU that can; fp32 is what torch has it."""
-    if precision == "fp32" or capability is None or capability < _HAS_TF32:
+    """Inside, what a run in 16 bits leaves in float32 is multiplied in TF32 by a GPU that can; fp32 is what torch has it.
+
+    Convolutions in float32 torch takes in TF32 by itself. `fp32_precision` alone would leave torch's older flags behind, and
+    its compiler and its profiler, which ask for those, refuse to go on (torch 2.9 to 2.14 at least).
+    """
+    matmul: Any = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    if precision == "fp32" or capability is None or capability < _HAS_TF32 or before == "tf32":
         yield
         return
-    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [part.fp32_precision for part in parts]
+    cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    of_cpu, older = cpu.fp32_precision, torch.get_float32_matmul_precision()
     try:
-        for part in parts:
-            part.fp32_precision = "tf32"
+        torch.set_float32_matmul_precision("high")
+        cpu.fp32_precision = of_cpu
         yield
     finally:
-        for part, value in zip(parts, before, strict=True):
-            part.fp32_precision = value
+        torch.set_float32_matmul_precision(older)
+        matmul.fp32_precision, cpu.fp32_precision = before, of_cpu
 
 
 def float32_here(device: torch.device) -> str:

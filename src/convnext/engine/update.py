@@ -31,6 +31,8 @@ _NO_MEMORY = (  # of errors of torch that have no type of their own: the CPU's, 
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUFFT_ALLOC_FAILED",
+    "'out of memory'",  # NCCL's, of a call of CUDA
+    "Failed to CUDA calloc",
 )
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,6 +13,7 @@ from convnext.kernels import transfer
 
 MOST = 8  # recorded runs of one network; each keeps the memory of its maps
 WARM = 3  # runs before the capture, in which kernels are compiled, measured and memory is laid out
+_CAPTURING = threading.Lock()  # torch knows one capture at a time; what other threads do beside it goes on
 
 
 class Graphed:
@@ -35,8 +36,10 @@ class Graphed:
             torch.cuda.current_stream().wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
             pool = None if beside is None else beside._graph.pool()
-            with torch.cuda.graph(self._graph, pool=pool, stream=side):  # torch's own is of the first graph's device
-                self._output = model(self._input)
+            with _CAPTURING, _stream_kept():  # torch's own capture stream is of the first graph's device
+                how: dict[str, Any] = {"pool": pool, "stream": side, "capture_error_mode": "thread_local"}
+                with torch.cuda.graph(self._graph, **how):
+                    self._output = model(self._input)
 
     def __call__(self, x: Tensor) -> Any:
         like = self._input
@@ -46,6 +49,17 @@ class Graphed:
             like.copy_(x)
             self._graph.replay()
             return _cloned(self._output)
+
+
+@contextmanager
+def _stream_kept() -> Iterator[None]:
+    """After a failure inside the current stream is the one before: torch leaves that of a capture that fails."""
+    before = torch.cuda.current_stream()
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(before)
+        raise
 
 
 @contextmanager
