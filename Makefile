@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 WORKERS ?= 2
 GPU_WORKERS ?= 8
+GPU_TESTS := tests/test_gpu.py tests/test_gpu_runs.py
 
 .PHONY: demo test test-gpu docs wheel lint format clean
 
@@ -15,10 +16,11 @@ demo: .venv/.demo
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# On a machine with an NVIDIA GPU; kernels compile side by side. A plugin named benchmark warns under xdist, an error here.
+# On a machine with an NVIDIA GPU; kernels compile side by side. A plugin named benchmark warns under xdist, an error here. The
+# files are named: others import packages that a machine with no network may lack, and pytest would not begin.
 test-gpu: .venv/.tests
-	$(BIN)/python -m pytest -m "gpu and not whole_gpu" -p no:benchmark -n $(GPU_WORKERS) tests
-	$(BIN)/python -m pytest -m whole_gpu -p no:benchmark tests
+	$(BIN)/python -m pytest -m "gpu and not whole_gpu" -p no:benchmark -n $(GPU_WORKERS) $(GPU_TESTS)
+	$(BIN)/python -m pytest -m whole_gpu -p no:benchmark $(GPU_TESTS)
 
 # The site in site/html: pages gathered from docs/ and from the code, built strict and offline, every link checked.
 docs: .venv/.docs

@@ -97,3 +97,12 @@ def test_the_tests_of_a_gpu_are_collected_without_one(loaded):
     assert process.returncode == 0 and "error" not in out, out + err
     counted = {name: int(count) for name, count in re.findall(r"(\w+)\.py: (\d+)", out)}
     assert counted["test_gpu"] > 20 and counted["test_gpu_runs"] > 5, out
+
+
+def test_make_test_gpu_names_every_file_with_a_test_for_a_gpu_and_no_other():
+    makefile = (TESTS.parent / "Makefile").read_text("utf-8")
+    (named,) = re.findall(r"^GPU_TESTS := (.*)$", makefile, re.MULTILINE)
+    marked = re.compile(r"^(pytestmark = |@)pytest\.mark\.(gpu|whole_gpu)\b", re.MULTILINE)
+    assert set(named.split()) == {
+        f"tests/{file.name}" for file in TESTS.glob("test_*.py") if marked.search(file.read_text("utf-8"))
+    }

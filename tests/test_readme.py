@@ -56,9 +56,16 @@ def test_every_option_that_a_page_names_is_one():
     parsers = parser_of(VERBS).verbs.values()
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     known |= {f"--{row['field']}" for made in recipes() for row in recipe_fields(shown_recipe(made["name"]))}
-    launchers = {"--nnodes", "--max-restarts", "--rdzv-conf", "--rdzv-endpoint"}  # torchrun's, in sentences
+    launchers = {
+        "--nnodes",
+        "--max-restarts",
+        "--rdzv-conf",
+        "--rdzv-endpoint",
+        "--shutdown-timeout",
+    }  # torchrun's, in sentences
+    launchers |= {"--signal", "--no-kill", "--cpus-per-task"}  # and those of Slurm
     others = re.compile(
-        r"torchrun|srun|#SBATCH|--rdzv|curl|http\.server|benchmarks/|clock cpu|--run RUN|mypy|`--memory"
+        r"torchrun|srun|#SBATCH|--rdzv|-m pip|--platform|curl|http\.server|benchmarks/|clock cpu|--run RUN|mypy|`--memory"
     )
     pages = {**DOCS, ROOT / "README.md": README}
     pages |= {

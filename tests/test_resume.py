@@ -9,6 +9,7 @@ import pytest
 
 from children import children_of, ended
 from commands import convnext
+from convnext.engine.signals import Stop
 from images import write_colours
 from loaded import COMMAND, WAITING, Loaded
 from runs import bits
@@ -70,6 +71,15 @@ def test_a_polite_stop_saves_says_so_and_goes_on(loaded, data, whole, tmp_path, 
     assert (tmp_path / "run" / "last.safetensors").exists()
     assert convnext(*arguments).status == 0
     assert bits(tmp_path / "run") == whole
+
+
+def test_a_scheduler_and_a_launcher_that_both_ask_for_a_stop_ask_for_one():
+    with Stop() as stop:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):  # a person who does not want to wait
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_same_command_after_the_end_trains_nothing_and_says_the_result(data, tmp_path):

@@ -6,7 +6,10 @@ from typing import Any
 
 
 class Stop:
-    """SIGINT, SIGTERM and SIGHUP ask the loop to end after its step; a second one ends it at once.
+    """SIGINT, SIGTERM and SIGHUP ask the loop to end after its step; SIGINT after that, a second Ctrl-C, ends it at once.
+
+    A second SIGTERM is the same wish again: a scheduler sends it to all processes of a job, and the launcher among them
+    passes it on.
 
     What the process was told to ignore stays ignored: so `nohup` does with SIGHUP.
     """
@@ -30,6 +33,6 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
