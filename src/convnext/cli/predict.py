@@ -73,10 +73,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     images = with_bands(images, predictor.recipe.input.bands)
     write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
     skipped: dict[str, str] = {}
+    frames: dict[str, int] = {}
     asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch", "threshold")}
     how = {name: value for name, value in asked.items() if value is not None and value is not False}
     found = predictor.predict(images, top=args.top, workers=args.workers, skipped=skipped, **how)
-    answers = ((prediction, write(prediction)) for prediction in found)
+    answers = ((prediction, write(prediction)) for prediction in _noted(found, frames))
     if args.csv:
         print_table((prediction for prediction, _ in answers), skipped, predictor, args.top, TOP)
     elif not args.json:
@@ -85,8 +86,28 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _print_list(answers)
     else:
         _print_objects(answers, skipped, LISTS[task])
+    _tell_frames(frames)
     _conclude(skipped, len(images.entries), named=not (args.json and task == "detection"))
     return 0
+
+
+def _noted(found: Iterator[Any], frames: dict[str, int]) -> Iterator[Any]:
+    """The same predictions; printable path -> frames, of files that hold more than one, goes into `frames`."""
+    from convnext.data.store import printable
+
+    for prediction in found:
+        if prediction.frames > 1:
+            frames[printable(prediction.path)] = prediction.frames
+        yield prediction
+
+
+def _tell_frames(frames: Mapping[str, int]) -> None:
+    """That only the first frame of some files was asked about."""
+    from convnext.data.scan import frames_line
+    from convnext.engine.records import warn
+
+    if frames:
+        warn(f"{frames_line(frames)} Save the others as images of their own to predict them too.")
 
 
 def _write_nothing(prediction: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from convnext.data.scan import (
     bits_line,
     case_line,
     digests_of,
+    frames_line,
     listed,
     looked_at,
     sampled,
@@ -66,6 +67,7 @@ class _Seen:
     size: tuple[int, int] = (0, 0)
     reason: str = ""
     few_bits: bool = False  # 12 in 16
+    frames: int = 1  # or pages
     before_turn: bool = False  # the annotations were made before EXIF turned it
     doubtful_turn: bool = False  # it is turned, and its annotations do not say when they were made
     pixels: np.ndarray | None = None  # of each label in its map, then of values without one
@@ -156,6 +158,7 @@ def _examine(dataset: DenseDataset, place: int, full: bool, seen: _Seen) -> None
         return
     opened = Opened(data)
     height, width, _ = opened.header
+    seen.frames = opened.frames
     seen.size, orientation, size = (height, width), opened.orientation, entry.size
     seen.before_turn = made_before_turn(size, seen.size, orientation)
     if full:
@@ -237,6 +240,7 @@ def _file_lines(seen: list[_Seen], broken: dict[str, str]) -> Iterator[str]:
     why = (f"{path} ({reason})" for path, reason in broken.items())
     yield _listed(len(broken), "image{s} cannot be read and will be skipped", why)
     yield bits_line([item.path for item in seen if item.few_bits])
+    yield frames_line({item.path: item.frames for item in seen if item.frames > 1})
     strange = [item for item in seen if item.strange]
     names = (f"{item.path} ({', '.join(item.strange[:NAMED])})" for item in strange)
     what = "colours" if any("," in item.strange[0] for item in strange) else "values"

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from PIL import features
 
+from convnext.data.strangers import what_it_is
 from convnext.data.tiff_header import read_tiff_header
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # never one that starts a program, as EPS
@@ -73,7 +74,7 @@ def plugin_for(ending: str) -> str:
 
 
 def why_unknown(data: bytes) -> str:
-    """Why nothing opens these bytes: the name of the format where it is one that phones and browsers write."""
+    """Why nothing opens these bytes: the name of the format, and the way to one that is read, where it is known."""
     header = read_tiff_header(data)
     if header is not None and not header.shows_colours:
         many = f"{header.samples} bands of {'/'.join(map(str, dict.fromkeys(header.bits)))} bit"
@@ -91,4 +92,4 @@ def why_unknown(data: bytes) -> str:
         return f"it is {name}, whatever its ending, and damaged"
     if name:
         return f"it is {name}, whatever its ending: save it as JPEG or PNG, or `pip install {_MORE[name][2]}` reads it"
-    return "not an image, or damaged in its first bytes"
+    return what_it_is(data) or "not an image, or damaged in its first bytes"

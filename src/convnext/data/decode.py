@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from convnext.data.codecs import formats_read, why_unknown
+from convnext.data.frames import frames_of
 from convnext.data.jpeg import above_cap, is_jpeg, reduction
 from convnext.data.limits import MAX_PIXELS, USUAL_COST, require_pixels
 from convnext.data.png import is_png, tells_late
@@ -67,6 +68,11 @@ class Opened:
         """EXIF's, 1 to 8: how the pixels of the file are still to be turned until people see them upright."""
         with _QUIET:
             return _orientation(self.image, self.data)
+
+    @property
+    def frames(self) -> int:
+        """Those of the file, or its pages: the first is what is read."""
+        return frames_of(self.image, self.data)
 
     def pixels(self, *, channels: int = 3, least_px: int | None = None) -> np.ndarray:
         """What `decode` returns. To be asked once: the image is closed afterwards."""

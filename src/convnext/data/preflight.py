@@ -9,7 +9,7 @@ import numpy as np
 
 from convnext.config import Bands
 from convnext.data.band_check import BandLook, band_lines, look_at_bands
-from convnext.data.decode import decode, holds_12_bit, read_size
+from convnext.data.decode import Opened, decode, holds_12_bit
 from convnext.data.labelled import UNKNOWN, Dataset, Entry, Splits, counts_of
 from convnext.data.scan import (
     FULL_BELOW,
@@ -18,6 +18,7 @@ from convnext.data.scan import (
     bits_line,
     case_line,
     digests_of,
+    frames_line,
     left_out_line,
     listed,
     looked_at,
@@ -61,6 +62,7 @@ class _Seen:
     size: tuple[int, int] = (0, 0)
     reason: str = ""
     few_bits: bool = False  # 12 in 16
+    frames: int = 1  # or pages
     bands: BandLook | None = None  # where the set is one of bands
     small: bytes = b""  # a miniature, where it was decoded
 
@@ -105,6 +107,7 @@ def preflight(
             )
         ),
         bits_line([item.path for item in good if item.few_bits]),
+        frames_line({item.path: item.frames for item in good if item.frames > 1}),
         *band_lines([(item.path, item.bands) for item in good if item.bands], bands),
         *_class_lines(per_class),
         *(line for name, part in parts.items() if several for line in _mark_lines(name, part)),
@@ -138,12 +141,13 @@ def _look(parts: dict[str, Dataset], workers: int, full: bool, stride: float, ba
             if bands is not None:
                 seen = look_at_bands(data, bands, full=full)
                 return _Seen(part, shown, label, _digest(data), seen.size, bands=seen)
-            size = read_size(data)
+            opened = Opened(data)
+            size, frames = opened.header[:2], opened.frames
             small = miniature(decode(data, least_px=PREVIEW_PX)) if full else b""
             few_bits = full and holds_12_bit(data)
         except (DataError, OSError) as error:
             return _Seen(part, shown, label, reason=reason_of(error))
-        return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits, small=small)
+        return _Seen(part, shown, label, _digest(data), size, few_bits=few_bits, frames=frames, small=small)
 
     yield from looked_at(parts, lambda entry: (entry.path,), look, workers, stride)
 

@@ -78,6 +78,12 @@ def bits_line(paths: Sequence[str]) -> str:
     return listed(len(paths), what, paths)
 
 
+def frames_line(frames: Mapping[str, int]) -> str:
+    """That files hold more than what is read of them; '' when none does. `frames`: printable path -> how many."""
+    what = "image{s} {have} more frames or pages than the first, which alone is read"
+    return listed(len(frames), what, (f"{path} ({count:,})" for path, count in frames.items()))
+
+
 def left_out_line(left_out: Mapping[str, int]) -> str:
     """How many files of which endings are no images, and how many rows say no class; `left_out`: what -> how many."""
     order = sorted(left_out.items(), key=lambda pair: -pair[1])

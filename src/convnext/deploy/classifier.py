@@ -239,13 +239,12 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         for one, row, score, size in zip(read, logits, scores, sizes, strict=True):
             order = best_of(row, max(top or TOP, size))
             names, ps = [self.classes[k] for k in order.tolist()], score[order].tolist()
-            about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
             yield ClassificationPrediction(
                 classes=self.classes,
                 scored=tuple(zip(names, ps, strict=True))[: top or TOP],
                 answered=ps[0] >= promise.threshold if promise else None,
                 label_set=tuple(names[:size]) if sets else None,
-                **about,
+                **_about(one),
             )
 
     def _labels(
@@ -258,8 +257,7 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
             order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= least[k]][:top]
             scored = tuple((self.classes[k], float(row[k])) for k in order)
             told = None if self.thresholds.promise is None else tuple(bool(row[k] >= sure[k]) for k in order)
-            about: dict[str, Any] = {"given": one.given, "image_id": one.image_id, "size": one.size}
-            yield LabelsPrediction(classes=self.classes, scored=scored, sure=told, **about)
+            yield LabelsPrediction(classes=self.classes, scored=scored, sure=told, **_about(one))
 
 
 def best_of(row: NDArray[np.float32], count: int) -> NDArray[np.intp]:
@@ -272,6 +270,11 @@ def best_of(row: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     least = np.partition(row, len(row) - count)[len(row) - count]
     places = np.flatnonzero(row >= least)
     return places[np.argsort(-row[places], kind="stable")][:count]
+
+
+def _about(one: Read) -> dict[str, Any]:
+    """What a prediction holds of its image."""
+    return {"given": one.given, "image_id": one.image_id, "size": one.size, "frames": one.frames}
 
 
 def stacked(read: Sequence[Read]) -> Pixels:

@@ -92,6 +92,7 @@ class DetectionPredictor(Predictor[DetectionPrediction]):
             given=read.given,
             image_id=read.image_id,
             size=read.size,
+            frames=read.frames,
             classes=self.classes,
             boxes=found.boxes,
             scores=found.scores,

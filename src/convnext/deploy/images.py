@@ -42,8 +42,7 @@ Transform = Callable[[Pixels], Any]  # (H, W, C) -> what a network is to see; it
 
 FRAMES_NDIM = 4  # of an array of many images, (N, H, W, C)
 _FORMS = "a path, encoded bytes, a PIL image or a uint8 array of (H, W, C) or (H, W)"
-_DISK = FolderStore("")
-_MOST_THREADS = 8  # that read images, unless one asks for more
+_DISK, _MOST_THREADS = FolderStore(""), 8  # threads that read images, unless one asks for more
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Given:
     path: str  # of its file; '<bytes>' or '<image>', numbered where there are many, for one without a file
     content: Store | bytes | Pixels | DataError  # what holds the file, the file, its pixels, or why there are none
 
-    def pixels(self, config: Statistics, check: Check | None = None) -> tuple[Pixels, Size]:
-        """(H, W, C) by `config`, and the original's size: more where a huge one is reduced. Raises DataError, OSError.
+    def pixels(self, config: Statistics, check: Check | None = None) -> tuple[Pixels, Size, int]:
+        """(H, W, C) by `config`, the original's size, which is more of a huge one, and its frames. Raises DataError, OSError.
 
         `check` is told height and width of a file's header, not yet turned, before it is decoded; what it raises is raised.
         """
@@ -68,11 +67,11 @@ class Given:
             if check:
                 check(opened.image.size[::-1])
             size = opened.header[:2] if is_jpeg(content) else None  # only of those some are not decoded whole
-            pixels = opened.pixels(channels=len(config.mean))
-            return pixels, size or (pixels.shape[0], pixels.shape[1])
+            frames, pixels = opened.frames, opened.pixels(channels=len(config.mean))
+            return pixels, size or (pixels.shape[0], pixels.shape[1]), frames
         else:
             pixels = decode_pillow(Image.fromarray(content), channels=len(config.mean))
-        return pixels, (pixels.shape[0], pixels.shape[1])
+        return pixels, (pixels.shape[0], pixels.shape[1]), 1
 
     def to_eyes(self) -> Pixels:
         """(H, W, 3) uint8 to draw on: colours, or three of many bands, stretched. Raises as `pixels` does."""
@@ -98,6 +97,7 @@ class Read:
     image_id: int  # its number among the images that were asked about, from 1
     size: Size  # of the original
     shown: Any  # what the transform made of it
+    frames: int = 1  # of the file, or its pages: the first was read
 
 
 class Files(Sequence[Given]):
@@ -170,8 +170,8 @@ def read_images(
 
 def read_one(given: Given, transform: Transform, config: Statistics, number: int, check: Check | None = None) -> Read:
     """`transform` of image `number` of those that are asked about; `check` as in `Given.pixels`. Raises DataError, OSError."""
-    pixels, size = given.pixels(config, check)
-    return Read(given, number, size, transform(pixels))
+    pixels, size, frames = given.pixels(config, check)
+    return Read(given, number, size, transform(pixels), frames)
 
 
 def in_batches(read: Callable[[range], Made], count: int, batch: int, workers: int) -> Iterator[Made]:

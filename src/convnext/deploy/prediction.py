@@ -34,6 +34,7 @@ class Prediction(ABC):
     image_id: int = 1  # its number among the images that were asked about, from 1, unreadable ones too
     size: tuple[int, int]  # (height, width) of the image
     classes: tuple[str, ...] = field(repr=False)  # all that the network knows
+    frames: int = field(default=1, repr=False)  # of the file, or its pages: this is of the first
 
     @property
     def path(self) -> str:
@@ -50,7 +51,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """What `convnext predict --json` prints of the image."""
+        """What `convnext predict --json` prints of the image; 'frames' says how many its file has, where it has several."""
 
     @abstractmethod
     def text(self) -> str:
@@ -78,6 +79,10 @@ class Prediction(ABC):
     def _drawn(self, pixels: Pixels) -> Pixels:
         """(H, W, 3) with what was found."""
 
+    def _told(self, **found: Any) -> dict[str, Any]:
+        """What `to_dict` returns of any image, around what was found."""
+        return {"path": printable(self.path), **found} | ({} if self.frames == 1 else {"frames": self.frames})
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassificationPrediction(Prediction):
@@ -102,7 +107,7 @@ class ClassificationPrediction(Prediction):
         told: dict[str, Any] = {} if self.answered is None else {"answered": self.answered}
         told |= {} if self.label_set is None else {"set": list(self.label_set)}
         told |= {} if self.explanation is None else self.explanation.to_dict()
-        return {"path": printable(self.path), "predictions": listed, **told}
+        return self._told(predictions=listed, **told)
 
     def text(self) -> str:
         """'cat 97.0%, dog 2.0%'; 'not sure: cat 52.0%, dog 40.0%'; with the classes of a set behind it."""
@@ -183,7 +188,7 @@ class DetectionPrediction(Prediction):
 
     def to_dict(self) -> dict[str, Any]:
         """'path', and the rows of COCO's result file as 'predictions'; the command line lists those of all images."""
-        return {"path": printable(self.path), "predictions": [dict(row) for row in self.rows]}
+        return self._told(predictions=[dict(row) for row in self.rows])
 
     def text(self) -> str:
         """'cat 0.97 (3 8 60 71), dog 0.60 (0 2 20 40)'; 'nothing' where there is no object."""
@@ -221,7 +226,7 @@ class SegmentationPrediction(Prediction):
     def to_dict(self) -> dict[str, Any]:
         """'path', and 'shares' of 'label' and 'share'."""
         shares = [{"label": label, "share": share} for label, share in self.predictions]
-        return {"path": printable(self.path), "shares": shares}
+        return self._told(shares=shares)
 
     def text(self) -> str:
         """'road 61.0%, sky 39.0%'."""

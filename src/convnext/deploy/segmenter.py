@@ -103,6 +103,7 @@ class SegmentationPredictor(Predictor[SegmentationPrediction]):
             yield SegmentationPrediction(
                 given=one.given,
                 image_id=one.image_id,
+                frames=one.frames,
                 size=(
                     mask.shape[0],
                     mask.shape[1],

@@ -181,12 +181,13 @@ const render = (card) => {
   const doubt = answer?.answered === false ? "not sure" : ""; // below the score from which answers are promised
   const among = answer?.set ? `one of: ${answer.set.join(", ")}` : "";
   const text = [doubt, told].filter(Boolean).join(": ") || (answer ? "nothing" : "no answer yet");
+  const first = answer?.frames ? `the first of ${answer.frames.toLocaleString("en")} frames or pages` : "";
   const rests = why && bitmap ? `what speaks for ${why} is strongest ${strongest(answer, size.width, size.height)}` : "";
   canvas.setAttribute("aria-label", `${card.name}: ${card.error || [text, rests].filter(Boolean).join("; ")}`);
   card.note.className = card.error ? "note error" : "note";
   const pixels = bitmap ? `${size.width} × ${size.height}` : card.unseen ? "this browser cannot show it" : "";
   const time = answer ? `${card.ms < 10 ? card.ms.toFixed(1) : Math.round(card.ms)} ms` : "";
-  card.note.textContent = card.error || [doubt, among, rests, pixels, card.busy ? "asking …" : time].filter(Boolean).join(" · ");
+  card.note.textContent = card.error || [doubt, among, rests, first, pixels, card.busy ? "asking …" : time].filter(Boolean).join(" · ");
   const held = card.list.contains(document.activeElement) ? document.activeElement.value : null;
   card.list.replaceChildren(...rows.map((row) => bar(row, answer.explained && explains(card.network) ? card : null, why)));
   if (held !== null) [...card.list.querySelectorAll("input")].find(({ value }) => value === held)?.focus();
