@@ -4,15 +4,18 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from convnext.config import ConvNeXtConfig
+from convnext.config import ConvNeXtConfig, UperNetConfig
 from convnext.errors import CheckpointError
 from convnext.models.build import build_model
 from convnext.models.formats import FORMATS, their_names
+from convnext.tasks.detection import row
 from convnext.tasks.detection.build import detector_values
 from convnext.tasks.detection.checkpoint_names import from_official, load_official, to_official
 from convnext.tasks.detection.detector import Detector
+from convnext.tasks.segmentation.segmenter import Segmenter
 from convnext.tasks.weights import load_backbone
 from detectors import BACKBONE, head, small_detector
 
@@ -114,7 +117,8 @@ def test_layers_for_other_classes_and_absent_mask_heads_are_said(tmp_path):
     fresh = Detector(BACKBONE, head("cascade", classes=5, masks=False))
     before = {key: value.clone() for key, value in fresh.state_dict().items()}
     load_official(fresh, path, info=said.append)
-    assert "mask heads left out" in said[0] and said[1] == "head of 3 classes replaced by a new one for 5"
+    assert said[0] == "left out, as the network has none: mask heads"
+    assert said[1] == "head of 3 classes replaced by a new one for 5"
     changed = {key for key, value in fresh.state_dict().items() if not torch.equal(value, before[key])}
     assert "heads.box.0.linears.0.weight" in changed and not any("score" in key and "heads" in key for key in changed)
 
@@ -122,7 +126,7 @@ def test_layers_for_other_classes_and_absent_mask_heads_are_said(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("cascade", {}, r"missing: heads\.box\.0"),
+        ("cascade", {"neck.lateral_convs.0.conv.bias": torch.zeros(3)}, r"fpn\.lateral\.0\.bias \(3,\) instead"),
         ("mask_rcnn", {"neck.extra.weight": torch.zeros(1)}, r"not in the model: neck\.extra\.weight"),
         ("mask_rcnn", {"rpn_head.rpn_conv.bias": torch.zeros(3)}, r"rpn\.conv\.bias \(3,\) instead of \(16,\)"),
     ],
@@ -132,6 +136,33 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(kind, changes, m
     with pytest.raises(CheckpointError, match=message) as error:
         load_official(small_detector(kind), path, info=lambda _: None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kinds", [("mask_rcnn", "cascade"), ("cascade", "mask_rcnn")])
+def test_of_a_detector_of_another_kind_the_parts_that_fit_are_taken(kinds, tmp_path):
+    source, said = filled(kinds[0]), []
+    fresh = Detector(BACKBONE, head(kinds[1], classes=5))
+    before = {key: value.clone() for key, value in fresh.state_dict().items()}
+    load_official(fresh, checkpoint(source, tmp_path / "released.pth"), info=said.append)
+    after, held = fresh.state_dict(), source.state_dict()
+    taken = [key for key in after if not key.startswith("heads.")]
+    assert all(torch.equal(after[key], held[key]) for key in taken)
+    assert all(torch.equal(after[key], before[key]) for key in after if key.startswith("heads."))
+    assert said[0] == "start fresh, as the weights have none that fit: box heads, mask heads"
+    assert said[1].endswith(f"{len(taken)} tensors read (released names).") and len(said) == 2
+
+
+@pytest.mark.parametrize("kinds", [("mask_rcnn", "cascade"), ("cascade", "mask_rcnn"), ("upernet", "cascade")])
+def test_a_run_gives_what_fits_to_a_network_of_another_kind_or_task(kinds, tmp_path):
+    source = Segmenter(BACKBONE, UperNetConfig(classes=3, width=8)) if kinds[0] == "upernet" else filled(kinds[0])
+    model, said, file = small_detector(kinds[1]), [], tmp_path / "best.safetensors"
+    save_file({key: value.clone() for key, value in source.state_dict().items()}, file)
+    row.ROW.load(model, str(file), info=said.append)
+    after, held = model.state_dict(), source.state_dict()
+    shared = [key for key in after if key in held]
+    assert {key.split(".")[0] for key in shared} == {"backbone"} | ({"fpn", "rpn"} if kinds[0] != "upernet" else set())
+    assert all(torch.equal(after[key], held[key]) for key in shared)
+    assert said[-1] == f"{file}: {len(shared)} tensors read (a network of this package)."
 
 
 def test_what_is_no_detector_is_refused(tmp_path):

@@ -24,6 +24,14 @@ from convnext.tasks.backbone import Backbone
 BACKBONE, _NETWORK = "backbone.", "backbone.network."  # how our names of a detector's or a segmenter's backbone begin
 _CLASSIFICATION = ("norm.", "norm_maps.", "hidden.", "head.")  # what only a classifier has
 _RELEASED = ("roi_head.", "decode_head.")  # what only released detectors and segmenters have
+_PARTS = {  # how the names of a part begin, beside the backbone -> what it is to people
+    "fpn": "feature pyramid",
+    "rpn": "proposal network",
+    "heads.box": "box heads",
+    "heads.mask": "mask heads",
+    "decoder": "segmentation head",
+    "auxiliary": "auxiliary head",
+}
 
 Info = Callable[[str], None]
 
@@ -97,7 +105,7 @@ def load_backbone(backbone: Backbone, source: str | Path, *, info: Info) -> None
     )
 
 
-def fit_classes(
+def fitted(
     state: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
     layers: ClassLayers,
@@ -106,19 +114,46 @@ def fit_classes(
     classes: Sequence[str],
     info: Info,
 ) -> tuple[dict[str, Tensor], int]:
-    """`state` with the rows of `layers` that the model can use, and how many of its tensors are fresh ones.
+    """`state` as far as the model can use it, with fresh tensors for the rest, and how many of the model's it holds.
 
+    A part that is another head's stays fresh, or is left out, and of `layers` come the rows of classes of the same name.
     `own`: the tensors of the model; `header`: of the file, where it has names. What was not simply taken over is logged.
     """
     held, asked = layers.count(state), layers.count(own)
-    named = [key for key in state if layers.names.match(key) and key in own]
-    if held is None or asked is None:
-        return dict(state), 0  # the check names what is wrong
+    kept, fresh = _fitting_parts(state, own, layers, info)
+    named = [key for key in kept if layers.names.match(key) and key in own]
+    if held is None or asked is None or not named:
+        return kept | fresh, len(kept)  # the check names what is wrong
     rows = matched(held, asked, class_names(header, record_of(header), {}, held), classes)
     if rows.note:
         info(rows.note)
-    fitted = rows.fit({key: state[key] for key in named}, {key: own[key] for key in named})
-    return {**state, **fitted}, len(named) if rows.none() else 0
+    rows_of = rows.fit({key: kept[key] for key in named}, {key: own[key] for key in named})
+    return kept | rows_of | fresh, len(kept) - (len(named) if rows.none() else 0)
+
+
+def _fitting_parts(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], layers: ClassLayers, info: Info
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """`state` without the parts that are another head's, and the tensors of the model in their place.
+
+    A part is another's where most of its tensors are not alike; where few are not, the file is damaged, as the check says.
+    """
+    kept, fresh = dict(state), dict[str, Tensor]()
+    begun, left = list[str](), list[str]()
+    for part, title in _PARTS.items():
+        theirs, ours = ({key for key in each if key.startswith(f"{part}.")} for each in (state, own))
+        shared = theirs & ours
+        alike = sum(bool(layers.names.match(key)) or state[key].shape == own[key].shape for key in shared)
+        if 2 * alike >= len(theirs | ours):
+            continue
+        kept = {key: value for key, value in kept.items() if key not in theirs}
+        fresh |= {key: own[key] for key in ours}
+        (begun if ours else left).append(title)
+    if begun:
+        info(f"start fresh, as the weights have none that fit: {', '.join(begun)}")
+    if left:
+        info(f"left out, as the network has none: {', '.join(left)}")
+    return kept, fresh
 
 
 def refuse_foreign(backbone: Any, source: str | Path) -> None:
@@ -141,13 +176,13 @@ def nested_name(key: str) -> str:
 
 
 def _load_own(model: nn.Module, source: str, layers: ClassLayers, info: Info, classes: Sequence[str]) -> None:
-    """A whole network of this package; the layers of its classes are matched by their names."""
+    """A network of this package, as far as its parts fit; the layers of its classes are matched by their names."""
     tensors, header = find(source).read()
     state, own = checkpoint.of("model", tensors) or tensors, model.state_dict()
-    state, fresh = fit_classes(state, own, layers, header=header, classes=classes, info=info)
+    state, read = fitted(state, own, layers, header=header, classes=classes, info=info)
     try:
         check_tensors(state, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state)
-    info(f"{source}: {len(state) - fresh} tensors read (a network of this package).")
+    info(f"{source}: {read} tensors read (a network of this package).")

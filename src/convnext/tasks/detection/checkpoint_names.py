@@ -15,7 +15,7 @@ from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.tasks.detection.detector import Detector
-from convnext.tasks.weights import BACKBONE, ClassLayers, fit_classes, nested_name, plain_name, refuse_foreign
+from convnext.tasks.weights import BACKBONE, ClassLayers, fitted, nested_name, plain_name, refuse_foreign
 
 _UNITS = {  # ours: theirs. {i} is a number; {s} the stage of a cascade and a point, or nothing
     "fpn.lateral.{i}": "neck.lateral_convs.{i}.conv",
@@ -74,8 +74,8 @@ def load_official(
 ) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted and logged: layers of classes are matched by the names of `classes` (see `heads.matched`), and
-    mask heads that the model does not have are left out. Raises CheckpointError for anything else, with the names.
+    Two things are adapted and logged, see `fitted`: layers of classes are matched by the names of `classes`, and heads that
+    are others than the model's are left out. Raises CheckpointError for anything else, with the names.
     """
     refuse_foreign(model.backbone, source)
     tensors, header = read_tensors(source)
@@ -84,17 +84,14 @@ def load_official(
             f"{source} does not fit: it has no roi_head. Give a checkpoint of Mask R-CNN or of a cascade."
         )
     state, own = from_official(tensors), model.state_dict()
-    if model.heads.mask is None:
-        state = {key: value for key, value in state.items() if not key.startswith("heads.mask.")}
-        info("mask heads left out: the model finds boxes only")
-    state, fresh = fit_classes(state, own, LAYERS, header=header, classes=classes, info=info)
+    state, read = fitted(state, own, LAYERS, header=header, classes=classes, info=info)
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | counters, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | counters)
-    info(f"{source}: {len(state) - fresh} tensors read (released names).")
+    info(f"{source}: {read} tensors read (released names).")
 
 
 def _translated(key: str, table: Iterable[tuple[str, str]]) -> str | None:

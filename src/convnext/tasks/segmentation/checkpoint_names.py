@@ -16,7 +16,7 @@ from convnext.models.expected import check_tensors
 from convnext.models.formats import FORMATS, our_names, their_names
 from convnext.models.tensors import read_tensors
 from convnext.tasks.segmentation.segmenter import Segmenter
-from convnext.tasks.weights import BACKBONE, ClassLayers, fit_classes, nested_name, plain_name, refuse_foreign
+from convnext.tasks.weights import BACKBONE, ClassLayers, fitted, nested_name, plain_name, refuse_foreign
 
 _OFFICIAL = FORMATS["official"]
 _UNITS = {  # ours: theirs; each is a convolution with its norm
@@ -68,28 +68,22 @@ def load_official(
 ) -> None:
     """Copy a released checkpoint into `model`; every tensor must find its place.
 
-    Two things are adapted and logged: classifiers are matched by the names of `classes` (see `heads.matched`), and an
-    auxiliary head that the model does not have is left out.
-    Raises CheckpointError for anything else, with the names.
+    Two things are adapted and logged, see `fitted`: classifiers are matched by the names of `classes`, and an auxiliary
+    head that the model does not have is left out. Raises CheckpointError for anything else, with the names.
     """
     refuse_foreign(model.backbone, source)
     tensors, header = read_tensors(source)
     if not any(key.startswith("decode_head.") for key in tensors):
         raise CheckpointError(f"{source} does not fit: it has no decode_head. Give a checkpoint of a UperNet.")
     state, own = from_official(tensors), model.state_dict()
-    if model.auxiliary is None:
-        left_out = [key for key in state if key.startswith("auxiliary.")]
-        state = {key: value for key, value in state.items() if key not in left_out}
-        if left_out:
-            info(f"auxiliary head of {len(left_out)} tensors left out: the model has none")
-    state, fresh = fit_classes(state, own, LAYERS, header=header, classes=classes, info=info)
+    state, read = fitted(state, own, LAYERS, header=header, classes=classes, info=info)
     missing = {key: value for key, value in own.items() if key.endswith("num_batches_tracked") and key not in state}
     try:
         check_tensors(state | missing, own)
     except CheckpointError as error:
         raise CheckpointError(f"{source} does not fit: {error}") from None
     model.load_state_dict(state | missing)
-    info(f"{source}: {len(state) - fresh} tensors read (released names).")
+    info(f"{source}: {read} tensors read (released names).")
 
 
 def _translated(key: str, table: Mapping[str, str], parts: Mapping[str, str], *, strict: bool = True) -> str:
