@@ -95,5 +95,19 @@ def test_a_command_that_writes_to_a_full_disk_says_so_and_leaves_nothing_half_wr
     assert done.status == 2 and "Traceback" not in done.err
     assert REFUSED in last and str(disk.place) in last and "Make room" in last, last
     disk.free()
-    assert set(disk.files()) <= {"shards/.lock", "shards/.unfinished-shards"}
+    assert set(disk.files()) <= {"shards/.lock", "shards/.unfinished-shards", "drawn/.unfinished"}
     assert WRITERS[name](whole, disk.place).status == 0
+
+
+def test_predict_goes_on_in_its_folder_where_the_disk_was_full_and_then_overwrites_nothing(whole, disk):
+    words = ("predict", whole, whole.parent / "colours" / "val", "--out", disk.place / "drawn")
+    disk.leave(40 << 10)
+    done = convnext(*words)
+    drawn = [name for name in disk.files() if name.endswith(".jpg")]
+    assert done.status == 2 and "Make room and give the same command again" in done.err.splitlines()[-1] and drawn
+    disk.free()
+    again = convnext(*words)
+    many = f"{len(drawn)} file{'s' if len(drawn) > 1 else ''} of a command that did not end will be written anew."
+    assert again.status == 0 and many in again.err
+    assert not any("unfinished" in name for name in disk.files()) and set(drawn) < set(disk.files())
+    assert "nothing is overwritten" in convnext(*words).line

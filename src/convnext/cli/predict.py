@@ -24,6 +24,7 @@ HELP = (
 TOP = 5  # classes of an image that a classifier names
 LISTS = {"classification": "predictions", "detection": "predictions", "segmentation": "shares"}  # of `to_dict`
 Answers = Iterator[tuple[Any, dict[str, Any]]]  # predictions, and what the JSON adds to each
+Writing = tuple[Callable[[Any], dict[str, Any]], Callable[[], None]]
 TASK_FLAGS = {  # flag -> the tasks that know it
     "batch": CLASSES,
     "threshold": CLASSES,
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.bands:
         predictor = predictor.with_bands(args.bands)
     images = with_bands(images, predictor.recipe.input.bands)
-    write = _write_nothing if args.out is None else _folder(args, task, predictor.classes, images)
+    write, end = _nowhere() if args.out is None else _folder(args, task, predictor.classes, images)
     skipped: dict[str, str] = {}
     frames: dict[str, int] = {}
     asked = {name: getattr(args, name) for name in ("score", "multi_scale", "batch", "threshold")}
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _print_list(answers)
     else:
         _print_objects(answers, skipped, LISTS[task])
+    end()
     _tell_frames(frames)
     _conclude(skipped, len(images.entries), named=not (args.json and task == "detection"))
     return 0
@@ -110,14 +112,12 @@ def _tell_frames(frames: Mapping[str, int]) -> None:
         warn(f"{frames_line(frames)} Save the others as images of their own to predict them too.")
 
 
-def _write_nothing(prediction: Any) -> dict[str, Any]:
-    return {}
+def _nowhere() -> Writing:
+    return lambda prediction: {}, lambda: None
 
 
-def _folder(
-    args: argparse.Namespace, task: str, classes: Sequence[str], images: Any
-) -> Callable[[Any], dict[str, Any]]:
-    """What writes the files of a prediction into --out, and says what the JSON adds about them."""
+def _folder(args: argparse.Namespace, task: str, classes: Sequence[str], images: Any) -> Writing:
+    """What writes the files of a prediction into --out, and says what the JSON adds about them; and what ends it."""
     from convnext.data.sample import IGNORE
     from convnext.deploy.output import Folder
 
@@ -129,7 +129,7 @@ def _folder(
             drawings.draw(prediction.image_id - 1, ".jpg", prediction.draw())
             return {}
 
-        return draw
+        return draw, drawings.end
     masks = Folder.planned(args.out, args.paths, paths, [".png", "_overlay.jpg"], "classes.json")
     names = to_json({"classes": list(classes), "ignore_index": IGNORE}).encode()
 
@@ -140,7 +140,7 @@ def _folder(
         masks.write_once("classes.json", names)
         return {"mask": file}
 
-    return write
+    return write, masks.end
 
 
 def _print_text(answers: Answers, skipped: Mapping[str, str]) -> None:

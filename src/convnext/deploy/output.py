@@ -4,15 +4,17 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from convnext.engine.records import info
 from convnext.errors import ConvNeXtError, nearest, number_of
-from convnext.files import elsewhere, put_new, refuse_unusable, remove_abandoned, to_json
+from convnext.files import elsewhere, put_new, refuse_unusable, remove_abandoned, to_json, way_out
 
+_BEGUN = ".unfinished"  # in a folder until its command has written all: the files there are this one's, and no others'
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
 _SAVED: dict[str, dict[str, Any]] = {  # ending -> how Pillow writes it
     ".jpg": _JPEG,
@@ -27,6 +29,7 @@ class Folder:
 
     path: Path
     names: tuple[str, ...]
+    before: frozenset[Path] = frozenset()  # files of a command that did not end, which are written anew
 
     @classmethod
     def planned(
@@ -35,8 +38,8 @@ class Folder:
         """The folder `out`, made.
 
         `given`: what the person named; `images`: every image found there; `endings`: of the files that each becomes;
-        `more`: other files. Raises ConvNeXtError for a folder among the images, one that cannot be written to, and
-        one where a file of these names is already.
+        `more`: other files. Raises ConvNeXtError for a folder among the images, one that cannot be written to, and one where a
+        file of these names is already, unless a command that did not come to its `end` has left it.
         """
         refuse_among(out, [path for path in given if os.path.isdir(path)])
         if Path(out).resolve() in {Path(image).resolve().parent for image in images}:
@@ -46,25 +49,40 @@ class Folder:
         for place in {file.parent for file in wanted}:
             remove_abandoned(place)
         there = [file for file in (*wanted, *(folder.path / name for name in more)) if os.path.lexists(file)]
-        if there:
+        begun = (folder.path / _BEGUN).exists()
+        if there and not begun:
             raise ConvNeXtError(
                 f"--out {out} already has {_listed(there, folder.path)}, and nothing is overwritten. Name a new folder."
             )
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
+            (folder.path / _BEGUN).touch()
         except OSError as error:
             raise ConvNeXtError(f"--out {out} cannot be made: {error.strerror}. Name a folder of yours.") from None
-        return folder
+        if there:
+            info(
+                f"Going on in {out}: {number_of(len(there), 'file')} of a command that did not end will be written anew."
+            )
+        return replace(folder, before=frozenset(there))
+
+    def end(self) -> None:
+        """All is written: from now on nothing here is overwritten."""
+        (self.path / _BEGUN).unlink(missing_ok=True)
 
     def draw(self, place: int, ending: str, image: Image.Image) -> str:
         """Write the image of input number `place`; returns the file. Raises ConvNeXtError if it cannot."""
         file = self.path / f"{self.names[place]}{ending}"
-        return str(write_new(file, lambda: encoded(image, file)))
+        return str(self._write(file, lambda: encoded(image, file)))
 
     def write_once(self, name: str, data: bytes) -> None:
         """Write one new file that belongs to all images, beside the first of them."""
         if not (self.path / name).exists():
-            write_new(self.path / name, data)
+            self._write(self.path / name, data)
+
+    def _write(self, file: Path, data: bytes | Callable[[], bytes]) -> Path:
+        if file in self.before:
+            file.unlink(missing_ok=True)
+        return write_new(file, data, way_out)
 
 
 def encoded(image: Image.Image, path: Path) -> bytes:
@@ -99,8 +117,8 @@ def save_new(shown: Drawable, path: str | Path) -> Path:
     return write_new(path, lambda: encoded(shown.draw(), path))
 
 
-def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
-    """Write a file that must not be there yet, and its folder. Raises ConvNeXtError where that is not possible."""
+def write_new(file: Path, data: bytes | Callable[[], bytes], way: Callable[[OSError], str] = elsewhere) -> Path:
+    """Write a file that must not be there yet, and its folder. Raises ConvNeXtError, with the `way` out, where it cannot."""
     if os.path.lexists(file):
         raise ConvNeXtError(f"'{file}' is there already, and nothing is overwritten. Name a new file.")
     content = data if isinstance(data, bytes) else data()
@@ -108,7 +126,7 @@ def write_new(file: Path, data: bytes | Callable[[], bytes]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         put_new(file, content)
     except OSError as error:
-        raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. {elsewhere(error)}.") from None
+        raise ConvNeXtError(f"'{file}' cannot be written: {error.strerror}. {way(error)}.") from None
     return file
 
 

@@ -94,6 +94,7 @@ def explain(
             meter.advance("", len(rows) + len(skipped))
             one = next(found, None)
     folder.write_once(PAGE, str(_page(predictor.source, rows, cards, skipped)).encode())
+    folder.end()
     return Explained(folder.path, folder.path / PAGE, tuple(rows), skipped)
 
 
