@@ -11,6 +11,7 @@ import torch
 from commands import convnext
 from convnext.config import ConvNeXtConfig
 from convnext.errors import ConvNeXtError
+from convnext.kernels.dispatch import without_compiled
 from convnext.models.profile import measure as count
 from convnext.recipes.architectures import ARCHITECTURES
 from convnext.studies.benchmark import child, networks, run
@@ -65,6 +66,8 @@ class Here:
 def here(monkeypatch):
     Here.broken, Here.stop_after, Here.turns = {}, 10**9, 0
     monkeypatch.setattr(run, "_Child", Here)
+    monkeypatch.setattr(run, "counts_multiply_adds", lambda settings: True)
+    monkeypatch.setattr("convnext.studies.benchmark.rows.fma_flops", lambda settings: 1e9)
     return Here
 
 
@@ -80,16 +83,16 @@ def test_every_contender_has_a_row_for_each_batch_with_ratios_round_by_round(her
     jobs = jobs_of(settings(), ["eager", "optimized"], ["timm"])
     found, said, seen = measured(jobs)
     rows = rows_of(found)
-    assert not said and seen[-1] == (20, 20)
+    assert not said and seen[-1] == (24, 24)
     assert [row["kind"] for row in rows] == ["machine"] + ["contender"] * 6
     for row in rows[1:]:
         assert row["reference"] == "optimized" and row["rounds"] == 2 and len(row["rates"]) == 2
         assert row["ratio"] == {"eager": 0.5, "optimized": 1.0, "timm": 0.625}[row["name"]]
         assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert row["latency_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
-        assert row["gemm_share"] > 0 and row["copy_share"] > 0
+        assert row["gemm_share"] > 0 and row["fma_share"] > 0 and row["copy_share"] > 0
     assert rows[1]["images_per_s"] == 1.0 and rows[1]["latency_ms"] == 1000.0
-    assert {"torch", "processor", "command", "gemm_gflops", "copy_gb_s", "timm"} <= set(rows[0])
+    assert {"torch", "processor", "command", "gemm_gflops", "fma_gflops", "copy_gb_s", "timm"} <= set(rows[0])
     assert json.loads(json.dumps(rows)) == rows
     assert verdict(rows, 1) == {"ours": "optimized", "peer": "timm", "ratio": 1.6, "ratio_low": 1.6, "ratio_high": 1.6}
 
@@ -127,7 +130,7 @@ def test_the_turns_go_forwards_and_backwards(here):
     order = []
     jobs = jobs_of(settings(batches=(1,)), ["eager", "optimized"], [])
     run.measure(jobs, rounds=2, seconds=0.1, info=print, advance=lambda note, *_: order.append(note.split(", ")[1]))
-    assert order == ["eager", "optimized", "gemm", "copy", "copy", "gemm", "optimized", "eager"]
+    assert order == ["eager", "optimized", "gemm", "fma", "copy", "copy", "fma", "gemm", "optimized", "eager"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,10 @@ def test_the_command_prints_tables_and_writes_lines_and_a_drawing(here, tmp_path
     done = convnext(*arguments, "--out", lines, "--plot", drawing)
     assert done.status == 0 and "3 contenders, 2 rounds: about" in done.err
     assert re.search(r"Batch 8\ncontender +img/s +of optimized", done.out)
-    assert "Batch 8: optimized is 1.60 times timm, the best of the rest" in done.out and "GFLOP/s" in done.out
+    assert (
+        "Batch 8: optimized is 1.60 times timm, the best of the rest" in done.out
+        and "multiply-adds 1 GFLOP/s" in done.out
+    )
     assert len(lines.read_text().splitlines()) == 7
     assert "optimized" in "".join(ET.fromstring(drawing.read_text()).itertext())
     assert json.loads(convnext(*arguments, "--json").out)[0]["kind"] == "machine"
@@ -226,6 +232,14 @@ def test_a_contender_in_its_own_process_answers_and_its_failure_is_its_own():
     rows = rows_of(found)
     assert [row["name"] for row in rows[1:]] == ["eager"] and rows[1]["peak_mb"] >= 0
     assert rows[1]["images_per_s"] > 0 and rows[1]["gemm_share"] > 0
+    assert (rows[1]["fma_share"] or 0) > 0 or without_compiled()
+
+
+def test_what_the_processor_adds_is_not_asked_where_no_kernel_can_tell(here, monkeypatch):
+    monkeypatch.setattr(run, "counts_multiply_adds", lambda settings: False)
+    found, said, _ = measured(jobs_of(settings(), ["eager"], []))
+    assert not said and "fma" not in {job.name for job in found.jobs}
+    assert rows_of(found)[0]["fma_gflops"] is None and rows_of(found)[1]["fma_share"] is None
 
 
 def test_reasons_are_one_line():

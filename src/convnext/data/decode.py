@@ -7,8 +7,6 @@ transforms of libjpeg-turbo, so the pixels are the same and a run does not depen
 import contextlib
 import io
 import threading
-import warnings
-from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +16,7 @@ from convnext.data.frames import frames_of
 from convnext.data.jpeg import above_cap, is_jpeg, reduction
 from convnext.data.limits import MAX_PIXELS, USUAL_COST, require_pixels
 from convnext.data.png import is_png, tells_late
+from convnext.data.quiet import Quiet
 from convnext.data.upright import SWAPPED, turned_pixels
 from convnext.errors import DataError
 
@@ -175,33 +174,7 @@ def read_header(data: bytes) -> tuple[int, int, bool]:
     return Opened(data).header
 
 
-class _Quiet:
-    """Silences Pillow's warnings about odd files while any thread is inside; their images are decoded or refused.
-
-    `warnings.catch_warnings` alone is not safe in threads: the last to leave would restore another one's silence.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.catch: Any = None
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.inside += 1
-            if self.inside == 1:
-                self.catch = warnings.catch_warnings()
-                self.catch.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.catch.__exit__(None, None, None)
-
-
-_QUIET = _Quiet()
+_QUIET = Quiet()
 _ONE_BY_ONE = threading.Lock()
 
 

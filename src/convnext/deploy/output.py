@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from convnext.engine.records import info
 from convnext.errors import ConvNeXtError, nearest, number_of
 from convnext.files import elsewhere, put_new, refuse_unusable, remove_abandoned, to_json, way_out
+from convnext.streams import tell
 
 _BEGUN = ".unfinished"  # in a folder until its command has written all: the files there are this one's, and no others'
 _JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}  # thin lines keep their colour
@@ -60,7 +60,7 @@ class Folder:
         except OSError as error:
             raise ConvNeXtError(f"--out {out} cannot be made: {error.strerror}. Name a folder of yours.") from None
         if there:
-            info(
+            tell(
                 f"Going on in {out}: {number_of(len(there), 'file')} of a command that did not end will be written anew."
             )
         return replace(folder, before=frozenset(there))

@@ -48,12 +48,17 @@ def bf16_matmuls() -> bool:
     return rates[True] > 4 / 3 * rates[False]
 
 
-def _rate(rounds: int, count: int, *, bf16: bool) -> float:
+def multiply_adds(rounds: int, count: int, *, bf16: bool) -> int:
+    """Multiply and add out of the first cache on `count` threads, `rounds` times the same: the operations that this was."""
     library = library_or_refuse()
     library.cn_matmuls.restype = ctypes.c_long
+    return int(library.cn_matmuls(*longs(rounds, bf16), count if compiled().parallel else 1))
+
+
+def _rate(rounds: int, count: int, *, bf16: bool) -> float:
     start = time.perf_counter()
-    work = library.cn_matmuls(*longs(rounds, bf16), count)
-    return float(work / (time.perf_counter() - start) / 1e9)
+    work = multiply_adds(rounds, count, bf16=bf16)
+    return work / (time.perf_counter() - start) / 1e9
 
 
 def library_or_refuse() -> ctypes.CDLL:

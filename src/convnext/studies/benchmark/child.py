@@ -72,8 +72,8 @@ class _Server:
         if settings.mode == "training":  # the first optimizer brings in 150 MB of torch's own code
             networks.optimizer([torch.nn.Parameter(torch.zeros(1))])
         self.peak = Peak(settings.device)
-        if job.library in ("gemm", "copy"):
-            self.make = {"gemm": limits.gemm, "copy": limits.copy}[job.library](settings)
+        if job.origin == "limit":
+            self.make = {"gemm": limits.gemm, "fma": limits.fma, "copy": limits.copy}[job.library](settings)
         elif job.origin == "engine":
             self.make = {"onnxruntime": engines.onnxruntime, "openvino": engines.openvino}[job.library](
                 job, self.folder

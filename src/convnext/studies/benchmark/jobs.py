@@ -32,6 +32,7 @@ DEFAULT_PEERS = {
     "inference": ("timm", "timm:channels_last", "timm:compiled", "torchvision", "transformers"),
     "training": ("timm", "timm:channels_last", "torchvision"),
 }
+LIMITS = ("gemm", "fma", "copy")
 REFERENCES = ("optimized", "fused", "eager")  # the first of these that runs is what the others are compared with
 _EXPORTING = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 
@@ -76,7 +77,7 @@ def jobs_of(
     peers: Sequence[str] | None = None,
     others: Sequence[str] = (),
 ) -> list[Job]:
-    """Every contender, ours first, then the limits' two measurements; None takes the defaults of the mode.
+    """Every contender, ours first, then the measurements of the limits; None takes the defaults of the mode.
 
     `others` are names for timm, such as 'swin_tiny' and 'resnet50'. Raises ConvNeXtError for a name that is unknown.
     """
@@ -100,7 +101,7 @@ def jobs_of(
         raise ConvNeXtError(f"'{double}' is named twice. Name each contender once.")
     if not jobs:
         raise ConvNeXtError("No contender is left: name a backend or a peer.")
-    return [*jobs, Job("gemm", "limit", "gemm", "", settings), Job("copy", "limit", "copy", "", settings)]
+    return [*jobs, *(Job(name, "limit", name, "", settings) for name in LIMITS)]
 
 
 def missing(job: Job) -> str:

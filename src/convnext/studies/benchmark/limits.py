@@ -1,4 +1,4 @@
-"""What the machine itself can do, measured beside the contenders: matmuls of the network's shapes, and copying.
+"""What the machine itself can do, measured beside the contenders: matmuls of the network's shapes, multiply-adds and copying.
 
 Axes: N images, H W rows and columns of a stage's map, C its channels, E = 4C.
 """
@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from convnext.config import ConvNeXtConfig
+from convnext.kernels.cpu import bf16_matmuls
+from convnext.kernels.cpu.library import multiply_adds
+from convnext.kernels.dispatch import without_compiled
 from convnext.studies.benchmark.jobs import Settings
 from convnext.studies.benchmark.networks import Call
 
 COPIED_MB = 256  # far beyond every cache
+_FMA_ROUNDS = 2000  # of one call: about a millisecond
 _BYTES = {"fp32": 4, "bf16": 2}
 
 
@@ -57,6 +61,22 @@ def gemm(settings: Settings) -> Callable[[int], Call]:
 def _noise(settings: Settings, dtype: torch.dtype, rows: int, columns: int) -> Tensor:
     """Normal, of a size that a matmul keeps: values that vanish or overflow could be slower."""
     return (torch.randn(rows, columns, device=settings.device) / max(1, rows) ** 0.5).to(dtype)
+
+
+def counts_multiply_adds(settings: Settings) -> bool:
+    """Whether the compiled kernels can say what the processor's multiply-adds come to in this precision."""
+    return settings.device == "cpu" and not without_compiled() and (settings.dtype == "fp32" or bf16_matmuls())
+
+
+def fma(settings: Settings) -> Callable[[int], Call]:
+    """Multiply-adds out of the first cache, which no matmul exceeds, whatever the batch."""
+    how: dict[str, Any] = {"count": settings.threads, "bf16": settings.dtype == "bf16"}
+    return lambda batch: lambda: multiply_adds(_FMA_ROUNDS, **how)
+
+
+def fma_flops(settings: Settings) -> float:
+    """Multiplications and additions of one call of `fma`."""
+    return float(_FMA_ROUNDS * multiply_adds(1, settings.threads, bf16=settings.dtype == "bf16"))
 
 
 def copy(settings: Settings) -> Callable[[int], Call]:

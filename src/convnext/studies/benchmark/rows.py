@@ -1,6 +1,6 @@
 """From turns to rows: rates, latencies, memory, ratios turn by turn, and shares of what the machine can do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 from convnext.engine.environment import environment
 from convnext.models.profile import measure as count
 from convnext.studies.benchmark.child import Turn
-from convnext.studies.benchmark.jobs import REFERENCES, Job, Settings
-from convnext.studies.benchmark.limits import COPIED_MB, gemm_flops, least_bytes
+from convnext.studies.benchmark.jobs import LIMITS, REFERENCES, Job, Settings
+from convnext.studies.benchmark.limits import COPIED_MB, fma_flops, gemm_flops, least_bytes
 from convnext.studies.benchmark.run import Measured
 
 LIBRARIES = ("timm", "torchvision", "transformers", "onnx", "onnxruntime", "openvino")
@@ -26,7 +26,7 @@ def rows_of(measured: Measured) -> list[dict[str, Any]]:
     settings = measured.settings
     rows = [_machine(measured)]
     for batch in sorted(settings.batches):
-        limits = {name: _rates(measured.turns.get((name, batch), []), 1) for name in ("gemm", "copy")}
+        limits = {name: _rates(measured.turns.get((name, batch), []), 1) for name in LIMITS}
         reference = reference_of(measured, batch)
         for job in measured.jobs:
             turns = measured.turns.get((job.name, batch), [])
@@ -68,7 +68,8 @@ def _machine(measured: Measured) -> dict[str, Any]:
             for batch in settings.batches
             if (rates := _rates(measured.turns.get(("gemm", batch), []), 1))
         },
-        "copy_gb_s": _copy_gb_s(measured),
+        "fma_gflops": _whole(measured, "fma", lambda: fma_flops(settings)),
+        "copy_gb_s": _whole(measured, "copy", lambda: 2 * COPIED_MB * 2**20),
         "failed": measured.failed,
         "stopped": measured.stopped,
         **facts,
@@ -76,9 +77,10 @@ def _machine(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _copy_gb_s(measured: Measured) -> float | None:
-    rates = [rate for batch in measured.settings.batches for rate in _rates(measured.turns.get(("copy", batch), []), 1)]
-    return round(median(rates) * 2 * COPIED_MB * 2**20 / 1e9, 2) if rates else None
+def _whole(measured: Measured, limit: str, work: Callable[[], float]) -> float | None:
+    """Thousand millions a second of a limit that is the same at every batch; `work`: of a call."""
+    rates = [rate for batch in measured.settings.batches for rate in _rates(measured.turns.get((limit, batch), []), 1)]
+    return round(median(rates) * work() / 1e9, 2) if rates else None
 
 
 def _row(
@@ -116,15 +118,17 @@ def _row(
 
 
 def _shares(job: Job, batch: int, rates: list[float], limits: dict[str, list[float]]) -> dict[str, float | None]:
-    """Of the machine's rate of matmuls, and of its copying, were every map read and written once and no more."""
+    """Of the machine's rates of matmuls and of multiply-adds, and of its copying, were every map read and written once."""
     settings = job.settings
-    shares: dict[str, float | None] = {"gemm_share": None, "copy_share": None}
+    shares: dict[str, float | None] = {"gemm_share": None, "fma_share": None, "copy_share": None}
     if job.origin == "other":
         return shares
-    if limits["gemm"]:
-        flops = 2 * count(settings.config, settings.size_px)[1] * (3 if settings.mode == "training" else 1)
-        machine = [rate * gemm_flops(settings, batch) for rate in limits["gemm"]]
-        shares["gemm_share"] = round(median(a * flops / b for a, b in zip(rates, machine, strict=False)), 4)
+    flops = 2 * count(settings.config, settings.size_px)[1] * (3 if settings.mode == "training" else 1)
+    works = {"gemm": lambda: gemm_flops(settings, batch), "fma": lambda: fma_flops(settings)}
+    for name, work in works.items():
+        if limits[name]:
+            machine = [rate * work() for rate in limits[name]]
+            shares[f"{name}_share"] = round(median(a * flops / b for a, b in zip(rates, machine, strict=False)), 4)
     if limits["copy"] and settings.mode == "inference":
         moved = least_bytes(settings, batch) / batch
         machine = [rate * 2 * COPIED_MB * 2**20 for rate in limits["copy"]]

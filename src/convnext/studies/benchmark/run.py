@@ -15,6 +15,7 @@ from convnext.files import workroom
 from convnext.processes import Parent
 from convnext.studies.benchmark.child import Turn, serve
 from convnext.studies.benchmark.jobs import Job, Settings, missing
+from convnext.studies.benchmark.limits import counts_multiply_adds
 
 PAUSE_S = 0.1  # between turns: the threads of the one before go to sleep
 PATIENCE_S = 900  # for one answer; the slowest is a compiler's first
@@ -46,6 +47,7 @@ def measure(
     Raises ConvNeXtError when no contender can run.
     """
     settings = jobs[0].settings
+    jobs = [job for job in jobs if job.library != "fma" or counts_multiply_adds(settings)]
     measured = Measured(settings, list(jobs))
 
     def fail(job: Job, reason: str) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from convnext.drawing.numbers import NOTHING
 from convnext.reports.columns import table
 
-_HEAD = ("img/s", "of it", "lowest", "highest", "ms", "p90", "p99", "MB", "of GEMM", "of copy")
+_HEAD = ("img/s", "of it", "lowest", "highest", "ms", "p90", "p99", "MB", "of GEMM", "of FMA", "of copy")
 
 
 def tables(rows: Sequence[dict[str, Any]], console: Console | None = None) -> str:
@@ -34,12 +34,13 @@ def tables(rows: Sequence[dict[str, Any]], console: Console | None = None) -> st
 def limits_text(machine: dict[str, Any]) -> str:
     """What the machine did beside them, in one line."""
     gemm = ", ".join(f"{rate:,.0f} GFLOP/s at batch {batch}" for batch, rate in machine["gemm_gflops"].items())
+    added = f"; multiply-adds {machine['fma_gflops']:,.0f} GFLOP/s" if machine["fma_gflops"] else ""
     copied = f"copying {machine['copy_gb_s']:.1f} GB/s" if machine["copy_gb_s"] else "copying not measured"
-    return f"This machine: matmuls of these shapes {gemm or 'not measured'}; {copied} (read and written)."
+    return f"This machine: matmuls of these shapes {gemm or 'not measured'}{added}; {copied} (read and written)."
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    shares = [f"{row[name]:.0%}" if row[name] else NOTHING for name in ("gemm_share", "copy_share")]
+    shares = [f"{row[name]:.0%}" if row[name] else NOTHING for name in ("gemm_share", "fma_share", "copy_share")]
     ratios = [f"{row[name]:.2f}" for name in ("ratio", "ratio_low", "ratio_high")]
     times = [f"{row[name]:.1f}" for name in ("latency_ms", "latency_p90_ms", "latency_p99_ms")]
     return [row["name"], rate(row["images_per_s"]), *ratios, *times, f"{row['peak_mb']:,.0f}", *shares]
