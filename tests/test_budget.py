@@ -357,14 +357,12 @@ def test_what_is_no_time_is_refused_before_the_data_are_read(tmp_path, minutes):
     assert line == f"minutes = {minutes} is refused: it must be a number of minutes above 0, e.g. 20."
 
 
-@pytest.mark.parametrize("length", [("--epochs", 3), ("--schedule.steps", 30)])
-def test_two_lengths_are_refused(tmp_path, length):
-    assert (
-        "decides the length of the run, and so does schedule."
-        in convnext("train", tmp_path, "--minutes", 5, *length).line
-    )
-    with pytest.raises(ConvNeXtError, match="Give one of them"):
-        package.train(tmp_path, minutes=5, epochs=3)
+def test_a_length_beside_the_minutes_is_the_most(data, tmp_path, slow):
+    """As somebody gives them who adds to a command the `--minutes` that a run advises."""
+    fits = convnext(*asked(data, tmp_path / "fits", "--minutes", 1, "--schedule.epochs", 2))
+    assert fits.status == 0 and "Planned for 1 min: all 2 " in fits.err, fits.err
+    long = convnext(*asked(data, tmp_path / "long", "--minutes", 0.3, "--schedule.epochs", 100))
+    assert long.status == 0 and " instead of 100. " in long.err, long.err
 
 
 def test_a_time_that_is_too_short_for_one_pass_is_refused_with_the_least(data, tmp_path, slow):

@@ -64,6 +64,14 @@ def test_own_loop(script):
     assert float(difference.rpartition(" ")[2]) < 1e-4
 
 
+def test_own_block(script):
+    parameters, loss = script("own_block")
+    before, after = (int(word.replace(",", "")) for word in re.findall(r"\d[\d,]*\d", parameters))
+    # in each block of C channels 11 + 11 weights and two biases in place of 49 and one
+    assert after - before == (22 + 2 - 49 - 1) * (8 + 16 + 24 + 32)
+    assert float(loss.rpartition(" ")[2]) < 0.5
+
+
 def test_roadmap(script):
     lines = {line[:32].strip(): float(line[32:].split()[0]) for line in script("roadmap")}
     assert lines["ConvNeXt-T"] == 28.59  # table 9 of the paper: 29 M

@@ -67,6 +67,13 @@ def test_every_step_of_the_roadmap_has_its_section_and_its_drawing(site):
         assert "<svg" in read(site, f"drawn/{step}.svg")
 
 
+def test_no_command_of_a_page_is_torn_by_the_comment_behind_it(site):
+    shown = "".join(path.read_text("utf-8") for path in (site / "pages").rglob("*.md") if "files" not in path.parts)
+    for block in re.findall(r"^```bash\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL):
+        assert not [line for line in block.splitlines() if len(line) > 78 and re.search(r"\S +# ", line)], block
+    assert re.search(r"^``` \{ \.text \.columns \}\n.*?^ground truth .* predicted ", shown, re.MULTILINE | re.DOTALL)
+
+
 def test_what_pages_link_to_outside_of_docs_comes_along(site):
     pages = [path for path in (site / "pages").rglob("*.md") if "files" not in path.parts]  # those are code
     for page in pages:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import blocks
 import charts
 import examples
 import names
@@ -39,6 +40,7 @@ def main(site: Path) -> None:
         (out / name).write_text(text, "utf-8")
     examples.write(ROOT / "examples", out)
     sources.bring(ROOT, out)
+    blocks.fit(out)
     shutil.copyfile(ROOT / "docs" / "zensical.toml", site / "zensical.toml")
 
 

@@ -99,8 +99,11 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=count, help=folds)
     parser.add_argument("--seed", type=int, default=0, help="seed of the split, the weights and the order (0)")
     for flag, field in SHORT.items():
-        parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}; short for --{field} (default: the recipe's value)")
-    parser.add_argument("--minutes", help="end in about so many minutes: epochs and size are fitted to this machine")
+        short = "" if flag == field else f"; short for --{field}"
+        parser.add_argument(f"--{flag}", help=f"{MEANING[flag]}{short} (default: the recipe's value)")
+    parser.add_argument(
+        "--minutes", help="end in about so many minutes: epochs (at most --epochs) and size fit this machine"
+    )
     size = "pixels: side of the training crop; for detection and segmentation, the shorter side of an image"
     parser.add_argument("--size", type=count, help=f"{size} (default: the recipe's value)")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -198,7 +201,7 @@ def check(args: argparse.Namespace, rest: list[str], task: str | None = None) ->
         del changes["loss.balance"]
     changes |= longer
     if args.minutes is not None:
-        require_minutes(args.minutes, changes)
+        require_minutes(args.minutes)
     if args.freeze:
         if not args.weights:
             raise ConvNeXtError(

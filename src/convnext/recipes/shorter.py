@@ -16,13 +16,14 @@ LEAST_PX, GRID_PX = 64, 32
 LEAST_PROBE_PX = 96  # as recipe 'transfer' has it: below, weights from elsewhere see mostly padding
 _EMA_STEPS = 10  # the shortest span of an average, as the fitted recipes have it
 
+LENGTHS = ("schedule.epochs", "schedule.steps")  # beside minutes, the most that a run takes
 MOST_MINUTES = 366 * 24 * 60
 
 _R = TypeVar("_R", bound=Recipe)
 
 
-def require_minutes(minutes: object, changes: Collection[str]) -> float:
-    """`minutes`, a number or its text. Raises ConvNeXtError for what is no time, and where a length is given as well."""
+def require_minutes(minutes: object) -> float:
+    """`minutes`, a number or its text. Raises ConvNeXtError for what is no time."""
     try:
         value = math.nan if isinstance(minutes, bool) else float(str(minutes))
     except ValueError:
@@ -32,11 +33,6 @@ def require_minutes(minutes: object, changes: Collection[str]) -> float:
             "it must be a number of minutes above 0, e.g. 20" if not value > MOST_MINUTES else "it is more than a year"
         )
         raise ConvNeXtError(f"minutes = {minutes} is refused: {rule}.")
-    for field in ("schedule.epochs", "schedule.steps"):
-        if field in changes:
-            raise ConvNeXtError(
-                f"minutes = {value:g} decides the length of the run, and so does {field}. Give one of them."
-            )
     return value
 
 

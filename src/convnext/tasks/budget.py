@@ -23,7 +23,7 @@ from convnext.engine.trial import Timed, saving_s, try_steps
 from convnext.engine.update import autocast
 from convnext.errors import ConvNeXtError, TrainingError, number_of
 from convnext.files import to_json, write_text
-from convnext.recipes.shorter import least_epochs, length_in_epochs, require_minutes, size_of
+from convnext.recipes.shorter import LENGTHS, least_epochs, length_in_epochs, require_minutes, size_of
 from convnext.tasks.classification.probe import fitting_s
 from convnext.tasks.pace import Pace, fitted, parts_in, parts_of, seconds_of
 from convnext.tasks.table import row_of
@@ -40,7 +40,7 @@ class Budget:
 
     minutes: float
     started_s: float  # when the command began, on the monotonic clock
-    kept: Collection[str]  # dotted fields that stay
+    kept: Collection[str]  # dotted fields that stay; a length is the most, not what stays
     sized: bool  # whether the size of the images stays
     weights: bool = False  # whether the network starts from some
 
@@ -50,8 +50,8 @@ def budget_of(minutes: object, changes: Collection[str], *, sized: bool, weights
     if minutes is None:
         return None
     fixed = sized or any(field.endswith("_px") or field == "input.progressive" for field in changes)
-    value = require_minutes(minutes, changes)
-    return Budget(minutes=value, started_s=time.monotonic(), kept=frozenset(changes), sized=fixed, weights=weights)
+    value, kept = require_minutes(minutes), frozenset(changes) - frozenset(LENGTHS)
+    return Budget(minutes=value, started_s=time.monotonic(), kept=kept, sized=fixed, weights=weights)
 
 
 def within(

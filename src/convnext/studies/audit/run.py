@@ -75,7 +75,7 @@ def audit(
             "Leave them out."
         )
     if minutes is not None:
-        minutes = require_minutes(minutes, changes)
+        minutes = require_minutes(minutes)
     source = source_of(os.fspath(data), images=None if images is None else os.fspath(images))
     source = replace(source, bands=tuple(map(str, bands))) if bands else source
     folder = Path(out)
