@@ -62,9 +62,11 @@ def test_every_network_and_every_public_name_is_in_the_reference(site):
 
 def test_every_step_of_the_roadmap_has_its_section_and_its_drawing(site):
     page = read(site, "roadmap.md")
-    assert re.findall(r"^## (.*)", page, re.MULTILINE)[:-1] == [step.replace("_", " ") for step in STEPS]
+    assert re.findall(r"^## (.*)", page, re.MULTILINE)[:-2] == [step.replace("_", " ") for step in STEPS]
     for step in STEPS:
         assert "<svg" in read(site, f"drawn/{step}.svg")
+    for section in page.split("\n## ")[3:-2]:  # behind the two of ResNet itself
+        assert "](drawn/" in section and "```python\n" in section and "config." in section, section
 
 
 def test_no_command_of_a_page_is_torn_by_the_comment_behind_it(site):

@@ -5,7 +5,7 @@ from convnext.recipes.listing import GROUPS, classifiers, detectors, segmenters
 _INTRO = """# Networks
 
 Each name is a value of `--model` and of `convnext.create`. Parameters and multiply-adds are counted from the network and tested
-against the published figures; `convnext models` prints the same.
+against the published figures; `convnext models` prints the same. Which one to take: [start](index.md#which-network).
 """
 
 
@@ -15,7 +15,12 @@ def page() -> str:
     rows = classifiers()
     for group, title in GROUPS.items():
         found = [row for row in rows if row["group"] == group]
-        lines += [f"## {title}", "", "| name | parameters | multiply-adds | at |", "|---|---:|---:|---|"]
+        lines += [
+            f"## {title[0].upper()}{title[1:]}",
+            "",
+            "| name | parameters | multiply-adds | at |",
+            "|---|---:|---:|---|",
+        ]
         lines += [
             f"| `{row['name']}` | {_millions(row['params'])} | {_billions(row['macs'])} | {row['input_size']} px |"
             for row in found

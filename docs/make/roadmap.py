@@ -1,7 +1,11 @@
 """The walk from ResNet-50 to ConvNeXt-T: each step with its block drawn from the network itself, its sizes and its gain."""
 
+import ast
+import inspect
+import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,7 +13,8 @@ from torch import nn
 from convnext.config import RoadmapConfig
 from convnext.drawing.canvas import bar, canvas, curve, line, write
 from convnext.drawing.markup import Html
-from convnext.models.roadmap import Roadmap
+from convnext.models import roadmap as networks
+from convnext.models.roadmap import Block, Roadmap
 from convnext.recipes.roadmap import Step, roadmap, rows
 
 _WHY = {
@@ -47,7 +52,7 @@ _WHY = {
     "Swin-T's 81.3 %.",
 }
 _NAMES = {"BatchNorm2d": "BatchNorm", "ChannelNorm": "LayerNorm", "ReLU": "ReLU", "GELU": "GELU"}
-_LEFT, _WIDE, _ROW, _GAP = 190, 250, 26, 10
+_LEFT, _WIDE, _ROW = 214, 250, 26
 
 
 def page(out: Path) -> str:
@@ -57,23 +62,37 @@ def page(out: Path) -> str:
     steps, sizes = roadmap("t"), rows("t")
     (drawn / "walk.svg").write_text(str(_gains(steps)), "utf-8")
     named = {step.name: step for step in steps}
+    counted: dict[str, Any] = {}
     lines = [_INTRO, "![Accuracy of every step](drawn/walk.svg)", ""]
     for step, size in zip(steps, sizes, strict=True):
         base = named.get(step.base or "")
-        (drawn / f"{step.name}.svg").write_text(str(_block(step.config, base.config if base else None)), "utf-8")
-        lines += _step(step, base, size["params"], size["macs"])
-    return "\n".join([*lines, _END])
+        before = base.config if base else None
+        (drawn / f"{step.name}.svg").write_text(str(_block(step.config, before)), "utf-8")
+        whole = before is None or _parts(step.config) != _parts(before)
+        if whole:
+            (drawn / f"{step.name}_network.svg").write_text(str(_network(step.config, before)), "utf-8")
+        lines += _step(step, base, size, counted.get(step.base or ""), whole=whole)
+        counted[step.name] = size
+    code = inspect.getsource(Block).rstrip()
+    return "\n".join([*lines, _BLOCK, f"```python\n{code}\n```", _END])
 
 
 _INTRO = """# The walk from ResNet to ConvNeXt
 
 The paper's question: how far does a convolutional network come if it takes over one design decision of the
 transformers after the other, and nothing else? Here each decision is one field of one network, so each row below can
-be built, counted and trained. The axis below starts at 75.5 %. The drawings are made from these networks. Orange is
-what the step changed in a block of the second stage.
+be built, counted and trained. The axis below starts at 75.5 %. The drawings are made from these networks: a block of
+the second stage, as wide as its channels, and the whole where a step changes it. Orange is what the step changed.
 
 Accuracy is the paper's, on ImageNet-1K at 224 px, the mean of three seeds where a spread stands beside it. Parameters
-and multiply-adds are counted here.
+and multiply-adds are counted here; the code is that of
+[`models/roadmap.py`](../src/convnext/models/roadmap.py) which reads the field.
+"""
+
+_BLOCK = """
+## The whole block
+
+Every step is a value of these fields, so one block is enough for all of them:
 """
 
 _END = """
@@ -91,7 +110,7 @@ order of the large ones is the paper's.
 """
 
 
-def _step(step: Step, base: Step | None, params: int, macs: int) -> list[str]:
+def _step(step: Step, base: Step | None, size: Any, before: Any, *, whole: bool) -> list[str]:
     spread = "" if step.paper_std is None else f" ± {step.paper_std:.2f}"
     gain = "" if base is None else f" ({step.paper_top1 - base.paper_top1:+.2f})".replace("-", "\N{MINUS SIGN}")
     changed = {} if base is None else _changes(step.config, base.config)
@@ -100,15 +119,47 @@ def _step(step: Step, base: Step | None, params: int, macs: int) -> list[str]:
     lines += [
         "| top-1 | parameters | multiply-adds | field of `RoadmapConfig` |",
         "|---|---|---|---|",
-        f"| {step.paper_top1:.2f} %{spread}{gain} | {params / 1e6:.2f} M | {macs / 1e9:.2f} G | "
+        f"| {step.paper_top1:.2f} %{spread}{gain} | {size['params'] / 1e6:.2f} M{_more(size, before, 'params')} | "
+        f"{size['macs'] / 1e9:.2f} G{_more(size, before, 'macs')} | "
         f"{f'`{code}`' if code else 'the recipe' if base else 'its defaults'} |",
         "",
-        f"![A block after this step](drawn/{step.name}.svg)",
-        "",
-        f"```bash\nconvnext train pets --model roadmap_t:{step.name}\n```",
-        "",
     ]
-    return lines
+    if step.misprint:
+        lines += [f"In the paper's table: {step.misprint}.", ""]
+    if whole:
+        lines += [f"![The network after this step](drawn/{step.name}_network.svg)", ""]
+    if base is None or _layers(step.config) != _layers(base.config):
+        lines += [f"![A block after this step](drawn/{step.name}.svg)", ""]
+    if read := _read(changed):
+        lines += ["```python", *read, "```", ""]
+    return [*lines, f"```bash\nconvnext train pets --model roadmap_t:{step.name}\n```", ""]
+
+
+def _more(size: Any, before: Any, what: str) -> str:
+    """By how much it grew, ' (+11 %)'; nothing where it did not."""
+    share = 0.0 if before is None else 100 * (size[what] / before[what] - 1)
+    return "" if abs(share) < 0.05 else f" ({share:+.{1 if abs(share) < 1 else 0}f} %)".replace("-", "\N{MINUS SIGN}")
+
+
+def _read(changed: dict[str, object]) -> list[str]:
+    """The lines of the network's code that read these fields, once each, and below a condition what it decides."""
+    source = inspect.getsource(networks)
+    told = {each for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr) for each in _lines_of(node)}
+    lines = [each for number, each in enumerate(source.splitlines(), 1) if number not in told]
+    fields = re.compile(rf"\bconfig\.({'|'.join(changed)})\b") if changed else None
+    found: dict[str, None] = {}
+    for each, below in pairwise([*lines, ""]):
+        if fields and fields.search(each):
+            found[each.strip()] = None
+            if each.endswith(":"):
+                found[f"    {below.strip()}"] = None
+    return list(found)
+
+
+def _lines_of(node: ast.Expr) -> range:
+    """The lines of a docstring; none of another expression."""
+    told = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1) if told else range(0)
 
 
 def _changes(config: RoadmapConfig, base: RoadmapConfig) -> dict[str, object]:
@@ -140,15 +191,42 @@ def _layers(config: RoadmapConfig) -> list[tuple[str, int]]:
 def _block(config: RoadmapConfig, base: RoadmapConfig | None) -> Html:
     """The layers of a block, as wide as their channels; what was not there before stands out."""
     layers = _layers(config)
-    before = None if base is None else [words for words, _ in _layers(base)]
-    left_over = list(before or [])
+    left_over = [words for words, _ in _layers(base)] if base else []
+    new: list[bool] = []
+    for words, _ in layers:
+        new.append(base is not None and words not in left_over)
+        if words in left_over:
+            left_over.remove(words)
+    return _column(layers, new, "The layers of a block")
+
+
+def _parts(config: RoadmapConfig) -> list[tuple[str, int]]:
+    """(words, blocks) of the whole network, from pixels to logits."""
+    side = config.patch
+    stem = "7 x 7 of stride 2, max pool" if config.stem == "conv7" else f"{side} x {side} of stride {side}"
+    own = config.downsample == "layer"
+    parts = [(f"stem: {stem}", 0)]
+    for place, depth in enumerate(config.depths):
+        if place:
+            parts.append(("norm, 2 x 2 of stride 2" if own else "stride 2 in the first block", 0))
+        parts.append((f"stage {place + 1}: {depth} blocks", depth))
+    return [*parts, ("mean, norm, head" if own else "mean, head", 0)]
+
+
+def _network(config: RoadmapConfig, base: RoadmapConfig | None) -> Html:
+    """Stem, stages as wide as their blocks are many, what lies between them, and the head."""
+    parts = _parts(config)
+    new = [base is not None and part != before for part, before in zip(parts, _parts(base or config), strict=True)]
+    return _column(parts, new, "The network")
+
+
+def _column(layers: list[tuple[str, int]], new: list[bool], title: str) -> Html:
+    """One bar below the other, as wide as its number says; what is `new` stands out."""
     most = max(channels for _, channels in layers)
     inside: list[object] = []
     y = 0.0
-    for words, channels in layers:
-        old = before is None or words in left_over
-        if before is not None and words in left_over:
-            left_over.remove(words)
+    for (words, channels), fresh in zip(layers, new, strict=True):
+        old = not fresh
         wide = max(18.0, _WIDE * channels / most)
         inside.append(bar(_LEFT + (_WIDE - wide) / 2, y, wide, _ROW - 8, "fill faint" if old else "fill orange"))
         inside.append(write(_LEFT - 12, y + 13, words, "" if old else "orange", "end"))
@@ -156,7 +234,7 @@ def _block(config: RoadmapConfig, base: RoadmapConfig | None) -> Html:
     middle = _LEFT + _WIDE / 2
     ends = [_ROW * place + _ROW - 8 for place in range(len(layers))]
     inside += [line(middle, low, middle, low + 8, "axis") for low, _ in pairwise(ends)]
-    return canvas(_LEFT + _WIDE, y, "The layers of a block: " + "; ".join(words for words, _ in layers), *inside)
+    return canvas(_LEFT + _WIDE, y, f"{title}: " + "; ".join(words for words, _ in layers), *inside)
 
 
 def _gains(steps: tuple[Step, ...]) -> Html:
