@@ -7,7 +7,7 @@ from convnext.cli import predict, train
 from convnext.cli.options import Command, parser_of, refuse_more
 from convnext.streams import tell
 
-HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: about a minute, no download."
+HELP = "Train, evaluate and predict on scanned digits that come with scikit-learn: some minutes, no download."
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
