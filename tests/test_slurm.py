@@ -20,7 +20,7 @@ STANDS = {
     "scancel": 'echo "$@" >> $NOTES/scancel; kill -TERM $(cat $NOTES/torchrun.pid)',
     "srun": 'while [[ $1 == -* ]]; do echo "$1" >> $NOTES/srun; shift; done; exec "$@"',
     "torchrun": """echo "$@" > $NOTES/torchrun.part; echo $$ > $NOTES/torchrun.pid
-trap 'echo saved >> $NOTES/saved; exit 1' TERM
+trap 'echo saved >> $NOTES/saved; kill $!; exit 1' TERM
 mv $NOTES/torchrun.part $NOTES/torchrun
 read < $NOTES/pipe & wait $!""",
 }
