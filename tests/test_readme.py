@@ -143,5 +143,16 @@ def test_a_page_that_make_docs_writes_says_so_where_docs_is_read_without_the_sit
         )
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/comparison.md"])
+def test_a_figure_beside_a_peer_stands_where_it_was_measured(page):
+    """Every number of a row of a table that has one in decimals or in percent."""
+    measured = "".join(DOCS[ROOT / "docs" / name] for name in ("benchmarks.md", "serve.md"))
+    rows = [line for line in (ROOT / page).read_text("utf-8").splitlines() if re.match(r"\| .*\d\.\d", line)]
+    assert len(rows) > 2
+    for row in rows:
+        for number in re.findall(r"(?<![\w.])\d+[.]\d+(?![\w.])", row):
+            assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", measured), (row, number)
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) < 130

@@ -11,6 +11,7 @@ import pytest
 import convnext
 from children import environment
 from convnext.cli import VERBS
+from convnext.cli.options import parser_of
 from convnext.recipes.listing import classifiers, recipe_fields, recipes, shown_recipe
 from convnext.recipes.roadmap import STEPS
 
@@ -40,6 +41,12 @@ def test_every_command_with_every_option_is_in_the_reference(site):
     page = read(site, "commands.md")
     assert re.findall(r"^## convnext (\S+)", page, re.MULTILINE) == list(VERBS)
     assert "`--weights WEIGHTS`" in page and "`--json`" in page
+
+
+def test_every_option_says_what_it_is_before_its_default():
+    for name, parser in parser_of(VERBS).verbs.items():
+        for action in parser._actions:
+            assert re.match(r"[^(\s]", action.help or ""), (name, action.option_strings or action.dest)
 
 
 def test_every_recipe_with_every_field_is_in_the_reference(site):

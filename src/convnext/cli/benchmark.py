@@ -19,15 +19,23 @@ TASKS = ("classification", "detection", "segmentation")
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """Declare its arguments."""
-    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="of the others Mask R-CNN and Cascade, UperNet")
+    task = "what is timed: a classifier; Mask R-CNN and Cascade Mask R-CNN; or UperNet (classification)"
+    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help=task)
     parser.add_argument("--model", default="tiny", help="a ConvNeXt, as `convnext models` lists them (tiny)")
     parser.add_argument("--batch", metavar="N,...", help="images per call (1,8; of detectors and segmenters 1)")
     text = (
         "height and width in pixels (224); of detection the shorter side (800 of 1280), of segmentation (512 of 2048)"
     )
     parser.add_argument("--size", type=count, help=text)
-    parser.add_argument("--mode", choices=("inference", "training"), default="inference", help="(inference)")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="(fp32)")
+    parser.add_argument(
+        "--mode",
+        choices=("inference", "training"),
+        default="inference",
+        help="a forward pass, or a whole training step (inference)",
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp32", "bf16"), default="fp32", help="numbers that it is computed in (fp32)"
+    )
     parser.add_argument("--backends", metavar="NAME,...", help="forms of this network: eager, optimized, compiled, ...")
     parser.add_argument("--peers", metavar="NAME,...", help="timm, torchvision, transformers; also timm:compiled, ...")
     text = (

@@ -18,7 +18,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "runs", metavar="RUN", nargs="+", help="a run, a checkpoint or an exported file; NAME=RUN names it"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"({PORT}); 0 is any free one")
+    parser.add_argument("--port", type=_port, default=PORT, help=f"port to listen at, 0 for any free one ({PORT})")
     parser.add_argument("--api-key-file", metavar="FILE", help="a file with a key that every request must bring")
     parser.add_argument("--watch", action="store_true", help="take new best weights as soon as they are there")
     shared = parser.add_argument_group("how the machine is shared")
