@@ -18,7 +18,7 @@ from checkpoints import checkpoint_of
 from commands import convnext, tiny
 from convnext.data.store import FolderStore
 from convnext.errors import ConvNeXtError
-from convnext.studies.audit import networks
+from convnext.studies.audit import findings, networks, page
 from convnext.studies.audit.confident import confident_class, doubts
 from convnext.studies.audit.copies import copies, grouped, near_hashes
 from convnext.studies.audit.looks import Looks, look_at
@@ -464,3 +464,10 @@ def test_data_without_any_label_are_one_line(weights, tmp_path):
     (tmp_path / "data/labels.csv").write_text(text)
     done = convnext("audit", tmp_path / "data", "--out", tmp_path / "out", "--weights", weights)
     assert done.status == 2 and done.err.count("convnext: ") == 1, done.err
+
+
+def test_of_many_copies_the_page_shows_one_of_each_part_and_class():
+    odd = {30: ("val", "dog"), 20: ("train", "cat")}
+    images = [findings.Image(f"{n}", *odd.get(n, ("train", "dog")), likeness=1.0) for n in range(40)]
+    shown = page._telling(findings.Group(tuple(images)))
+    assert [image.path for image in shown] == ["0", "20", "30", "1", "2", "3", "4", "5"]

@@ -232,7 +232,7 @@ def test_predictions_as_csv_are_a_table(data, run, tmp_path):
 def test_a_name_that_a_spreadsheet_would_compute_is_text_in_the_table(data, run, tmp_path, monkeypatch, name):
     shutil.copy(data / "val" / "red" / "000.png", tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
-    shown = SimpleNamespace(path=name, predictions=(("-1", 0.75), (name, 0.25)), to_dict=dict)
+    shown = SimpleNamespace(path=name, predictions=(("-1", 0.75), (name, 0.25)), frames=1, to_dict=dict)
     monkeypatch.setattr(ClassificationPredictor, "predict", lambda *_, **__: iter([shown]))
     (row,) = csv.DictReader(io.StringIO(convnext("predict", run, "a.png", "--csv", "--top", 2).out))
     assert row["path"] == row["label2"] == f"'{name}" and row["label1"] == "-1" and row["score1"] == "0.750000"

@@ -10,7 +10,7 @@ from convnext.drawing.numbers import count, percent
 from convnext.drawing.thumbnails import Shown, thumbnail
 from convnext.errors import number_of
 from convnext.reports.page import page
-from convnext.studies.audit.findings import Audit, Group, Outlier, Pair, Suspect
+from convnext.studies.audit.findings import Audit, Group, Image, Outlier, Pair, Suspect
 
 _WRONG, _GROUPS, _IN_GROUP, _FAR = 120, 40, 8, 48  # that are shown; the tables hold all
 _EACH = 6  # images of a pair of classes
@@ -97,6 +97,13 @@ def _suspect(each: Suspect, show: _Cards) -> Html:
     return show(each.path, change, f"{each.score:.3f}")
 
 
+def _telling(group: Group) -> list[Image]:
+    """The images of a group that are shown: of every part and class one, then the others in their order."""
+    first = {(image.part, image.given): image for image in reversed(group.images)}
+    kept = [image for image in group.images if first[image.part, image.given] is image]
+    return [*kept, *(image for image in group.images if image not in kept)][:_IN_GROUP]
+
+
 def _duplicates(groups: Sequence[Group], show: _Cards) -> list[Html]:
     if not groups:
         return [_lead("No two images show the same.")]
@@ -109,11 +116,11 @@ def _duplicates(groups: Sequence[Group], show: _Cards) -> list[Html]:
     shown: list[Html] = [_lead(lead)]
     for number, group in enumerate(groups[:_GROUPS], 1):
         what = ["across parts"] * group.leaks + ["of two classes or more"] * group.torn
-        what += [f"the first {_IN_GROUP} shown"] * (len(group.images) > _IN_GROUP)
+        what += [f"{_IN_GROUP} shown"] * (len(group.images) > _IN_GROUP)
         shown.append(tag("h3", ", ".join([f"Group {number}: {len(group.images)} images", *what])))
         cards = [
             show(image.path, [tag("b", image.part), " "] if image.part else "", clean(image.given))
-            for image in group.images[:_IN_GROUP]
+            for image in _telling(group)
         ]
         shown.append(tag("div", cards, class_="cards over-cards"))
     return shown
