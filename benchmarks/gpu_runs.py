@@ -39,7 +39,7 @@ from convnext.engine.update import Update
 from convnext.kernels import graphs
 from convnext.kernels.transfer import queued
 from convnext.recipes import recipe
-from convnext.tasks.opening import splits_of
+from convnext.tasks.splits import splits_of
 from convnext.tasks.table import row_of
 from gpu_timing import DEVICE, DRY, Row, attempt, failed, milliseconds, peak, warm
 

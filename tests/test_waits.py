@@ -21,8 +21,8 @@ from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.scoring import evaluate
 from convnext.tasks.detection import scoring as detection
 from convnext.tasks.detection.inference import annotated
-from convnext.tasks.opening import splits_of
 from convnext.tasks.segmentation import scoring as segmentation
+from convnext.tasks.splits import splits_of
 from convnext.tasks.table import row_of
 from far_device import FAR, Queue, far_device
 from images import write_colours

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _DENSE = ("detection", "segmentation")
 _TOLD = {"form": _DENSE, "colours": ("segmentation",)}  # argument -> the tasks that know it; `images` is for all
-_TOLD |= dict.fromkeys(("promise", "sets", "keep"), ("classification",))
+_TOLD |= dict.fromkeys(("promise", "sets", "keep", "label_column", "path_column"), ("classification",))
 __all__ = ["Run", "create", "embed", "evaluate", "export", "load", "optimize", "predict", "recipe", "similar", "train"]
 
 
@@ -84,6 +84,9 @@ def train(
     colours: str | Path | None = None,
     bands: Sequence[str | int] = (),
     labels: Literal["single", "multi"] | None = None,
+    label_column: str | None = None,
+    path_column: str | None = None,
+    group_column: str | None = None,
     corrections: str | Path | None = None,
     promise: float | None = None,
     sets: float | None = None,
@@ -98,10 +101,11 @@ def train(
     best weights, `labels`: one or several an image, all by the data; `overrides`: dotted fields, e.g. {"optim.lr": 1e-3};
     `bands`: channels in order, numbers in a file from 1 or ends of names (all). Of annotations and tables, `images`: the
     folder or zip of their images, if not beside them; of annotations `form`, if not recognised; `colours`: a file of the
-    classes and their colours in the masks. `corrections`: a table such as audit.csv, whose images are left out or get the
-    class of its column label. Of a classifier, `promise`: the share of its answers that shall be right, measured on the
-    test part or else on the held-out images; `sets`: the share of its sets of classes that shall hold the right one. Raises
-    ConvNeXtError for what the caller can mend.
+    classes and their colours in the masks. Of a table, `label_column`, `path_column`: which columns are meant (guessed);
+    `group_column`: what images have in common, such as a patient, that keeps them in one part. `corrections`: a table such
+    as audit.csv, whose images are left out or get the class of its column label. Of a classifier, `promise`: the share of
+    its answers that shall be right, measured on the test part or else on the held-out images; `sets`: the share of its sets
+    of classes that shall hold the right one. Raises ConvNeXtError for what the caller can mend.
     """
     from convnext.reports.predictions import watching
     from convnext.tasks import train as tasks
@@ -111,6 +115,7 @@ def train(
     how |= {"minutes": minutes, "balance": balance, "metric": metric, "overrides": overrides, "val_share": val_share}
     how |= {"seed": seed, "device": device, "workers": workers, "progress": progress, "images": images, "form": form}
     how |= {"colours": colours, "bands": bands, "labels": labels, "corrections": corrections}
+    how |= {"label_column": label_column, "path_column": path_column, "group_column": group_column}
     request, options = requested(data, **how, promise=promise, sets=sets)
     refuse_among(options.out, [data] if images is None else [data, images])
     return concluded(tasks.train(request, options, watch=watching))
@@ -138,11 +143,15 @@ def evaluate(
     images: str | Path | None = None,
     form: Annotations | None = None,
     colours: str | Path | None = None,
+    label_column: str | None = None,
+    path_column: str | None = None,
     promise: float | None = None,
     sets: float | None = None,
     keep: bool = False,
 ) -> Evaluation:
     """The scores of a run on labelled images, as `Predictor.evaluate` gives them; `images`, `form`, `colours`: as `train`.
+
+    `label_column`, `path_column`: as `train`, of a table with others than the run's own, which it knows.
 
     `promise` and `sets` are measured on these images; with `keep` the run holds them, for predictors and exports. Raises
     ConvNeXtError for one of these that says nothing about the run's task.
@@ -150,6 +159,7 @@ def evaluate(
     predictor = load(run, weights=weights, device=device)
     task = predictor.recipe.task
     given = {"images": images, "form": form, "colours": colours, "promise": promise, "sets": sets, "keep": keep or None}
+    given |= {"label_column": label_column, "path_column": path_column}
     told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     for name in told:
         if task not in _TOLD.get(name, (task,)):

@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import bands_of, count, device_flag, json_flag, refuse_more
+from convnext.cli.options import bands_of, columns_of, count, device_flag, json_flag, refuse_more, table_flags
 from convnext.cli.printing import show, show_json
 
 HELP = "Find what is wrong with labelled images: labels, near-duplicates within and across parts, outliers; on a page."
@@ -33,6 +33,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", help="end in about so many minutes, all folds together")
     parser.add_argument("--seed", type=int, default=0, help="seed of the folds and the networks (0)")
     parser.add_argument("--workers", type=int, default=-1, help="how many read images (chosen automatically)")
+    table_flags(parser, groups=True)
     device_flag(parser)
     json_flag(parser)
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     names = ("weights", "folds", "model", "epochs", "minutes", "seed", "workers", "device", "bands", "images")
     how = {name: getattr(args, name) for name in names}
-    found = audit(args.data, args.out, progress=not args.json, size_px=args.size, **how)
+    found = audit(args.data, args.out, progress=not args.json, size_px=args.size, **how, **columns_of(args))
     if args.json:
         show_json(found.to_dict())
     else:

@@ -9,11 +9,13 @@ from convnext.cli.options import (
     CLASSES,
     DENSE,
     annotation_flags,
+    columns_of,
     count,
     predictor_flags,
     promise_flags,
     refuse_more,
     refuse_of_other_tasks,
+    table_flags,
 )
 from convnext.cli.printing import show
 from convnext.errors import ConvNeXtError
@@ -41,6 +43,8 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "promise": CLASSES,
     "sets": CLASSES,
     "keep": CLASSES,
+    "label_column": CLASSES,
+    "path_column": CLASSES,
     "form": DENSE,
     "colours": ("segmentation",),
     "multi_scale": ("segmentation",),
@@ -60,6 +64,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     annotated.add_argument(
         "--multi-scale", action="store_true", help="segmentation: predict at several scales, with flips"
     )
+    table_flags(parser)
     answers = parser.add_argument_group("answers of a classifier")
     promise_flags(answers)
     answers.add_argument("--keep", action="store_true", help="keep promise and sets in the run, for predict and export")
@@ -115,7 +120,7 @@ def _plain(args: argparse.Namespace, predictor: Any) -> None:
     task = predictor.recipe.task
     how: dict[str, Any] = {"workers": args.workers, "progress": not args.json, "images": args.images}
     asked = {"promise": args.promise, "sets": args.sets, "keep": args.keep}
-    how |= {"batch": args.batch or 0, **asked} if task == "classification" else {}
+    how |= {"batch": args.batch or 0, **asked, **columns_of(args)} if task == "classification" else {}
     how |= {"form": args.form} if task != "classification" else {}
     how |= {"multi_scale": True} if args.multi_scale else {}
     how |= {"colours": args.colours} if args.colours else {}
@@ -152,9 +157,13 @@ def _pass(args: argparse.Namespace, skipped: dict[str, str]) -> Any:
 
 def _labelled(args: argparse.Namespace, predictor: Any) -> Any:
     """The data that a person names, as they were labelled for the run."""
-    from convnext.data.opening import recognise
+    from convnext.data.source import NamedColumns
+    from convnext.tasks.opening import scored_source
+    from convnext.tasks.splits import as_trained
 
-    return recognise(args.data, args.images, annotated=False, labels=predictor.recipe.labels)
+    columns = NamedColumns.of(**columns_of(args))
+    source = scored_source(args.data, "classification", images=args.images, columns=columns)
+    return as_trained(source, predictor.recipe.labels, predictor.metadata)
 
 
 def _real(args: argparse.Namespace, predictor: Any) -> None:
@@ -183,7 +192,8 @@ def _grid(args: argparse.Namespace, predictor: Any) -> None:
     from convnext.studies.robustness.suite import choose_reference, require_colours, run_suite, suite
     from convnext.studies.robustness.text import robustness_text
     from convnext.tasks.classification.facts import fingerprint
-    from convnext.tasks.opening import held_out, open_scored
+    from convnext.tasks.opening import open_scored
+    from convnext.tasks.splits import held_out
 
     require_colours(predictor.recipe)  # first: data take long to open
     chosen_options: dict[str, Any] = {"seed": args.seed, "stored": args.stored, "steps": args.steps}

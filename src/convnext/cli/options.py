@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from convnext import __version__
 from convnext.errors import ConvNeXtError, nearest
@@ -157,6 +157,24 @@ def annotation_flags(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--form", choices=forms, help="form of the annotations (detected)")
     text = "segmentation: file of the classes and their colours in the masks, as cat:255,0,0 (proposed if not there)"
     parser.add_argument("--colours", metavar="FILE", help=text)
+
+
+def table_flags(parser: argparse.ArgumentParser, *, groups: bool = False) -> None:
+    """Which columns of a table are meant. `groups`: where parts are drawn, also what keeps images in one of them."""
+    table = parser.add_argument_group("a table of images in classes")
+    text = "column of the classes (label, class, category, target, ...)"
+    table.add_argument("--label-column", metavar="NAME", help=text)
+    text = "column of the images' paths (path, file_name, image, ..., or whose cells name images)"
+    table.add_argument("--path-column", metavar="NAME", help=text)
+    if groups:
+        text = "column of what images have in common, e.g. a patient: those of one stay in one part"
+        table.add_argument("--group-column", metavar="NAME", help=text)
+
+
+def columns_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those that are given, by the words of Python."""
+    words = (f"{name}_column" for name in ("label", "path", "group"))
+    return {word: name for word in words if (name := getattr(args, word, None)) is not None}
 
 
 def bands_of(text: str) -> tuple[str, ...]:

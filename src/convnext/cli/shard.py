@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import annotation_flags, count, json_flag, refuse_more
+from convnext.cli.options import annotation_flags, columns_of, count, json_flag, refuse_more, table_flags
 from convnext.cli.printing import show, show_json
 from convnext.config import TASKS
 
@@ -25,6 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     labels = "classification: one label an image or several (by what the data look like)"
     parser.add_argument("--labels", choices=("single", "multi"), help=labels)
     annotation_flags(parser.add_argument_group("detection and segmentation"))
+    table_flags(parser)
     json_flag(parser)
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     names = ("images_per_shard", "task", "images", "form", "colours", "labels")
     how = {name: getattr(args, name) for name in names}
-    done = shard(args.data, args.out, progress=not args.json, **how)
+    done = shard(args.data, args.out, progress=not args.json, **how, **columns_of(args))
     if args.json:
         show_json(done.to_dict())
     else:

@@ -10,12 +10,14 @@ from convnext.cli.options import (
     annotation_flags,
     bands_of,
     changes_of,
+    columns_of,
     count,
     flags_of,
     json_flag,
     near_option,
     promise_flags,
     refuse_of_other_tasks,
+    table_flags,
 )
 from convnext.cli.printing import show, show_json
 from convnext.config import TASKS, ClassificationRecipe, Recipe, RunOptions, fields_of, leaves_of, override, parse
@@ -55,6 +57,9 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "cache": CLASSES,
     "freeze": CLASSES,
     "labels": CLASSES,
+    "label_column": CLASSES,
+    "path_column": CLASSES,
+    "group_column": CLASSES,
     "promise": CLASSES,
     "sets": CLASSES,
     "corrections": CLASSES,
@@ -127,6 +132,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", default=None, help="write TensorBoard files as well")
     json_flag(parser)
     promise_flags(parser.add_argument_group("answers of a classifier"))
+    table_flags(parser, groups=True)
     annotated = parser.add_argument_group("detection and segmentation")
     annotation_flags(annotated)
     annotated.add_argument(
@@ -139,10 +145,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     """Train, evaluate what came out, write the report."""
     check(args, rest, args.task)  # before the data are read
     from convnext import api
+    from convnext.data.source import NamedColumns
     from convnext.tasks.opening import source_of
     from convnext.tasks.starting import run_folder
 
-    how = {"form": args.form, "colours": args.colours, "labels": args.labels}
+    how: dict[str, Any] = {"form": args.form, "colours": args.colours, "labels": args.labels}
+    how["columns"] = NamedColumns.of(**columns_of(args))
     source = source_of(args.data, args.task, images=args.images, apart=bool(args.val or args.val_images), **how)
     task = source.task
     refuse_of_other_tasks(args, TASK_FLAGS, task, "the data are")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convnext.data.formats.table import header_of
+from convnext.data.formats.csv_table import header_of
 from convnext.data.labelled import Dataset, Entry, Splits
 from convnext.data.store import printable, require
 from convnext.data.written import decoded
@@ -80,7 +80,10 @@ def corrected(splits: Splits, corrections: Corrections, paths: Iterable[str]) ->
     others = len(said) - len(rows)
     told += f"; {number_of(others, 'row')} of the test part, which stays as it is." if others else "."
     train, val = (_corrected(part, rows) for part in (splits.train, splits.val))
-    return replace(splits, train=train, val=val, notes=(*splits.notes, told), given=splits.train)
+    units = splits.units
+    if units is not None:
+        units = units[[rows.get(printable(entry.path), {}) is not None for entry in splits.train.entries]]
+    return replace(splits, train=train, val=val, notes=(*splits.notes, told), given=splits.train, units=units)
 
 
 Change = Mapping[int, int]  # class -> 1: the image is of it, 0: it is not

@@ -3,7 +3,7 @@
 Axes: N images, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -142,3 +142,6 @@ class Splits:
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
     given: Dataset | None = None  # `train` as it was before corrections, where there were any
     fold: tuple[int, int] | None = None  # of a cross-validation: which fold is held out, from 1, and of how many
+    drawn: str = ""  # what was held out, as a checkpoint keeps it, where that does not follow from the paths
+    units: np.ndarray | None = None  # of each train image: those of one number stay together, those of 0 go alone
+    columns: Mapping[str, str] = field(default_factory=dict)  # of a table, those that a person named

@@ -2,33 +2,26 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from convnext.data.annotated import select
-from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
+from convnext.data.annotated_forms import ANNOTATED
 from convnext.data.dataset import DenseDataset, agreed, with_classes
+from convnext.data.drawn import Drawn, draw, torn_note
 from convnext.data.formats.band_trees import opened
 from convnext.data.formats.class_words import doubtful_classes, unlabelled
-from convnext.data.formats.cvat import is_cvat
-from convnext.data.formats.files import open_tree
-from convnext.data.formats.folders import class_form, inside_wrappers, listed
-from convnext.data.formats.json_kinds import json_kind
-from convnext.data.formats.masks import refuse_misread
-from convnext.data.formats.objects import has_objects
+from convnext.data.formats.folders import listed
 from convnext.data.formats.painted import painted
-from convnext.data.formats.records import is_label_json
-from convnext.data.formats.shards import as_asked, has_shards, open_shards
-from convnext.data.formats.signatures import may_be_classes, unread, unread_file
-from convnext.data.formats.table import around
 from convnext.data.formats.table_files import TABLES
-from convnext.data.formats.tags import tagged
 from convnext.data.labelled import Dataset, Splits, present
+from convnext.data.names import Names
 from convnext.data.parts import wraps
-from convnext.data.source import Form, Labels, Source
-from convnext.data.split import held_out, held_out_of_classes, require_share
-from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_of_file
+from convnext.data.recognition import nothing_annotated, recognised
+from convnext.data.source import GUESSED, Form, Labels, NamedColumns, Source
+from convnext.data.split import require_share
+from convnext.data.store import printable
 from convnext.data.written import matched
 from convnext.errors import DataError, nearest, number_of
 
@@ -47,6 +40,7 @@ class DenseSplits:
     val: DenseDataset
     val_share: float | None = None  # what was held out of data without a val part
     fold: tuple[int, int] | None = None  # of a cross-validation: which fold is held out, from 1, and of how many
+    drawn: str = ""  # what was held out, as a checkpoint keeps it, where that does not follow from the paths
 
 
 def recognise(
@@ -58,23 +52,27 @@ def recognise(
     colours: str | Path | None = None,
     task: str | None = None,
     labels: Labels | None = None,
+    columns: NamedColumns = GUESSED,
 ) -> Source:
     """What `path` holds, its files listed once; `images`: the folder or zip of the images, where that is another.
 
     `annotated`: True where there must be boxes or masks, False for classes alone; None: both may be. Class folders may
     hold a text beside each image, a list of names, or one image twice: they stay class folders. `form` settles it.
     `colours`: a file of the colours of the masks' classes. `task`: what is to be learnt where the annotations allow
-    several. `labels`: whether an image has one or several, where a person says so.
+    several. `labels`: whether an image has one or several, where a person says so; `columns`: those of a table that they
+    name.
     Raises DataError when nothing of that kind is there.
     """
     known = get_args(Form)
     if form is not None and form not in known:
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
-    if form is not None:
+    if columns:
+        form, annotated = _table_alone(columns, form, task), False
+    elif form is not None:
         annotated = form in ANNOTATED
     elif annotated is None and (colours or (images and Path(path).suffix not in (".json", ".xml", *TABLES))):
         annotated = True
-    found = _recognised(path, images, form, annotated, task)
+    found = recognised(path, images, form, annotated, task, columns)
     if labels is not None:
         if found.task != "classification":
             raise DataError(
@@ -88,134 +86,57 @@ def recognise(
     return replace(found, colours=colours)
 
 
-def _recognised(
-    path: str | Path, images: str | Path | None, form: str | None, annotated: bool | None, task: str | None
-) -> Source:
-    """Shards, a folder, a zip or a file."""
-    if has_shards(path):
-        return as_asked(open_shards(path), images, form, annotated, task)
-    path = Path(path)
-    require(path)
-    if path.is_dir() or is_zip(path):
-        return _of_tree(path, tree_of(path), images, form, annotated, task)
-    found = _of_file(path, images, form, annotated)
-    if images is not None and found.task == "classification":
-        found = replace(found, images=open_tree(images, what="the images"))
-    return replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
-
-
-def _of_file(path: Path, images: str | Path | None, form: str | None, annotated: bool | None) -> Source:
-    """A JSON, an XML of CVAT, a data.yaml or a table."""
-    name, ending, tree = printable(str(path)), path.suffix.lower(), tree_of_file(path)
-    found: Form | None = next((known for known in get_args(Form) if known == form), None)
-    above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-    if not annotated and ending in (".json", ".xml") and tagged(tree, alone=annotated is None):
-        shown = tree_of(above) if images is None else tree
-        return Source(path, "classification", "tags", tree, shown, path.name)
-    if ending == ".json" and not annotated and found is None and is_label_json(tree.once.read(path.name)):
-        return Source(path, "classification", "table", tree, tree, path.name)
-    if annotated is not False and found in (None, *OF_JSON, "cvat"):
-        if ending == ".json":
-            kind = json_kind(tree.once.read(path.name))
-            found = found or next((known for known in OF_JSON if known == kind), None)
-            if found is None and not unread_file(tree):
-                found = "coco"  # which says what is missing
-        elif ending == ".xml" and is_cvat(tree.once.read(path.name)):
-            found = "cvat"
-        if found is not None:
-            shown = open_tree(images, what="the images") if images is not None else tree_of(above)
-            return Source(path, "detection", found, tree, shown, path.name)
-    if annotated is not False and ending in (".yaml", ".yml") and found in (None, "yolo"):
-        tree = tree_of(path.parent)
-        return Source(path, "detection", "yolo", tree, tree, path.name)
-    if annotated is not False and found in (None, "objects") and has_objects(tree):
-        shown = tree_of(path.parent) if images is None else open_tree(images, what="the images")
-        return Source(path, "detection", "objects", tree, shown, path.name)
-    if found in ANNOTATED:
-        open_tree(path, what=ANNOTATED[found].holds)  # which says that this is one file
-    if known := unread_file(tree):
-        raise DataError(known)
-    if annotated:
-        raise DataError(f"'{name}' is neither COCO JSON nor a YOLO data.yaml. It can be {READ}.")
-    if ending not in TABLES:
+def _table_alone(columns: NamedColumns, form: str | None, task: str | None) -> Form:
+    """The form of what has named columns. Raises DataError where another is asked for, or another task."""
+    (option, name), *_ = columns.given.items()
+    if form not in (None, "table") or task not in (None, "classification"):
         raise DataError(
-            f"'{name}' is one file. Name a folder, a table of path and label (CSV, JSON lines, Parquet), or a zip."
+            f"--{option.replace('_', '-')} {name} is for tables of images in classes, not for {form or task}. Leave it out."
         )
-    return Source(path, "classification", "table", tree, around(tree, path.name), path.name)
+    return "table"
 
 
-def _of_tree(
-    path: Path, tree: Tree, images: str | Path | None, form: str | None, annotated: bool | None, task: str | None
-) -> Source:
-    """A folder or a zip."""
-    name = printable(str(path))
-    found: Form | None = next((known for known in get_args(Form) if known == form), None)
-    if found == "voc" and task == "segmentation":
-        found = "masks"
-    if found is None and annotated is not False:
-        try:
-            found = annotated_form(tree, apart=images is not None, task=task)
-        except DataError:
-            if annotated:
-                raise
-        if found is None and annotated:
-            refuse_misread(tree, name)
-            raise DataError(_nothing_annotated(name, tree))
-        if annotated is None and found is not None and (not is_sure(found, tree) or tagged(tree, alone=True)):
-            found = None
-        if annotated is None and found is None:
-            refuse_misread(tree, name)
-    if found in ANNOTATED:
-        shown = open_tree(images, what="the images") if images is not None else tree
-        return Source(path, task_of(found, task), found, tree, shown)
-    if found == "tags" or (found is None and not may_be_classes(tree) and tagged(tree, alone=False)):
-        shown = open_tree(images, what="the images") if images is not None else tree
-        return Source(path, "classification", "tags", tree, shown)
-    if images is not None:
-        raise DataError(f"'{name}' holds its own images, so '{printable(str(images))}' says nothing. Leave it out.")
-    inside = inside_wrappers(tree)
-    shape = found or class_form(inside)
-    if shape == "folders" and found is None and not may_be_classes(tree) and (known := unread(tree)):
-        raise DataError(f"'{name}': {known}")
-    return Source(path, "classification", shape, inside, inside)
-
-
-def _nothing_annotated(name: str, tree: Tree) -> str:
-    return f"'{name}' has no annotations that are known. {unread(tree) or f'It can be {READ}.'}"
-
-
-def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0) -> Splits:
+def open_splits(source: Source, *, val_share: float = 0.2, seed: int = 0, drawn: str | None = "") -> Splits:
     """The train and val images of class folders or a table.
 
     Data without a val part is split by class: `val_share` of each, at least one of two, by a hash of (seed, path), so
-    that the same files give the same split on every machine and in a zip. Raises DataError when nothing can be trained.
+    that the same files give the same split on every machine and in a zip. `drawn`: what a run has drawn before, as its
+    checkpoint keeps it; None: nothing yet, and series of images and the groups that a table names stay whole. Raises
+    DataError when nothing can be trained.
     """
     require_share(val_share)
     whole = listed(source)
     listing = whole.trained_on()
     val = listing.in_part("val")
     parted = bool(val.any())
+    found = Drawn(val, np.zeros(len(val), np.int32), torn_note(listing.groups, val))
     if not parted:
-        val = held_out_of_classes(listing.paths, listing.labels, val_share, seed, repeated=source.form == "table")
+        found = draw(
+            listing.paths, listing.labels, listing.store, groups=listing.groups, val_share=val_share, seed=seed,
+            repeated=source.form == "table", known=drawn,
+        )  # fmt: skip
+        val = found.held
     if val.all():
         raise DataError(f"'{source.name}' has no images in its train part. Put them into train/<class>/.", listing.said)
-    found = present(listing.labels[~val])
-    if len(found) < 2 and listing.labels.ndim == 1:
-        if wraps(listing.classes[found[0]]):
+    shown = present(listing.labels[~val])
+    if len(shown) < 2 and listing.labels.ndim == 1:
+        if wraps(listing.classes[shown[0]]):
             raise DataError(unlabelled(source.name, listing.paths), listing.said)
         raise DataError(
-            f"'{source.name}' has images of one class only ('{printable(listing.classes[found[0]])}'); training needs two "
+            f"'{source.name}' has images of one class only ('{printable(listing.classes[shown[0]])}'); training needs two "
             "or more. Add a second class folder.",
             listing.said,
         )
-    if not len(found):
+    if not len(shown):
         raise DataError(f"no image of '{source.name}' to train on has any label.", listing.said)
     share = None if parted else val_share
     doubted = source.form == "folders" and listing.labels.ndim == 1
     notes = (*listing.notes, *doubtful_classes(listing)) if doubted else listing.notes
     if parted and not whole.in_part("val").any():
         notes = (*notes, _TEST_HELD)
-    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes)
+    notes, units = (*notes, *found.notes), found.units[~val] if found.units.any() else None
+    about: dict[str, Any] = {"drawn": found.text, "units": units, "columns": source.columns.kept_by_run}
+    return Splits(listing.dataset(~val), listing.dataset(val), listing.left_out, share, notes, **about)
 
 
 def open_labelled(source: Source, *, classes: tuple[str, ...] | None = None, split: str | None = None) -> Dataset:
@@ -254,12 +175,12 @@ def open_dense(source: Source, *, part: str | None = None, classes: tuple[str, .
 
 
 def open_dense_splits(
-    source: Source, *, val: Source | None = None, val_share: float = 0.2, seed: int = 0
+    source: Source, *, val: Source | None = None, val_share: float = 0.2, seed: int = 0, drawn: str | None = ""
 ) -> DenseSplits:
     """The train and val images of the source, or of it and of `val`, another with the held-out images.
 
-    Data without a val part is split: `val_share` of the images, at least one of two, by a hash of (seed, path).
-    Raises DataError when nothing can be trained.
+    Data without a val part is split: `val_share` of the images, at least one of two, by a hash of (seed, path);
+    `drawn`: as of `open_splits`. Raises DataError when nothing can be trained.
     """
     require_share(val_share)
     parts = open_parts(source)
@@ -278,7 +199,7 @@ def open_dense_splits(
         return DenseSplits(whole, parts["val"])
     if "train" in parts and "test" in parts:
         return DenseSplits(replace(whole, notes=(*whole.notes, _TEST_HELD)), parts["test"])
-    return _split(whole, val_share, seed)
+    return _split(whole, val_share, seed, drawn)
 
 
 def _first(dataset: DenseDataset) -> str:
@@ -288,7 +209,7 @@ def _first(dataset: DenseDataset) -> str:
 def open_parts(source: Source) -> Parts:
     """All parts of annotated images: of 'train', 'val', 'test' those there are, or 'all'. They share their classes."""
     if source.form not in ANNOTATED:
-        raise DataError(_nothing_annotated(source.name, source.tree))
+        raise DataError(nothing_annotated(source.name, source.tree))
     if not source.opened:
         parts = opened(source, ANNOTATED[source.form].opens)
         if notes := source.tree.store.notes:
@@ -300,11 +221,10 @@ def open_parts(source: Source) -> Parts:
     return dict(source.opened)
 
 
-def _split(whole: DenseDataset, val_share: float, seed: int) -> DenseSplits:
-    chosen = np.zeros(len(whole.entries), bool)
-    chosen[held_out((entry.path for entry in whole.entries), val_share, seed)] = True
-    return DenseSplits(
-        replace(whole, entries=select(whole.entries, ~chosen)),
-        replace(whole, entries=select(whole.entries, chosen), problems=()),
-        val_share,
-    )
+def _split(whole: DenseDataset, val_share: float, seed: int, drawn: str | None) -> DenseSplits:
+    paths, labels = Names.of(entry.path for entry in whole.entries), np.zeros(len(whole.entries), np.int64)
+    how: dict[str, Any] = {"val_share": val_share, "seed": seed, "repeated": False, "known": drawn}
+    found = draw(paths, labels, whole.store, groups=None, **how)
+    train = replace(whole, entries=select(whole.entries, ~found.held), notes=(*whole.notes, *found.notes))
+    val = replace(whole, entries=select(whole.entries, found.held), problems=())
+    return DenseSplits(train, val, val_share, drawn=found.text)

@@ -17,8 +17,8 @@ def require_share(val_share: float) -> None:
 
 def held_out(paths: Iterable[str], val_share: float, seed: int) -> list[int]:
     """Places among `paths` of the share to hold out: at least one of two, by the order of a hash of (seed, path)."""
-    keys = [_key(path, seed) for path in paths]
-    return sorted(range(len(keys)), key=keys.__getitem__)[: _many(len(keys), val_share)]
+    keys = [key_of(path, seed) for path in paths]
+    return sorted(range(len(keys)), key=keys.__getitem__)[: many_of(len(keys), val_share)]
 
 
 def held_out_of_classes(paths: Names, labels: np.ndarray, val_share: float, seed: int, *, repeated: bool) -> np.ndarray:
@@ -43,11 +43,11 @@ def _held_out_of_marks(paths: Names, has: np.ndarray, val_share: float, seed: in
     """Iterative stratification (Sechidis et al. 2011): the class with the fewest images that are still free comes next, and
     gets its share of them; what it has already, by the classes before it, counts. At the end the images without a class.
     """
-    keys = [_key(path, seed) for path in paths]
+    keys = [key_of(path, seed) for path in paths]
     rank = np.empty(len(keys), np.int64)
     rank[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
     chosen, free = np.zeros(len(keys), bool), np.ones(len(keys), bool)
-    wanted = [_many(int(count), val_share) for count in has.sum(0)]
+    wanted = [many_of(int(count), val_share) for count in has.sum(0)]
     left = has.sum(0)
     while (left > 0).any():
         label = int(np.argmin(np.where(left > 0, left, len(keys) + 1)))
@@ -57,14 +57,15 @@ def _held_out_of_marks(paths: Names, has: np.ndarray, val_share: float, seed: in
         free[mine] = False
         left = left - has[mine].sum(0)
     rest = np.flatnonzero(free)
-    chosen[rest[np.argsort(rank[rest])][: _many(len(rest), val_share)]] = True
+    chosen[rest[np.argsort(rank[rest])][: many_of(len(rest), val_share)]] = True
     return chosen
 
 
-def _many(count: int, val_share: float) -> int:
+def many_of(count: int, val_share: float) -> int:
     """How many of `count` images are held out: at least one of two, and never all."""
     return max(0, min(count - 1, max(1, round(count * val_share)))) if val_share else 0
 
 
-def _key(path: str, seed: int) -> bytes:
+def key_of(path: str, seed: int) -> bytes:
+    """What images are ordered by, from which the first are held out."""
     return hashlib.blake2b(f"{seed}:{path}".encode("utf-8", "surrogateescape"), digest_size=16).digest()

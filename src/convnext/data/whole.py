@@ -20,6 +20,7 @@ class Whole:
     dataset: Dataset
     part: NDArray[np.int8]  # (N,) into PARTS
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
+    groups: NDArray[np.int32] | None = None  # (N,): images of one number stay together, those of 0 go alone
 
     def part_of(self, place: int) -> str:
         """'train', 'val', 'test', or '' where the data have no parts."""
@@ -52,4 +53,4 @@ def open_whole(source: Source) -> Whole:
             "needed. Add a second class folder.",
             listing.said,
         )
-    return Whole(listing.dataset(np.ones(len(listing.labels), bool)), listing.part, listing.notes)
+    return Whole(listing.dataset(np.ones(len(listing.labels), bool)), listing.part, listing.notes, listing.groups)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from convnext.config import ClassificationRecipe
 from convnext.data.evaluation import eval_transform
 from convnext.data.labelled import Dataset
-from convnext.data.source import Source
+from convnext.data.source import NamedColumns, Source
 from convnext.deploy.explanation import Explanation, Method
 from convnext.deploy.images import ChannelOrder, ManyImages, OneImage, Pixels, Read, Transform
 from convnext.deploy.prediction import ClassificationPrediction, LabelsPrediction
@@ -129,6 +129,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
         part: str | None = None,
         *,
         images: str | Path | None = None,
+        label_column: str | None = None,
+        path_column: str | None = None,
         batch: int = 0,
         workers: int = 0,
         progress: bool = False,
@@ -138,7 +140,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
     ) -> Evaluation:
         """Top-1, top-5, loss, calibration and confusion, as for every predictor; of several labels average precision.
 
-        `images`: where those of a table are, if not beside it. `promise`: from which score on at least this share of the
+        `images`: where those of a table are, if not beside it; `label_column`, `path_column`: which of its columns are meant,
+        where they are others than the run's. `promise`: from which score on at least this share of the
         answers is right, with 95 % confidence, of several labels for each class; `sets`: sets of classes of which this share
         holds the right one. Both are measured on these images, of which a test part goes first where no `part` is named, as it
         did not choose the weights; with `keep` the checkpoint holds them from now on, for predictors and exports. Raises
@@ -152,7 +155,8 @@ class ClassificationPredictor(Predictor[ClassificationPrediction]):
             raise ConvNeXtError(
                 "keep = True keeps a promise or sets, and none is asked for. Add promise=0.99, or sets=0.9."
             )
-        source = opening.scored_source(data, self.recipe.task, images=images)
+        columns = NamedColumns.of(label_column, path_column)
+        source = opening.scored_source(data, self.recipe.task, images=images, columns=columns)
         if wanted and part is None:
             part = judged.judging_part(source, self.recipe, self.classes)
         return self._evaluated(source, part, Pass(workers, batch, progress), wanted, keep=keep)

@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from convnext.deploy.exported.opened import Pixels
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.metrics import Outcomes
 from convnext.tasks.classification.several import metrics as several
+from convnext.tasks.splits import as_trained
 
 _RESAMPLES = 100  # of the images, for the error of a mean average precision
 CERTAIN = 1.96  # standard errors: 19 times of 20
@@ -108,8 +109,9 @@ def parts_for(data: str | Path, classes: Sequence[str], metadata: dict[str, Any]
     """
     share = metadata.get("val_share")
     bands = tuple(metadata["recipe"]["input"].get("bands", ()))
-    source = replace(recognise(data, annotated=False, labels=metadata["recipe"].get("labels")), bands=bands)
-    splits = open_splits(source, val_share=0.2 if share is None else share, seed=metadata["recipe"]["seed"])
+    source = as_trained(recognise(data, annotated=False), metadata["recipe"].get("labels"), metadata)
+    how = {"seed": metadata["recipe"]["seed"], "drawn": metadata.get("drawn", "")}
+    splits = open_splits(source.with_bands(bands), val_share=0.2 if share is None else share, **how)
     if not splits.val.entries:
         raise DataError(f"'{data}' has no images apart from those to calibrate on. Add a val part with its labels.")
     number = {name: i for i, name in enumerate(classes)}

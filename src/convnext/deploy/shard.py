@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convnext.data.shards.write import PER_SHARD, Sharded, write_shards
+from convnext.data.source import NamedColumns
 from convnext.data.stores.opened import is_url
 from convnext.deploy.output import refuse_among
 from convnext.engine.claim import Claim
@@ -22,6 +23,8 @@ def shard(
     form: str | None = None,
     colours: str | Path | None = None,
     labels: Literal["single", "multi"] | None = None,
+    label_column: str | None = None,
+    path_column: str | None = None,
     progress: bool = False,
 ) -> Sharded:
     """Write labelled images into `out` as plain tar files of `images_per_shard`, with an index and digests.
@@ -35,6 +38,7 @@ def shard(
     far = is_url(out)
     if not far:
         refuse_among(str(out), [data] if images is None else [data, images])
-    source = source_of(data, task, images=images, form=form, colours=colours, labels=labels)
+    told: dict[str, Any] = {"columns": NamedColumns.of(label_column, path_column), "labels": labels}
+    source = source_of(data, task, images=images, form=form, colours=colours, **told)
     with nullcontext() if far else Claim(Path(out)):
         return write_shards(source, out, **how)

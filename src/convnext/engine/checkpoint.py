@@ -267,6 +267,8 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what the package r
     "weights": (_text, "text"),
     "given": (_text, "text"),
     "val_share": (lambda value: value is None or (is_number(value) and 0 <= value <= 1), "a number from 0 to 1"),
+    "drawn": (_text, "what was held out"),
+    "columns": (_fields, "names of columns"),
     "fold": (lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_count, value)), "two numbers"),
     "score": (is_number, "a number"),
     "metrics": (_numbers, "numbers by name"),

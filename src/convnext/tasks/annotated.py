@@ -39,6 +39,7 @@ class AnnotatedTask:
     ):
         self.model, self.options = model, options
         self.train, self.val, self.val_share, self.fold = train, splits.val, splits.val_share, splits.fold
+        self.drawn = splits.drawn
         self.images = images  # the fingerprint of `train`
         self.smaller = smaller_in_training(recipe.input)
         self.steps_per_epoch = steps_in_epoch(len(train.entries), recipe.optim.batch)
@@ -85,6 +86,7 @@ class AnnotatedTask:
             "classes": list(self.train.classes),
             "images": self.images,
             **({} if self.val_share is None else {"val_share": self.val_share}),
+            **({"drawn": self.drawn} if self.drawn else {}),
             **({} if self.fold is None else {"fold": list(self.fold)}),
         }
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from convnext import recipes
 from convnext.config import Recipe, RunOptions, parse
-from convnext.data.source import Annotations, Labels
+from convnext.data.source import Annotations, Labels, NamedColumns
 from convnext.errors import ConvNeXtError
 from convnext.tasks.opening import source_of
 from convnext.tasks.starting import run_folder
@@ -37,6 +37,9 @@ class TrainArguments(TypedDict, total=False):
     colours: str | Path | None
     bands: Sequence[str | int]
     labels: Labels | None
+    label_column: str | None
+    path_column: str | None
+    group_column: str | None
     corrections: str | Path | None
     promise: float | None
     sets: float | None
@@ -58,6 +61,7 @@ def requested(
     network = model or (None if isinstance(recipe, str | None) else recipe.model.name)
     weights, corrections = map(_place, (given.get("weights"), given.get("corrections")))
     told: dict[str, Any] = {name: given.get(name) for name in ("images", "form", "colours", "labels")}
+    told["columns"] = NamedColumns.of(given.get("label_column"), given.get("path_column"), given.get("group_column"))
     how: dict[str, Any] = {name: given.get(name) for name in ("minutes", "promise", "sets")}
     how |= {"model": network, "recipe": recipe, "weights": weights, "corrections": corrections, "changes": changes}
     how |= {"bands": tuple(map(str, given.get("bands", ()))), "val_share": val_share, "seed": given.get("seed", 0)}

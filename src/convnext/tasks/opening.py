@@ -10,20 +10,19 @@ from convnext.config import Bands, ClassificationRecipe, Recipe, Statistics
 from convnext.data.annotated_preflight import DenseFindings, preflight_dense
 from convnext.data.band_facts import BandFacts, band_facts
 from convnext.data.band_store import BandStore, named
-from convnext.data.corrections import corrected, read_corrections
 from convnext.data.dataset import DenseDataset
-from convnext.data.formats.folders import listed
 from convnext.data.labelled import Dataset
-from convnext.data.opening import DenseSplits, open_dense, open_dense_splits, open_labelled, open_splits, recognise
+from convnext.data.opening import DenseSplits, open_dense, open_labelled, open_splits, recognise
 from convnext.data.parts import PARTS
 from convnext.data.preflight import Findings, preflight
-from convnext.data.source import Labels, Source
+from convnext.data.source import GUESSED, Labels, NamedColumns, Source
 from convnext.data.store import printable
 from convnext.data.tested import open_tested
 from convnext.engine.records import info, warn
 from convnext.errors import ConvNeXtError, DataError, nearest
 from convnext.tasks.classification.conclusion import Wanted
 from convnext.tasks.contents import learnt_line
+from convnext.tasks.splits import Fingerprint, as_trained, held_out
 
 _LOOKS = {  # how data of a task look
     "classification": "class folders or a table of classes",
@@ -32,7 +31,6 @@ _LOOKS = {  # how data of a task look
 }
 AnyFindings = Findings | DenseFindings
 Named = Source | str | Path  # data, recognised or as a person names them
-Fingerprint = Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
 
 
 def source_of(
@@ -44,23 +42,26 @@ def source_of(
     apart: bool = False,
     colours: str | Path | None = None,
     labels: Labels | None = None,
+    columns: NamedColumns = GUESSED,
 ) -> Source:
     """What a person names, recognised: of the task that they ask for, else of what it looks like.
 
     `images`: where the images are, when not beside the annotations; `form`: that of the annotations, when it is named;
     `apart`: held-out images are named elsewhere, so these are annotated; `colours`: a file that names the colours of
-    masks; `labels`: whether an image has one or several, where they say so. Raises DataError where they ask for another task.
+    masks; `labels`: whether an image has one or several, where they say so; `columns`: those of a
+    table that they name. Raises DataError where they ask for another task.
     """
     if isinstance(data, Source):
         return data
     annotated = True if form or task or apart else None
     with _of_another_task(data, task, f"--task is {task}. Leave it out, or name other data."):
         if task == "classification":
-            return recognise(data, images, annotated=False, labels=labels)
+            return recognise(data, images, annotated=False, labels=labels, columns=columns)
+        how: dict[str, Any] = {"form": form, "colours": colours, "task": task}
         try:
-            source = recognise(data, images, form=form, annotated=annotated, colours=colours, task=task, labels=labels)
+            source = recognise(data, images, annotated=annotated, labels=labels, columns=columns, **how)
         except DataError:
-            if task or form or colours or not _has_classes(data):
+            if task or form or colours or columns or not _has_classes(data):
                 raise
             source = recognise(data, images, annotated=False, labels=labels)
     if task and source.task != task:
@@ -111,13 +112,14 @@ def scored_source(
     images: str | Path | None = None,
     form: str | None = None,
     colours: str | Path | None = None,
+    columns: NamedColumns = GUESSED,
 ) -> Source:
     """What a person names to score a run of `task` on, recognised; annotated images may turn out to be of another task."""
     if isinstance(data, Source):
         return data
     with _of_another_task(data, task):
         if task == "classification":
-            return recognise(data, images, annotated=False)
+            return recognise(data, images, annotated=False, columns=columns)
         return recognise(data, images, form=form, annotated=True, colours=colours, task=task)
 
 
@@ -125,20 +127,6 @@ def _instead(name: str, task: str) -> str:
     """What to do with data of `task` and a run of another."""
     model = {"classification": "classifier", "detection": "detector", "segmentation": "segmenter"}[task]
     return f"Score a {model} on it: `convnext train {name}` makes one."
-
-
-def splits_of(source: Source, *, val: Source | None = None, val_share: float, seed: int) -> Any:
-    """The train and val images; `val`: another source, with the held-out ones. Raises DataError when there are none."""
-    if source.task == "classification":
-        return open_splits(source, val_share=val_share, seed=seed)
-    return open_dense_splits(source, val=val, val_share=val_share, seed=seed)
-
-
-def corrected_splits(source: Source, splits: Any, table: str) -> Any:
-    """The splits of classified images as the table of corrections wants them. Raises DataError where it does not fit."""
-    if source.task != "classification":
-        raise DataError(f"Corrections are for classification; '{source.name}' is for {source.task}. Leave them out.")
-    return corrected(splits, read_corrections(table), listed(source).paths)
 
 
 def part_of(source: Source, *, part: str | None, classes: tuple[str, ...]) -> Any:
@@ -211,7 +199,7 @@ def _scored(
             f"'{name}' is annotated for {source.task}, and the run is for {recipe.task}. {_instead(name, source.task)}"
         )
     if isinstance(recipe, ClassificationRecipe):
-        source = replace(source, labels=recipe.labels)  # as it was trained, whatever these data look like
+        source = as_trained(source, recipe.labels, metadata)
     held = held_out(source, recipe, metadata, fingerprint)
     if held is None:
         with _of_another_task(source.path, recipe.task if recipe.task == "classification" else None):
@@ -251,21 +239,6 @@ def _scored(
         if line:
             warn(line)
     return dataset
-
-
-def held_out(source: Source, recipe: Recipe, metadata: Mapping[str, Any], fingerprint: Fingerprint) -> Any:
-    """The splits of the data as the run parted them, where it did and the images are still the same; else None.
-
-    What it was trained on it has learnt by heart, so a score on that says nothing.
-    """
-    share = metadata.get("val_share")
-    if share is None:
-        return None
-    with contextlib.suppress(DataError):  # data that could not be trained on may well be evaluated on
-        splits = splits_of(source, val_share=share, seed=recipe.seed)
-        if fingerprint(splits.train, recipe) == metadata.get("given", metadata.get("images")):
-            return splits
-    return None
 
 
 def bands_of(

@@ -73,6 +73,17 @@ def kept_bands(out: Path) -> Bands | None:
     return recipe.input if isinstance(recipe.input, Bands) and recipe.input.bands else None
 
 
+def kept_draw(out: Path) -> str | None:
+    """What the run in `out` holds out, as `data.drawn` reads it, '' by the paths alone; None where none has begun."""
+    begun = _begun(out)
+    if begun is None:
+        return None
+    try:
+        return str(checkpoint.read_metadata(begun).get("drawn", ""))
+    except ConvNeXtError:  # what reads the checkpoint in earnest says why
+        return None
+
+
 def precision_here(name: str | None, out: Path, device: torch.device) -> dict[str, str]:
     """'precision' of a run into `out` by the recipe of that `name`, where nobody has asked for one; {}: its recipe's.
 

@@ -45,18 +45,17 @@ from convnext.tasks.opening import (
     AnyFindings,
     Named,
     bands_of,
-    corrected_splits,
     image_px,
     look,
     measured_on,
     read_by,
     source_of,
-    splits_of,
     test_of,
 )
 from convnext.tasks.result import Evaluation
 from convnext.tasks.skipped import named_once, say_skipped
-from convnext.tasks.starting import held_recipe, kept_bands, network_name, precision_here, start_facts
+from convnext.tasks.splits import corrected_splits, splits_of
+from convnext.tasks.starting import held_recipe, kept_bands, kept_draw, network_name, precision_here, start_facts
 from convnext.tasks.table import row_of
 from convnext.tasks.workplace import workplace
 
@@ -160,7 +159,11 @@ def examine(request: Request, options: RunOptions, world: World) -> Examined:
     held = _held_recipe(request)
     if held or request.bands:
         source = source.with_bands(held.input.bands if held else request.bands)
-    splits = splits_of(source, val=val, val_share=request.val_share, seed=request.seed)
+    known = world.from_first(kept_draw(Path(options.out)) if world.first else None)
+    how: dict[str, Any] = {"val": val, "val_share": request.val_share, "seed": request.seed}
+    splits = splits_of(source, drawn=known, **how) if world.first else None
+    drawn = world.from_first(splits.drawn if splits else "")  # one process has looked at the images
+    splits = splits or splits_of(source, drawn=drawn, **how)
     if request.corrections is not None:
         splits = corrected_splits(source, splits, request.corrections)
     return examined(source, splits, request, options, world)

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from convnext.data.formats.mask_folders import MASK_WORDS
+from convnext.data.formats.named_columns import MOST_SHOWN, named_column, quoted, shown_columns
 from convnext.data.parts import PARTS, part_of_folder
+from convnext.data.source import GUESSED, NamedColumns
 from convnext.data.store import printable
 from convnext.data.written import local_path
 from convnext.errors import DataError, nearest
@@ -29,7 +31,7 @@ SPLIT = ("split", "part", "subset", "partition", *_SPLIT_BY)
 OBJECTS = ("objects", "annotations")
 BOXES = frozenset({"bbox", "bboxes", "boxes", "box", "xmin", "x_min", "bbox_x", "x1"})
 _MASKS = frozenset({*MASK_WORDS, "mask", "annotation", "segmentation", "segmentation_mask", "label_map"})
-_SOME, _LETTERS = 40, 60  # columns in a message, and letters of one
+_LETTERS = 60  # of a cell in a message
 _NO, _YES = ("0", "0.0", "false", "no"), ("1", "1.0", "true", "yes")
 _PIXEL = re.compile(r"(pixel|px|p|x|f)?[_ ]?\d+(x\d+)?")  # a column of one pixel
 _INDEX = re.compile(r"(unnamed: \d+|__index_level_\d+__)?")  # a column that pandas adds
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     split: str
     marks: Marks | None = None  # where the table says for sure that an image may have several labels
     lack: str = ""  # why there must be a label, where there is none and images have one each
+    group: str = ""  # what it has in common with others that stay in one part with it, '' for nothing
 
 
 class Columns(NamedTuple):
@@ -69,34 +72,43 @@ class Columns(NamedTuple):
 
 
 def columns_of(
-    names: Sequence[str], name: str, *, path: str = "", labels: Iterable[str] = (), where: str = ""
+    names: Sequence[str],
+    name: str,
+    *,
+    path: str = "",
+    labels: Iterable[str] = (),
+    where: str = "",
+    named: NamedColumns = GUESSED,
 ) -> Columns:
     """Which of the columns `names` is what. `name` is what messages call the table; `where` the names stand, for them too.
 
     `path`: known already, as a column of images is; `labels`: columns that are known to hold classes, for a table without
-    any of the usual names. Raises DataError where a column is missing, or two could be meant.
+    any of the usual names; `named`: those that a person names. Raises DataError where a column is missing, or two could be
+    meant.
     """
     known = {column.strip().lower(): column for column in reversed(names)}
-    image = path or _first(known, PATH)
-    label = known.get("label", "")
+    image = path or named_column("path", named, names, name) or _first(known, PATH)
+    asked = named_column("label", named, names, name)
+    label = asked or known.get("label", "")
     if not label:
         usual = ([known[word] for word in words if word in known and known[word] != image] for words in (LABEL, PLURAL))
         able = next(filter(None, usual), []) or list(labels)
         if len(able) > 1:
             raise DataError(
-                f"'{name}' has columns {_listed(able)}, and any could be the label. Call the one that is meant 'label'."
+                f"'{name}' has columns {_listed(able)}, and any could be the label. Name the one that is meant: "
+                f"--label-column {quoted(able[0])}."
             )
         label = able[0] if able else known.get(_TEXT, "")
-    if (not image or not label or known.get("label") != label) and (reason := not_read(names, name)):
+    if (not image or not label or label not in (asked, known.get("label"))) and (reason := not_read(names, name)):
         raise DataError(reason)
     for wanted, found in (("path", image), ("label", label)):
         if not found:
             raise DataError(
-                f"'{name}' has no column '{wanted}'{where} ({shown_columns(names)}).{nearest(wanted, names[:_SOME])} "
-                "It needs 'path' and 'label', and may have 'split'."
+                f"'{name}' has no column '{wanted}'{where} ({shown_columns(names)}).{nearest(wanted, names[:MOST_SHOWN])} "
+                "It needs 'path' and 'label', and may have 'split'; --path-column and --label-column name others."
             )
-    plain = label.strip().lower() == "label"
-    notes = () if plain else (f"'{name}' has no column 'label': its column '{label}' was taken for that.",)
+    told = f"'{name}' has no column 'label': its column '{label}' was taken for that. --label-column names another."
+    notes = () if asked or label.strip().lower() == "label" else (told,)
     return Columns(image, label, _first(known, SPLIT), notes)
 
 
@@ -164,7 +176,9 @@ def objects_in(names: Iterable[str]) -> str:
     return _first({name.strip().lower(): name for name in names}, OBJECTS)
 
 
-def row_of(path: str, label: str, split: str | None, where: str, part: str = "", *, marks: Marks | None = None) -> Row:
+def row_of(
+    path: str, label: str, split: str | None, where: str, part: str = "", *, marks: Marks | None = None, group: str = ""
+) -> Row:
     """One row of texts; `split` None: there is no such column, and `part` is what the file's name says.
 
     An image of the test part may be without a label. Raises DataError where something is missing; `where` names the row.
@@ -178,7 +192,7 @@ def row_of(path: str, label: str, split: str | None, where: str, part: str = "",
             f"{where}: split '{split[:_LETTERS]}' is not 'train', 'val' or 'test'.{nearest(split[:_LETTERS], PARTS)}"
         )
     path = local_path(path, where) if ":" in path else path
-    return Row(path, printable(label), found, marks, "" if marks else lack)
+    return Row(path, printable(label), found, marks, "" if marks else lack, group)
 
 
 def text_of(value: object, where: str, what: str, names: Sequence[str] = ()) -> str:
@@ -265,7 +279,7 @@ def not_read(names: Iterable[str], name: str) -> str:
             "'objects' with bbox and categories."
         )
     pixels = [known[word] for word in known if _PIXEL.fullmatch(word)]
-    if "pixels" in known or len(pixels) > _SOME:
+    if "pixels" in known or len(pixels) > MOST_SHOWN:
         return (
             f"'{name}' holds the pixels of its images as numbers (column '{known.get('pixels') or pixels[0]}'). Save them as "
             "PNG, into a folder for each class."
@@ -284,11 +298,6 @@ def _first(known: Mapping[str, str], words: Iterable[str]) -> str:
     return next((known[word] for word in words if word in known), "")
 
 
-def shown_columns(names: Sequence[str]) -> str:
-    """The columns of a table in a message: not all of very many, and not all of a long one."""
-    shown = ", ".join(name if len(name) <= _LETTERS else f"{name[:_LETTERS]}..." for name in names[:_SOME])
-    return f"{shown} and {len(names) - _SOME:,} more" if len(names) > _SOME else shown
-
-
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join(f"'{name}'" for name in names)
+    shown = [f"'{name}'" for name in names[:MOST_SHOWN]]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"

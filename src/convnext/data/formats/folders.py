@@ -15,7 +15,7 @@ from convnext.data.formats.tags import listing_of_tags
 from convnext.data.formats.texts import has_texts, listing_of_texts
 from convnext.data.names import Names
 from convnext.data.parts import part_of_folder, wraps
-from convnext.data.source import Form, Source
+from convnext.data.source import GUESSED, Form, NamedColumns, Source
 from convnext.data.store import Tree, printable
 from convnext.data.written import one_each
 from convnext.errors import DataError, nearest
@@ -25,8 +25,14 @@ _STAYS = ("train", "val", "valid", "validation", "test")  # alone at the top, ot
 _FEWEST = 2  # folders that two neighbours have in common, to look like parts
 
 
-def class_form(tree: Tree) -> Form:
-    """Whether folders, a table or texts beside the images say which classes an image has."""
+def class_form(tree: Tree, named: NamedColumns = GUESSED) -> Form:
+    """Whether folders, a table or texts beside the images say which classes an image has.
+
+    `named`: columns that a person names, which only a table has. Raises DataError where none has them.
+    """
+    if named:
+        tables_of(tree, named)
+        return "table"
     parts = _part_folders(tree, only=False)
     parted = parts is not None and any(_inside(tree, folder) for folder, part in parts.items() if part == "train")
     tables = tables_of(tree) if metadata_of(tree) or not parted else {}
@@ -52,6 +58,7 @@ def listed(source: Source, *, only: bool = False) -> Listing:
     others = len(found.paths) - sum(band_of(path, bands) is not None for path in found.paths)
     return replace(
         found, paths=found.paths.take(places), labels=found.labels[places], part=found.part[places],
+        groups=None if found.groups is None else found.groups[places],
         store=BandStore(found.store, bands), notes=found.notes if said else (*found.notes, together_note(bands)),
         left_out=found.left_out | ({"of other bands": others} if others else {}),
     )  # fmt: skip
@@ -65,14 +72,15 @@ def _listed(source: Source, *, only: bool) -> Listing:
     if source.form == "tags":
         return listing_of_tags(source, _left_out(tree.files) if source.file is None else {})
     if source.file is not None:
-        return listing_of(tree, {source.file: ""}, name, {}, source.labels, source.images)
+        return listing_of(tree, {source.file: ""}, name, {}, source.labels, source.images, source.columns)
     if source.form == "texts":
         return listing_of_texts(tree, _left_out(tree.files), source.labels)
     parts = _part_folders(tree, only=only)
-    tables = tables_of(tree) if source.form == "table" else {}
+    tables = tables_of(tree, source.columns) if source.form == "table" else {}
     if tables:
         others = [file not in tables or tables[file] == "-" for file in tree.files]
-        return listing_of(tree, tables, name, _left_out(tree.files.take(np.array(others, bool))), source.labels)
+        left_out = _left_out(tree.files.take(np.array(others, bool)))
+        return listing_of(tree, tables, name, left_out, source.labels, named=source.columns)
     alone = [folder for folder in _tops(tree) if part_of_folder(folder) in ("val", "test") and _inside(tree, folder)]
     if parts is None and alone:
         raise DataError(
@@ -84,10 +92,15 @@ def _listed(source: Source, *, only: bool) -> Listing:
     return found.as_several() if source.labels == "multi" else found
 
 
-def inside_wrappers(tree: Tree) -> Tree:
-    """Step into a single top folder that only wraps the data, as zips often have it."""
+def inside_wrappers(tree: Tree, named: NamedColumns = GUESSED) -> Tree:
+    """Step into a single top folder that only wraps the data, as zips often have it.
+
+    `named`: columns that a person names; the folder of their table is the data.
+    """
     while True:
         tops = _tops(tree)
+        if named and tables_at(tree):
+            return tree
         if len(tops) > 1:  # beside it may lie what holds no images
             holding = {folder.split("/")[0] for folder in _folders_with_images(tree)}
             inside = tree.below(next(iter(holding))) if len(holding) == 1 else tree

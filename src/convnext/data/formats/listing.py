@@ -28,6 +28,7 @@ class Listing:
     notes: tuple[str, ...] = ()  # what was understood in a way that one could see differently
     only_test: frozenset[str] = frozenset()  # classes that the test part alone has
     absent: int = UNKNOWN  # the mark of a class that these data do not know
+    groups: np.ndarray | None = None  # (N,) int32: images of one number stay in one part, those of 0 go alone
 
     def in_part(self, *names: str) -> np.ndarray:
         """(N,) bool."""
@@ -53,6 +54,7 @@ class Listing:
         labels = replaced(self.labels[~test], places, len(classes))
         return replace(
             self, paths=self.paths.take(~test), labels=labels, part=self.part[~test], classes=classes,
+            groups=None if self.groups is None else self.groups[~test],
             left_out=self.left_out | {TEST: int(test.sum())},
         )  # fmt: skip
 

@@ -17,8 +17,9 @@ from convnext.data.decode import read_size
 from convnext.data.formats.band_trees import finder_of
 from convnext.data.formats.coco import dataset_of
 from convnext.data.formats.coco_json import CocoFile
-from convnext.data.formats.columns import PATH, SPLIT, class_names, objects_in, shown_columns, text_of
+from convnext.data.formats.columns import PATH, SPLIT, class_names, objects_in, text_of
 from convnext.data.formats.files import Finder
+from convnext.data.formats.named_columns import shown_columns
 from convnext.data.formats.records import JSON_LINES, Records, columns_at, records_at
 from convnext.data.formats.table_files import TYPED, metadata_of, shards_of, tables_at
 from convnext.data.parts import part_of, part_of_folder, part_of_name

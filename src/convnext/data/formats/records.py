@@ -28,9 +28,10 @@ from convnext.data.formats.columns import (
     text_of,
     with_names,
 )
+from convnext.data.formats.named_columns import named_column, other_than_path, others
 from convnext.data.formats.several import in_columns, may_be_marked
 from convnext.data.formats.shown import Shown
-from convnext.data.source import Labels
+from convnext.data.source import GUESSED, Labels, NamedColumns
 from convnext.data.store import FolderStore, Tree, ZipStore, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
@@ -89,24 +90,36 @@ class Records:
             return list(self.paths)
         return [path_in(value, self.where(place)) for place, value in enumerate(self.values(column))]
 
-    def rows(self, part: str, labels: Labels | None, among: Shown) -> tuple[list[Row], tuple[str, ...], bool]:
+    def rows(
+        self, part: str, labels: Labels | None, among: Shown, named: NamedColumns = GUESSED
+    ) -> tuple[list[Row], tuple[str, ...], bool]:
         """Every row, of `part` where the table does not say it itself; what was understood on the way; and whether the
-        label's column is called as one of several labels is. `among`: the images that it may name.
+        label's column is called as one of several labels is. `among`: the images that it may name; `named`: the columns that a
+        person names.
 
         Raises DataError where a row is wrong.
         """
+        if shows := named_column("path", named, self.columns, self.name):
+            if self.held and shows != self.held:
+                raise DataError(f"'{self.name}' holds its images, in column '{self.held}'. Leave out --path-column.")
+            if self.held:
+                return self.rows(part, labels, among, replace(named, path=""))
+            return self._renamed(shows).rows(part, labels, among, replace(named, path=""))
         if not self.held and (shows := among.column(self.columns, self.values)):
-            return self._renamed(shows).rows(part, labels, among)
-        counted = [name for name in self.columns if self.names_of(name)]
+            note = f"'{self.name}': its column '{shows}' names the images."
+            return self._renamed(shows, note).rows(part, labels, among, named)
+        asked, together = (named_column(which, named, self.columns, self.name) for which in ("label", "group"))
+        counted = [asked] if asked else [name for name in self.columns if self.names_of(name)]
         marked = None
         if not counted:
             about = self.columns if not self.held else ["path", *(name for name in self.columns if name != self.held)]
+            about = others(about, together)
             marked = in_columns(about, self.values, least=1 if labels == "multi" else 2)
         if marked is None:
             able: Iterable[str] = counted or classes_among(
-                [name for name in self.columns if name != self.held], self.values
+                [name for name in others(self.columns, together) if name != self.held], self.values
             )
-            columns = columns_of(self.columns, self.name, path=self.held, labels=able)
+            columns = columns_of(self.columns, self.name, path=self.held, labels=able, named=named)
             columns = columns if counted else with_names(columns, self.columns, self.values, self.name)
         else:
             known = {name.strip().lower(): name for name in reversed(self.columns)}
@@ -116,6 +129,7 @@ class Records:
         values = self.values(columns.label) if columns.label else [None] * len(self.numbers)
         paths, splits = self.images(columns.path), self.values(columns.split) if columns.split else None
         split_names = self.names_of(columns.split)
+        same = self.values(together) if together else [None] * len(self.numbers)
         found = []
         for place, (path, value) in enumerate(zip(paths, values, strict=True)):
             where = self.where(place)
@@ -124,16 +138,16 @@ class Records:
             marks = marks_in(value, where, names) if marked is None else marked[0][place]
             label = "" if marks else text_of(value, where, "label", names)
             row = row_of("held" if self.held else path, label, split, where, part, marks=marks)
+            row = row if same[place] is None else row._replace(group=str(same[place]).strip())
             found.append(row._replace(path=path) if self.held else row)
         refuse_captions(found, columns, self.name)
         return found, (*columns.notes, *self.notes), columns.plural
 
-    def _renamed(self, shows: str) -> "Records":
+    def _renamed(self, shows: str, *notes: str) -> "Records":
         """The same where the column `shows` is called 'path'."""
-        note = f"'{self.name}': its column '{shows}' names the images."
-        columns = ["path" if name == shows else name for name in self.columns]
+        columns = ["path" if name == shows else other_than_path(name) for name in self.columns]
         return replace(
-            self, columns=columns, notes=(note, *self.notes),
+            self, columns=columns, notes=(*notes, *self.notes),
             values=lambda column: self.values(shows if column == "path" else column),
         )  # fmt: skip
 

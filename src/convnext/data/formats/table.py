@@ -1,52 +1,30 @@
 """A table of images: a path or the image itself, a label, and a part if the images are split already.
 
-CSV, JSON lines, Parquet and Arrow mean the same by the same columns (`columns`). Spreadsheets add a line `sep=;`, empty rows
-at the end, and their own encoding (`written.decoded`).
+CSV, JSON lines, Parquet and Arrow mean the same by the same columns (`columns`).
 """
 
-import csv
-import io
 import os
-import re
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from convnext.data.arrow import ENDINGS, RowStore, Shard
-from convnext.data.formats.columns import (
-    PATH,
-    SPLIT,
-    Columns,
-    Marks,
-    Row,
-    choices_in,
-    classes_among,
-    columns_of,
-    part_said,
-    path_column,
-    path_in,
-    refuse_captions,
-    refuse_twice,
-    row_of,
-    shown_columns,
-    with_names,
-)
+from convnext.data.formats.columns import Row, path_column, path_in, row_of
+from convnext.data.formats.csv_table import cells_in, rows_of
 from convnext.data.formats.listing import PARTS, Listing
+from convnext.data.formats.named_columns import named_column, shown_columns
 from convnext.data.formats.records import TEXT_TABLES, records_at
-from convnext.data.formats.several import in_columns, marks_of, names_in, settled
+from convnext.data.formats.several import marks_of, names_in, settled
 from convnext.data.formats.shown import Shown
 from convnext.data.names import Names
 from convnext.data.parts import part_of_name
-from convnext.data.source import Labels
+from convnext.data.source import GUESSED, Labels, NamedColumns
 from convnext.data.store import Store, Tree, printable
 from convnext.data.written import as_bytes_were, composed, decoded, decomposed, local_path, one_each, spellings
 from convnext.errors import DataError, number_of
 
-_SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
 _PROBED = 20  # rows that show whether paths lead anywhere
-_WHOLE = re.compile(r"-?\d+\.0")
 _UNLABELLED = "rows of the test part without a label"
 
 
@@ -57,11 +35,12 @@ def listing_of(
     left_out: dict[str, int],
     labels: Labels | None = None,
     images: Tree | None = None,
+    named: NamedColumns = GUESSED,
 ) -> Listing:
     """Every image of the tables, as `tables_of` gives them. `name` is what messages call the source.
 
-    `labels`: whether an image has one or several, None for what it looks like; `images`: where they lie, if elsewhere.
-    Raises DataError when there is no row, or one is wrong.
+    `labels`: whether an image has one or several, None for what it looks like; `images`: where they lie, if elsewhere;
+    `named`: the columns that a person names. Raises DataError when there is no row, or one is wrong.
     """
     rows, notes, shards, plural = list[Row](), list[str](), dict[str, Shard](), False
     whole, shown_in, lost = len(tree.files) == 1, tree if images is None else images, 0
@@ -73,12 +52,12 @@ def listing_of(
             continue
         if os.path.splitext(file)[1].lower() in TEXT_TABLES:
             text, codec = decoded(tree.once.read(file))
-            own, more, called = rows_of(text, shown, part, labels, among)
+            own, more, called = rows_of(text, shown, part, labels, among, named)
             held = False
             notes += [f"'{shown}' is not UTF-8: its encoding was taken for {codec}."] if codec else []
         else:
             records, codec = records_at(tree, file, shown), ""
-            own, more, called = records.rows(part, labels, among)
+            own, more, called = records.rows(part, labels, among, named)
             held = records.shard is not None
             shards |= {file: records.shard} if records.shard is not None else {}
         if not own:
@@ -133,19 +112,26 @@ def images_named(tree: Tree, file: str, name: str) -> tuple[list[str], Store]:
 def listing_of_rows(rows: list[Row], store: Store, left_out: dict[str, int], notes: tuple[str, ...]) -> Listing:
     """The listing of rows as `several.settled` gives them: all with a label, or all with marks."""
     part = np.array([PARTS.index(row.split) for row in rows], np.int8)
-    paths = Names.of(row.path for row in rows)
+    paths, groups = Names.of(row.path for row in rows), _numbered(rows)
     trained = [row for row in rows if row.split != "test"]
     if rows[0].marks is not None:
         called = one_each(names_in(rows))
         classes, labels, absent = marks_of(rows, called)
         only_test = frozenset(classes) - {called[name] for name in names_in(trained)}
-        return Listing(paths, labels, part, classes, store, left_out, notes, only_test, absent)
+        return Listing(paths, labels, part, classes, store, left_out, notes, only_test, absent, groups)
     called = one_each(row.label for row in rows)
     classes = tuple(sorted({*called.values()}))
     number = {name: place for place, name in enumerate(classes)}
     labels = np.array([number[called[row.label]] for row in rows], np.int32)
     only_test = frozenset(classes) - {called[row.label] for row in trained}
-    return Listing(paths, labels, part, classes, store, left_out, notes, only_test)
+    return Listing(paths, labels, part, classes, store, left_out, notes, only_test, groups=groups)
+
+
+def _numbered(rows: list[Row]) -> np.ndarray | None:
+    """(N,) int32: a number for each group of the rows, 0 for those of none; None where there are no groups."""
+    number = {"": 0}
+    found = np.array([number.setdefault(row.group, len(number)) for row in rows], np.int32)
+    return found if len(number) > 1 else None
 
 
 def _nowhere(rows: list[Row], name: str, *, apart: bool) -> DataError:
@@ -156,14 +142,19 @@ def _nowhere(rows: list[Row], name: str, *, apart: bool) -> DataError:
     )
 
 
-def around(tree: Tree, file: str) -> Tree:
-    """Where the images of a table that was named alone lie: its own tree, or its folder where its paths lead nowhere."""
+def around(tree: Tree, file: str, named: NamedColumns = GUESSED) -> Tree:
+    """Where the images of a table that was named alone lie: its own tree, or its folder where its paths lead nowhere.
+
+    `named`: the columns that a person names.
+    """
     among = Shown(tree)
-    if among.listed or os.path.splitext(file)[1].lower() in ENDINGS:
+    if among.listed:
         return tree
     try:
+        if os.path.splitext(file)[1].lower() in ENDINGS and records_at(tree, file, file).held:
+            return tree
         names, values = columns_in(tree, file, _PROBED)
-        column = path_column(names)
+        column = named_column("path", named, names, file) or path_column(names)
         paths = [str(cell).strip() for cell in values(column)[:_PROBED]] if column else []
         rows = [Row(local_path(path, file), "", "") for path in paths if path]
     except DataError:  # which is told when the rows are read
@@ -216,51 +207,6 @@ def _ends(path: str) -> Iterator[str]:
         yield from ("/".join(words[first:]) for first in range(1, len(words) - 1))
 
 
-def rows_of(
-    text: str, name: str, part: str, labels: Labels | None, among: Shown
-) -> tuple[list[Row], tuple[str, ...], bool]:
-    """Every row of a CSV, of `part` where it has no column for that; what was understood on the way; and whether the
-    label's column is called as one of several labels is. `among`: the images that it may name.
-
-    Raises DataError with the line that is wrong. `name` is what messages call the table.
-    """
-    written, delimiter, first = head_of(text)
-    names = [column.lower() for column in written]
-    refuse_twice(names, name)
-    lines = list(_lines_of(text, name, delimiter, first))
-    notes: tuple[str, ...] = ()
-    if shows := among.column(names, _cells(names, lines)):
-        notes = (f"'{name}': its column '{shows}' names the images.",)
-        place = names.index(shows)
-        names[place] = written[place] = "path"
-    marked, values = _marked(written, lines, 1 if labels == "multi" else 2), _cells(names, lines)
-    if marked is None:
-        columns = columns_of(names, name, labels=classes_among(names, values), where=" in its first line")
-        columns = with_names(columns, names, values, name)
-    else:
-        image, divided = (next((word for word in words if word in names), "") for words in (PATH, SPLIT))
-        columns = Columns(image, "", divided, marked[1])
-    path, label, split = (names.index(column) if column else -1 for column in columns[:3])
-    least = max(path, label, split) + 1
-    rows = []
-    for place, (number, cells) in enumerate(lines):
-        cells += [""] * (least - len(cells))
-        own = None if split < 0 else part_said(columns.split, cells[split].strip().lower())
-        said = "" if label < 0 else cells[label].strip()
-        marks = choices_in(said) if marked is None else marked[0][place]
-        rows.append(row_of(cells[path].strip(), said, own, f"'{name}' line {number}", part, marks=marks))
-    if all(_WHOLE.fullmatch(row.label) for row in rows if row.label):  # numbers that pandas wrote beside an empty cell
-        rows = [row._replace(label=row.label.removesuffix(".0")) for row in rows]
-    refuse_captions(rows, columns, name)
-    return rows, (*notes, *columns.notes), columns.plural
-
-
-def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] | None:
-    """What columns of 1 and 0 of a CSV say, as `several.in_columns` has it."""
-    written, delimiter, first = head_of(text)
-    return _marked(written, list(_lines_of(text, name, delimiter, first)), 2)
-
-
 def columns_in(tree: Tree, file: str, most: int | None = None) -> tuple[list[str], Callable[[str], list[Any]]]:
     """The columns of a table, of a CSV in small letters, and what gives their cells; of a CSV those of `most` rows alone.
 
@@ -269,51 +215,4 @@ def columns_in(tree: Tree, file: str, most: int | None = None) -> tuple[list[str
     if os.path.splitext(file)[1].lower() not in TEXT_TABLES:
         records = records_at(tree, file, file)
         return records.columns, records.values
-    text = decoded(tree.once.read(file))[0]
-    names, delimiter, first = header_of(text)
-    return names, _cells(names, list(islice(_lines_of(text, file, delimiter, first), most)))
-
-
-def _marked(
-    written: list[str], lines: list[tuple[int, list[str]]], least: int
-) -> tuple[list[Marks], tuple[str, ...]] | None:
-    return in_columns(written, _cells(written, lines), least=least)
-
-
-def _cells(names: list[str], lines: list[tuple[int, list[str]]]) -> Callable[[str], list[str]]:
-    """column -> its cells."""
-    where = {column: place for place, column in reversed(list(enumerate(names)))}
-
-    def values(column: str) -> list[str]:
-        return [cells[where[column]] if len(cells) > where[column] else "" for _, cells in lines]
-
-    return values
-
-
-def _lines_of(text: str, name: str, delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
-    """(number of its line, cells) of each row of a CSV that is not empty, after the `first` lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for _ in range(first):
-            next(reader, None)
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise DataError(f"'{name}' line {reader.line_num} is not CSV: {error}.") from None
-
-
-def header_of(text: str) -> tuple[list[str], str, int]:
-    """(the columns of a CSV in small letters, what separates them, how many lines stand before the first row)."""
-    columns, delimiter, first = head_of(text)
-    return [column.lower() for column in columns], delimiter, first
-
-
-def head_of(text: str) -> tuple[list[str], str, int]:
-    """As `header_of`, with the columns as they are written."""
-    said = _SEPARATOR.match(text)
-    text = text[said.end() :] if said else text.lstrip("\ufeff")
-    first = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
-    delimiter = said[1] if said else max(",;\t", key=first.count)
-    columns = [cell.strip().strip('"').strip() for cell in first.split(delimiter)]
-    return columns, delimiter, 2 if said else 1
+    return cells_in(decoded(tree.once.read(file))[0], file, most)

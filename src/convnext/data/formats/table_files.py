@@ -10,11 +10,14 @@ import numpy as np
 from convnext.data.arrow import ENDINGS
 from convnext.data.codecs import image_suffixes
 from convnext.data.formats.columns import BOXES, LABEL, labelled, not_read, objects_in, path_column
+from convnext.data.formats.csv_table import header_of, marks_in_text
+from convnext.data.formats.named_columns import has_columns, named_column
 from convnext.data.formats.records import JSON, JSON_LINES, TEXT_TABLES, columns_at, is_label_json, records_at
 from convnext.data.formats.several import in_columns, may_be_marked
 from convnext.data.formats.shown import LOOKS, Shown
-from convnext.data.formats.table import columns_in, header_of, marks_in_text
+from convnext.data.formats.table import columns_in
 from convnext.data.parts import PARTS, part_of, part_of_folder, part_of_name, wraps
+from convnext.data.source import GUESSED, NamedColumns
 from convnext.data.store import Tree, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
@@ -37,15 +40,19 @@ def tables_at(tree: Tree) -> list[str]:
     return [file for file in files if _ending(file) != JSON or _labels_images(tree, file)]
 
 
-def tables_of(tree: Tree) -> dict[str, str]:
+def tables_of(tree: Tree, named: NamedColumns = GUESSED) -> dict[str, str]:
     """The tables to read -> the part that their name says, and others like them -> '-'.
+
+    Where a person names columns, those that have them.
 
     Those called metadata beside the images, else tables at the top, else Parquet and Arrow files wherever they are. Only
     those whose columns are an image and its label, beside class folders in these very words: others that lie beside the
     images are left alone, but for those that are all parts of the same images. One table says itself
     what is in it, as does one with a column `split`; of several, train.csv and test.csv are the parts.
-    Raises DataError where the files belong to several data sets.
+    Raises DataError where the files belong to several data sets, or no table has the columns that are named.
     """
+    if named and not named.kept:
+        return _with_columns(tree, named)
     texts = not _in_classes(tree)
     about = {file: _columns(tree, file) for file in metadata_of(tree)}
     beside = [file for file, own in about.items() if labelled(own, texts=texts) or (texts and _marked(tree, file, own))]
@@ -53,12 +60,31 @@ def tables_of(tree: Tree) -> dict[str, str]:
         return {file: part_of(file) for file in beside}
     columns = _texts_at(tree)
     loose = not _in_classes(tree)
-    named = [file for file, own in columns.items() if {"path", "label"} <= set(own) or (loose and labelled(own))]
-    named = named or [file for file, own in columns.items() if loose and _marked(tree, file, own)]
-    named = named or (naming(tree, columns) if loose or _in_pieces(tree) else _of_parts(tree, columns))
-    if named:
-        return _parted(named, [file for file in named if "split" in columns[file]])
+    found = [file for file, own in columns.items() if {"path", "label"} <= set(own) or (loose and labelled(own))]
+    found = found or [file for file, own in columns.items() if loose and _marked(tree, file, own)]
+    found = found or (naming(tree, columns) if loose or _in_pieces(tree) else _of_parts(tree, columns))
+    if found:
+        return _parted(found, [file for file in found if "split" in columns[file]])
     return shards_of(tree)
+
+
+def _with_columns(tree: Tree, named: NamedColumns) -> dict[str, str]:
+    """The tables with all columns that a person names."""
+    beside = metadata_of(tree)
+    about = {file: _columns(tree, file) for file in dict.fromkeys([*beside, *tables_at(tree)])}
+    found = [file for file, columns in about.items() if has_columns(columns, named)]
+    if found:
+        inside = [file for file in found if file in beside]
+        return {file: part_of(file) for file in inside} if inside else _parted(found, [])
+    if not about:
+        option = next(iter(named.given)).replace("_", "-")
+        raise DataError(
+            f"--{option} names a column of a table, and there is no table. Leave it out, or name the table."
+        )
+    first, columns = max(about.items(), key=lambda each: len(each[1]))
+    for which in ("label", "path", "group"):
+        named_column(which, named, columns, first)  # which says what is missing
+    raise DataError(f"no table has all of {', '.join(map(repr, named.given.values()))}. Name the table.")
 
 
 def passed_over(tree: Tree) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ KEPT = (
     "step",
     "images",
     "val_share",
+    "drawn",
+    "columns",
     "provenance",
     "thresholds",
     "decision",

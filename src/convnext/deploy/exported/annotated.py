@@ -13,8 +13,9 @@ from convnext.data.store import printable
 from convnext.deploy.images import in_batches
 from convnext.engine.records import info, watched
 from convnext.errors import DataError, reason_of
-from convnext.tasks.opening import Fingerprint, look, open_scored
+from convnext.tasks.opening import look, open_scored
 from convnext.tasks.skipped import note_skipped
+from convnext.tasks.splits import Fingerprint
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from convnext.config import Bands
 from convnext.data.bands import shown_to_eyes
 from convnext.data.labelled import Splits
+from convnext.data.source import NamedColumns
 from convnext.data.store import printable
 from convnext.data.whole import Whole, open_whole
 from convnext.deploy.output import refuse_among
@@ -32,7 +33,7 @@ from convnext.studies.audit.neighbours import neighbours
 from convnext.studies.audit.networks import Asked, Said, said
 from convnext.studies.audit.page import audit_page
 from convnext.studies.audit.tables import write_tables
-from convnext.studies.folds.parts import parts, require_folds
+from convnext.studies.folds.parts import parts, require_folds, together
 from convnext.tasks.classification.facts import fingerprint
 from convnext.tasks.opening import bands_of, source_of
 
@@ -52,6 +53,9 @@ def audit(
     minutes: float | str | None = None,
     bands: Sequence[str | int] = (),
     images: str | os.PathLike[str] | None = None,
+    label_column: str | None = None,
+    path_column: str | None = None,
+    group_column: str | None = None,
     seed: int = 0,
     device: str = "auto",
     workers: int = -1,
@@ -62,7 +66,8 @@ def audit(
     `weights`: a run, a folder, a file or 'hub:OWNER/NAME', whose network is frozen and judges by its features. Without, a
     small `model` ('atto') is trained for each of `folds`, for `epochs` on images of `size_px`, or in `minutes` altogether.
     `bands`: the channels of images of many bands, in order, as of `train`; those of `weights` are their own.
-    `images`: where those of a table are, if not beside it.
+    `images`: where those of a table are, if not beside it; `label_column`, `path_column`: which of its columns are meant,
+    `group_column`: what images have in common that keeps them in one fold.
     Raises ConvNeXtError for everything that the caller can mend.
     """
     changes = {"schedule.epochs": epochs, "input.size_px": size_px}
@@ -76,7 +81,8 @@ def audit(
         )
     if minutes is not None:
         minutes = require_minutes(minutes)
-    source = source_of(os.fspath(data), images=None if images is None else os.fspath(images))
+    columns = NamedColumns.of(label_column, path_column, group_column)
+    source = source_of(os.fspath(data), images=None if images is None else os.fspath(images), columns=columns)
     source = replace(source, bands=tuple(map(str, bands))) if bands else source
     folder = Path(out)
     with Claim(folder):
@@ -190,12 +196,14 @@ def _folds(whole: Whole, looks: Looks, hashed: Copies, folds: int, seed: int) ->
     """(N,): the fold of each image, -1 of those that cannot be read. Copies are in one fold."""
     places = np.flatnonzero(looks.read)
     row = {int(place): number for number, place in enumerate(places)}
-    groups = hashed.fitting(whole.labels.tolist(), folds)
-    together = [tuple(row[place] for place in group) for group in groups]
+    paths = [entry.path for entry in whole.dataset.entries]
+    kept = together(hashed, looks, paths, whole.labels, whole.groups, folds)
+    read = [[row[place] for place in group if place in row] for group in kept]
     found = np.full(len(whole.dataset.entries), -1, np.int64)
-    paths = [whole.dataset.entries[place].path for place in places.tolist()]
     said = whole.dataset.labels() if whole.dataset.several else whole.labels
-    found[places] = parts(paths, said[places], together, folds, seed=seed)
+    found[places] = parts(
+        [paths[place] for place in places.tolist()], said[places], [*filter(None, read)], folds, seed=seed
+    )
     return found
 
 

@@ -5,11 +5,16 @@ Axes: N images, K classes, U images or groups of copies, which stay together.
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convnext.data.drawn import Units, cut
+from convnext.data.series import series_in
 from convnext.errors import ConvNeXtError, number_of
+from convnext.studies.audit.copies import Copies, grouped
+from convnext.studies.audit.looks import Looks
 
 LEAST = 2
 
@@ -20,6 +25,28 @@ def require_folds(folds: int, images: int) -> None:
         raise ConvNeXtError(f"folds = {folds} is refused: it must be a whole number, {LEAST} or more.")
     if folds > images:
         raise ConvNeXtError(f"folds = {folds} is refused: there are only {number_of(images, 'image')}. Give fewer.")
+
+
+def together(
+    whole: Copies, looks: Looks, paths: Sequence[str], labels: NDArray[np.int64], groups: Units | None, folds: int
+) -> tuple[tuple[int, ...], ...]:
+    """The places of images that stay in one fold: copies, and with them series or the groups that a person names.
+
+    `labels`: (N,) classes. Series and copies are taken apart where a fold could not hold them, named groups never.
+    """
+
+    def look(places: Sequence[int]) -> list[bytes]:
+        return [looks.small[place].tobytes() if not looks.reasons[place] else b"" for place in places]
+
+    series = series_in(paths, labels, look) if groups is None else groups
+    units = cut(series, paths, labels, least=folds, pieces=folds) if groups is None else groups
+    pairs = [pair for group in whole.fitting(labels.tolist(), folds) for pair in pairwise(group)]
+    taken_apart = (series > 0) & (series != units)
+    pairs = [(one, other) for one, other in pairs if not (taken_apart[one] and series[one] == series[other])]
+    order = np.argsort(units, kind="stable")
+    order = order[units[order] > 0]
+    pairs += [(one, other) for one, other in pairwise(order.tolist()) if units[one] == units[other]]
+    return grouped(len(paths), np.sort(np.array(pairs, np.int64).reshape(-1, 2), axis=1))
 
 
 def parts(

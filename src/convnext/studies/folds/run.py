@@ -16,6 +16,7 @@ import numpy as np
 from convnext.config import Bands, Recipe, RunOptions, parse
 from convnext.data.annotated import AnnotatedImage
 from convnext.data.dataset import DenseDataset
+from convnext.data.drawn import Units
 from convnext.data.formats.folders import listed
 from convnext.data.labelled import Dataset, Splits, present, rarest
 from convnext.data.opening import DenseSplits, open_parts
@@ -30,11 +31,12 @@ from convnext.reports.predictions import watching
 from convnext.reports.report import write_page_of
 from convnext.studies.audit.copies import copies
 from convnext.studies.audit.looks import Looks, known_as, look_at, read_looks
-from convnext.studies.folds.parts import parts, require_folds
+from convnext.studies.folds.parts import parts, require_folds, together
 from convnext.studies.folds.report import write_report
 from convnext.tasks.arguments import TrainArguments, requested
 from convnext.tasks.budget import budget_of
-from convnext.tasks.opening import bands_of, corrected_splits, source_of
+from convnext.tasks.opening import bands_of, source_of
+from convnext.tasks.splits import corrected_splits
 from convnext.tasks.train import Done, Request, examined, started, trained
 from convnext.tasks.workplace import workplace
 
@@ -127,13 +129,13 @@ def cross_validated(request: Request, options: RunOptions, folds: int) -> CrossV
     with workplace(options) as (device, world):
         source = source_of(request.data, request.task)
         source = replace(source, bands=request.bands) if request.bands else source
-        pool = _pool(source, request.corrections)
-        fold_of = world.from_first(_parts(pool, folds, request, options) if world.first else None)
+        pool, groups = _pool(source, request.corrections)
+        fold_of = world.from_first(_parts(pool, groups, folds, request, options) if world.first else None)
         if world.first:
             held = np.bincount(fold_of, minlength=folds)
             info(
                 f"{folds} runs, each on all images but one part of {held.min():,} to {held.max():,}; they are the parts of "
-                f"{number_of(len(fold_of), 'image')}. Copies are in one part."
+                f"{number_of(len(fold_of), 'image')}. {_together(groups)}"
             )
             if minutes is not None:
                 info(f"--minutes {request.minutes} are {minutes:g} for each fold.")
@@ -144,7 +146,7 @@ def cross_validated(request: Request, options: RunOptions, folds: int) -> CrossV
             if world.first:
                 info(f"Fold {fold + 1} of {folds}:")
             with Claim(Path(own.out)) if world.first else contextlib.nullcontext() as claim:
-                own_world, splits = replace(world, claim=claim), _splits(pool, fold_of, fold, folds)
+                own_world, splits = replace(world, claim=claim), _splits(pool, fold_of, fold, folds, source)
                 done = _one(source, asked, splits, own, device, own_world)
             if world.first:
                 page = write_page_of(done.out, task, done.splits.val)
@@ -158,6 +160,13 @@ def cross_validated(request: Request, options: RunOptions, folds: int) -> CrossV
         write_text(out / SUMMARY, to_json(found.to_dict(), indent=1) + "\n")
         write_report(found.to_dict(), found.report)
         return found
+
+
+def _together(groups: Units | None) -> str:
+    """What is said of images that stay in one part."""
+    if groups is None:
+        return "Copies and series, such as frames of a video, are in one part."
+    return f"Copies, and each of the {number_of(len(np.unique(groups[groups > 0])), 'group')}, are in one part."
 
 
 def _one(source: Source, request: Request, splits: Any, options: RunOptions, device: Any, world: World) -> Done:
@@ -176,20 +185,25 @@ def _as_first(request: Request, first: Path) -> Request:
     return replace(request, recipe=recipe, model=None, changes={}, minutes=None, size_px=None)
 
 
-def _pool(source: Source, corrections: str | None) -> Dataset | DenseDataset:
-    """The images of the train and val parts, or all where there are none. Raises DataError where they do not fit together."""
+def _pool(source: Source, corrections: str | None) -> tuple[Dataset | DenseDataset, Units | None]:
+    """The images of the train and val parts, or all where there are none, and the groups of them that a person names.
+
+    Raises DataError where they do not fit together.
+    """
     if source.task == "classification":
         listing = listed(source, only=True)
-        pool = listing.dataset(~listing.in_part("test"))
+        kept = ~listing.in_part("test")
+        pool, groups = listing.dataset(kept), None if listing.groups is None else listing.groups[kept]
         if not pool.several and len(present(pool.labels())) < 2:
             raise DataError(f"'{source.name}' has images of one class only; training needs two or more.", listing.said)
         if corrections is None:
-            return pool
-        splits: Splits = corrected_splits(source, Splits(pool, replace(pool, entries=())), corrections)
+            return pool, groups
+        whole = Splits(pool, replace(pool, entries=()), units=groups)
+        splits: Splits = corrected_splits(source, whole, corrections)
         info(splits.notes[-1])
-        return splits.train
+        return splits.train, splits.units
     if corrections is not None:
-        return corrected_splits(source, None, corrections)
+        return corrected_splits(source, None, corrections), None
     found = open_parts(source)
     own = [found[part] for part in ("train", "all", "val") if part in found]
     if not own:
@@ -199,7 +213,7 @@ def _pool(source: Source, corrections: str | None) -> Dataset | DenseDataset:
         if (other.values, other.colours, other.ignored) != (first.values, first.colours, first.ignored):
             raise DataError(f"The masks of '{source.name}' have other values in train than in val. Name one part.")
     entries = [entry for part in own for entry in part.entries]
-    return replace(first, entries=tuple(_renumbered(entries) if len(own) > 1 else entries))
+    return replace(first, entries=tuple(_renumbered(entries) if len(own) > 1 else entries)), None
 
 
 def _renumbered(entries: Sequence[AnnotatedImage]) -> Iterator[AnnotatedImage]:
@@ -213,8 +227,10 @@ def _renumbered(entries: Sequence[AnnotatedImage]) -> Iterator[AnnotatedImage]:
         yield replace(entry, image_id=number, objects=objects)
 
 
-def _parts(pool: Dataset | DenseDataset, folds: int, request: Request, options: RunOptions) -> np.ndarray:
-    """(N,): the fold that holds out each image."""
+def _parts(
+    pool: Dataset | DenseDataset, groups: Units | None, folds: int, request: Request, options: RunOptions
+) -> np.ndarray:
+    """(N,): the fold that holds out each image; `groups`: of images that a person keeps together."""
     paths = [entry.path for entry in pool.entries]
     labels = np.zeros(len(paths), np.int64)
     marks = None
@@ -228,8 +244,9 @@ def _parts(pool: Dataset | DenseDataset, folds: int, request: Request, options: 
     if looks is None:
         looks = look_at(pool.store, paths, workers=options.workers, bands=_bands(pool, request, options.workers))
         looks.write(file, known)
-    groups = copies(looks).fitting((labels if marks is None else rarest(marks)).tolist(), folds)
-    return parts(paths, labels if marks is None else marks, groups, folds, seed=request.seed)
+    alone = labels if marks is None else rarest(marks)
+    whole = together(copies(looks), looks, paths, alone, groups, folds)
+    return parts(paths, labels if marks is None else marks, whole, folds, seed=request.seed)
 
 
 def _bands(pool: Dataset | DenseDataset, request: Request, workers: int) -> Bands | None:
@@ -240,7 +257,9 @@ def _bands(pool: Dataset | DenseDataset, request: Request, workers: int) -> Band
     return facts.bands if facts else None
 
 
-def _splits(pool: Dataset | DenseDataset, fold_of: np.ndarray, fold: int, folds: int) -> Splits | DenseSplits:
+def _splits(
+    pool: Dataset | DenseDataset, fold_of: np.ndarray, fold: int, folds: int, source: Source
+) -> Splits | DenseSplits:
     held = fold_of == fold
 
     def part(which: np.ndarray) -> Any:
@@ -249,5 +268,7 @@ def _splits(pool: Dataset | DenseDataset, fold_of: np.ndarray, fold: int, folds:
             return replace(pool, entries=tuple(pool.entries[place] for place in places))
         return replace(pool, entries=tuple(pool.entries[place] for place in places))
 
-    kind = Splits if isinstance(pool, Dataset) else DenseSplits
-    return kind(part(~held), part(held), fold=(fold + 1, folds))
+    about: dict[str, Any] = {"fold": (fold + 1, folds)}
+    if not isinstance(pool, Dataset):
+        return DenseSplits(part(~held), part(held), **about)
+    return Splits(part(~held), part(held), **about, columns=source.columns.kept_by_run)

@@ -58,7 +58,7 @@ class Classification:
                 "these, or its name; --labels says how data are to be read."
             )
         self.model, self.recipe, self.options = model, recipe, options
-        self.given = splits.given
+        self.given, self.drawn, self.columns = splits.given, splits.drawn, dict(splits.columns)
         self.train, self.val, self.val_share, self.fold = splits.train, splits.val, splits.val_share, splits.fold
         self.steps_per_epoch = steps_in_epoch(len(self.train.entries), recipe.optim.batch)
         self.metric: str = recipe.select.metric
@@ -131,6 +131,8 @@ class Classification:
             "classes": list(self.train.classes),
             "images": fingerprint(self.train),
             "val_share": self.val_share,
+            **({"drawn": self.drawn} if self.drawn else {}),
+            **({"columns": self.columns} if self.columns else {}),
             **({} if self.fold is None else {"fold": list(self.fold)}),
             **({} if self.given is None else {"given": fingerprint(self.given)}),
         }

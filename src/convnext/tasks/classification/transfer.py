@@ -147,7 +147,11 @@ class _Whole:
         labels = torch.from_numpy(train.labels())
         order, parts = in_turns(labels, run.recipe.seed), run.recipe.start.folds - 1
         own = torch.arange(len(train.entries), len(data.entries))
-        return cls(data, features, (own, *(order[part::parts].sort().values for part in range(parts))))
+        turn = torch.empty(len(order), dtype=torch.long)
+        turn[order] = torch.arange(len(order)) % parts
+        if run.splits.units is not None:
+            turn = _whole_units(turn, torch.from_numpy(run.splits.units.astype("int64")))
+        return cls(data, features, (own, *((turn == part).nonzero().flatten() for part in range(parts))))
 
     def others(self, run: Stages) -> list[Stages]:
         """The parts but the first, which is the run itself."""
@@ -179,6 +183,14 @@ class _Whole:
     def _only(self, which: torch.Tensor) -> Dataset:
         entries = tuple(self.data.entries[i] for i in which.nonzero().flatten().tolist())
         return Dataset(self.data.classes, entries, self.data.store)
+
+
+def _whole_units(turn: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+    """(N,) parts of images, of which those of one unit, but 0, are all in the part of its first."""
+    found, first = turn.clone(), dict[int, int]()
+    for place in units.nonzero().flatten().tolist():
+        found[place] = first.setdefault(int(units[place]), int(turn[place]))
+    return found
 
 
 def _last(part: Stages) -> Tensors:
