@@ -9,6 +9,7 @@ from convnext.data.formats.cvat import is_cvat
 from convnext.data.formats.files import open_tree
 from convnext.data.formats.folders import class_form, inside_wrappers
 from convnext.data.formats.json_kinds import json_kind
+from convnext.data.formats.lists import has_lists
 from convnext.data.formats.masks import refuse_misread
 from convnext.data.formats.objects import has_objects
 from convnext.data.formats.records import is_label_json
@@ -118,7 +119,7 @@ def _of_tree(
             raise DataError(nothing_annotated(name, tree))
         if annotated is None and found is not None and (not is_sure(found, tree) or tagged(tree, alone=True)):
             found = None
-        if annotated is None and found is None:
+        if annotated is None and found is None and not has_lists(tree):
             refuse_misread(tree, name)
     if found in ANNOTATED:
         shown = open_tree(images, what="the images") if images is not None else tree

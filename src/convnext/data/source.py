@@ -10,7 +10,7 @@ Task = Literal["classification", "detection", "segmentation"]
 Annotations = Literal[
     "coco", "cvat", "voc", "labelme", "via", "supervisely", "datumaro", "objects", "yolo", "masks"
 ]  # fmt: skip
-Form = Literal["folders", "table", "texts", "tags", Annotations]
+Form = Literal["folders", "table", "lists", "texts", "tags", Annotations]
 Labels = Literal["single", "multi"]  # what an image has
 
 

@@ -19,7 +19,7 @@ PATH = (
     "path", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file", "image_name", "image",
     "img_path", "img", "picture", "photo", "jpg", "png", "url", "image_url", "uri", "image_id", "fname",
 )  # fmt: skip
-LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls", "choice")
+LABEL = ("label", "labels", "class", "class_name", "category", "target", "cls", "choice", "predictionstring")
 PLURAL = ("labels", "tags", "classes", "categories", "choices")  # those that are no LABEL are taken where there is none
 _SPLIT_BY = {
     "is_valid": ("train", "val"),

@@ -32,6 +32,7 @@ from convnext.data.source import GUESSED, Labels, NamedColumns
 from convnext.errors import DataError
 
 _SEPARATOR = re.compile(r"\ufeff?\"?sep=(.)\"?(?:\r\n|\r|\n)", re.IGNORECASE)
+_SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a class
 _WHOLE = re.compile(r"-?\d+\.0")
 
 
@@ -77,8 +78,24 @@ def rows_of(
         rows.append(row_of(cells[path].strip(), said, own, where, part, marks=marks, group=same))
     if all(_WHOLE.fullmatch(row.label) for row in rows if row.label):  # numbers that pandas wrote beside an empty cell
         rows = [row._replace(label=row.label.removesuffix(".0")) for row in rows]
+    if columns.label == "predictionstring":
+        rows = [row._replace(label=synset_of(row.label, name)) for row in rows]
     refuse_captions(rows, columns, name)
     return rows, (*notes, *columns.notes), columns.plural
+
+
+def synset_of(cell: str, name: str) -> str:
+    """The class in ImageNet's 'n01440764 30 20 400 300 ...', a box for each object of it.
+
+    Raises DataError for other boxes.
+    """
+    words = cell.split()
+    synsets = set(words[::5])
+    if cell and (len(words) % 5 or len(synsets) > 1 or not _SYNSET.fullmatch(words[0])):
+        raise DataError(
+            f"'{name}' has boxes (column 'PredictionString'), which are not read from such a table. Write COCO JSON."
+        )
+    return words[0] if words else ""
 
 
 def marks_in_text(text: str, name: str) -> tuple[list[Marks], tuple[str, ...]] | None:

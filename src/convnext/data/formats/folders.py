@@ -9,6 +9,7 @@ from convnext.data.band_store import BandStore, band_of, first_files, found_band
 from convnext.data.codecs import endings_of_images, suffixes_in
 from convnext.data.formats.class_words import unlabelled
 from convnext.data.formats.listing import PARTS, Listing
+from convnext.data.formats.lists import has_lists, listing_of_lists
 from convnext.data.formats.table import listing_of
 from convnext.data.formats.table_files import metadata_of, passed_over, tables_at, tables_of, unread
 from convnext.data.formats.tags import listing_of_tags
@@ -26,7 +27,7 @@ _FEWEST = 2  # folders that two neighbours have in common, to look like parts
 
 
 def class_form(tree: Tree, named: NamedColumns = GUESSED) -> Form:
-    """Whether folders, a table or texts beside the images say which classes an image has.
+    """Whether folders, a table, lists or texts beside the images say which classes an image has.
 
     `named`: columns that a person names, which only a table has. Raises DataError where none has them.
     """
@@ -38,6 +39,8 @@ def class_form(tree: Tree, named: NamedColumns = GUESSED) -> Form:
     tables = tables_of(tree) if metadata_of(tree) or not parted else {}
     if tables and (not parted or set(tables) <= set(metadata_of(tree))):
         return "table"
+    if not parted and has_lists(tree):
+        return "lists"
     return "texts" if not parted and has_texts(tree) else "folders"
 
 
@@ -73,6 +76,8 @@ def _listed(source: Source, *, only: bool) -> Listing:
         return listing_of_tags(source, _left_out(tree.files) if source.file is None else {})
     if source.file is not None:
         return listing_of(tree, {source.file: ""}, name, {}, source.labels, source.images, source.columns)
+    if source.form == "lists":
+        return listing_of_lists(tree, _left_out(tree.files), source.labels)
     if source.form == "texts":
         return listing_of_texts(tree, _left_out(tree.files), source.labels)
     parts = _part_folders(tree, only=only)
@@ -107,7 +112,7 @@ def inside_wrappers(tree: Tree, named: NamedColumns = GUESSED) -> Tree:
             if inside is tree or "train" in map(part_of_folder, tops) or not _parted(inside):
                 return tree
             tops = list(holding)
-        if len(tops) != 1 or tops[0].lower() in _STAYS or (tables_at(tree) and tables_of(tree)):
+        if len(tops) != 1 or tops[0].lower() in _STAYS or (tables_at(tree) and tables_of(tree)) or has_lists(tree):
             return tree
         inside = tree.below(tops[0])
         if "" in _folders_with_images(tree) or not (inside.folders or tables_at(inside)):

@@ -16,6 +16,7 @@ _KEYS: dict[str, tuple[bytes, ...]] = {  # the surest first; all of a row must b
     "via": (b'"regions"', b'"file_attributes"'),
     "supervisely": (b'"geometryType"', b'"objects"'),
     "datumaro": (b'"items"', b'"categories"', b'"annotations"'),
+    "fiftyone": (b'"labels"', b'"bounding_box"'),
     "cityscapes": (b'"imgHeight"', b'"polygon"'),
     "superannotate": (b'"instances"', b'"metadata"', b'"className"'),
     "labelbox": (b'"data_row"', b'"projects"'),

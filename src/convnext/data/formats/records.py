@@ -34,7 +34,7 @@ from convnext.data.formats.shown import Shown
 from convnext.data.source import GUESSED, Labels, NamedColumns
 from convnext.data.store import FolderStore, Tree, ZipStore, printable
 from convnext.data.written import decoded
-from convnext.errors import DataError
+from convnext.errors import DataError, number_of
 
 JSON = ".json"  # a table where `is_label_json` says so
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -56,6 +56,7 @@ _HELD = (
 _NAMED = re.compile(
     rb'\s*(?:\xef\xbb\xbf)?\s*\{\s*"(?:[^"\\]|\\.)+?\.(\w{2,5})"\s*:\s*["\[{]'
 )  # an image and its labels
+_FIFTYONE = re.compile(rb'\s*\{\s*"(?:classes|labels)"\s*:')  # its labels.json of images in classes
 _RECORDS = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*\[\s*\{")
 _HEAD = 4096  # bytes in which the first row begins
 _FILES = 120  # letters of an image's own name that are kept
@@ -154,6 +155,8 @@ class Records:
 
 def is_label_json(data: bytes) -> bool:
     """Whether a JSON says which labels images have: an object of images, or a list of records with an image and labels."""
+    if _FIFTYONE.match(data) and re.search(rb'"labels"\s*:\s*\{', data):
+        return b'"bounding_box"' not in data
     named = _NAMED.match(data)
     if named:
         return f".{named[1].decode().lower()}" in image_suffixes() and b'"regions"' not in data[:_HEAD]
@@ -224,14 +227,37 @@ def _of_json(data: bytes, name: str) -> Records:
         held = msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DataError(f"'{name}' is not JSON ({error}).") from None
-    if isinstance(held, dict):
+    more: tuple[str, ...] = ()
+    if isinstance(held, dict) and {*held} <= {"classes", "labels"} and isinstance(held.get("labels"), dict):
+        whole = held["labels"]
+        held = [{"path": path, "label": said} for path, cell in whole.items() if (said := _of_fiftyone(cell, held))]
+        lost = number_of(len(whole) - len(held), "image")
+        more = (
+            (f"{lost} of '{name}' without a label {'is' if len(whole) - len(held) == 1 else 'are'} left out.",)
+            if len(held) < len(whole)
+            else ()
+        )
+    elif isinstance(held, dict):
         held = [{"path": path, **(said if isinstance(said, dict) else {"labels": said})} for path, said in held.items()]
     if not isinstance(held, list) or not held or not all(isinstance(row, dict) for row in held):
         raise DataError(f'\'{name}\' is no list of objects, as {{"path": ..., "labels": [...]}}.')
     columns = list(dict.fromkeys(key for row in held for key in row))
     notes = (f"'{name}' is not UTF-8: its encoding was taken for {codec}.",) if codec else ()
     numbers = range(1, len(held) + 1)
-    return Records(name, columns, lambda column: [row.get(column) for row in held], "record", numbers, notes=notes)
+    return Records(
+        name, columns, lambda column: [row.get(column) for row in held], "record", numbers, notes=(*notes, *more)
+    )
+
+
+def _of_fiftyone(cell: object, held: dict[str, Any]) -> object:
+    """What FiftyOne says of an image: a name, a number of its `classes`, an object with a label, or a list of these."""
+    if isinstance(cell, list):
+        return [_of_fiftyone(one, held) for one in cell]
+    value = cell.get("label") if isinstance(cell, dict) else cell
+    names = held.get("classes")
+    if isinstance(value, int) and isinstance(names, list) and 0 <= value < len(names):
+        return names[value]
+    return value if isinstance(value, str) or value is None else str(value)
 
 
 def _of_arrow(tree: Tree, file: str, name: str) -> Records:

@@ -7,6 +7,7 @@ from typing import Any
 
 from convnext.data.formats.columns import path_column
 from convnext.data.formats.files import ImageFinder, is_image
+from convnext.data.names import Names
 from convnext.data.store import FolderStore, Tree, tree_of
 from convnext.errors import DataError
 
@@ -25,6 +26,11 @@ class Shown:
     @cached_property
     def _finder(self) -> ImageFinder:
         return ImageFinder(self.tree.files)
+
+    @property
+    def images(self) -> Names:
+        """All of them."""
+        return self._finder.images
 
     @property
     def listed(self) -> bool:

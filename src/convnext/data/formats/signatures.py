@@ -16,6 +16,7 @@ from convnext.data.store import Tree, printable
 from convnext.data.written import decoded
 from convnext.errors import DataError
 
+_PART = re.compile("train|test|val(?:id)?", re.IGNORECASE)
 _LOOKS = 3  # files of an ending
 _HEAD = 65536  # bytes of a file that are looked at
 _CLASSES = 2  # folders of images, from which on they may be classes
@@ -36,6 +37,7 @@ _JSON = {
         "a file of Cityscapes' polygons", "Make the *_labelIds.png with cityscapesscripts (csCreateTrainIdLabelImgs)."
     ),
     "superannotate": Signature("SuperAnnotate's JSON", "Convert it to COCO with SuperAnnotate's own export."),
+    "fiftyone": Signature("FiftyOne's JSON of objects", "Export it as fiftyone.types.COCODetectionDataset from there."),
     "labelbox": Signature("an export of Labelbox", "Convert it to COCO with Labelbox's own converter."),
     "label studio": Signature(
         "an export of Label Studio", "Export 'COCO with images' or 'YOLO with images' from there."
@@ -111,6 +113,7 @@ _DICOM = Signature("a file of DICOM", _TO_PNG)
 _DICOM_MARK = slice(128, 132)  # where b"DICM" stands
 _RAW = Signature("a raw file of a camera", "Save the images as JPEG, TIFF or PNG.")
 _VIDEO = Signature("a video", "Save its frames as images, those of one video in one part alone.")
+_MATLAB = Signature("a file of MATLAB", "Write a CSV of path and label from it: scipy.io.loadmat reads it.")
 _PACKED = {  # known by the name alone, where there are no images
     **dict.fromkeys((".zip", ".7z", ".rar", ".tgz", ".gz", ".bz2", ".xz"), Signature("an archive", _UNPACK)),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf"), _RAW),
@@ -123,7 +126,7 @@ _PACKED = {  # known by the name alone, where there are no images
     ".record": Signature("a TFRecord", _TO_CLASSES),
     ".tar": Signature("a tar, such as a shard of WebDataset", _TO_CLASSES),
     ".mdb": Signature("an LMDB", _TO_CLASSES),
-    ".mat": Signature("a file of MATLAB", "Write a CSV of path and label from it."),
+    ".mat": _MATLAB,
     ".h5": Signature("a file of HDF5", _TO_CLASSES),
     ".npz": Signature("a file of NumPy", "Save the images as PNG, into a folder for each class."),
 }
@@ -136,7 +139,7 @@ def unread(tree: Tree) -> str:
             if file not in tree.once.passed_over and (known := _told(file, ending, tree)):
                 return known
     if tree.files.ending_in(image_suffixes()).any():
-        return ""
+        return next((_sentence(file, _MATLAB) for file in tree.files.take(tree.files.ending_in({".mat"}))), "")
     for file in tree.files:
         name = file.rsplit("/", 1)[-1].lower()
         ending = ".tfrecord" if ".tfrecord-" in name else os.path.splitext(name)[1]
@@ -179,7 +182,12 @@ def may_be_classes(tree: Tree) -> bool:
     """Whether images lie in folders of two names or more that are no words for images or parts."""
     which = np.unique(tree.files.prefix[tree.files.ending_in(image_suffixes())]).tolist()
     names = {tree.files.prefixes[number].rstrip("/").rsplit("/", 1)[-1] for number in which}
-    return sum(name.lower() not in IMAGE_WORDS and name != "" and not wraps(name) for name in names) >= _CLASSES
+    able = [name for name in names if name.lower() not in IMAGE_WORDS and name != "" and not wraps(name)]
+    if (
+        tree.files.ending_in({".mat"}).any() and len({_PART.sub("", name) for name in able}) == 1
+    ):  # cars_train, cars_test
+        return False
+    return len(able) >= _CLASSES
 
 
 def _sentence(file: str, found: Signature) -> str:
