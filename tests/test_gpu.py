@@ -3,6 +3,7 @@
 With TRITON_INTERPRET=1 and `-m gpu` they run tiny on the CPU, to try the tests themselves.
 """
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,31 @@ def test_a_graph_answers_as_its_network_also_after_its_weights_change_in_place()
                 assert torch.allclose(run(each), made(each), atol=1e-4)
             for parameter in made.parameters():
                 parameter.mul_(0.9)
+
+
+def test_what_another_thread_does_while_a_graph_is_recorded_goes_on():
+    if DRY:
+        pytest.skip("nothing is recorded on the CPU")
+    made, over, failed = network().eval(), threading.Event(), []
+
+    def read_images() -> None:
+        try:
+            while not over.is_set():  # as a loader does: page-locked memory, copies, and memory of the GPU
+                torch.randn(int(torch.randint(1, 2**20, ()))).pin_memory().to(DEVICE, non_blocking=True)
+        except RuntimeError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=read_images)
+    thread.start()
+    try:
+        for _ in range(3):
+            x = images()
+            with torch.no_grad():
+                assert torch.allclose(graphed(made, x)(x), made(x), atol=1e-4)
+    finally:
+        over.set()
+        thread.join()
+    assert not failed
 
 
 def test_one_rank_learns_under_ddp_what_it_learns_alone(tmp_path: Path):

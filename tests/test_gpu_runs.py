@@ -91,6 +91,13 @@ def test_a_gpu_trains_in_16_bits_by_default_and_the_rest_in_tf32_where_it_can(da
     assert torch.backends.cuda.matmul.fp32_precision != "tf32"
 
 
+def test_a_compiled_run_in_16_bits_with_tf32_beside_them_trains(data, tmp_path):
+    if interpreted():
+        pytest.skip("torch's compiler asks for TF32 on a GPU alone; test_precision.py has what it asks")
+    done = convnext(*tiny(data, tmp_path / "run", "--schedule.steps", 2, "--device", DEVICE, "--compile"))
+    assert done.status == 0 and all(loss == loss for loss in losses(tmp_path / "run")), done.err
+
+
 def test_a_step_makes_no_call_that_waits_for_the_gpu(data, tmp_path, monkeypatch):
     if interpreted():
         pytest.skip("torch tells of such calls on a GPU alone; test_waits.py counts them without one")
