@@ -149,7 +149,8 @@ def _downsample(downsample: Any) -> FoldedDownsample:
     if downsample.antialias:
         wide = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, padding_mode="replicate")
         wide = wide.to(weight.device, weight.dtype)
-        wide.bias, conv, weight = conv.bias, wide, blurred(weight.double())
+        weight = wide.weight if weight.is_meta else blurred(weight.double())
+        wide.bias, conv = conv.bias, wide
     _fold_into(conv, weight, downsample.norm.weight, downsample.norm.bias)
     return FoldedDownsample(conv, downsample.norm.eps)
 
