@@ -67,6 +67,16 @@ def test_every_network_and_every_public_name_is_in_the_reference(site):
     assert set(named) == {name for name in convnext.__all__ if not name.startswith("_")}
 
 
+def test_a_network_has_the_accuracy_of_the_paper_beside_it(site):
+    rows = {row.split("`")[1]: row for row in read(site, "networks.md").splitlines() if row.startswith("| `")}
+    assert rows["tiny"].endswith("| 224 px | 82.1 %; from 22K 82.9 % |")  # table 1
+    assert rows["iso_base"].endswith(" 82.0 % |") and rows["swin_tiny"].endswith(" 81.3 % |")  # tables 2 and 1
+    start = {row.split("`")[1]: row for row in read(site, "index.md").splitlines() if row.startswith("| `")}
+    for name in ("tiny", "small", "base"):
+        for figure in re.findall(r"(\d\d\.\d) %", rows[name]):
+            assert figure in start[name]
+
+
 def test_every_step_of_the_roadmap_has_its_section_and_its_drawing(site):
     page = read(site, "roadmap.md")
     assert re.findall(r"^## (.*)", page, re.MULTILINE)[:-2] == [step.replace("_", " ") for step in STEPS]
