@@ -66,6 +66,8 @@ def test_what_was_drawn_comes_back_from_its_text(rows):
     found = Drawn.of(text, len(rows))
     assert found.held.tolist() == held.tolist() and found.units.tolist() == units.tolist() and is_drawn(text)
     assert not is_drawn(text[:-1]) and not is_drawn(f"9{text}") and not is_drawn(None)
+    with pytest.raises(DataError, match="it held out is damaged"):
+        Drawn.of(text[:-1], len(rows))
     with pytest.raises(DataError, match=f"the run parted .* and {len(rows) + 1} are there now"):
         Drawn.of(text, len(rows) + 1)
 

@@ -200,7 +200,8 @@ def test_texts_that_are_no_lists_change_nothing(tmp_path):
     for k in range(8):
         image(tmp_path / "ab"[k % 2] / f"{k}.jpg")
     put(tmp_path / "README.txt", "My photos 2024", "3 places, 1 camera")
-    put(tmp_path / "classes.txt", "a", "b")
+    put(tmp_path / "classes.txt", "1 a", "2 b")
+    put(tmp_path / "best.txt", "a/0 first", "b/3 second")
     put(tmp_path / "numbers.txt", *map(str, range(100, 140)))
     assert recognise(tmp_path).form == "folders" and {name for name, _ in said(tmp_path).values()} == {"a", "b"}
 

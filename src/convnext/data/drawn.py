@@ -42,7 +42,11 @@ class Drawn:
 
     @classmethod
     def of(cls, text: str, count: int) -> "Drawn":
-        """What was drawn of `count` images. Raises DataError where they were others."""
+        """What was drawn of `count` images. Raises DataError where they were others, and where the text is damaged."""
+        if not is_drawn(text):
+            raise DataError(
+                "what the run says that it held out is damaged. Restore its checkpoint, or name a new --out."
+            )
         total, _, packed = text.partition(":")
         if total != str(count):
             raise DataError(

@@ -17,6 +17,7 @@ from convnext.data.formats.listing import Listing
 from convnext.data.formats.mask_folders import MASK_WORDS
 from convnext.data.formats.several import settled
 from convnext.data.formats.shown import Shown
+from convnext.data.formats.signatures import may_be_classes
 from convnext.data.formats.table import listing_of_rows
 from convnext.data.parts import part_of_name, wraps
 from convnext.data.source import Labels
@@ -26,6 +27,7 @@ from convnext.errors import DataError
 
 _ENDINGS = frozenset({".txt", ".lst"})
 _MANY = 200  # texts, from which on they lie beside images
+_HALF = 0.5  # of the images that lists must name where folders may be classes
 _PROBED, _MOSTLY = 20, 0.9  # lines that show whether a text is a list, and the share of them that names images
 _BETWEEN = re.compile(r"[\s,;]+")
 _PART = re.compile(r"train[_-]?val|train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?", re.IGNORECASE)
@@ -46,6 +48,7 @@ class Text(NamedTuple):
 
     file: str
     rows: tuple[tuple[str, str], ...]  # (image of the tree, what else is in its line)
+    lines: int  # also of those that were not looked at
 
     @property
     def labelled(self) -> bool:
@@ -111,7 +114,7 @@ def _chosen(tree: Tree, most: int | None) -> dict[str, Text]:
     among, groups = _shown(tree), defaultdict[tuple[str, str, str], dict[str, Text]](dict)
     for file in files:
         name = os.path.splitext(file.rsplit("/", 1)[-1])[0]
-        if _NO_CLASSES.search(name):
+        if _NO_CLASSES.search(name) or name.lower() in _CLASS_NAMES:
             continue
         text = _read(tree, file, among, most)
         if text is None or not (text.labelled or all(_folder_class(image) for image, _ in text.rows)):
@@ -120,7 +123,9 @@ def _chosen(tree: Tree, most: int | None) -> dict[str, Text]:
         number = "".join(filter(str.isdigit, bare))
         groups[file.rpartition("/")[0], bare.strip("0123456789_-. "), number][file] = text
     able = [found for group in groups.values() if (found := _parted(group))]
-    return max(able, key=_worth, default={})
+    found = max(able, key=_worth, default=dict[str, Text]())
+    lines = sum(text.lines for text in found.values())
+    return {} if may_be_classes(tree) and lines < _HALF * len(among.images) else found  # a few names are no list
 
 
 def _parted(group: Mapping[str, Text]) -> dict[str, Text]:
@@ -163,7 +168,8 @@ def _read(tree: Tree, file: str, among: Shown, most: int | None) -> Text | None:
         if sum(_image(among, apart(line)[0], part) is not None for line in some) < _MOSTLY * len(some):
             continue
         pairs = (apart(line) for line in lines[:most])
-        return Text(file, tuple((image, rest) for word, rest in pairs if (image := _image(among, word, part))))
+        found = tuple((image, rest) for word, rest in pairs if (image := _image(among, word, part)))
+        return Text(file, found, len(lines))
     return None
 
 
