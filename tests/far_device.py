@@ -37,6 +37,7 @@ class Far(Tensor):
     """A tensor of the far device; `near` has its values."""
 
     near: Tensor
+    is_meta = False  # what torch has of that name has no values
 
     @staticmethod
     def __new__(cls, near: Tensor) -> "Far":

@@ -72,6 +72,7 @@ def test_beside_a_gpu_all_cores_of_a_process_read_images_but_one(monkeypatch, he
 def test_the_gpu_of_a_process_becomes_the_current_one_and_a_cpu_changes_nothing(monkeypatch, local):
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", local)
     assert choose_device("cpu") == torch.device("cpu") and not chosen

@@ -89,7 +89,7 @@ def test_images_of_which_none_can_be_read_are_counted_by_reason(tmp_path, task):
             file.unlink()
         look, data = preflight, open_labelled(recognise(folder / "train", annotated=False))
     for number, file in enumerate(images):
-        file.write_bytes(b"" if number < 4 else b"<html>404</html>")
+        file.write_bytes(b"" if number < 4 else b"an image, once")
     with pytest.raises(DataError) as refused:
         look(data)
     assert str(refused.value).startswith("none of the 6 val images can be read; the first is")

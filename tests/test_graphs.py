@@ -162,8 +162,8 @@ def test_a_classifier_answers_there_folded_recorded_and_with_one_copy_each_way(c
     with torch.inference_mode():
         given = plain.logits(shown)
     monkeypatch.setattr("convnext.deploy.trained.classifier.answering", lambda recipe, device: torch.no_grad())
+    far = load(classifier.source, device="cpu")
     with far_device(monkeypatch) as queue:
-        far = load(classifier.source, device="cpu")
         far.model, far.device = far.model.to(FAR), FAR
         monkeypatch.setattr("convnext.deploy.trained.classifier.queued", lambda device: device == FAR)
         for _ in range(3):

@@ -113,7 +113,7 @@ def test_a_graph_is_recorded_and_replayed_on_the_device_of_its_example(monkeypat
         current.pop()
 
     @contextmanager
-    def recording(graph: object, *, pool: object, stream: object) -> Iterator[None]:
+    def recording(graph: object, *, pool: object, stream: object, capture_error_mode: str) -> Iterator[None]:
         streams.append(stream)
         yield
 

@@ -455,8 +455,8 @@ def test_a_classifier_is_loaded_without_detection_torchvision_and_timm(predictor
 
 
 def test_pixels_are_read_as_they_are(pixels):
-    read, size = Given("x", pixels).pixels(Statistics())
-    assert (read == pixels).all() and size == (48, 64)
+    read, size, frames = Given("x", pixels).pixels(Statistics())
+    assert (read == pixels).all() and size == (48, 64) and frames == 1
     assert Given("x", pixels[:, :, 0]).pixels(Statistics(mean=(0.5,), std=(0.5,)))[0].shape == (48, 64, 1)
 
 

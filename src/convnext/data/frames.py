@@ -24,11 +24,8 @@ def frames_of(image: Image.Image, data: bytes) -> int:
 
 
 def _gif(data: bytes) -> int:
-    place, found, inside = (
-        13 + _table(data[10:11]),
-        0,
-        False,
-    )  # inside: among rows of up to 255 bytes, behind their lengths
+    place, found = 13 + _table(data[10:11]), 0
+    inside = False  # among rows of up to 255 bytes, behind their lengths
     for _ in range(_MOST_BLOCKS):
         byte = data[place] if place < len(data) else _END
         if inside:

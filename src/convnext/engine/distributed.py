@@ -67,10 +67,8 @@ class World:
         """Return once every process is here; for the first, which may have had long to do, as long as it takes."""
         if self.size > 1:
             self._meet()
-            ours = (
-                [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
-            )  # else torch guesses, and warns
-            dist.barrier(device_ids=ours)
+            on_gpus = dist.get_backend() == "nccl"  # which guesses a device, and warns, unless it is told
+            dist.barrier(device_ids=[torch.cuda.current_device()] if on_gpus else None)
 
     def from_first(self, value: Any) -> Any:
         """The value of rank 0, in every process; it may have taken as long as it takes."""

@@ -65,9 +65,8 @@ def fold_affine(
     """
     if bias is None:
         bias = weight.new_zeros(weight.shape[0])
-    if (
-        weight.is_meta
-    ):  # its values come from a file, later: arithmetic on none would load torch's compiler, 1 s and 120 MB
+    if weight.is_meta:
+        # Its values come from a file, later. Arithmetic on none would load torch's compiler: 1 s and 120 MB.
         return weight, bias
     wide, over = weight.to(dtype), (slice(None), *[None] * (weight.ndim - 2))
     if shift is not None:

@@ -160,9 +160,8 @@ def _read(tree: Tree, file: str, among: Shown, most: int | None) -> Text | None:
     if not lines:
         return None
     some, part = lines[:: max(1, len(lines) // _PROBED)], _part(file)
-    if sum(bool(_DIGIT.search(_first(line)[0])) for line in some) < _MOSTLY * len(
-        some
-    ):  # before all images are known by name
+    numbered = sum(bool(_DIGIT.search(_first(line)[0])) for line in some)
+    if numbered < _MOSTLY * len(some):  # so that not every text asks for all images by name
         return None
     for apart in (_whole, _first):
         if sum(_image(among, apart(line)[0], part) is not None for line in some) < _MOSTLY * len(some):
