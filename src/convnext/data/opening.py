@@ -18,7 +18,7 @@ from convnext.data.formats.table_files import TABLES
 from convnext.data.labelled import Dataset, Splits, present
 from convnext.data.names import Names
 from convnext.data.parts import wraps
-from convnext.data.recognition import nothing_annotated, recognised
+from convnext.data.recognition import Asked, nothing_annotated, recognised
 from convnext.data.source import GUESSED, Form, Labels, NamedColumns, Source
 from convnext.data.split import require_share
 from convnext.data.store import printable
@@ -63,16 +63,17 @@ def recognise(
     name.
     Raises DataError when nothing of that kind is there.
     """
-    known = get_args(Form)
-    if form is not None and form not in known:
+    known: tuple[Form, ...] = get_args(Form)
+    chosen = next((each for each in known if each == form), None)
+    if form is not None and chosen is None:
         raise DataError(f"no form of data is called '{form}'.{nearest(form, known)} There are {', '.join(known)}.")
     if columns:
-        form, annotated = _table_alone(columns, form, task), False
-    elif form is not None:
-        annotated = form in ANNOTATED
+        chosen, annotated = _table_alone(columns, form, task), False
+    elif chosen is not None:
+        annotated = chosen in ANNOTATED
     elif annotated is None and (colours or (images and Path(path).suffix not in (".json", ".xml", *TABLES))):
         annotated = True
-    found = recognised(path, images, form, annotated, task, columns)
+    found = recognised(path, Asked(images, chosen, annotated, task, columns))
     if labels is not None:
         if found.task != "classification":
             raise DataError(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple
 
 from convnext.data.annotated_forms import ANNOTATED, OF_JSON, READ, annotated_form, is_sure, task_of
 from convnext.data.formats.cvat import is_cvat
@@ -23,18 +23,19 @@ from convnext.data.store import Tree, is_zip, printable, require, tree_of, tree_
 from convnext.errors import DataError
 
 
-def recognised(
-    path: str | Path,
-    images: str | Path | None,
-    form: str | None,
-    annotated: bool | None,
-    task: str | None,
-    columns: NamedColumns,
-) -> Source:
-    """The source at `path`; what else is given is what `opening.recognise` is given, and must be there.
+class Asked(NamedTuple):
+    """What a person says of data beside where they are, by the words of `opening.recognise`."""
 
-    Raises DataError when nothing of that kind is there.
-    """
+    images: str | Path | None
+    form: Form | None
+    annotated: bool | None
+    task: str | None
+    columns: NamedColumns
+
+
+def recognised(path: str | Path, asked: Asked) -> Source:
+    """The source at `path`. Raises DataError when nothing of the kind that is asked for is there."""
+    images, form, annotated, task, columns = asked
     if has_shards(path):
         if columns:
             raise DataError(f"'{printable(str(path))}' are shards, and they have no columns. Leave the option out.")
@@ -42,19 +43,17 @@ def recognised(
     path = Path(path)
     require(path)
     if path.is_dir() or is_zip(path):
-        return _of_tree(path, tree_of(path), images, form, annotated, task, columns)
-    found = _of_file(path, images, form, annotated, columns)
+        return _of_tree(path, tree_of(path), asked)
+    found = _of_file(path, asked)
     if images is not None and found.task == "classification":
         found = replace(found, images=open_tree(images, what="the images"))
     return replace(found, task=task_of(found.form, task)) if found.form in ANNOTATED else found
 
 
-def _of_file(
-    path: Path, images: str | Path | None, form: str | None, annotated: bool | None, columns: NamedColumns
-) -> Source:
+def _of_file(path: Path, asked: Asked) -> Source:
     """A JSON, an XML of CVAT, a data.yaml or a table."""
+    images, found, annotated, _, columns = asked
     name, ending, tree = printable(str(path)), path.suffix.lower(), tree_of_file(path)
-    found: Form | None = next((known for known in get_args(Form) if known == form), None)
     above = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
     if columns and (ending in TABLES or ending == ".json"):
         shown = around(tree, path.name, columns)
@@ -94,18 +93,10 @@ def _of_file(
     return Source(path, "classification", "table", tree, around(tree, path.name), path.name)
 
 
-def _of_tree(
-    path: Path,
-    tree: Tree,
-    images: str | Path | None,
-    form: str | None,
-    annotated: bool | None,
-    task: str | None,
-    columns: NamedColumns,
-) -> Source:
+def _of_tree(path: Path, tree: Tree, asked: Asked) -> Source:
     """A folder or a zip."""
+    images, found, annotated, task, columns = asked
     name = printable(str(path))
-    found: Form | None = next((known for known in get_args(Form) if known == form), None)
     if found == "voc" and task == "segmentation":
         found = "masks"
     if found is None and annotated is not False:
