@@ -32,9 +32,11 @@ def _set(name: str, *steps: dict[str, str]) -> InstructionSet:
 _AVX2 = {"avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c"}
 _AVX2 |= {"bmi1": "bmi", "bmi2": "bmi2", "abm": "lzcnt", "movbe": "movbe"}
 _AVX512 = {name: name for name in ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")}
+_AMX = {"amx_tile": "amx-tile", "amx_bf16": "amx-bf16", "amx_int8": "amx-int8"}
 _VNNI, _VBMI, _BF16 = {"avx512_vnni": "avx512vnni"}, {"avx512vbmi": "avx512vbmi"}, {"avx512_bf16": "avx512bf16"}
 SETS = (  # the best first; each but AVX-VNNI's holds those behind it
-    _set("avx512_bf16", _AVX2, _AVX512, _VNNI, _VBMI, _BF16),  # Zen 4 and 5, Sapphire Rapids and later
+    _set("amx", _AVX2, _AVX512, _VNNI, _VBMI, _BF16, _AMX),  # Sapphire Rapids and later Xeons
+    _set("avx512_bf16", _AVX2, _AVX512, _VNNI, _VBMI, _BF16),  # Zen 4 and 5
     _set("avx512_vbmi", _AVX2, _AVX512, _VNNI, _VBMI),  # Ice Lake, Tiger Lake
     _set("avx512_vnni", _AVX2, _AVX512, _VNNI),  # Cascade Lake
     _set("avx512", _AVX2, _AVX512),  # Skylake-X

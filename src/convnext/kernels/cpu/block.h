@@ -43,6 +43,7 @@ INLINE void write_gelu(T* tile, long a_block, const float* bias, long first, lon
         for (long i = 0; i < rows; i++)
             store(to + i * KBLOCK + j * LANES, gelu(load(sums + (i * vectors + j) * LANES) + shift, table));
     }
+    clear_half(to, rows, vectors);
 }
 
 template <class T>
@@ -58,10 +59,13 @@ struct Block {  // everything packed; biases padded to whole vectors. T: what th
     float epsilon;
 };
 
+template <class T> constexpr long WHOLE_ROWS = ON_TILES<T> ? 32 : 14;  // tiles of pixels have multiples of it
 constexpr long HIDDEN = 768;  // hidden columns of a tile that are alive at once
 // Pixels of a tile, measured: many where the matrices are large, because every tile reads all of them; all that a
 // thread has where that is little, so that the matrices come from memory once.
+template <class T>
 inline long tile_pixels(long channels, long of_a_thread) {
+    if (ON_TILES<T>) return of_a_thread <= 256 ? 256 : channels <= 256 ? 128 : 256;
     if (of_a_thread <= 196) return 196;
     return channels <= 256 ? 112 : channels <= 512 ? 56 : 196;
 }
@@ -69,9 +73,9 @@ thread_local Scratch tile_memory, hidden_memory, shared_memory;
 
 struct Tiles {  // how `pixels` are dealt out: `count` tiles of `size` rows, the last one shorter
     long pixels, size, count;
-    Tiles(long pixels, long most, int threads) : pixels(pixels) {
+    Tiles(long pixels, long most, int threads, long block_rows = 14) : pixels(pixels) {
         const long parts = up((pixels + most - 1) / most, threads);
-        size = up((pixels + parts - 1) / parts, pixels > 14 * parts ? 14 : 1);
+        size = up((pixels + parts - 1) / parts, pixels > block_rows * parts ? block_rows : 1);
         count = (pixels + size - 1) / size;
     }
     long rows(long tile) const { return least(size, pixels - tile * size); }
@@ -137,7 +141,7 @@ static void mix_channels(const Block<T>& p, const T* tile, long a_block, long ro
 
 template <class T>
 static void by_rows(const Block<T>& p, const float* x, float* out, Map map, int threads) {
-    const Tiles tiles(map.pixels(), tile_pixels(p.channels, map.pixels() / threads), threads);
+    const Tiles tiles(map.pixels(), tile_pixels<T>(p.channels, map.pixels() / threads), threads, WHOLE_ROWS<T>);
     const long a_block = tiles.size * KBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long first = t * tiles.size, rows = tiles.rows(t);
@@ -190,7 +194,7 @@ static void by_hidden(const Block<T>& p, const float* x, float* out, Map map, in
 
 template <class T>
 void block_v1(const Block<T>& p, const float* x, float* out, Map map, int threads) {
-    if (threads > 1 && map.pixels() < threads * 2 * BLOCK_ROWS)
+    if (threads > 1 && map.pixels() < threads * 2 * VECTOR_ROWS)
         by_hidden(p, x, out, map, threads);
     else
         by_rows(p, x, out, map, threads);

@@ -214,6 +214,7 @@ void normalise_rows(const float* tile, long a_block, long rows, long channels, f
             store(put + c / KBLOCK * to_block + c % KBLOCK, value);
             c += LANES;
         });
+        if (vectors * LANES % KBLOCK) clear_half(put + c / KBLOCK * to_block, 1, 1);
         if (inverse) inverse[i] = found.scale[i];
     }
 }

@@ -13,11 +13,13 @@ struct Backward {  // everything in the workspace
     Span<T> span;
     float *pixels, *taps, *column_sums;  // gradient by the convolution's output; each thread's taps; t of training.h
     Responses responses;
+    float* turned;  // G of training.h as (C, E): on tiles the side with fewer columns is the one to transpose
 
     Backward(const Weights& p, float* memory, Map map, int threads)
         : arena(memory), folded(p, arena, true),
-          length(p.grn ? whole_images(map, span_of(map.pixels(), p.channels)) : span_of(map.pixels(), p.channels)),
-          span(up(length, 14), p.channels, p.hidden, arena), responses(p, map, length, threads, arena) {
+          length(p.grn ? whole_images(map, span_of<T>(map.pixels(), p.channels)) : span_of<T>(map.pixels(), p.channels)),
+          span(up(length, WHOLE_ROWS<T>), p.channels, p.hidden, arena), responses(p, map, length, threads, arena) {
+        turned = ON_TILES<T> ? arena.take(p.channels * p.hidden) : nullptr;
         pixels = arena.take(map.pixels() * p.channels);
         taps = arena.take(threads * up(p.channels, LANES) * (p.kernel * p.kernel + 1));
         column_sums = arena.take(up(p.channels, LANES));
@@ -30,6 +32,19 @@ static long workspace(const Weights& p, Map map, bool backward, int threads) {
     Arena arena(nullptr);
     Folded<T> folded(p, arena, false);
     return arena.used();
+}
+
+// Columns `some` of a (rows, columns) matrix become those rows of `to`.
+static void transpose(const float* from, long rows, long columns, Range some, float* to) {
+    for (long column = some.from; column < some.to; column += LANES)
+        for (long row = 0; row < rows; row += LANES) {
+            Vector square[LANES];
+            for (long i = 0; i < LANES; i++)
+                square[i] = row + i < rows ? load_part(from + (row + i) * columns + column, some.to - column) : Vector{};
+            transpose(square);
+            for (long i = 0; i < least(LANES, some.to - column); i++)
+                store_part(to + (column + i) * rows + row, square[i], rows - row);
+        }
 }
 
 // d expand holds G, d project holds D: the affine parts' gradients, and the two as the network wants them.
@@ -105,7 +120,10 @@ static void span_gradients(const Weights& p, const Backward<T>& b, const float* 
                            Map map, long start, long me, long team) {
     const long C = p.channels, E = p.hidden, area = map.height * map.width, rows = least(b.length, map.pixels() - start);
     const long narrow = (C + KBLOCK - 1) / KBLOCK, wide = (E + KBLOCK - 1) / KBLOCK;
-    auto share = [&](long i) { return i == team ? rows : rows * i / team & ~1; };  // even: rows become pairs
+    auto share = [&](long i) {  // rows become pairs, on tiles squares
+        constexpr long TOGETHER = ON_TILES<T> ? KBLOCK : 2;
+        return i == team ? rows : rows * i / team / TOGETHER * TOGETHER;
+    };
     const long from = share(me), end = share(me + 1);
     const Span<T> s = b.span;
     depthwise_norm(x, map, p.kernel, b.folded.spatial, b.folded.spatial_bias, p.epsilon, start + from, start + end,
@@ -116,13 +134,21 @@ static void span_gradients(const Weights& p, const Backward<T>& b, const float* 
     else
         hidden_gradients(b.folded, C, E, from, end, s);
     norm_gradients(b.folded, C, E, start, from, end, s, b.pixels);
-    across(s.norm, s.block, C, from, end);
-    across(s.gradient, s.block, C, from, end);
-    across(s.before, s.block, E, from, end);
+    turn(s.gradient, s.block, C, from, end);
     across(s.hidden, s.block, E, from, end);
+    if constexpr (ON_TILES<T>)
+        turn(s.norm, s.block, C, from, end);
+    else
+        across(s.norm, s.block, C, from, end);
+    across(s.before, s.block, E, from, end);
 #pragma omp barrier
     const Range mine{wide * me / team * KBLOCK, least(E, wide * (me + 1) / team * KBLOCK)};
-    sum_matmul(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
+    if constexpr (ON_TILES<T>) {
+        sum_matmul(s.norm, {0, C}, s.before, mine, E, s.block, rows, b.turned, start == 0);
+        if (start + rows == map.pixels()) transpose(b.turned, C, E, mine, to.expand);
+    } else {
+        sum_matmul(s.before, mine, s.norm, {0, C}, C, s.block, rows, to.expand, start == 0);
+    }
     sum_matmul(s.gradient, {0, C}, s.hidden, mine, E, s.block, rows, to.project, start == 0);
     for (long i = wide * me / team; i < wide * (me + 1) / team; i++)
         sum_columns(s.before, s.block, i, E, rows, to.expand_bias, start == 0);

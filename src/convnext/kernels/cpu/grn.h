@@ -37,11 +37,11 @@ static void grn_factors(const T* hidden, const float* grn, long images, long are
 template <class T>
 void block_v2(const Block<T>& p, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, KBLOCK);
-    const long most = tile_pixels(C, map.pixels() / threads);
+    const long most = tile_pixels<T>(C, map.pixels() / threads);
     const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
     for (long done = 0; done < map.images; done += group) {
         const Map part{least(group, map.images - done), map.height, map.width, C};
-        const Tiles tiles(part.pixels(), most, threads);
+        const Tiles tiles(part.pixels(), most, threads, WHOLE_ROWS<T>);
         const long size = tiles.size, a_block = size * KBLOCK;
         const float* in = x + done * area * C;
         float* to = out + done * area * C;

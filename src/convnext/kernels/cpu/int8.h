@@ -109,7 +109,7 @@ INLINE void multiply_bytes(const uint8_t* a, long a_block, long rows, const int8
                            Finish finish) {
     alignas(64) int32_t sums[14 * PANEL];
     depth = up(depth, TUPLE);
-    const long parts = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const long parts = (rows + VECTOR_ROWS - 1) / VECTOR_ROWS;
     for (long column = from; column < to; column += PANEL) {
         const long vectors = to - column > LANES ? 2 : 1;
         for (long part = 0; part < parts; part++) {

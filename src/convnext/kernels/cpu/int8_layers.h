@@ -102,7 +102,7 @@ static void int8_by_columns(const Int8Block& p, const float* x, float* out, Map 
 }
 
 static void int8_by_rows(const Int8Block& p, const float* x, float* out, Map map, int threads) {
-    const Tiles tiles(map.pixels(), tile_pixels(p.channels, map.pixels() / threads), threads);
+    const Tiles tiles(map.pixels(), tile_pixels<float>(p.channels, map.pixels() / threads), threads);
     const long a_block = tiles.size * BBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long first = t * tiles.size, rows = tiles.rows(t), place = first * p.channels;
@@ -146,7 +146,7 @@ static void byte_factors(const Int8Block& p, long images, long columns, float* f
 // V2: the hidden bytes of a few images are kept until their energies are known; then each is held again, times its factor.
 static void int8_block_v2(const Int8Block& p, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, BBLOCK);
-    const long most = tile_pixels(C, map.pixels() / threads);
+    const long most = tile_pixels<float>(C, map.pixels() / threads);
     const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
     for (long done = 0; done < map.images; done += group) {
         const Map part{least(group, map.images - done), map.height, map.width, C};
@@ -189,7 +189,7 @@ static void int8_block_v2(const Int8Block& p, const float* x, float* out, Map ma
 inline void int8_block(const Int8Block& p, const float* x, float* out, Map map, int threads) {
     if (p.grn)
         int8_block_v2(p, x, out, map, threads);
-    else if (threads > 1 && map.pixels() < threads * 2 * BLOCK_ROWS)
+    else if (threads > 1 && map.pixels() < threads * 2 * VECTOR_ROWS)
         int8_by_columns(p, x, out, map, threads);
     else
         int8_by_rows(p, x, out, map, threads);

@@ -24,7 +24,7 @@ template <class T> constexpr auto ONE = block_table<T, 1>(std::make_integer_sequ
 template <class T> constexpr auto TWO = block_table<T, 2>(std::make_integer_sequence<int, 14>{});
 #define ROW(t) {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10], t[11], t[12], t[13], t[14]}
 template <> const Multiply<float>::Block Multiply<float>::table[2][15] = {ROW(ONE<float>.entry), ROW(TWO<float>.entry)};
-#if defined(CONVNEXT_BF16)
+#if defined(CONVNEXT_BF16) && !defined(CONVNEXT_AMX)
 template <> const Multiply<Bf16>::Block Multiply<Bf16>::table[2][15] = {ROW(ONE<Bf16>.entry), ROW(TWO<Bf16>.entry)};
 #endif
 
@@ -66,15 +66,16 @@ long matmuls(long rounds, int threads) {
     constexpr long DEPTH = 256;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        T* a = tile_memory.values<T>(BLOCK_ROWS * DEPTH);
-        float* sums = hidden_memory.floats(PANEL * DEPTH + BLOCK_ROWS * PANEL);
-        T* b = reinterpret_cast<T*>(sums + BLOCK_ROWS * PANEL);
-        std::memset(a, 0, BLOCK_ROWS * DEPTH * sizeof(T));
+        constexpr long ROWS = BLOCK_ROWS<T>;
+        T* a = tile_memory.values<T>(ROWS * DEPTH);
+        float* sums = hidden_memory.floats(PANEL * DEPTH + ROWS * PANEL);
+        T* b = reinterpret_cast<T*>(sums + ROWS * PANEL);
+        std::memset(a, 0, ROWS * DEPTH * sizeof(T));
         std::memset(b, 0, PANEL * DEPTH * sizeof(T));
-        for (long i = 0; i < rounds; i++)
-            Multiply<T>::table[1][BLOCK_ROWS](a, BLOCK_ROWS * KBLOCK, b, DEPTH, sums, b);
+        const Unit<T> unit;
+        for (long i = 0; i < rounds; i++) multiply_rows(ROWS, 2, a, ROWS * KBLOCK, b, DEPTH, sums, b);
     }
-    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+    return 2 * BLOCK_ROWS<T> * PANEL * DEPTH * rounds * threads;
 }
 
 template <class T>
@@ -115,12 +116,16 @@ long cn_size(const char* name) {
 }
 
 long cn_bf16() {  // whether matmuls may have bfloat16 operands
-#if defined(CONVNEXT_BF16)
+#if defined(CONVNEXT_AMX)
+    return TILES_ALLOWED;
+#elif defined(CONVNEXT_BF16)
     return 1;
 #else
     return 0;
 #endif
 }
+
+long cn_bf16_rows() { return MULTIPLE<Operand>; }  // of a packed matrix of bfloat16: a multiple, the last ones zeros
 
 long cn_int8() { return INT8_FORM; }  // how bytes are multiplied: 2 AVX512-VNNI, 1 AVX-VNNI, 0 widened to 16 or 32 bits
 
@@ -191,14 +196,14 @@ long cn_int8_matmuls(long rounds, int threads) {
     constexpr long DEPTH = 256;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        uint8_t* a = tile_memory.values<uint8_t>(BLOCK_ROWS * DEPTH);
+        uint8_t* a = tile_memory.values<uint8_t>(VECTOR_ROWS * DEPTH);
         int8_t* b = hidden_memory.values<int8_t>(PANEL * DEPTH);
-        int32_t* sums = shared_memory.values<int32_t>(BLOCK_ROWS * PANEL);
-        std::memset(a, 0, BLOCK_ROWS * DEPTH);
+        int32_t* sums = shared_memory.values<int32_t>(VECTOR_ROWS * PANEL);
+        std::memset(a, 0, VECTOR_ROWS * DEPTH);
         std::memset(b, 0, PANEL * DEPTH);
-        for (long i = 0; i < rounds; i++) MULTIPLY_BYTES[1][BLOCK_ROWS](a, BLOCK_ROWS * BBLOCK, b, DEPTH, sums);
+        for (long i = 0; i < rounds; i++) MULTIPLY_BYTES[1][VECTOR_ROWS](a, VECTOR_ROWS * BBLOCK, b, DEPTH, sums);
     }
-    return 2 * BLOCK_ROWS * PANEL * DEPTH * rounds * threads;
+    return 2 * VECTOR_ROWS * PANEL * DEPTH * rounds * threads;
 }
 
 // For the cost image: the convolution and the norm alone, into scratch.

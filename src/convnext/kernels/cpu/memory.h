@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "vector.h"
+#include "amx.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -24,8 +24,9 @@ class Scratch {
   public:
     ~Scratch() { std::free(memory_); }
 
-    // At least `count` floats, contents undefined; null where the system has no more.
+    // At least `count` floats, contents undefined; null where the system has no more. Behind them READABLE more may be read.
     float* ask(long count) {
+        count += READABLE;
         if (count > size_) {
             const long page = count * 4 < LARGE_PAGE ? 4096 : LARGE_PAGE;
             std::free(memory_);
@@ -49,6 +50,7 @@ class Scratch {
     T* values(long count) { return reinterpret_cast<T*>(floats(count * static_cast<long>(sizeof(T)) / 4 + 1)); }
 
   private:
+    static constexpr long READABLE = TILE_ROWS * 2 * TILE_BYTES / 4;  // rows of tiles beyond the last (multiply_rows)
     static constexpr long LARGE_PAGE = 2 << 20;  // fewer misses of the address cache
     float* memory_ = nullptr;
     long size_ = 0;

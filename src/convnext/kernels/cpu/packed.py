@@ -309,10 +309,10 @@ def unpack_matrix(packed: Tensor, outputs: int, inputs: int) -> Tensor:
 
 
 def pack_pairs(weight: Tensor) -> Tensor:
-    """The same in bfloat16: panels of [inputs / 2][outputs][2], zeros behind."""
+    """The same in bfloat16: panels of [inputs / 2][outputs][2], zeros behind, of inputs too."""
     library = library_or_refuse()
-    lanes, panel = library.cn_lanes(), library.cn_panel()
+    lanes, panel, multiple = library.cn_lanes(), library.cn_panel(), library.cn_bf16_rows()
     outputs, inputs = weight.shape
-    rows = F.pad(weight.detach().bfloat16(), (0, inputs % 2, 0, -outputs % lanes))
+    rows = F.pad(weight.detach().bfloat16(), (0, -inputs % multiple, 0, -outputs % lanes))
     panels = rows.split(panel)  # (columns of a panel, inputs)
     return torch.cat([each.view(len(each), -1, 2).transpose(0, 1).flatten() for each in panels])

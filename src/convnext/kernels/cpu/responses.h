@@ -58,6 +58,8 @@ static void response_sums(const Folded<T>& f, long C, long E, Range rows, long a
                               store(total + r.columns, along);
                           }
                       }
+                      clear_half(s.hidden + place, n, vectors);
+                      clear_half(s.before + place, n, vectors);
                   });
 }
 

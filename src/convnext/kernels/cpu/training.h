@@ -121,9 +121,10 @@ static void forward(const Weights& p, const float* x, float* out, float* memory,
 }
 
 // Pixels whose hidden values are alive at once on the way back: about 8 MB of them, a multiple of the register block.
+template <class T>
 static long span_of(long pixels, long channels) {
-    const long most = up(200000 / channels > 224 ? 200000 / channels : 224, 28), parts = (pixels + most - 1) / most;
-    return up((pixels + parts - 1) / parts, 14);
+    const long some = 200000 / channels * TERMS<T>, most = up(some > 224 ? some : 224, 2 * WHOLE_ROWS<T>), parts = (pixels + most - 1) / most;
+    return up((pixels + parts - 1) / parts, WHOLE_ROWS<T>);
 }
 
 template <class T>
@@ -149,21 +150,24 @@ static void scale_gradient(const float* gradient, Scale scale, long C, long star
         for (long c = 0; c < C; c += LANES)
             store(s.gradient + c / KBLOCK * s.block + row * KBLOCK + c % KBLOCK,
                   load_part(gradient + (start + row) * C + c, C - c) * factor);
+        if (up(C, LANES) % KBLOCK) clear_half(s.gradient + C / KBLOCK * s.block + row * KBLOCK, 1, 1);
     }
 }
+
+template <class T> constexpr long STRETCH = ON_TILES<T> ? 128 : 112;  // rows whose operands stay in the second cache, a multiple of the register block
 
 // Rows [from, to): calls finish(row, rows, column, vectors, sums, back) for each register block of the hidden values before
 // their bias and of the gradients by what `project` takes.
 template <class T, class Finish>
 INLINE void hidden_blocks(const Folded<T>& f, long C, long E, long from, long to, Span<T> s, Finish finish) {
-    alignas(64) float back[14 * PANEL];
+    alignas(64) float back[BLOCK_ROWS<T> * PANEL];
     const long depth = padded<T>(C);
-    for (long row = from; row < to; row += 112)
-        multiply(s.norm + row * KBLOCK, s.block, least(112, to - row), f.expand, PANEL * depth, C, E,
+    for (long row = from; row < to; row += STRETCH<T>)
+        multiply(s.norm + row * KBLOCK, s.block, least(STRETCH<T>, to - row), f.expand, PANEL * depth, C, E,
                  [&](long first, long n, long column, long vectors, const float* sums) {
                      const T* panel = f.project_back + column * depth;
-                     Multiply<T>::table[vectors - 1][n](s.gradient + (row + first) * KBLOCK, s.block, panel, C, back,
-                                                        panel + PANEL * depth);
+                     multiply_rows(n, vectors, s.gradient + (row + first) * KBLOCK, s.block, panel, C, back,
+                                   panel + PANEL * depth);
                      finish(row + first, n, column, vectors, sums, back);
                  });
 }
@@ -184,6 +188,8 @@ static void hidden_gradients(const Folded<T>& f, long C, long E, long from, long
                               store(s.hidden + put, gelu_and_derivative(load(sums + at) + bias, values, derivatives, steep));
                               store(s.before + put, load(back + at) * steep);
                           }
+                      clear_half(s.hidden + place, n, vectors);
+                      clear_half(s.before + place, n, vectors);
                   });
 }
 
@@ -192,9 +198,9 @@ template <class T>
 static void norm_gradients(const Folded<T>& f, long C, long E, long start, long from, long to, Span<T> s,
                            float* to_pixels) {
     const long wide = up(C, LANES);
-    float* gradients = tile_memory.floats(112 * wide);
-    for (long row = from; row < to; row += 112) {
-        const long rows = least(112, to - row);
+    float* gradients = tile_memory.floats(STRETCH<T> * wide);
+    for (long row = from; row < to; row += STRETCH<T>) {
+        const long rows = least(STRETCH<T>, to - row);
         for (long deep = 0; deep < E; deep += HIDDEN) {
             const long count = least(HIDDEN, E - deep);
             for (long column = 0; column < C; column += PANEL) {
@@ -227,17 +233,19 @@ static void norm_gradients(const Folded<T>& f, long C, long E, long start, long 
 
 struct Range { long from, to; };
 
-// to[i][j] += sum over `rows` of a[row][i] * b[row][j], both `across`; `i` and `j` start at multiples of KBLOCK, `width` is to's.
+// to[i][j] += sum over `rows` of a[row][i] * b[row][j], a `turned` and b `across`; `i` and `j` start at multiples of KBLOCK,
+// `width` is to's.
 template <class T>
 static void sum_matmul(const T* a, Range i, const T* b, Range j, long width, long block, long rows, float* to, bool fresh) {
-    constexpr int STRIP = REGISTERS == 32 ? 8 : 4;
-    constexpr long DEPTH = 256;
+    constexpr int STRIP = ON_TILES<T> ? KBLOCK : REGISTERS == 32 ? 8 : 4;
+    constexpr long DEPTH = ON_TILES<T> ? 512 : 256;
     alignas(64) float sums[STRIP * PANEL];
+    const Unit<T> unit;
     for (long deep = 0; deep < rows; deep += DEPTH)
         for (long square = i.from; square < i.to; square += KBLOCK)
             for (long column = j.from; column < j.to; column += PANEL)
                 for (long row = square; row < least(i.to, square + KBLOCK); row += STRIP) {
-                    multiply_transposed<T, STRIP>(
+                    multiply_transposed<STRIP>(
                         a + row / KBLOCK * block + deep * KBLOCK + row % KBLOCK * TERMS<T>,
                         b + column / KBLOCK * block + deep * KBLOCK + column % KBLOCK * TERMS<T>,
                         least(DEPTH, rows - deep), sums);
