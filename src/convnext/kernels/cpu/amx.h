@@ -88,7 +88,7 @@ INLINE void multiply_tiles(long rows, long vectors, const void* a, long a_step, 
     (rows > TILE_ROWS ? two : one)(left, a_step, right, b_step, steps, sums);
 }
 #else
-constexpr bool AMX = false;
+constexpr bool AMX = false, TILES_ALLOWED = false;
 struct TilesInUse { TilesInUse() {} };
 #endif
 

@@ -14,11 +14,11 @@ constexpr long VECTOR_ROWS = REGISTERS == 32 ? 14 : 6;  // rows of one: 14 x 2 a
 
 constexpr long LINE = 16;  // floats of a cache line
 
-// An operand's values that one multiply-add takes: a matrix of Bf16 has its rows k in pairs, [k / 2][column][2], and rows of
-// zeros more up to a multiple of MULTIPLE.
+// An operand's values that one multiply-add takes: a matrix of Bf16 has its rows k in pairs, [k / 2][column][2], one of bytes
+// in fours, and rows of zeros more up to a multiple of MULTIPLE. With AMX a register block of either is four tiles of sums.
 template <class T> constexpr long TERMS = sizeof(float) / sizeof(T);
-template <class T> constexpr bool ON_TILES = AMX && TERMS<T> == 2;  // with AMX a register block of Bf16 is four tiles of sums
-template <class T> constexpr long MULTIPLE = ON_TILES<T> ? KBLOCK : TERMS<T>;
+template <class T> constexpr bool ON_TILES = AMX && TERMS<T> > 1;
+template <class T> constexpr long MULTIPLE = ON_TILES<T> ? TILE_BYTES / sizeof(T) : TERMS<T>;
 template <class T> constexpr long BLOCK_ROWS = ON_TILES<T> ? 2 * TILE_ROWS : VECTOR_ROWS;
 template <class T> inline long padded(long depth) { return up(depth, MULTIPLE<T>); }
 

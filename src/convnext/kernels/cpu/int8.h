@@ -1,9 +1,9 @@
 // Matmuls of bytes: an unsigned activation times a signed weight, four products a lane, summed exactly in 32 bits.
 //
 // A, the tile: [block of BBLOCK columns][row][BBLOCK] uint8, so that a register block reads it at fixed distances.
-// B, packed:   [panel of PANEL columns][row k / 4][column][4] int8, zeros behind the last row and column.
+// B, packed:   [panel of PANEL columns][row k / 4][column][4] int8, zeros behind the last row (MULTIPLE) and column.
 //
-// The integers are the same on every processor. AVX512-VNNI and AVX-VNNI have them in one instruction. Plain AVX2's own
+// The integers are the same on every processor. AMX, AVX512-VNNI and AVX-VNNI have them in one instruction. Plain AVX2's own
 // (vpmaddubsw) saturates at 16 bits, so there both sides are widened: exact, at about the rate of float32.
 #pragma once
 
@@ -15,8 +15,8 @@
 
 namespace convnext {
 
-constexpr long BBLOCK = 32;  // bytes of a row of a block
-constexpr long TUPLE = 4;    // products that a lane takes at once
+constexpr long BBLOCK = AMX ? TILE_BYTES : 32;  // bytes of a row of a block
+constexpr long TUPLE = TERMS<uint8_t>;           // products that a lane takes at once
 
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef int32_t LooseInts __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
@@ -107,8 +107,22 @@ extern const MultiplyBytes MULTIPLY_BYTES[2][15];  // [vectors - 1][rows]
 template <class Finish>
 INLINE void multiply_bytes(const uint8_t* a, long a_block, long rows, const int8_t* b, long depth, long from, long to,
                            Finish finish) {
-    alignas(64) int32_t sums[14 * PANEL];
-    depth = up(depth, TUPLE);
+    alignas(64) int32_t sums[BLOCK_ROWS<uint8_t> * PANEL];
+    depth = padded<uint8_t>(depth);
+#if defined(CONVNEXT_AMX)
+    if (TILES_ALLOWED) {
+        const TilesInUse unit;
+        for (long column = from; column < to; column += PANEL) {
+            const long vectors = to - column > LANES ? 2 : 1;
+            for (long first = 0; first < rows; first += BLOCK_ROWS<uint8_t>) {
+                const long count = least(BLOCK_ROWS<uint8_t>, rows - first);
+                multiply_tiles<true>(count, vectors, a + first * BBLOCK, a_block, b + column * depth, depth / BBLOCK, sums);
+                finish(first, count, column, vectors, sums);
+            }
+        }
+        return;
+    }
+#endif
     const long parts = (rows + VECTOR_ROWS - 1) / VECTOR_ROWS;
     for (long column = from; column < to; column += PANEL) {
         const long vectors = to - column > LANES ? 2 : 1;
@@ -167,7 +181,7 @@ struct Lookup {
         return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
     }
 
-    // Two rows of two vectors each: 64 bytes that lie together.
+    // Two rows of two vectors each.
     INLINE void pair(uint8_t* to, const int32_t* sums, const Vector (&scale)[2], const Vector (&bias)[2]) const {
         __m512i whole[4];
         UNROLL for (int i = 0; i < 4; i++)
@@ -176,7 +190,10 @@ struct Lookup {
         const __m512i index = _mm512_packus_epi16(_mm512_packs_epi32(whole[0], whole[1]),
                                                   _mm512_packs_epi32(whole[2], whole[3]));  // quarters of each in turn
         const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, (*this)(index)));
+        const __m512i rows = _mm512_permutexvar_epi32(order, (*this)(index));
+        if constexpr (BBLOCK == PANEL) return _mm512_storeu_si512(to, rows);  // they lie together
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(rows));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + BBLOCK), _mm512_extracti64x4_epi64(rows, 1));
     }
 #else
     explicit INLINE Lookup(const uint8_t* table) : table(table) {}

@@ -10,8 +10,8 @@ from convnext.kernels.cpu.packed import Shape, pack_spatial, pad
 from convnext.kernels.int8 import Int8Block, Int8Patch
 from convnext.kernels.structs import Kind, addresses
 
-FORMS = ("widened to 16 bits", "AVX-VNNI", "AVX512-VNNI")  # by the library's number
-_BLOCK, _TUPLE = 32, 4  # BBLOCK and TUPLE of int8.h
+FORMS = ("widened to 16 bits", "AVX-VNNI", "AVX512-VNNI", "AMX")  # by the library's number
+_TUPLE = 4  # TUPLE of int8.h
 
 
 def int8_form() -> str:
@@ -88,10 +88,10 @@ class PackedInt8Patch:
 
 
 def pack_tuples(weight: Tensor) -> Tensor:
-    """(outputs, inputs) int8 in panels of [inputs / 4][outputs][4], zeros behind."""
+    """(outputs, inputs) int8 in panels of [inputs / 4][outputs][4], zeros behind, of inputs too."""
     library = library_or_refuse()
     outputs, inputs = weight.shape
-    rows = F.pad(weight, (0, -inputs % _TUPLE, 0, -outputs % library.cn_lanes()))
+    rows = F.pad(weight, (0, -inputs % library.cn_int8_rows(), 0, -outputs % library.cn_lanes()))
     panels = rows.split(library.cn_panel())
     return torch.cat([each.reshape(len(each), -1, _TUPLE).transpose(0, 1).flatten() for each in panels])
 
@@ -100,7 +100,9 @@ def multiplied(held: Tensor, weight: Tensor) -> Tensor:
     """(rows, I) uint8 times (O, I) int8 -> (rows, O) int32 by the kernels' matmul."""
     library = library_or_refuse()
     (rows, inputs), outputs = held.shape, len(weight)
-    tile = F.pad(held, (0, -inputs % _BLOCK)).view(rows, -1, _BLOCK).transpose(0, 1).contiguous()
+    block = library.cn_int8_block()
+    tile = F.pad(held, (0, -inputs % block)).view(rows, -1, block).transpose(0, 1)  # and rows that may be read behind it
+    tile = torch.cat([tile.flatten(), tile.new_zeros(32 * block)])
     packed, found = pack_tuples(weight), torch.empty(rows, outputs, dtype=torch.int32)
     library.cn_int8_matmul(pointer(tile), pointer(packed), *longs(rows, inputs, outputs), pointer(found))
     return found

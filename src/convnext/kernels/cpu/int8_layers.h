@@ -102,7 +102,7 @@ static void int8_by_columns(const Int8Block& p, const float* x, float* out, Map 
 }
 
 static void int8_by_rows(const Int8Block& p, const float* x, float* out, Map map, int threads) {
-    const Tiles tiles(map.pixels(), tile_pixels<float>(p.channels, map.pixels() / threads), threads);
+    const Tiles tiles(map.pixels(), tile_pixels<uint8_t>(p.channels, map.pixels() / threads), threads, WHOLE_ROWS<uint8_t>);
     const long a_block = tiles.size * BBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long first = t * tiles.size, rows = tiles.rows(t), place = first * p.channels;
@@ -146,11 +146,11 @@ static void byte_factors(const Int8Block& p, long images, long columns, float* f
 // V2: the hidden bytes of a few images are kept until their energies are known; then each is held again, times its factor.
 static void int8_block_v2(const Int8Block& p, const float* x, float* out, Map map, int threads) {
     const long area = map.height * map.width, C = p.channels, columns = up(p.hidden, BBLOCK);
-    const long most = tile_pixels<float>(C, map.pixels() / threads);
+    const long most = tile_pixels<uint8_t>(C, map.pixels() / threads);
     const long group = least(map.images, area < most * threads ? most * threads / area : 1);  // images at once
     for (long done = 0; done < map.images; done += group) {
         const Map part{least(group, map.images - done), map.height, map.width, C};
-        const Tiles tiles(part.pixels(), most, threads);
+        const Tiles tiles(part.pixels(), most, threads, WHOLE_ROWS<uint8_t>);
         const long size = tiles.size, a_block = size * BBLOCK;
         const float* in = x + done * area * C;
         float* to = out + done * area * C;
@@ -219,7 +219,8 @@ static void gather_bytes(const Int8Patch& p, const float* const* from, long rows
 inline void int8_patches(const Int8Patch& p, const float* x, Strides s, Map map, float* out, int threads) {
     const Map to = patched(p, map);
     const long depth = p.size * p.size * p.inputs, O = p.outputs, stride = up(depth, BBLOCK) + BBLOCK;
-    const Tiles tiles(to.pixels(), least(TOGETHER, depth * O > 1 << 18 ? 112 : 56), threads);
+    const long most = ON_TILES<uint8_t> ? 128 : depth * O > 1 << 18 ? 112 : 56;
+    const Tiles tiles(to.pixels(), most, threads, WHOLE_ROWS<uint8_t>);
     const long a_block = tiles.size * BBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long start = t * tiles.size, rows = tiles.rows(t);

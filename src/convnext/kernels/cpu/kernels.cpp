@@ -127,7 +127,10 @@ long cn_bf16() {  // whether matmuls may have bfloat16 operands
 
 long cn_bf16_rows() { return MULTIPLE<Operand>; }  // of a packed matrix of bfloat16: a multiple, the last ones zeros
 
-long cn_int8() { return INT8_FORM; }  // how bytes are multiplied: 2 AVX512-VNNI, 1 AVX-VNNI, 0 widened to 16 or 32 bits
+// How bytes are multiplied: 3 AMX, 2 AVX512-VNNI, 1 AVX-VNNI, 0 widened to 16 or 32 bits.
+long cn_int8() { return TILES_ALLOWED ? 3 : INT8_FORM; }
+long cn_int8_block() { return BBLOCK; }
+long cn_int8_rows() { return MULTIPLE<uint8_t>; }  // of a packed matrix: a multiple, the last ones zeros
 
 // sums (rows, columns) of bytes in a tile (int8.h) times a packed matrix of int8.
 void cn_int8_matmul(const uint8_t* tile, const int8_t* b, long rows, long depth, long columns, int32_t* to) {
@@ -196,14 +199,15 @@ long cn_int8_matmuls(long rounds, int threads) {
     constexpr long DEPTH = 256;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        uint8_t* a = tile_memory.values<uint8_t>(VECTOR_ROWS * DEPTH);
+        constexpr long ROWS = BLOCK_ROWS<uint8_t>;
+        uint8_t* a = tile_memory.values<uint8_t>(ROWS * DEPTH);
         int8_t* b = hidden_memory.values<int8_t>(PANEL * DEPTH);
-        int32_t* sums = shared_memory.values<int32_t>(VECTOR_ROWS * PANEL);
-        std::memset(a, 0, VECTOR_ROWS * DEPTH);
+        std::memset(a, 0, ROWS * DEPTH);
         std::memset(b, 0, PANEL * DEPTH);
-        for (long i = 0; i < rounds; i++) MULTIPLY_BYTES[1][VECTOR_ROWS](a, VECTOR_ROWS * BBLOCK, b, DEPTH, sums);
+        for (long i = 0; i < rounds; i++)
+            multiply_bytes(a, ROWS * BBLOCK, ROWS, b, DEPTH, 0, PANEL, [](long, long, long, long, const int32_t*) {});
     }
-    return 2 * VECTOR_ROWS * PANEL * DEPTH * rounds * threads;
+    return 2 * BLOCK_ROWS<uint8_t> * PANEL * DEPTH * rounds * threads;
 }
 
 // For the cost image: the convolution and the norm alone, into scratch.
