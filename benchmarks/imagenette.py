@@ -17,7 +17,7 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "imagenette.jsonl"
 BATCH = 64  # of the plain ImageNet recipe, whose published rate is 4e-3 for a batch of 4096, scaled linearly
 RUNS = {  # name -> how it differs; epochs, seed and precision are the same for all
-    "atto": ["--model", "atto", "--recipe", "small"],
+    **{name: ["--model", name, "--recipe", "small"] for name in ("atto", "pico", "nano")},
     "imagenet1k": [
         *("--model", "atto", "--recipe", "imagenet1k", "--batch", str(BATCH), "--lr", str(4e-3 * BATCH / 4096)),
         *("--size", "128"),
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", default="20")
-    parser.add_argument("--runs", default=",".join(RUNS))
+    parser.add_argument("--runs", default="atto,imagenet1k,resnet18")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=Path, default=Path("runs/imagenette"))

@@ -142,8 +142,8 @@ static void gelus() {
 
 static void bytes(long rows, long depth, long columns) {
     std::mt19937 random(1);
-    const long blocks = up(depth, BBLOCK), wide = up(columns, LANES), deep = up(depth, TUPLE);
-    std::vector<uint8_t> tile(static_cast<size_t>(rows * blocks));
+    const long blocks = up(depth, BBLOCK), wide = up(columns, LANES), deep = padded<uint8_t>(depth);
+    std::vector<uint8_t> tile(static_cast<size_t>((rows + BLOCK_ROWS<uint8_t>) * blocks));  // rows behind may be read
     std::vector<int8_t> b(static_cast<size_t>(deep * wide));
     std::vector<int32_t> found(static_cast<size_t>(rows * columns)), exact(found.size());
     for (long k = 0; k < depth; k++) {

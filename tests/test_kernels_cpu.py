@@ -360,7 +360,8 @@ def test_under_autocast_to_bfloat16_a_block_answers_in_its_dtype_and_closer(kern
         found.append((y, own.grad, model.expand.weight.grad))
     fused, low, exact = found
     assert fused[0].dtype == low[0].dtype and fused[1].dtype == given
-    assert all(error(a, c) <= error(b, c) for a, b, c in zip(fused, low, exact, strict=True))
+    for own, autocast, true in zip(fused, low, exact, strict=True):
+        assert (own.double() - true).norm() <= (autocast.double() - true).norm()
 
 
 def test_where_the_kernels_do_not_fit_the_block_is_the_plain_one(kernels):

@@ -28,7 +28,8 @@ PROCESSORS = {  # as GCC calls it: (some of its flags in /proc/cpuinfo, the best
     "cascadelake": (f"{AVX512} avx512_vnni", "avx512_vnni"),
     "icelake-client": (f"{AVX512} avx512_vnni avx512vbmi avx512_vbmi2 gfni", "avx512_vbmi"),
     "cooperlake": (f"{AVX512} avx512_vnni avx512_bf16", "avx512_vnni"),
-    "sapphirerapids": (f"{AVX512} avx512_vnni avx512vbmi avx512_bf16 avx_vnni amx_tile", "avx512_bf16"),
+    "znver4": (f"{AVX512} avx512_vnni avx512vbmi avx512_bf16", "avx512_bf16"),
+    "sapphirerapids": (f"{AVX512} avx512_vnni avx512vbmi avx512_bf16 avx_vnni amx_bf16 amx_tile amx_int8", "amx"),
 }
 SOURCE = 'extern "C" __attribute__((visibility("default"))) long cn_answer() {{ return {}; }}\n'
 needs_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="no C++ compiler is installed")

@@ -101,7 +101,9 @@ def multiplied(held: Tensor, weight: Tensor) -> Tensor:
     library = library_or_refuse()
     (rows, inputs), outputs = held.shape, len(weight)
     block = library.cn_int8_block()
-    tile = F.pad(held, (0, -inputs % block)).view(rows, -1, block).transpose(0, 1)  # and rows that may be read behind it
+    tile = (
+        F.pad(held, (0, -inputs % block)).view(rows, -1, block).transpose(0, 1)
+    )  # and rows that may be read behind it
     tile = torch.cat([tile.flatten(), tile.new_zeros(32 * block)])
     packed, found = pack_tuples(weight), torch.empty(rows, outputs, dtype=torch.int32)
     library.cn_int8_matmul(pointer(tile), pointer(packed), *longs(rows, inputs, outputs), pointer(found))
