@@ -1,4 +1,4 @@
-"""Matmuls on AMX's tiles: they round as the other bf16 ones, read nothing that is not theirs, and may be refused by the system."""
+"""Matmuls on AMX: they round as other bf16 ones, read nothing that is not theirs, and may be refused by the system."""
 
 import subprocess
 import sys
