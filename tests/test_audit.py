@@ -18,6 +18,7 @@ from checkpoints import checkpoint_of
 from commands import convnext, tiny
 from convnext.data.store import FolderStore
 from convnext.errors import ConvNeXtError
+from convnext.studies.audit import copies as audit_copies
 from convnext.studies.audit import findings, networks, page
 from convnext.studies.audit.confident import confident_class, doubts
 from convnext.studies.audit.copies import copies, grouped, near_hashes
@@ -227,17 +228,34 @@ def test_the_search_of_hashes_by_blocks_is_the_slow_one(hashes, seed):
         if min((hashes[i] ^ hashes[j]).bit_count(), 64 - (hashes[i] ^ hashes[j]).bit_count()) <= 16
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convnext.studies.audit.copies._HASHES", 3 * len(hashes))
-        found = set(map(tuple, near_hashes(looks).tolist()))
+        patch.setattr("convnext.studies.similar.cells._LEAST", 7)
+        found = set(map(tuple, near_hashes(looks, np.arange(len(hashes))).tolist()))
     if max(np.bincount(np.array(sorted(slow)).ravel(), minlength=1), default=0) <= 16:  # of more the nearest are kept
         assert found == slow
 
 
 def test_copies_of_two_searches_are_joined_and_counted_once():
-    looks = Looks(np.zeros((4, 32, 32), np.uint8), *np.zeros((3, 4), np.uint64), ("",) * 4)
+    looks = Looks(
+        np.zeros((4, 32, 32), np.uint8), *np.zeros((2, 4), np.uint64), np.arange(4, dtype=np.uint64), ("",) * 4
+    )
     one, two = (copies(looks, np.array(pairs)) for pairs in ([[0, 1], [0, 1]], [[0, 1], [1, 3]]))
     both = one.with_(two, 4)
     assert both.pairs.tolist() == [[0, 1], [1, 3]] and both.groups == ((0, 1, 3),) and both.likeness.tolist() == [1, 1]
+
+
+def test_files_of_the_same_bytes_are_copies_and_one_of_them_is_compared_for_all(tmp_path, monkeypatch):
+    smaller = photo(0).resize((40, 40), Image.Resampling.BICUBIC)
+    one, compared = looked({"0.png": photo(0), "1.png": photo(1), "2.png": smaller}, tmp_path / "photos"), []
+    which = np.tile([0, 1, 2], 500)
+    looks = Looks(*(getattr(one, name)[which] for name in ("small", "hashes", "mirrored", "digests")), ("",) * 1500)
+    judged = audit_copies._likeness
+    monkeypatch.setattr(audit_copies, "_likeness", lambda looks, pairs: compared.extend(pairs) or judged(looks, pairs))
+    near = neighbours(np.eye(3, dtype=np.float32)[which] + 0.1, kinds=looks.digests)
+    for found in (copies(looks), copies(looks, near.proposed(3))):
+        groups = [tuple(range(0, 1500)[place::3]) for place in range(3)]
+        assert found.groups == (tuple(sorted(groups[0] + groups[2])), groups[1])
+        assert len(found.pairs) == 3 * 499 + 1 and found.likeness[found.likeness < 1].size == 1
+    assert len(compared) <= 2 * 3  # of three images, though there are 1,500 files
 
 
 @settings(max_examples=30)
@@ -258,11 +276,27 @@ def test_the_nearest_by_blocks_are_those_of_all_cosines(monkeypatch):
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -2)
-    monkeypatch.setattr("convnext.studies.audit.neighbours._VALUES", 100)
+    monkeypatch.setattr("convnext.studies.similar.cells._LEAST", 6)
     found = neighbours(features, 4)
     np.testing.assert_allclose(found.cosines, -np.sort(-cosines, axis=1)[:, :4], atol=1e-6)
     np.testing.assert_allclose(found.distances, 1 - found.cosines.mean(1), atol=1e-6)
     assert neighbours(features[:1]).far.tolist() == [] and neighbours(features[:3]).places.shape == (3, 2)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 12), st.integers(1, 9))
+def test_the_nearest_of_files_that_are_there_often_are_those_of_all_cosines(kinds, most, block):
+    features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)[kinds]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    np.fill_diagonal(cosines, -2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convnext.studies.audit.neighbours._BLOCK", block)
+        found = neighbours(features, most, kinds=np.array(kinds))
+    wanted = min(most, len(kinds) - 1)
+    np.testing.assert_allclose(found.cosines, -np.sort(-cosines, axis=1)[:, :wanted], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosines, found.places, 1), found.cosines, atol=1e-6)
+    assert all(len({*row}) == wanted for row in found.places.tolist())
 
 
 def test_one_image_unlike_all_others_is_the_outlier():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnext.studies.audit.looks import SIDE, Looks
+from convnext.studies.similar.cells import Cells
 
 Pairs = NDArray[np.int64]  # (P, 2), the smaller place first
 
@@ -24,11 +25,11 @@ _LIKER = (
 )  # what pairs of a group must have that is too large for a fold, one after the other
 _BITS = 16  # of 64 that may differ for two images to be compared
 _MOST = 16  # images that one is compared with
-_HASHES = 2**22  # that are compared at once: 32 MB
 _PAIRS = 256  # pairs whose pixels are compared together
 _WINDOW = 24  # rows and columns that are compared
 _CROPS = ((1.0, 0.0), (0.95, 0.0), (0.95, 0.5), (0.95, 1.0), (0.9, 0.0), (0.9, 0.5), (0.9, 1.0))  # side, place
 _WORTH = 0.6  # correlation of the whole images from which their crops are compared as well
+_SAME = 0.9999  # from which they are not: no crop is more alike
 _FLAT = 2.0  # grey levels, standard deviation: below it there is nothing to correlate
 
 
@@ -62,35 +63,58 @@ class Copies:
 
 
 def copies(looks: Looks, proposed: Pairs | None = None) -> Copies:
-    """The copies among the pairs that are proposed, by features; None: among those whose hashes are near."""
-    pairs = near_hashes(looks) if proposed is None else np.unique(proposed, axis=0)
-    likeness = np.concatenate([np.zeros(0), *(_likeness(looks, part) for part in _parts(pairs))])
-    same = looks.digests[pairs[:, 0]] == looks.digests[pairs[:, 1]]
-    likeness[same] = 1.0
-    kept = likeness >= ALIKE
-    return Copies(pairs[kept], likeness[kept], grouped(len(looks.hashes), pairs[kept]))
+    """The copies among the pairs that are proposed, by features; None: among those whose hashes are near.
 
-
-def near_hashes(looks: Looks) -> Pairs:
-    """(P, 2) places of images that can be read and whose hashes, one of them perhaps mirrored, differ in few bits.
-
-    All are compared with all, a block at a time. Of one image the nearest are kept.
+    Files of the same bytes are copies, which need no look: the first of them is compared for all. So the pixels that are
+    compared grow with the images that differ, however often each is there.
     """
+    same = same_files(looks)
+    first = np.arange(len(looks.hashes))
+    first[same[:, 1]] = same[:, 0]
+    pairs = (
+        near_hashes(looks, np.flatnonzero(looks.read & (first == np.arange(len(first)))))
+        if proposed is None
+        else proposed
+    )
+    pairs = np.sort(first[pairs], axis=1)
+    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    likeness = np.concatenate([np.zeros(0), *(_likeness(looks, part) for part in _parts(pairs))])
+    kept = likeness >= ALIKE
+    pairs, likeness = np.concatenate([same, pairs[kept]]), np.concatenate([np.ones(len(same)), likeness[kept]])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Copies(pairs[order], likeness[order], grouped(len(looks.hashes), pairs))
+
+
+def same_files(looks: Looks) -> Pairs:
+    """(P, 2): each image whose bytes an earlier one has, behind the first that has them."""
     places = np.flatnonzero(looks.read)
-    hashes, found = looks.hashes[places], [np.zeros((0, 2), np.int64)]
-    for other in (hashes, looks.mirrored[places]):
-        block = max(1, _HASHES // max(1, len(places)))
-        for first in range(0, len(places), block):
-            rows = slice(first, first + block)
-            bits = np.bitwise_count(hashes[rows, None] ^ other[None])
-            own = np.arange(first, min(first + block, len(places)))
-            bits[np.arange(len(own)), own] = 64
-            row, column = np.nonzero(bits <= _BITS)
-            if len(row):
-                kept = _nearest(row, bits[row, column])
-                found.append(np.sort(np.stack([own[row[kept]], column[kept]], 1), axis=1))
-    pairs: Pairs = places[np.unique(np.concatenate(found), axis=0)]
+    _, first, kind = np.unique(looks.digests[places], return_index=True, return_inverse=True)
+    pairs = np.stack([places[first[kind]], places], 1)
+    found: Pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return found
+
+
+def near_hashes(looks: Looks, places: NDArray[np.int64]) -> Pairs:
+    """(P, 2) of those `places` whose hashes, one of them perhaps mirrored, differ in few bits; of one image the nearest.
+
+    Each is compared with all, of very many with those in the cells around it: see `Cells`.
+    """
+    if len(places) < 2:
+        return np.zeros((0, 2), np.int64)
+    cells, found = Cells(_signs(looks.hashes[places])), []
+    for hashes in (looks.hashes[places], looks.mirrored[places]):
+        above = 1 - 2 * (_BITS + 0.5) / 64  # the product of signs, 1 where all are the same
+        near, _ = cells.nearest(_signs(hashes), _MOST, own=np.arange(len(places)), above=above)
+        row, column = np.nonzero(near >= 0)
+        found.append(np.sort(np.stack([places[row], places[near[row, column]]], 1), axis=1))
+    pairs: Pairs = np.unique(np.concatenate(found), axis=0)
     return pairs
+
+
+def _signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """(N, 64) of length 1: 1/8 for a bit, -1/8 for none."""
+    bits = np.unpackbits(hashes.astype("<u8")[:, None].view(np.uint8), axis=1)
+    return np.where(bits, np.float32(0.125), np.float32(-0.125))
 
 
 def grouped(count: int, pairs: Pairs) -> tuple[tuple[int, ...], ...]:
@@ -112,14 +136,6 @@ def grouped(count: int, pairs: Pairs) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(group) for group in groups.values())
 
 
-def _nearest(row: NDArray[np.int64], bits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Places in `row` of the _MOST entries of each row with the fewest bits."""
-    order = np.lexsort((bits, row))
-    starts = np.searchsorted(row[order], row[order])
-    kept: NDArray[np.int64] = order[np.arange(len(order)) - starts < _MOST]
-    return kept
-
-
 def _parts(pairs: Pairs) -> Sequence[Pairs]:
     return [pairs[first : first + _PAIRS] for first in range(0, len(pairs), _PAIRS)]
 
@@ -131,7 +147,7 @@ def _likeness(looks: Looks, pairs: Pairs) -> NDArray[np.float64]:
     for shown in (other, other[:, :, ::-1]):
         plain = np.einsum("pn,pn->p", _unit(one.reshape(len(one), -1)), _unit(shown.reshape(len(one), -1)))
         best = np.maximum(best, plain)
-        near = np.flatnonzero(plain >= _WORTH)
+        near = np.flatnonzero((plain >= _WORTH) & (best < _SAME))
         if not len(near):
             continue
         for left, right in ((one[near], shown[near]), (shown[near], one[near])):

@@ -101,7 +101,8 @@ def _telling(group: Group) -> list[Image]:
     """The images of a group that are shown: of every part and class one, then the others in their order."""
     first = {(image.part, image.given): image for image in reversed(group.images)}
     kept = [image for image in group.images if first[image.part, image.given] is image]
-    return [*kept, *(image for image in group.images if image not in kept)][:_IN_GROUP]
+    told = set(map(id, kept[:_IN_GROUP]))
+    return [*kept, *(image for image in group.images if id(image) not in told)][:_IN_GROUP]
 
 
 def _duplicates(groups: Sequence[Group], show: _Cards) -> list[Html]:

@@ -209,10 +209,8 @@ def _folds(whole: Whole, looks: Looks, hashed: Copies, folds: int, seed: int) ->
 
 def _found(whole: Whole, looks: Looks, hashed: Copies, judged: Said, folder: Path) -> Audit:
     """Everything that follows from looks, features and probabilities."""
-    near = neighbours(judged.features)
-    proposed = near.places[:, :_PROPOSED]
-    rows = np.repeat(np.arange(len(proposed)), proposed.shape[1])
-    pairs = np.sort(np.stack([judged.places[rows], judged.places[proposed.ravel()]], 1), axis=1)
+    near = neighbours(judged.features, kinds=looks.digests[judged.places])
+    pairs = judged.places[near.proposed(_PROPOSED)]
     wrong, mixed = suspects(whole, judged)
     entries = whole.dataset.entries
     unjudged = judged.places[~np.isfinite(judged.probabilities).any(1)].tolist()

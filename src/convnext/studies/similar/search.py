@@ -15,7 +15,7 @@ from convnext.data.formats.records import columns_at
 from convnext.data.store import is_zip, printable, tree_of_file
 from convnext.data.unlabelled import open_unlabelled
 from convnext.deploy.embed import about_of, named_features
-from convnext.deploy.features import ENDINGS, FeatureFile, Rows, blocks, open_features
+from convnext.deploy.features import BLOCK, ENDINGS, FeatureFile, Rows, blocks, open_features
 from convnext.deploy.images import OneImage
 from convnext.deploy.predictor import Predictor
 from convnext.errors import ConvNeXtError, DataError
@@ -66,8 +66,11 @@ class Nearest:
 
 def unit(rows: Rows) -> Rows:
     """(B, C) rows of length 1; a row of zeros, which points nowhere, stays as it is."""
-    length = np.sqrt(np.einsum("bc,bc->b", rows, rows, dtype=np.float64))[:, None]
-    found: Rows = (rows / np.where(length > 0, length, 1)).astype(np.float32)
+    found = np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), BLOCK):  # not all of many in float64
+        some = rows[start : start + BLOCK]
+        length = np.sqrt(np.einsum("bc,bc->b", some, some, dtype=np.float64))[:, None]
+        found[start : start + BLOCK] = some / np.where(length > 0, length, 1)
     return found
 
 
