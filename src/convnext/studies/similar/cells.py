@@ -3,7 +3,9 @@
 All with all is a million times a million cosines. Here the rows are halved along the direction in which they differ most, and
 the halves again, until a cell holds about as many rows as there are cells, whatever the rows are; a query is compared with the
 rows of the cells whose means are nearest to it. That grows as N^1.5, and now and then misses a row that is no near one. Up to
-ALL rows there is one cell, and the search is exact.
+ALL rows a query is compared with all cells, and the search is exact.
+
+Products with one row are einsum's: those of some BLAS read beyond a short row, and warn of what they find there.
 Axes: N rows, Q queries, C values, K nearest, M cells, P cells that a query is compared with.
 """
 
@@ -131,14 +133,15 @@ def _direction(sample: Rows) -> Rows:
     centred = sample - sample.mean(0)
     found: Rows = centred[np.argmax(np.einsum("sc,sc->s", centred, centred))]
     for _ in range(_TURNS):
-        found = (centred @ found) @ centred
+        found = np.einsum("sc,s->c", centred, np.einsum("sc,c->s", centred, found))
         found /= max(float(np.linalg.norm(found)), 1e-20)
     return found
 
 
 def _along(rows: Rows, part: Places, direction: Rows) -> Rows:
     starts = range(0, len(part), _BLOCK)
-    return np.concatenate([rows[part[start : start + _BLOCK]] @ direction for start in starts])
+    blocks = (rows[part[start : start + _BLOCK]] for start in starts)
+    return np.concatenate([np.einsum("bc,c->b", block, direction) for block in blocks])
 
 
 def _mean(rows: Rows, part: Places) -> Rows:
