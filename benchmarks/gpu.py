@@ -33,7 +33,7 @@ import torch
 RESULTS = Path(__file__).parent / "results" / "gpu.jsonl"
 PARTS = ("runs", "inference", "training", "kernels", "checks", "sweep")
 LEAST = 0.25  # minutes that a step needs to come to a row
-CHECKED = ("norm", "gelu", "residual", "gelu_backward", "block", "fp8")
+CHECKED = ("norm", "gelu", "residual", "gelu_backward", "mlp_backward", "block", "fp8")
 Row = dict[str, Any]
 
 

@@ -128,8 +128,36 @@ def workload(n: int, c: int, side: int) -> dict[str, Work]:
         "block": (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block(image(), weights)),
                   lambda: frozen(lambda: block.plain(image(), weights))),
     }  # fmt: skip
-    if c <= gemm.KEPT_ON_CHIP:
-        found["fused_mlp"] = (2 * matrix, 3 * m * c, lambda: gemm.fused_mlp(x(), *both, gamma, None, x()), None)
+    found |= ways(c, m, x, wide, both, gamma)
     if gpu.unavailable_fp8(image()) is None:
         found["block_fp8"] = (2 * matrix, 2 * m * c, lambda: frozen(lambda: gpu.block_fp8(image(), rounded)), None)
+    return found
+
+
+def ways(
+    c: int, m: int, x: Callable[[], Tensor], wide: Tensor, both: tuple[Any, Any], gamma: Tensor
+) -> dict[str, Work]:
+    """The other ways to what a kernel above computes, one of which `kernels.gpu.mlp.WON` may name once it is the faster."""
+    from convnext.kernels.gpu import library, mlp
+
+    e, (expand, project) = 4 * c, both
+    matrix = 2.0 * m * c * e
+    found: dict[str, Work] = {}
+    if mlp.fits(c, mlp.KEPT_ON_CHIP, HALF):
+        found["fused_mlp"] = (2 * matrix, 3 * m * c, lambda: mlp.fused_mlp(x(), *both, gamma, None, x()), None)
+    else:
+        found["linear_gelu, library"] = (matrix, m * (c + 3 * e), lambda: library.linear_gelu(x(), *expand), None)
+        found["linear_residual, library"] = (
+            matrix, m * (e + 4 * c), lambda: library.linear_residual(wide, *project, gamma, None, x()), None,
+        )  # fmt: skip
+        found["gelu_backward, library"] = (
+            2 * matrix, m * (2 * c + 6 * e), lambda: library.gelu_backward(x(), expand, None, x(), project[0], None), None,
+        )  # fmt: skip
+    found["mlp_backward, stored"] = (
+        5 * matrix, m * (5 * c + 5 * e), lambda: mlp.stored_mlp_backward(x(), expand, None, x(), project[0], None), None,
+    )  # fmt: skip
+    if mlp.fits(c, mlp.RECOMPUTED, HALF):
+        found["mlp_backward, fused"] = (
+            7 * matrix, 5 * m * c, lambda: mlp.fused_mlp_backward(x(), expand, x(), project[0], None), None,
+        )  # fmt: skip
     return found

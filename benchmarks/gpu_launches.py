@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from convnext.kernels.gpu import depthwise, gemm
+from convnext.kernels.gpu import depthwise, gemm, library, mlp
 from convnext.kernels.gpu.checks import Case
 from convnext.kernels.gpu.fp8 import FP8, prepare
 from convnext.kernels.gpu.operators import RECOMPUTED
@@ -27,23 +27,30 @@ def launches(case: Case) -> dict[str, Launch]:
     def note(what: str, run: Any, *given: Any, **options: Any) -> None:
         with noted() as made:
             run(*given, **options)
-        found[what] = made[0]
+        found.update(zip(what.split("; "), made, strict=True))
 
-    fused = case.c <= gemm.KEPT_ON_CHIP and case.dtype != torch.float32
+    fused = case.c <= mlp.KEPT_ON_CHIP and case.dtype != torch.float32
     note("norm", depthwise.convolve_norm, x, *w[:4], w.eps, dtype=case.dtype)
     note("gelu", gemm.linear_gelu, x, *expand)
     note("residual", gemm.linear_residual, hidden, *project, w.gamma, None, x)
     if fused:
-        note("mlp", gemm.fused_mlp, x, expand, project, w.gamma, None, x)
+        note("mlp", mlp.fused_mlp, x, expand, project, w.gamma, None, x)
     plain = (full, w.spatial, w.spatial_bias, None, None, w.eps)
     note("norm, training", depthwise.convolve_norm, *plain, dtype=case.dtype, keep_stats=True)
     if case.c > RECOMPUTED:
         note("gelu, training", gemm.linear_gelu, x, *expand, keep=True)
     note("residual, training", gemm.linear_residual, hidden, *project, w.gamma, keep, full)
     if fused:
-        note("mlp, training", gemm.fused_mlp, x, expand, project, w.gamma, keep, full)
+        note("mlp, training", mlp.fused_mlp, x, expand, project, w.gamma, keep, full)
     before = None if case.c <= RECOMPUTED else hidden
     note("gelu, backward", gemm.gelu_backward, x, expand, before, x, w.project, keep)
+    if case.c <= mlp.RECOMPUTED and case.dtype != torch.float32:
+        both = "mlp input, backward; mlp weights, backward"
+        note(both, mlp.fused_mlp_backward, x, expand, x, w.project, keep)
+    if case.c > mlp.KEPT_ON_CHIP:
+        note("gelu, library", library.linear_gelu, x, *expand)
+        note("residual, library", library.linear_residual, hidden, *project, w.gamma, keep, full)
+        note("gelu, backward, library", library.gelu_backward, x, expand, before, x, w.project, keep)
     note("norm, backward", depthwise.norm_backward, x, x, None, rstd, None, dtype=case.dtype, affine=False)
     note("input, backward", depthwise.convolve_add, x, w.spatial, full, dtype=torch.float32)
     note("filter, backward", depthwise.filter_gradient, full, x, case.kernel)

@@ -1,4 +1,4 @@
-"""A wide search for the tile sizes of the GPU kernels: what the tables in kernels/gpu/{depthwise,gemm}.py record.
+"""A wide search for the tile sizes of the GPU kernels: what the tables in kernels/gpu/{depthwise,gemm,mlp}.py record.
 
     python benchmarks/gpu_search.py --model base --minutes 8          # rows to runs/gpu_search.jsonl, the best three shown
     python benchmarks/gpu_search.py --summarise runs/gpu_search.jsonl # the best eight to benchmarks/results/gpu_search.jsonl
@@ -37,6 +37,11 @@ SEARCHED = (
     "gelu",
     "residual",
     "gelu, backward",
+    "mlp input, backward",
+    "mlp weights, backward",
+    "gelu, library",
+    "residual, library",
+    "gelu, backward, library",
     "input, backward",
     "filter, backward",
     "norm, backward",
@@ -44,6 +49,7 @@ SEARCHED = (
 COMPILING = 0.6  # of the time; the rest is for running
 SHARED = 232_448  # bytes of a Hopper GPU that one program may take
 DERIVED = ("strips", "spans", "groups", "whole", "even")  # what follows from the tile and the size
+FITTED = ("mlp", "mlp_input_gradient", "mlp_weight_gradient")  # compiled anew for each width
 Row = dict[str, Any]
 
 
@@ -93,7 +99,8 @@ def candidates(launch: Launch, c: int, side: int) -> list[Setting]:
     """What the launcher names, and every tile that may be good, once each."""
     made = {
         "convolve_norm": _norm, "convolve_add": _add, "filter_gradient": _filter, "norm_backward": _norm_backward,
-        "mlp": _mlp,
+        "mlp": _mlp, "mlp_input_gradient": _mlp, "mlp_weight_gradient": _mlp_weights, "apply_gelu": _runs,
+        "add_residual": _patches, "apply_slope": _patches,
     }  # fmt: skip
     found = made[launch.name](c, side) if launch.name in made else _products(launch.name, c)
     return list({tuple(sorted(each.items())): each for each in (*launch.settings, *found)}.values())
@@ -138,6 +145,25 @@ def _mlp(c: int, side: int) -> Iterator[Setting]:
         yield {"block_m": m, "block_h": h, "whole": whole, "num_warps": warps, "num_stages": stages}
 
 
+def _mlp_weights(c: int, side: int) -> Iterator[Setting]:
+    block, chunks = depthwise.split(c)
+    for m, h, warps, stages in product((16, 32, 64, 128), (64, 128), (4, 8), (1, 2, 3, 4)):
+        if 2 * block * chunks * h <= 160 * 32 * warps:  # both sums, in registers
+            whole = int(c == block * chunks and 4 * c % h == 0)
+            yield {"block_m": m, "block_h": h, "whole": whole, "num_warps": warps, "num_stages": stages}
+
+
+def _runs(c: int, side: int) -> Iterator[Setting]:
+    for block, warps in product((512, 1024, 2048, 4096), (2, 4, 8)):
+        yield {"block": block, "num_warps": warps}
+
+
+def _patches(c: int, side: int) -> Iterator[Setting]:
+    for lines, block, warps in product((4, 8, 16, 32, 64), (64, 128, 256), (2, 4, 8)):
+        if 8 <= lines * block // (32 * warps) <= 32:
+            yield {"lines": lines, "block": block, "num_warps": warps}
+
+
 def _products(name: str, c: int) -> Iterator[Setting]:
     """Tiles of `linear_gelu`, `linear_residual` and `gelu_backward`, which has two accumulators."""
     backward = name == "gelu_backward"
@@ -166,7 +192,7 @@ def compile_share(model: str, index: int, shares: int, until: float) -> None:
     for c, _, launch, settings in work(model):
         for setting in settings:
             tile = sorted((name, value) for name, value in setting.items() if name not in DERIVED)
-            who = (launch.name, c if launch.name in ("convolve_norm", "mlp") else 0, tile)
+            who = (launch.name, c if launch.name in ("convolve_norm", *FITTED) else 0, tile)
             if zlib.crc32(repr(who).encode()) % shares != index or time.monotonic() > until:
                 continue
             count += 1

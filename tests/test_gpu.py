@@ -69,7 +69,7 @@ def test_every_kernel_answers_as_its_reference_in_float64(case):
 def test_every_tile_size_gives_the_same_answer(setting):
     with tuning.forced(setting):
         for case in TILED:
-            for name in ("norm", "gelu", "residual", "gelu_backward"):
+            for name in ("norm", "gelu", "residual", "gelu_backward", "mlp_backward"):
                 try:
                     errors = CHECKS[name](case)
                 except ConvNeXtError:

@@ -41,6 +41,15 @@ def test_a_kernel_answers_as_its_reference_in_float64(found, name):
     assert errors and max(errors.values()) <= bound(check, case), errors
 
 
+@pytest.mark.parametrize("name", [name for name, (check, case, _) in CASES.items() if check == "mlp_backward"])
+def test_gradients_of_hidden_values_computed_again_are_no_further_from_float64_than_those_of_stored_ones(found, name):
+    if CASES[name][1].dtype == torch.bfloat16:
+        pytest.skip("the interpreter cuts bfloat16 off, where a GPU and torch.mm round")
+    errors = of(found, name)
+    for each in ("normal", "expand", "expand_bias", "project"):
+        assert errors[f"{each}, fused"] < 1.1 * errors[f"{each}, stored"], errors
+
+
 def test_the_kernels_answer_as_the_networks_block_eager_and_compiled_without_a_graph_break(found):
     assert max(of(found, "as_the_block").values()) < 1e-5
 
@@ -190,6 +199,7 @@ def test_where_nothing_is_measured_the_first_setting_that_runs_is_taken_and_reme
         assert tuning.launch(kernel, lambda s: 1, settings, ("c",), torch.ones(1), {}) == {"size": 2}
     assert kernel.ran == [((1,), 2)] * 2
     assert tuning.faster(("d",), torch.ones(1), [lambda: 1, lambda: 2]) == 0
+    assert tuning.faster(("d",), torch.ones(1), [lambda: 1, lambda: 2], recorded=1) == 1
 
 
 @pytest.mark.parametrize("channels", [1, 24, 40, 80, 96, 100, 192, 384, 768, 1024, 1536, 2048, 3072, 4096])

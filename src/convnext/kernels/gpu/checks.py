@@ -13,6 +13,7 @@ from torch import Tensor
 
 from convnext.kernels.block import BlockWeights, plain
 from convnext.kernels.gpu import reference
+from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.fp8 import block_fp8, prepare
 from convnext.kernels.gpu.operators import block, depthwise_norm
 
@@ -106,37 +107,42 @@ def check_norm(case: Case) -> Errors:
 
 
 def check_gelu(case: Case) -> Errors:
-    """The product with GELU behind it."""
-    from convnext.kernels.gpu import gemm
+    """The product with GELU behind it: ours, and the library's."""
+    from convnext.kernels.gpu import gemm, library
 
     x, weight, bias = case.map(), case.random(4 * case.c, case.c, scale=case.c**-0.5), case.random(4 * case.c)
-    answer, before = gemm.linear_gelu(*(each.to(case.dtype) for each in (x, weight, bias)), keep=True)
-    return {
-        "answer": off(answer, reference.linear_gelu(x, weight, bias)),
-        "before": off(before, torch.nn.functional.linear(x, weight, bias)),
-    }
+    wanted = reference.linear_gelu(x, weight, bias), torch.nn.functional.linear(x, weight, bias)
+    errors: Errors = {}
+    for word, run in (("ours", gemm.linear_gelu), ("library", library.linear_gelu)):
+        found = run(*(each.to(case.dtype) for each in (x, weight, bias)), keep=True)
+        errors |= _named(("answer", "before"), word, found, wanted)
+    return errors
 
 
 def check_residual(case: Case) -> Errors:
-    """The product with layer scale, stochastic depth and the residual behind it; and both products in one kernel."""
-    from convnext.kernels.gpu import gemm
+    """The product with layer scale, stochastic depth and the residual behind it, ours and the library's; and both in one."""
+    from convnext.kernels.gpu import gemm, library, mlp
 
     x, hidden, keep = case.map(), case.map(4 * case.c), case.factors()
     expand, expand_bias, project, bias, gamma = (case.low(each) for each in _layers(case))
     residual, factor = case.map(), None if keep is None else keep.float()
-    one = gemm.linear_residual(case.low(hidden), project, bias, gamma, factor, case.low(residual))
-    both = gemm.fused_mlp(case.low(x), (expand, expand_bias), (project, bias), gamma, factor, case.low(residual))
+    given = (case.low(hidden), project, bias, gamma, factor, case.low(residual))
     wide: Any = [None if each is None else each.double() for each in (project, bias, gamma)]
     middle = reference.linear_gelu(x, expand.double(), expand_bias.double())
-    return {
-        "project": off(one, _call(reference.linear_residual, hidden, *wide, keep, residual)),
-        "fused": off(both, _call(reference.linear_residual, middle, *wide, keep, residual)),
+    wanted = _call(reference.linear_residual, hidden, *wide, keep, residual)
+    errors = {
+        "project, ours": off(gemm.linear_residual(*given), wanted),
+        "project, library": off(library.linear_residual(*given), wanted),
     }
+    if interpreted() or mlp.fits(case.c, mlp.KEPT_ON_CHIP, case.dtype):
+        both = mlp.fused_mlp(case.low(x), (expand, expand_bias), (project, bias), gamma, factor, case.low(residual))
+        errors["fused"] = off(both, _call(reference.linear_residual, middle, *wide, keep, residual))
+    return errors
 
 
 def check_gelu_backward(case: Case) -> Errors:
-    """The gradient before GELU, with the hidden layer read and computed again."""
-    from convnext.kernels.gpu import gemm
+    """The gradient before GELU, with the hidden layer read and computed again; ours, and the library's."""
+    from convnext.kernels.gpu import gemm, library
 
     normal, push, keep = case.map(), case.map(), case.factors()
     expand, expand_bias, project, *_ = _layers(case)
@@ -145,10 +151,32 @@ def check_gelu_backward(case: Case) -> Errors:
     before = torch.nn.functional.linear(normal, expand, expand_bias).to(case.dtype)
     factor = None if keep is None else keep.float()
     errors: Errors = {}
-    for word, kept in (("again", None), ("kept", before)):
-        found = gemm.gelu_backward(low[0], (low[1], low[2]), kept, low[3], low[4], factor)
-        names = ("gradient", "hidden", "sum")
-        errors |= {f"{name}, {word}": off(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
+    for whose, run in (("ours", gemm.gelu_backward), ("library", library.gelu_backward)):
+        for word, kept in (("again", None), ("kept", before)):
+            found = run(low[0], (low[1], low[2]), kept, low[3], low[4], factor)
+            errors |= _named(("gradient", "hidden", "sum"), f"{word}, {whose}", found, wanted)
+    return errors
+
+
+def check_mlp_backward(case: Case) -> Errors:
+    """The gradients of both products: with the hidden layer in memory, and in two kernels that compute it again."""
+    from convnext.kernels.gpu import mlp
+
+    normal, push, keep = case.map(), case.map(), case.factors()
+    expand, bias, project, *_ = _layers(case)
+    inner, hidden, of_bias = reference.gelu_backward(normal, (expand, bias), push, project, keep)
+    inner, hidden, rows = inner.flatten(0, 2), hidden.flatten(0, 2), normal.flatten(0, 2)
+    wanted = inner @ expand, inner.t() @ rows, of_bias, push.flatten(0, 2).t() @ hidden
+    low, factor = (
+        [case.low(each) for each in (normal, expand, bias, push, project)],
+        None if keep is None else keep.float(),
+    )
+    layer = low[1], low[2]
+    stored = mlp.stored_mlp_backward(low[0], layer, None, low[3], low[4], factor)
+    errors = _named(mlp.MlpGradients._fields, "stored", stored, wanted)
+    if interpreted() or mlp.fits(case.c, mlp.RECOMPUTED, case.dtype):
+        fused = mlp.fused_mlp_backward(low[0], layer, low[3], low[4], factor)
+        errors |= _named(mlp.MlpGradients._fields, "fused", fused, wanted)
     return errors
 
 
@@ -191,6 +219,7 @@ CHECKS: dict[str, Callable[[Case], Errors]] = {
     "gelu": check_gelu,
     "residual": check_residual,
     "gelu_backward": check_gelu_backward,
+    "mlp_backward": check_mlp_backward,
     "block": check_block,
     "fp8": check_fp8,
 }
@@ -199,6 +228,10 @@ CHECKS: dict[str, Callable[[Case], Errors]] = {
 def bound(name: str, case: Case) -> float:
     """The largest error that check `name` may find."""
     return max(FP8_BOUND, BOUNDS[case.dtype]) if name == "fp8" else BOUNDS[case.dtype]
+
+
+def _named(names: tuple[str, ...], word: str, found: Any, wanted: tuple[Tensor, ...]) -> Errors:
+    return {f"{name}, {word}": off(a, b) for name, a, b in zip(names, found, wanted, strict=True)}
 
 
 def _grad(x: Tensor) -> Tensor:

@@ -1,19 +1,17 @@
-"""Launches of the matrix products. Rows are positions: tensors (..., C) or (..., E = 4C), contiguous and of one dtype."""
+"""Launches of single matrix products: tensors (..., C) or (..., E = 4C), contiguous and of one dtype; rows are positions."""
 
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from convnext.errors import ConvNeXtError
 from convnext.kernels.gpu import triton_gemm as kernels
 from convnext.kernels.gpu import triton_mlp as wide_kernels
 from convnext.kernels.gpu.available import precision
-from convnext.kernels.gpu.depthwise import power, split
-from convnext.kernels.gpu.tuning import Setting, faster, launch, size_class
+from convnext.kernels.gpu.depthwise import power
+from convnext.kernels.gpu.tuning import Setting, launch, size_class
 
 Recorded = tuple[tuple[int, tuple[int, ...]], ...]  # (channels up to which, tile sizes)
-KEPT_ON_CHIP = 256  # channels up to which the fused pair is a candidate: wider ones re-read their weights too often
 RUN = 128  # hidden channels that share a float8 scale
 GROUP = 8  # rows of tiles that are done before the next column
 MOST = 2**31
@@ -22,11 +20,9 @@ MOST = 2**31
 GELU_TILES = ((96, (64, 128, 32, 4, 4)), (MOST, (128, 128, 64, 8, 3)))
 RESIDUAL_TILES = ((384, (128, 128, 64, 4, 3)), (1024, (128, 64, 64, 4, 3)), (MOST, (64, 128, 64, 4, 3)))
 BACKWARD_TILES = ((96, (64, 64, 32, 4, 4)), (512, (64, 64, 64, 4, 4)), (MOST, (64, 128, 64, 4, 4)))
-MLP_TILES = ((128, (64, 32, 4, 3)), (192, (128, 64, 8, 3)), (MOST, (128, 64, 8, 2)))  # block_m, block_h, warps, stages
 # What else a GPU may run or prefer, and what small shapes need
 OTHER_TILES = ((128, 128, 64, 8, 3), (128, 128, 32, 4, 4), (128, 64, 64, 4, 3), (64, 64, 64, 4, 3), (16, 64, 128, 4, 4))
 FULL_TILES = ((64, 64, 32, 4, 3), (128, 64, 32, 4, 3), (64, 128, 32, 8, 3), (32, 32, 32, 4, 3))  # float32
-OTHER_MLP_TILES = ((128, 64, 4, 3), (64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -62,59 +58,6 @@ def linear_residual(
     key = (size_class(positions), wide, inner, x.dtype, residual.dtype, arguments["precision"])
     settings = _settings(x.dtype, wide, inner, RESIDUAL_TILES)
     launch(kernels.linear_residual, _tiles_of(positions, wide), settings, key, x, arguments)
-    return answer
-
-
-def mlp(
-    x: Tensor,
-    expand: tuple[Tensor, Tensor],
-    project: tuple[Tensor, Tensor],
-    gamma: Tensor | None,
-    keep: Tensor | None,
-    residual: Tensor,
-) -> Tensor:
-    """residual + keep * gamma * project(gelu(expand(x))), in whichever way is faster; weights as (weight, bias)."""
-
-    def pair() -> Tensor:
-        return linear_residual(linear_gelu(x, *expand)[0], *project, gamma, keep, residual)
-
-    def fused() -> Tensor:
-        return fused_mlp(x, expand, project, gamma, keep, residual)
-
-    channels = x.shape[-1]
-    if channels > KEPT_ON_CHIP or x.dtype == torch.float32:
-        return pair()
-    ways = (fused, pair)
-    name = ("mlp", size_class(x.numel() // channels), channels, x.dtype, residual.dtype)
-    try:
-        return ways[faster(name, x, ways)]()
-    except ConvNeXtError:  # a GPU with too little shared memory for any tile of the one kernel
-        return pair()
-
-
-def fused_mlp(
-    x: Tensor,
-    expand: tuple[Tensor, Tensor],
-    project: tuple[Tensor, Tensor],
-    gamma: Tensor | None,
-    keep: Tensor | None,
-    residual: Tensor,
-) -> Tensor:
-    """As `mlp`, in one kernel: the hidden activations never reach memory."""
-    positions, channels, hidden = x.numel() // x.shape[-1], x.shape[-1], expand[0].shape[0]
-    block, chunks = split(channels)
-    answer = torch.empty_like(residual)
-    arguments = {
-        "x": x, "expand": expand[0], "expand_bias": expand[1], "project": project[0], "project_bias": project[1],
-        "gamma": gamma, "kept": keep, "residual": residual, "answer": answer, "positions": positions,
-        "channels": channels, "hidden": hidden, "area": positions // x.shape[0], "block": block, "chunks": chunks,
-        "scaled": gamma is not None, "drops": keep is not None, "fast": x.dtype != torch.float32,
-        "precision": precision(x.dtype),
-    }  # fmt: skip
-    key = (size_class(positions), channels, hidden, x.dtype, residual.dtype)
-    launch(
-        wide_kernels.mlp, lambda s: -(-positions // s["block_m"]), _mlp_settings(channels, hidden), key, x, arguments
-    )
     return answer
 
 
@@ -204,20 +147,10 @@ def _scaled(
 
 
 @cache
-def _mlp_settings(channels: int, hidden: int) -> tuple[Setting, ...]:
-    block, chunks = split(channels)
-    return tuple(
-        {"block_m": m, "block_h": h, "whole": int(channels == block * chunks and hidden % h == 0), "num_warps": warps,
-         "num_stages": stages}
-        for m, h, warps, stages in (_recorded(MLP_TILES, channels), *OTHER_MLP_TILES)
-    )  # fmt: skip
-
-
-@cache
 def _settings(dtype: torch.dtype, wide: int, inner: int, recorded: Recorded) -> tuple[Setting, ...]:
     """Tile sizes for products along `inner`; those that would read past it by more than half are left out."""
     names = ("block_m", "block_n", "block_k", "num_warps", "num_stages")
-    tiles = FULL_TILES if dtype == torch.float32 else (_recorded(recorded, inner), *OTHER_TILES)
+    tiles = FULL_TILES if dtype == torch.float32 else (recorded_for(recorded, inner), *OTHER_TILES)
     fitting = [each for each in tiles if each[2] <= max(16, power(inner))]
     if not fitting:
         fitting = [(*each[:2], max(16, power(inner)), *each[3:]) for each in tiles[-2:]]
@@ -228,7 +161,8 @@ def _settings(dtype: torch.dtype, wide: int, inner: int, recorded: Recorded) -> 
     )
 
 
-def _recorded(tiles: Recorded, channels: int) -> tuple[int, ...]:
+def recorded_for(tiles: Recorded, channels: int) -> tuple[int, ...]:
+    """The tile of the first bound that `channels` is not above."""
     return next(each for most, each in tiles if channels <= most)
 
 

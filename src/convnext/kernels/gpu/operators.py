@@ -67,13 +67,13 @@ def product_dtype(x: Tensor) -> torch.dtype:
 @_operator("block_inference", "Tensor x", "Tensor? keep, ScalarType dtype", "Tensor")
 def block_inference(x: Tensor, *given: Any) -> Tensor:
     """`block` without anything kept for a backward."""
-    from convnext.kernels.gpu import depthwise, gemm  # Triton loads here
+    from convnext.kernels.gpu import depthwise, mlp  # Triton loads here
 
     weights, (keep, dtype) = taken(given)
     rows, parts = _rows(x), (weights.spatial, weights.spatial_bias, weights.norm, weights.norm_bias)
     y = depthwise.convolve_norm(rows, *parts, weights.eps, dtype=dtype).answer
     expand, project = (weights.expand.to(dtype), weights.expand_bias), (weights.project.to(dtype), weights.project_bias)
-    return _map(gemm.mlp(y, expand, project, weights.gamma, _factor(keep), rows))
+    return _map(mlp.mlp(y, expand, project, weights.gamma, _factor(keep), rows))
 
 
 @_operator(
@@ -81,20 +81,20 @@ def block_inference(x: Tensor, *given: Any) -> Tensor:
 )
 def block_training(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(answer, normed map (N, H, W, C), rstd (N, H, W), what stood before GELU (N, H, W, E) or nothing with `again`)."""
-    from convnext.kernels.gpu import depthwise, gemm
+    from convnext.kernels.gpu import depthwise, mlp
 
     weights, (keep, dtype, again) = taken(given)
     rows, spatial = _rows(x), (weights.spatial, weights.spatial_bias)
     normed = depthwise.convolve_norm(rows, *spatial, None, None, weights.eps, dtype=dtype, keep_stats=True)
     expand, project = _folded(weights, dtype), (weights.project.to(dtype), weights.project_bias)
     if again:
-        answer = gemm.mlp(normed.answer, expand, project, weights.gamma, _factor(keep), rows)
+        answer = mlp.mlp(normed.answer, expand, project, weights.gamma, _factor(keep), rows)
         before = x.new_empty(0, dtype=dtype)
     else:
-        hidden, kept = gemm.linear_gelu(normed.answer, *expand, keep=True)
+        hidden, kept = mlp.expand_gelu(normed.answer, expand, keep=True)
         assert kept is not None
         before = kept
-        answer = gemm.linear_residual(hidden, *project, weights.gamma, _factor(keep), rows)
+        answer = mlp.project_residual(hidden, project, weights.gamma, _factor(keep), rows)
     assert normed.rstd is not None
     return _map(answer), normed.answer, normed.rstd, before
 
@@ -109,7 +109,7 @@ def block_backward(
     gradient: Tensor, x: Tensor, normal: Tensor, rstd: Tensor, before: Tensor, *given: Any
 ) -> list[Tensor]:
     """Gradients of x and of every tensor of the weights; empty where there is none."""
-    from convnext.kernels.gpu import depthwise, gemm
+    from convnext.kernels.gpu import depthwise, mlp
 
     weights, (keep,) = taken(given)
     dtype, channels, factor = normal.dtype, normal.shape[-1], _factor(keep)
@@ -119,17 +119,13 @@ def block_backward(
         expand, gamma = _folded(weights, dtype), weights.gamma
         project = weights.project if gamma is None else weights.project.float() * gamma.float()[:, None]
         kept = before if before.numel() else None
-        inner_gradient, hidden, bias_gradient = gemm.gelu_backward(
-            normal, expand, kept, pushed, project.to(dtype), factor
-        )
-        flat = inner_gradient.flatten(0, 2)
-        inner = torch.mm(flat, expand[0])  # (M, C): the gradient of the normed map
-        of_expand = torch.mm(flat.t(), normal.flatten(0, 2)).float()  # (E, C)
-        of_project = torch.mm(pushed.flatten(0, 2).t(), hidden.flatten(0, 2)).float()  # (C, E)
-        del inner_gradient, flat, hidden  # (M, E) each
+        found = mlp.mlp_backward(normal, expand, kept, pushed, project.to(dtype), factor)
+        of_expand, of_project, bias_gradient = found.expand, found.project, found.expand_bias
         a_sample = push.flatten(1, 2).sum(1, dtype=torch.float32)  # (N, C)
         pushes = a_sample.sum(0) if factor is None else (a_sample * factor[:, None]).sum(0)
-        normed = depthwise.norm_backward(inner, normal.flatten(0, 2), None, rstd, None, dtype=dtype, affine=False)
+        normed = depthwise.norm_backward(
+            found.normal, normal.flatten(0, 2), None, rstd, None, dtype=dtype, affine=False
+        )
         map_gradient = normed.before.view(normal.shape)
         of_x = depthwise.convolve_add(map_gradient, weights.spatial, push, dtype=x.dtype)
         of_spatial = depthwise.filter_gradient(rows, map_gradient, weights.spatial.shape[-1])

@@ -88,14 +88,16 @@ def launch(
     raise ConvNeXtError(f"The kernel {name[0]} runs with none of its settings for {key}: {failure}")
 
 
-def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any]]) -> int:
-    """The index of the fastest of `ways` to the same answer, measured as settings are; 0 where nothing is measured."""
+def faster(name: tuple[Any, ...], where: Tensor, ways: Sequence[Callable[[], Any]], recorded: int = 0) -> int:
+    """The index of the fastest of `ways` to the same answer, measured as settings are; `recorded` where nothing is measured."""
+    if len(ways) == 1:
+        return 0
     if _FORCED is not None:
         return _FORCED % len(ways)
     key = (*name, where.device)
     if key not in _CHOSEN:
         if not _may_measure():
-            return 0
+            return recorded
         with _on(where):
             times = [_milliseconds_of(way) for way in ways]
         _CHOSEN[key] = {"way": times.index(min(times))}
