@@ -67,6 +67,12 @@ def test_a_shorter_run_is_offered_where_there_is_one():
     assert sentence(300) == "This run takes about 5 min on this machine."
 
 
+def test_where_bf16_is_faster_a_run_in_float32_says_so():
+    start, end = "This run takes about 5 min on this machine", "`--precision bf16` is faster on this processor"
+    assert sentence(300, faster=True) == f"{start}; {end}."
+    assert sentence(6600, faster=True).endswith(f"machine; {end}; `--minutes 30` fits a shorter run.")
+
+
 def test_the_work_of_a_recipe_is_pixels_times_images():
     chosen = recipe("small", "atto", images=640, image_px=128, classes=2, batch=64)
     fields = {"schedule.epochs": 10, "schedule.warmup_epochs": 0, "input.size_px": 100, "input.eval_size_px": 90}
@@ -87,7 +93,7 @@ def test_a_run_that_tells_how_long_it_takes_has_the_bits_of_one_that_does_not(tm
     monkeypatch.setattr(forecast, "ENOUGH_S", 0.0)
     monkeypatch.setattr(forecast, "SHORT_S", 0.0)
     done = convnext(*tiny(data, tmp_path / "telling", *more))
-    assert len(re.findall(r"This run takes about \d+ s on this machine\.", done.err)) == 1
+    assert len(re.findall(r"This run takes about \d+ s on this machine", done.err)) == 1
     assert bits(tmp_path / "quiet") == bits(tmp_path / "telling")
     again = convnext(*tiny(data, tmp_path / "telling", *more))  # has nothing left to do
     assert "This run takes" not in again.err

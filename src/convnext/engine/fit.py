@@ -31,6 +31,8 @@ from convnext.engine.task import Task
 from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
 from convnext.engine.watching import mean_of, refuse_broken_weights, refuse_not_finite, warn_if_flat
 from convnext.errors import Interrupted, number_of
+from convnext.kernels.cpu import bf16_matmuls
+from convnext.kernels.dispatch import without_compiled
 from convnext.kernels.transfer import Fetched
 
 LOG_ROWS_PER_EPOCH = 20
@@ -74,7 +76,8 @@ def fit(
     folder.require_place(state, steps)
     if world.first and sees_other_images(task.model.train(), world):
         info("Batch norms see the images of one process alone: another number of processes is another run.")
-    forecast = Forecast(work) if work and world.first and not state.step else None
+    faster = recipe.precision == "fp32" and device.type == "cpu" and not without_compiled() and bf16_matmuls()
+    forecast = Forecast(work, faster=faster) if work and world.first and not state.step else None
     with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)
         micro = micro_of(options, update)

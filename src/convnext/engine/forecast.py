@@ -33,10 +33,13 @@ class Work:
 
 
 class Forecast:
-    """Watches the first steps of a run and tells, once, how long it takes. The first step, which prepares, is left out."""
+    """Watches the first steps of a run and tells, once, how long it takes. The first step, which prepares, is left out.
 
-    def __init__(self, work: Work):
-        self.work = work
+    `faster`: bf16 would be, on this processor.
+    """
+
+    def __init__(self, work: Work, *, faster: bool = False):
+        self.work, self.faster = work, faster
         self._first: tuple[int, float] | None = None  # step, when it was done
         self._aside_s = 0.0  # of evaluations meanwhile
         self._evaluation_s: float | None = None
@@ -56,7 +59,7 @@ class Forecast:
         self._told = True
         seconds = self.seconds(elapsed / self.work.between(first, step))
         if seconds >= SHORT_S:
-            tell(sentence(seconds))
+            tell(sentence(seconds, faster=self.faster))
 
     def evaluated(self, seconds: float) -> None:
         """An evaluation took so long."""
@@ -70,11 +73,12 @@ class Forecast:
         return pace * self.work.between(0, self.work.steps) + one * self.work.evaluations
 
 
-def sentence(seconds: float) -> str:
-    """What is told of a run that takes so long."""
+def sentence(seconds: float, *, faster: bool = False) -> str:
+    """What is told of a run that takes so long; `faster`: in bf16 it would take less."""
     shorter = [minutes for minutes in _MINUTES if 180 * minutes <= seconds]
-    way = f"; `--minutes {shorter[-1]}` fits a shorter run" if shorter else ""
-    return f"This run takes about {in_words(seconds)} on this machine{way}."
+    ways = ["`--precision bf16` is faster on this processor"] if faster else []
+    ways += [f"`--minutes {shorter[-1]}` fits a shorter run"] if shorter else []
+    return "; ".join([f"This run takes about {in_words(seconds)} on this machine", *ways]) + "."
 
 
 def in_words(seconds: float) -> str:
