@@ -255,11 +255,21 @@ static void sum_matmul(const T* a, Range i, const T* b, Range j, long width, lon
                 }
 }
 
-INLINE void add_terms(Vector& total, const float* from) { total += load(from); }
+// The sum of term(i) for every i below `count`, on four ways of which none waits for another.
+template <class Term>
+INLINE Vector sum_of(long count, Term term) {
+    Vector parts[4]{};
+    long i = 0;
+    for (; i + 4 <= count; i += 4) UNROLL for (int way = 0; way < 4; way++) parts[way] += term(i + way);
+    for (; i < count; i++) parts[0] += term(i);
+    return parts[0] + parts[1] + (parts[2] + parts[3]);
+}
+
+INLINE Vector terms_together(const float* from) { return load(from); }
 #if defined(CONVNEXT_BF16)
-INLINE void add_terms(Vector& total, const Bf16* from) {
-    constexpr Bf16 ones[2] = {{0x3f80}, {0x3f80}};
-    multiply_add(total, ones, load_terms(from));
+INLINE Vector terms_together(const Bf16* from) {  // of pairs: a bf16 value is the upper half of a float
+    const __m512i both = _mm512_loadu_si512(from), upper = _mm512_and_si512(both, _mm512_set1_epi32(~0xffff));
+    return reinterpret_cast<Vector>(_mm512_slli_epi32(both, 16)) + reinterpret_cast<Vector>(upper);
 }
 #endif
 
@@ -269,8 +279,11 @@ static void sum_gradient(const float* gradient, Scale scale, long C, long start,
                          bool fresh) {
     for (long c = column_block * KBLOCK; c < least(C, (column_block + 1) * KBLOCK); c += LANES) {
         Vector total = fresh ? Vector{} : load_part(to + c, C - c);
-        for (long row = 0; row < rows; row++)
-            total += load_part(gradient + (start + row) * C + c, C - c) * splat(scale.of(start + row));
+        for (long row = start, end; row < start + rows; row = end) {  // the rows of one image after those of another
+            end = scale.factors ? least(start + rows, (row / scale.area + 1) * scale.area) : start + rows;
+            const float* from = gradient + row * C + c;
+            total += sum_of(end - row, [&](long i) { return load_part(from + i * C, C - c); }) * splat(scale.of(row));
+        }
         store_part(to + c, total, C - c);
     }
 }
@@ -278,11 +291,11 @@ static void sum_gradient(const float* gradient, Scale scale, long C, long start,
 // to[c] += sum over rows, in one block of columns, `across`.
 template <class T>
 static void sum_columns(const T* tile, long block, long column_block, long count, long rows, float* to, bool fresh) {
-    const T* from = tile + column_block * block;
     for (long c = column_block * KBLOCK; c < least(count, (column_block + 1) * KBLOCK); c += LANES) {
-        Vector total = fresh ? Vector{} : load_part(to + c, count - c);
-        for (long row = 0; row < rows; row += TERMS<T>) add_terms(total, from + row * KBLOCK + c % KBLOCK * TERMS<T>);
-        store_part(to + c, total, count - c);
+        const T* from = tile + column_block * block + c % KBLOCK * TERMS<T>;
+        const Vector total = sum_of(up(rows, TERMS<T>) / TERMS<T>,
+                                    [&](long i) { return terms_together(from + i * TERMS<T> * KBLOCK); });
+        store_part(to + c, fresh ? total : total + load_part(to + c, count - c), count - c);
     }
 }
 
