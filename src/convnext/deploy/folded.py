@@ -148,9 +148,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         self.spatial, self.expand, self.project, self.eps = spatial, expand, project, eps
         self.register_parameter("grn", grn)  # (E,) weights of the global response normalisation
-        self.matmul_dtype: torch.dtype | None = (
-            None  # of the compiled kernels' matmuls, where bf16 is faster; None: their own
-        )
+        self.matmul_dtype: torch.dtype | None = None  # of the compiled kernels' matmuls, where faster; None: their own
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         y = self.spatial(x).permute(0, 2, 3, 1)  # (N, H, W, C)
@@ -193,6 +191,7 @@ class FoldedDownsample(nn.Module):
     def __init__(self, conv: nn.Conv2d, eps: float):
         super().__init__()
         self.conv, self.eps = conv, eps
+        self.matmul_dtype: torch.dtype | None = None  # as of a block
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, 2C, H // 2, W // 2)
         short = (x.shape[-2] < 2, x.shape[-1] < 2)  # a map of one row or column cannot be halved: repeat it
@@ -209,7 +208,9 @@ class FoldedDownsample(nn.Module):
         """For the compiled kernels; None where the convolution is not the one that was built, or sees more than patches."""
         if not _are([nn.Conv2d], self.conv) or any(self.conv.padding):
             return None
-        return cpu.PackedPatch(self.conv.weight, self.conv.bias, True, self.eps)
+        lower = self.matmul_dtype is not None and cpu.bf16_matmuls()
+        weight = self.conv.weight.to(self.matmul_dtype) if lower else self.conv.weight
+        return cpu.PackedPatch(weight, self.conv.bias, True, self.eps)
 
 
 class FoldedStem(nn.Module):

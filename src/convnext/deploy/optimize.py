@@ -50,11 +50,11 @@ def optimize(
     """A new network that answers as `model` in evaluation mode does, in fewer operations; `model` stays as it is.
 
     With `mean` and `std`, one value per channel, it takes images that are not yet normalised, in the scale of these
-    values: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `matmul_dtype`: torch.bfloat16 lets the two
-    matmuls of every block take bf16 values in the compiled kernels, where this processor multiplies them faster; maps, norms
-    and sums stay as they are, and so does all that runs elsewhere. The result keeps dtype, device, `features` and `embed`;
-    compile, export or quantize it like any other network. Our other networks come back as a copy in evaluation mode and
-    channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.
+    values: 0.485 is for values from 0 to 1, 123.7 for 0 to 255, of uint8 too. `matmul_dtype`: torch.bfloat16 lets the
+    matmuls of blocks and downsampling layers take bf16 values in the compiled kernels, where this processor multiplies them
+    faster; maps, norms and sums stay as they are, and so does all that runs elsewhere. The result keeps dtype, device,
+    `features` and `embed`; compile, export or quantize it like any other network. Our other networks come back as a copy in
+    evaluation mode and channels-last memory, and `info` says so. Raises ConvNeXtError for any other module.
     """
     if not isinstance(model, ConvNeXt) or not foldable(model):
         return _unfolded(model, mean is not None or std is not None, matmul_dtype, info)
@@ -69,7 +69,7 @@ def optimize(
         given: Any = model.stages
         stages: list[list[nn.Module]] = [
             [
-                *(_downsample(stage.downsample) for _ in range(i > 0)),
+                *(_downsample(stage.downsample, matmul_dtype) for _ in range(i > 0)),
                 *(_block(block, matmul_dtype) for block in stage.blocks),
             ]
             for i, stage in enumerate(given)
@@ -144,7 +144,7 @@ def _stem(stem: Any, shift: Tensor | None, scale: Tensor | None) -> FoldedStem:
     return FoldedStem(layers, norm, left)
 
 
-def _downsample(downsample: Any) -> FoldedDownsample:
+def _downsample(downsample: Any, matmul_dtype: torch.dtype | None) -> FoldedDownsample:
     conv, weight = copy.deepcopy(downsample.conv), downsample.conv.weight
     if downsample.antialias:
         wide = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, padding_mode="replicate")
@@ -152,7 +152,9 @@ def _downsample(downsample: Any) -> FoldedDownsample:
         weight = wide.weight if weight.is_meta else blurred(weight.double())
         wide.bias, conv = conv.bias, wide
     _fold_into(conv, weight, downsample.norm.weight, downsample.norm.bias)
-    return FoldedDownsample(conv, downsample.norm.eps)
+    made = FoldedDownsample(conv, downsample.norm.eps)
+    made.matmul_dtype = matmul_dtype
+    return made
 
 
 def _block(block: Any, matmul_dtype: torch.dtype | None) -> FoldedBlock:

@@ -99,7 +99,7 @@ class Convolution(ctypes.Structure):
 class Kind(IntEnum):
     """What a layer is (network.h)."""
 
-    PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM = range(7)
+    PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM, PATCH_BF16 = range(8)
 
 
 class Layer(ctypes.Structure):

@@ -8,11 +8,11 @@
 
 namespace convnext {
 
-enum class Kind : long { PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM };  // structs.py has the same numbers
+enum class Kind : long { PATCH, BLOCK, BLOCK_BF16, HEAD, BLOCK_INT8, PATCH_INT8, STEM, PATCH_BF16 };  // structs.py has the same numbers
 
 struct Layer {
     Kind kind;
-    const void* parameters;  // PATCH: a Patch, HEAD: a Head, BLOCK: a Block<float>, BLOCK_BF16: a Block<Bf16>,
+    const void* parameters;  // PATCH, PATCH_BF16: a Patch, HEAD: a Head, BLOCK: a Block<float>, BLOCK_BF16: a Block<Bf16>,
                              // BLOCK_INT8: an Int8Block, PATCH_INT8: an Int8Patch, STEM: a Stem
     template <class T> const T& as() const { return *static_cast<const T*>(parameters); }
 };
@@ -26,7 +26,7 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
         if (layer.kind == Kind::HEAD) return {from.images, 1, 1, layer.as<Head>().outputs};
         if (layer.kind == Kind::PATCH_INT8) return patched(layer.as<Int8Patch>(), from);
         if (layer.kind == Kind::STEM) return stemmed(layer.as<Stem>(), from);
-        return layer.kind == Kind::PATCH ? patched(layer.as<Patch>(), from) : from;
+        return layer.kind == Kind::PATCH || layer.kind == Kind::PATCH_BF16 ? patched(layer.as<Patch>(), from) : from;
     };
     long largest = 0;
     Map each = map;
@@ -41,12 +41,13 @@ inline bool network(const Layer* layers, long count, const float* x, Strides str
         const Map next = after(layer, map);
         float* out = outs[i] ? outs[i] : between + i % 2 * largest;
         switch (layer.kind) {
-            case Kind::PATCH: patches(layer.as<Patch>(), x, strides, map, out, threads); break;
+            case Kind::PATCH: patches<float>(layer.as<Patch>(), x, strides, map, out, threads); break;
             case Kind::BLOCK: block(layer.as<Block<float>>(), x, out, map, threads); break;
 #if defined(CONVNEXT_BF16)
+            case Kind::PATCH_BF16: patches<Bf16>(layer.as<Patch>(), x, strides, map, out, threads); break;
             case Kind::BLOCK_BF16: block(layer.as<Block<Bf16>>(), x, out, map, threads); break;
 #else
-            case Kind::BLOCK_BF16: break;  // nobody packs one here: cn_bf16 tells
+            case Kind::PATCH_BF16: case Kind::BLOCK_BF16: break;  // nobody packs one here: cn_bf16 tells
 #endif
             case Kind::BLOCK_INT8: int8_block(layer.as<Int8Block>(), x, out, map, threads); break;
             case Kind::PATCH_INT8: int8_patches(layer.as<Int8Patch>(), x, strides, map, out, threads); break;

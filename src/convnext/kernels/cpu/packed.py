@@ -1,6 +1,6 @@
 """The layers of a ConvNeXt, packed for the compiled kernels and run in one call: inference only.
 
-Maps and sums are float32. The two matmuls of a block whose matrices are bfloat16 take bf16 values on
+Maps and sums are float32. The matmuls of a block or a downsampling layer whose matrices are bfloat16 take bf16 values on
 processors where that is faster (`bf16_matmuls`); every other matrix is widened to float32.
 
 Axes: N images, H W feature rows and columns, C channels, E = 4C expanded channels, I inputs, O outputs, K kernel, P patch.
@@ -135,13 +135,10 @@ class PackedBlock:
 class PackedPatch:
     """A PxP convolution of stride P, after a norm of the input's pixels, or before one of the output's.
 
-    weight (O, I, P, P), bias (O,); `normalise`: LayerNorm over I without affine part first (a downsampling layer);
-    `after`: weight and bias (O,) of a LayerNorm over O that follows (the stem). A map of fewer than P rows or columns is
-    repeated to P first, as the plain downsampling layer does.
+    weight (O, I, P, P), bias (O,); `normalise`: LayerNorm over I without affine part first (a downsampling layer), where a
+    weight in bfloat16 asks for bf16 matmuls; `after`: weight and bias (O,) of a LayerNorm over O that follows (the stem). A
+    map of fewer than P rows or columns is repeated to P first, as the plain downsampling layer does.
     """
-
-    kind = Kind.PATCH
-    exact = True
 
     def __init__(
         self,
@@ -154,9 +151,12 @@ class PackedPatch:
         lanes = library_or_refuse().cn_lanes()
         self.outputs, self.inputs, self.patch, _ = weight.shape
         self.normalise, self.eps = normalise, eps
+        bf16 = normalise and weight.dtype is torch.bfloat16 and bf16_matmuls()
+        self.kind = Kind.PATCH_BF16 if bf16 else Kind.PATCH
+        self.exact = not bf16
         self._order = (0, 2, 3, 1) if normalise else (0, 2, 1, 3)  # patch.h says why
         rows = weight.permute(self._order).reshape(self.outputs, -1)  # (O, P * P * I)
-        self.tensors = {"weight": pack_matrix(rows), "bias": pad(bias, lanes)}
+        self.tensors = {"weight": (pack_pairs if bf16 else pack_matrix)(rows), "bias": pad(bias, lanes)}
         if after:
             self.tensors |= {"norm_weight": pad(after[0], lanes), "norm_bias": pad(after[1], lanes)}
 

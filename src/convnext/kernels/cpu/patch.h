@@ -8,7 +8,8 @@ namespace convnext {
 // (N, H, W, I) by the strides of x, in floats -> (N, H / P, W / P, O). The weight's rows are in the order of ky, kx, i where
 // pixels are normed, else in that of ky, i, kx, in which planes are read.
 struct Patch {
-    const float *weight, *bias, *norm_weight, *norm_bias;  // norm after, or null
+    const void* weight;  // of what the matmul takes: bfloat16 values where `normalise` is set and the layer's kind says so
+    const float *bias, *norm_weight, *norm_bias;  // norm after, or null
     const float* shift;  // (size, size, inputs), with `padding`: taken from every patch inside the map; or null
     long inputs, outputs, size;
     long normalise;  // 1: every input pixel minus its mean over its deviation first; its channels then lie together
@@ -29,18 +30,21 @@ inline Map patched(const Patch& p, Map map) {
 }
 
 // A row's values [k, k + lanes) in a tile (gemm.h); `row` is where its first block starts.
-INLINE void put(float* row, long a_block, long k, Vector value, long lanes) {
-    float* to = row + k / KBLOCK * a_block + k % KBLOCK;
+template <class T>
+INLINE void put(T* row, long a_block, long k, Vector value, long lanes) {
+    T* to = row + k / KBLOCK * a_block + k % KBLOCK;
     const long room = KBLOCK - k % KBLOCK;
-    if (lanes <= room) return store_part(to, value, lanes);
-    float all[LANES];  // over the edge of a block
+    if (lanes == LANES && room >= LANES) return store(to, value);
+    T all[LANES];
     store(all, value);
-    std::memcpy(to, all, static_cast<size_t>(room) * 4);
-    std::memcpy(row + (k / KBLOCK + 1) * a_block, all + room, static_cast<size_t>(lanes - room) * 4);
+    std::memcpy(to, all, static_cast<size_t>(least(lanes, room)) * sizeof(T));
+    if (lanes > room)  // over the edge of a block
+        std::memcpy(row + (k / KBLOCK + 1) * a_block, all + room, static_cast<size_t>(lanes - room) * sizeof(T));
 }
 
 // The pixels that one place of the patch takes, one a row, into values [k, k + inputs) of the rows.
-static void gather_norm(const Patch& p, const float* const* from, long rows, float* tile, long a_block, long k) {
+template <class T>
+static void gather_norm(const Patch& p, const float* const* from, long rows, T* tile, long a_block, long k) {
     const long I = p.inputs;
     auto each = [&](long i, auto visit) {
         for (long c = 0; c < I; c += LANES) visit(load_part(from[i] + c, I - c), c + LANES >= I);
@@ -101,9 +105,10 @@ static void gather_padded(const Patch& p, const float* image, Strides s, Map map
 
 // Rows of the matmul: the patches of the output's pixels from `start` on. A map smaller than a patch repeats its last
 // line and column.
-static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map to, long start, long rows, float* tile,
+template <class T>
+static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map to, long start, long rows, T* tile,
                         long a_block) {
-    if (p.padding) {
+    if constexpr (TERMS<T> == 1) if (p.padding) {
         float* row = hidden_memory.floats(up(p.size * p.size * p.inputs, KBLOCK));
         for (long i = 0; i < rows; i++) {
             const long line = (start + i) / to.width, at = (start + i) % to.width * p.stride - p.padding;
@@ -127,26 +132,35 @@ static void gather_tile(const Patch& p, const float* x, Strides s, Map map, Map 
                     from[i] = corner[i] + least(ky, lines[i] - 1) * s.line + least(kx, columns[i] - 1) * s.column;
                 gather_norm(p, from, rows, tile, a_block, (ky * p.size + kx) * p.inputs);
             }
+        const long depth = p.size * p.size * p.inputs;
+        for (long k = depth; k < padded<T>(depth); k += TERMS<T>)  // zeros that tiles multiply
+            for (long i = 0; i < rows; i++)
+                std::memset(tile + k / KBLOCK * a_block + i * KBLOCK + k % KBLOCK, 0, TERMS<T> * sizeof(T));
         return;
     }
-    float* row = hidden_memory.floats(up(p.size * p.size * p.inputs, KBLOCK));
-    for (long i = 0; i < rows; i++) gather(p, corner[i], s, lines[i], columns[i], row, tile + i * KBLOCK, a_block);
+    if constexpr (TERMS<T> == 1) {
+        float* row = hidden_memory.floats(up(p.size * p.size * p.inputs, KBLOCK));
+        for (long i = 0; i < rows; i++) gather(p, corner[i], s, lines[i], columns[i], row, tile + i * KBLOCK, a_block);
+    }
 }
 
+template <class T>
 inline void patches(const Patch& p, const float* x, Strides s, Map map, float* out, int threads) {
     const Map to = patched(p, map);
-    const long depth = p.size * p.size * p.inputs, O = p.outputs, wide = up(O, KBLOCK);
-    const Tiles tiles(to.pixels(), depth * O > 1 << 18 ? 112 : 56, threads);
+    const long depth = p.size * p.size * p.inputs, O = p.outputs, wide = up(O, KBLOCK), panel = PANEL * padded<T>(depth);
+    const T* weight = static_cast<const T*>(p.weight);
+    const long most = ON_TILES<T> ? 128 : depth * O > 1 << 18 ? 112 : 56;
+    const Tiles tiles(to.pixels(), most, threads, WHOLE_ROWS<T>);
     const long a_block = tiles.size * KBLOCK;
     deal(tiles.count, threads, [&](long t) {
         const long start = t * tiles.size, rows = tiles.rows(t);
-        float* tile = tile_memory.floats(tiles.size * up(depth, KBLOCK));
+        T* tile = tile_memory.values<T>(tiles.size * up(depth, KBLOCK));
         float* answer = out + start * O;
         for (long i = 0; i < rows * O; i += LINE) __builtin_prefetch(answer + i, 1);
         gather_tile(p, x, s, map, to, start, rows, tile, a_block);
         const Pieces table(GELU.value);
         if (!p.norm_weight && p.gelu) {
-            multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
+            multiply(tile, a_block, rows, weight, panel, depth, O,
                      [&](long first, long count, long column, long vectors, const float* sums) {
                          for (long i = first; i < first + count; i++)
                              for (long c = column; c < column + vectors * LANES; c += LANES, sums += LANES)
@@ -155,7 +169,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
             return;
         }
         if (!p.norm_weight) {
-            multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
+            multiply(tile, a_block, rows, weight, panel, depth, O,
                      [&](long first, long count, long column, long vectors, const float* sums) {
                          write_rows(answer, nullptr, p.bias, {nullptr, 1, 0}, O, first, count, column, vectors, O, sums);
                      });
@@ -163,7 +177,7 @@ inline void patches(const Patch& p, const float* x, Strides s, Map map, float* o
         }
         float* made = hidden_memory.floats(tiles.size * wide);
         Vector totals[TOGETHER]{};
-        multiply(tile, a_block, rows, p.weight, PANEL * depth, depth, O,
+        multiply(tile, a_block, rows, weight, panel, depth, O,
                  [&](long first, long count, long column, long vectors, const float* sums) {
                      for (long i = first; i < first + count; i++)
                          for (long c = column; c < column + vectors * LANES; c += LANES, sums += LANES) {
@@ -215,7 +229,7 @@ inline bool stem(const Stem& p, const float* x, Strides strides, Map map, float*
         each = map;
         for (long i = 0; i < p.count; i++) {
             float* answer = i + 1 < p.count ? between + i % 2 * largest : out;
-            patches(p.layers[i], from, s, each, answer, threads);
+            patches<float>(p.layers[i], from, s, each, answer, threads);
             from = answer, each = patched(p.layers[i], each);
             s = {each.floats(), each.width * each.channels, each.channels, 1};
         }

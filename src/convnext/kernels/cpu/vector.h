@@ -42,7 +42,8 @@ struct Bf16 { uint16_t bits; };  // bfloat16: of a matmul's operands alone, sums
 #if defined(__AVX512BF16__)
 #define CONVNEXT_BF16
 INLINE void store(Bf16* to, Vector value) {
-    *reinterpret_cast<__m256bh*>(to) = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+    const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(rounded));
 }
 INLINE Vector load(const Bf16* from) {  // exact: a bf16 value is the upper half of a float
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
