@@ -110,6 +110,7 @@ class Folded(Network):
         return not (part._forward_hooks or part._forward_pre_hooks) and dispatch.fits_triton(part, x, self._allowed)
 
     def _apply(self, *given: Any, **named: Any) -> Any:
+        list(self.parameters())  # one that cannot be made again refuses now, and not when half of the network has moved
         moved = super()._apply(*given, **named)
         self._allowed = dispatch.allowed(self.norm.weight.device)
         return moved
