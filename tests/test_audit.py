@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from convnext.studies.audit.looks import Looks, look_at
 from convnext.studies.audit.neighbours import neighbours
 from convnext.studies.audit.run import audit
 from convnext.studies.folds.parts import parts
+from convnext.tasks.classification import probe
 from images import COLOURS, write_colours, zipped
 from labels_data import NAMES, made, write_images
 from pages import Page
@@ -163,6 +165,18 @@ def test_copies_are_in_one_fold():
     groups = [(0, 7, 9), (3, 4), (20, 39)]
     found = parts(paths, [place % 2 for place in range(40)], groups, 5)
     assert all(len(set(found[list(group)].tolist())) == 1 for group in groups) and set(found.tolist()) == set(range(5))
+
+
+def test_a_head_learns_from_as_many_images_as_there_is_room_for(monkeypatch):
+    random, learnt = np.random.default_rng(0), []
+    labels, fold_of, places = np.arange(400) % 2, np.arange(400) // 200, np.arange(400)
+    features = (random.normal(size=(400, 3)) + 4 * labels[:, None]).astype(np.float32)
+    whole = SimpleNamespace(dataset=SimpleNamespace(labels=lambda: labels, classes=("a", "b"), several=False))
+    fit = networks.fitted
+    monkeypatch.setattr(networks, "fitted", lambda x, *rest: learnt.append(x.shape[1]) or fit(x, *rest))
+    monkeypatch.setattr(probe, "MOST_VALUES", 60 * 3)
+    found = networks._by_heads(features, whole, places, places, fold_of, networks.Asked(out=Path("."), known=""))
+    assert learnt == [60, 60] and (found.argmax(1) == labels).mean() > 0.95
 
 
 # Copies and outliers

@@ -13,7 +13,7 @@ from PIL import Image
 from convnext.data.decode import decode
 from convnext.data.labelled import Dataset
 from convnext.data.opening import open_labelled, open_splits, recognise
-from convnext.data.store import printable
+from convnext.data.store import MixedStore, printable
 from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError
 from images import write_colours, zipped
@@ -295,3 +295,29 @@ def test_pipes_and_links_to_themselves_are_passed_over(tmp_path):
     (tmp_path / "red" / "self.png").symlink_to("self.png")
     (tmp_path / "blue" / "loop").symlink_to(tmp_path)
     assert len(open_labelled(recognise(tmp_path, annotated=False)).entries) == 4
+
+
+class _Looked(dict):
+    """Packs that nobody goes through one by one."""
+
+    def __iter__(self):
+        raise AssertionError("all packs were gone through for one image")
+
+    items = keys = values = __iter__
+
+
+def test_an_image_is_read_from_the_pack_of_its_folders_however_many_packs_there_are(tmp_path):
+    class Named:
+        def __init__(self, name: str):
+            self.name = name
+
+        def read(self, path: str) -> bytes:
+            return f"{self.name}: {path}".encode()
+
+    (tmp_path / "a.zip.d").mkdir()
+    (tmp_path / "a.zip.d" / "1.jpg").write_bytes(b"disk")
+    store = MixedStore(_Looked({name: Named(name) for name in ("/d/a.zip", "b.zip", "shards", "shards/in.zip")}))
+    assert store.read("/d/a.zip/x/1.jpg") == b"/d/a.zip: x/1.jpg"
+    assert store.read("b.zip/1.jpg") == b"b.zip: 1.jpg"
+    assert store.read("shards/in.zip/1.jpg") == b"shards/in.zip: 1.jpg"
+    assert store.read(f"{tmp_path}/a.zip.d/1.jpg") == b"disk"

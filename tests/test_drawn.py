@@ -1,5 +1,6 @@
 """Parts that are drawn: groups and series of images are in one part as a whole, classes as even as that allows."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convnext.config import RunOptions
-from convnext.data.drawn import Drawn, cut, held_out_whole, is_drawn
+from convnext.data.drawn import Drawn, _joined, cut, held_out_whole, is_drawn
 from convnext.data.opening import open_dense_splits, open_splits, recognise
 from convnext.data.preflight import preflight
 from convnext.errors import DataError
@@ -85,6 +86,29 @@ def test_a_class_of_one_series_is_held_out_by_a_piece_of_neighbours():
     assert len(places) == 4 and places[-1] - places[0] == 3 and held[20:].sum() == 1
     two = np.array([1] * 10 + [2] * 10 + [0] * 5, np.int32)
     assert cut(two, paths, labels, least=2, pieces=5).tolist() == two.tolist()
+
+
+def test_series_are_cut_in_memory_that_does_not_hold_all_images_for_each_class():
+    labels = np.arange(20_000) % 4_000
+    units, paths = (1 + labels // 2).astype(np.int32), [f"{number}.png" for number in range(20_000)]
+    tracemalloc.start()
+    pieces = cut(units, paths, labels, least=2, pieces=5)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(np.unique(pieces)) == 5 * 2_000 and most < 16e6  # a mark for each image and class is 80 MB
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
+def test_rows_of_one_path_and_of_one_unit_are_together_however_they_are_chained(rows):
+    paths, units = [f"{path}.png" for path, _ in rows], np.array([unit for _, unit in rows], np.int32)
+    found = _joined(units, paths)
+    reach = np.array([[one == other or (u == v and u > 0) for other, v in rows] for one, u in rows], int)
+    for _ in range(6):
+        reach = np.minimum(reach @ reach, 1)
+    for place, row in enumerate(reach):
+        alone = row.sum() == 1 and units[place] == 0
+        assert np.flatnonzero(row).tolist() == ([place] if alone else np.flatnonzero(found == found[place]).tolist())
+        assert (found[place] == 0) == alone
 
 
 def test_the_frames_of_a_video_are_in_one_part_and_that_is_told(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnext.config import ConvNeXtConfig, override
 from convnext.data.evaluation import shown
@@ -32,6 +33,30 @@ def clouds():
     centres = generator.normal(size=(K, C))
     values = (centres[labels] + 1.5 * generator.normal(size=(N, C))) * generator.uniform(0.01, 30, C) + 5
     return torch.from_numpy(values).float(), torch.from_numpy(labels)
+
+
+class _Counted(TorchDispatchMode):
+    """Calls of torch's operators."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        self.calls += 1
+        return call(*args, **(kwargs or {}))
+
+
+def test_the_turns_of_classes_take_as_many_steps_however_many_classes_there_are():
+    found = []
+    for classes in (3, 300):
+        with _Counted() as counted:
+            order = in_turns(torch.arange(1200) % classes, 0)
+        found.append(counted.calls)
+        assert (
+            (order.reshape(-1, classes) % classes)
+            .sort(1)
+            .values.equal(torch.arange(classes).repeat(1200 // classes, 1))
+        )
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 0.1])

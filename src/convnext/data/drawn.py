@@ -152,15 +152,16 @@ def cut(units: Units, paths: Sequence[str], labels: np.ndarray, *, least: int, p
     """
     if not units.any():
         return units
-    of, _ = _numbered(units)
-    marks = labels[:, None] == np.unique(labels) if labels.ndim == 1 else labels == 1
+    of, places_of = _numbered(units)
+    rows, classes = (np.arange(len(of)), labels) if labels.ndim == 1 else np.nonzero(labels == 1)
+    order = np.argsort(classes, kind="stable")
     found, free = units.copy(), int(units.max()) + 1
-    for has in marks.T:
-        mine = np.unique(of[has])
-        if has.sum() < pieces or len(mine) >= least:
+    for own in np.split(rows[order], np.flatnonzero(np.diff(classes[order])) + 1):
+        mine = np.unique(of[own])
+        if len(own) < pieces or len(mine) >= least:
             continue
         for unit in mine.tolist():
-            places = np.flatnonzero(of == unit)
+            places = places_of[unit]
             if len(places) < 2 or len(np.unique(found[places])) > 1:  # cut for another class
                 continue
             places = np.array(sorted(places.tolist(), key=lambda place: (number_in(paths[place]), place)))
@@ -199,7 +200,13 @@ def _joined(units: Units, paths: Sequence[str]) -> Units:
     """The same where rows of one path are of one unit."""
     first: dict[str, int] = {}
     found, free = units.copy(), int(units.max()) + 1
-    same: dict[int, int] = {}
+    above = list(range(free + len(paths)))  # of each unit another that it is one with, at the top itself
+
+    def top(unit: int) -> int:
+        while above[unit] != unit:
+            above[unit] = unit = above[above[unit]]
+        return unit
+
     for place, path in enumerate(paths):
         before = first.setdefault(path, place)
         if before == place:
@@ -207,11 +214,11 @@ def _joined(units: Units, paths: Sequence[str]) -> Units:
         if not found[before]:
             found[before], free = free, free + 1
         if found[place]:
-            same[int(found[place])] = int(found[before])
+            above[top(int(found[place]))] = top(int(found[before]))
         found[place] = found[before]
-    for one, other in same.items():
-        found[found == one] = other
-    return found
+    numbers, of = np.unique(found, return_inverse=True)
+    tops: Units = np.array([top(unit) for unit in numbers.tolist()], found.dtype)[of]
+    return tops
 
 
 def _cut_note(series: Units, units: Units) -> str:

@@ -189,9 +189,10 @@ class MixedStore:
         self.disk = FolderStore("")
 
     def read(self, path: str) -> bytes:
-        for archive, store in self.packs.items():
-            if path.startswith(archive + "/"):
-                return store.read(path[len(archive) + 1 :])
+        folder = path if self.packs else ""
+        while folder := folder.rpartition("/")[0]:  # as many as the path has, however many packs there are
+            if folder in self.packs:
+                return self.packs[folder].read(path[len(folder) + 1 :])
         return self.disk.read(path)
 
 

@@ -31,7 +31,7 @@ from convnext.engine.run import LAST
 from convnext.files import appearing, to_json
 from convnext.studies.audit.looks import Looks
 from convnext.tasks.budget import budget_of
-from convnext.tasks.classification.probe import fit_head, fitted
+from convnext.tasks.classification.probe import fit_head, fitted, in_turns, room_for
 from convnext.tasks.opening import look
 from convnext.tasks.train import Examined, Request, started, trained
 
@@ -147,11 +147,15 @@ def _by_heads(
     said, several = whole.dataset.labels()[places], whole.dataset.several
     values, labels = torch.from_numpy(features)[None], torch.from_numpy(said)
     folds, classes = int(fold_of.max()) + 1, len(whole.dataset.classes)
+    room = room_for(values, classes)
     penalty = fit_head(values, labels, classes, seed=asked.seed).penalty  # one number, chosen crosswise on all images
     with closing(Meter(folds, 0, label="heads", shown=asked.progress)) as meter:
         for fold in range(folds):
             held = torch.from_numpy(fold_of[places] == fold)
-            head = fitted(values[:, ~held].double(), labels[~held], classes, penalty)
+            others = torch.nonzero(~held)[:, 0]
+            if len(others) > room:
+                others = others[in_turns(labels[others], asked.seed)[:room]]
+            head = fitted(values[:, others].double(), labels[others], classes, penalty)
             logits = head(values[0, held])
             found[held.numpy()] = (logits.sigmoid() if several else logits.softmax(1)).float().numpy()
             meter.advance("", fold + 1)

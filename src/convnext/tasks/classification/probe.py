@@ -60,12 +60,17 @@ def fit_head(features: Tensor, labels: Tensor, classes: int, *, seed: int = 0, l
     The penalty is that of PENALTIES with the least loss on images that a fit has not seen, whose parts follow from
     `seed`. The same bits for the same features, where the number of threads is the same.
     """
-    places, room = in_turns(labels, seed), max(classes, MOST_VALUES // (len(features) * features.shape[2]))
+    places, room = in_turns(labels, seed), room_for(features, classes)
     few = places[:MOST_CHOOSING]
     penalty = _penalty(features[:, few].double(), labels[few], classes, loss)
     if len(places) > room:
         features, labels = features[:, places[:room]], labels[places[:room]]
     return fitted(features.double(), labels, classes, penalty, loss=loss)
+
+
+def room_for(features: Tensor, classes: int) -> int:
+    """Images whose (V, N, C) features a fit holds at once in float64, however many there are."""
+    return max(classes, MOST_VALUES // (len(features) * features.shape[2]))
 
 
 def fitting_s(images: int, views: int, width: int, classes: int) -> float:
@@ -104,11 +109,11 @@ def in_turns(labels: Tensor, seed: int) -> Tensor:
     labels = labels if labels.ndim == 1 else torch.from_numpy(rarest(labels.numpy()))
     generator = torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     order = torch.randperm(len(labels), generator=generator)
+    _, kind, counts = labels[order].unique(return_inverse=True, return_counts=True)
+    by_class = torch.argsort(kind, stable=True)  # each class in its own order: all classes in one pass
     turn = torch.empty(len(labels), dtype=torch.int64)
-    for label in labels.unique().tolist():
-        mine = order[labels[order] == label]
-        turn[mine] = torch.arange(len(mine))
-    return order[torch.argsort(turn[order], stable=True)]
+    turn[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return order[torch.argsort(turn, stable=True)]
 
 
 def fitted(
