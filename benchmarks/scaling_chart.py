@@ -29,7 +29,7 @@ INPUTS = {  # axis -> its heading, its unit
     "classes": ("classes of 20,000 images", "classes"),
     "pixels": ("pixels of a photograph", "pixels"),
     "objects": ("objects on each of 20 images", "objects an image"),
-    "threads": ("threads, 5,000 images", "threads; the clock's seconds"),
+    "threads": ("threads, 100 photographs", "threads; the clock's seconds"),
 }
 FIGURES = {"cpu_s": "seconds of the processor", "peak_mb": "MB"}
 FLOOR = {"cpu_s": 0.02, "peak_mb": 1.0}  # below, nothing is told from noise

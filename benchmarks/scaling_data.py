@@ -99,11 +99,16 @@ def write_objects(folder: Path, images: int, objects: int, *, side_px: int = 256
     return folder
 
 
-def write_run(folder: Path, task: str, classes: tuple[str, ...], **changes: Any) -> Path:
-    """`folder`/best.safetensors and recipe.json of a small network with fresh weights."""
+def write_run(
+    folder: Path, task: str, classes: tuple[str, ...], *, fields: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    """`folder`/best.safetensors and recipe.json of a network with fresh weights: tiny, or atto with these `fields`."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "small" if task == "classification" else f"small_{task}"
-    made = override(recipe(name, "atto", images=100, image_px=64, classes=len(classes)), FIELDS[task] | changes)
+    made = override(
+        recipe(name, "atto", images=100, image_px=64, classes=len(classes)),
+        (FIELDS[task] if fields is None else fields) | changes,
+    )
     torch.manual_seed(0)
     model = row_of(task).build(made)
     metadata = {"recipe": made.model_dump(mode="json"), "task": task, "classes": list(classes)}
