@@ -156,7 +156,7 @@ def ways(
     found["mlp_backward, stored"] = (
         5 * matrix, m * (5 * c + 5 * e), lambda: mlp.stored_mlp_backward(x(), expand, None, x(), project[0], None), None,
     )  # fmt: skip
-    if mlp.fits(c, mlp.RECOMPUTED, HALF):
+    if DRY or mlp.fits(c, mlp.RECOMPUTED, HALF):
         found["mlp_backward, fused"] = (
             7 * matrix, 5 * m * c, lambda: mlp.fused_mlp_backward(x(), expand, x(), project[0], None), None,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def main() -> None:
     """Compile side by side, then time, or summarise what was timed before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=tuple(WIDTHS), default="tiny")
+    parser.add_argument("--only", nargs="+", choices=SEARCHED, default=SEARCHED, help="these kernels (all)")
     parser.add_argument("--minutes", type=float, default=10, help="for everything")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_search.jsonl"))
@@ -74,22 +75,22 @@ def main() -> None:
         sys.exit("No CUDA device here. `--dry-run` tries the logic on the CPU.")
     until = time.monotonic() + 60 * args.minutes
     if args.share:
-        compile_share(args.model, *(int(each) for each in args.share.split("/")), until)
+        compile_share(args, *(int(each) for each in args.share.split("/")), until)
         return
     if not args.dry_run:
         spread(args)
     search(args, until)
 
 
-def work(model: str) -> Iterator[tuple[int, int, Launch, list[Setting]]]:
-    """(channels, side, launch, candidates) of every kernel at every stage."""
+def work(model: str, only: Sequence[str]) -> Iterator[tuple[int, int, Launch, list[Setting]]]:
+    """(channels, side, launch, candidates) of these kernels at every stage."""
     dry = interpreted()
     sizes = ((16, 2),) if dry else tuple((c, 56 >> stage) for stage, c in enumerate(WIDTHS[model]))
     for c, side in sizes:
         dtype, device = (torch.float32, "cpu") if dry else (torch.bfloat16, "cuda")
         case = Case(1 if dry else BATCH, c, side, side, kernel=3 if dry else 7, dtype=dtype, device=device)
         found = launches(case)
-        for what in SEARCHED:
+        for what in only:
             if what in found:
                 settings = candidates(found[what], c, side)
                 yield c, side, found[what], settings[:2] if dry else settings
@@ -180,16 +181,17 @@ def _products(name: str, c: int) -> Iterator[Setting]:
 
 def spread(args: argparse.Namespace) -> None:
     """Compile every candidate, in processes side by side."""
-    shared = [sys.executable, __file__, "--model", args.model, "--minutes", str(COMPILING * args.minutes)]
+    shared = [sys.executable, __file__, "--model", args.model, "--only", *args.only]
+    shared += ["--minutes", str(COMPILING * args.minutes)]
     children = [subprocess.Popen([*shared, "--share", f"{i}/{args.jobs}"]) for i in range(args.jobs)]
     for child in children:
         child.wait()
 
 
-def compile_share(model: str, index: int, shares: int, until: float) -> None:
+def compile_share(args: argparse.Namespace, index: int, shares: int, until: float) -> None:
     """One process's part; stages whose compiled kernels are the same fall to one process."""
     count = done = 0
-    for c, _, launch, settings in work(model):
+    for c, _, launch, settings in work(args.model, args.only):
         for setting in settings:
             tile = sorted((name, value) for name, value in setting.items() if name not in DERIVED)
             who = (launch.name, c if launch.name in ("convolve_norm", *FITTED) else 0, tile)
@@ -211,7 +213,7 @@ def search(args: argparse.Namespace, until: float) -> None:
     signed = {} if args.dry_run else machine()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with Path(os.devnull if args.dry_run else args.out).open("a") as file:
-        for c, side, launch, settings in work(args.model):
+        for c, side, launch, settings in work(args.model, args.only):
             found: list[Row] = []
             for setting in settings:
                 if time.monotonic() > until:
