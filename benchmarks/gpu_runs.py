@@ -31,7 +31,7 @@ from convnext.deploy.trained.classifier import TrainedClassifier
 from convnext.deploy.trained.detector import TrainedDetector
 from convnext.deploy.trained.segmenter import TrainedSegmenter
 from convnext.engine.distributed import ALONE
-from convnext.engine.fit import learn, update_of
+from convnext.engine.learning import learn, update_of
 from convnext.engine.optim import Optimizers
 from convnext.engine.precision import capability_of, float32_of
 from convnext.engine.sharding import Sharding
@@ -75,6 +75,8 @@ def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], Made]]]:
     """(name of a row, what makes (its run, the images of one run)): first what nobody has timed, last what compiles."""
     for task in ("classification", "segmentation", "detection"):
         yield f"step {task} bf16", partial(steps, task, model, room, "bf16")
+        if task != "detection":
+            yield f"step {task} bf16+graph", partial(steps, task, model, room, "bf16", graphs=True)
     for task, sizes in ANSWERED.items():
         for size in sizes:
             ways = WAYS if task == "classification" else (WAYS[0], WAYS[-1])
@@ -87,6 +89,7 @@ def cases(model: str, room: Path) -> Iterator[tuple[str, Callable[[], Made]]]:
     yield "step classification bf16+shard-weights", partial(steps, "classification", model, room, "bf16", sharded=True)
     for task in ("classification", "segmentation"):
         yield f"step {task} bf16+compile", partial(steps, task, model, room, "bf16", compiled=True)
+        yield f"step {task} bf16+compile+graph", partial(steps, task, model, room, "bf16", compiled=True, graphs=True)
 
 
 def measured(run: Callable[[], Any], images: int, rounds: int) -> Row:
@@ -144,11 +147,20 @@ def small(chosen: Recipe, precision: str) -> Recipe:
     return override(chosen, fields)
 
 
-def steps(task: str, model: str, room: Path, precision: str, *, compiled: bool = False, sharded: bool = False) -> Made:
+def steps(
+    task: str,
+    model: str,
+    room: Path,
+    precision: str,
+    *,
+    compiled: bool = False,
+    graphs: bool = False,
+    sharded: bool = False,
+) -> Made:
     """One step of the engine after the other."""
     batch, side = 2 if DRY else BATCH[task], 48 if DRY else SIDE[task]
     folder = written(task, room / task, 2 * batch + 4, side)
-    learning, update, chosen = opened(task, model, folder, precision, batch, compiled=compiled)
+    learning, update, chosen = opened(task, model, folder, precision, batch, compiled=compiled, graphs=graphs)
     if sharded:
         update = parts_of(update, learning, chosen)
     read = next(iter(learning.batches(range(1), ALONE)))
@@ -169,7 +181,15 @@ def fed(model: str, room: Path, form: str) -> Made:
 
 
 def opened(
-    task: str, model: str, folder: Path, precision: str, batch: int, *, compiled: bool = False, workers: int = 0
+    task: str,
+    model: str,
+    folder: Path,
+    precision: str,
+    batch: int,
+    *,
+    compiled: bool = False,
+    graphs: bool = False,
+    workers: int = 0,
 ) -> tuple[Any, Update, Recipe]:
     """A run of a task on the images of `folder`, before its first step."""
     data = splits_of(recognise(folder), val_share=0.2, seed=0)
@@ -177,7 +197,8 @@ def opened(
     named = {"images": 2 * batch, "image_px": side, "classes": len(data.train.classes), "batch": batch}
     chosen = small(recipe(RECIPES[task], "atto" if DRY else model, **named), precision)
     how: dict[str, Any] = {"device": DEVICE, "workers": workers, "cache": "off", "kernels": "plain"}
-    options = RunOptions(out=str(folder.parent / "run"), compile=compiled and not DRY, **how)
+    how |= {"compile": compiled and not DRY, "cuda_graphs": graphs and not DRY}
+    options = RunOptions(out=str(folder.parent / "run"), **how)
     row = row_of(task)
     learning = row.task(row.build(chosen), chosen, options, data)
     return learning, update_of(learning, chosen, options, device=torch.device(DEVICE), world=ALONE), chosen

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from convnext.config import OptimConfig
-from convnext.engine.optim import parameter_groups
+from convnext.engine.depths import parameter_groups
 from convnext.models.fused import fuse
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

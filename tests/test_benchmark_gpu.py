@@ -18,13 +18,14 @@ sys.path.insert(0, str(TESTS.parent / "benchmarks"))
 visit = pytest.importorskip("gpu", reason="the benchmarks do not come with the package")
 runs, timing = pytest.importorskip("gpu_runs"), pytest.importorskip("gpu_timing")
 WAYS = ("plain", "folded", "folded+graph")
+HOW = ("graph", "compile", "compile+graph")
 ROWS = {
     *(f"step {task} bf16" for task in ("classification", "segmentation", "detection")),
     *(f"predict classification {way} at {size}" for way in WAYS for size in (1, 8, 32, 256)),
     *(f"predict {task} {way} at {size}" for task in ("segmentation", "detection") for way in WAYS[::2] for size in (1, 8)),
     "feed classification shards", "feed classification folders",
     "step classification fp32", "step classification fp16", "step classification bf16+shard-weights",
-    "step classification bf16+compile", "step segmentation bf16+compile",
+    *(f"step {task} bf16+{how}" for task in ("classification", "segmentation") for how in HOW),
 }  # fmt: skip
 LIGHT = {
     "predict classification folded+graph at 1", "predict detection plain at 1", "predict segmentation folded+graph at 1",

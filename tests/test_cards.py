@@ -12,7 +12,7 @@ import torch.distributed as dist
 from convnext.engine import distributed, faults, launcher
 from convnext.engine.arrivals import Arrivals
 from convnext.engine.distributed import World, choose_device, join
-from convnext.engine.update import out_of_memory
+from convnext.engine.shortage import out_of_memory
 from convnext.errors import ConvNeXtError
 
 # As torch 2.11 has them, of NCCL 2.27

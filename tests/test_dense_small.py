@@ -7,7 +7,8 @@ from torch import nn
 
 from convnext.config import override
 from convnext.engine.optim import Optimizers
-from convnext.engine.update import Update, explain_memory
+from convnext.engine.shortage import explain_memory
+from convnext.engine.update import Update
 from convnext.recipes import recipe
 from convnext.tasks.annotated import smaller_in_training
 from convnext.tasks.classification.task import Classification

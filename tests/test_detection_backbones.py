@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convnext.config import ConvNeXtConfig, OptimConfig, TimmConfig
-from convnext.engine.optim import parameter_groups
+from convnext.engine.depths import parameter_groups
 from convnext.errors import ConvNeXtError
 from convnext.recipes.architectures import architecture
 from convnext.tasks.backbone import Backbone

@@ -85,16 +85,17 @@ def test_layers_draw_for_a_slot_whatever_else_is_computed_with_it():
     x, kept = torch.ones(10, 2, 2, 2), []
     for pieces in ([range(10)], [range(4), range(4, 9), [9]], [[9, 2], [0, 1, 3, 4, 5, 6, 7, 8]]):
         y = torch.zeros_like(x)
-        with chances.of(5):
+        with chances.of(chances.at(5, np.concatenate([np.array(piece) for piece in pieces]))):
+            first = 0
             for piece in pieces:
+                chances.give(slice(first, first := first + len(piece)))
                 own = np.array(piece)
-                chances.give(own)
                 y[own] = network[3](network[2](network[0](x[own])))
         kept.append(y)
     assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])
     assert 0 < kept[0].count_nonzero() < kept[0].numel()
-    with chances.of(6):
-        chances.give(np.arange(10))
+    with chances.of(chances.at(6, np.arange(10))):
+        chances.give(slice(10))
         assert not torch.equal(network[3](network[0](x)), kept[0])
     assert network[0].drawn is None  # outside a step it draws by itself
     assert network[0](x[:3]).shape == (3, 2, 2, 2)
@@ -109,10 +110,11 @@ def test_drop_path_of_baselines_and_dropout_of_segmenters_are_given_too():
     drop = DropChannels(0.4, 50)
     chances = Chances(nn.Sequential(drop, nn.Linear(1, 1)), batch=40, seed=0)
     x = torch.ones(40, 50, 2, 2)
-    with chances.of(0):
-        chances.give(np.arange(40))
+    with chances.of(chances.at(0, np.arange(40))):
+        chances.give(slice(40))
         whole = drop(x)
-        chances.give(np.array([7, 3]))
+    with chances.of(chances.at(0, np.array([7, 3]))):
+        chances.give(slice(2))
         assert torch.equal(drop(x[:2]), whole[[7, 3]])
     assert ((whole == 0) | torch.isclose(whole, torch.tensor(1 / 0.6))).all()  # whole channels, or kept and scaled
     assert torch.equal(whole, whole[:, :, :1, :1].expand_as(whole))

@@ -47,7 +47,7 @@ def test_averages_follow_their_formula_step_by_step(warmup):
     slow = {name: value.detach().double() for name, value in model.named_parameters()}
     for step in range(30):
         moved(model, step)
-        ema.update(step)
+        ema.update(ema.share_at(step))
         decay = min(0.9, (1 + step) / (10 + step)) if warmup else 0.9
         for name, value in model.named_parameters():
             slow[name] = decay * slow[name] + (1 - decay) * value.detach().double()
@@ -68,7 +68,7 @@ def test_statistics_are_copied_not_averaged():
     ema = Ema(model, 0.9)
     for step in range(3):
         moved(model, step)
-        ema.update(step)
+        ema.update(ema.share_at(step))
     assert ema.tensors()["norm.num_batches_tracked"] == 3
     assert torch.equal(ema.tensors()["norm.running_mean"], model.norm.running_mean)
 
@@ -84,7 +84,7 @@ def test_swapped_gives_the_averages_and_returns_the_weights_to_the_bit(dtype):
     model = Small(dtype)
     ema = Ema(model, 0.9)
     moved(model, 0)
-    ema.update(0)
+    ema.update(ema.share_at(0))
     held = list(model.parameters())
     own = copied(model.state_dict())
     with ema.swapped(model) as averaged:
@@ -99,7 +99,7 @@ def test_swapped_returns_the_weights_when_something_is_raised_inside():
     model = Small()
     ema = Ema(model, 0.9)
     moved(model, 0)
-    ema.update(0)
+    ema.update(ema.share_at(0))
     own, averages = copied(model.state_dict()), copied(ema.tensors())
     bad = torch.ones(4, 7)
     with pytest.raises(RuntimeError, match="shapes"), ema.swapped(model):
@@ -113,7 +113,7 @@ def test_averages_of_half_precision_weights_are_kept_in_full():
     nn.init.ones_(model.first.weight)
     ema = Ema(model, 0.999)
     nn.init.constant_(model.first.weight, 2.0)
-    ema.update(0)
+    ema.update(ema.share_at(0))
     average = ema.tensors()["first.weight"]
     torch.testing.assert_close(average, torch.full((4, 3), 1.001))
     assert (average.bfloat16() == 1).all()  # a step that the weights' own precision would lose
@@ -123,13 +123,13 @@ def test_loaded_averages_go_on_to_the_bit():
     model = Small()
     ema = Ema(model, 0.9, warmup=True)
     moved(model, 0)
-    ema.update(0)
+    ema.update(ema.share_at(0))
     other = Ema(model, 0.9, warmup=True)
     saved = copied(ema.tensors())
     other.load(saved)
     moved(model, 1)
-    ema.update(1)
-    other.update(1)
+    ema.update(ema.share_at(1))
+    other.update(other.share_at(1))
     assert same(ema.tensors(), other.tensors())
     assert not torch.equal(saved["first.weight"], other.tensors()["first.weight"])  # what was loaded is not written to
 

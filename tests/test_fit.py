@@ -52,7 +52,7 @@ class Toy:
     """Points in two classes, in float64; `spoil` may change the loss of a piece, or raise."""
 
     steps_per_epoch, metric, chance_loss = PER_EPOCH, "top1", 0.6931
-    smaller, exact = "fewer points", True
+    smaller, varies, exact = "fewer points", "", True
 
     def __init__(self, spoil: Callable[[nn.Module, Piece, Tensor], Tensor] | None = None, learnable: bool = True):
         torch.manual_seed(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from convnext.config import GFNetConfig, parse
-from convnext.engine.optim import layer_ids
+from convnext.engine.depths import layer_ids
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model
 from convnext.models.gfnet import GFNet, GlobalFilter

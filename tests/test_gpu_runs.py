@@ -98,23 +98,58 @@ def test_a_compiled_run_in_16_bits_with_tf32_beside_them_trains(data, tmp_path):
     assert done.status == 0 and all(loss == loss for loss in losses(tmp_path / "run")), done.err
 
 
-def test_a_step_makes_no_call_that_waits_for_the_gpu(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [(), ("--cuda-graphs",)], ids=["plain", "replayed"])
+def test_a_step_makes_no_call_that_waits_for_the_gpu(data, tmp_path, monkeypatch, more):
     if interpreted():
         pytest.skip("torch tells of such calls on a GPU alone; test_waits.py counts them without one")
     whole, watched = _Loop._step, []
 
     def step(self: _Loop, number: int, batch: object) -> None:
         watched.append(number)
-        torch.cuda.set_sync_debug_mode("error" if number in (2, 3) else "default")  # the first ones lay out memory
+        torch.cuda.set_sync_debug_mode("error" if number in (5, 6) else "default")  # the first ones lay out memory
         try:
             whole(self, number, batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(_Loop, "_step", step)
-    more = ("--schedule.steps", 6, "--device", DEVICE, "--kernels", "plain", "--optim.clip", 1.0, "--precision", "bf16")
+    more += (
+        "--schedule.steps",
+        9,
+        "--device",
+        DEVICE,
+        "--kernels",
+        "plain",
+        "--optim.clip",
+        1.0,
+        "--precision",
+        "bf16",
+    )
     done = convnext(*tiny(data, tmp_path / "run", *more))
-    assert done.status == 0 and watched == [*range(6)], done.err
+    assert done.status == 0 and watched == [*range(9)], done.err
+
+
+REPLAYED = {
+    "bf16": ("--precision", "bf16"),
+    "fp16": ("--precision", "fp16"),
+    "muon": ("--precision", "bf16", "--optim.name", "muon"),
+    "triton": ("--precision", "bf16", "--kernels", "triton"),
+    "compiled": ("--precision", "bf16", "--compile"),
+}
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_replayed_steps_learn_what_steps_do_that_nobody_records(data, tmp_path, kind):
+    if interpreted():
+        pytest.skip("nothing is recorded on the CPU; test_replays.py has what stands for it")
+    more = ("--schedule.steps", 10, "--kernels", "plain", "--model.drop_path", 0.3, "--optim.ema", 0.9, *REPLAYED[kind])
+    more += ("--optim.clip", 1.0, "--optim.ema_warmup", "true", "--augment.mixup", 0.8, "--micro-batch", 5)
+    found = []
+    for name, graphs in (("plain", ()), ("replayed", ("--cuda-graphs",))):
+        done = convnext(*tiny(data, tmp_path / name, *SHORT, *more, *graphs))
+        assert done.status == 0, done.err
+        found.append(losses(tmp_path / name))
+    assert found[1] == pytest.approx(found[0], rel=1e-2 if kind == "muon" else 2e-3) and len({*found[1]}) == 10
 
 
 def test_predictions_are_those_of_the_cpu_also_where_a_batch_is_replayed(data, tmp_path):

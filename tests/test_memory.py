@@ -9,7 +9,7 @@ import torch
 
 from children import gone
 from commands import convnext, tiny
-from convnext.engine.update import out_of_memory
+from convnext.engine.shortage import out_of_memory
 from convnext.kernels.build import compiled
 from convnext.kernels.dispatch import without_compiled
 from images import write_colours

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from convnext.config import ConvNeXtConfig, OptimConfig, TimmConfig
-from convnext.engine.optim import Optimizers, layer_ids, layer_scales, parameter_groups
+from convnext.engine.depths import layer_ids, layer_scales, parameter_groups
+from convnext.engine.optim import Optimizers
 from convnext.errors import CheckpointError, ConvNeXtError
 from convnext.models.build import build_model
 from convnext.recipes.architectures import ARCHITECTURES
 
 TINY_NETWORK = ConvNeXtConfig(depths=(1, 1, 3, 1), widths=(4, 8, 12, 16), layer_scale=0.5, classes=5)
+RATE = 2.0**-7  # float32 has it, as every rate that devices get
 KINDS = {
-    "adamw": OptimConfig(name="adamw", lr=1e-2, batch=1, weight_decay=0.1, betas=(0.8, 0.95)),
-    "sgd": OptimConfig(name="sgd", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.8),
-    "sgd without momentum": OptimConfig(name="sgd", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.0),
-    "muon": OptimConfig(name="muon", lr=1e-2, batch=1, weight_decay=0.1, momentum=0.9, muon_ratio=3),
+    "adamw": OptimConfig(name="adamw", lr=RATE, batch=1, weight_decay=0.1, betas=(0.8, 0.95)),
+    "sgd": OptimConfig(name="sgd", lr=RATE, batch=1, weight_decay=0.1, momentum=0.8),
+    "sgd without momentum": OptimConfig(name="sgd", lr=RATE, batch=1, weight_decay=0.1, momentum=0.0),
+    "muon": OptimConfig(name="muon", lr=RATE, batch=1, weight_decay=0.1, momentum=0.9, muon_ratio=3),
 }
 CONVOLUTIONS = KINDS["muon"].model_copy(update={"muon_convolutions": True})
 
@@ -35,9 +37,11 @@ def names_of(config: ConvNeXtConfig) -> list[str]:
 
 
 def give_gradients(model: nn.Module, step: int) -> None:
+    """In the memory format of their parameters, as a backward pass leaves them: fused kernels rely on it."""
     generator = torch.Generator().manual_seed(step)
     for parameter in model.parameters():
-        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        values = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        parameter.grad = torch.empty_like(parameter).copy_(values)
 
 
 def run(model: nn.Module, optimizers: Optimizers, steps: range) -> None:
@@ -194,35 +198,49 @@ def reference(model: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimize
         {"params": [value for value in rest if value.ndim == 1], "weight_decay": 0.0},
     ]
     if optim.name == "sgd":
-        return [torch.optim.SGD(groups, lr=1e-2, momentum=optim.momentum)]
-    return [*muon, torch.optim.AdamW(groups, lr=1e-2, betas=optim.betas, eps=1e-8)]
+        return [torch.optim.SGD(groups, lr=RATE, momentum=optim.momentum)]
+    return [*muon, torch.optim.AdamW(groups, lr=RATE, betas=optim.betas, eps=1e-8)]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_are_those_of_torch(kind):
+def test_steps_are_those_of_torch_also_those_that_a_graph_records(kind, recorded):
     ours, theirs = network().double(), network().double()
-    optimizers = Optimizers(ours, KINDS[kind])
+    optimizers = Optimizers(ours, KINDS[kind], recorded=recorded)
     expected = reference(theirs, KINDS[kind])
     for step in range(4):
         give_gradients(ours, step)
         give_gradients(theirs, step)
-        optimizers.set_lr(1e-2)
+        optimizers.set_lr(RATE)
         optimizers.step()
         for optimizer in expected:
             optimizer.step()
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_first_step_that_fp16_skips_leaves_no_trace(kind):
+    model = network()
+    optimizers, before = Optimizers(model, KINDS[kind]), copied(model.state_dict())
+    fresh = copied(optimizers.tensors())
+    give_gradients(model, 0)
+    optimizers.set_lr(RATE)
+    for optimizer in optimizers.all:  # as torch's scaler tells it
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(1.0), torch.tensor(1.0)
+    optimizers.step()
+    assert same(model.state_dict(), before) and same(optimizers.tensors(), fresh)
+
+
 def test_the_first_step_of_adamw_is_its_formula():
     model = network().double()
     before = copied(model.state_dict())
-    optimizers = Optimizers(model, OptimConfig(lr=1e-2, batch=1, weight_decay=0.1, layer_decay=0.7))
-    optimizers.set_lr(1e-2)
+    optimizers = Optimizers(model, OptimConfig(lr=RATE, batch=1, weight_decay=0.1, layer_decay=0.5))
+    optimizers.set_lr(RATE)
     give_gradients(model, 0)
     optimizers.step()
-    scales = layer_scales(list(before), 0.7)
+    scales = layer_scales(list(before), 0.5)
     for name, parameter in model.named_parameters():
-        lr = 1e-2 * scales[name]
+        lr = RATE * scales[name]
         shrunk = before[name] * (1 - lr * (0.1 if parameter.ndim > 1 else 0))
         moved = (
             lr * parameter.grad / (parameter.grad.abs() + 1e-8)
@@ -246,7 +264,7 @@ def test_muon_moves_a_convolution_between_blocks_as_its_matrix(layout):
     model = network().double().to(memory_format=layout)
     names = ["stem.layers.0.weight", *(f"stages.{stage}.downsample.conv.weight" for stage in (1, 2, 3))]
     expected = {name: nn.Parameter(dict(model.named_parameters())[name].detach().flatten(1)) for name in names}
-    theirs = torch.optim.Muon(expected.values(), lr=3e-2, weight_decay=0.1, momentum=0.9)
+    theirs = torch.optim.Muon(expected.values(), lr=3 * RATE, weight_decay=0.1, momentum=0.9)
     optimizers = Optimizers(model, CONVOLUTIONS)
     muon, _ = optimizers.all
     taken = {name for group in muon.param_groups for name in group["names"]}
@@ -255,7 +273,7 @@ def test_muon_moves_a_convolution_between_blocks_as_its_matrix(layout):
         give_gradients(model, step)
         for name in names:
             expected[name].grad = dict(model.named_parameters())[name].grad.flatten(1)
-        optimizers.set_lr(1e-2)
+        optimizers.set_lr(RATE)
         optimizers.step()
         theirs.step()
     for name in names:
@@ -268,7 +286,9 @@ def test_what_is_done_to_a_gradient_after_it_was_taken_reaches_muon(layout):
     """Unscaling and clipping write to gradients in place."""
     model = network().to(memory_format=layout)
     optimizers = Optimizers(model, CONVOLUTIONS)
-    give_gradients(model, 0)  # contiguous: not the memory format of the parameters
+    give_gradients(model, 0)
+    for parameter in model.parameters():
+        parameter.grad = parameter.grad.contiguous()  # not the memory format of the parameters
     optimizers.take_gradients()
     for parameter in model.parameters():
         parameter.grad.fill_(3.0)
@@ -286,9 +306,9 @@ def test_muon_without_matrices_in_blocks_is_adamw():
 def test_both_rates_of_muon_follow_the_schedule_and_the_depth():
     optimizers = Optimizers(network(), KINDS["muon"].model_copy(update={"layer_decay": 0.5}))
     scales = layer_scales([name for name, _ in network().named_parameters()], 0.5)
-    optimizers.set_lr(0.5e-2)  # half of the peak
+    optimizers.set_lr(RATE / 2)  # half of the peak
     muon, adamw = optimizers.all
-    for optimizer, peak in ((muon, 3e-2), (adamw, 1e-2)):
+    for optimizer, peak in ((muon, 3 * RATE), (adamw, RATE)):
         for group in optimizer.param_groups:
             for name in group["names"]:
                 assert group["lr"] == pytest.approx(0.5 * peak * scales[name])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from convnext.config import OptimConfig, ScheduleConfig
-from convnext.engine.optim import layer_scales, parameter_groups, stage_ids
+from convnext.engine.depths import layer_scales, parameter_groups, stage_ids
 from convnext.engine.schedule import lr_at, total_steps, warmup_steps
 from convnext.errors import ConvNeXtError
 from convnext.models.build import build_model

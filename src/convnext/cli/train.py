@@ -54,6 +54,7 @@ TASK_FLAGS = {  # flag -> the tasks that know it
     "form": DENSE,
     "colours": ("segmentation",),
     "balance": ("classification", "segmentation"),
+    "cuda_graphs": ("classification", "segmentation"),
     "cache": CLASSES,
     "freeze": CLASSES,
     "labels": CLASSES,
@@ -117,6 +118,10 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes that read images (chosen automatically)")
     parser.add_argument("--micro-batch", type=int, help="images per forward pass; gradients add up to the batch")
     parser.add_argument("--compile", action="store_true", default=None, help="compile the network with torch.compile")
+    graphs = (
+        "on one GPU: record a step of a classifier or a segmenter as a CUDA graph and replay it; also with --compile"
+    )
+    parser.add_argument("--cuda-graphs", action="store_true", default=None, help=graphs)
     sharded = (
         "with several processes: each keeps a part of weights and optimizer states; for networks such as xlarge, huge"
     )

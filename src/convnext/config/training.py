@@ -166,6 +166,7 @@ class RunOptions(Frozen):
     workers: Annotated[int, Field(ge=-1)] = -1  # processes that read images; -1 chooses
     micro_batch: Count = 0  # images per forward pass and device; 0: the whole share
     compile: bool = False
+    cuda_graphs: bool = False  # a training step is recorded as a CUDA graph and replayed
     shard_weights: bool = False  # each of several processes keeps a part of weights, gradients and optimizer states
     # 'auto': the compiled blocks on a CPU in fp32, where there is a compiler; 'triton': also Triton's on a GPU
     kernels: Literal["auto", "plain", "triton"] = "auto"

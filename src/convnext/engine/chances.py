@@ -30,13 +30,20 @@ class Chances:
         self.layers = [module for module in network.modules() if isinstance(module, Chancy) and module.chances]
         self.batch, self.seed = batch, seed
         self.device = next(network.parameters()).device
-        self._tables: list[Tensor] = []  # of each layer (B, chances), on the CPU
+        self._tables: list[Tensor] = []  # of each layer (N, chances), of all images of a step
+
+    def at(self, step: int, slots: NDArray[np.int64]) -> Tensor:
+        """(T,) on the device: what the images of (N,) `slots` get at a step, of one layer after the other."""
+        generator, own = torch.Generator().manual_seed(seed_of(self.seed, step)), torch.from_numpy(slots)
+        tables = [torch.rand(self.batch, layer.chances, generator=generator)[own].flatten() for layer in self.layers]
+        return sent(torch.cat(tables), self.device) if tables else torch.empty(0, device=self.device)
 
     @contextmanager
-    def of(self, step: int) -> Iterator[None]:
-        """Those of a step, inside; outside, layers draw by themselves."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, step))
-        self._tables = [torch.rand(self.batch, layer.chances, generator=generator) for layer in self.layers]
+    def of(self, drawn: Tensor) -> Iterator[None]:
+        """With what `at` has drawn, inside; outside, layers draw by themselves."""
+        images = len(drawn) // max(1, sum(layer.chances for layer in self.layers))
+        parts = drawn.split([images * layer.chances for layer in self.layers]) if self.layers else ()
+        self._tables = [part.view(images, -1) for part in parts]
         try:
             yield
         finally:
@@ -44,15 +51,10 @@ class Chances:
             for layer in self.layers:
                 layer.drawn = None
 
-    def give(self, slots: NDArray[np.int64]) -> None:
-        """To every layer the numbers of the images that come next, which are those of (N,) `slots`."""
-        if not self.layers:
-            return
-        own = torch.from_numpy(slots)
-        rows = sent(torch.cat([table[own].flatten() for table in self._tables]), self.device)
-        sizes = [len(own) * layer.chances for layer in self.layers]
-        for layer, part in zip(self.layers, rows.split(sizes), strict=True):
-            layer.drawn = part.view(len(own), layer.chances)
+    def give(self, images: slice) -> None:
+        """To every layer the numbers of the images that come next, which are these of the step's."""
+        for layer, table in zip(self.layers, self._tables, strict=True):
+            layer.drawn = table[images]
 
 
 def seed_of(seed: int, step: int, rank: int = 0) -> int:

@@ -27,12 +27,18 @@ class Ema:
         self._copies = {name: value.detach().clone() for name, value in self._others.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights as they are after optimizer step `step`, counted from 0."""
+    def update(self, share: float | Tensor) -> None:
+        """Take in a share, 1 - decay, of the weights as they are after an optimizer step; a () tensor on their device counts
+        as it is when the work is done."""
         weights = [weight.detach().float() for weight in self._weights]  # float32 already: the same tensor
-        torch._foreach_lerp_(list(self._averages.values()), weights, 1 - self.decay_at(step))
+        averages = list(self._averages.values())
+        torch._foreach_lerp_(averages, weights, [share] * len(weights) if isinstance(share, Tensor) else share)
         for name, value in self._others.items():
             self._copies[name].copy_(value)
+
+    def share_at(self, step: int) -> float:
+        """What `update` takes in after optimizer step `step`, counted from 0."""
+        return 1 - self.decay_at(step)
 
     def decay_at(self, step: int) -> float:
         """The weight of the past at `step`."""

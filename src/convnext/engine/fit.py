@@ -15,20 +15,18 @@ import torch
 from torch import nn
 
 from convnext.config import RunOptions, Training
-from convnext.engine.chances import seed_of
-from convnext.engine.distributed import World, network_of, sees_other_images, sharding_of
-from convnext.engine.ema import Ema
+from convnext.engine.distributed import World, sees_other_images
 from convnext.engine.forecast import Forecast, Work
 from convnext.engine.journal import Journal, opened
-from convnext.engine.optim import Optimizers
+from convnext.engine.learning import learn, micro_of, update_of
 from convnext.engine.records import info
 from convnext.engine.run import Run, State
 from convnext.engine.saving import Saver
-from convnext.engine.schedule import evaluations_until, lr_at, total_steps
+from convnext.engine.schedule import evaluations_until, total_steps
 from convnext.engine.scored import Watcher, show
 from convnext.engine.signals import Stop
 from convnext.engine.task import Task
-from convnext.engine.update import Learnt, Update, explain_memory, out_of_memory
+from convnext.engine.update import Update
 from convnext.engine.watching import mean_of, refuse_broken_weights, refuse_not_finite, warn_if_flat
 from convnext.errors import Interrupted, number_of
 from convnext.kernels.cpu import bf16_matmuls
@@ -90,53 +88,6 @@ def fit(
         waited = number_of(recipe.schedule.patience, "evaluation")
         info(f"Stopped early at {ended}: {waited} in a row without a better {task.metric} than at {best}.")
     return finished
-
-
-def update_of(task: Task, recipe: Training, options: RunOptions, *, device: torch.device, world: World) -> Update:
-    """The update of a run that starts; the task's network goes to `device`.
-
-    Raises ConvNeXtError for a batch that the processes cannot share.
-    """
-    slots = task.slots(world)
-    model: nn.Module = task.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sharding = sharding_of(model, recipe, options, world)
-    optimizers = Optimizers(model, recipe.optim)
-    ema = Ema(model, recipe.optim.ema, recipe.optim.ema_warmup) if recipe.optim.ema else None
-    network = model if sharding else network_of(model, world, compiled=options.compile)
-    return Update(network, recipe, optimizers, ema, task.loss, slots, world.size, sharding)
-
-
-def micro_of(options: RunOptions, update: Update) -> int:
-    """Images of a micro-batch on this device."""
-    return options.micro_batch or len(update.slots)
-
-
-def learn(
-    task: Task,
-    update: Update,
-    recipe: Training,
-    step: int,
-    batch: Any,
-    *,
-    device: torch.device,
-    world: World,
-    micro: int,
-) -> tuple[float, Learnt]:
-    """Take optimizer step `step` with `batch`: its learning rate, and what it had to learn from.
-
-    Raises TrainingError, with what to turn down, where memory runs out.
-    """
-    torch.manual_seed(seed_of(recipe.seed, step, world.rank))
-    task.model.train()
-    lr = lr_at(step, steps_per_epoch=task.steps_per_epoch, optim=recipe.optim, schedule=recipe.schedule)
-    prepared = None
-    try:
-        prepared = task.prepare(batch, step=step, slots=update.slots, device=device)
-        return lr, update(prepared, step=step, lr=lr, micro=micro)
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise explain_memory(update, prepared, micro, error, smaller=task.smaller, exact=task.exact) from error
 
 
 def _best_of(found: dict[str, dict[str, Any]]) -> tuple[float, str, int]:

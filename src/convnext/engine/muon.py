@@ -1,6 +1,6 @@
-"""Muon of matrices of which each process holds some rows.
+"""Muon where torch's own step does not do: in a CUDA graph, and of matrices of which each process holds some rows.
 
-The momentum lies in parts as the weights do. To be orthogonalised a matrix has to be in one place: process r takes
+There the momentum lies in parts as the weights do. To be orthogonalised a matrix has to be in one place: process r takes
 matrices r, r + N, ... of a step of N processes, so that none does twice what one has done, and sends their rows back.
 """
 
@@ -12,6 +12,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from convnext.engine.parts import own
+
+
+class RecordedMuon(torch.optim.Muon):
+    """torch.optim.Muon whose rates are tensors that a recorded step reads; the same step, to rounding."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Change the weights by their gradients."""
+        assert closure is None
+        for group in self.param_groups:
+            kept = 1 - group["lr"].double() * group["weight_decay"]  # rounded once, as a number of the host would be
+            for value in group["params"]:
+                if value.grad is not None:
+                    rows = _orthogonal(_momentum(self.state[value], group, value), group)
+                    value.mul_(kept).sub_(rows.mul_(group["lr"]))
 
 
 class ShardedMuon(torch.optim.Muon):
@@ -28,7 +43,7 @@ class ShardedMuon(torch.optim.Muon):
 
     def _round(self, group: dict[str, Any], values: list[Tensor]) -> None:
         """One matrix for each process, or fewer."""
-        rank, updates = dist.get_rank(), [self._update(group, value) for value in values]
+        rank, updates = dist.get_rank(), [_momentum(self.state[value], group, value) for value in values]
         gathered = [
             _gather(own(update), value.shape, to)
             for to, (update, value) in enumerate(zip(updates, values, strict=True))
@@ -38,14 +53,15 @@ class ShardedMuon(torch.optim.Muon):
             rows = _scatter(mine if source == rank else None, own(value), value.shape, source)
             own(value).mul_(1 - group["lr"] * group["weight_decay"]).add_(rows, alpha=-group["lr"])
 
-    def _update(self, group: dict[str, Any], value: Tensor) -> Tensor:
-        """What is to be orthogonalised; each process its rows."""
-        state, momentum, gradient = self.state[value], group["momentum"], value.grad
-        assert gradient is not None
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(state["momentum_buffer"], momentum)
+
+def _momentum(state: dict[str, Tensor], group: dict[str, Any], value: Tensor) -> Tensor:
+    """What is to be orthogonalised; of a matrix in parts each process its rows."""
+    momentum, gradient = group["momentum"], value.grad
+    assert gradient is not None
+    if "momentum_buffer" not in state:
+        state["momentum_buffer"] = torch.zeros_like(gradient)
+    state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+    return gradient.lerp(state["momentum_buffer"], momentum)
 
 
 def _orthogonal(matrix: Tensor, group: dict[str, Any]) -> Tensor:

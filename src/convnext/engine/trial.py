@@ -14,7 +14,8 @@ from typing import Any, cast
 from convnext.config import RunOptions, Training
 from convnext.engine import checkpoint
 from convnext.engine.distributed import World
-from convnext.engine.fit import learn, micro_of, update_of
+from convnext.engine.learning import learn, micro_of, update_of
+from convnext.engine.replays import WARM
 from convnext.engine.task import Task
 from convnext.engine.update import Update
 from convnext.files import workroom
@@ -39,6 +40,7 @@ def try_steps(
     """
     update = update_of(task, recipe, options, device=device, world=world)
     how: dict[str, Any] = {"device": device, "world": world, "micro": micro_of(options, update)}
+    least = LEAST_STEPS + (WARM + 1 if update.replays else 0)  # so many before the first that is replayed
     found = []
     for steps in at:
         steps = steps[:MOST_STEPS]
@@ -49,7 +51,7 @@ def try_steps(
                 learnt.losses.tolist()  # the device has done it
                 times.append(time.monotonic())
                 tried = len(times) - 1
-                if world.from_first(tried >= LEAST_STEPS and times[-1] - times[1] > most_s / len(at)):
+                if world.from_first(tried >= least and times[-1] - times[1] > most_s / len(at)):
                     break
         found.append(_timed(times))
     return found, update

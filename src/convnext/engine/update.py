@@ -1,10 +1,7 @@
 """The one way weights change: forward, scale, backward, unscale, clip, step, EMA; each an identity when it is off."""
 
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,55 +12,24 @@ from convnext.config import Training
 from convnext.engine.chances import Chances
 from convnext.engine.distributed import exchange_of
 from convnext.engine.ema import Ema
+from convnext.engine.given import Given, Learnt, Loss, Prepared, summed
 from convnext.engine.optim import Optimizers
 from convnext.engine.parts import whole
-from convnext.errors import OutOfMemory, TrainingError, number_of
+from convnext.engine.replays import Replays
+from convnext.errors import TrainingError
+from convnext.kernels.transfer import sent
 
 if TYPE_CHECKING:
     from convnext.engine.sharding import Sharding
 
-_NO_MEMORY = (  # of errors of torch that have no type of their own: the CPU's, and what a GPU's libraries and driver say
-    "can't allocate memory",
-    "CUDA error: out of memory",
-    "MPS backend out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
-    "'out of memory'",  # NCCL's, of a call of CUDA
-    "Failed to CUDA calloc",
-)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Prepared(Protocol):
-    """A batch on its device, ready for the network, that can be cut into micro-batches."""
-
-    def __len__(self) -> int: ...
-
-    def split(self, size: int) -> Sequence[Any]:
-        """Pieces of at most `size` images, in order."""
-        ...
-
-
-# The mean over the images that it is given; or, by name, the parts whose sum that is.
-Loss = Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What one step had to learn from, before it; tensors that are not yet waited for."""
-
-    losses: (
-        Tensor  # (1 + P,) float32 or wider: the mean loss, then its P parts, in one piece so that one look fetches all
-    )
-    parts: tuple[str, ...]  # their names
-    norm: Tensor | None  # () of the gradient, with clipping on
-
-
 class Update:
-    """One optimizer step from one prepared batch; the only place that touches the weights."""
+    """One optimizer step from one prepared batch; the only place that touches the weights.
+
+    What differs from step to step is a tensor of `Given` or of the optimizers, so that the same text can be recorded.
+    """
 
     def __init__(
         self,
@@ -75,12 +41,13 @@ class Update:
         slots: NDArray[np.int64],
         processes: int = 1,
         sharding: "Sharding | None" = None,
+        replays: Replays | None = None,
     ):
         self.network, self.loss, self.sharding = network, loss, sharding
         self.slots, self.processes = slots, processes  # (N,) of this process, in the order of its images
         self.batch = recipe.optim.batch
         self.chances = Chances(network, batch=self.batch, seed=recipe.seed)
-        self.optimizers, self.ema = optimizers, ema
+        self.optimizers, self.ema, self.replays = optimizers, ema, replays
         self.clip = recipe.optim.clip
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         device = self.parameters[0].device.type
@@ -89,16 +56,33 @@ class Update:
         self.device = device
 
     def __call__(self, batch: Prepared, *, step: int, lr: float, micro: int) -> Learnt:
-        """Learn from `batch` in pieces of `micro` images; each counts alike, however many this process has of them."""
-        self.optimizers.set_lr(lr)
-        pieces = batch.split(micro)
+        """Learn from `batch` in pieces of `micro` images; each counts alike, however many this process has of them.
+
+        Raises TrainingError for an update that float32 cannot hold.
+        """
+        share: float | Tensor = self.ema.share_at(step) if self.ema else 0.0
+        if self.replays:
+            share = sent(torch.tensor(share, dtype=torch.float32), self.parameters[0].device)
+        given = Given(batch, micro, self.chances.at(step, self.slots), share)
+        try:
+            self.optimizers.set_lr(lr)
+            return self.replays(self.learn, given) if self.replays else self.learn(given)
+        except OverflowError as error:  # a rate times its factors, such as optim.muon_ratio
+            raise TrainingError(
+                f"The update of step {step + 1} is too large for float32 (lr {lr:.3g}). Lower optim.lr or what multiplies "
+                "it, such as optim.muon_ratio; `last`, if it was written already, holds the state before."
+            ) from error
+
+    def learn(self, given: Given) -> Learnt:
+        """The step itself: no number in it and no branch may change between steps of one shape."""
+        pieces = given.batch.split(given.micro)
         total = torch.zeros(1, device=self.parameters[0].device)
         names: tuple[str, ...] = ()
         first = 0
-        with self.chances.of(step):
+        with self.chances.of(given.drawn):
             for i, piece in enumerate(pieces):
                 share = len(piece) * self.processes / self.batch  # the exchange takes the mean over processes
-                self.chances.give(self.slots[first : first + len(piece)])
+                self.chances.give(slice(first, first + len(piece)))
                 first += len(piece)
                 with self._synchronised(last=i == len(pieces) - 1):
                     with self.autocast():
@@ -109,10 +93,10 @@ class Update:
                 names = tuple(parts)
                 found = torch.stack([each.detach() for each in (loss, *parts.values())])
                 total = total + found.to(torch.promote_types(found.dtype, total.dtype)) * share
-        norm = self._apply(step, lr)
+        norm = self._apply()
         self.optimizers.zero_grad()
         if self.ema:
-            self.ema.update(step)
+            self.ema.update(given.share)
         return Learnt(total, names, norm)
 
     def whole(self, model: nn.Module, weights: str) -> AbstractContextManager[nn.Module]:
@@ -125,7 +109,7 @@ class Update:
         """The precision of the recipe for everything inside."""
         return autocast(self.precision, self.device)
 
-    def _apply(self, step: int, lr: float) -> Tensor | None:
+    def _apply(self) -> Tensor | None:
         norm = None
         self.optimizers.take_gradients()
         if self.clip:
@@ -135,13 +119,10 @@ class Update:
         try:
             for optimizer in self.optimizers.all:
                 self.scaler.step(optimizer)
-        except RuntimeError as error:  # a rate times its factors, such as optim.muon_ratio, that float32 cannot hold
+        except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
-            raise TrainingError(
-                f"The update of step {step + 1} is too large for float32 (lr {lr:.3g}). Lower optim.lr or what multiplies "
-                "it, such as optim.muon_ratio; `last`, if it was written already, holds the state before."
-            ) from error
+            raise OverflowError("a factor of the update") from error
         self.scaler.update()
         return norm
 
@@ -154,90 +135,6 @@ class Update:
         return nullcontext() if last or exchange is None else exchange.no_sync()
 
 
-def summed(loss: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """The () loss, of which a task may have named the parts."""
-    return loss if isinstance(loss, Tensor) else torch.stack(list(loss.values())).sum()
-
-
 def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """'fp32', 'bf16' or 'fp16' for the forward passes inside, on a device type such as 'cuda'."""
     return nullcontext() if precision == "fp32" else torch.autocast(device, dtype=DTYPES[precision])
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device or the machine had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-
-
-def largest_that_fits(attempt: Callable[[int], None], too_many: int) -> int:
-    """The largest of too_many / 2, / 4, ... for which `attempt` does not run out of memory; 0 when none does."""
-    size = too_many // 2
-    while size:
-        try:
-            attempt(size)
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            size //= 2
-        else:
-            return size
-    return 0
-
-
-def explain_memory(
-    update: Update, batch: Prepared | None, micro: int, error: BaseException, *, smaller: str, exact: bool
-) -> OutOfMemory:
-    """What to say after the batch did not fit: the micro-batch that does, found by trying. None: it is not even there.
-
-    `smaller` and `exact` are those of the task.
-    """
-    if batch is None:
-        return OutOfMemory(f"Out of memory before the first layer, with the images of a step. Take {smaller}.")
-    if update.sharding:  # a trial needs the weights that the other processes hold, and they are not here
-        return OutOfMemory(
-            f"Out of memory with {number_of(min(micro, len(batch)), 'image')} at a time. Halve that with --micro-batch, take "
-            f"{smaller}, or turn on model.checkpointing."
-        )
-    traceback.clear_frames(error.__traceback__)  # they hold the tensors of the attempt that failed
-    update.optimizers.zero_grad()
-    micro = min(micro, len(batch))
-    exchange = exchange_of(update.network)
-    network = exchange.module if exchange else update.network  # without the exchange: the other processes are not here
-
-    def attempt(size: int) -> None:
-        if update.device == "cuda":
-            torch.cuda.empty_cache()
-        try:
-            with update.autocast():
-                loss = summed(update.loss(network, batch.split(size)[0]))
-            torch.autograd.grad(loss, update.parameters, allow_unused=True)  # `backward` would wake the exchange
-        finally:
-            update.optimizers.zero_grad()
-
-    fits = largest_that_fits(attempt, micro)
-    if not fits:
-        return OutOfMemory(
-            "Out of memory even with one image at a time, as `--micro-batch 1` has it. Take a smaller model "
-            f"or {smaller}, or turn on model.checkpointing."
-        )
-    same = "the batch and the result stay the same)" if exact else f"the batch stays the same), or take {smaller}"
-    return OutOfMemory(
-        f"Out of memory with {number_of(micro, 'image')} at a time. {fits} fit: add `--micro-batch {fits}` "
-        f"(gradients are accumulated, so {same}."
-    )
-
-
-@contextmanager
-def explained_memory(path: str, smaller: str) -> Iterator[None]:
-    """An OutOfMemory with what to change, `smaller`, where evaluation of the one image at `path` does not fit."""
-    try:
-        yield
-    except Exception as error:
-        if not out_of_memory(error):
-            raise
-        raise OutOfMemory(
-            f"Out of memory while '{path}' was evaluated, by itself. Free the device or take --device cpu; a training run "
-            f"can also have {smaller}."
-        ) from error

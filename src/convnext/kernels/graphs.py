@@ -1,9 +1,12 @@
-"""CUDA graphs for inference: all kernels of a small batch in one launch, where starting them costs more than running them."""
+"""CUDA graphs: all kernels of a piece of work in one launch, where starting them costs more than running them.
+
+`recorded` makes one of any work; the rest is for inference. `engine.replays` has those of training.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from convnext.errors import ConvNeXtError, on_one_line
 from convnext.kernels import transfer
 
+What = TypeVar("What")
 MOST = 8  # recorded runs of one network; each keeps the memory of its maps
 WARM = 3  # runs before the capture, in which kernels are compiled, measured and memory is laid out
 _CAPTURING = threading.Lock()  # torch knows one capture at a time; what other threads do beside it goes on
@@ -26,20 +30,16 @@ class Graphed:
 
     def __init__(self, model: Callable[[Tensor], Any], example: Tensor, beside: "Graphed | None" = None):
         self.model = model
+        self._graph: Any
         self._input = example.clone(memory_format=torch.preserve_format)
         with torch.cuda.device(example.device), torch.no_grad(), _casts_inside():  # graphs belong to the current device
             side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+            with on(side):
                 for _ in range(WARM):
                     model(self._input)
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            pool = None if beside is None else beside._graph.pool()
-            with _CAPTURING, _stream_kept():  # torch's own capture stream is of the first graph's device
-                how: dict[str, Any] = {"pool": pool, "stream": side, "capture_error_mode": "thread_local"}
-                with torch.cuda.graph(self._graph, **how):
-                    self._output = model(self._input)
+            pool: Any = None if beside is None else beside._graph.pool()
+            made: tuple[Any, Any] = recorded(lambda: model(self._input), side, pool)
+            self._graph, self._output = made
 
     def __call__(self, x: Tensor) -> Any:
         like = self._input
@@ -49,6 +49,29 @@ class Graphed:
             like.copy_(x)
             self._graph.replay()
             return _cloned(self._output)
+
+
+def recorded(work: Callable[[], What], stream: Any, pool: Any = None) -> tuple[Any, What]:
+    """A graph of what `work` asks of the current device, and its answer, whose tensors each replay writes anew.
+
+    Nothing of it is done yet. `stream`: where the same was done before, for torch's own one is of the first graph's device.
+    `pool`: of a graph that is never replayed at the same time, whose memory this one takes too. Raises RuntimeError where
+    the work waits for the device, or memory runs out.
+    """
+    graph = torch.cuda.CUDAGraph()
+    how: dict[str, Any] = {"pool": pool, "stream": stream, "capture_error_mode": "thread_local"}
+    with _CAPTURING, _stream_kept(), torch.cuda.graph(graph, **how):
+        answer = work()
+    return graph, answer
+
+
+@contextmanager
+def on(stream: Any) -> Iterator[None]:
+    """Work inside goes to `stream`, behind all that was asked before and before all that is asked later."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 @contextmanager

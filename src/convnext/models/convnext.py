@@ -136,9 +136,12 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C_before, H, W) -> (N, C, H // 2, W // 2)
         x = self.downsample(x)
+        block: Any
         for block in self.blocks:
-            recompute = self.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=block.drop_path.draws)
+            else:
+                x = block(x)
         return x
 
 
@@ -285,6 +288,11 @@ class DropPath(nn.Module):
         drawn = torch.rand(x.shape[0], device=x.device) if self.drawn is None else self.drawn
         keep = drawn.view(-1, *[1] * (x.ndim - 1)) >= self.rate
         return x * (keep.to(x.dtype) / (1 - self.rate))
+
+    @property
+    def draws(self) -> bool:
+        """Whether the next forward pass in training asks torch's generator."""
+        return self.rate > 0 and self.drawn is None
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"

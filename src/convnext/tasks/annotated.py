@@ -26,6 +26,7 @@ class AnnotatedTask:
     """The part of an `engine.task.Task` that does not depend on what is learnt of annotated images."""
 
     exact = False  # what a network makes of a micro-batch may depend on the images beside it
+    varies = ""
     masks = True  # whether the masks of objects are read
 
     def __init__(

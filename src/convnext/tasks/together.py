@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
-from convnext.engine.update import out_of_memory
+from convnext.engine.shortage import out_of_memory
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

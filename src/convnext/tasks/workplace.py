@@ -13,6 +13,7 @@ from convnext.engine.claim import Claim
 from convnext.engine.distributed import World, choose_device, join
 from convnext.engine.memory import keep_freed_memory, want_large_pages
 from convnext.engine.records import warn
+from convnext.engine.replays import refuse
 
 
 @contextlib.contextmanager
@@ -25,6 +26,7 @@ def workplace(options: RunOptions) -> Iterator[tuple[torch.device, World]]:
         want_large_pages()
         keep_freed_memory()
     with join(device) as world, Claim(Path(options.out)) if world.first else contextlib.nullcontext() as claim:
+        refuse(options, device, world)
         if world.first:
             remove_abandoned_rooms()  # here, as a run that has only to be reported starts no workers
         yield device, replace(world, claim=claim)

@@ -44,11 +44,15 @@ class Targeted:
         """Pieces of at most `size` images."""
         return [Targeted(*pair) for pair in zip(self.x.split(size), self.targets.split(size), strict=True)]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Images and targets."""
+        return self.x, self.targets
+
 
 class Classification:
     """The task that `engine.fit` trains when the data are images in classes."""
 
-    smaller, exact = "a smaller --size (input.size_px)", True
+    smaller, varies, exact = "a smaller --size (input.size_px)", "", True
 
     def __init__(self, model: nn.Module, recipe: ClassificationRecipe, options: RunOptions, splits: Splits):
         if splits.train.several != (recipe.labels == "multi"):

@@ -11,7 +11,8 @@ from convnext.data.annotated_policy import eval_dense
 from convnext.data.dataset import DenseDataset
 from convnext.data.sample import Sample
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.update import explained_memory, summed
+from convnext.engine.given import summed
+from convnext.engine.shortage import explained_memory
 from convnext.errors import DataError
 from convnext.kernels.transfer import fetched, packed, unpacked
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation

@@ -42,10 +42,15 @@ class Annotated:
         parts = [slice(first, first + size) for first in range(0, len(self), size)]
         return [Annotated(Images(self.images.x[p], self.images.sizes[p]), self.targets[p]) for p in parts]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Images and what each target has."""
+        return self.images.x, *(part for each in self.targets for part in each.parts())
+
 
 class Detection(AnnotatedTask):
     """The task that `engine.fit` trains when the data are images with boxes, and masks where they are known."""
 
+    varies = "which boxes match decides how many a detector learns from"
     chance_loss = math.inf  # a sum of parts that each begin elsewhere: no value tells that nothing is learnt
 
     def __init__(self, model: nn.Module, recipe: DetectionRecipe, options: RunOptions, splits: DenseSplits):

@@ -16,7 +16,7 @@ from convnext.data.dataset import DenseDataset
 from convnext.data.sample import IGNORE, Sample
 from convnext.data.store import printable
 from convnext.engine.distributed import ALONE, World
-from convnext.engine.update import explained_memory
+from convnext.engine.shortage import explained_memory
 from convnext.errors import DataError
 from convnext.kernels.transfer import fetched, queued, sent
 from convnext.tasks.annotated import one_by_one, smaller_in_evaluation

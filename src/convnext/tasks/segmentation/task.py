@@ -44,6 +44,10 @@ class Labelled:
         """Pieces of at most `size` images."""
         return [Labelled(*pair) for pair in zip(self.x.split(size), self.labels.split(size), strict=True)]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Images and labels."""
+        return self.x, self.labels
+
 
 class Segmentation(AnnotatedTask):
     """The task that `engine.fit` trains when the data are images with masks of classes."""
