@@ -1,7 +1,7 @@
 """The chart of `benchmarks/scaling.py`: a panel for each kind of input, time above memory, both axes logarithmic.
 
-A broken line rises as the input does: what is steeper grows faster, and has its reason below. The threads' panel has the
-clock's seconds.
+A broken line rises as the input does: what is steeper grows faster, and has its reason below. Where the curves have their names
+at their ends their looks are of that panel alone.
 """
 
 import math
@@ -24,20 +24,37 @@ LOOKS = {  # (step, task) -> its look
     ("predict", "detection"): "blue dashed",
     ("predict", "segmentation"): "blue dotted",
 }
+NAMED = {  # step -> its look in a panel where curves have their names
+    "embed": "blue",
+    "similar": "faint",
+    "shard": "orange",
+    "verify": "grey",
+    "draw": "blue dashed",
+    "audit": "orange dashed",
+    "pre-flight": "grey dashed",
+    "evaluate": "orange",
+    "predict": "blue",
+    "train": "faint",
+    "serve": "grey",
+}
 INPUTS = {  # axis -> its heading, its unit
     "images": ("images of 32 px", "images"),
     "classes": ("classes of 20,000 images", "classes"),
     "pixels": ("pixels of a photograph", "pixels"),
     "objects": ("objects on each of 20 images", "objects an image"),
-    "threads": ("threads, 100 photographs", "threads; the clock's seconds"),
+    "threads": ("threads, 100 photographs", "threads and readers"),
 }
+MORE = ("embed", "similar", "shard", "verify", "draw", "audit")  # steps along the images with a panel of their own
 FIGURES = {"cpu_s": "seconds of the processor", "peak_mb": "MB"}
 FLOOR = {"cpu_s": 0.02, "peak_mb": 1.0}  # below, nothing is told from noise
 MATTERS = {"cpu_s": 1.0, "peak_mb": 64.0}  # of growth between two points; less is no outlier
 STEEP = 1.25  # times as much as the input grew by
-WHY: dict[tuple[str, str, str, str], str] = {}  # (axis, step, task, figure) -> why it grows faster than its input
+WHY: dict[tuple[str, str, str, str], str] = {  # (axis, step, task, figure) -> why it grows faster than its input
+    ("images", "embed", "classification", "cpu_s"): "from 10,000 on beside much other work, below on a quiet machine",
+}
 
-_ACROSS, _APART, _LEFT = 176, 62, 46
+BEFORE = ", family 6 model 207"  # of the lines that were written before they said so
+_ACROSS, _APART, _LEFT, _NAME = 176, 62, 46, 54
 _TOP, _TALL, _BETWEEN = 108, 170, 74
 
 
@@ -73,56 +90,71 @@ def series_of(rows: Sequence[dict[str, Any]]) -> list[Series]:
     for row in rows:
         axis, size = row["axis"], float(row["value"] ** 2 if row["axis"] == "pixels" else row["value"])
         for figure in FIGURES:
-            value = row["wall_s"] if axis == "threads" and figure == "cpu_s" else row[figure]
-            found.setdefault((axis, row["step"], row["task"], figure), {})[size] = value
+            found.setdefault((axis, row["step"], row["task"], figure), {})[size] = row[figure]
     return [Series(*key, points=tuple(sorted(points.items()))) for key, points in found.items()]
 
 
 def chart(series: Sequence[Series], rows: Sequence[dict[str, Any]]) -> Html:
     """The drawing as one SVG element that brings its own style."""
-    axes = [axis for axis in INPUTS if any(each.axis == axis for each in series)]
-    width = len(axes) * (_ACROSS + _APART)
+    columns = [(axis, "") for axis in INPUTS if any(each.axis == axis for each in series)]
+    if any(each.step in MORE for each in series):
+        columns.insert(1, ("images", "more commands, images of 32 px"))
     title = "Time and memory as the input grows"
     parts: list[object] = [write(0, 16, title, "title"), _legend(series)]
-    for place, axis in enumerate(axes):
+    left = 0.0
+    for axis, heading in columns:
+        named = bool(heading) or axis == "threads"
         for number, figure in enumerate(FIGURES):
             here = [each for each in series if (each.axis, each.figure) == (axis, figure)]
-            parts.append(
-                _panel(here, axis, figure, place * (_ACROSS + _APART) + _LEFT, _TOP + number * (_TALL + _BETWEEN))
-            )
+            here = [each for each in here if axis != "images" or (each.step in MORE) == bool(heading)]
+            top = _TOP + number * (_TALL + _BETWEEN)
+            parts.append(_panel(here, (axis, heading or INPUTS[axis][0]), figure, left + _LEFT, top, named=named))
+        left += _ACROSS + _APART + (_NAME if named else 0)
+    width = left
     bottom = _TOP + 2 * _TALL + _BETWEEN + 56
     told = [
         f"{INPUTS[each.axis][1]}, {each.name}: {each.why or 'no reason is known'}" for each in series if each.steep()
     ]
     notes = [
-        "Broken: as the input grows. One process, one thread, tiny networks: what is around them.",
+        "Broken: as the input grows. One process, one thread, tiny networks: what is around them. Along the threads: atto.",
         *(told or ["Nothing grows faster than its input."]),
-        *sorted({f"{row['processor']}, {row['cores']} cores" for row in rows if "processor" in row}),
+        *_machines(rows),
     ]
     parts += [write(0, bottom + 18 * number, note) for number, note in enumerate(notes)]
     return canvas(width, bottom + 18 * len(notes) - 12, title, *parts)
 
 
+def _machines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """'images, threads: Intel ..., 2 cores' of the rows that are shown."""
+    last = {(row["axis"], row["value"], row["task"], row["step"]): row for row in rows if "processor" in row}
+    axes: dict[str, dict[str, None]] = {}
+    for row in last.values():
+        name = f"{row['processor']}{'' if 'family' in row['processor'] else BEFORE}, {row['cores']} cores"
+        axes.setdefault(name, {})[row["axis"]] = None
+    return [f"{', '.join(own)}: {name}" for name, own in axes.items()]
+
+
 def _legend(series: Sequence[Series]) -> list[Html]:
     parts, x = [], 0.0
     for (step, task), look in LOOKS.items():
-        if any((each.step, each.task) == (step, task) for each in series):
+        if any((each.step, each.task) == (step, task) and each.axis != "threads" for each in series):
             name = step if task == "classification" else f"{step}, {task}"
             parts += [line(x, 40, x + 22, 40, f"curve {look}"), write(x + 28, 44, name)]
             x += 58 + 6.2 * len(name)
     return parts
 
 
-def _panel(here: Sequence[Series], axis: str, figure: str, left: float, top: float) -> list[object]:
+def _panel(
+    here: Sequence[Series], about: tuple[str, str], figure: str, left: float, top: float, *, named: bool
+) -> list[object]:
+    axis, heading = about
     curves = [(each, [(x, max(FLOOR[figure], y)) for x, y in each.points]) for each in here]
     floor = top + _TALL
-    heading, unit = INPUTS[axis]
+    unit = INPUTS[axis][1]
     parts: list[object] = []
     if figure == "cpu_s":
         parts.append(write(left - _LEFT, top - 34, heading, "panel"))
-    parts.append(
-        write(left - _LEFT, top - 14, "seconds" if axis == "threads" and figure == "cpu_s" else FIGURES[figure])
-    )
+    parts.append(write(left - _LEFT, top - 14, FIGURES[figure]))
     values = sorted({x for _, points in curves for x, _ in points})
     if not values:
         return parts
@@ -140,8 +172,18 @@ def _panel(here: Sequence[Series], axis: str, figure: str, left: float, top: flo
         parts.append(_guide(values, (low, high), x_of, y_of))
     for each, points in curves:
         look = LOOKS.get((each.step, "classification" if axis == "objects" else each.task), "grey")
-        parts.append(_curve(each, points, look, x_of, y_of))
-    return parts
+        parts.append(_curve(each, points, NAMED[each.step] if named else look, x_of, y_of))
+    return [*parts, *(_names(curves, x_of, y_of) if named else [])]
+
+
+def _names(curves: list[tuple[Series, list[tuple[float, float]]]], x_of: Place, y_of: Place) -> list[Html]:
+    """The steps' names at the ends of their curves, apart from each other, from below to above."""
+    ends = sorted(((y_of(points[-1][1]), x_of(points[-1][0]), each.step) for each, points in curves), reverse=True)
+    found, free = [], math.inf
+    for y, x, name in ends:
+        free = min(y + 4, free - 12)
+        found.append(write(x + 7, free, name, "small"))
+    return found
 
 
 def _curve(each: Series, points: list[tuple[float, float]], look: str, x_of: Place, y_of: Place) -> Html:

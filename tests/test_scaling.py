@@ -58,7 +58,7 @@ def test_the_chart_is_one_svg_that_holds_its_points_and_says_what_grows(charts):
         assert left < float(each.get("cx")) < left + width and top < float(each.get("cy")) < top + height
     said = "".join(drawn.itertext())
     assert "images, open, classification: seconds of the processor: no reason is known" in said
-    assert "predict, classification: seconds of the processor: 1: 16, 2: 8" in said  # the clock's
+    assert "predict, classification: seconds of the processor: 1: 8, 2: 4" in said
 
 
 def test_nothing_that_was_measured_grows_faster_than_its_input_without_a_reason(charts):
