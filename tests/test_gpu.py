@@ -5,6 +5,7 @@ With TRITON_INTERPRET=1 and `-m gpu` they run tiny on the CPU, to try the tests 
 
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 pytest.importorskip("triton", reason="Triton is not installed: the GPU kernels are NOT tested")
 from convnext.errors import ConvNeXtError
 from convnext.kernels import block, dispatch, gpu
-from convnext.kernels.gpu import tuning
+from convnext.kernels.gpu import mlp, tuning
 from convnext.kernels.gpu.available import interpreted
 from convnext.kernels.gpu.checks import CHECKS, Case, bound, off
 from convnext.kernels.graphs import graphed
@@ -75,6 +76,16 @@ def test_every_tile_size_gives_the_same_answer(setting):
                 except ConvNeXtError:
                     continue  # the GPU is too small for this one, which is then never chosen
                 assert max(errors.values()) <= bound(name, case), (name, errors)
+
+
+@pytest.mark.parametrize("c", (20, 264) if DRY else (96, 384))
+def test_a_block_answers_the_same_by_the_ways_that_are_not_taken_yet(c, monkeypatch):
+    monkeypatch.setattr(mlp, "WON", dict.fromkeys([(what, c) for what in get_args(mlp.What)], 1))
+    case = (
+        Case(2, c, 2, 3, kernel=3, dtype=BF16, device=DEVICE) if DRY else Case(2, c, 14, 14, dtype=BF16, device=DEVICE)
+    )
+    errors = CHECKS["block"](case)
+    assert max(errors.values()) <= bound("block", case), errors
 
 
 @pytest.mark.whole_gpu

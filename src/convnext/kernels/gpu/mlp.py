@@ -9,7 +9,7 @@ Axes: M positions, C channels, E = 4C hidden channels; maps are (N, H, W, C). We
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,12 @@ Layer = tuple[Tensor, Tensor]  # weight (outputs, inputs), bias (outputs,)
 KEPT_ON_CHIP = 256  # channels up to which the fused pair is a candidate: wider ones re-read their weights too often
 RECOMPUTED = 128  # channels up to which the fused gradients are: two products more cost less than the memory
 MOST = gemm.MOST
-WON: dict[tuple[str, int], int] = {}  # (what, channels): a later way that was the fastest on a GPU. None was timed yet
+What = Literal[
+    "mlp", "linear_gelu", "linear_residual", "gelu_backward", "mlp_backward"
+]  # as benchmarks/gpu.py has them
+WON: dict[
+    tuple[What, int], int
+] = {}  # at these channels: a later way that was the fastest on a GPU. None was timed yet
 MLP_TILES = ((128, (64, 32, 4, 3)), (192, (128, 64, 8, 3)), (MOST, (128, 64, 8, 2)))  # block_m, block_h, warps, stages
 OTHER_MLP_TILES = ((128, 64, 4, 3), (64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
 # Not timed yet: the largest that keep their values in registers, compiled without a GPU, come first
@@ -69,7 +74,7 @@ def mlp(
 def expand_gelu(x: Tensor, expand: Layer, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
     """gelu(expand(x)), and what stood before GELU where `keep`."""
     ways = [lambda: gemm.linear_gelu(x, *expand, keep=keep), lambda: library.linear_gelu(x, *expand, keep=keep)]
-    return _taken("gelu", x.shape[-1], x, _rivals(ways, x.shape[-1]), keep)
+    return _taken("linear_gelu", x.shape[-1], x, _rivals(ways, x.shape[-1]), keep)
 
 
 def project_residual(
@@ -78,7 +83,7 @@ def project_residual(
     """residual + keep * gamma * project(hidden), in the dtype of `residual`."""
     given, channels = (hidden, *project, gamma, keep, residual), residual.shape[-1]
     ways = [lambda: gemm.linear_residual(*given), lambda: library.linear_residual(*given)]
-    return _taken("residual", channels, hidden, _rivals(ways, channels), residual.dtype)
+    return _taken("linear_residual", channels, hidden, _rivals(ways, channels), residual.dtype)
 
 
 def mlp_backward(
@@ -100,7 +105,7 @@ def mlp_backward(
     if before is not None or not fits(channels, RECOMPUTED, normal.dtype):
         return stored()
     try:
-        return _taken("mlp backward", channels, normal, (stored, fused))
+        return _taken("mlp_backward", channels, normal, (stored, fused))
     except ConvNeXtError:
         return stored()
 
@@ -111,7 +116,7 @@ def stored_mlp_backward(
     """As `mlp_backward`, with the gradient before GELU and the hidden layer in memory, (M, E) each."""
     given = (normal, expand, before, gradient, project, keep)
     ways = [lambda: gemm.gelu_backward(*given), lambda: library.gelu_backward(*given)]
-    inner, hidden, of_bias = _taken("gelu backward", normal.shape[-1], normal, _rivals(ways, normal.shape[-1]))
+    inner, hidden, of_bias = _taken("gelu_backward", normal.shape[-1], normal, _rivals(ways, normal.shape[-1]))
     inner, hidden = inner.flatten(0, 2), hidden.flatten(0, 2)
     of_expand = torch.mm(inner.t(), normal.flatten(0, 2))
     of_project = torch.mm(gradient.flatten(0, 2).t(), hidden)
@@ -165,7 +170,7 @@ def fits(channels: int, most: int, dtype: torch.dtype) -> bool:
     return channels <= most and dtype != torch.float32
 
 
-def _taken(what: str, channels: int, where: Tensor, ways: Any, *key: Any) -> Any:
+def _taken(what: What, channels: int, where: Tensor, ways: Any, *key: Any) -> Any:
     """The answer of the way that won, or of the fastest where it is measured."""
     name = (what, size_class(where.numel() // where.shape[-1]), channels, where.dtype, *key)
     return ways[faster(name, where, ways, WON.get((what, channels), 0))]()
