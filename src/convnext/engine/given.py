@@ -54,9 +54,7 @@ class Given:
 class Learnt:
     """What one step had to learn from, before it; tensors that are not yet waited for."""
 
-    losses: (
-        Tensor  # (1 + P,) float32 or wider: the mean loss, then its P parts, in one piece so that one look fetches all
-    )
+    losses: Tensor  # (1 + P,) float32 or wider: the mean loss, then its P parts; in one piece, so one look fetches all
     parts: tuple[str, ...]  # their names
     norm: Tensor | None  # () of the gradient, with clipping on
 

@@ -20,9 +20,7 @@ class Task(Protocol):
     metric: str  # the key of `evaluate` that decides which weights are best; larger is better
     chance_loss: float  # the loss of a network that has learnt nothing
     smaller: str  # what makes its images smaller, for when memory runs out: 'a smaller --size (input.size_px)'
-    varies: (
-        str  # what of a step's work depends on values, so that no CUDA graph can hold it; '' where only shapes decide
-    )
+    varies: str  # what of a step's work depends on values, which no CUDA graph holds; '' where only shapes decide
     exact: bool  # whether the gradients of micro-batches add up to that of the batch, as far as rounding goes
 
     def slots(self, world: World) -> NDArray[np.int64]:

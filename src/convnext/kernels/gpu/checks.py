@@ -167,10 +167,8 @@ def check_mlp_backward(case: Case) -> Errors:
     inner, hidden, of_bias = reference.gelu_backward(normal, (expand, bias), push, project, keep)
     inner, hidden, rows = inner.flatten(0, 2), hidden.flatten(0, 2), normal.flatten(0, 2)
     wanted = inner @ expand, inner.t() @ rows, of_bias, push.flatten(0, 2).t() @ hidden
-    low, factor = (
-        [case.low(each) for each in (normal, expand, bias, push, project)],
-        None if keep is None else keep.float(),
-    )
+    low = [case.low(each) for each in (normal, expand, bias, push, project)]
+    factor = None if keep is None else keep.float()
     layer = low[1], low[2]
     stored = mlp.stored_mlp_backward(low[0], layer, None, low[3], low[4], factor)
     errors = _named(mlp.MlpGradients._fields, "stored", stored, wanted)

@@ -16,13 +16,7 @@ from convnext.studies.similar.cells import Cells
 Pairs = NDArray[np.int64]  # (P, 2), the smaller place first
 
 ALIKE = 0.95  # least correlation of the pixels of two images that show the same
-_LIKER = (
-    0.97,
-    0.98,
-    0.99,
-    0.995,
-    1.0,
-)  # what pairs of a group must have that is too large for a fold, one after the other
+_LIKER = (0.97, 0.98, 0.99, 0.995, 1.0)  # of pairs of a group that is too large for a fold, one after the other
 _BITS = 16  # of 64 that may differ for two images to be compared
 _MOST = 16  # images that one is compared with
 _PAIRS = 256  # pairs whose pixels are compared together
@@ -71,11 +65,8 @@ def copies(looks: Looks, proposed: Pairs | None = None) -> Copies:
     same = same_files(looks)
     first = np.arange(len(looks.hashes))
     first[same[:, 1]] = same[:, 0]
-    pairs = (
-        near_hashes(looks, np.flatnonzero(looks.read & (first == np.arange(len(first)))))
-        if proposed is None
-        else proposed
-    )
+    alone = np.flatnonzero(looks.read & (first == np.arange(len(first))))
+    pairs = near_hashes(looks, alone) if proposed is None else proposed
     pairs = np.sort(first[pairs], axis=1)
     pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
     likeness = np.concatenate([np.zeros(0), *(_likeness(looks, part) for part in _parts(pairs))])

@@ -22,9 +22,7 @@ class Neighbours:
 
     places: NDArray[np.int64]  # (N, K)
     cosines: NDArray[np.float32]  # (N, K)
-    kinds: NDArray[
-        np.int64
-    ]  # (U, 1 + K) the place of the first image of each file, and of the files nearest to it; -1: of none
+    kinds: NDArray[np.int64]  # (U, 1 + K) the first image of each file, and of the files nearest to it; -1: of none
 
     def proposed(self, most: int) -> NDArray[np.int64]:
         """(P, 2): the first image of each file with those of the `most` files nearest to it."""

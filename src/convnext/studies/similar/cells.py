@@ -54,10 +54,7 @@ class Cells:
         if not most:
             return found
         probed = self._probed(queries)
-        for columns in (
-            probed[:, :1],
-            probed[:, 1:],
-        ):  # the nearest cell first: few rows of others come nearer than its
+        for columns in (probed[:, :1], probed[:, 1:]):  # the nearest cell first: few rows of others are nearer
             asked = np.argsort(columns, axis=None, kind="stable") // max(1, columns.shape[1])
             ends = np.cumsum(np.bincount(columns.ravel(), minlength=len(self._means)))
             for cell, last in enumerate(ends.tolist()):
