@@ -101,7 +101,7 @@ def candidates(launch: Launch, c: int, side: int) -> list[Setting]:
     made = {
         "convolve_norm": _norm, "convolve_add": _add, "filter_gradient": _filter, "norm_backward": _norm_backward,
         "mlp": _mlp, "mlp_input_gradient": _mlp, "mlp_weight_gradient": _mlp_weights, "apply_gelu": _runs,
-        "add_residual": _patches, "apply_slope": _patches,
+        "add_residual": _patches, "apply_derivative": _patches,
     }  # fmt: skip
     found = made[launch.name](c, side) if launch.name in made else _products(launch.name, c)
     return list({tuple(sorted(each.items())): each for each in (*launch.settings, *found)}.values())

@@ -73,6 +73,15 @@ def test_where_bf16_is_faster_a_run_in_float32_says_so():
     assert sentence(6600, faster=True).endswith(f"machine; {end}; `--minutes 30` fits a shorter run.")
 
 
+@pytest.mark.parametrize(("seconds_a_unit", "asked"), [(0.1, 0), (0.2, 1)], ids=["short", "long"])
+def test_only_a_run_that_is_told_of_asks_the_processor(seconds_a_unit, asked):
+    calls: list[int] = []
+    watcher = Forecast(WORK, faster=lambda: bool(calls.append(1)))
+    for step in range(1, 61):
+        watcher.passed(step, 100 + step * seconds_a_unit, tell=lambda text: None)
+    assert len(calls) == asked
+
+
 def test_the_work_of_a_recipe_is_pixels_times_images():
     chosen = recipe("small", "atto", images=640, image_px=128, classes=2, batch=64)
     fields = {"schedule.epochs": 10, "schedule.warmup_epochs": 0, "input.size_px": 100, "input.eval_size_px": 90}

@@ -50,7 +50,7 @@ def test_a_noted_launch_names_its_kernel_and_runs_nothing():
     assert {each.name for each in found.values()} == {
         "convolve_norm", "convolve_add", "filter_gradient", "norm_backward", *PRODUCTS - {"scaled_product"},
     }  # fmt: skip
-    assert {"apply_gelu", "add_residual", "apply_slope"} < {each.name for each in noted(384).values()}
+    assert {"apply_gelu", "add_residual", "apply_derivative"} < {each.name for each in noted(384).values()}
 
 
 @pytest.mark.parametrize("channels", [96, 768])
@@ -160,7 +160,7 @@ def test_the_librarys_matmul_and_the_hidden_layer_computed_again_run_where_they_
     assert answers(96) == ["mlp", "gelu_backward"]
     won = {("linear_gelu", 384): 1, ("gelu_backward", 384): 1, ("mlp_backward", 96): 1, ("mlp", 96): 1}
     monkeypatch.setattr(mlp, "WON", won)
-    assert answers(384) == ["apply_gelu", "linear_residual", "apply_slope"]
+    assert answers(384) == ["apply_gelu", "linear_residual", "apply_derivative"]
     assert answers(96) == ["linear_gelu", "linear_residual", "mlp_input_gradient", "mlp_weight_gradient"]
 
 

@@ -74,7 +74,10 @@ def fit(
     folder.require_place(state, steps)
     if world.first and sees_other_images(task.model.train(), world):
         info("Batch norms see the images of one process alone: another number of processes is another run.")
-    faster = recipe.precision == "fp32" and device.type == "cpu" and not without_compiled() and bf16_matmuls()
+
+    def faster() -> bool:
+        return recipe.precision == "fp32" and device.type == "cpu" and not without_compiled() and bf16_matmuls()
+
     forecast = Forecast(work, faster=faster) if work and world.first and not state.step else None
     with Stop() as stop, opened(folder, options, state, steps=steps, world=world) as journal:
         saver = Saver(folder, options, world, state)

@@ -35,10 +35,10 @@ class Work:
 class Forecast:
     """Watches the first steps of a run and tells, once, how long it takes. The first step, which prepares, is left out.
 
-    `faster`: bf16 would be, on this processor.
+    `faster`: whether bf16 would be, on this processor; asked when a run is long enough for it to matter.
     """
 
-    def __init__(self, work: Work, *, faster: bool = False):
+    def __init__(self, work: Work, *, faster: Callable[[], bool] = lambda: False):
         self.work, self.faster = work, faster
         self._first: tuple[int, float] | None = None  # step, when it was done
         self._aside_s = 0.0  # of evaluations meanwhile
@@ -59,7 +59,7 @@ class Forecast:
         self._told = True
         seconds = self.seconds(elapsed / self.work.between(first, step))
         if seconds >= SHORT_S:
-            tell(sentence(seconds, faster=self.faster))
+            tell(sentence(seconds, faster=self.faster()))
 
     def evaluated(self, seconds: float) -> None:
         """An evaluation took so long."""

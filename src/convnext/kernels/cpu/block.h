@@ -73,7 +73,7 @@ thread_local Scratch tile_memory, hidden_memory, shared_memory;
 
 struct Tiles {  // how `pixels` are dealt out: `count` tiles of `size` rows, the last one shorter
     long pixels, size, count;
-    Tiles(long pixels, long most, int threads, long block_rows = 14) : pixels(pixels) {
+    Tiles(long pixels, long most, int threads, long block_rows) : pixels(pixels) {
         const long parts = up((pixels + most - 1) / most, threads);
         size = up((pixels + parts - 1) / parts, pixels > block_rows * parts ? block_rows : 1);
         count = (pixels + size - 1) / size;

@@ -123,7 +123,8 @@ static void forward(const Weights& p, const float* x, float* out, float* memory,
 // Pixels whose hidden values are alive at once on the way back: about 8 MB of them, a multiple of the register block.
 template <class T>
 static long span_of(long pixels, long channels) {
-    const long some = 200000 / channels * TERMS<T>, most = up(some > 224 ? some : 224, 2 * WHOLE_ROWS<T>), parts = (pixels + most - 1) / most;
+    const long some = 200000 / channels * TERMS<T>, most = up(some > 224 ? some : 224, 2 * WHOLE_ROWS<T>);
+    const long parts = (pixels + most - 1) / most;
     return up((pixels + parts - 1) / parts, WHOLE_ROWS<T>);
 }
 
@@ -154,7 +155,8 @@ static void scale_gradient(const float* gradient, Scale scale, long C, long star
     }
 }
 
-template <class T> constexpr long STRETCH = ON_TILES<T> ? 128 : 112;  // rows whose operands stay in the second cache, a multiple of the register block
+// Rows whose operands stay in the second cache, a multiple of the register block.
+template <class T> constexpr long STRETCH = ON_TILES<T> ? 128 : 112;
 
 // Rows [from, to): calls finish(row, rows, column, vectors, sums, back) for each register block of the hidden values before
 // their bias and of the gradients by what `project` takes.

@@ -146,7 +146,7 @@ static const float* convolve_tiles(const Convolution& p, const float* x, const S
 inline void convolution(const Convolution& p, const float* x, Map map, float* out, int threads) {
     const Seen seen(map);
     const long groups = (p.outputs + OUTPUTS - 1) / OUTPUTS;
-    const Tiles tiles(seen.count(), TILES, threads);
+    const Tiles tiles(seen.count(), TILES, threads, WHOLE_ROWS<float>);
     deal(tiles.count * groups, threads, [&](long i) {
         const long first = i / groups * tiles.size, many = tiles.rows(i / groups), from = i % groups * OUTPUTS;
         const long width = least(OUTPUTS, p.outputs - from);

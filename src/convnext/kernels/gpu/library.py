@@ -15,7 +15,7 @@ RUNS: tuple[Setting, ...] = ({"block": 1024, "num_warps": 4}, {"block": 2048, "n
 PATCHES: tuple[Setting, ...] = tuple(  # positions and channels
     {"lines": lines, "block": block, "num_warps": 4} for lines, block in ((16, 128), (8, 256), (32, 64))
 )
-STRIPE = 128  # positions that one program of `apply_slope` takes and sums, patch by patch
+STRIPE = 128  # positions that one program of `apply_derivative` takes and sums, patch by patch
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor, *, keep: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -78,7 +78,7 @@ def gelu_backward(
         "drops": keep is not None, "fast": gradient.dtype != torch.float32,
     }  # fmt: skip
     key = (size_class(positions), wide, gradient.dtype)
-    launch(kernels.apply_slope, lambda s: stripes * -(-wide // s["block"]), PATCHES, key, gradient, arguments)
+    launch(kernels.apply_derivative, lambda s: stripes * -(-wide // s["block"]), PATCHES, key, gradient, arguments)
     return answer, hidden, sums.sum(0)
 
 

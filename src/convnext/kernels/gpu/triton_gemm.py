@@ -34,7 +34,7 @@ def gelu(x, fast: tl.constexpr):
 
 
 @triton.jit
-def gelu_and_slope(x, fast: tl.constexpr):
+def gelu_and_derivative(x, fast: tl.constexpr):
     """(gelu(x), its derivative there)."""
     share = normal_cdf(x, fast)
     density = tl.exp2(x * x * -0.7213475204444817) * 0.3989422804014327  # exp(-x^2 / 2) / sqrt(2 pi)
@@ -221,8 +221,8 @@ def gelu_backward(
         x += tl.load(bias + across).to(tl.float32)[None, :]
     else:
         x = tl.load(before + offsets, mask=mask, other=0.0).to(tl.float32)
-    active, slope = gelu_and_slope(x, fast)
-    push *= slope
+    active, derivative = gelu_and_derivative(x, fast)
+    push *= derivative
     if drops:
         scale = tl.load(kept + inside // area).to(tl.float32)[:, None]
         push *= scale

@@ -12,7 +12,7 @@ Axes: M positions, E = 4C hidden channels, C = up to `chunks` * `block` channels
 import triton
 import triton.language as tl
 
-from convnext.kernels.gpu.triton_gemm import gelu_and_slope, multiply
+from convnext.kernels.gpu.triton_gemm import gelu_and_derivative, multiply
 
 
 @triton.jit
@@ -78,8 +78,8 @@ def mlp_input_gradient(
             x += tl.load(bias + e).to(tl.float32)[None, :]
         else:
             x += tl.load(bias + e, mask=e < hidden, other=0.0).to(tl.float32)[None, :]
-        _, slope = gelu_and_slope(x, fast)
-        push *= slope
+        _, derivative = gelu_and_derivative(x, fast)
+        push *= derivative
         if drops:
             push *= tl.load(kept + inside // area).to(tl.float32)[:, None]
         low = push.to(normal.dtype.element_ty)
@@ -161,8 +161,8 @@ def mlp_weight_gradient(
             pushes = pushes + (tl.load(gradient + where, mask=mask, other=0.0),)  # 0 beyond the end: adds nothing below
             x = multiply(grown[k], tl.trans(inputs[k]), x, precision)
             push = multiply(turned[k], tl.trans(pushes[k]), push, precision)
-        active, slope = gelu_and_slope(x + shift, fast)
-        push *= slope
+        active, derivative = gelu_and_derivative(x + shift, fast)
+        push *= derivative
         if drops:
             scale = tl.load(kept + tl.minimum(rows, positions - 1) // area).to(tl.float32)[None, :]
             push *= scale

@@ -10,7 +10,7 @@ Axes: M positions, E = 4C expanded channels, C channels.
 import triton
 import triton.language as tl
 
-from convnext.kernels.gpu.triton_gemm import gelu, gelu_and_slope
+from convnext.kernels.gpu.triton_gemm import gelu, gelu_and_derivative
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def add_residual(
 
 
 @triton.jit
-def apply_slope(
+def apply_derivative(
     push,
     before,
     kept,
@@ -81,8 +81,8 @@ def apply_slope(
         mask = (rows < positions)[:, None] & live[None, :]
         offsets = rows.to(tl.int64)[:, None] * wide + columns[None, :]
         x = tl.load(before + offsets, mask=mask, other=0.0).to(tl.float32)
-        active, slope = gelu_and_slope(x, fast)
-        value = tl.load(push + offsets, mask=mask, other=0.0).to(tl.float32) * slope
+        active, derivative = gelu_and_derivative(x, fast)
+        value = tl.load(push + offsets, mask=mask, other=0.0).to(tl.float32) * derivative
         if drops:
             scale = tl.load(kept + tl.minimum(rows, positions - 1) // area).to(tl.float32)[:, None]
             value *= scale
