@@ -119,6 +119,19 @@ def test_resizing_is_bilinear_with_half_pixel_centres():
     assert torch.allclose(resized(x, (7, 9)), bilinear(x, 7, 9))
 
 
+def test_a_gradient_from_a_concatenation_is_resized_as_a_map_of_its_own():
+    x = torch.randn(2, 8, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    beside = torch.randn(2, 3, 8, 10).to(memory_format=torch.channels_last).requires_grad_()
+    y, given = resized(x, (8, 10)), []
+    y.grad_fn.register_prehook(lambda gradients: given.append(gradients[0]))
+    weights = torch.randn(2, 11, 8, 10).to(memory_format=torch.channels_last)
+    (gradient,) = torch.autograd.grad((torch.cat([y, beside], 1) * weights).sum(), x)
+    assert not weights[:, :8].is_contiguous(memory_format=torch.channels_last)
+    assert given[0].is_contiguous(memory_format=torch.channels_last)
+    plain = F.interpolate(x, size=(8, 10), mode="bilinear")
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, x, weights[:, :8].contiguous())[0])
+
+
 def test_pyramid_pooling_is_what_a_loop_over_cells_and_pixels_gives():
     torch.manual_seed(1)
     pyramid = PyramidPooling(3, UperNetConfig(classes=2, width=4, norm="none")).double()

@@ -89,4 +89,13 @@ def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """(N, C, H, W) -> (N, C, *size), bilinear; the same tensor where the size is right already, but in a graph of any size."""
     if not torch.compiler.is_exporting() and tuple(x.shape[-2:]) == tuple(size):
         return x
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    y = F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+    if y.requires_grad and not torch.compiler.is_compiling() and y.is_contiguous(memory_format=torch.channels_last):
+        # Of a concatenation each map gets a view of the whole gradient, which torch resizes several times as slowly.
+        y.register_hook(_packed)
+    return y
+
+
+def _packed(gradient: Tensor) -> Tensor:
+    """The same values with the channels of a position side by side and nothing between positions."""
+    return gradient.contiguous(memory_format=torch.channels_last)
