@@ -171,7 +171,7 @@ def our_segmenter(args: argparse.Namespace) -> Contestant:
 
 
 def transformers_segmenter(args: argparse.Namespace) -> Contestant:
-    """The same network of transformers; its images and weights in the memory format that ours have, in which it is faster."""
+    """The same network of transformers, its images and weights in the memory format that ours have."""
     transformers: Any = importlib.import_module("transformers")  # its own types refuse what its documentation shows
     stages = [f"stage{stage}" for stage in range(1, 5)]
     backbone = transformers.ConvNextConfig(depths=[3, 3, 9, 3], hidden_sizes=[96, 192, 384, 768], out_features=stages)
