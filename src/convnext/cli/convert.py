@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import json_flag, refuse_more
+from convnext.cli.options import WEIGHTS, json_flag, refuse_more
 from convnext.cli.printing import show
 from convnext.files import to_json
 
@@ -18,9 +18,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", required=True, choices=LIBRARIES, help="library whose tensor names and shapes are written"
     )
-    parser.add_argument(
-        "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
-    )
+    parser.add_argument("--weights", default="best", help=f"for a run folder: {WEIGHTS}")
     parser.add_argument("--no-check", action="store_true", help="do not compare the logits")
     json_flag(parser)
 

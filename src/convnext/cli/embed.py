@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import BATCH, count, device_flag, json_flag, refuse_more
+from convnext.cli.options import BATCH, WEIGHTS, count, device_flag, json_flag, refuse_more
 from convnext.cli.printing import show, show_json
 
 HELP = (
@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def feature_flags(parser: argparse.ArgumentParser) -> None:
     """What `embed` and `similar` share."""
-    parser.add_argument("--weights", default="best", help="of a run: best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument("--weights", default="best", help=f"of a run: {WEIGHTS}")
     parser.add_argument(
         "--batch", type=count, default=0, help=f"images per forward pass ({BATCH} of a classifier, else 1)"
     )

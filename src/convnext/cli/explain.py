@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import BATCH, count, device_flag, json_flag, refuse_more
+from convnext.cli.options import BATCH, WEIGHTS, count, device_flag, json_flag, refuse_more
 from convnext.cli.printing import show, show_json
 
 HELP = (
@@ -25,7 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     methods = ("auto", "cam", "gradcam", "layercam")
     parser.add_argument("--method", choices=methods, default="auto", help="how the maps are made (auto)")
     parser.add_argument("--stage", type=int, help="of the network, from 0 (the last; with auto see below)")
-    parser.add_argument("--weights", default="best", help="of a run: best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument("--weights", default="best", help=f"of a run: {WEIGHTS}")
     parser.add_argument("--batch", type=count, default=BATCH, help=f"images per forward pass ({BATCH})")
     parser.add_argument("--workers", type=int, default=-1, help="threads that read images (chosen automatically)")
     device_flag(parser)

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from convnext.cli.options import count, json_flag, refuse_more
+from convnext.cli.options import WEIGHTS, count, json_flag, refuse_more
 from convnext.cli.printing import show
 from convnext.deploy.forms import table
 from convnext.errors import ConvNeXtError
@@ -25,9 +25,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="file or folder to write (RUN/model.onnx, RUN/web and so on)")
     text = "web: a folder that holds onnxruntime-web, which npm brings otherwise"
     parser.add_argument("--runtime", metavar="FOLDER", help=text)
-    parser.add_argument(
-        "--weights", default="best", help="for a run folder: best, raw, ema, probe, mixed or last (best)"
-    )
+    parser.add_argument("--weights", default="best", help=f"for a run folder: {WEIGHTS}")
     parser.add_argument("--half", action="store_true", help="store the weights in 16 bits: half the size")
     parser.add_argument("--compare-on", metavar="PATH", help="images on which both networks are compared (fixed noise)")
     small = parser.add_argument_group("int8")

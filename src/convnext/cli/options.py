@@ -10,6 +10,7 @@ from convnext.errors import ConvNeXtError, nearest
 
 CLASSES, DENSE = ("classification",), ("detection", "segmentation")
 BATCH = 32  # images per forward pass of a classifier
+WEIGHTS = "best, raw, ema, probe, mixed, adjusted or last (best)"  # of a run
 
 
 class Command(Protocol):
@@ -190,7 +191,7 @@ def bands_of(text: str) -> tuple[str, ...]:
 
 def predictor_flags(parser: argparse.ArgumentParser) -> None:
     """What `evaluate` and `predict` share."""
-    parser.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument("--weights", default="best", help=WEIGHTS)
     parser.add_argument(
         "--batch", type=count, help=f"classification: images per forward pass ({BATCH}, on a GPU as many as fit)"
     )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import json_flag, refuse_more
+from convnext.cli.options import WEIGHTS, json_flag, refuse_more
 from convnext.cli.printing import show, show_json
 
 HELP = "Write a run as a repository of the hub, with its card, and show it; --yes uploads it, private unless --public."
@@ -13,7 +13,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder or a checkpoint file")
     parser.add_argument("repository", metavar="OWNER/NAME", help="the repository, which is made where there is none")
     parser.add_argument("--out", metavar="DIR", help="folder to write the files into (RUN/hub)")
-    parser.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument("--weights", default="best", help=WEIGHTS)
     parser.add_argument(
         "--license", default="", metavar="NAME", help="of the network, e.g. MIT; the card states it (none)"
     )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext.cli.options import count, device_flag, refuse_more
+from convnext.cli.options import WEIGHTS, count, device_flag, refuse_more
 
 HELP = "Serve trained networks over HTTP, with a page to try them: runs of every task, checkpoints and exported files."
 PORT = 8000
@@ -35,7 +35,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     doors = parser.add_argument_group("who may ask")
     doors.add_argument("--allow-host", metavar="NAME", action="append", default=[], help="another name of this server")
     doors.add_argument("--allow-origin", metavar="URL", action="append", default=[], help="pages of URL may ask (CORS)")
-    parser.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
+    parser.add_argument("--weights", default="best", help=WEIGHTS)
     device_flag(parser)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from convnext.cli.options import annotation_flags, device_flag, json_flag, refuse_more
+from convnext.cli.options import WEIGHTS, annotation_flags, device_flag, json_flag, refuse_more
 from convnext.cli.printing import show, show_json
 from convnext.errors import ConvNeXtError, number_of
 
@@ -34,7 +34,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     measured.add_argument(
         "--part", choices=("train", "val", "test"), help="part of the data (val, else test, else all)"
     )
-    measured.add_argument("--weights", default="best", help="best, raw, ema, probe, mixed or last (best)")
+    measured.add_argument("--weights", default="best", help=WEIGHTS)
     text = "how many read images side by side (chosen automatically)"
     measured.add_argument("--workers", type=int, default=-1, help=text)
     annotation_flags(measured)

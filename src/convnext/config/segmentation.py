@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Whole, about
+from convnext.config.base import Count, Decay, Frozen, NotNegative, Positive, Rate, Whole, about
 from convnext.config.images import AnnotatedAugment, AnnotatedInput, Bands, require_no_colours
 from convnext.config.training import TaskRecipe
 
@@ -104,6 +104,14 @@ class SegmentationSelect(Frozen):
         Literal["miou", "mean_accuracy", "pixel_accuracy"],
         about("name", "figure on the held-out images by which the best weights are chosen; ties: by the loss"),
     ] = "miou"
+    adjust: Annotated[
+        tuple[Rate, ...],
+        about(
+            "shares",
+            "how much of what loss.balance gave to rare classes the answers may take back after training, beside 0: the "
+            "held-out images choose",
+        ),
+    ] = (0.25, 0.5, 0.75, 1.0)
 
 
 class SegmentationRecipe(TaskRecipe):
@@ -115,6 +123,11 @@ class SegmentationRecipe(TaskRecipe):
     augment: SegmentationAugment = SegmentationAugment()
     loss: SegmentationLoss = SegmentationLoss()
     select: SegmentationSelect = SegmentationSelect()
+
+    @property
+    def adjustments(self) -> tuple[float, ...]:
+        """Those of `select.adjust` that there is something to choose of; () where rare classes count as all others."""
+        return () if self.loss.balance == "none" else self.select.adjust
 
     @model_validator(mode="after")
     def _a_share_a_class(self) -> "SegmentationRecipe":

@@ -29,9 +29,10 @@ PIECES = "last"  # in its place, where each process writes its part: a folder of
 ORIGIN = ("origin", "license", "license_known_by")  # keys of `models.provenance.Provenance.as_text`
 BEST = {"raw": "best.safetensors", "ema": "best_ema.safetensors"}
 OTHERS = {
-    "probe": "probe.safetensors",
+    "probe": "probe.safetensors",  # this and the next: of a run that starts from weights
     "mixed": "mixed.safetensors",
-}  # what a run that starts from weights adds to them
+    "adjusted": "adjusted.safetensors",  # of a segmenter whose rare classes counted more in training
+}
 
 
 @dataclass
@@ -246,7 +247,7 @@ def _is_best(value: Any) -> bool:
 
 
 def weights_file(run: Path, weights: str = "best") -> Path:
-    """The file of a run's folder that 'best' (whichever scored highest), 'raw', 'ema', 'probe', 'mixed' or 'last' means.
+    """The file of a run's folder that 'best' (whichever scored highest), 'last' or a key of BEST or OTHERS means.
 
     Raises CheckpointError when the folder holds no such file.
     """

@@ -14,6 +14,7 @@ from convnext.drawing.numbers import NOTHING, count, finite, percent
 from convnext.reports.baseline import never_line
 from convnext.reports.run_files import RunFiles
 from convnext.reports.sections import Score, columns, folded, note
+from convnext.tasks.segmentation.metrics import TITLES
 
 DETECTION_SCORES = (
     Score("Validation box AP", {"box_ap": "AP", "box_ap50": "AP50"}),
@@ -159,7 +160,23 @@ def segmented_classes(files: RunFiles) -> Html:
     head: list[object] = ["Class", "Of all pixels", "IoU", "Accuracy", "Precision", ""]
     never = never_line(files.evaluation or {})
     warning = tag("p", never, class_="lead warning") if never else ""
-    return join([warning, tag("p", lead, class_="lead"), folded(head, cells, "dense")])
+    return join(
+        [warning, _taken_back(files.evaluation or {}), tag("p", lead, class_="lead"), folded(head, cells, "dense")]
+    )
+
+
+def _taken_back(found: dict[str, Any]) -> Html | None:
+    """What was chosen after a training in which rare classes counted more; see `tasks.segmentation.adjusting`."""
+    chosen = found.get("adjusted")
+    if not chosen:
+        return None
+    metric = chosen["metric"]
+    told = ", ".join(f"{percent(row[metric])} with {percent(row['share'], 0)}" for row in chosen["candidates"])
+    sentence = (
+        f"Rare classes counted more in training; the answers take back {percent(chosen['share'], 0)} of that, which the "
+        f"held-out images chose by {TITLES[metric]}: {told}."
+    )
+    return tag("p", sentence, class_="lead")
 
 
 def _titled(stage: str, several: bool) -> str:

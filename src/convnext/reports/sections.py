@@ -1,7 +1,7 @@
 """The sections of a run report: functions from the run's files to markup. Each may assume that its file is there."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from convnext.drawing import charts
 from convnext.drawing.charts import Line
 from convnext.drawing.markup import Html, join, table, tag
-from convnext.drawing.numbers import NOTHING, count, finite, plain
+from convnext.drawing.numbers import GAP, NOTHING, count, finite, percent, plain
 from convnext.reports.run_files import RunFiles
-from convnext.tasks.classification.metrics import TITLES
+from convnext.tasks.classification.metrics import TITLES, wilson
 
 _MOST_ROWS = 40  # of a table of classes; the rest folds away
 MANY = 1000  # classes; beyond, those that a table does not show are lines of plain text
@@ -22,6 +22,7 @@ WEIGHTS = {
     "ema": ("EMA weights", "orange"),
     "probe": ("a probe of the frozen network", "grey"),
     "mixed": ("mixed weights", "grey"),
+    "adjusted": ("adjusted for rare classes", "grey"),
     "finetuned": ("fine-tuned weights", "grey"),
 }
 
@@ -42,6 +43,23 @@ def chosen_by(files: RunFiles) -> str:
     """The figure that chose the best weights of a classifier."""
     found = ((files.recipe or {}).get("select") or {}).get("metric")
     return found if found in TITLES else "top1"
+
+
+def bounded(found: Mapping[str, Any], figure: str) -> Html | None:
+    """Where a figure and its 95 % interval lie; nothing where no interval is known, as of few images."""
+    low, high = interval_of(found, figure)
+    if not (finite(low) and finite(high)):
+        return None
+    line = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
+    return join([charts.interval(low, found[figure], high), tag("p", line, class_="below")])
+
+
+def interval_of(found: Mapping[str, Any], figure: str) -> tuple[Any, Any]:
+    """The 95 % interval of a figure of an evaluation: of shares of the images by their number, else as it was measured."""
+    if figure in ("top1", "top5"):
+        return wilson(found[figure], found["n"]) if found.get("n") else (None, None)
+    low, high = (found.get("intervals") or {}).get(figure) or (None, None)
+    return low, high
 
 
 def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:

@@ -12,6 +12,7 @@ from convnext.tasks.classification.calibration import FEWEST, unfitted
 from convnext.tasks.classification.conformal import sets_text
 from convnext.tasks.classification.metrics import TITLES, wilson
 from convnext.tasks.classification.promise import promise_text
+from convnext.tasks.segmentation import metrics as segmentation
 
 WIDEST_CONFUSION = 20  # classes; beyond, the most confused pairs say more
 MOST_ROWS = 60
@@ -98,8 +99,7 @@ def scores_text(result: dict[str, Any]) -> str:
     if result["task"] == "classification":
         return _rates(result, "  ")
     if result["task"] == "segmentation":
-        names = {"mIoU": "miou", "mean accuracy": "mean_accuracy", "pixel accuracy": "pixel_accuracy"}
-        return "  ".join(f"{name} {_percent(result[key])}" for name, key in names.items())
+        return "  ".join(f"{name} {_percent(result[key])}" for key, name in segmentation.TITLES.items())
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in result]
     each = [[f"AP{at} {_percent(result[f'{kind}_ap{at}'])}" for at in ("", "50", "75")] for kind in kinds]
     return "   ".join(f"{kind} {'  '.join(scores)}" for kind, scores in zip(kinds, each, strict=True))

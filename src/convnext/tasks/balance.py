@@ -82,13 +82,22 @@ def balance_of_pixels(loss: SegmentationLoss) -> Balance:
     """
     if loss.balance == "none":
         return Balance()
+    given = given_to_rare(loss)
+    if loss.balance == "logits":
+        return Balance(shift=-given)
+    shares, rare = torch.tensor(loss.shares, dtype=torch.float64), given.exp()
+    return Balance(weights=rare / (shares * rare).sum())
+
+
+def given_to_rare(loss: SegmentationLoss) -> Tensor:
+    """(K,) float64, of each class: by how much a balanced loss raises its logit, -tau times the logarithm of its share.
+
+    Weights and a shift of the logits come to the same here: where the loss is least, the posterior is that of classes whose
+    shares have the power 1 - tau. Raises ConvNeXtError where the shares are not known.
+    """
     if not loss.shares:
         raise ConvNeXtError(f"loss.balance = '{loss.balance}' needs loss.shares, which a run measures. Name them.")
-    shares = torch.tensor(loss.shares, dtype=torch.float64)
-    if loss.balance == "logits":
-        return Balance(shift=loss.tau * shares.log())
-    rare = shares**-loss.tau
-    return Balance(weights=rare / (shares * rare).sum())
+    return -loss.tau * torch.tensor(loss.shares, dtype=torch.float64).log()
 
 
 def effective_number(counts: Tensor, beta: float) -> Tensor:

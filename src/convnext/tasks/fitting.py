@@ -131,6 +131,12 @@ def with_kernels(model: nn.Module, chosen: Training, options: RunOptions, device
     return model
 
 
+def placed(model: nn.Module, chosen: Training, options: RunOptions, device: torch.device) -> nn.Module:
+    """`model` on its device and on the kernels, ready to answer."""
+    with_kernels(model, chosen, options, device)
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
 def evaluated(
     chosen: Recipe,
     val: Any,
@@ -147,8 +153,7 @@ def evaluated(
     What was fitted goes into their file. `wanted`: more for `Row.final`.
     """
     out, row, finished = Path(options.out), row_of(chosen.task), ended.finished
-    model = with_kernels(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = placed(load_best(row.build(chosen), out, finished.weights), chosen, options, device)
     shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress, **(wanted or {})}
     scored = val
     if ended.judged is not None:

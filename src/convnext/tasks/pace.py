@@ -11,7 +11,7 @@ from convnext.engine.schedule import total_steps
 from convnext.engine.trial import Timed
 from convnext.errors import ConvNeXtError, number_of
 from convnext.recipes.shorter import least_epochs, length_in_epochs, shorter, size_of, sizes_below, smaller
-from convnext.tasks.work import evaluations, sizes_of
+from convnext.tasks.work import evaluations, extra, sizes_of
 
 SPENT = 0.94  # of the time that a person gives: better a little early
 _REPORT_S = 3.0  # to load the best weights and to write the page
@@ -60,7 +60,7 @@ def parts_of(chosen: Recipe, steps: int) -> list[range]:
 def seconds_of(chosen: Recipe, pace: Pace) -> float:
     """What a whole run takes from its first step on: training, evaluations, checkpoints, report, and its probe and mixes."""
     if not isinstance(chosen, ClassificationRecipe) or chosen.start.mode == "full":
-        return _training_s(chosen, pace) + pace.evaluation_s + _REPORT_S
+        return _training_s(chosen, pace) + (1 + extra(chosen)) * pace.evaluation_s + _REPORT_S
     start, (images, held_out) = chosen.start, pace.images
     views = 2 if start.mirror else 1
     seen = images * views + held_out * (views if start.folds else 1)  # for features, of which most is their making

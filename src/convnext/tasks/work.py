@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from convnext.config import ClassificationRecipe, Recipe
+from convnext.config import ClassificationRecipe, Recipe, SegmentationRecipe
 from convnext.data.loader import steps_in_epoch
 from convnext.engine.forecast import Work
 from convnext.engine.schedule import total_steps
@@ -26,7 +26,7 @@ def work_of(chosen: Recipe, splits: Any) -> Work:
         sides = [px**2 * _ASPECT for px in given.short_px]
         phases = [(steps, batch * (given.crop_px**2 if given.crop_px else sum(sides) / len(sides)))]
         shown = given.eval_short_px**2 * _ASPECT
-    scored = evaluations(chosen, per_epoch) * (2 if chosen.optim.ema else 1) + 1
+    scored = evaluations(chosen, per_epoch) * (2 if chosen.optim.ema else 1) + 1 + extra(chosen)
     return Work(tuple(phases), FORWARD * shown * held_out, scored)
 
 
@@ -34,6 +34,11 @@ def sizes_of(chosen: ClassificationRecipe, steps: int) -> list[tuple[int, int]]:
     """(the step that ends it, side of the crop) of each part of a run of `steps` in which images have one size."""
     ends = [(math.ceil(share * steps), px) for share, px in chosen.input.progressive]
     return [*ends, (steps, chosen.input.size_px)]
+
+
+def extra(chosen: Recipe) -> int:
+    """How often the held-out images are scored once more after training, to choose what a segmenter's answers take back."""
+    return len(chosen.adjustments) if isinstance(chosen, SegmentationRecipe) else 0
 
 
 def evaluations(chosen: Recipe, steps_per_epoch: int) -> int:

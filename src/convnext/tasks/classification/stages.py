@@ -33,7 +33,7 @@ from convnext.tasks.classification.passing import Pass
 from convnext.tasks.classification.probe import fit_head
 from convnext.tasks.classification.scoring import answers
 from convnext.tasks.classification.task import Classification
-from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, with_kernels
+from convnext.tasks.fitting import describe, fit_described, fresh, origin_of, placed
 from convnext.tasks.weights import file_of
 from convnext.tasks.work import work_of
 
@@ -117,7 +117,13 @@ class Stages:
         model.load_state_dict(state)
         how = Pass(self.options.workers, progress=self.options.progress, skipped=self.skipped)
         with torch.inference_mode():
-            return answers(self._placed(model), self.splits.val, self.recipe, how, world=self.world)
+            return answers(
+                placed(model, self.recipe, self.options, self.device),
+                self.splits.val,
+                self.recipe,
+                how,
+                world=self.world,
+            )
 
     def scores(self, answers: Answers) -> dict[str, float]:
         """The figures that these answers make."""
@@ -173,7 +179,7 @@ class Stages:
         """
         digest = digest_of_tensors({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
         extraction = Extraction(
-            model=self._placed(model),
+            model=placed(model, self.recipe, self.options, self.device),
             recipe=self.recipe,
             folder=self.out / "features",
             digest=digest,
@@ -215,11 +221,6 @@ class Stages:
             state = {**model.state_dict(), "head.weight": head.weight.float(), "head.bias": head.bias.float()}
             save_whole(file, state, header | about)
         self.world.wait()
-
-    def _placed(self, model: nn.Module) -> nn.Module:
-        """`model` on its device and on the kernels, ready to answer."""
-        with_kernels(model, self.recipe, self.options, self.device)
-        return model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def _task(self, model: nn.Module) -> Classification:
         return Classification(model, self.recipe, self.options, self.splits)

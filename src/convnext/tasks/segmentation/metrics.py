@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convnext.tasks.preview import preview, preview_size, to_png
 
 Table = NDArray[np.int64]
+TITLES = {"miou": "mIoU", "mean_accuracy": "mean accuracy", "pixel_accuracy": "pixel accuracy"}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from functools import partial
 
 from convnext.tasks import annotated
-from convnext.tasks.fitting import in_one_go
-from convnext.tasks.segmentation import build, checkpoint_names, facts, scoring
+from convnext.tasks.segmentation import adjusting, build, checkpoint_names, facts, scoring
 from convnext.tasks.segmentation.task import Segmentation
 from convnext.tasks.table import Row
 from convnext.tasks.weights import load_annotated
@@ -13,7 +12,7 @@ ROW = Row(
     build=build.build,
     load=partial(load_annotated, load_official=checkpoint_names.load_official, layers=checkpoint_names.LAYERS),
     task=Segmentation,
-    carry_out=in_one_go,
+    carry_out=adjusting.carry_out,
     evaluation=scoring.evaluation,
     final=scoring.evaluation,
     fitted=facts.fitted,

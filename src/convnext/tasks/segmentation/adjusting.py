@@ -1,0 +1,92 @@
+"""How a segmenter whose rare classes counted more in training ends: with answers for classes as rare as they are.
+
+Such training makes a network answer as if rare classes were less rare, so it names them too often. What was given can be
+taken back: the posterior of another prior is a shift of the logits (Menon et al. 2020, arXiv 2007.07314, section 4), that
+is, another bias of the last layer. How much of it is best, the held-out images choose.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnext.config import RunOptions, SegmentationRecipe
+from convnext.data.opening import DenseSplits
+from convnext.engine import checkpoint
+from convnext.engine.distributed import World
+from convnext.engine.records import info
+from convnext.engine.run import OTHERS, save_whole, weights_file
+from convnext.tasks.balance import given_to_rare
+from convnext.tasks.evaluate import answering
+from convnext.tasks.fitting import Ended, in_one_go, placed
+from convnext.tasks.segmentation.build import build
+from convnext.tasks.segmentation.metrics import TITLES, metrics
+from convnext.tasks.segmentation.scoring import evaluate
+
+ADJUSTED = "adjusted"  # what these weights are called
+_BIAS = "decoder.classify.conv.bias"  # (K,), of the layer whose answers are the classes
+
+
+def adjusted(state: Mapping[str, Tensor], recipe: SegmentationRecipe, share: float) -> dict[str, Tensor]:
+    """The weights that answer for a world in which `share` of what training gave to rare classes is taken back.
+
+    0 changes nothing; after 1 the network answers for the classes' own shares of the pixels.
+    """
+    bias = state[_BIAS]
+    return {**state, _BIAS: (bias.double() - share * given_to_rare(recipe.loss)).to(bias.dtype)}
+
+
+def carry_out(
+    chosen: SegmentationRecipe,
+    splits: DenseSplits,
+    options: RunOptions,
+    *,
+    device: torch.device,
+    world: World,
+    **how: Any,
+) -> Ended:
+    """Train in one go, then choose how much the answers take back; `how` is what `in_one_go` takes. Raises what it raises."""
+    ended = in_one_go(chosen, splits, options, device=device, world=world, **how)
+    if not chosen.adjustments:
+        return ended
+    out, kept = Path(options.out), ended.finished
+    state, header = checkpoint.read(weights_file(out, kept.weights))
+
+    def scored(share: float) -> Mapping[str, float]:
+        model = build(chosen)
+        model.load_state_dict(adjusted(state, chosen, share))
+        shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress, "world": world}
+        with answering(chosen, device):
+            asked = placed(model, chosen, options, device)
+            return metrics(evaluate(asked, splits.val, chosen, skipped=dict(ended.skipped), **shown))
+
+    found = {0.0: header["metrics"]} | {share: scored(share) for share in chosen.adjustments if share}
+    share = max(found, key=lambda each: (found[each][kept.metric], -found[each]["loss"], -each))
+    about = {
+        "metric": kept.metric,
+        "of": kept.weights,
+        "share": share,
+        "candidates": [{"share": each, **found[each]} for each in sorted(found)],
+    }
+    file = out / OTHERS[ADJUSTED]
+    if world.writes():
+        file.unlink(missing_ok=True)  # of an earlier choice
+        if share:
+            score = {"weights": ADJUSTED, "share": share, "score": found[share][kept.metric], "metrics": found[share]}
+            save_whole(file, adjusted(state, chosen, share), {**header, **score})
+    if world.first:
+        told = ", ".join(f"{each:.0%} {found[each][kept.metric]:.1%}" for each in sorted(found))
+        info(
+            "Rare classes counted more in training. How much of that the answers take back, by "
+            f"{TITLES[kept.metric]} on the held-out images: {told}. Kept: {share:.0%}{f' ({file.name})' if share else ''}."
+        )
+    world.wait()
+    weights = ADJUSTED if share else kept.weights
+    return replace(
+        ended,
+        finished=replace(kept, score=found[share][kept.metric], weights=weights),
+        about={**ended.about, "chosen": weights, "adjusted": about},
+    )
