@@ -163,3 +163,16 @@ def test_the_recipe_has_what_these_tasks_use_and_no_more(detector: Path, segment
         assert not {"mixup", "size_px", "progressive"} & set(fields)
     said = text_of(page_of(detector))
     assert "(iou 0.5, stds (0.1, 0.1, 0.2, 0.2), weight 1" in said and "{'iou" not in said
+
+
+def test_a_figure_stands_with_its_interval_where_one_is_known(detector: Path, segmenter: Path) -> None:
+    for run, figure in ((detector, "mask_ap"), (segmenter, "miou")):
+        value = evaluation_of(run)[figure]
+        assert "95 % interval" not in text_of(page_of(run))  # of six images
+        low, high = value / 2, (1 + value) / 2
+        of_many = {"intervals": {figure: [low, high]}}
+        test = {"n": 60, "loss": 0.5, figure: value, **of_many}
+        change(run, "evaluation.json", **of_many, test=test)
+        shown = f"{100 * low:.1f} to {percent(high)}".replace("\u202f", " ")
+        assert f"95 % interval {shown}" in text_of(page_of(run))
+        assert shown in text_of(section(page_of(run), "test-part"))

@@ -112,7 +112,7 @@ def _score(files: RunFiles) -> Html:
         "div",
         tag("p", _SCORES[figure], tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(found[figure]), class_="hero"),
-        tag("div", bar(found[figure]), class_="interval"),
+        sections.bounded(found, figure) or tag("div", bar(found[figure]), class_="interval"),
         tag("p", sentence, class_="below"),
         tag("p", f"on {count(n)} held-out images" if n else "images not counted", class_="below"),
         class_="score",

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, tag
-from convnext.drawing.numbers import GAP, count, finite, percent, plain
+from convnext.drawing.numbers import count, finite, percent, plain
 from convnext.reports import sections, several, trust
 from convnext.reports.baseline import baseline_line
 from convnext.reports.classes import per_class
@@ -17,7 +16,7 @@ from convnext.reports.run_files import RunFiles
 from convnext.reports.start import start
 from convnext.reports.tested import tested_sections
 from convnext.reports.worst import Read, Why, worst
-from convnext.tasks.classification.metrics import TITLES, wilson
+from convnext.tasks.classification.metrics import TITLES
 
 
 def write_report(run: Path, *, read: Read | None = None, why: Why | None = None) -> Path:
@@ -79,19 +78,17 @@ def _score(files: RunFiles) -> Html:
     top1, n = found.get("top1"), found.get("n") or 0
     if not finite(top1):
         return sections.note("This run has not been evaluated yet.")
-    low, high = wilson(top1, n)
     kept = found.get("chosen") if found.get("crosswise") else found.get("weights")
     weights = sections.WEIGHTS.get(str(kept), ("", ""))[0]
     sentence = f"{count(top1 * n)} of {count(n)} images right" if n else "images not counted"
     if found.get("crosswise"):
         sentence += f", each judged by one of {count(found['crosswise'])} networks that had not seen it"
     worth = baseline_line(found)
-    between = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
     return tag(
         "div",
         tag("p", "Top-1 accuracy", tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(top1), class_="hero"),
-        [charts.interval(low, top1, high), tag("p", between, class_="below")] if n else None,
+        sections.bounded(found, "top1"),
         tag("p", sentence, class_="below"),
         tag("p", worth, class_="below") if worth else None,
         class_="score",

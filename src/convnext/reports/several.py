@@ -40,6 +40,7 @@ def score(files: RunFiles) -> Html:
         "div",
         tag("p", "Mean average precision", tag("span", f", {weights}" if weights else ""), class_="label"),
         tag("p", percent(value), class_="hero"),
+        sections.bounded(found, "map"),
         tag("p", below, class_="below") if below else None,
         tag("p", sentence, class_="below"),
         class_="score",

@@ -6,7 +6,8 @@ from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import GAP, NOTHING, count, finite, percent, plain
 from convnext.reports.layout import Section
 from convnext.reports.run_files import RunFiles
-from convnext.tasks.classification.metrics import TITLES, wilson
+from convnext.reports.sections import interval_of
+from convnext.tasks.classification.metrics import TITLES
 
 _DENSE = {
     **{f"{kind}_ap{at}": f"{name} AP{at}" for kind, name in (("box", "Box"), ("mask", "Mask")) for at in ("", 50, 75)},
@@ -42,8 +43,5 @@ def tested(files: RunFiles) -> Html:
 
 
 def _between(key: str, test: dict[str, Any]) -> str:
-    """The interval of a rate of the images; means over classes and objects have none that is as simple."""
-    if key not in ("top1", "top5"):
-        return NOTHING
-    low, high = wilson(test[key], test["n"])
-    return f"{100 * low:.1f} to {percent(high)}"
+    low, high = interval_of(test, key)
+    return f"{100 * low:.1f} to {percent(high)}" if finite(low) and finite(high) else NOTHING

@@ -32,7 +32,8 @@ class Evaluation:
     @property
     def figures(self) -> dict[str, Any]:
         """How many images, the scores and those of each class: what a second set of images is summed up in."""
-        tables = {name: self.tables[name] for name in ("per_class", "never_predicted") if name in self.tables}
+        known = ("intervals", "per_class", "never_predicted")
+        tables = {name: self.tables[name] for name in known if name in self.tables}
         return {"n": self.n, **self.scores, **tables}
 
     def __getitem__(self, name: str) -> Any:
