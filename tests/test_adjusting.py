@@ -92,8 +92,9 @@ def test_the_held_out_images_choose_and_the_run_says_so(run):
     assert chosen["share"] > 0, "too much was given to the rare"
     assert (found["weights"], found["chosen"]) == ("adjusted", "adjusted")
     assert found["pixel_accuracy"] == figures[chosen["share"]]  # what was chosen is what is scored, to the bit
-    told = ", ".join(f"{share:.0%} {figures[share]:.1%}" for share in sorted(figures))
-    assert f"take back, by pixel accuracy on the held-out images: {told}. Kept: {chosen['share']:.0%}" in done.err
+    told = ", ".join(f"{100 * figures[share]:.1f}" for share in sorted(figures))
+    assert "With 0, 25, 50, 75, 100% of that taken back in the answers, pixel accuracy" in done.err
+    assert f"is {told}%. Kept: {chosen['share']:.0%} (adjusted.safetensors)." in done.err
     page = write_dense_report(out, None).read_text()
     assert (
         f"the answers take back {percent(chosen['share'], 0)} of that" in page and "adjusted for rare classes" in page
@@ -139,6 +140,6 @@ def test_a_run_that_was_killed_while_it_chose_goes_on_to_the_same(run, tmp_path,
 def test_nothing_is_taken_back_where_nobody_asks_for_it(tmp_path):
     place = write_shapes(tmp_path / "shapes")
     done = convnext("train", place, "--out", tmp_path / "run", "--balance", "weights", "--select.adjust", "[]", *TINY)
-    assert done.status == 0 and "take back" not in done.err
+    assert done.status == 0 and "taken back" not in done.err
     assert not (tmp_path / "run" / "adjusted.safetensors").exists()
     assert "adjusted" not in json.loads((tmp_path / "run" / "evaluation.json").read_text())

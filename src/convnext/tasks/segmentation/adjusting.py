@@ -78,10 +78,11 @@ def carry_out(
             score = {"weights": ADJUSTED, "share": share, "score": found[share][kept.metric], "metrics": found[share]}
             save_whole(file, adjusted(state, chosen, share), {**header, **score})
     if world.first:
-        told = ", ".join(f"{each:.0%} {found[each][kept.metric]:.1%}" for each in sorted(found))
+        shares = ", ".join(f"{100 * each:.3g}" for each in sorted(found))
+        scores = ", ".join(f"{100 * found[each][kept.metric]:.1f}" for each in sorted(found))
         info(
-            "Rare classes counted more in training. How much of that the answers take back, by "
-            f"{TITLES[kept.metric]} on the held-out images: {told}. Kept: {share:.0%}{f' ({file.name})' if share else ''}."
+            f"Rare classes counted more in training. With {shares}% of that taken back in the answers, {TITLES[kept.metric]} "
+            f"on the held-out images is {scores}%. Kept: {100 * share:.3g}%{f' ({file.name})' if share else ''}."
         )
     world.wait()
     weights = ADJUSTED if share else kept.weights
