@@ -27,6 +27,7 @@ from convnext.tasks.segmentation.metrics import TITLES, metrics
 from convnext.tasks.segmentation.scoring import evaluate
 
 ADJUSTED = "adjusted"  # what these weights are called
+Scores = Mapping[str, float]
 _BIAS = "decoder.classify.conv.bias"  # (K,), of the layer whose answers are the classes
 
 
@@ -55,39 +56,36 @@ def carry_out(
     out, kept = Path(options.out), ended.finished
     state, header = checkpoint.read(weights_file(out, kept.weights))
 
-    def scored(share: float) -> Mapping[str, float]:
+    def scored(share: float) -> Scores:
         model = build(chosen)
         model.load_state_dict(adjusted(state, chosen, share))
+        placed(model, chosen, options, device)
         shown: dict[str, Any] = {"workers": options.workers, "progress": options.progress, "world": world}
         with answering(chosen, device):
-            asked = placed(model, chosen, options, device)
-            return metrics(evaluate(asked, splits.val, chosen, skipped=dict(ended.skipped), **shown))
+            return metrics(evaluate(model, splits.val, chosen, skipped=dict(ended.skipped), **shown))
 
     found = {0.0: header["metrics"]} | {share: scored(share) for share in chosen.adjustments if share}
     share = max(found, key=lambda each: (found[each][kept.metric], -found[each]["loss"], -each))
-    about = {
-        "metric": kept.metric,
-        "of": kept.weights,
-        "share": share,
-        "candidates": [{"share": each, **found[each]} for each in sorted(found)],
-    }
-    file = out / OTHERS[ADJUSTED]
+    weights, score = ADJUSTED if share else kept.weights, found[share][kept.metric]
     if world.writes():
-        file.unlink(missing_ok=True)  # of an earlier choice
+        (out / OTHERS[ADJUSTED]).unlink(missing_ok=True)  # of an earlier choice
         if share:
-            score = {"weights": ADJUSTED, "share": share, "score": found[share][kept.metric], "metrics": found[share]}
-            save_whole(file, adjusted(state, chosen, share), {**header, **score})
+            header |= {"weights": weights, "share": share, "score": score, "metrics": found[share]}
+            save_whole(out / OTHERS[ADJUSTED], adjusted(state, chosen, share), header)
     if world.first:
-        shares = ", ".join(f"{100 * each:.3g}" for each in sorted(found))
-        scores = ", ".join(f"{100 * found[each][kept.metric]:.1f}" for each in sorted(found))
-        info(
-            f"Rare classes counted more in training. With {shares}% of that taken back in the answers, {TITLES[kept.metric]} "
-            f"on the held-out images is {scores}%. Kept: {100 * share:.3g}%{f' ({file.name})' if share else ''}."
-        )
+        info(_told(found, kept.metric, share))
     world.wait()
-    weights = ADJUSTED if share else kept.weights
-    return replace(
-        ended,
-        finished=replace(kept, score=found[share][kept.metric], weights=weights),
-        about={**ended.about, "chosen": weights, "adjusted": about},
+    candidates = [{"share": each, **found[each]} for each in sorted(found)]
+    about = {"metric": kept.metric, "of": kept.weights, "share": share, "candidates": candidates}
+    finished = replace(kept, score=score, weights=weights)
+    return replace(ended, finished=finished, about={**ended.about, "chosen": weights, "adjusted": about})
+
+
+def _told(found: Mapping[float, Scores], metric: str, share: float) -> str:
+    """The choice in one line."""
+    shares = ", ".join(f"{100 * each:.3g}" for each in sorted(found))
+    scores = ", ".join(f"{100 * found[each][metric]:.1f}" for each in sorted(found))
+    return (
+        f"Rare classes counted more in training. With {shares}% of that taken back in the answers, {TITLES[metric]} on the "
+        f"held-out images is {scores}%. Kept: {100 * share:.3g}%{f' ({OTHERS[ADJUSTED]})' if share else ''}."
     )
