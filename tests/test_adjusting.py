@@ -114,6 +114,13 @@ def test_the_kept_weights_are_the_best_ones_for_whoever_uses_the_run(run):
     assert rare[1] < rare[0], f"{CLASSES[1:]} are named less often"
 
 
+def test_another_training_starts_from_what_was_trained(run, tmp_path):
+    out, _, _ = run
+    done = convnext("train", out.parent / "shapes", "--weights", out, "--out", tmp_path / "next", *TINY)
+    of = json.loads((out / "evaluation.json").read_text())["adjusted"]["of"]
+    assert done.status == 0 and f"{weights_file(out, of)}: " in done.err
+
+
 def test_a_run_that_was_killed_while_it_chose_goes_on_to_the_same(run, tmp_path, monkeypatch):
     out, asked, _ = run
     asked = [tmp_path / "run" if each == out else each for each in asked]

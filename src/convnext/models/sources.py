@@ -18,7 +18,8 @@ FILES = (  # in this order
     *("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin"),
 )
-RUN = tuple(f"{name}.safetensors" for name in ("best", "best_ema", "probe", "mixed"))  # of a finished run
+STARTS = tuple(f"{name}.safetensors" for name in ("best", "best_ema", "probe", "mixed"))  # of a finished run
+RUN = (*STARTS, "adjusted.safetensors")  # what its answers take back, the next training would only give again
 DESCRIPTIONS = ("config.json", "preprocessor_config.json", "open_clip_config.json")  # what may lie beside weights
 _INDEX = ".index.json"
 _PART = re.compile(r"-\d{5}-of-\d{5}\.")
@@ -89,8 +90,8 @@ def find(source: str | Path) -> Files:
 
 
 def run_file(folder: Path) -> Path | None:
-    """The better file of weights in the folder of a finished run, raw or EMA; None where it is none."""
-    found = [folder / name for name in RUN if (folder / name).is_file()]
+    """The best file of weights to start from in the folder of a finished run; None where it is none."""
+    found = [folder / name for name in STARTS if (folder / name).is_file()]
     records = {file: record_of(read_header(file)) for file in found}
     scored = {file: _score(record) for file, record in records.items() if record}
     return max(scored, key=lambda file: scored[file]) if scored else None
