@@ -4,9 +4,10 @@
     python benchmarks/gpu_compile.py --models tiny --all     # every setting that the launchers name
 
 The compiler is Triton's own, for sm_80 (A100) and sm_90 (H100, H200), with NVIDIA's assembler behind it. A setting that
-asks for more shared memory than the GPU has is skipped at a launch; the first one must fit. A stack means that values
-did not fit into registers: slower as a rule, and for the tile of a wide search still the fastest that was timed. One
-line a kernel goes to benchmarks/results/gpu_compile.jsonl.
+asks for more shared memory than the GPU has is skipped at a launch; the first one must fit, and all must compile. A stack
+means that values did not fit into registers: slower as a rule, and for the tile of a wide search still the fastest that was
+timed. One line a kernel and setting goes to benchmarks/results/gpu_compile.jsonl, in place of older ones of the same GPU and
+width; those of others stay.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 import torch
 
+from convnext.files import write_text
 from convnext.kernels.gpu.checks import Case
 from convnext.kernels.gpu.tuning import Launch, Setting
 
@@ -77,18 +79,37 @@ def main() -> None:
     sizes = sorted({(c, 56 >> stage) for model in args.models for stage, c in enumerate(WIDTHS[model])})
     sizes = [(c, side) for c, side in sizes if not args.widths or c in args.widths]
     given = [(capability, *size, args.all) for capability in args.capabilities for size in sizes]
-    wrong = spilled = 0
+    found: list[Row] = []
     args.out.parent.mkdir(exist_ok=True)
-    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool, args.out.open("w") as file:
+    with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
         for rows in pool.map(compiled, *zip(*given, strict=True)):
-            for row in rows:
-                print(line(row), flush=True)
-                file.write(json.dumps(row) + "\n")
-                wrong += bool(row["first"] and fault(row))
-                spilled += bool(row["first"] and row.get("stack"))
-            file.flush()
-    print(f"{wrong} first settings do not compile or do not fit; {spilled} need a stack")
+            print("\n".join(map(line, rows)), flush=True)
+            keep(args.out, rows, every=args.all)
+            found += rows
+    wrong = sum("error" in row or bool(row["first"] and fault(row)) for row in found)
+    large = sum("error" not in row and not row["first"] and bool(fault(row)) for row in found)
+    spilled = sum(bool(row["first"] and row.get("stack")) for row in found)
+    print(
+        f"{wrong} settings do not compile, or are taken first and do not fit; {large} others do not fit and are skipped"
+    )
+    print(f"{spilled} that are taken first need a stack")
     sys.exit(bool(wrong))
+
+
+def keep(out: Path, rows: list[Row], *, every: bool) -> None:
+    """Write `rows`, all of one GPU and width, in place of older ones; of these the other settings stay, but for `every`."""
+    place = (rows[0]["sm"], rows[0]["channels"])
+    held = [json.loads(each) for each in out.read_text().splitlines()] if out.exists() else []
+    new = {_key(row) for row in rows}
+    held = [
+        row for row in held if (row["sm"], row["channels"]) != place or not (every or row["first"] or _key(row) in new)
+    ]
+    whole = sorted([*held, *rows], key=lambda row: (row["sm"], row["channels"]))  # stable: kernels stay in their order
+    write_text(out, "".join(json.dumps(row) + "\n" for row in whole))
+
+
+def _key(row: Row) -> str:
+    return json.dumps([row["what"], row["setting"]])
 
 
 def compiled(capability: int, channels: int, side: int, every: bool = False) -> list[Row]:

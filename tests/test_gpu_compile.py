@@ -19,6 +19,7 @@ from convnext.kernels.gpu.checks import Case
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 launches = pytest.importorskip("gpu_launches", reason="the benchmarks do not come with the package").launches
+keep = pytest.importorskip("gpu_compile", reason="the benchmarks do not come with the package").keep
 search = pytest.importorskip("gpu_search", reason="the benchmarks do not come with the package")
 
 PRODUCTS = {
@@ -39,6 +40,25 @@ def test_the_kernels_of_tiny_compile_for_an_h100_fit_and_keep_their_values_in_re
         assert not row["stack"] or (row["what"], row["channels"]) in STACKED, row
         products = row["kernel"] in PRODUCTS
         assert row["tensor_cores"] == (("QGMMA" if "float8" in row["what"] else "HGMMA") if products else None), row
+
+
+def test_rows_take_the_place_of_older_ones_of_their_gpu_and_width_alone(tmp_path):
+    def row(sm: int, channels: int, what: str, tile: int, *, first: bool = True, stack: int = 0) -> dict[str, object]:
+        return {"sm": sm, "channels": channels, "what": what, "first": first, "stack": stack, "setting": {"rows": tile}}
+
+    out = tmp_path / "rows.jsonl"
+    held = [row(80, 96, "norm", 1), row(80, 96, "norm", 2, first=False), row(80, 96, "gone", 1), row(90, 96, "norm", 1)]
+    keep(out, held[:3], every=True)
+    keep(out, held[3:], every=False)
+    keep(out, [row(80, 192, "norm", 5)], every=False)
+    keep(out, [row(80, 96, "norm", 3, stack=8)], every=False)
+    found = [json.loads(each) for each in out.read_text().splitlines()]
+    assert [(each["sm"], each["channels"], each["setting"]["rows"]) for each in found] == [
+        (80, 96, 2), (80, 96, 3), (80, 192, 5), (90, 96, 1),
+    ]  # fmt: skip
+    keep(out, [row(80, 96, "norm", 3), row(80, 96, "norm", 4, first=False)], every=True)
+    found = [json.loads(each) for each in out.read_text().splitlines()]
+    assert [each["setting"]["rows"] for each in found if each["sm"] == 80 and each["channels"] == 96] == [3, 4]
 
 
 def noted(channels: int = 96) -> dict[str, object]:
