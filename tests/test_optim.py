@@ -231,6 +231,30 @@ def test_a_first_step_that_fp16_skips_leaves_no_trace(kind):
     assert same(model.state_dict(), before) and same(optimizers.tensors(), fresh)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "muon"])
+def test_one_gradient_that_is_no_number_takes_the_step_from_all_weights(kind, clip):
+    """With Muon there are two optimizers, and the gradients of one of them are all finite here."""
+    model = network()
+    optimizers = Optimizers(model, KINDS[kind])
+    optimizers.set_lr(RATE)
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=4.0), copied(model.state_dict())
+    for broken in (True, False):
+        give_gradients(model, 0)
+        if broken:
+            model.head.weight.grad[0, 0] = torch.nan
+        optimizers.take_gradients()
+        scaler.scale(torch.zeros(()))  # of the loss; makes the scale
+        if clip:
+            scaler.unscale_(optimizers.one)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        scaler.step(optimizers.one)
+        scaler.update()
+        assert same(model.state_dict(), before) is broken and scaler.get_scale() == 2.0
+        optimizers.zero_grad()
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
 def test_the_first_step_of_adamw_is_its_formula():
     model = network().double()
     before = copied(model.state_dict())

@@ -3,7 +3,7 @@
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,7 @@ class Optimizers:
             self.all.append(_muon(matrices, optim, recorded=recorded))
         if rest:
             self.all.append(_sgd(rest, optim) if optim.name == "sgd" else _adamw(rest, optim, recorded=recorded))
+        self.one: Any = self.all[0] if len(self.all) == 1 else Together(self.all)  # for torch's scaler of losses
         self._rates: Tensor | None = None  # (groups,), which graphs read
         if recorded:
             self._rates = torch.zeros(
@@ -74,8 +75,7 @@ class Optimizers:
     def step(self) -> None:
         """Change the weights by their gradients."""
         self.take_gradients()
-        for optimizer in self.all:
-            optimizer.step()
+        self.one.step()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -133,6 +133,27 @@ class Optimizers:
             for group in optimizer.param_groups:
                 for name, parameter in zip(group["names"], group["params"], strict=True):
                     yield optimizer, name, parameter
+
+
+class Together:
+    """Several optimizers as one, as far as `torch.amp.GradScaler` looks: a step of fp16 that does not count, counts for none.
+
+    The scaler asks each optimizer's gradients by themselves whether they are finite. Clipping scales all by one norm, so one
+    that is none would reach the weights of an optimizer whose own gradients were finite.
+    """
+
+    def __init__(self, every: Sequence[torch.optim.Optimizer]):
+        self.every = every
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Those of all."""
+        return [group for optimizer in self.every for group in optimizer.param_groups]
+
+    def step(self) -> None:
+        """Change the weights by their gradients."""
+        for optimizer in self.every:
+            optimizer.step()
 
 
 def _adamw(groups: list[dict[str, Any]], optim: OptimConfig, *, recorded: bool) -> torch.optim.Optimizer:

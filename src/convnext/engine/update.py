@@ -113,12 +113,10 @@ class Update:
         norm = None
         self.optimizers.take_gradients()
         if self.clip:
-            for optimizer in self.optimizers.all:
-                self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(self.optimizers.one)
             norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.clip))
         try:
-            for optimizer in self.optimizers.all:
-                self.scaler.step(optimizer)
+            self.scaler.step(self.optimizers.one)
         except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
