@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 WORKERS ?= 2
 GPU_WORKERS ?= 8
-GPU_TESTS := tests/test_gpu.py tests/test_gpu_runs.py
+GPU_TESTS := tests/test_gpu.py tests/test_gpu_dense.py tests/test_gpu_runs.py
 
 .PHONY: demo test test-gpu docs wheel lint format clean
 

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from convnext.engine.precision import capability_of, float32_of
 from convnext.errors import ConvNeXtError
 from convnext.kernels import dispatch, gpu
 from convnext.kernels.graphs import graphed
@@ -25,10 +26,11 @@ SWEPT = ("fused+graph", "fused+compile+graph", "fused+compile", "timm+compile+gr
 SWIN = {"tiny": ("swin_t", 0.2), "base": ("swin_b", 0.5)}  # and the stochastic depth that torchvision builds it with
 CONTESTANTS = {  # what matters most first: a short visit to a GPU may end before the last
     "inference": ("fused", "timm+compile", "fused+compile", "fused+graph", "swin+compile", "timm", "swin", "plain",
-                  "torchvision+compile", "plain+compile", "fp8+compile"),
+                  "plain+tf32", "swin+tf32", "torchvision+compile", "plain+compile", "fp8+compile"),
     "training": ("fused", "timm+compile", "fused+compile", "swin+compile", "timm", "swin", "plain",
                  "torchvision+compile", "plain+compile"),
 }  # fmt: skip
+PAIR = ("plain+tf32", "swin+tf32")  # what the paper compares in its table 12: eager, float32 with TF32 in matmuls
 RATE = 0.1  # stochastic depth of every network in training
 if DRY:
     dispatch.on_gpu = lambda device: True  # the interpreter's tensors lie on the CPU
@@ -49,7 +51,7 @@ def swap(model: nn.Module, family: str) -> nn.Module:
 
 
 def network(name: str, model: str, training: bool) -> nn.Module:
-    """A contestant's network, channels-last; bf16 weights for inference, float32 ones under autocast for training."""
+    """A contestant's network, channels-last; its weights in the dtype of `dtype_of`; training is under autocast."""
     family, rate = name.split("+")[0], RATE if training else 0.0
     torch.manual_seed(0)
     if family == "timm":
@@ -66,7 +68,7 @@ def network(name: str, model: str, training: bool) -> nn.Module:
     else:
         small = {"depths": (1, 1), "widths": (16, 24), "kernel": 3} if DRY else {}
         made = create("atto" if DRY else model, drop_path=rate, **small)
-    made = made.to(DEVICE, torch.float32 if training else HALF).to(memory_format=torch.channels_last)
+    made = made.to(DEVICE, dtype_of(name, training)).to(memory_format=torch.channels_last)
     swap(made, family)
     made.train(training)
     if "compile" in name or "autotune" in name:
@@ -75,15 +77,27 @@ def network(name: str, model: str, training: bool) -> nn.Module:
     return made
 
 
+def dtype_of(name: str, training: bool) -> torch.dtype:
+    """Of a contestant's weights and images."""
+    return torch.float32 if training or "tf32" in name else HALF
+
+
 def contestant(name: str, model: str, training: bool, batch: int) -> Callable[[], Any]:
     """One step of it: a forward without gradients, or forward, loss, backward and AdamW."""
     made = network(name, model, training)
     side = 32 if DRY else 224
-    x = torch.randn(batch, 3, side, side, device=DEVICE, dtype=torch.float32 if training else HALF)
+    x = torch.randn(batch, 3, side, side, device=DEVICE, dtype=dtype_of(name, training))
     x = x.contiguous(memory_format=torch.channels_last)
     if not training:
         run = graphed(made, x) if "graph" in name else made
-        return lambda: frozen(lambda: run(x))
+        if "tf32" not in name:
+            return lambda: frozen(lambda: run(x))
+
+        def in_tf32() -> Any:
+            with float32_of("bf16", capability_of(torch.device(DEVICE))):
+                return frozen(lambda: run(x))
+
+        return in_tf32
     labels = torch.randint(0, 1000, (batch,), device=DEVICE)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
 
@@ -133,9 +147,16 @@ def networks(part: str, model: str, args: argparse.Namespace) -> Iterator[Row]:
                "images_per_s": 1e3 * batch / statistics.median(times)}  # fmt: skip
     for ours in (name for name in spent if name.split("+")[0] in ("fused", "fp8")):
         for peer in (name for name in spent if name.split("+")[0] not in ("fused", "fp8")):
-            ratios = [b / a for a, b in zip(spent[ours], spent[peer], strict=True)]
-            yield {"kind": "ratio", "what": f"{part} {model}: {ours} to {peer}", "batch": batch,
-                   "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}  # fmt: skip
+            yield ratio(f"{part} {model}: {ours} to {peer}", batch, spent[ours], spent[peer])
+    if {*PAIR} <= {*spent}:
+        yield ratio(f"{part} {model}: {' to '.join(PAIR)}", batch, *(spent[name] for name in PAIR))
+
+
+def ratio(what: str, batch: int, ours: list[float], theirs: list[float]) -> Row:
+    """How many times as many images a second, round by round."""
+    found = [b / a for a, b in zip(ours, theirs, strict=True)]
+    return {"kind": "ratio", "what": what, "batch": batch,
+            "ratio": statistics.median(found), "least": min(found), "most": max(found)}  # fmt: skip
 
 
 def precompile(part: str, model: str, name: str, args: argparse.Namespace) -> Iterator[Row]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: benchmarks/gpu.py is NOT tried")
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS.parent / "benchmarks"))
 visit = pytest.importorskip("gpu", reason="the benchmarks do not come with the package")
 runs, timing = pytest.importorskip("gpu_runs"), pytest.importorskip("gpu_timing")
+networks = pytest.importorskip("gpu_networks")
 WAYS = ("plain", "folded", "folded+graph")
 HOW = ("graph", "compile", "compile+graph")
 ROWS = {
@@ -86,6 +88,20 @@ def test_a_step_has_half_of_the_time_that_is_left_and_what_is_not_reached_is_sai
     assert [row["kind"] for row in found] == ["row"] * 5 + ["skipped"] * 5
     assert [row["what"] for row in found] == visit.plan(asked(parts=("runs", "kernels", "checks")))
     assert now[0] - 100 <= 4 * 60
+
+
+def test_what_the_paper_compares_is_timed_as_a_pair_in_tf32(monkeypatch):
+    for module in (networks, timing):
+        monkeypatch.setattr(module, "DRY", True)
+        monkeypatch.setattr(module, "DEVICE", "cpu")
+    monkeypatch.setattr(networks, "logits_error", lambda model: iter(()))
+    others = set(networks.CONTESTANTS["inference"]) - set(networks.PAIR)
+    found = list(networks.networks("inference", "tiny", asked(without=others, autotune=False)))
+    assert [row["what"] for row in found if row["kind"] == "inference"] == list(networks.PAIR)
+    (pair,) = [row for row in found if row["kind"] == "ratio"]
+    assert pair["what"] == "inference tiny: plain+tf32 to swin+tf32"
+    assert pair["least"] <= pair["ratio"] <= pair["most"]
+    assert {networks.dtype_of(name, training=False) for name in networks.PAIR} == {torch.float32}
 
 
 def test_the_tests_of_a_gpu_are_collected_without_one(loaded):
