@@ -33,7 +33,8 @@ WON: dict[
     tuple[What, int], int
 ] = {}  # at these channels: a later way that was the fastest on a GPU. None was timed yet
 MLP_TILES = ((128, (64, 32, 4, 3)), (192, (128, 64, 8, 3)), (MOST, (128, 64, 8, 2)))  # block_m, block_h, warps, stages
-OTHER_MLP_TILES = ((128, 64, 4, 3), (64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
+OTHER_MLP_TILES = ((64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
+NARROW_MLP_TILES = ((128, 64, 4, 3),)  # up to RECOMPUTED: of 256 channels it would be 262,144 bytes of shared memory
 # Not timed yet: the largest that keep their values in registers, compiled without a GPU, come first
 INPUT_TILES = ((64, 32, 4, 3), (128, 32, 8, 3), (128, 64, 8, 2), (64, 64, 4, 2), (16, 32, 4, 2))
 WEIGHT_TILES = ((32, 128, 8, 3), (32, 64, 4, 3), (64, 128, 8, 2), (16, 64, 4, 4), (16, 32, 4, 2))
@@ -135,7 +136,8 @@ def fused_mlp(
         **_shared(x, hidden, keep),
     }  # fmt: skip
     key = (size_class(positions), channels, hidden, x.dtype, residual.dtype)
-    settings = _settings(channels, hidden, (gemm.recorded_for(MLP_TILES, channels), *OTHER_MLP_TILES))
+    others = (*(NARROW_MLP_TILES if channels <= RECOMPUTED else ()), *OTHER_MLP_TILES)
+    settings = _settings(channels, hidden, (gemm.recorded_for(MLP_TILES, channels), *others))
     launch(forward_kernels.mlp, lambda s: -(-positions // s["block_m"]), settings, key, x, arguments)
     return answer
 
