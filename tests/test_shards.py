@@ -23,9 +23,10 @@ import foreign
 from commands import convnext, trained
 from convnext.data.annotated import Objects
 from convnext.data.opening import open_parts, open_splits, recognise
-from convnext.data.shards import index, write
+from convnext.data.shards import again, index, write
 from convnext.data.shards.plan import planned
 from convnext.data.shards.tar import TarWriter
+from convnext.data.shards.target import FolderTarget
 from convnext.data.shards.write import write_shards
 from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError
@@ -272,6 +273,124 @@ def test_an_image_that_changed_while_nobody_wrote_is_written_anew(tmp_path, data
     Image.new("RGB", (9, 9)).save(data / "train" / "red" / "003.png")
     assert write_shards(recognise(data), tmp_path / "out", per_shard=10).kept == 5
     assert contents(tmp_path / "out") == contents(data)
+
+
+def _overwrite(data: Path, name: str = "red/003") -> None:
+    """Another image, of the same number of bytes."""
+    file = data / "train" / f"{name}.png"
+    held = bytearray(file.read_bytes())
+    held[-1] ^= 1
+    file.write_bytes(held)
+
+
+def test_an_image_that_changed_since_shards_are_whole_is_written_anew_and_nothing_else(tmp_path, data):
+    out = shards_of(data, tmp_path / "out", per_shard=10)
+    before = {file.name: file.stat().st_mtime_ns for file in out.glob("*.tar")}
+    _overwrite(data)
+    said = convnext("shard", data, out, "--images-per-shard", 10)
+    assert said.status == 0 and "; 5 shards of them were there already" in said.out
+    assert sum(file.stat().st_mtime_ns != before[file.name] for file in out.glob("*.tar")) == 1
+    assert contents(out) == contents(data) and convnext("verify", out).status == 0
+    assert "all of them" in convnext("shard", data, out, "--images-per-shard", 10).out
+    new = shards_of(data, tmp_path / "new", per_shard=10)
+    names = {file.name for file in new.iterdir()}
+    assert {file.name for file in out.iterdir()} - {".lock"} == names
+    assert all((out / name).read_bytes() == (new / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_images_with_other_times_are_compared_once_and_nothing_is_written(tmp_path, data, monkeypatch, times):
+    out = shards_of(data, tmp_path / "out", per_shard=10)
+    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir() if file.name != "times.npz"}
+    for file in data.rglob("*.png"):
+        os.utime(file, (1, 1))
+    if not times:
+        (out / "times.npz").write_bytes(b"PK")
+    assert write_shards(recognise(data), out, per_shard=10).kept == 6
+    assert before == {file.name: file.stat().st_mtime_ns for file in out.iterdir() if file.name != "times.npz"}
+    monkeypatch.setattr(again, "_same_bytes", _fail)
+    assert write_shards(recognise(data), out, per_shard=10).kept == 6
+
+
+@pytest.mark.parametrize("kind", ["zip", "shards"])
+def test_an_image_that_changed_in_a_zip_or_in_shards_is_noticed_without_reading_any(tmp_path, data, monkeypatch, kind):
+    def made() -> Path:
+        shutil.rmtree(tmp_path / "source", ignore_errors=True)
+        return zipped(data, tmp_path / "a.zip") if kind == "zip" else shards_of(data, tmp_path / "source")
+
+    out = shards_of(made(), tmp_path / "out", per_shard=10)
+    monkeypatch.setattr(again, "_same_bytes", lambda *_: False)
+    assert write_shards(recognise(made()), out, per_shard=10).kept == 6
+    _overwrite(data)
+    assert write_shards(recognise(made()), out, per_shard=10).kept == 5
+    assert contents(out)[1] == contents(data)[1]
+
+
+@pytest.mark.parametrize("at", [0, 3, 5, 6, 7, 9])
+def test_whole_shards_that_are_mended_are_never_a_mixture(tmp_path, data, monkeypatch, at):
+    out = shards_of(data, tmp_path / "out", per_shard=10)
+    old = contents(data)
+    _overwrite(data)
+    calls = [at]
+
+    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            calls[0] -= 1
+            return do(*given) if calls[0] >= 0 else _fail()
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "remove"):
+            patch.setattr(FolderTarget, name, counted(getattr(FolderTarget, name)))
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(recognise(data), out, per_shard=10)
+    if (out / "shards.json").exists():
+        assert contents(out) == old and convnext("verify", out).status == 0
+    else:
+        with pytest.raises(DataError, match="which is written last, is not there"):
+            recognise(out)
+    write_shards(recognise(data), out, per_shard=10)
+    assert contents(out) == contents(data) != old
+    assert not (out / ".unfinished-shards").exists()
+
+
+def test_an_image_that_can_be_read_by_now_is_written_and_one_that_cannot_is_named_each_time(tmp_path, data):
+    (data / "train" / "red" / "gone.png").symlink_to(tmp_path / "nothing")
+    out = tmp_path / "out"
+    for kept in (0, 6):
+        done = write_shards(recognise(data), out, per_shard=10)
+        assert done.kept == kept and list(done.left_out) == ["train/red/gone.png"]
+    shutil.copy(data / "train" / "red" / "000.png", tmp_path / "nothing")
+    done = write_shards(recognise(data), out, per_shard=10)
+    assert done.kept == 5 and not done.left_out
+    assert contents(out) == contents(data)
+
+
+def test_a_tar_file_that_is_gone_or_cut_is_written_anew(tmp_path, data):
+    out = shards_of(data, tmp_path / "out", per_shard=10)
+    (out / "train-000001.tar").unlink()
+    os.truncate(out / "val-000000.tar", 512)
+    assert write_shards(recognise(data), out, per_shard=10).kept == 4
+    assert convnext("verify", out).status == 0
+
+
+def test_an_image_that_changes_while_it_is_written_is_noticed_by_the_next(tmp_path, data, monkeypatch):
+    whole, changed = TarWriter.add, []
+
+    def add(self: TarWriter, name: str, held: bytes) -> tuple[int, int, int]:
+        if held == before and not changed:
+            changed.append(name)
+            _overwrite(data, "red/003")
+        return whole(self, name, held)
+
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(data / "train" / "red" / "003.png")
+    before = (data / "train" / "red" / "003.png").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(TarWriter, "add", add)
+        out = shards_of(data, tmp_path / "out", per_shard=10)
+    assert changed and write_shards(recognise(data), out, per_shard=10).kept == 5
+    assert contents(out) == contents(data)
 
 
 def _fail(*_: object) -> bytes:

@@ -18,12 +18,13 @@ from convnext.data import loader
 from convnext.data.formats.shards import open_shards
 from convnext.data.opening import recognise
 from convnext.data.shards import write
+from convnext.data.shards.tar import TarWriter
 from convnext.data.shards.write import write_shards
 from convnext.data.stores import near, remote
 from convnext.data.stores.near import NearPlace
 from convnext.data.stores.place import FolderPlace
 from convnext.data.stores.remote import RemotePlace
-from convnext.errors import DataError, Unreachable
+from convnext.errors import ConvNeXtError, DataError, Unreachable
 from dense_images import write_coco
 from images import write_colours
 from runs import bits
@@ -171,6 +172,45 @@ def test_what_was_stopped_on_its_way_to_a_bucket_goes_on_there(tmp_path, bucket,
     assert done.kept == 2 < done.shards
     write_shards(recognise(data), tmp_path / "out", per_shard=10)
     assert held_in(bucket) == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+
+def test_an_image_that_changed_since_shards_in_a_bucket_are_whole_is_sent_anew(bucket, data, tmp_path):
+    write_shards(recognise(data), "s3://pets/out", per_shard=10)
+    shutil.copy(data / "train" / "green" / "000.png", data / "train" / "red" / "000.png")
+    assert write_shards(recognise(data), "s3://pets/out", per_shard=10).kept == 5
+    write_shards(recognise(data), tmp_path / "out", per_shard=10)
+    assert held_in(bucket) == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+
+def test_what_was_stopped_before_the_first_note_goes_on(bucket, data, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "note", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(recognise(data), "s3://pets/out", per_shard=10)
+    assert "train-000000.tar" in held_in(bucket)
+    assert write_shards(recognise(data), "s3://pets/out", per_shard=10).shards == 6
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_of_temporary_files_is_one_line_that_names_it(tmp_path, bucket, data, out, monkeypatch):
+    monkeypatch.setattr(near.tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(TarWriter, "add", _full)
+        assert convnext("shard", data, "s3://pets/new").line == (
+            f"Cannot write '{tmp_path}': No space left on device. Make room there, or set TMPDIR to a folder on a disk "
+            "with more room, and give the same command again."
+        )
+    with monkeypatch.context() as patch:
+        patch.setattr(near.tempfile, "TemporaryFile", _full)
+        place = near.near(Counting(str(out)), "key", {}, places(out))
+        with pytest.raises(ConvNeXtError, match="Make room there, or set TMPDIR"):
+            place.read("train-000000.tar", 0, 10)
 
 
 def test_a_connection_that_is_lost_while_shards_are_sent_costs_a_line(bucket, data, monkeypatch, capsys):

@@ -146,6 +146,20 @@ def told(path: Path | str) -> Iterator[None]:
         raise ConvNeXtError(f"Cannot write '{path}': the disk refuses. Make room, or choose another --out.") from None
 
 
+@contextlib.contextmanager
+def told_temporary() -> Iterator[None]:
+    """A ConvNeXtError of one line where the disk of temporary files refuses; the system often names no file."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or os.environ.get("TMPDIR", "the folder of temporary files")
+        room = "Make room there, or set" if error.errno in FULL else "Set"
+        raise ConvNeXtError(
+            f"Cannot write '{folder}': {error.strerror or error}. {room} TMPDIR to a folder on a disk with more room, and "
+            "give the same command again."
+        ) from None
+
+
 def system_error(error: Exception) -> OSError:
     """What the system said, from an error of a library that repeats it: safetensors has '(os error 28)'."""
     number = re.search(r"os error (\d+)", str(error))

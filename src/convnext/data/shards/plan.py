@@ -55,9 +55,9 @@ def planned(source: Source, per_shard: int) -> Plan:
     images = tree if source.images is source.tree else recording(source.images, 1, log)
     noted = replace(source, tree=tree.tree, images=images.tree, opened={})
     parts = _parts(noted)
-    log.take()
+    seen = log.take()
     shown = {name for data in parts.values() for entry in data.entries for name in _names(entry)}
-    files = tuple(file for file in log.seen if file[1] not in shown)
+    files = tuple(file for file in seen if file[1] not in shown)
     shards = tuple(shard for part, data in parts.items() for shard in _shards(part, len(data.entries), per_shard))
     return Plan(source, (tree,) if images is tree else (tree, images), log, parts, shards, files)
 

@@ -11,6 +11,7 @@ from convnext.files import from_json
 
 FORMAT, VERSION = "convnext shards", 1
 RECORD, INDEX, FOR_TIMM = "shards.json", "index.npz", "_info.json"
+TIMES = "times.npz"  # when each file of the data set was last written: only who writes shards again looks at it
 ANNOTATIONS = "files"  # the part of shards that hold tables and annotations
 WRITING = ".unfinished-shards"  # a folder beside them until the record is written
 

@@ -1,19 +1,23 @@
 """A store that notes which files are read: what belongs into shards is what a reader of the data asks for."""
 
+import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from convnext.data.store import Once, Tree, TreeStore
+from convnext.data.store import FolderStore, Once, Store, Tree, TreeStore, ZipStore
+from convnext.data.stores.shards import ShardStore
 
 File = tuple[int, str]  # (number of its tree, its name there)
+Stamp = tuple[int, int]  # bytes, and what differs where somebody has written the file: ns of the last change, or CRC-32
+UNKNOWN = -1  # in place of either, for a file of which nothing is known without reading it
 
 
 @dataclass
 class Log:
     """Files that were read, in order."""
 
-    seen: dict[File, None] = field(default_factory=dict)  # since the beginning
     bytes_of: dict[File, bytes] = field(default_factory=dict)  # since they were last taken
+    stamps: dict[File, Stamp] = field(default_factory=dict)  # from before they were read, until they are cleared
 
     def take(self) -> dict[File, bytes]:
         """What was read since the last call."""
@@ -42,10 +46,10 @@ class RecordingStore:
 
     def read(self, path: str) -> bytes:
         """The whole file; OSError or DataError when it cannot be read."""
+        stamp = stamp_of(self.store, path)  # first: who writes into it while it is read is noticed the next time
         data = self.store.read(path)
         name = (self.number, self.prefix + path)
-        self.log.seen[name] = None
-        self.log.bytes_of[name] = data
+        self.log.bytes_of[name], self.log.stamps[name] = data, stamp
         return data
 
 
@@ -60,3 +64,17 @@ def recording(tree: Tree, number: int, log: Log) -> RecordingTree:
     """The same files, noted in `log` as they are read."""
     store = RecordingStore(tree.store, number, log)
     return RecordingTree(Tree(tree.files, tree.folders, store, Once(store)), store)
+
+
+def stamp_of(store: Store, path: str) -> Stamp:
+    """What is known of a file without reading it, UNKNOWN twice where nothing is."""
+    if isinstance(store, ZipStore):
+        member = store.members.get(store.prefix + path)
+        return (UNKNOWN, UNKNOWN) if member is None else (member.size, member.crc)
+    if isinstance(store, ShardStore):
+        return store.stamp(path) or (UNKNOWN, UNKNOWN)
+    try:
+        about = os.stat(os.path.join(store.root, path)) if isinstance(store, FolderStore) else None
+    except (OSError, ValueError):
+        about = None
+    return (UNKNOWN, UNKNOWN) if about is None else (about.st_size, about.st_mtime_ns)

@@ -13,7 +13,7 @@ from convnext.data.store import printable
 from convnext.data.stores.opened import is_url
 from convnext.data.stores.remote import RemotePlace
 from convnext.errors import DataError
-from convnext.files import appearing, refuse_unusable, remove_abandoned, told, write_bytes
+from convnext.files import appearing, refuse_unusable, remove_abandoned, told, told_temporary, write_bytes
 
 
 class Target(Protocol):
@@ -41,8 +41,12 @@ class Target(Protocol):
         """Its bytes. Raises FileNotFoundError where there is none."""
         ...
 
-    def names(self) -> list[str]:
-        """What lies there, hidden files and the folder WRITING too."""
+    def remove(self, file: str) -> None:
+        """A file, which need not be there."""
+        ...
+
+    def names(self) -> dict[str, int]:
+        """What lies there, hidden files and the folder WRITING too, each with its bytes."""
         ...
 
     def finish(self) -> None:
@@ -81,9 +85,17 @@ class FolderTarget:
         """As `Target` has it."""
         return (self.out / file).stat().st_size
 
-    def names(self) -> list[str]:
+    def remove(self, file: str) -> None:
         """As `Target` has it."""
-        return sorted(os.listdir(self.out)) if self.out.is_dir() else []
+        (self.out / file).unlink(missing_ok=True)
+
+    def names(self) -> dict[str, int]:
+        """As `Target` has it."""
+        if not self.out.is_dir():
+            return {}
+        return {
+            entry.name: entry.stat(follow_symlinks=False).st_size for entry in sorted(os.scandir(self.out), key=_name)
+        }
 
     def finish(self) -> None:
         """As `Target` has it."""
@@ -97,15 +109,19 @@ class RemoteTarget:
         self.place = RemotePlace(url)
         self.name = self.place.name
 
-    def begin(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[None]:
         """As `Target` has it."""
-        return contextlib.nullcontext()
+        self.write(f"{WRITING}/begun", b"")  # there are no empty folders
+        yield
 
     @contextlib.contextmanager
     def appearing(self, file: str) -> Iterator[Path]:
         """As `Target` has it."""
-        with tempfile.TemporaryDirectory() as room:
-            yield (made := Path(room, Path(file).name))
+        with contextlib.ExitStack() as stack:
+            with told_temporary():
+                made = Path(stack.enter_context(tempfile.TemporaryDirectory()), Path(file).name)
+                yield made
             self._sent(file, lambda store, path: store.put_file(str(made), path))
 
     def write(self, file: str, data: bytes) -> None:
@@ -120,13 +136,21 @@ class RemoteTarget:
         """As `Target` has it."""
         return int(self.place.tried(file, lambda store, path: store.info(path)["size"]))
 
-    def names(self) -> list[str]:
+    def remove(self, file: str) -> None:
+        """As `Target` has it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.place.tried(file, lambda store, path: store.rm_file(path), writing=True)
+
+    def names(self) -> dict[str, int]:
         """As `Target` has it."""
         try:
-            found: list[str] = self.place.tried("", lambda store, path: store.ls(path, detail=False))
+            listed: list[dict[str, Any]] = self.place.tried("", lambda store, path: store.ls(path, detail=True))
         except FileNotFoundError:  # there are no empty folders
-            return []
-        return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+            return {}
+        return {
+            each["name"].rstrip("/").rpartition("/")[2]: int(each["size"] or 0)
+            for each in sorted(listed, key=lambda each: str(each["name"]))
+        }
 
     def finish(self) -> None:
         """As `Target` has it."""
@@ -144,3 +168,7 @@ class RemoteTarget:
 def target_of(out: str | Path) -> Target:
     """The place at `out`, a folder or an address. Raises ConvNeXtError for a folder that cannot be made."""
     return RemoteTarget(str(out)) if is_url(out) else FolderTarget(Path(out))
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name

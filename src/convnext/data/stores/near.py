@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from convnext.data.stores.place import FolderPlace, Place
 from convnext.errors import ConvNeXtError
-from convnext.files import cache_folder
+from convnext.files import cache_folder, told_temporary
 from convnext.streams import tell
 
 SWITCH = "CONVNEXT_CACHE_GB"
@@ -90,10 +90,13 @@ class NearPlace:
 
     def _of_whole(self, file: str, first: int, size: int) -> bytes:
         if file not in self._whole:
-            held = _Unnamed()
+            with told_temporary():
+                held = _Unnamed(tempfile.TemporaryFile())  # noqa: SIM115 # closed by its own
             for start in range(0, self.at_once[file], _SLICE):
-                held.file.write(self.far.read(file, start, min(_SLICE, self.at_once[file] - start)))
-            held.file.flush()
+                data = self.far.read(file, start, min(_SLICE, self.at_once[file] - start))
+                with told_temporary():
+                    held.file.write(data)
+                    held.file.flush()
             self._whole.setdefault(file, held)
         return self._whole[file].read(first, size)
 
@@ -101,11 +104,12 @@ class NearPlace:
 class _Unnamed:
     """A file that is gone with the last who reads it."""
 
-    def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
+    def __init__(self, file: IO[bytes]):
+        self.file = file
 
     def __del__(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+            self.file.close()
 
     def read(self, first: int, size: int) -> bytes:
         """`size` bytes from `first` on."""

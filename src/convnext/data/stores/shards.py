@@ -48,6 +48,11 @@ class ShardStore:
             return data
         return self._read(member, once=False)
 
+    def stamp(self, path: str) -> tuple[int, int] | None:
+        """Bytes and CRC-32 of a file, None where there is none."""
+        member = self._member(path)
+        return None if member is None or member.shard == ABSENT else (member.size, member.crc)
+
     def expect(self, paths: Iterable[str]) -> None:
         """Begin to fetch what is read next, in this order, where shards lie in an object store.
 
