@@ -17,8 +17,9 @@ import math
 import os
 import sys
 import tempfile
+import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 
 from convnext.config import OptimConfig
-from convnext.data.shards.index import Member, files_of, packed
+from convnext.data.shards.again import Stored
+from convnext.data.shards.index import MOST, Member, files_of, packed, unpacked
 from convnext.engine import checkpoint
 from convnext.engine.ema import Ema
 from convnext.engine.optim import Optimizers
@@ -83,14 +85,27 @@ def data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     count = 100_000
     names = [f"n{zlib.crc32(b'%d' % (i // 1300)):08x}/{i:012d}_{i % 97}.jpg" for i in range(count)]
     members = {name: Member(i // 2000, 110_000 * (i % 2000), 110_000, i) for i, name in enumerate(names)}
-    index = len(packed([files_of(names, count, [], members)])) / count  # measured
+    held = packed([files_of(names, count, [], members)])
+    index = len(held) / count  # measured
+    kept, most = traced(lambda: unpacked(held))
+    rows = {(0, name): (*member[1:], 10**18 + member.crc) for name, member in members.items()}
+    parts = [{file: rows[file] for file in list(rows)[:2000]}]
+    writer = traced(lambda: [Stored.of(part) for part in parts])[0] / 2000
+    finish = traced(lambda: packed([files_of(names, count, [], members)]))[1] / count
+    machine, gpus = kept / count, RATES["gpus_of_a_machine"]
     yield {
         "images": args.images,
         "image_tb": round(args.images * RATES["image_bytes"] / 1e12, 1),
         "index_bytes_an_image": round(index, 1),
         "index_gb": round(args.images * index / 1e9, 1),
+        "index_memory_bytes_an_image": round(kept / count, 1),  # of each process, measured
+        "index_memory_while_read_bytes_an_image": round(index + most / count, 1),  # the file and what it becomes
+        "index_memory_gb_of_a_machine": round(args.images * machine * gpus / 1e9),
+        "writer_memory_bytes_an_image": round(
+            writer + finish, 1
+        ),  # beside the names and labels, which every reader has
         "order_gb": round(args.images * 8 / 1e9, 1),  # int64, in every process that reads
-        "largest_index_of_images": 2**31 - 1,  # its rows are 32-bit numbers
+        "largest_index_of_images": MOST,  # its rows are 32-bit numbers
     }
     for network in NETWORKS:
         rate = images_per_s(network)
@@ -102,6 +117,16 @@ def data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "read_gb_s_of_all": round(args.gpus * rate * RATES["image_bytes"] / 1e9, 1),
             "days_of_a_pass": round(args.images / (args.gpus * rate) / DAY_S, 2),
         }
+
+
+def traced(make: Callable[[], Any]) -> tuple[int, int]:
+    """Bytes of what `make` makes, and the most that it took meanwhile."""
+    tracemalloc.start()
+    made = make()
+    found = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del made
+    return found
 
 
 def images_per_s(network: str) -> float:

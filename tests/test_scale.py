@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from children import environment
+from convnext.data.shards.index import MOST
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,3 +72,17 @@ def test_the_figures_of_the_page_are_those_of_its_rows():
     assert len(lost) == 6 and all(row["agrees"] for row in lost)
     for row in lost:
         assert f"| {row['lost_share_by_formula']:.2%} | {row['lost_share_simulated']:.2%} |".replace("%", " %") in page
+    (index,) = (row for row in rows if "index_gb" in row)
+    assert index["largest_index_of_images"] == MOST and f"{MOST:,}" in page
+    for name in (
+        "index_memory_bytes_an_image",
+        "index_memory_while_read_bytes_an_image",
+        "writer_memory_bytes_an_image",
+    ):
+        assert f"{index[name]} bytes an image" in page
+
+
+def test_reading_an_index_takes_no_more_memory_than_is_asked_for():
+    (index, *_) = asked("--only", "data")
+    assert index["index_memory_while_read_bytes_an_image"] < 3 * index["index_bytes_an_image"]
+    assert index["index_memory_bytes_an_image"] < 90 and index["writer_memory_bytes_an_image"] < 330

@@ -23,7 +23,7 @@ import foreign
 from commands import convnext, trained
 from convnext.data.annotated import Objects
 from convnext.data.opening import open_parts, open_splits, recognise
-from convnext.data.shards import again, index, write
+from convnext.data.shards import again, check, index, write
 from convnext.data.shards.plan import planned
 from convnext.data.shards.tar import TarWriter
 from convnext.data.shards.target import FolderTarget
@@ -551,6 +551,24 @@ def test_every_name_is_found_and_no_other_even_where_hashes_meet(names, other, m
         assert [files.member(files.find(name)) for name in names] == list(places.values())
         assert other in places or files.find(other) is None
         assert files.folders == ("a", "a/b") and list(files.names) == names
+
+
+def test_an_index_that_does_not_fit_into_memory_is_refused_with_a_way_out(tmp_path, data, monkeypatch):
+    out = shards_of(data, tmp_path / "out")
+    monkeypatch.setattr(check, "free_memory", lambda: 10_000)
+    line = convnext("train", out, "--out", tmp_path / "run").line
+    assert "of memory while it is read" in line and line.endswith(
+        "use fewer of them, a machine with more memory, or shards of fewer images."
+    )
+    said = convnext("verify", out)
+    assert said.status == 1 and "Copy it again" not in said.out and "train-000000.tar: " in said.out
+
+
+def test_more_files_than_rows_are_refused_before_anything_is_written(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(index, "MOST", 47)
+    line = convnext("shard", data, tmp_path / "out").line
+    assert line.startswith("These are 48 files, and 47 are the most in one data set of shards. Write parts of them")
+    assert not list(tmp_path.glob("out/*.tar"))
 
 
 def test_memory_of_an_entry_is_a_few_bytes(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convnext.data.annotated_forms import ANNOTATED, task_of
-from convnext.data.shards.check import index_of
+from convnext.data.shards.check import index_of, require_memory
 from convnext.data.shards.index import Files, unpacked
 from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RECORD, WRITING, Record, read_record
 from convnext.data.source import Source
@@ -69,6 +69,7 @@ def as_asked(
 
 
 def _index(place: Place, record: Record) -> tuple[Files, ...]:
+    require_memory(place, record)
     try:
         found = unpacked(index_of(place, record))
         last = max((int(files.shard.max(initial=-1)) for files in found), default=-1)

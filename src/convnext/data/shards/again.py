@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from convnext.data.names import Names
 from convnext.data.shards.index import Files, unpacked
 from convnext.data.shards.plan import Plan, Shard
 from convnext.data.shards.record import INDEX, RECORD, TIMES, WRITING
@@ -28,6 +29,28 @@ Row = tuple[int, int, int, int]  # place, size, CRC-32 and the mark of its stamp
 
 
 @dataclass(frozen=True)
+class Stored:
+    """The files in a tar file, in arrays: all of them are in memory until the index is written."""
+
+    trees: np.ndarray  # (N,) int32
+    names: Names
+    rows: np.ndarray  # (N, 4) int64, each a `Row`
+
+    @classmethod
+    def of(cls, members: Mapping[File, Row]) -> "Stored":
+        """The same files."""
+        trees = np.array([tree for tree, _ in members], np.int32)
+        return cls(trees, Names.of(name for _, name in members), np.array([*members.values()], np.int64).reshape(-1, 4))
+
+    def items(self) -> Iterator[tuple[File, Row]]:
+        """As a dict has them."""
+        for tree, name, (first, size, crc, mark) in zip(
+            self.trees.tolist(), self.names, self.rows.tolist(), strict=True
+        ):
+            yield (tree, name), (first, size, crc, mark)
+
+
+@dataclass(frozen=True)
 class Done:
     """A finished tar file."""
 
@@ -36,7 +59,7 @@ class Done:
     images: int
     bytes: int
     sha256: str
-    members: dict[File, Row]
+    members: Stored
     left_out: dict[str, str]
 
     @property
@@ -65,7 +88,7 @@ def before(plan: Plan, to: Target, name: str, key: str) -> Done | None:
         same = said["key"] == key and to.size(name) == said["bytes"] and not said["left_out"]
         members = _unchanged(plan, rows) if same else None
         if members is not None:
-            return Done(name, said["part"], said["images"], said["bytes"], said["sha256"], members, {})
+            return Done(name, said["part"], said["images"], said["bytes"], said["sha256"], Stored.of(members), {})
     except (OSError, ValueError, KeyError, TypeError):
         pass
     to.remove(_note_of(name))  # it must not outlive the tar file that it is about
@@ -88,7 +111,7 @@ def finished(plan: Plan, to: Target, key: str, there: Mapping[str, int]) -> list
     for row, members in zip(record["shards"], _by_shard(trees, marks, len(record["shards"])), strict=True):
         whole = there.get(row["name"]) == row["bytes"]
         done = _still(plan, row, members, planned.get(row["name"])) if whole else None
-        renewed |= done is not None and done.members != members
+        renewed |= done is not None and dict(done.members.items()) != members
         found.append(done)
     held = [done for done in found if done is not None]
     if renewed and len(held) == len(found):
@@ -177,7 +200,7 @@ def _still(plan: Plan, row: Mapping[str, Any], rows: dict[File, Row], shard: Sha
                 continue
             if not read.keys() <= members.keys():
                 return None
-    return Done(row["name"], row["part"], row["images"], row["bytes"], row["sha256"], members, left_out)
+    return Done(row["name"], row["part"], row["images"], row["bytes"], row["sha256"], Stored.of(members), left_out)
 
 
 def _unchanged(plan: Plan, rows: Mapping[File, Row]) -> dict[File, Row] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext.data.limits import MAX_TEXT_BYTES
+from convnext.data.cache import free_memory
 from convnext.data.shards.index import Files, unpacked
 from convnext.data.shards.record import INDEX, RECORD, Record, read_record
 from convnext.data.store import printable
@@ -15,6 +15,7 @@ from convnext.data.stores.place import Place
 from convnext.errors import DataError, number_of, reason_of
 
 _SLICE = 8 << 20  # bytes that are read at a time
+_IN_MEMORY = 3  # times its bytes, that reading an index takes at most: 163 of 63 for a usual name
 _NAMED = 3  # damaged files in a line
 
 
@@ -39,23 +40,38 @@ def checked(path: str | Path) -> Iterator[Checked]:
     yield Checked(RECORD, True, f"{number_of(count, 'image')} in {number_of(len(record.shards), 'shard')}")
     files: tuple[Files, ...] = ()
     try:
-        index = index_of(place, record)
-        files = unpacked(index)
-        yield Checked(INDEX, True, "it is what was written")
-    except (DataError, OSError) as error:
-        yield Checked(INDEX, False, f"It cannot be used: {reason_of(error)}. Copy it again.")
+        require_memory(place, record)
+        try:
+            files = unpacked(index_of(place, record))
+            yield Checked(INDEX, True, "it is what was written")
+        except (DataError, OSError) as error:
+            yield Checked(INDEX, False, f"It cannot be used: {reason_of(error)}. Copy it again.")
+    except DataError as error:
+        yield Checked(INDEX, False, str(error))
     for number, shard in enumerate(record.shards):
         yield _shard(place, shard["name"], shard["bytes"], shard["sha256"], number, files)
 
 
 def index_of(place: Place, record: Record) -> bytes:
-    """The bytes of the index. Raises DataError with the reason where they are not what was written, OSError."""
-    if record.index["bytes"] > MAX_TEXT_BYTES:
-        raise DataError(f"it would have {record.index['bytes']:,} bytes")
+    """The bytes of the index. Raises DataError with the reason where they are not what was written, OSError.
+
+    `require_memory` comes first.
+    """
     data = place.whole(record.index["name"])
     if hashlib.sha256(data).hexdigest() != record.index["sha256"]:
         raise DataError("it is not what was written (wrong checksum)")
     return data
+
+
+def require_memory(place: Place, record: Record) -> None:
+    """Raise DataError where the index would not fit into the memory that is free, whatever its record says."""
+    wanted, free = _IN_MEMORY * record.index["bytes"], free_memory()
+    if wanted > free:
+        name = f"{printable(place.name)}/{record.index['name']}"
+        raise DataError(
+            f"'{name}' takes {wanted / 1e9:,.1f} GB of memory while it is read, and {free / 1e9:,.1f} GB are free. Every "
+            "process reads it: use fewer of them, a machine with more memory, or shards of fewer images."
+        )
 
 
 def _shard(place: Place, name: str, size: int, sha256: str, number: int, files: tuple[Files, ...]) -> Checked:

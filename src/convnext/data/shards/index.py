@@ -6,7 +6,7 @@ N files. All is in arrays, so that a million files are no Python objects and for
 import io
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from convnext.data.names import Names
 from convnext.errors import DataError
 
 _LONGEST = 1 << 20  # bytes of a name
+MOST = 2**31 - 1  # files: their rows are 32-bit numbers
 ABSENT = -1  # in place of a shard's number: a file that was listed and not stored
 _CODEC = ("utf-8", "surrogatepass")
 _COLUMNS = {"shard": np.int32, "first": np.int64, "size": np.int64, "crc": np.uint32}
@@ -58,15 +59,38 @@ class Files:
         """Where file number `row` lies."""
         return Member(int(self.shard[row]), int(self.first[row]), int(self.size[row]), int(self.crc[row]))
 
+    def placed(self, members: Iterable[tuple[str, Member]]) -> "Files":
+        """These files, of which some are said to be stored; names that are none of them are passed over."""
+        columns = {key: getattr(self, key).copy() for key in _COLUMNS}
+        for name, member in members:
+            if (row := self.find(name)) is not None:
+                for key, column in columns.items():
+                    column[row] = getattr(member, key)
+        return replace(self, **columns)
+
+
+def require_rows(count: int) -> None:
+    """Raise DataError for more files than the numbers of an index can tell apart."""
+    if count > MOST:
+        raise DataError(
+            f"These are {count:,} files, and {MOST:,} are the most in one data set of shards. Write parts of them, each into "
+            "a folder of its own; a run trains on one."
+        )
+
 
 def files_of(names: Iterable[str], listed: int, folders: Iterable[str], members: Mapping[str, Member]) -> Files:
     """`names` with what `members` says of those that are stored."""
-    held = Names.of(names)
-    rows = [members.get(name, Member(ABSENT, 0, 0, 0)) for name in held]
-    columns = {key: np.array([getattr(row, key) for row in rows], kind).reshape(-1) for key, kind in _COLUMNS.items()}
-    hashes = np.array([_hash(name) for name in held], np.uint64)
-    order = np.argsort(hashes, kind="stable")
-    return Files(held, listed, tuple(folders), **columns, hashes=hashes[order], rows=order.astype(np.int32))
+    return named(names, listed, folders).placed(members.items())
+
+
+def named(names: Iterable[str], listed: int, folders: Iterable[str]) -> Files:
+    """`names`, of which none is stored. Raises DataError for more than their numbers can tell apart."""
+    held = names if isinstance(names, Names) else Names.of(names)
+    require_rows(len(held))
+    columns = {key: np.full(len(held), ABSENT if key == "shard" else 0, kind) for key, kind in _COLUMNS.items()}
+    hashes = np.fromiter(map(_hash, held), np.uint64, len(held))
+    order = np.argsort(hashes, kind="stable").astype(np.int32)
+    return Files(held, listed, tuple(folders), **columns, hashes=hashes[order], rows=order)
 
 
 def packed(trees: Iterable[Files]) -> bytes:

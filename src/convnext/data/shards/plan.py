@@ -11,6 +11,7 @@ from convnext.data.formats.folders import listed
 from convnext.data.formats.listing import PARTS
 from convnext.data.labelled import Dataset
 from convnext.data.opening import open_parts
+from convnext.data.shards.index import require_rows
 from convnext.data.shards.recorder import File, Log, RecordingTree, recording
 from convnext.data.source import Source
 
@@ -45,11 +46,14 @@ class Plan:
 
 
 def planned(source: Source, per_shard: int) -> Plan:
-    """What `source` becomes, `per_shard` images in a tar file. Raises DataError when nothing can be read.
+    """What `source` becomes, `per_shard` images in a tar file. Raises DataError when nothing can be read
+    and for more files than an index can hold.
 
     The images of a part come in an order of their own, always the same, so that who reads shards from the front sees all
     classes.
     """
+    for each in (source.tree, source.images):
+        require_rows(len(each.files))
     log = Log()
     tree = recording(source.tree, 0, log)
     images = tree if source.images is source.tree else recording(source.images, 1, log)

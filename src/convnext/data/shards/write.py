@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from convnext.data.limits import require_bytes
-from convnext.data.shards.again import Done, Row, before, finished, note, reopen, write_times
-from convnext.data.shards.index import Files, Member, files_of, packed
+from convnext.data.shards.again import Done, Row, Stored, before, finished, note, reopen, write_times
+from convnext.data.shards.index import Files, Member, named, packed
 from convnext.data.shards.plan import Plan, Shard, planned
 from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RECORD, TIMES, VERSION, WRITING
 from convnext.data.shards.recorder import UNKNOWN, File
@@ -105,7 +105,8 @@ def _written(plan: Plan, to: Target, key: str, tell: Callable[[str], None]) -> I
         earlier = before(plan, to, name, key)
         done = earlier or _annotations(plan, to, name, files, key)
         yield done, earlier is not None
-        files = [file for file in files if file not in done.members]
+        held = dict(done.members.items())
+        files = [file for file in files if file not in held]
         number += 1
 
 
@@ -124,7 +125,7 @@ def _shard(plan: Plan, to: Target, shard: Shard, key: str) -> Done:
             members |= {file: (*placed[name], _mark(plan, file)) for file, name in sample.files.items()}
             images += 1
     plan.log.stamps.clear()
-    done = Done(shard.name, shard.part, images, tar.size, tar.sha256, members, left_out)
+    done = Done(shard.name, shard.part, images, tar.size, tar.sha256, Stored.of(members), left_out)
     note(to, done, key)
     return done
 
@@ -141,7 +142,7 @@ def _annotations(plan: Plan, to: Target, name: str, files: list[File], key: str)
             if tar.size > _FILES_BYTES:
                 break
     plan.log.stamps.clear()
-    done = Done(name, ANNOTATIONS, 0, tar.size, tar.sha256, members, {})
+    done = Done(name, ANNOTATIONS, 0, tar.size, tar.sha256, Stored.of(members), {})
     note(to, done, key)
     return done
 
@@ -182,15 +183,19 @@ def _sharded(to: Target, plan: Plan, done: list[Done], kept: int) -> Sharded:
 
 def _tree(plan: Plan, number: int, done: list[Done]) -> Files:
     tree = plan.trees[number].tree
-    members = {
-        file[1]: Member(place, *where[:3])
-        for place, each in enumerate(done)
-        for file, where in each.members.items()
-        if file[0] == number
-    }
-    listed = set(tree.files)
-    names = [*tree.files, *(name for name in members if name not in listed)]
-    return files_of(names, len(tree.files), tree.folders, members)
+    files = named(tree.files, len(tree.files), tree.folders)
+    elsewhere = [name for name, _ in _members(number, done) if files.find(name) is None]
+    if elsewhere:
+        files = named([*tree.files, *elsewhere], len(tree.files), tree.folders)
+    return files.placed(_members(number, done))
+
+
+def _members(number: int, done: list[Done]) -> Iterator[tuple[str, Member]]:
+    """The files of a tree, and where they are stored."""
+    for place, each in enumerate(done):
+        for (tree, name), row in each.members.items():
+            if tree == number:
+                yield name, Member(place, *row[:3])
 
 
 def _for_timm(done: list[Done], parts: Mapping[str, int]) -> dict[str, Any]:
