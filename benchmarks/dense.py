@@ -104,7 +104,7 @@ def ways_of_testing(data: Path, out: Path, weights: str) -> dict[str, float]:
 
 
 def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> None:
-    """Add one run to the results, in place of an earlier line of the same data, command and seed."""
+    """Add one run to the results, in place of an earlier line of the same data, model, command and seed."""
     recipe = json.loads((out / "recipe.json").read_text())
     environment = json.loads((out / "environment.json").read_text())
     timings = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
@@ -127,7 +127,7 @@ def record(out: Path, data: str, command: str, evaluation: dict[str, Any]) -> No
     }
     RESULTS.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    same = ("data", "command", "seed")
+    same = ("data", "model", "command", "seed")
     rows = [other for other in rows if any(other[key] != row[key] for key in same)] + [row]
     RESULTS.write_text("".join(json.dumps(other) + "\n" for other in rows))
 
