@@ -7,7 +7,7 @@ The compiler is Triton's own, for sm_80 (A100) and sm_90 (H100, H200), with NVID
 asks for more shared memory than the GPU has is skipped at a launch; the first one must fit, and all must compile. A stack
 means that values did not fit into registers: slower as a rule, and for the tile of a wide search still the fastest that was
 timed. One line a kernel and setting goes to benchmarks/results/gpu_compile.jsonl, in place of older ones of the same GPU and
-width; those of others stay.
+size; those of others stay.
 """
 
 import argparse
@@ -32,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "gpu_compile.jsonl"
 SHARED = {80: 166_912, 90: 232_448}  # bytes a program may ask for
 WIDTHS = {"tiny": (96, 192, 384, 768), "base": (128, 256, 512, 1024), "xlarge": (256, 512, 1024, 2048)}
 BATCH = 128
+PLACE = ("sm", "channels", "side")  # what the rows of one call of `compiled` have in common
 Row = dict[str, Any]
 
 
@@ -97,15 +98,16 @@ def main() -> None:
 
 
 def keep(out: Path, rows: list[Row], *, every: bool) -> None:
-    """Write `rows`, all of one GPU and width, in place of older ones; of these the other settings stay, but for `every`."""
-    place = (rows[0]["sm"], rows[0]["channels"])
+    """Write `rows`, all of one GPU and size, in place of older ones; of these the other settings stay, but for `every`."""
     held = [json.loads(each) for each in out.read_text().splitlines()] if out.exists() else []
     new = {_key(row) for row in rows}
-    held = [
-        row for row in held if (row["sm"], row["channels"]) != place or not (every or row["first"] or _key(row) in new)
-    ]
-    whole = sorted([*held, *rows], key=lambda row: (row["sm"], row["channels"]))  # stable: kernels stay in their order
+    held = [row for row in held if _place(row) != _place(rows[0]) or not (every or row["first"] or _key(row) in new)]
+    whole = sorted([*held, *rows], key=_place)  # stable: kernels stay in their order
     write_text(out, "".join(json.dumps(row) + "\n" for row in whole))
+
+
+def _place(row: Row) -> tuple[int, ...]:
+    return tuple(row[name] for name in PLACE)
 
 
 def _key(row: Row) -> str:
@@ -118,7 +120,7 @@ def compiled(capability: int, channels: int, side: int, every: bool = False) -> 
 
     driver.set_active(Offline(capability))
     return [
-        report(capability, channels, what, launch, setting, first=setting is launch.settings[0])
+        report((capability, channels, side), what, launch, setting, first=setting is launch.settings[0])
         for what, launch in noted(capability, channels, side)
         for setting in (launch.settings if every else launch.settings[:1])
     ]
@@ -134,11 +136,11 @@ def noted(capability: int, channels: int, side: int) -> Iterator[tuple[str, Laun
         yield from fp8_launches(case).items()
 
 
-def report(capability: int, channels: int, what: str, launch: Launch, setting: Setting, *, first: bool) -> Row:
+def report(place: tuple[int, int, int], what: str, launch: Launch, setting: Setting, *, first: bool) -> Row:
     """What the compiler says of one kernel with one setting."""
     import triton
 
-    row: Row = {"sm": capability, "channels": channels, "what": what, "kernel": launch.name, "first": first}
+    row: Row = {**dict(zip(PLACE, place, strict=True)), "what": what, "kernel": launch.name, "first": first}
     try:
         made = launch.compile(setting)
     except Exception as failure:  # noqa: BLE001 - whatever the compiler raises is the finding
@@ -184,7 +186,7 @@ def fault(row: Row) -> str | None:
 def line(row: Row) -> str:
     """A row for reading."""
     setting = " ".join(f"{name}={value}" for name, value in row["setting"].items())
-    head = f"sm_{row['sm']} C={row['channels']:<5}{row['what']:<19}"
+    head = f"sm_{row['sm']} C={row['channels']:<5}{row['side']:>2} px  {row['what']:<19}"
     if "error" in row:
         return f"{head} FAILED {row['error']}  {setting}"
     numbers = f"registers {row['registers']:>3}  stack {row['stack']:>4}  shared {row['shared']:>7,}"

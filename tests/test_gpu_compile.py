@@ -44,17 +44,19 @@ def test_the_kernels_of_tiny_compile_for_an_h100_fit_and_keep_their_values_in_re
 
 def test_rows_take_the_place_of_older_ones_of_their_gpu_and_width_alone(tmp_path):
     def row(sm: int, channels: int, what: str, tile: int, *, first: bool = True, stack: int = 0) -> dict[str, object]:
-        return {"sm": sm, "channels": channels, "what": what, "first": first, "stack": stack, "setting": {"rows": tile}}
+        place = {"sm": sm, "channels": channels, "side": 5376 // channels}
+        return {**place, "what": what, "first": first, "stack": stack, "setting": {"rows": tile}}
 
     out = tmp_path / "rows.jsonl"
     held = [row(80, 96, "norm", 1), row(80, 96, "norm", 2, first=False), row(80, 96, "gone", 1), row(90, 96, "norm", 1)]
     keep(out, held[:3], every=True)
     keep(out, held[3:], every=False)
     keep(out, [row(80, 192, "norm", 5)], every=False)
+    keep(out, [row(80, 192, "norm", 5) | {"side": 56}], every=False)  # B and XL share widths, not sizes
     keep(out, [row(80, 96, "norm", 3, stack=8)], every=False)
     found = [json.loads(each) for each in out.read_text().splitlines()]
     assert [(each["sm"], each["channels"], each["setting"]["rows"]) for each in found] == [
-        (80, 96, 2), (80, 96, 3), (80, 192, 5), (90, 96, 1),
+        (80, 96, 2), (80, 96, 3), (80, 192, 5), (80, 192, 5), (90, 96, 1),
     ]  # fmt: skip
     keep(out, [row(80, 96, "norm", 3), row(80, 96, "norm", 4, first=False)], every=True)
     found = [json.loads(each) for each in out.read_text().splitlines()]
