@@ -127,7 +127,7 @@ class SegmentationRecipe(TaskRecipe):
     @property
     def adjustments(self) -> tuple[float, ...]:
         """Those of `select.adjust` that there is something to choose of; () where rare classes count as all others."""
-        return () if self.loss.balance == "none" else self.select.adjust
+        return () if self.loss.balance == "none" else tuple(share for share in self.select.adjust if share)
 
     @model_validator(mode="after")
     def _a_share_a_class(self) -> "SegmentationRecipe":

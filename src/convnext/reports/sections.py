@@ -47,19 +47,24 @@ def chosen_by(files: RunFiles) -> str:
 
 def bounded(found: Mapping[str, Any], figure: str) -> Html | None:
     """Where a figure and its 95 % interval lie; nothing where no interval is known, as of few images."""
-    low, high = interval_of(found, figure)
-    if not (finite(low) and finite(high)):
+    limits = interval_of(found, figure)
+    if not limits:
         return None
-    line = f"95{GAP}% interval {100 * low:.1f} to {percent(high)}"
-    return join([charts.interval(low, found[figure], high), tag("p", line, class_="below")])
+    line = f"95{GAP}% interval {between(limits)}"
+    return join([charts.interval(limits[0], found[figure], limits[1]), tag("p", line, class_="below")])
 
 
-def interval_of(found: Mapping[str, Any], figure: str) -> tuple[Any, Any]:
+def interval_of(found: Mapping[str, Any], figure: str) -> tuple[float, float] | None:
     """The 95 % interval of a figure of an evaluation: of shares of the images by their number, else as it was measured."""
     if figure in ("top1", "top5"):
-        return wilson(found[figure], found["n"]) if found.get("n") else (None, None)
+        return wilson(found[figure], found["n"]) if found.get("n") else None
     low, high = (found.get("intervals") or {}).get(figure) or (None, None)
-    return low, high
+    return (low, high) if finite(low) and finite(high) else None
+
+
+def between(limits: tuple[float, float]) -> str:
+    """'88.0 to 93.6 %'."""
+    return f"{100 * limits[0]:.1f} to {percent(limits[1])}"
 
 
 def curves(files: RunFiles, scores: Sequence[Score] = (TOP1,)) -> Html:

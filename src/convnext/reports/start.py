@@ -7,7 +7,7 @@ from convnext.drawing import charts
 from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import count, percent, plain
 from convnext.reports.run_files import RunFiles
-from convnext.reports.sections import chosen_by
+from convnext.reports.sections import between, chosen_by
 from convnext.reports.several import is_several
 from convnext.tasks.classification.metrics import TITLES, wilson
 
@@ -25,7 +25,7 @@ def start(files: RunFiles) -> Html:
                 tag("b", _candidate(row["share"]), ", kept") if kept else _candidate(row["share"]),
                 percent(row[figure]),
                 *([percent(row.get(chosen))] if chosen != figure else []),
-                *([] if several else [_interval(row[figure], n)]),
+                *([] if several else [between(wilson(row[figure], n))]),
                 plain(row["loss"], 3),
                 charts.bar(row.get(chosen, 0.0), "blue" if kept else "grey"),
             ]
@@ -43,11 +43,6 @@ def start(files: RunFiles) -> Html:
             [tag("h3", "On loading"), tag("ul", notes, class_="findings")] if notes else None,
         ]
     )
-
-
-def _interval(rate: float, n: int) -> str:
-    low, high = wilson(rate, n)
-    return f"{100 * low:.1f} to {percent(high)}"
 
 
 def _source(found: Mapping[str, Any]) -> str:

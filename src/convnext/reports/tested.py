@@ -6,7 +6,7 @@ from convnext.drawing.markup import Html, join, table, tag
 from convnext.drawing.numbers import GAP, NOTHING, count, finite, percent, plain
 from convnext.reports.layout import Section
 from convnext.reports.run_files import RunFiles
-from convnext.reports.sections import interval_of
+from convnext.reports.sections import between, interval_of
 from convnext.tasks.classification.metrics import TITLES
 
 _DENSE = {
@@ -43,5 +43,5 @@ def tested(files: RunFiles) -> Html:
 
 
 def _between(key: str, test: dict[str, Any]) -> str:
-    low, high = interval_of(test, key)
-    return f"{100 * low:.1f} to {percent(high)}" if finite(low) and finite(high) else NOTHING
+    limits = interval_of(test, key)
+    return between(limits) if limits else NOTHING

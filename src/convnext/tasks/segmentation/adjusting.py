@@ -64,7 +64,7 @@ def carry_out(
         with answering(chosen, device):
             return metrics(evaluate(model, splits.val, chosen, skipped=dict(ended.skipped), **shown))
 
-    found = {0.0: header["metrics"]} | {share: scored(share) for share in chosen.adjustments if share}
+    found = {0.0: header["metrics"]} | {share: scored(share) for share in chosen.adjustments}
     share = max(found, key=lambda each: (found[each][kept.metric], -found[each]["loss"], -each))
     weights, score = ADJUSTED if share else kept.weights, found[share][kept.metric]
     if world.writes():
