@@ -7,10 +7,12 @@ no validation images beside them), may hold out of them what it likes, and is sc
 `convnext train IMAGES --weights FILE` and nothing else. `probe` is the frozen network of that run; of few images, that of
 its first part. `small` starts from random
 weights; `finetune` is the paper's recipe with its rate scaled linearly to batch 32. The others are in transfer_rivals.py.
-`--all-seeds` are the seeds of 'all'. Every run ends as one line of results/transfer.jsonl and is not made again.
+`--all-seeds` are the seeds of 'all'. Every run ends as one line of results/transfer.jsonl and is not made again from the
+same file of weights.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import random
@@ -46,15 +48,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     args = parser.parse_args()
     source = unpacked(args.data, args.out)
+    weights = hashlib.sha256(args.weights.read_bytes()).hexdigest()[:12]
     for size in args.sizes.split(","):
         for seed in (int(word) for word in (args.all_seeds if size == "all" else args.seeds).split(",")):
             images = drawn(source, args.out, size, seed)
             for run in args.runs.split(","):
-                where = {"data": args.data.stem, "size": size, "seed": seed}
+                where = {"data": args.data.stem, "weights": weights, "size": size, "seed": seed}
                 if run != "probe" and not known(where | {"run": run}):
                     for row in made(run, images, source / "test", size, seed, args):
                         record(where | row)
-    table(args.data.stem)
+    table(args.data.stem, weights)
 
 
 def unpacked(data: Path, out: Path) -> Path:
@@ -145,9 +148,9 @@ def record(row: dict[str, Any]) -> None:
     print(json.dumps(row), flush=True)
 
 
-def table(data: str) -> None:
+def table(data: str, weights: str) -> None:
     """Mean and standard error of each contestant at each size, and the differences of ours, seed by seed."""
-    rows = [row for row in rows_of() if row["data"] == data]
+    rows = [row for row in rows_of() if (row["data"], row.get("weights")) == (data, weights)]
     for size in dict.fromkeys(row["size"] for row in rows):
         print(f"\n{data}, {size} images a class")
         found = {run: {r["seed"]: r["top1"] for r in rows if (r["size"], r["run"]) == (size, run)} for run in RUNS}

@@ -33,6 +33,7 @@ WON: dict[
     tuple[What, int], int
 ] = {}  # at these channels: a later way that was the fastest on a GPU. None was timed yet
 MLP_TILES = ((128, (64, 32, 4, 3)), (192, (128, 64, 8, 3)), (MOST, (128, 64, 8, 2)))  # block_m, block_h, warps, stages
+FULL_MLP_TILES = (*MLP_TILES[:2], (MOST, (64, 64, 8, 2)))  # for a float32 residual, as gemm.FULL_RESIDUAL_TILES
 OTHER_MLP_TILES = ((64, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 3))
 NARROW_MLP_TILES = ((128, 64, 4, 3),)  # up to RECOMPUTED: of 256 channels it would be 262,144 bytes of shared memory
 # Not timed yet: the largest that keep their values in registers, compiled without a GPU, come first
@@ -137,7 +138,8 @@ def fused_mlp(
     }  # fmt: skip
     key = (size_class(positions), channels, hidden, x.dtype, residual.dtype)
     others = (*(NARROW_MLP_TILES if channels <= RECOMPUTED else ()), *OTHER_MLP_TILES)
-    settings = _settings(channels, hidden, (gemm.recorded_for(MLP_TILES, channels), *others))
+    recorded = MLP_TILES if residual.dtype == x.dtype else FULL_MLP_TILES
+    settings = _settings(channels, hidden, (gemm.recorded_for(recorded, channels), *others))
     launch(forward_kernels.mlp, lambda s: -(-positions // s["block_m"]), settings, key, x, arguments)
     return answer
 
