@@ -1,6 +1,7 @@
 """The host never waits for the device within a step, where it need not: counted on a device that is not there."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,14 @@ def of_a_step(data: Any, chosen: Recipe, out: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_a_step_of_classification_never_waits_for_the_device(colours, tmp_path, monkeypatch, changes):
     assert of_a_step(colours, classifier(colours, **changes), tmp_path, monkeypatch, micro_batch=1) == Counter()
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_in_fp16_waits_once_to_know_whether_its_gradients_are_finite(colours, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for this device
+    chosen = classifier(colours, optim__name=name, optim__clip=1.0, precision="fp16")
+    once = Counter({("_local_scalar_dense", "engine/update.py: _apply"): 1})  # torch's scaler, which else takes no step
+    assert of_a_step(colours, chosen, tmp_path, monkeypatch, micro_batch=1) == once
 
 
 def test_a_step_of_segmentation_never_waits_for_the_device(maps: DenseSplits, tmp_path, monkeypatch):
