@@ -30,7 +30,8 @@ from convnext.config import Recipe
 from convnext.data.labelled import Entries
 from convnext.data.loader import train_batches
 from convnext.data.opening import open_labelled, recognise
-from convnext.data.shards.index import Member, files_of
+from convnext.data.shards.index import Member, files_of, packed, unpacked
+from convnext.data.stores.place import mapped
 from convnext.data.transforms import normalise
 from convnext.engine.environment import environment
 from convnext.engine.memory import keep_freed_memory
@@ -194,10 +195,12 @@ def names_of(count: int) -> Iterator[str]:
 
 def in_arrays(count: int) -> Callable[[int], object]:
     """Ours: the index of shards, and the entries of a data set."""
-    names = list(names_of(count))
-    files = files_of(
-        names, count, (), {name: Member(n // 2000, 110_000 * n, 110_000, n) for n, name in enumerate(names)}
-    )
+    members = {name: Member(n // 2000, 110_000 * n, 110_000, n) for n, name in enumerate(names_of(count))}
+    with tempfile.TemporaryFile() as made:  # as a run maps it; what it took to make it is not counted
+        made.write(packed([files_of(members, count, (), members)]))
+        made.flush()
+        (files,) = unpacked(mapped(made))
+    del members
     entries = Entries(files.names, np.arange(count, dtype=np.int64) * 1000 // count)
 
     def look(place: int) -> object:

@@ -130,7 +130,7 @@ def spent(start: float) -> dict[str, float]:
 
 def known(key: dict[str, Any]) -> bool:
     """Whether the results hold a run of this data, size, seed and name."""
-    return any(all(row[name] == value for name, value in key.items()) for row in rows_of())
+    return any(all(row.get(name) == value for name, value in key.items()) for row in rows_of())
 
 
 def rows_of() -> list[dict[str, Any]]:

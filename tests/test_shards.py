@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ import foreign
 from commands import convnext, trained
 from convnext.data.annotated import Objects
 from convnext.data.opening import open_parts, open_splits, recognise
-from convnext.data.shards import again, check, index, write
+from convnext.data.shards import again, arrays, index, write
 from convnext.data.shards.plan import planned
 from convnext.data.shards.tar import TarWriter
 from convnext.data.shards.target import FolderTarget
 from convnext.data.shards.write import write_shards
+from convnext.data.stores.place import FolderPlace
 from convnext.data.unlabelled import open_unlabelled
 from convnext.errors import DataError
 from images import COLOURS, write_colours, zipped
@@ -511,8 +513,9 @@ def _spoilt(**columns: Any) -> bytes:
 @pytest.mark.parametrize(
     "columns",
     [
-        {"prefix": [0, 9]}, {"prefix": [0]}, {"rows": [0, 5]}, {"rows": [-1, 0]}, {"length": [1, 99]}, {"length": [-3, 5]},
-        {"first": [-9, 0]}, {"shard": [-2, 0]}, {"size": [0, -1]}, {"text": []},
+        {"prefix": [0, 9]}, {"prefix": [0]}, {"rows": [0, 5]}, {"rows": [-1, 0]}, {"ends": [0, 1, 99]}, {"ends": [0, -3, 2]},
+        {"ends": [1, 1, 2]}, {"ends": [0, 5, 2]}, {"ends": [0, 2]}, {"first": [-9, 0]}, {"shard": [-2, 0]},
+        {"size": [0, -1]}, {"text": []}, {"listed": []},
     ],
 )  # fmt: skip
 def test_an_index_that_leads_out_of_itself_is_no_index(columns):
@@ -553,17 +556,6 @@ def test_every_name_is_found_and_no_other_even_where_hashes_meet(names, other, m
         assert files.folders == ("a", "a/b") and list(files.names) == names
 
 
-def test_an_index_that_does_not_fit_into_memory_is_refused_with_a_way_out(tmp_path, data, monkeypatch):
-    out = shards_of(data, tmp_path / "out")
-    monkeypatch.setattr(check, "free_memory", lambda: 10_000)
-    line = convnext("train", out, "--out", tmp_path / "run").line
-    assert "of memory while it is read" in line and line.endswith(
-        "use fewer of them, a machine with more memory, or shards of fewer images."
-    )
-    said = convnext("verify", out)
-    assert said.status == 1 and "Copy it again" not in said.out and "train-000000.tar: " in said.out
-
-
 def test_more_files_than_rows_are_refused_before_anything_is_written(tmp_path, data, monkeypatch):
     monkeypatch.setattr(index, "MOST", 47)
     line = convnext("shard", data, tmp_path / "out").line
@@ -575,6 +567,44 @@ def test_memory_of_an_entry_is_a_few_bytes(tmp_path):
     names = [f"train/n{k % 1000:08d}/n{k % 1000:08d}_{k}.JPEG" for k in range(20_000)]
     files = index.files_of(names, len(names), (), {name: index.Member(0, 0, 1, 2) for name in names})
     assert len(pickle.dumps(files)) < 90 * len(names)
+
+
+def test_the_index_is_a_file_of_numpy_whose_arrays_are_used_where_they_lie(tmp_path):
+    names = [f"train/n{k % 1000:08d}/n{k % 1000:08d}_{k}.JPEG" for k in range(20_000)]
+    files = index.files_of(
+        names, len(names), ("train",), {name: index.Member(3, k, 1, 2) for k, name in enumerate(names)}
+    )
+    (tmp_path / "index.npz").write_bytes(index.packed([files, index.files_of([], 0, (), {})]))
+    assert all(np.array_equal(one, other) for one, other in arrays_of_both(tmp_path / "index.npz"))
+    tracemalloc.start()
+    held = FolderPlace(str(tmp_path)).mapped("index.npz", 0)
+    (same, empty) = index.unpacked(held)
+    taken = tracemalloc.get_traced_memory()
+    assert [same.member(same.find(name)).first for name in names[::99]] == list(range(0, 20_000, 99))
+    after = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    columns = [getattr(same, key) for key in ("shard", "first", "size", "crc", "hashes", "rows")]
+    columns += [same.names.prefix, same.names.first, same.names.last]
+    within = np.frombuffer(held, np.uint8)
+    for column in columns:
+        assert column.flags.aligned and not column.flags.writeable and np.shares_memory(column, within)
+    assert taken[0] < 200_000 and after[1] < 20_000 * 12  # 1,000 folders; none of 8 arrays is copied
+    assert len(empty.names) == 0 and empty.find("c") is None
+
+
+def arrays_of_both(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ours = arrays.arrays_of(path.read_bytes())
+    with np.load(path) as theirs:
+        assert set(theirs.files) == set(ours)
+        for name in theirs.files:
+            yield theirs[name], ours[name]
+
+
+def test_shards_of_shards_know_their_files_where_more_lie_in_them_than_a_listing_shows(tmp_path):
+    files = index.files_of(["a/b.jpg", "a/c.jpg", "more"], 2, ("a",), {"more": index.Member(0, 1, 2, 3)})
+    again = index.named(files.names.take(slice(0, files.listed)), 2, files.folders)
+    (same,) = index.unpacked(index.packed([again]))
+    assert list(same.names) == ["a/b.jpg", "a/c.jpg"] and same.find("more") is None
 
 
 def test_what_is_planned_is_mixed_and_always_the_same(tmp_path, data):

@@ -1,6 +1,7 @@
 """Shards in an object store: the data they were made of, whatever the connection and the disk do."""
 
 import json
+import mmap
 import os
 import pickle
 import shutil
@@ -199,7 +200,7 @@ def _full(*_: object, **__: object) -> None:
 
 
 def test_a_full_disk_of_temporary_files_is_one_line_that_names_it(tmp_path, bucket, data, out, monkeypatch):
-    monkeypatch.setattr(near.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(TarWriter, "add", _full)
         assert convnext("shard", data, "s3://pets/new").line == (
@@ -207,8 +208,8 @@ def test_a_full_disk_of_temporary_files_is_one_line_that_names_it(tmp_path, buck
             "with more room, and give the same command again."
         )
     with monkeypatch.context() as patch:
-        patch.setattr(near.tempfile, "TemporaryFile", _full)
-        place = near.near(Counting(str(out)), "key", {}, places(out))
+        patch.setattr(remote.tempfile, "TemporaryFile", _full)
+        place = near.near(RemotePlace(f"file://{out}"), "key", {}, places(out))
         with pytest.raises(ConvNeXtError, match="Make room there, or set TMPDIR"):
             place.read("train-000000.tar", 0, 10)
 
@@ -367,17 +368,17 @@ def test_what_was_read_once_is_on_the_disk(out, monkeypatch):
     assert len(far.asked) == len(set(far.asked)) == 3 * len(places(out))
 
 
-@pytest.mark.parametrize(("gb", "kept"), [("0", 0), ("0.00006", 1), ("0.000104", 2), ("9", 6)])
+@pytest.mark.parametrize(("gb", "kept"), [("0", 0), ("0.00006", 2), ("0.00011", 3), ("9", 7)])  # the index before all
 def test_the_cache_stays_within_its_limit(out, data, monkeypatch, gb, kept):
     monkeypatch.setenv("CONVNEXT_CACHE_GB", gb)
     for _ in range(2):
         assert contents(f"file://{out}") == contents(data)
-    held = [file for file in (near.cache_folder() / "shards").rglob("*.tar")]
+    held = [file for file in (near.cache_folder() / "shards").rglob("*.*")]
     assert len(held) == kept
     assert sum(file.stat().st_size for file in held) <= float(gb) * 1e9
     monkeypatch.setenv("CONVNEXT_CACHE_GB", "0")
     assert contents(f"file://{out}") == contents(data)
-    assert not list((near.cache_folder() / "shards").rglob("*.tar"))
+    assert not list((near.cache_folder() / "shards").rglob("*.*"))
 
 
 def test_older_data_make_room_for_newer(out, monkeypatch):
@@ -389,6 +390,32 @@ def test_older_data_make_room_for_newer(out, monkeypatch):
         os.utime(above / name, (number, number))
     contents(f"file://{out}")
     assert "oldest" not in os.listdir(above) and "older" in os.listdir(above)
+
+
+def test_processes_share_the_index_that_is_on_the_disk_and_one_that_is_damaged_is_fetched_again(out, data):
+    url = f"file://{out}"
+    first = open_shards(url)
+    (held,) = (near.cache_folder() / "shards").rglob("index.npz")
+    there, known = held.stat(), held.read_bytes()
+    before = contents(url)
+    assert held.stat().st_ino == there.st_ino and known == (out / "index.npz").read_bytes()
+    held.write_bytes(known[:-9] + bytes(9))
+    assert contents(url) == before == contents(data)
+    assert held.read_bytes() == known and held.stat().st_ino != there.st_ino
+    held.unlink()
+    assert list(first.images.files) == list(open_shards(out).images.files)
+
+
+def test_a_disk_that_maps_no_files_costs_memory_and_nothing_else(out, data, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(19, "No such device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", refuse)
+        for where in (f"file://{out}", str(out)):
+            assert contents(where) == contents(data)
+        monkeypatch.setenv("CONVNEXT_CACHE_GB", "0")
+        assert contents(f"file://{out}") == contents(data)
 
 
 def test_what_is_damaged_in_the_cache_is_fetched_again(out, data):
@@ -409,6 +436,7 @@ def test_a_full_disk_under_the_cache_costs_a_line_and_no_image(out, data, monkey
         place = near.near(Counting(str(out)), "key", places(out), {})
         for file in places(out):
             assert place.read(file, 0, 512, fresh=True) == (out / file).read_bytes()[:512]
+            assert place.mapped(file, 512) == (out / file).read_bytes()
     assert capsys.readouterr().err.count("is not written to any more: No space left on device") == 1
 
 

@@ -89,14 +89,19 @@ def put_new(path: Path, data: bytes) -> None:
     with _room(path.parent, path.name) as room:
         made = room / path.name
         made.write_bytes(data)
-        try:
-            os.link(made, path)  # refuses what is there, in the same step
-        except FileExistsError:
-            raise
-        except OSError:  # a disk without links
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-            os.replace(made, path)
+        put_made(made, path)
+
+
+def put_made(made: Path, path: Path) -> None:
+    """Give a file of the same disk the name `path`, in one step. Raises FileExistsError where something has it by now."""
+    try:
+        os.link(made, path)  # refuses what is there, in the same step
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(made, path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,14 @@ _CODEC = ("utf-8", "surrogatepass")  # whatever a name is made of comes back as 
 class Names(Sequence[str]):
     """Paths in a fixed order. A `str` exists only while somebody looks at it; pickled and forked it stays small."""
 
-    def __init__(self, prefixes: tuple[str, ...], prefix: np.ndarray, text: bytes, first: np.ndarray, last: np.ndarray):
+    def __init__(
+        self,
+        prefixes: tuple[str, ...],
+        prefix: np.ndarray,
+        text: bytes | memoryview,
+        first: np.ndarray,
+        last: np.ndarray,
+    ):
         self.prefixes, self.prefix = prefixes, prefix  # (N,) int32: which of the prefixes
         self.text, self.first, self.last = text, first, last  # (N,) int64: where a name begins and ends in the text
 
@@ -40,14 +47,14 @@ class Names(Sequence[str]):
         if isinstance(place, slice):
             return self.take(place)
         name = self.text[self.first[place] : self.last[place]]
-        return self.prefixes[self.prefix[place]] + name.decode(*_CODEC)
+        return self.prefixes[self.prefix[place]] + str(name, *_CODEC)
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), _CHUNK):
             part = slice(start, start + _CHUNK)
             ends = zip(self.prefix[part].tolist(), self.first[part].tolist(), self.last[part].tolist(), strict=True)
             for prefix, first, last in ends:
-                yield self.prefixes[prefix] + self.text[first:last].decode(*_CODEC)
+                yield self.prefixes[prefix] + str(self.text[first:last], *_CODEC)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Names) and len(self) == len(other) and all(map(str.__eq__, self, other))
@@ -56,7 +63,13 @@ class Names(Sequence[str]):
         return hash((len(self), self[0] if len(self) else ""))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_endings"}
+        own = {key: value for key, value in self.__dict__.items() if key != "_endings"}
+        return own | {"text": bytes(self.text)}
+
+    def joined(self) -> "Names":
+        """The same paths, whose names are all of the text, one behind the other."""
+        whole = len(self) and (int(self.first[0]), int(self.last[-1])) == (0, len(self.text))
+        return self if whole and np.array_equal(self.first[1:], self.last[:-1]) else Names.of(self)
 
     def take(self, places: "np.ndarray | slice") -> "Names":
         """Those at `places`: numbers, a bool for each, or a slice. The text is shared."""
@@ -84,14 +97,14 @@ class Names(Sequence[str]):
         """(the different endings, (N,) int32: which of them)."""
         places: dict[bytes, int] = {}
         which = np.empty(len(self), np.int32)
-        text = self.text
         for start in range(0, len(self), _CHUNK):
             ends = zip(
                 self.first[start : start + _CHUNK].tolist(), self.last[start : start + _CHUNK].tolist(), strict=True
             )
             for place, (first, last) in enumerate(ends, start):
-                dot = text.rfind(b".", first + 1, last)  # a dot in front of all makes no ending
-                which[place] = places.setdefault(text[dot:last] if dot > 0 else b"", len(places))
+                name = bytes(self.text[first:last])
+                dot = name.rfind(b".", 1)  # a dot in front of all makes no ending
+                which[place] = places.setdefault(name[dot:] if dot > 0 else b"", len(places))
         known = (ending.decode(*_CODEC) for ending in places)
         return (tuple(known) or ("",)), which
 

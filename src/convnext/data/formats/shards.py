@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from convnext.data.annotated_forms import ANNOTATED, task_of
-from convnext.data.shards.check import index_of, require_memory
+from convnext.data.shards.check import index_of
 from convnext.data.shards.index import Files, unpacked
 from convnext.data.shards.record import ANNOTATIONS, FOR_TIMM, FORMAT, INDEX, RECORD, WRITING, Record, read_record
 from convnext.data.source import Source
@@ -40,6 +40,7 @@ def open_shards(path: str | Path) -> Source:
         sizes = {each["name"]: each["bytes"] for each in record.shards}
         told = {each["name"] for each in record.shards if each["part"] == ANNOTATIONS}  # in which every file is needed
         shards = {name: size for name, size in sizes.items() if name not in told}
+        shards = {record.index["name"]: record.index["bytes"], **shards}
         place = near(place, record.index["sha256"][:16], shards, {name: sizes[name] for name in told})
     trees = [_tree(place, record, *each) for each in zip(_index(place, record), record.notes, strict=True)]
     return Source(
@@ -69,7 +70,6 @@ def as_asked(
 
 
 def _index(place: Place, record: Record) -> tuple[Files, ...]:
-    require_memory(place, record)
     try:
         found = unpacked(index_of(place, record))
         last = max((int(files.shard.max(initial=-1)) for files in found), default=-1)

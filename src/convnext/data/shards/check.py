@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from convnext.data.cache import free_memory
 from convnext.data.shards.index import Files, unpacked
 from convnext.data.shards.record import INDEX, RECORD, Record, read_record
 from convnext.data.store import printable
 from convnext.data.stores.opened import place_of
-from convnext.data.stores.place import Place
+from convnext.data.stores.place import Place, slices
 from convnext.errors import DataError, number_of, reason_of
 
-_SLICE = 8 << 20  # bytes that are read at a time
-_IN_MEMORY = 3  # times its bytes, that reading an index takes at most: 163 of 63 for a usual name
 _NAMED = 3  # damaged files in a line
 
 
@@ -40,44 +37,28 @@ def checked(path: str | Path) -> Iterator[Checked]:
     yield Checked(RECORD, True, f"{number_of(count, 'image')} in {number_of(len(record.shards), 'shard')}")
     files: tuple[Files, ...] = ()
     try:
-        require_memory(place, record)
-        try:
-            files = unpacked(index_of(place, record))
-            yield Checked(INDEX, True, "it is what was written")
-        except (DataError, OSError) as error:
-            yield Checked(INDEX, False, f"It cannot be used: {reason_of(error)}. Copy it again.")
-    except DataError as error:
-        yield Checked(INDEX, False, str(error))
+        files = unpacked(index_of(place, record))
+        yield Checked(INDEX, True, "it is what was written")
+    except (DataError, OSError) as error:
+        yield Checked(INDEX, False, f"It cannot be used: {reason_of(error)}. Copy it again.")
     for number, shard in enumerate(record.shards):
         yield _shard(place, shard["name"], shard["bytes"], shard["sha256"], number, files)
 
 
-def index_of(place: Place, record: Record) -> bytes:
-    """The bytes of the index. Raises DataError with the reason where they are not what was written, OSError.
-
-    `require_memory` comes first.
-    """
-    data = place.whole(record.index["name"])
-    if hashlib.sha256(data).hexdigest() != record.index["sha256"]:
-        raise DataError("it is not what was written (wrong checksum)")
-    return data
-
-
-def require_memory(place: Place, record: Record) -> None:
-    """Raise DataError where the index would not fit into the memory that is free, whatever its record says."""
-    wanted, free = _IN_MEMORY * record.index["bytes"], free_memory()
-    if wanted > free:
-        name = f"{printable(place.name)}/{record.index['name']}"
-        raise DataError(
-            f"'{name}' takes {wanted / 1e9:,.1f} GB of memory while it is read, and {free / 1e9:,.1f} GB are free. Every "
-            "process reads it: use fewer of them, a machine with more memory, or shards of fewer images."
-        )
+def index_of(place: Place, record: Record) -> memoryview:
+    """The bytes of the index. Raises as `Place.mapped`, and DataError with the reason where they are not what was written."""
+    name, size = record.index["name"], record.index["bytes"]
+    for fresh in (False, True) if place.far else (False,):
+        data = place.mapped(name, size, fresh=fresh)
+        if hashlib.sha256(data).hexdigest() == record.index["sha256"]:
+            return data
+    raise DataError("it is not what was written (wrong checksum)")
 
 
 def _shard(place: Place, name: str, size: int, sha256: str, number: int, files: tuple[Files, ...]) -> Checked:
     found, there = hashlib.sha256(), 0
     try:
-        while there < size and (data := place.read(name, there, min(_SLICE, size - there), fresh=True)):
+        for data in slices(place, name, size, fresh=True):
             found.update(data)
             there += len(data)
     except OSError as error:

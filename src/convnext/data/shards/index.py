@@ -1,24 +1,26 @@
 """The index of shards: of every file of a data set its name, its shard, and its place and CRC-32 there.
 
-N files. All is in arrays, so that a million files are no Python objects and forked workers share them.
+N files. All is in arrays, which lie in the mapped file of the index: a million files are no Python objects, and the processes
+of a machine share them.
 """
 
-import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from convnext.data.names import Names
+from convnext.data.shards import arrays
 from convnext.errors import DataError
 
 _LONGEST = 1 << 20  # bytes of a name
 MOST = 2**31 - 1  # files: their rows are 32-bit numbers
 ABSENT = -1  # in place of a shard's number: a file that was listed and not stored
 _CODEC = ("utf-8", "surrogatepass")
+_PART = 1 << 12  # names that are looked at together
+_FROM_ZERO = (("first", 0, 2**63), ("size", 0, 2**63))
 _COLUMNS = {"shard": np.int32, "first": np.int64, "size": np.int64, "crc": np.uint32}
 
 
@@ -94,53 +96,52 @@ def named(names: Iterable[str], listed: int, folders: Iterable[str]) -> Files:
 
 
 def packed(trees: Iterable[Files]) -> bytes:
-    """The index as a file: NumPy's .npz, the same bytes for the same files."""
-    arrays: dict[str, Any] = {}
+    """The index as a file, the same bytes for the same files."""
+    held: dict[str, np.ndarray] = {}
     for number, files in enumerate(trees):
-        texts = {"text": files.names.text, "prefixes": _joined(files.names.prefixes), "folders": _joined(files.folders)}
+        names = files.names.joined()
+        texts = {"text": names.text, "prefixes": _joined(names.prefixes), "folders": _joined(files.folders)}
         columns = {key: getattr(files, key) for key in (*_COLUMNS, "hashes", "rows")}
         columns |= {key: np.frombuffer(text, np.uint8) for key, text in texts.items()}
-        columns |= {"prefix": files.names.prefix, "length": (files.names.last - files.names.first).astype(np.int32)}
+        columns |= {"prefix": names.prefix, "ends": np.append(names.first[:1], names.last)}
         columns |= {"listed": np.array([files.listed], np.int64)}
-        arrays |= {f"{number}.{key}": column for key, column in columns.items()}
-    made = io.BytesIO()
-    np.savez(made, **arrays)
-    return made.getvalue()
+        held |= {f"{number}.{key}": column for key, column in columns.items()}
+    return arrays.packed(held)
 
 
-def unpacked(data: bytes) -> tuple[Files, ...]:
-    """What `packed` made. Raises DataError, with a reason, where it is something else."""
+def unpacked(data: bytes | memoryview) -> tuple[Files, ...]:
+    """What `packed` made, in the memory of `data`. Raises DataError, with a reason, where it is something else."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(
-                each.compress_type for each in archive.infolist()
-            ):  # ours are not; such a one could unpack to anything
-                raise ValueError("it is compressed")
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
-            arrays = {key: held[key] for key in held.files}
-        trees = sorted({int(key.partition(".")[0]) for key in arrays})
-        return tuple(_of_arrays(arrays, number) for number in trees)
-    except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+        held = arrays.arrays_of(data)
+        trees = sorted({int(key.partition(".")[0]) for key in held})
+        return tuple(_of_arrays(held, number) for number in trees)
+    except (ValueError, KeyError) as error:
         raise DataError(f"it is no index of shards ({error})") from None
 
 
-def _of_arrays(arrays: Mapping[str, np.ndarray], number: int) -> Files:
-    own = {key.partition(".")[2]: column for key, column in arrays.items() if key.startswith(f"{number}.")}
-    kinds = _COLUMNS | {"hashes": np.uint64, "rows": np.int32, "prefix": np.int32, "length": np.int32}
-    count = len(own["prefix"])
-    if any(own[key].dtype != kind or own[key].shape != (count,) for key, kind in kinds.items()):
+def _of_arrays(held: Mapping[str, np.ndarray], number: int) -> Files:
+    own = {key.partition(".")[2]: column for key, column in held.items() if key.startswith(f"{number}.")}
+    kinds = _COLUMNS | {"hashes": np.uint64, "rows": np.int32, "prefix": np.int32}
+    count, ends, text = len(own["prefix"]), own["ends"], own["text"]
+    if any(own[key].dtype != kind or len(own[key]) != count for key, kind in kinds.items()) or text.dtype != np.uint8:
         raise ValueError("its columns do not fit each other")
-    last = np.cumsum(own["length"], dtype=np.int64)
+    if ends.dtype != np.int64 or len(ends) != count + bool(count) or len(own["listed"]) != 1:
+        raise ValueError("its columns do not fit each other")
     prefixes = _parted(own["prefixes"])
-    bounds = (("prefix", len(prefixes)), ("rows", count), ("length", _LONGEST))
-    wrong = any(count and not 0 <= int(own[key].min()) <= int(own[key].max()) < most for key, most in bounds)
-    if wrong or (count and (int(last[-1]) != own["text"].nbytes or int(own["shard"].min()) < ABSENT)):
+    for key, least, most in (("prefix", 0, len(prefixes)), ("rows", 0, count), ("shard", ABSENT, MOST), *_FROM_ZERO):
+        if count and not least <= int(own[key].min()) <= int(own[key].max()) < most:
+            raise ValueError("its columns lead out of it")
+    if count and (int(ends[0]) or int(ends[-1]) != len(text) or not _rise(ends)):
         raise ValueError("its columns lead out of it")
-    if min(int(own[key].min(initial=0)) for key in ("first", "size")) < 0:
-        raise ValueError("its columns lead out of it")
-    names = Names(prefixes, own["prefix"], own["text"].tobytes(), last - own["length"], last)
+    names = Names(prefixes, own["prefix"], text.data, ends[:-1], ends[1:])
     columns = {key: own[key] for key in (*_COLUMNS, "hashes", "rows")}
     return Files(names, int(own["listed"][0]), _parted(own["folders"]), **columns)
+
+
+def _rise(ends: np.ndarray) -> bool:
+    """Whether each is as large as the one before or larger by the bytes of a name; a part at a time, to take no memory."""
+    parts = (np.diff(ends[start : start + _PART + 1]) for start in range(0, len(ends) - 1, _PART))
+    return all(0 <= int(part.min()) <= int(part.max()) < _LONGEST for part in parts)
 
 
 def _hash(name: str) -> int:

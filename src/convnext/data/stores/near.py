@@ -8,31 +8,29 @@ checksum of what the disk has, a hole included, and asks again for what is wrong
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from convnext.data.stores.place import FolderPlace, Place
 from convnext.errors import ConvNeXtError
-from convnext.files import cache_folder, told_temporary
+from convnext.files import cache_folder, put_made, workroom
 from convnext.streams import tell
 
 SWITCH = "CONVNEXT_CACHE_GB"
 _DEFAULT_GB = 20.0
 _BLOCK = 1 << 20  # bytes that are fetched at once: some ten photos
-_SLICE = 16 << 20  # bytes of a file that is fetched whole
 
 
 class NearPlace:
-    """The shards of `far`: those of `kept` through the disk, those of `at_once` as a whole when one is first read."""
+    """The files of `far`: those of `kept` through the disk, those of `at_once` as a whole when one is first read."""
 
     def __init__(self, far: Place, folder: Path, kept: Mapping[str, int], at_once: Mapping[str, int]):
         self.far, self.name, self.folder = far, far.name, folder
         self.kept, self.at_once = dict(kept), dict(at_once)  # name -> bytes
         self._near = FolderPlace(str(folder))
-        self._whole: dict[str, _Unnamed] = {}
+        self._whole: dict[str, memoryview] = {}
         self._coming: dict[tuple[int, str, int], Future[bytes | None]] = {}  # blocks by process, file and place
         self._refused = False
 
@@ -42,7 +40,9 @@ class NearPlace:
     def read(self, file: str, first: int, size: int, *, fresh: bool = False, once: bool = False) -> bytes:
         """As `Place` has it; without `fresh` what the disk has, which may be anything."""
         if file in self.at_once:
-            return self._of_whole(file, first, size)
+            if file not in self._whole:
+                self._whole.setdefault(file, self.far.mapped(file, self.at_once[file]))
+            return bytes(self._whole[file][first : first + size])
         if file not in self.kept or self._refused:
             return self.far.read(file, first, size, once=once)
         if not fresh:
@@ -75,6 +75,28 @@ class NearPlace:
         """As `Place` has it."""
         return self.far.whole(file)
 
+    def mapped(self, file: str, size: int, *, fresh: bool = False) -> memoryview:
+        """As `Place` has it; the processes of this machine share its memory where the disk may keep it."""
+        if file not in self.kept or self._refused:
+            return self.far.mapped(file, size)
+        if not fresh:
+            with contextlib.suppress(OSError):
+                return self._near.mapped(file, size)
+        data = self.far.mapped(file, size)
+        try:
+            with workroom(self.folder, file) as room:
+                made = room / file
+                made.write_bytes(data)
+                if fresh:
+                    os.replace(made, self.folder / file)
+                else:
+                    with contextlib.suppress(FileExistsError):  # another process was faster: its memory is shared
+                        put_made(made, self.folder / file)
+            return self._near.mapped(file, size)
+        except OSError as error:
+            self._refuse(error)
+            return data
+
     def _keep(self, file: str, start: int, block: bytes) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,40 +105,11 @@ class NearPlace:
                 held.seek(start)
                 held.write(block)
         except OSError as error:
-            self._refused = True
-            tell(
-                f"'{self.folder}' is not written to any more: {error.strerror}. Images come from '{self.name}' each time."
-            )
+            self._refuse(error)
 
-    def _of_whole(self, file: str, first: int, size: int) -> bytes:
-        if file not in self._whole:
-            with told_temporary():
-                held = _Unnamed(tempfile.TemporaryFile())  # noqa: SIM115 # closed by its own
-            for start in range(0, self.at_once[file], _SLICE):
-                data = self.far.read(file, start, min(_SLICE, self.at_once[file] - start))
-                with told_temporary():
-                    held.file.write(data)
-                    held.file.flush()
-            self._whole.setdefault(file, held)
-        return self._whole[file].read(first, size)
-
-
-class _Unnamed:
-    """A file that is gone with the last who reads it."""
-
-    def __init__(self, file: IO[bytes]):
-        self.file = file
-
-    def __del__(self) -> None:
-        with contextlib.suppress(OSError):  # what a full disk did not take is written once more
-            self.file.close()
-
-    def read(self, first: int, size: int) -> bytes:
-        """`size` bytes from `first` on."""
-        if hasattr(os, "pread"):  # threads and forked processes share its position
-            return os.pread(self.file.fileno(), size, first)
-        self.file.seek(first)
-        return self.file.read(size)
+    def _refuse(self, error: OSError) -> None:
+        self._refused = True
+        tell(f"'{self.folder}' is not written to any more: {error.strerror}. Images come from '{self.name}' each time.")
 
 
 def near(far: Place, key: str, shards: Mapping[str, int], at_once: Mapping[str, int]) -> NearPlace:
@@ -132,7 +125,7 @@ def near(far: Place, key: str, shards: Mapping[str, int], at_once: Mapping[str, 
             room -= size
     with contextlib.suppress(OSError):
         for file in folder.iterdir():
-            if file.name not in kept:
+            if file.name not in kept and not file.name.startswith("."):  # a folder in which one is written
                 file.unlink()
         os.utime(folder)  # it is the last that goes
     return NearPlace(far, folder, kept, at_once)

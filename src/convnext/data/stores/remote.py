@@ -1,14 +1,18 @@
 """An object store: shards are read by ranges of bytes, and again where a connection is lost."""
 
+import contextlib
 import errno
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 from convnext.data.store import printable
+from convnext.data.stores.place import mapped, slices
 from convnext.errors import ConvNeXtError, DataError, Unreachable, on_one_line
 from convnext.extras import needs
+from convnext.files import told_temporary
 from convnext.streams import tell
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0)  # before each further try: four minutes altogether
@@ -44,6 +48,20 @@ class RemotePlace:
     def whole(self, file: str) -> bytes:
         """As `Place` has it. Raises Unreachable as `read` does."""
         return bytes(self.tried(file, lambda store, path: store.cat_file(path)))
+
+    def mapped(self, file: str, size: int, *, fresh: bool = False) -> memoryview:
+        """As `Place` has it, in a file that is gone with the last who looks at it."""
+        with told_temporary():
+            held = tempfile.TemporaryFile()  # noqa: SIM115 # closed below
+        try:
+            for data in slices(self, file, size):
+                with told_temporary():
+                    held.write(data)
+                    held.flush()
+            return mapped(held)
+        finally:
+            with contextlib.suppress(OSError):  # what a full disk did not take is written once more
+                held.close()
 
     def tried(self, file: str, work: Callable[[Any, str], Any], *, writing: bool = False, once: bool = False) -> Any:
         """What `work` makes of the file system of fsspec and the path of `file` there, tried again where that is lost.
