@@ -6,11 +6,15 @@ import os
 import pickle
 import shutil
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -373,12 +377,12 @@ def test_the_cache_stays_within_its_limit(out, data, monkeypatch, gb, kept):
     monkeypatch.setenv("CONVNEXT_CACHE_GB", gb)
     for _ in range(2):
         assert contents(f"file://{out}") == contents(data)
-    held = [file for file in (near.cache_folder() / "shards").rglob("*.*")]
+    held = [file for file in (near.cache_folder() / "shards").rglob("[!.]*.*")]
     assert len(held) == kept
     assert sum(file.stat().st_size for file in held) <= float(gb) * 1e9
     monkeypatch.setenv("CONVNEXT_CACHE_GB", "0")
     assert contents(f"file://{out}") == contents(data)
-    assert not list((near.cache_folder() / "shards").rglob("*.*"))
+    assert not list((near.cache_folder() / "shards").rglob("[!.]*.*"))
 
 
 def test_older_data_make_room_for_newer(out, monkeypatch):
@@ -404,6 +408,40 @@ def test_processes_share_the_index_that_is_on_the_disk_and_one_that_is_damaged_i
     assert held.read_bytes() == known and held.stat().st_ino != there.st_ino
     held.unlink()
     assert list(first.images.files) == list(open_shards(out).images.files)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_processes_that_begin_at_once_fetch_the_index_once_where_the_disk_has_locks(out, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr(
+            near.FileLock, "acquire", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available"))
+        )
+    folder, size = near.cache_folder() / "key", (out / "index.npz").stat().st_size
+    together, fetched = Barrier(8), list[int]()
+
+    class Slow(FolderPlace):
+        def mapped(self, file: str, size: int, *, fresh: bool = False) -> memoryview:
+            fetched.append(size)
+            time.sleep(0.2)  # as a store takes its time; the others have asked by then
+            return super().mapped(file, size)
+
+    def one(_: int) -> bytes:
+        place = NearPlace(Slow(str(out)), folder, {"index.npz": size}, {})
+        together.wait()
+        return bytes(place.mapped("index.npz", size))
+
+    with ThreadPoolExecutor(8) as several:
+        assert set(several.map(one, range(8))) == {(out / "index.npz").read_bytes()}
+    assert len(fetched) == (1 if locks else 8)
+    assert [file.name for file in folder.iterdir() if not file.name.startswith(".")] == ["index.npz"]
+
+
+def test_who_waits_too_long_for_another_process_fetches_for_itself(out, monkeypatch):
+    monkeypatch.setattr(near, "_PATIENCE", 0.01)
+    place, size = near.near(Counting(str(out)), "key", places(out), {}), (out / "index.npz").stat().st_size
+    place.folder.mkdir(parents=True)
+    with FileLock(place.folder / ".index.npz.lock"), ThreadPoolExecutor(1) as other:
+        assert other.submit(place.mapped, "index.npz", size).result() == (out / "index.npz").read_bytes()
 
 
 def test_a_disk_that_maps_no_files_costs_memory_and_nothing_else(out, data, monkeypatch):

@@ -8,10 +8,12 @@ checksum of what the disk has, a hole included, and asks again for what is wrong
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from convnext.data.stores.place import FolderPlace, Place
 from convnext.errors import ConvNeXtError
@@ -21,6 +23,7 @@ from convnext.streams import tell
 SWITCH = "CONVNEXT_CACHE_GB"
 _DEFAULT_GB = 20.0
 _BLOCK = 1 << 20  # bytes that are fetched at once: some ten photos
+_PATIENCE = 600  # seconds that a process waits for what another one fetches
 
 
 class NearPlace:
@@ -76,11 +79,28 @@ class NearPlace:
         return self.far.whole(file)
 
     def mapped(self, file: str, size: int, *, fresh: bool = False) -> memoryview:
-        """As `Place` has it; the processes of this machine share its memory where the disk may keep it."""
+        """As `Place` has it; one process of this machine fetches it, and all share its memory, where the disk may keep it."""
         if file not in self.kept or self._refused:
             return self.far.mapped(file, size)
         if not fresh:
             with contextlib.suppress(OSError):
+                return self._near.mapped(file, size)
+        with self._alone(file):
+            return self._fetched_whole(file, size, fresh=fresh)
+
+    @contextlib.contextmanager
+    def _alone(self, file: str) -> Iterator[None]:
+        """One process at a time, where the disk has locks; the others wait for what it fetches, but not for ever."""
+        lock = FileLock(self.folder / f".{file}.lock", timeout=_PATIENCE, fallback_to_soft=False)
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError, Timeout):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(lock)
+            yield
+
+    def _fetched_whole(self, file: str, size: int, *, fresh: bool) -> memoryview:
+        if not fresh:
+            with contextlib.suppress(OSError):  # another process was faster
                 return self._near.mapped(file, size)
         data = self.far.mapped(file, size)
         try:
@@ -90,7 +110,7 @@ class NearPlace:
                 if fresh:
                     os.replace(made, self.folder / file)
                 else:
-                    with contextlib.suppress(FileExistsError):  # another process was faster: its memory is shared
+                    with contextlib.suppress(FileExistsError):  # of a process that did not wait: its memory is shared
                         put_made(made, self.folder / file)
             return self._near.mapped(file, size)
         except OSError as error:
