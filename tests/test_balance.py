@@ -156,6 +156,11 @@ def test_uneven_classes_are_treated_in_recipes_of_ours_and_published_ones_stay_a
     assert balanced(uneven, "imagenet22k") == {"select.metric": "balanced_accuracy"}
 
 
+@pytest.mark.parametrize(("metric", "treated"), [("top1", False), ("top5", False), ("macro_f1", True), (None, True)])
+def test_classes_stay_as_uneven_as_they_are_for_who_counts_images(metric, treated):
+    assert bool(balanced(data(31, 10), "small", metric)) == treated
+
+
 def test_the_line_names_the_largest_and_the_smallest_class_and_what_is_done():
     chosen = recipe("small", "atto", images=41, image_px=32, classes=2)
     treated = chosen.model_copy(update={"loss": LossConfig(balance="logits")})
@@ -202,6 +207,12 @@ def test_every_way_is_done_when_it_is_asked_for_and_changes_what_is_learnt(uneve
     trained(uneven, tmp_path / "none2", "--loss.balance", "none", "--metric", "top1")
     losses, others = ([row["loss"] for row in rows(tmp_path / name)] for name in (balance, "none2"))
     assert (losses == others) == (balance == "none")
+
+
+def test_who_asks_for_top1_gets_a_network_that_knows_the_shares(uneven, tmp_path):
+    said = trained(uneven, tmp_path / "run", "--metric", "top1").err
+    assert recipe_of(tmp_path / "run") == ("none", "top1")
+    assert "they count by their images (--balance none), and top-1 chooses the best weights" in said
 
 
 def test_even_classes_are_trained_as_they_were(tmp_path):

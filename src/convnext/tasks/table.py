@@ -41,7 +41,7 @@ class Row:
     final: Callable[..., Evaluation]  # the same at the end of a run, with what is fitted on the held-out images
     fitted: Callable[
         ..., dict[str, Any]
-    ]  # (dataset to train on, findings, name of the recipe; None: it is a value) -> its fields
+    ]  # (dataset to train on, findings, name of the recipe; None: it is a value; the figure asked for) -> its fields
     fingerprint: Callable[[Any, Any], str]  # (dataset, recipe) -> of what is trained on, as a checkpoint has it
     counts: Callable[[Any, Any, str], dict[str, Any]]  # (dataset, findings, part) -> its part of data.json
     classes: str  # the field of the recipe that follows the classes of the data

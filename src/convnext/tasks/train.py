@@ -257,7 +257,9 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             f"{row.classes} = {asked}, but the data have {number_of(classes, 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    chosen = override(chosen, {row.classes: classes, **row.fitted(train, data.findings, name)})
+    chosen = override(
+        chosen, {row.classes: classes, **row.fitted(train, data.findings, name, changes.get("select.metric"))}
+    )
     return with_fitting_batch(with_changes(chosen, changes, images=images), images, changes)
 
 

@@ -15,6 +15,7 @@ from convnext.tasks.classification.metrics import TITLES
 
 UNEVEN = 3.0  # largest class over smallest; above, training makes up for it
 AUTO = "logits"  # benchmarks/balance.py
+OF_IMAGES = ("top1", "top5")  # figures to which every image counts alike, of whatever class
 _SEVERAL = {  # --balance where an image may have several labels -> what is said of it
     "none": "",
     "sampler": "Classes: training sees the images of each as often, by the rarest class that they have (--balance sampler).",
@@ -28,12 +29,13 @@ def unevenness(counts: np.ndarray) -> float:
     return float(held.max() / held.min()) if len(held) else 1.0
 
 
-def balanced(train: Dataset, name: str) -> dict[str, Any]:
-    """The fields of the recipe called `name` that uneven classes change.
+def balanced(train: Dataset, name: str, metric: object = None) -> dict[str, Any]:
+    """The fields of the recipe called `name` that uneven classes change, for a person who asks for the best by `metric`.
 
-    A published recipe is trained as it was published. Which of its weights are the best is not published.
+    A published recipe is trained as it was published. Which of its weights are the best is not published. A figure that
+    counts images is the highest for a network that knows how many each class has.
     """
-    if unevenness(counts_of(train)) <= UNEVEN:
+    if unevenness(counts_of(train)) <= UNEVEN or metric in OF_IMAGES:
         return {}
     treated = {"loss.balance": AUTO} if name in FITTED["classification"] else {}
     return {**treated, "select.metric": "balanced_accuracy"}

@@ -11,11 +11,11 @@ from convnext.tasks.digest import digest
 SEVERAL = {"labels": "multi", "loss.kind": "bce", "select.metric": "map"}  # what a recipe is where images have several
 
 
-def fitted(train: Dataset, findings: Findings, name: str | None = None) -> dict[str, Any]:
+def fitted(train: Dataset, findings: Findings, name: str | None = None, metric: object = None) -> dict[str, Any]:
     """What several labels an image or uneven classes ask of a recipe that is named; one that is a value says it itself."""
     if not name:
         return {}
-    return SEVERAL if train.several else balanced(train, name)
+    return SEVERAL if train.several else balanced(train, name, metric)
 
 
 def fingerprint(dataset: Dataset, recipe: ClassificationRecipe | None = None) -> str:

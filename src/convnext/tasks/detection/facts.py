@@ -11,7 +11,9 @@ from convnext.data.dataset import DenseDataset
 _FEW = 60  # objects of an image; with more, more than COCO's 100 detections are shown
 
 
-def fitted(train: DenseDataset, findings: DenseFindings, name: str | None = None) -> dict[str, Any]:
+def fitted(
+    train: DenseDataset, findings: DenseFindings, name: str | None = None, metric: object = None
+) -> dict[str, Any]:
     """No mask head where there are no masks, and room for half as many detections again as an image has objects."""
     changes: dict[str, Any] = {} if train.has_masks else {"head.masks": False}
     objects = max((int((~e.objects.crowd).sum()) for e in train.entries if e.objects is not None), default=0)

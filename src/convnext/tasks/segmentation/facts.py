@@ -13,7 +13,9 @@ UNEVEN = 10.0  # pixels of the largest class over those of the smallest; above, 
 AUTO = "weights"  # docs/log.md, "Rare pixels"
 
 
-def fitted(train: DenseDataset, findings: DenseFindings, name: str | None = None) -> dict[str, Any]:
+def fitted(
+    train: DenseDataset, findings: DenseFindings, name: str | None = None, metric: object = None
+) -> dict[str, Any]:
     """The classes' shares of the pixels, and what uneven ones ask of a recipe that is fitted to the data."""
     pixels = [max(1, findings.per_class["train"].get(each, 0)) for each in train.classes]
     shares = tuple(float(f"{each / sum(pixels):.4g}") for each in pixels)
