@@ -7,7 +7,8 @@ no validation images beside them), may hold out of them what it likes, and is sc
 `convnext train IMAGES --weights FILE` and nothing else. `probe` is the frozen network of that run; of few images, that of
 its first part. `small` starts from random
 weights; `finetune` is the paper's recipe with its rate scaled linearly to batch 32. The others are in transfer_rivals.py.
-`--all-seeds` are the seeds of 'all'. Every run ends as one line of results/transfer.jsonl and is not made again from the
+`--all-seeds` are the seeds of 'all'. `transfer` and `small` train in the numbers that the device is fast in, or in those of
+`--precision`; the others in float32. Every run ends as one line of results/transfer.jsonl and is not made again from the
 same file of weights.
 """
 
@@ -28,9 +29,11 @@ import torch
 import convnext
 import transfer_rivals as rivals
 from convnext.engine.environment import environment
+from convnext.engine.precision import fast_format
 
 RESULTS = Path(__file__).parent / "results" / "transfer.jsonl"
 FINETUNE = {"optim.batch": 32, "optim.lr": 5e-5 * 32 / 512}
+OF_THE_DEVICE = ("transfer", "small")  # which do not say what they are computed in
 RUNS = ("transfer", "probe", "small", "finetune", *rivals.RIVALS)
 
 
@@ -45,6 +48,9 @@ def main() -> None:
     parser.add_argument("--all-seeds", default="0,1")
     parser.add_argument("--runs", default=",".join(RUNS))
     parser.add_argument("--px", type=int, default=128, help="input of the rivals: what the weights were trained at")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="numbers of `transfer` and `small` (the device's)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     args = parser.parse_args()
     source = unpacked(args.data, args.out)
@@ -54,6 +60,8 @@ def main() -> None:
             images = drawn(source, args.out, size, seed)
             for run in args.runs.split(","):
                 where = {"data": args.data.stem, "weights": weights, "size": size, "seed": seed}
+                if run in OF_THE_DEVICE:
+                    where |= {"precision": args.precision or fast_format(torch.device("cpu")) or "fp32"}
                 if run != "probe" and not known(where | {"run": run}):
                     for row in made(run, images, source / "test", size, seed, args):
                         record(where | row)
@@ -90,7 +98,10 @@ def made(run: str, images: Path, test: Path, size: str, seed: int, args: argpars
     start = time.perf_counter()
     if run in rivals.RIVALS:
         return [{"run": run, "top1": rival(run, images, test, seed, args), **spent(start)}]
-    given: dict[str, Any] = {"seed": seed, "workers": 0, "progress": False, "out": args.out / f"{run}_{size}_{seed}"}
+    out = args.out / "_".join([run, size, str(seed), *([args.precision] if args.precision else [])])
+    given: dict[str, Any] = {"seed": seed, "workers": 0, "progress": False, "out": out}
+    if run in OF_THE_DEVICE and args.precision:
+        given |= {"overrides": {"precision": args.precision}}
     if run == "small":
         given |= {"model": args.model}
     elif run == "finetune":
@@ -153,18 +164,26 @@ def table(data: str, weights: str) -> None:
     rows = [row for row in rows_of() if (row["data"], row.get("weights")) == (data, weights)]
     for size in dict.fromkeys(row["size"] for row in rows):
         print(f"\n{data}, {size} images a class")
-        found = {run: {r["seed"]: r["top1"] for r in rows if (r["size"], r["run"]) == (size, run)} for run in RUNS}
-        for run, by_seed in found.items():
-            if by_seed:
-                values = list(by_seed.values())
-                shared = [found["transfer"][seed] - by_seed[seed] for seed in by_seed if seed in found["transfer"]]
-                minutes = statistics.median(r["minutes"] for r in rows if (r["size"], r["run"]) == (size, run))
-                print(
-                    f"{run:<10} {statistics.mean(values):7.2%} +- {error(values):.2%} (n={len(values)}, {minutes:.1f} min)  "
-                    f"transfer minus it: {statistics.mean(shared):+.2%} +- {error(shared):.2%}"
-                    if shared
-                    else f"{run:<10} {statistics.mean(values):7.2%} +- {error(values):.2%} (n={len(values)}, {minutes:.1f} min)"
-                )
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in rows:
+            if row["size"] == size:
+                found.setdefault(contestant(row), {})[row["seed"]] = row
+        for name, by_seed in sorted(found.items(), key=lambda each: RUNS.index(each[0].split()[0])):
+            values = [row["top1"] for row in by_seed.values()]
+            minutes = statistics.median(row["minutes"] for row in by_seed.values())
+            line = (
+                f"{name:<13} {statistics.mean(values):7.2%} +- {error(values):.2%} (n={len(values)}, {minutes:.1f} min)"
+            )
+            for ours, of_ours in found.items():
+                shared = [of_ours[seed]["top1"] - by_seed[seed]["top1"] for seed in by_seed if seed in of_ours]
+                if ours.startswith("transfer") and ours != name and shared:
+                    line += f"  {ours} minus it: {statistics.mean(shared):+.2%} +- {error(shared):.2%}"
+            print(line)
+
+
+def contestant(row: dict[str, Any]) -> str:
+    """Whose row it is; with its numbers, where they are not float32."""
+    return row["run"] + (" bf16" if row.get("precision") == "bf16" else "")
 
 
 def error(values: list[float]) -> float:

@@ -50,6 +50,7 @@ def _annotations(labels: np.ndarray, image_id: int, first: int, masks: bool) -> 
 
 
 FIELDS: dict[str, Any] = {
+    "precision": "fp32",  # on every machine the same numbers
     "model.depths": (1, 1, 1, 1),
     "model.widths": (8, 12, 16, 24),
     "head.channels": 16,

@@ -24,7 +24,14 @@ from shape_objects import write_objects
 from shapes import write_shapes
 
 ROOT = Path(__file__).parents[1]
-FIELDS = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "input.size_px": 16}
+FIELDS = {
+    "precision": "fp32",
+    "model.depths": (1, 1),
+    "model.widths": (8, 16),
+    "model.patch": 2,
+    "optim.batch": 6,
+    "input.size_px": 16,
+}
 STRICT = ("disallow_any_generics", "disallow_subclassing_any", "disallow_untyped_calls", "warn_return_any")
 
 

@@ -43,7 +43,7 @@ MEANING = {
     "epochs": "passes over the training images",
     "batch": "images per optimizer step, over all devices",
     "lr": "peak learning rate for that batch",
-    "precision": "fp32, bf16 or fp16",
+    "precision": "fp32, bf16 or fp16; small recipes and transfer take what the device is fast in",
     "metric": "figure on the held-out images that chooses the best weights, e.g. balanced_accuracy, macro_f1",
     "balance": "what makes up for uneven classes: auto, none, weights, logits, for classification also sampler",
 }

@@ -3,7 +3,7 @@
 import torch
 
 from convnext.engine.machine import machine, processor
-from convnext.engine.precision import float32_here
+from convnext.engine.precision import fast_format, float32_here
 from convnext.kernels.cpu import bf16_matmuls, origin
 from convnext.kernels.dispatch import gpu_path, without_compiled
 
@@ -21,10 +21,15 @@ def environment(device: torch.device, *, triton: bool = False) -> dict[str, str]
         "cpu_kernels": without_compiled() or f"{origin()}; {'fp32 and bf16' if bf16_matmuls() else 'fp32'}",
         "gpu_kernels": gpu_path(device, triton),
         "device": str(device),
-        "device_name": device_name(device),
+        **abilities(device),
         **({"float32_matmuls": float32_here(device)} if device.type == "cuda" else {}),
         "command": command,
     }
+
+
+def abilities(device: torch.device) -> dict[str, str]:
+    """What a device calls itself, and the numbers that it multiplies fastest."""
+    return {"device_name": device_name(device), "fast_precision": fast_format(device) or "fp32"}
 
 
 def device_name(device: torch.device) -> str:

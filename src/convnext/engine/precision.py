@@ -1,17 +1,37 @@
-"""What a GPU multiplies float32 as: in TF32, with 10 bits after the point, or exactly."""
+"""Which numbers a device multiplies fast: 16 bits, and of float32 all bits or, in TF32, 10 after the point."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-_HAS_TF32 = (8, 0)  # compute capability
+from convnext.kernels.instructions import multiplies_tiles
+
+_BF16, _FP16, _TF32 = (
+    (8, 0),
+    (7, 0),
+    (8, 0),
+)  # the first compute capability with matmul units for it: Ampere, Volta, Ampere
 
 
 def capability_of(device: torch.device) -> tuple[int, int] | None:
     """The compute capability of a GPU of CUDA; None for any other device."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def fast_format(device: torch.device) -> Literal["bf16", "fp16"] | None:
+    """The 16 bits that `device` multiplies several times as fast as float32; None where there are none.
+
+    bf16 on GPUs of CUDA from Ampere on and on Xeons with AMX, whose matmuls in it run at fourteen times float32's rate; fp16
+    on Volta and Turing. Elsewhere bf16 gains little or loses (docs/log.md, 'bf16 matmuls in training').
+    """
+    capability = capability_of(device)
+    if capability is None:
+        return "bf16" if device.type == "cpu" and multiplies_tiles() else None
+    if capability >= _BF16:
+        return "bf16"
+    return "fp16" if capability >= _FP16 else None
 
 
 @contextmanager
@@ -23,7 +43,7 @@ def float32_of(precision: str, capability: tuple[int, int] | None) -> Iterator[N
     """
     matmul: Any = torch.backends.cuda.matmul
     before = matmul.fp32_precision
-    if precision == "fp32" or capability is None or capability < _HAS_TF32 or before == "tf32":
+    if precision == "fp32" or capability is None or capability < _TF32 or before == "tf32":
         yield
         return
     cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]

@@ -70,6 +70,12 @@ def present() -> tuple[InstructionSet, ...]:
     return tuple(each for each in SETS if each.needs <= flags)
 
 
+def multiplies_tiles() -> bool:
+    """Whether this processor has AMX, and the switch does not keep us from it."""
+    best = named() or next(iter(present()), None)
+    return best is not None and best.name == "amx"
+
+
 def abilities() -> frozenset[str]:
     """The flags of the processor, of which the system has left out what it does not support."""
     try:

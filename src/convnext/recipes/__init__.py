@@ -38,6 +38,7 @@ __all__ = [
     "batch_advice",
     "default_name",
     "expected_lr",
+    "is_fitted",
     "lr_advice",
     "recipe",
     "task_of",
@@ -81,6 +82,11 @@ RECIPES: dict[str, dict[str, Callable[..., Recipe]]] = {task: {**FITTED[task], *
 def default_name(task: str, *, weights: bool) -> str:
     """The recipe of a task for those who name none; `weights`: whether the run starts from some."""
     return WITH_WEIGHTS.get(task, DEFAULT[task]) if weights else DEFAULT[task]
+
+
+def is_fitted(name: str | None) -> bool:
+    """Whether the recipe of that name is fitted to data and machine, as every default is, which None stands for."""
+    return name is None or any(name in made for made in FITTED.values())
 
 
 def task_of(name: str) -> str:

@@ -8,15 +8,15 @@ import torch
 from convnext.config import Bands, ConvNeXtConfig, Recipe, parse
 from convnext.config.facts import StartFacts
 from convnext.engine import checkpoint
-from convnext.engine.environment import device_name
-from convnext.engine.precision import capability_of
+from convnext.engine.environment import abilities
+from convnext.engine.precision import fast_format
 from convnext.engine.records import info
 from convnext.engine.run import OTHERS, last_of
 from convnext.engine.update import DTYPES
 from convnext.errors import ConvNeXtError
 from convnext.models.start import read_start
+from convnext.recipes import is_fitted
 from convnext.recipes.architectures import ARCHITECTURES, architecture
-from convnext.recipes.precision import fitting_precision
 
 USUAL = "atto"  # the network of those who name none
 
@@ -89,12 +89,12 @@ def precision_here(name: str | None, out: Path, device: torch.device) -> dict[st
 
     A run that began on another device keeps its own, and that is logged.
     """
-    fitting = fitting_precision(name, capability_of(device))
+    fitting = fast_format(device) if is_fitted(name) else None
     begun = _begun(out)
     if begun is None:
         return {} if fitting is None else {"precision": fitting}
     kept = checkpoint.read_metadata(begun).get("recipe", {}).get("precision")
-    if kept not in DTYPES or _device_of(out) in ("", device_name(device)):
+    if kept not in DTYPES or _began_here(out, device):
         return {} if fitting is None else {"precision": fitting}
     if kept != (fitting or "fp32"):
         info(f"This run began in {kept} on another device and goes on so; here it would begin in {fitting or 'fp32'}.")
@@ -106,12 +106,13 @@ def _begun(out: Path) -> Path | None:
     return next((path for path in (last_of(out), out / OTHERS["probe"]) if path and path.exists()), None)
 
 
-def _device_of(out: Path) -> str:
-    """The name of the device that the run in `out` began on; '' where it does not say."""
+def _began_here(out: Path, device: torch.device) -> bool:
+    """Whether the run in `out` began on a device like this one, or does not say."""
     try:
-        return str(json.loads((out / "environment.json").read_text()).get("device_name", ""))
+        told = json.loads((out / "environment.json").read_text())
+        return all(told.get(name, "") in ("", value) for name, value in abilities(device).items())
     except (OSError, ValueError, AttributeError):
-        return ""
+        return True
 
 
 def run_folder(data: str | Path, model: str | None, weights: str | None) -> str:

@@ -257,9 +257,8 @@ def choose_recipe(request: Request, start: StartFacts | None, data: Examined) ->
             f"{row.classes} = {asked}, but the data have {number_of(classes, 'class', 'classes')}. "
             "Leave it out: the head follows the data."
         )
-    chosen = override(
-        chosen, {row.classes: classes, **row.fitted(train, data.findings, name, changes.get("select.metric"))}
-    )
+    of_data = row.fitted(train, data.findings, name, changes.get("select.metric"))
+    chosen = override(chosen, {row.classes: classes, **of_data})
     return with_fitting_batch(with_changes(chosen, changes, images=images), images, changes)
 
 
