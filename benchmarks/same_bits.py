@@ -34,7 +34,10 @@ THREADS = 2
 
 # Parts of the runs: name -> (old arguments, new arguments). A part may hold those above it; a repeated option overrides.
 PARTS = {
-    "common": ("--out {out} --device cpu --workers 0 --json", "--out {out} --device cpu --workers 0 --json"),
+    "common": (
+        "--out {out} --device cpu --workers 0 --json --precision fp32",
+        "--out {out} --device cpu --workers 0 --json --precision fp32",
+    ),
     "classify": (
         "train {classes} {common} --epochs 2 --batch 8 --size 32",
         "train {classes} {common} --epochs 2 --batch 8 --size 32",

@@ -135,7 +135,7 @@ def ours(way: str, train: Path, test: Path, seed: int, args: argparse.Namespace)
     """The same of `convnext train`."""
     out = args.out / f"{way}_{args.train}_{args.epochs}_{seed}"
     fields = {f"model.{name}": value for name, value in FIELDS.items()}
-    changes = {**fields, **LOSSES[way], "schedule.epochs": args.epochs}
+    changes = {**fields, **LOSSES[way], "schedule.epochs": args.epochs, "precision": "fp32"}  # as `plain` is computed
     run = convnext.train(train, model="atto", out=out, seed=seed, workers=0, progress=False, overrides=changes)
     predictor = run.load(device="cpu")
     found = list(predictor.predict(sorted(test.glob("*.png")), threshold=0.0))  # type: ignore[call-arg]
