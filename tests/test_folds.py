@@ -137,6 +137,7 @@ def test_a_loss_is_no_rate_under_any_of_its_names():
 
 def test_a_cross_validation_by_call_is_that_of_the_command_and_knows_its_arguments(run, data, tmp_path):
     changes = {"model.depths": (1, 1), "model.widths": (8, 16), "model.patch": 2, "optim.batch": 6, "input.size_px": 16}
+    changes |= {"precision": "fp32"}
     how = {"overrides": changes, "epochs": 1, "workers": 0, "progress": False}
     found = convnext_package.cross_validate(data, 3, out=tmp_path / "run", **how)
     assert isinstance(found, convnext_package.CrossValidated) and found.n == 24 and found.report.is_file()
