@@ -285,15 +285,8 @@ def nodes(place: Path, data: Path, args: argparse.Namespace) -> Any:
             "16",
         ]
         words += ["--epochs", "2", "--model.depths", "1,1", "--model.widths", "8,16", "--model.patch", "2"]
-        words += [
-            "--precision",
-            "fp32",
-            "--optim.ema",
-            "0.9",
-            "--checkpoint-steps",
-            "2",
-            *(["--shard-weights"] if shard else []),
-        ]
+        words += ["--optim.ema", "0.9", "--checkpoint-steps", "2", *(["--shard-weights"] if shard else [])]
+        words += ["--precision", "fp32"]
         port = elastic.free_port()
         agents = []
         for node in (0, 1):

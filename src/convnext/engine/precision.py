@@ -8,11 +8,7 @@ import torch
 
 from convnext.kernels.instructions import multiplies_tiles
 
-_BF16, _FP16, _TF32 = (
-    (8, 0),
-    (7, 0),
-    (8, 0),
-)  # the first compute capability with matmul units for it: Ampere, Volta, Ampere
+_AMPERE, _VOLTA = (8, 0), (7, 0)  # compute capability: the first with matmul units for bf16 and TF32; for fp16
 
 
 def capability_of(device: torch.device) -> tuple[int, int] | None:
@@ -29,9 +25,9 @@ def fast_format(device: torch.device) -> Literal["bf16", "fp16"] | None:
     capability = capability_of(device)
     if capability is None:
         return "bf16" if device.type == "cpu" and multiplies_tiles() else None
-    if capability >= _BF16:
+    if capability >= _AMPERE:
         return "bf16"
-    return "fp16" if capability >= _FP16 else None
+    return "fp16" if capability >= _VOLTA else None
 
 
 @contextmanager
@@ -43,7 +39,7 @@ def float32_of(precision: str, capability: tuple[int, int] | None) -> Iterator[N
     """
     matmul: Any = torch.backends.cuda.matmul
     before = matmul.fp32_precision
-    if precision == "fp32" or capability is None or capability < _TF32 or before == "tf32":
+    if precision == "fp32" or capability is None or capability < _AMPERE or before == "tf32":
         yield
         return
     cpu: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
